@@ -1,0 +1,58 @@
+"""The ``multiseg`` command. Each command lives in its own module and is imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+from typing import Any
+
+import click
+
+from multiseg.errors import MultisegError
+
+# name -> module:attribute; packages add theirs as entry points of the group multiseg.commands
+COMMANDS = {
+    "create-images": "multiseg.cli.dataset:create_images",
+    "create-dataset": "multiseg.cli.dataset:create_dataset",
+    "check-dataset": "multiseg.cli.dataset:check_dataset",
+    "show-dataset": "multiseg.cli.dataset:show_dataset",
+    "train": "multiseg.cli.train:train",
+    "test-one": "multiseg.cli.results:test_one",
+    "test-list": "multiseg.cli.results:test_list",
+    "test-db": "multiseg.cli.results:test_db",
+    "compare": "multiseg.cli.results:compare",
+    "backends": "multiseg.cli.backends:backends",
+    "demo": "multiseg.cli.demo:demo",
+}
+
+
+class LazyGroup(click.Group):
+    """A click group that imports a command's module only when that command is wanted."""
+
+    def _targets(self) -> dict[str, str]:
+        added = {point.name: point.value for point in entry_points(group="multiseg.commands")}
+        return COMMANDS | added
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._targets())
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        target = self._targets().get(name)
+        if target is None:
+            return None
+        module, _, attribute = target.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MultisegError as error:
+            click.echo(f"multiseg: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="multiseg", prog_name="multiseg")
+def main() -> None:
+    """Train, test and compare one segmentation network in Caffe, PyTorch and TensorFlow, over one dataset."""
