@@ -1,0 +1,44 @@
+"""Train, test and compare one segmentation network in Caffe, PyTorch and TensorFlow, over one LMDB dataset.
+
+Importing this brings in no framework; each name below is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from multiseg.errors import MultisegError
+
+if TYPE_CHECKING:
+    from multiseg.dataset import Dataset
+    from multiseg.job import Job
+    from multiseg.report import compare
+    from multiseg.run import Run
+    from multiseg.status import backends
+    from multiseg.triangles import create_images
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Dataset": "multiseg.dataset",
+    "Job": "multiseg.job",
+    "Run": "multiseg.run",
+    "backends": "multiseg.status",
+    "compare": "multiseg.report",
+    "create_images": "multiseg.triangles",
+}
+
+__all__ = ["Dataset", "Job", "MultisegError", "Run", "backends", "compare", "create_images"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'multiseg' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

@@ -1,0 +1,91 @@
+"""The interface that a backend's network offers. It runs in the backend's own process, so this imports numpy alone.
+
+All arrays are float32, in the data order and channel order that the backend declares; conversion is the core's.
+Weights are neutral: one array per parameter, named ``layer.weight`` / ``layer.bias``, convolutions OIHW, deconvolutions
+IOHW.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What a backend needs to build a network: plain values only, they travel to its process as JSON.
+
+    Shapes are C, H, W. ``solver`` holds ``name`` and that solver's parameters; None builds for prediction only.
+    ``loss`` is None for the model's own, or ``l1``, ``smooth_l1``, ``l2``: each the mean over all elements.
+    Batch sizes are None for the model's own, else the backend's default.
+    """
+
+    model: str
+    input_shape: tuple[int, int, int]
+    label_shape: tuple[int, int, int]
+    solver: Mapping[str, Any] | None
+    loss: str | None
+    batch_size: int | None
+    val_batch_size: int | None
+    seed: int
+    threads: int
+    device: str
+    lowering: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict of this specification."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> NetworkSpec:
+        """The inverse of :meth:`to_json`."""
+        shapes = {key: tuple(values[key]) for key in ("input_shape", "label_shape")}
+        return cls(**{**values, **shapes})
+
+
+class Network(ABC):
+    """A loaded network with its loss and solver. At most these eight methods; everything else is the core's."""
+
+    @abstractmethod
+    def __init__(self, spec: NetworkSpec) -> None:
+        """Load and build. Raises ModelError naming the file where it cannot be."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """``batch_size``, ``val_batch_size``, ``loss`` (its name), ``device``, ``parameters`` ({name: shape}) and ``lowered``
+        (names of the layers that are computed as one matrix product)."""
+
+    @abstractmethod
+    def train_step(self, features: Array, labels: Array, rate: float) -> float:
+        """One forward, backward and update at learning rate ``rate``; the loss before the update."""
+
+    @abstractmethod
+    def predict(self, features: Array, labels: Array | None) -> tuple[Array, float | None]:
+        """Output for a batch of any size, and its loss where labels are given."""
+
+    @abstractmethod
+    def get_weights(self) -> dict[str, Array]:
+        """Copies of all parameters, neutral."""
+
+    @abstractmethod
+    def set_weights(self, weights: Mapping[str, Array]) -> None:
+        """Replace all parameters. Raises ModelError naming what is missing, unknown or of another shape."""
+
+    @abstractmethod
+    def save(self, folder: str) -> None:
+        """Write weights and the solver's state, in the framework's own files, into an existing folder."""
+
+    @abstractmethod
+    def restore(self, folder: str) -> None:
+        """Read what :meth:`save` wrote; the solver's state only where this network was built with a solver."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what the framework holds."""

@@ -1,0 +1,91 @@
+"""Learning-rate policies: Caffe's, with the parameters in percent of all iterations as DIGITS asks for them.
+
+Formulas: caffe/src/caffe/solvers/sgd_solver.cpp, ``GetLearningRate``. Defaults: DIGITS' model form.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from multiseg.errors import SettingsError
+
+# policy -> its parameters and DIGITS' defaults; step and stepvalues are percent of all iterations
+POLICIES: dict[str, dict[str, Any]] = {
+    "fixed": {},
+    "step": {"step": 33.0, "gamma": 0.1},
+    "multistep": {"stepvalues": (50.0, 85.0), "gamma": 0.5},
+    "exp": {"gamma": 0.95},
+    "inv": {"gamma": 0.1, "power": 0.5},
+    "poly": {"power": 3.0},
+    "sigmoid": {"step": 50.0, "gamma": 0.1},
+    "linear": {},  # poly of power 1: down to 0 over all iterations
+}
+DEFAULT = "step"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A policy with all its parameters. ``rate(iteration)`` needs only the base rate and the number of iterations."""
+
+    policy: str
+    parameters: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, policy: str | Mapping[str, Any] | None) -> Schedule:
+        """From a policy's name, or a mapping with ``policy`` and some of its parameters; None is DIGITS' default.
+
+        Raises SettingsError naming an unknown policy or parameter, or a value that is no number.
+        """
+        if policy is None:
+            policy = DEFAULT
+        given = {"policy": policy} if isinstance(policy, str) else dict(policy)
+        name = given.pop("policy", None)
+        if name not in POLICIES:
+            raise SettingsError(f"unknown lr_policy {name!r}; known are: {', '.join(POLICIES)}")
+        known = POLICIES[name]
+        unknown = sorted(set(given) - set(known))
+        if unknown:
+            takes = ", ".join(known) or "no parameters"
+            raise SettingsError(f"lr_policy {name!r} has no parameter {unknown[0]!r}; it takes: {takes}")
+        try:
+            parameters = {
+                key: tuple(float(part) for part in value) if isinstance(value, Sequence) and not isinstance(value, str)
+                else float(value)
+                for key, value in {**known, **given}.items()
+            }  # fmt: skip
+        except (TypeError, ValueError):
+            raise SettingsError(f"lr_policy {name!r}: its parameters must be numbers, not {given}") from None
+        return cls(name, parameters)
+
+    def rate(self, base: float, iteration: int, iterations: int) -> float:
+        """Learning rate of ``iteration`` (from 0) out of ``iterations``, starting from ``base``."""
+        return base * _FACTOR[self.policy](self.parameters, iteration, iterations)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict, as :meth:`of` takes it."""
+        return {"policy": self.policy, **self.parameters}
+
+
+def _at(percent: float, iterations: int) -> int:
+    """The iteration at this percentage, at least 1; DIGITS rounds up."""
+    return max(1, math.ceil(iterations * percent / 100))
+
+
+def _sigmoid(p: Mapping[str, Any], i: int, n: int) -> float:
+    # Caffe's rises with iterations for a positive gamma; DIGITS passes it negated, so that the rate falls
+    return 1 / (1 + math.exp(min(700.0, p["gamma"] * (i - _at(p["step"], n)))))
+
+
+_FACTOR: dict[str, Callable[[Mapping[str, Any], int, int], float]] = {
+    "fixed": lambda p, i, n: 1.0,
+    "step": lambda p, i, n: p["gamma"] ** (i // _at(p["step"], n)),
+    "multistep": lambda p, i, n: p["gamma"] ** sum(i >= _at(value, n) for value in p["stepvalues"]),
+    "exp": lambda p, i, n: p["gamma"] ** i,
+    "inv": lambda p, i, n: (1 + p["gamma"] * i) ** -p["power"],
+    "poly": lambda p, i, n: (1 - i / n) ** p["power"],
+    "sigmoid": _sigmoid,
+    "linear": lambda p, i, n: 1 - i / n,
+}

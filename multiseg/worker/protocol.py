@@ -1,0 +1,56 @@
+"""Messages between a program and its backend workers: JSON, with arrays as raw bytes behind it. Nothing is pickled.
+
+One message is a frame of JSON in which every array is replaced by its dtype and shape, followed by one frame per array.
+Frames are those of multiprocessing's Connection.send_bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+ARRAY = "__array__"
+
+
+def send(connection: Connection, message: Any) -> None:
+    """Send plain data (dict, list, tuple, str, numbers, bool, None) with numpy arrays anywhere in it."""
+    arrays: list[np.ndarray[Any, Any]] = []
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            arrays.append(np.ascontiguousarray(value))
+            return {ARRAY: [value.dtype.str, list(value.shape)]}
+        if isinstance(value, np.generic):
+            return value.item()
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return value
+
+    connection.send_bytes(json.dumps(plain(message)).encode())
+    for array in arrays:
+        if array.nbytes:
+            connection.send_bytes(array.reshape(-1).view(np.uint8))
+
+
+def receive(connection: Connection) -> Any:
+    """Receive what :func:`send` sent; tuples arrive as lists. Raises EOFError or OSError when the other side is gone."""
+
+    def full(value: Any) -> Any:
+        if isinstance(value, dict):
+            if ARRAY in value:
+                dtype, shape = value[ARRAY]
+                array = np.empty(shape, np.dtype(dtype))
+                if array.nbytes:
+                    connection.recv_bytes_into(array.reshape(-1).view(np.uint8))
+                return array
+            return {key: full(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [full(item) for item in value]
+        return value
+
+    return full(json.loads(connection.recv_bytes()))

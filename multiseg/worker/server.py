@@ -1,0 +1,91 @@
+"""The worker's side: loads a backend's module, builds its network, and answers calls until the program is gone."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import queue
+import resource
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from types import ModuleType
+from typing import Any
+
+from multiseg import errors
+from multiseg.network import Network, NetworkSpec
+from multiseg.worker import protocol
+
+
+class Server:
+    """Answers ``open`` (import the framework), ``load`` (build a network) and the methods of :class:`Network`."""
+
+    def __init__(self) -> None:
+        self.module: ModuleType | None = None
+        self.network: Network | None = None
+
+    def open(self, module: str) -> dict[str, Any]:
+        """Import the backend's worker-side module and ask it about its framework."""
+        try:
+            self.module = importlib.import_module(module)
+            found: dict[str, Any] = self.module.probe()
+        except (ImportError, OSError) as error:  # OSError: a shared library that will not load
+            raise errors.BackendUnavailable(f"{type(error).__name__}: {error}") from error
+        return {"python": platform.python_version(), "executable": sys.executable, **found}
+
+    def load(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """Build the network and describe it."""
+        assert self.module is not None
+        network: Network = self.module.Network(NetworkSpec.from_json(spec))
+        self.network = network
+        return network.describe()
+
+    def memory(self) -> float:
+        """Peak resident memory of this process in MiB."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    def method(self, name: str) -> Callable[..., Any]:
+        """What answers a call of this name."""
+        own = {"open": self.open, "load": self.load, "memory": self.memory}
+        return own[name] if name in own else getattr(self.network, name)  # type: ignore[no-any-return]
+
+
+def serve(connection_fd: int, lifeline_fd: int) -> None:
+    """Answer calls one after the other; return on ``close`` or when the program that started this worker is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's to handle: it asks for a snapshot first
+    threading.Thread(target=_end_with_parent, args=(lifeline_fd,), daemon=True).start()
+    connection = Connection(connection_fd)
+    calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    # reads ahead, so that the next batch arrives while this one is computed and neither side ever waits for the other to read
+    threading.Thread(target=_read, args=(connection, calls), daemon=True).start()
+    server = Server()
+    while True:
+        call = calls.get()
+        if call is None:
+            return
+        try:
+            answer = {"value": server.method(call["call"])(**call["arguments"])}
+        except Exception as error:
+            answer = {"error": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
+        sys.stdout.flush()
+        sys.stderr.flush()
+        protocol.send(connection, answer)
+        if call["call"] == "close":
+            return
+
+
+def _read(connection: Connection, calls: queue.SimpleQueue[Any]) -> None:
+    try:
+        while True:
+            calls.put(protocol.receive(connection))
+    except (EOFError, OSError):
+        calls.put(None)
+
+
+def _end_with_parent(lifeline_fd: int) -> None:
+    os.read(lifeline_fd, 1)  # nothing is ever written: this returns when the other end is closed, by whatever death
+    os._exit(1)
