@@ -1,0 +1,26 @@
+"""Caffe for multiseg: what it declares. The code that runs pycaffe is in multiseg_caffe.network."""
+
+from multiseg.backend import Backend
+
+backend = Backend(
+    name="caffe",
+    title="Caffe",
+    module="multiseg_caffe.network",
+    framework="caffe (pycaffe)",
+    install="multiseg install-caffe",
+    formats=(".prototxt",),
+    default_model="multiseg_models:fcn.prototxt",
+    data_order="NCHW",
+    channel_order="BGR",
+    learning_rate=1e-7,
+    batch_size=16,  # DIGITS' choice for a file that names none; the tutorial's file says 4
+    val_batch_size=16,
+    loss="the file's own",
+    solvers={
+        # DIGITS' generated solver: momentum 0.9, weight decay a hundredth of the rate
+        "sgd": {"momentum": 0.9, "weight_decay_per_rate": 0.01},
+        "nesterov": {"momentum": 0.9, "weight_decay_per_rate": 0.01},
+        "adam": {"momentum": 0.9, "momentum2": 0.999, "delta": 1e-8, "weight_decay_per_rate": 0.01},
+    },
+    environment={"GLOG_minloglevel": "1", "GLOG_logtostderr": "1"},
+)

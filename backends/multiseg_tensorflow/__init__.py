@@ -1,0 +1,26 @@
+"""TensorFlow for multiseg: what it declares. The code that runs tensorflow is in multiseg_tensorflow.network."""
+
+from multiseg.backend import Backend
+
+backend = Backend(
+    name="tensorflow",
+    title="TensorFlow",
+    module="multiseg_tensorflow.network",
+    framework="tensorflow",
+    install="pip install 'multiseg[tensorflow]'",
+    formats=(".py",),
+    default_model="multiseg_models:fcn_tensorflow.py",
+    data_order="NHWC",
+    channel_order="RGB",
+    learning_rate=1e-5,
+    batch_size=16,
+    val_batch_size=16,
+    loss="the file's own",
+    solvers={
+        # DIGITS' TensorFlow SGD is plain gradient descent
+        "sgd": {"momentum": 0.0},
+        "nesterov": {"momentum": 0.9},
+        "adam": {"momentum": 0.9, "momentum2": 0.999, "delta": 1e-8},
+    },
+    environment={"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "1"},
+)

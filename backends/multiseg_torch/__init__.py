@@ -1,0 +1,25 @@
+"""PyTorch for multiseg: what it declares. The code that runs torch is in multiseg_torch.network."""
+
+from multiseg.backend import Backend
+
+backend = Backend(
+    name="torch",
+    title="PyTorch",
+    module="multiseg_torch.network",
+    framework="torch",
+    install="pip install 'multiseg[torch]'",
+    formats=(".py", ".lua"),
+    default_model="multiseg_models:fcn_torch.py",
+    data_order="NCHW",
+    channel_order="RGB",
+    learning_rate=1e-3,
+    batch_size=16,  # DIGITS' choice for a file that names none; the tutorial's file says 4 and 32
+    val_batch_size=16,
+    loss="smooth_l1",
+    solvers={
+        # as DIGITS calls Torch7's optim.sgd, whose dampening is its momentum unless set
+        "sgd": {"momentum": 0.9, "dampening": 0.9, "weight_decay": 1e-4},
+        "nesterov": {"momentum": 0.9, "weight_decay": 1e-4},
+        "adam": {"momentum": 0.9, "momentum2": 0.999, "delta": 1e-8, "weight_decay": 1e-4},
+    },
+)

@@ -1,0 +1,26 @@
+# The tutorial's fully convolutional network for TensorFlow 1, as DIGITS loads it.
+from model import Tower
+from utils import model_property
+import tensorflow as tf
+import tensorflow.contrib.slim as slim
+import utils as digits
+
+
+class UserModel(Tower):
+
+    @model_property
+    def inference(self):
+        images = tf.reshape(self.x, shape=[-1] + list(self.input_shape))
+        with slim.arg_scope([slim.conv2d, slim.conv2d_transpose],
+                            weights_initializer=tf.contrib.layers.xavier_initializer(),
+                            weights_regularizer=slim.l2_regularizer(0.05)):
+            net = slim.conv2d(images, 32, [3, 3], padding='SAME', scope='conv1')
+            net = slim.conv2d(net, 1024, [16, 16], stride=16, padding='VALID', scope='conv2')
+            net = slim.conv2d_transpose(net, self.input_shape[2], [16, 16], stride=16, padding='VALID',
+                                        activation_fn=None, scope='deconv')
+        return net
+
+    @model_property
+    def loss(self):
+        labels = tf.reshape(self.y, shape=[-1] + list(self.input_shape))
+        return digits.mse_loss(self.inference, labels)

@@ -1,0 +1,34 @@
+"""What a run ran on: the evidence beside its numbers."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import multiseg
+
+
+def of(found: Mapping[str, Any], threads: int) -> dict[str, Any]:
+    """Versions, processor and threads, with what the backend's worker found about its framework."""
+    return {
+        "multiseg": multiseg.__version__,
+        "framework": found["version"],
+        "worker_python": found["python"],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        **{key: found[key] for key in ("device", "blas", "numpy") if key in found},
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

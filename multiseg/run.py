@@ -1,0 +1,378 @@
+"""A run folder: what a training leaves behind, and testing with what it learned.
+
+    job.json         settings, dataset, network and environment, written once
+    history.csv      one row per epoch; row 0 is before training
+    summary.json     status, best epoch, seconds, peak memory
+    model/           the network file
+    snapshots/       epoch-0001/ ... the framework's own files
+    worker.log       what the backend's process printed
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from multiseg import backend as registry
+from multiseg.dataset import Dataset, open_split
+from multiseg.errors import ImageError, ModelError, RunError, SettingsError
+from multiseg.files import write_json, write_text
+from multiseg.images import load_image, to_image
+from multiseg.layout import Layout
+from multiseg.worker.client import Worker
+
+if TYPE_CHECKING:
+    from multiseg.job import Settings
+
+FORMAT = 1
+COLUMNS = (
+    "epoch", "iteration", "train_loss", "val_loss", "l1", "l2", "pixel_accuracy", "iou", "learning_rate", "seconds",
+    "val_seconds", "images_per_second",
+)  # fmt: skip
+SNAPSHOT = re.compile(r"epoch-(\d+)")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Weights and solver state as they were after ``epoch`` epochs."""
+
+    epoch: int
+    path: Path
+
+
+def snapshots(folder: Path) -> list[Snapshot]:
+    """The run folder's snapshots, oldest first."""
+    found = [(SNAPSHOT.fullmatch(path.name), path) for path in (folder / "snapshots").glob("epoch-*")]
+    return sorted((Snapshot(int(match[1]), path) for match, path in found if match), key=lambda snapshot: snapshot.epoch)
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """Rows of history.csv as numbers, None for an empty cell. Raises RunError for a file that is not one."""
+    try:
+        with path.open(newline="") as file:
+            rows = [{key: float(cell) if cell else None for key, cell in row.items()} for row in csv.DictReader(file)]
+            return [{**row, "epoch": int(row["epoch"] or 0), "iteration": int(row["iteration"] or 0)} for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path}: cannot be read as a run's history ({error})") from error
+
+
+class RunFolder:
+    """The writing side of a run folder, for the training loop."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: list[dict[str, Any]] = []
+        self._summary: dict[str, Any] = {}
+
+    @classmethod
+    def create(cls, path: Path) -> RunFolder:
+        """A new run folder. Raises RunError where something is there already."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(f"{path}: exists already; name another folder, remove it, or go on with it (resume)")
+        try:
+            (path / "snapshots").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{path}: cannot be created: {error.strerror}") from error
+        return cls(path)
+
+    @classmethod
+    def resume(cls, path: Path, settings: Settings, dataset: Dataset) -> RunFolder:
+        """An interrupted run's folder. Raises RunError where its settings or dataset are not the ones given."""
+        job = read_job(path)
+        if job["dataset"]["content_hash"] != dataset.content_hash:
+            raise RunError(f"{path}: was trained on another dataset ({job['dataset']['path']}); resume with that one")
+        kept = job["settings"]
+        settings.seed = kept["seed"]
+        now = settings.to_json()
+        for key, value in kept.items():
+            if key in now and now[key] is not None and key not in ("epochs", "threads", "device") and now[key] != value:
+                raise RunError(f"{path}: was trained with {key}={value!r}, not {now[key]!r}; resume with the same settings")
+        if now["epochs"] != kept["epochs"]:
+            raise RunError(f"{path}: is a run of {kept['epochs']} epochs, not {now['epochs']}; the schedule depends on it")
+        folder = cls(path)
+        folder._rows = read_history(path / "history.csv")
+        return folder
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second training out of this folder. Raises RunError where one is at work."""
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RunError(f"{self.path}: another training is at work here") from error
+            yield
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """Removes a folder in which nothing was trained; records why a run stopped otherwise."""
+        try:
+            yield
+        except BaseException as error:
+            if not self._rows:
+                shutil.rmtree(self.path, ignore_errors=True)
+            else:
+                self._summarize(status="stopped" if isinstance(error, KeyboardInterrupt) else "failed", error=str(error))
+            raise
+
+    def start(
+        self, settings: Settings, dataset: Dataset, described: dict[str, Any], environment: dict[str, Any]
+    ) -> None:
+        """Write job.json."""
+        write_json(
+            self.path / "job.json",
+            {
+                "format": FORMAT,
+                "settings": settings.to_json(),
+                "dataset": {"path": str(dataset.path.resolve()), "content_hash": dataset.content_hash},
+                "input_shape": dataset.train.shape,
+                "label_shape": dataset.train.label_shape,
+                "network": described,
+                "environment": environment,
+            },
+        )
+
+    def add_row(self, row: dict[str, Any]) -> None:
+        """Append one row to the history."""
+        self._rows.append(row)
+        self._write_history()
+        self._summarize(status="running")
+
+    def rewind(self, epoch: int) -> None:
+        """Forget rows after ``epoch``: they will be trained again."""
+        self._rows = [row for row in self._rows if row["epoch"] <= epoch]
+        self._write_history()
+
+    def _write_history(self) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_text(self.path / "history.csv", text.getvalue())
+
+    def _summarize(self, **values: Any) -> None:
+        scored = [row for row in self._rows if row["l1"] is not None]
+        self._summary |= {
+            "epochs": self._rows[-1]["epoch"],
+            "best_epoch": min(scored, key=lambda row: row["l1"])["epoch"] if scored else None,
+            "train_seconds": sum(row["seconds"] for row in self._rows),
+            **values,
+        }
+        write_json(self.path / "summary.json", self._summary)
+
+    def finish(self, peak_memory_mb: float) -> None:
+        """Record that the run is complete."""
+        self._summarize(status="finished", peak_memory_mb=peak_memory_mb)
+
+    def last_snapshot(self) -> Snapshot | None:
+        """The newest complete snapshot."""
+        return max(snapshots(self.path), key=lambda snapshot: snapshot.epoch, default=None)
+
+    @contextmanager
+    def snapshot(self, epoch: int, keep: str) -> Iterator[Path]:
+        """A folder to save into, which becomes the snapshot of ``epoch`` when the block ends well; old ones are then dropped."""
+        part = self.path / "snapshots" / ".part"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        try:
+            yield part
+            final = part.with_name(f"epoch-{epoch:04}")
+            shutil.rmtree(final, ignore_errors=True)
+            part.rename(final)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        if keep != "all":
+            wanted = {epoch, self._summary.get("best_epoch") if keep == "best" else epoch}
+            for old in snapshots(self.path):
+                if old.epoch not in wanted:
+                    shutil.rmtree(old.path)
+
+
+def read_job(folder: Path) -> dict[str, Any]:
+    """job.json of a run folder. Raises RunError where the folder is not a run's."""
+    try:
+        job: dict[str, Any] = json.loads((folder / "job.json").read_text())
+    except FileNotFoundError:
+        raise RunError(f"{folder}: is not a run folder (it has no job.json)") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder / 'job.json'}: cannot be read: {error}") from error
+    if job.get("format") != FORMAT:
+        raise RunError(f"{folder / 'job.json'}: format {job.get('format')!r}; this multiseg reads format {FORMAT}")
+    return job
+
+
+@dataclass(frozen=True)
+class Output:
+    """A network's output for one image: ``array`` is C, H, W float32; ``image`` the picture of it."""
+
+    array: npt.NDArray[np.float32]
+    image: Image.Image
+
+
+class Run:
+    """A trained network: its settings, its history, and testing with its weights.
+
+    Testing starts the backend's process on first use; ``close`` (or ``with``) ends it.
+    """
+
+    def __init__(self, path: Path, snapshot: Snapshot | None) -> None:
+        self.path = path
+        self.snapshot = snapshot
+        self._job = read_job(path)
+        self.settings: dict[str, Any] = self._job["settings"]
+        self.environment: dict[str, Any] = self._job["environment"]
+        self.backend: str = self.settings["backend"]
+        self.name = path.resolve().name
+        self._worker: Worker | None = None
+
+    @classmethod
+    def open(cls, folder: str | Path, snapshot: str | int = "last") -> Run:
+        """Open a run folder, to test with its ``last`` snapshot, its ``best`` one, or that of a given epoch.
+
+        Raises RunError where the folder is not a run's or the snapshot is not there.
+        """
+        path = Path(folder)
+        run = cls(path, None)
+        there = {found.epoch: found for found in snapshots(path)}
+        if snapshot == "last":
+            run.snapshot = there[max(there)] if there else None
+            return run
+        wanted = run.summary.get("best_epoch") if snapshot == "best" else snapshot
+        if wanted not in there:
+            raise RunError(f"{path}: has no snapshot {snapshot!r}; there are: {', '.join(map(str, there)) or 'none'}")
+        run.snapshot = there[int(wanted)]
+        return run
+
+    @property
+    def title(self) -> str:
+        """The backend's name as people write it."""
+        return registry.get(self.backend).title
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One dict per epoch: epoch, iteration, train_loss, val_loss, l1, l2, pixel_accuracy, iou, learning_rate, seconds, ..."""
+        return read_history(self.path / "history.csv")
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """status, best_epoch, train_seconds, peak_memory_mb, parameters."""
+        try:
+            summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text())
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path / 'summary.json'}: cannot be read: {error}") from error
+        shapes = self._job["network"]["parameters"].values()
+        return {**summary, "parameters": sum(int(np.prod(shape)) for shape in shapes)}
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The dataset it was trained on. Raises DatasetError where it has gone."""
+        return Dataset.open(self._job["dataset"]["path"])
+
+    @cached_property
+    def layout(self) -> Layout:
+        """How images go into this network and come out of it."""
+        from multiseg.training import mean_of
+
+        backend = registry.get(self.backend)
+        subtract = self.settings["subtract_mean"]
+        mean = None if subtract == "none" else mean_of(self.dataset, subtract)
+        return Layout(backend.data_order, backend.channel_order, mean)
+
+    def worker(self) -> Worker:
+        """The backend's process with this run's network and weights in it."""
+        if self._worker is None:
+            if self.snapshot is None:
+                raise RunError(f"{self.path}: has no snapshot yet; train it first")
+            worker = Worker(registry.get(self.backend), self.settings["threads"])
+            spec = {
+                "model": str((self.path / "model" / self.settings["model"]).resolve()),
+                "input_shape": self._job["input_shape"],
+                "label_shape": self._job["label_shape"],
+                "solver": None,
+                **{key: self.settings[key] for key in ("loss", "batch_size", "val_batch_size", "seed", "threads", "device", "lowering")},
+            }  # fmt: skip
+            if self._job["network"]["own_loss"]:
+                spec["loss"] = None
+            try:
+                worker.call("load", spec=spec)
+                worker.call("restore", folder=str(self.snapshot.path.resolve()))
+            except BaseException:
+                worker.close()
+                raise
+            self._worker = worker
+        return self._worker
+
+    def predict(self, features: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Outputs (N, C, H, W float32, RGB) for images (N, C, H, W uint8, RGB) of any size that the network takes.
+
+        Raises ModelError where the network cannot keep that height and width.
+        """
+        output, _ = self.worker().call("predict", features=self.layout.features(features), labels=None)
+        result = self.layout.output(output)
+        trained, labels = self._job["input_shape"][1:], self._job["label_shape"][1:]
+        if trained == labels and result.shape[2:] != features.shape[2:]:
+            raise ModelError(
+                f"{self.settings['model']}: turns {features.shape[3]}x{features.shape[2]} pixels into "
+                f"{result.shape[3]}x{result.shape[2]}; crop or pad the image to a size that it keeps"
+            )
+        return result
+
+    def test_one(self, image: str | Path, resize: bool = True, pixel_conversion: str = "clip") -> Output:
+        """The output for one image file, resized to the dataset's size or (``resize=False``) as it is.
+
+        ``pixel_conversion``: ``clip`` cuts values to 0..255, ``normalize`` stretches them to it. Raises ImageError for an
+        unreadable file or one with another number of channels.
+        """
+        channels, height, width = self._job["input_shape"]
+        pixels = load_image(image, {1: "L", 3: "RGB"}.get(channels, "none"))
+        if pixels.shape[0] != channels:
+            raise ImageError(f"{image}: has {pixels.shape[0]} channels, the network takes {channels}")
+        if resize and pixels.shape[1:] != (height, width):
+            resized = [np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR)) for plane in pixels]
+            pixels = np.stack(resized)
+        array = self.predict(pixels[None])[0]
+        return Output(array, to_image(array, pixel_conversion))
+
+    def test_list(self, images: Sequence[str | Path], resize: bool = True, pixel_conversion: str = "clip") -> list[Output]:
+        """:meth:`test_one` for each image."""
+        return [self.test_one(image, resize, pixel_conversion) for image in images]
+
+    def test_db(self, path: str | Path, batch_size: int | None = None) -> dict[str, Any]:
+        """Loss and metrics over a database such as ``dataset.path / "val_db/features"`` with the labels beside it.
+
+        Raises DatasetError where there is no database, or no labels.
+        """
+        from multiseg.training import validate
+
+        split = open_split(path)
+        result = validate(self.worker(), split, self.layout, batch_size or self.settings["val_batch_size"])
+        return {"count": len(split), **result}
+
+    def close(self) -> None:
+        """End the backend's process, if one was started."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, backend={self.backend!r})"
