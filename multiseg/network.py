@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from multiseg.errors import ModelError
+
 Array = npt.NDArray[np.float32]
 
 
@@ -60,7 +62,7 @@ class Network(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """``batch_size``, ``val_batch_size``, ``loss`` (its name), ``device``, ``parameters`` ({name: shape}) and ``lowered``
-        (names of the layers that are computed as one matrix product)."""
+        (names of the layers that are computed as one matrix product), own_loss (whether the loss is the model's own)."""
 
     @abstractmethod
     def train_step(self, features: Array, labels: Array, rate: float) -> float:
@@ -89,3 +91,15 @@ class Network(ABC):
     @abstractmethod
     def close(self) -> None:
         """Free what the framework holds."""
+
+
+def check_weights(model: str, shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, Array]) -> None:
+    """Raise ModelError unless the weights are exactly the network's parameters, by name and shape."""
+    for name, shape in shapes.items():
+        if name not in weights:
+            raise ModelError(f"{model}: no weights are given for {name!r}; given are: {', '.join(weights) or 'none'}")
+        if weights[name].shape != tuple(shape):
+            raise ModelError(f"{model}: weights of {name!r} are {weights[name].shape}, the network's are {tuple(shape)}")
+    unknown = [name for name in weights if name not in shapes]
+    if unknown:
+        raise ModelError(f"{model}: has no parameter {unknown[0]!r}; it has: {', '.join(shapes)}")

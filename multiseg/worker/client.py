@@ -35,8 +35,10 @@ class Worker:
         self._pending: deque[str] = deque()
         self._closed = False
         self._log_path = log
-        self._log = open(log, "ab") if log else tempfile.TemporaryFile()  # noqa: SIM115, PTH123 - closed in _finish
+        self._log = open(log, "ab") if log else tempfile.TemporaryFile()  # noqa: SIM115, PTH123 - closed in close
         self._log_start = self._log.seek(0, os.SEEK_END)
+        # the worker's temporary files: gone with it, however it ends
+        self._scratch = tempfile.TemporaryDirectory(prefix="multiseg-", ignore_cleanup_errors=True)
         ours, theirs = socket.socketpair()
         lifeline_theirs, self._lifeline = os.pipe()
         top_level = ["multiseg", backend.module.partition(".")[0], backend.default_model.partition(":")[0]]
@@ -50,7 +52,7 @@ class Worker:
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
                 pass_fds=fds,
-                env=_environment(backend, threads),
+                env=_environment(backend, threads) | {"TMPDIR": self._scratch.name},
             )
         except OSError as error:
             os.close(self._lifeline)
@@ -119,6 +121,7 @@ class Worker:
             self._process.kill()
             self._process.wait()
         self._log.close()
+        self._scratch.cleanup()
 
     def __enter__(self) -> Worker:
         return self

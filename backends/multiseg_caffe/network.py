@@ -1,0 +1,231 @@
+"""A network in Caffe, trained by Caffe's own solver. Runs in the backend's process; imports pycaffe."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import caffe
+import numpy as np
+from caffe.proto import caffe_pb2
+from google.protobuf import text_format
+
+from multiseg import network
+from multiseg.errors import ModelError
+from multiseg.network import Array, NetworkSpec
+from multiseg_caffe import backend, lowering, prototxt
+
+SOLVERS = {"sgd": "SGD", "nesterov": "Nesterov", "adam": "Adam"}
+WEIGHTS, STATE = "network.caffemodel", "network.solverstate"  # in a snapshot's folder
+BLOBS = ("weight", "bias")
+
+
+def probe() -> dict[str, Any]:
+    """Version and device of this interpreter's Caffe."""
+    return {"version": caffe.__version__, "device": "cpu", "numpy": np.__version__}
+
+
+class Network(network.Network):
+    """Nets of one file that share one set of weights: the solver's, and others for each state, batch and image size."""
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        self.spec = spec
+        self.file = prototxt.read(spec.model)
+        self.folder = Path(tempfile.mkdtemp(prefix="multiseg-caffe-"))
+        self.nets: dict[tuple[Any, ...], Any] = {}
+        self.lowered: list[str] = []
+        self.batch_size = spec.batch_size or prototxt.batch_size(self.file, "train") or backend.batch_size
+        self.val_batch_size = spec.val_batch_size or prototxt.batch_size(self.file, "val") or backend.val_batch_size
+        if spec.device == "cuda":
+            caffe.set_mode_gpu()  # a build without CUDA ends the process here and says so
+        else:
+            caffe.set_mode_cpu()
+        caffe.set_random_seed(spec.seed)
+        found = prototxt.outputs(self._definition("deploy", (1, *spec.input_shape)))
+        if len(found) != 1:
+            raise ModelError(
+                f"{spec.model}: has {len(found)} outputs when deployed ({', '.join(found) or 'none'}), one is needed; keep losses "
+                'and metrics out with exclude { stage: "deploy" }'
+            )
+        self.output = found[0]
+        self.base = self._net("deploy", (1, *spec.input_shape))
+        made = tuple(self.base.blobs[self.output].data.shape[1:])
+        if made != spec.label_shape:
+            raise ModelError(f"{spec.model}: its output {self.output!r} is {made} (C, H, W), the labels are {spec.label_shape}")
+        if spec.loss is None and prototxt.LABEL not in self._consumed("train"):
+            raise ModelError(f"{spec.model}: has no loss layer on label for training; add one, or name one with loss=")
+        self.solver = self._make_solver(spec.solver) if spec.solver else None
+
+    # --- building
+
+    def _definition(self, state: str, shape: tuple[int, ...]) -> Any:
+        """What Caffe is to build for a state and a batch of this shape (N, C, H, W), before lowering."""
+        net = prototxt.filtered(self.file, state)
+        shapes = {prototxt.DATA: list(shape)}
+        if state == "deploy":
+            return prototxt.fed(net, self.spec.model, shapes)
+        height, width = self._label_size(shape)
+        shapes[prototxt.LABEL] = [shape[0], self.spec.label_shape[0], height, width]
+        if self.spec.loss is None:
+            return prototxt.with_native_losses(prototxt.fed(net, self.spec.model, shapes))
+        net = prototxt.fed(prototxt.without_losses(net), self.spec.model, shapes)
+        elements = self.spec.label_shape[0] * height * width
+        prototxt.add_loss(net, self.spec.loss, self.output, elements)
+        return net
+
+    def _label_size(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Labels grow with the image, in the ratio that the dataset has."""
+        (_, height, width), (_, label_height, label_width) = self.spec.input_shape, self.spec.label_shape
+        return shape[2] * label_height // height, shape[3] * label_width // width
+
+    def _consumed(self, state: str) -> set[str]:
+        return {bottom for layer in prototxt.filtered(self.file, state).layer for bottom in layer.bottom}
+
+    def _lowered(self, definition: Any, shape: tuple[int, ...], phase: int) -> Any:
+        if not self.spec.lowering or shape[0] == 1:
+            return definition
+        # the blobs' shapes, from Caffe itself, with one image: only the batch differs
+        for layer in definition.layer[: 2 if len(definition.layer) > 1 else 1]:
+            if layer.type == "Input":
+                layer.input_param.shape[0].dim[0] = 1
+        net = caffe.Net(self._write("shapes.prototxt", definition), phase)
+        shapes = {name: (shape[0], *blob.data.shape[1:]) for name, blob in net.blobs.items()}
+        for layer in definition.layer:
+            if layer.type == "Input":
+                layer.input_param.shape[0].dim[0] = shape[0]
+        result, self.lowered = lowering.lowered(definition, shapes)
+        return result
+
+    def _write(self, name: str, message: Any) -> str:
+        path = self.folder / name
+        path.write_text(text_format.MessageToString(message))
+        return str(path)
+
+    def _net(self, state: str, shape: tuple[int, ...]) -> Any:
+        """The net for a state and shape, built on first use, with the weights of the others."""
+        key = (state, *shape)
+        if key not in self.nets:
+            phase = caffe.TRAIN if state == "train" else caffe.TEST
+            definition = self._lowered(self._definition(state, shape), shape, phase)
+            net = caffe.Net(self._write("net.prototxt", definition), phase)
+            if self.nets:
+                net.share_with(self.base)
+            self.nets[key] = net
+        return self.nets[key]
+
+    def _make_solver(self, settings: Mapping[str, Any]) -> Any:
+        shape = (self.batch_size, *self.spec.input_shape)
+        parameter = caffe_pb2.SolverParameter(
+            type=SOLVERS[settings["name"]],
+            net_param=self._lowered(self._definition("train", shape), shape, caffe.TRAIN),
+            base_lr=1.0,
+            lr_policy="fixed",  # the core sets base_lr at every step
+            momentum=settings["momentum"],
+            weight_decay=settings["weight_decay"],
+            random_seed=self.spec.seed,
+            max_iter=2**31 - 1,
+            snapshot_prefix=str(self.folder / "snapshot"),
+            solver_mode=caffe_pb2.SolverParameter.CPU if self.spec.device != "cuda" else caffe_pb2.SolverParameter.GPU,
+        )
+        if "momentum2" in settings:
+            parameter.momentum2 = settings["momentum2"]
+            parameter.delta = settings["delta"]
+        solver = caffe.get_solver(self._write("solver.prototxt", parameter))
+        # the solver's own weights are the ones that count: the nets built before take them over
+        self.nets.clear()
+        self.base = solver.net
+        self.nets[("train", *shape)] = solver.net
+        return solver
+
+    # --- the interface
+
+    def describe(self) -> dict[str, Any]:
+        if self.solver is None and self.spec.lowering:
+            self._net("deploy", (self.val_batch_size, *self.spec.input_shape))
+        return {
+            "batch_size": self.batch_size,
+            "val_batch_size": self.val_batch_size,
+            "loss": self.spec.loss or f"{Path(self.spec.model).name}'s own",
+            "own_loss": self.spec.loss is None,
+            "device": "cuda" if self.spec.device == "cuda" else "cpu",
+            "parameters": {name: list(blob.data.shape) for name, blob in self._blobs().items()},
+            "lowered": self.lowered,
+        }
+
+    def train_step(self, features: Array, labels: Array, rate: float) -> float:
+        solver = self.solver
+        assert solver is not None
+        net = self._net("train", features.shape)
+        net.blobs[prototxt.DATA].data[...] = features
+        net.blobs[prototxt.LABEL].data[...] = labels
+        net.clear_param_diffs()
+        net._forward(0, len(net.layers) - 1)
+        net._backward(len(net.layers) - 1, 0)
+        if net is not solver.net:  # the epoch's last, smaller batch has a net of its own
+            for name, blobs in solver.net.params.items():
+                for ours, theirs in zip(blobs, net.params[name]):  # noqa: B905 - worker code runs on Python 3.9
+                    ours.diff[...] = theirs.diff
+        loss = _loss(net)
+        solver.param.base_lr = rate
+        solver.apply_update()
+        return loss
+
+    def predict(self, features: Array, labels: Array | None) -> tuple[Array, float | None]:
+        net = self._net("deploy" if labels is None else "val", features.shape)
+        net.blobs[prototxt.DATA].data[...] = features
+        if labels is not None:
+            net.blobs[prototxt.LABEL].data[...] = labels
+        net._forward(0, len(net.layers) - 1)
+        return net.blobs[self.output].data.copy(), None if labels is None else _loss(net)
+
+    def _blobs(self) -> dict[str, Any]:
+        return {
+            f"{layer}.{BLOBS[i] if i < len(BLOBS) else f'blob{i}'}": blob
+            for layer, blobs in self.base.params.items()
+            for i, blob in enumerate(blobs)
+        }
+
+    def get_weights(self) -> dict[str, Array]:
+        return {name: blob.data.copy() for name, blob in self._blobs().items()}
+
+    def set_weights(self, weights: Mapping[str, Array]) -> None:
+        blobs = self._blobs()
+        network.check_weights(self.spec.model, {name: blob.data.shape for name, blob in blobs.items()}, weights)
+        for name, blob in blobs.items():
+            blob.data[...] = weights[name]
+
+    def save(self, folder: str) -> None:
+        assert self.solver is not None
+        self.solver.snapshot()
+        prefix = f"snapshot_iter_{self.solver.iter}"
+        shutil.move(str(self.folder / f"{prefix}.caffemodel"), str(Path(folder) / WEIGHTS))
+        written = self.folder / f"{prefix}.solverstate"
+        state = caffe_pb2.SolverState()
+        state.ParseFromString(written.read_bytes())
+        state.learned_net = WEIGHTS  # relative: a snapshot's folder may be moved
+        (Path(folder) / STATE).write_bytes(state.SerializeToString())
+        written.unlink()
+
+    def restore(self, folder: str) -> None:
+        if self.solver is None:
+            self.base.copy_from(str(Path(folder) / WEIGHTS))
+            return
+        before = Path.cwd()
+        os.chdir(folder)  # the solver state names its weights by a relative path
+        try:
+            self.solver.restore(STATE)
+        finally:
+            os.chdir(before)
+
+    def close(self) -> None:
+        self.nets.clear()
+        self.solver = self.base = None
+
+
+def _loss(net: Any) -> float:
+    weights = net.blob_loss_weights
+    return float(sum(weight * net.blobs[name].data.sum() for name, weight in weights.items() if weight))
