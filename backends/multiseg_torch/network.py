@@ -1,0 +1,137 @@
+"""A network in PyTorch, trained by torch.optim. Runs in the backend's process; imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from multiseg import network
+from multiseg.errors import ModelError
+from multiseg.network import Array, NetworkSpec
+from multiseg_torch import backend, files, lowering
+
+LOSSES = {"l1": nn.L1Loss, "smooth_l1": nn.SmoothL1Loss, "l2": nn.MSELoss}
+SNAPSHOT = "network.pt"  # in a snapshot's folder: {"model": state_dict, "optimizer": state_dict}
+
+
+def probe() -> dict[str, Any]:
+    """Version and device of this interpreter's PyTorch."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {"version": torch.__version__, "device": device, "numpy": np.__version__}
+
+
+class Network(network.Network):
+    """An nn.Module with its criterion and optimiser."""
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        torch.set_num_threads(spec.threads)
+        torch.manual_seed(spec.seed)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        self.spec = spec
+        loaded = files.load(spec.model, spec.input_shape)
+        cuda = spec.device == "cuda" or (spec.device == "auto" and torch.cuda.is_available())
+        self.device = torch.device("cuda" if cuda else "cpu")
+        self.model = loaded.model.to(self.device)
+        self.loss = LOSSES[spec.loss]() if spec.loss else loaded.loss or LOSSES[backend.loss]()
+        self.batch_size = spec.batch_size or loaded.batch_size or backend.batch_size
+        self.val_batch_size = spec.val_batch_size or loaded.val_batch_size or backend.val_batch_size
+        self._check_shapes()
+        self.lowered = lowering.lower(self.model) if spec.lowering else []
+        self.optimizer = _optimizer(spec.solver, self.model) if spec.solver else None
+
+    def _check_shapes(self) -> None:
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                made = self.model(torch.zeros(1, *self.spec.input_shape, device=self.device))
+        except Exception as error:
+            raise ModelError(f"{self.spec.model}: cannot take images of {self.spec.input_shape} (C, H, W): {error}") from error
+        shape = tuple(made.shape[1:])
+        if shape != self.spec.label_shape:
+            raise ModelError(f"{self.spec.model}: its output is {shape} (C, H, W), the labels are {self.spec.label_shape}")
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "val_batch_size": self.val_batch_size,
+            "loss": self.spec.loss or f"{Path(self.spec.model).name}'s own",
+            "own_loss": self.spec.loss is None,
+            "device": str(self.device),
+            "parameters": {name: list(value.shape) for name, value in self.model.state_dict().items()},
+            "lowered": self.lowered,
+        }
+
+    def train_step(self, features: Array, labels: Array, rate: float) -> float:
+        assert self.optimizer is not None
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(self.model(self._tensor(features)), self._tensor(labels))
+        loss.backward()
+        self.optimizer.step()
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def predict(self, features: Array, labels: Array | None) -> tuple[Array, float | None]:
+        self.model.eval()
+        try:
+            output = self.model(self._tensor(features))
+        except RuntimeError as error:
+            size = "x".join(map(str, features.shape[:0:-1][:2]))
+            raise ModelError(f"{self.spec.model}: cannot take an image of {size} pixels: {error}") from error
+        loss = None if labels is None else float(self.loss(output, self._tensor(labels)))
+        return output.cpu().numpy(), loss
+
+    def _tensor(self, array: Array) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+    def get_weights(self) -> dict[str, Array]:
+        return {name: value.detach().cpu().numpy().copy() for name, value in self.model.state_dict().items()}
+
+    def set_weights(self, weights: Mapping[str, Array]) -> None:
+        state = self.model.state_dict()
+        network.check_weights(self.spec.model, {name: tuple(value.shape) for name, value in state.items()}, weights)
+        self.model.load_state_dict({name: torch.from_numpy(np.array(weights[name])) for name in state})
+
+    def save(self, folder: str) -> None:
+        assert self.optimizer is not None
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "rng": torch.get_rng_state()}
+        torch.save(state, Path(folder) / SNAPSHOT)
+
+    def restore(self, folder: str) -> None:
+        state = torch.load(Path(folder) / SNAPSHOT, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+            torch.set_rng_state(state["rng"].cpu())
+
+    def close(self) -> None:
+        del self.model, self.optimizer
+
+
+def _optimizer(solver: Mapping[str, Any], model: nn.Module) -> torch.optim.Optimizer:
+    """torch's own optimisers, fused: one pass over parameters, gradients and state."""
+    name, decay = solver["name"], solver["weight_decay"]
+    if name == "adam":
+        return torch.optim.Adam(
+            model.parameters(),
+            betas=(solver["momentum"], solver["momentum2"]),
+            eps=solver["delta"],
+            weight_decay=decay,
+            fused=True,
+        )
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=1.0,  # the core sets it at every step
+        momentum=solver["momentum"],
+        dampening=solver.get("dampening", 0.0),
+        nesterov=name == "nesterov",
+        weight_decay=decay,
+        fused=True,
+    )
