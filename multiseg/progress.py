@@ -1,0 +1,69 @@
+"""Progress of a training on a terminal: a bar for each epoch, a line when it ends."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Bar:
+    """Takes a training's events. The bar, shown on terminals only, has loss, images/s and time left to the end."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            TextColumn("{task.fields[speed]} images/s"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            refresh_per_second=4,
+        )
+        self.epochs = 0
+        self.backend = ""
+        self.images = 0.0
+
+    def __enter__(self) -> Bar:
+        self.progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.progress.stop()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Show one event of multiseg.training."""
+        if event["event"] == "start":
+            self.backend, self.epochs = event["backend"], event["epochs"]
+            self.task = self.progress.add_task(self.backend, total=event["iterations"], loss="-", speed="-")
+            steps = event["iterations"] // event["epochs"]
+            self.progress.update(self.task, completed=event["epoch"] * steps)
+        elif event["event"] == "step":
+            self.images += event["images"]
+            speed = self.progress.tasks[0].speed
+            self.progress.update(
+                self.task,
+                advance=1,
+                loss=f"{event['loss']:.4g}",
+                speed=f"{speed * event['images']:.0f}" if speed else "-",
+                description=f"{self.backend} epoch {event['epoch']}/{self.epochs}",
+            )
+        elif event["event"] == "epoch":
+            self.progress.console.print(self._line(event), highlight=False)
+
+    def _line(self, row: dict[str, Any]) -> str:
+        parts = [f"{self.backend} epoch {row['epoch']}/{self.epochs}"]
+        for key in ("train_loss", "val_loss", "l1", "iou"):
+            if row[key] is not None:
+                parts.append(f"{key} {row[key]:.4g}")
+        parts.append(f"rate {row['learning_rate']:.3g}")
+        if row["images_per_second"]:
+            parts.append(f"{row['images_per_second']:.0f} images/s, {row['seconds']:.1f} s")
+        return "  ".join(parts)
