@@ -1,0 +1,117 @@
+"""Comparing runs: their figures from their folders alone, and one page that also shows their pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multiseg.errors import RunError, SettingsError
+from multiseg.files import write_text
+from multiseg.report import requirements, verdict
+from multiseg.report.facts import Row, RunFacts, environment, gather, settings
+from multiseg.report.metrics import COSTS, METRICS
+
+if TYPE_CHECKING:
+    from multiseg.run import Run
+
+
+def compare(runs: Iterable[Run | str | Path], images: int = 24, grid: str | Path | None = None) -> Comparison:
+    """Put runs, or their folders, side by side.
+
+    ``images``: how many validation images the page shows, 0 for none; ``grid``: a large image to test on every run at
+    its full size. Without both no backend is started. Raises RunError for no runs or a folder that is no run,
+    SettingsError for a negative ``images``, ImageError for a missing ``grid``.
+    """
+    from multiseg.errors import ImageError
+    from multiseg.run import Run
+
+    opened = [Run.open(run) if isinstance(run, str | Path) else run for run in runs]
+    if not opened:
+        raise RunError("there are no runs to compare; name at least one run folder")
+    if images < 0:
+        raise SettingsError(f"images={images}: must be 0 or more")
+    if grid is not None and not Path(grid).is_file():
+        raise ImageError(f"{grid}: there is no such image")
+    return Comparison(opened, images, None if grid is None else Path(grid))
+
+
+class Comparison:
+    """Runs side by side. Only :meth:`to_html` starts backends, to make its pictures; the rest reads the run folders."""
+
+    def __init__(self, runs: Sequence[Run], images: int, grid: Path | None) -> None:
+        self.runs = tuple(runs)
+        self.images = images
+        self.grid = grid
+        self.facts: tuple[RunFacts, ...] = tuple(gather(self.runs))
+
+    @property
+    def comparable(self) -> bool:
+        """Whether all runs were trained over the same images; if not, they cannot be ranked."""
+        return len({each.content for each in self.facts}) == 1
+
+    @property
+    def headline(self) -> str:
+        """One sentence: which run did best, and at what cost."""
+        return verdict.headline(self.facts, self.comparable)
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write one self-contained page and return its path; the file appears whole or not at all.
+
+        Raises SettingsError where it cannot be written, DatasetError where the validation images cannot be read.
+        """
+        from multiseg.report.page import render
+
+        path = Path(path)
+        text = render(self)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, text)
+        except OSError as error:
+            raise SettingsError(f"{path}: cannot be written ({error.strerror or error})") from error
+        return path
+
+    def to_markdown(self) -> str:
+        """The headline, the table of figures and the settings that differ, for a comment in a review."""
+        from multiseg.report.markdown import write
+
+        return write(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the pictures as plain values that JSON can hold; what is unknown or not finite is None."""
+        return {
+            "headline": self.headline,
+            "comparable": self.comparable,
+            "runs": [_plain(each) for each in self.facts],
+            "settings": self._differing(settings(self.facts)),
+            "environment": self._differing(environment(self.facts)),
+        }
+
+    def check(self, require: Iterable[str] = (), max_gap: Mapping[str, float] | None = None) -> list[str]:
+        """One line for everything that does not hold: no line, all is well.
+
+        ``require``: ``metric>=value`` (or ``<=``, ``>``, ``<``), which every run must hold; ``max_gap``: metric -> how
+        far the runs may lie apart. Raises SettingsError for an unknown metric or an expression that cannot be read.
+        """
+        return requirements.check(self.facts, require, max_gap or {})
+
+    def _differing(self, rows: Iterable[Row]) -> dict[str, dict[str, str]]:
+        labels = [each.label for each in self.facts]
+        return {row.key: dict(zip(labels, row.values, strict=True)) for row in rows if row.differs}
+
+
+def _plain(facts: RunFacts) -> dict[str, Any]:
+    costs = [metric.key for metric in COSTS]
+    return {
+        "label": facts.label,
+        "name": facts.run.name,
+        "path": str(facts.run.path),
+        "backend": facts.run.backend,
+        "version": facts.version,
+        "dataset": {"path": facts.dataset, "content_hash": facts.content},
+        "status": facts.status,
+        "epoch": facts.epoch,
+        "final": {key: facts.final[key] for key in METRICS if key not in costs},
+        "best": {key: {"value": best.value, "epoch": best.epoch} for key, best in facts.best.items()},
+        "cost": {key: facts.final[key] for key in costs},
+    }

@@ -1,0 +1,162 @@
+"""What is known about each run from its folder alone, and what differs between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from multiseg.errors import BackendUnavailable
+from multiseg.report.metrics import COSTS, SCORES, number
+
+if TYPE_CHECKING:
+    from multiseg.run import Run
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best value of a metric and the epoch it was reached in."""
+
+    value: float
+    epoch: float
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """One run's figures under a label that no other run of the comparison has."""
+
+    run: Run
+    label: str
+    version: str
+    epoch: int
+    """The epoch whose weights the run tests with: its figures are that epoch's."""
+    final: Mapping[str, float | None]
+    """Every metric's value, None where there is none."""
+    best: Mapping[str, Best]
+    status: str
+    """``finished``, or what else became of the training."""
+    loss_unit: str
+    """What its own loss is counted in: losses of the same unit can be compared."""
+    dataset: str
+    """The dataset's folder."""
+    content: str
+    """The hash of the dataset's content: the same wherever it lies."""
+
+    @property
+    def loss(self) -> str:
+        """The name of its own loss."""
+        return str(self.run.settings.get("loss") or "")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting over all runs, in the runs' order."""
+
+    key: str
+    values: tuple[str, ...]
+
+    @property
+    def differs(self) -> bool:
+        return len(set(self.values)) > 1
+
+
+def gather(runs: Sequence[Run]) -> list[RunFacts]:
+    """The facts of each run, in the order given."""
+    return [_facts(run, label) for run, label in zip(runs, _labels(runs), strict=True)]
+
+
+def settings(facts: Sequence[RunFacts]) -> list[Row]:
+    """Every setting over all runs, the dataset and the tested epoch among them."""
+    return _rows([each.run.settings | _origin(each) for each in facts])
+
+
+def _origin(facts: RunFacts) -> dict[str, Any]:
+    return {"dataset": facts.dataset, "dataset content": facts.content[:12], "tested epoch": facts.epoch}
+
+
+def environment(facts: Sequence[RunFacts]) -> list[Row]:
+    """Every version and fact about the machine over all runs."""
+    return _rows([each.run.environment for each in facts])
+
+
+def _rows(parts: Sequence[Mapping[str, Any]]) -> list[Row]:
+    flat = [_flatten(part) for part in parts]
+    keys = dict.fromkeys(key for one in flat for key in one)
+    return [Row(key, tuple(one.get(key, "–") for one in flat)) for key in keys]
+
+
+def _facts(run: Run, label: str) -> RunFacts:
+    from multiseg.run import read_job
+
+    job = read_job(run.path)
+    history, summary = run.history, run.summary
+    tested = run.snapshot.epoch if run.snapshot else None
+    last = next((row for row in history if row["epoch"] == tested), history[-1] if history else {})
+    # row 0 is before training: it has no pace
+    trained = [row for row in history if row["epoch"] > 0]
+
+    def pace(key: str) -> float | None:
+        values = [value for row in trained if (value := number(row.get(key))) is not None]
+        return median(values) if values else None
+
+    final = {metric.key: number(last.get(metric.key)) for metric in SCORES}
+    final |= {metric.key: number(summary.get(metric.key)) for metric in COSTS}
+    final |= {key: pace(key) for key in ("seconds", "images_per_second")}
+
+    best = {}
+    for metric in SCORES:
+        reached = [(value, row["epoch"]) for row in history if (value := number(row.get(metric.key))) is not None]
+        if reached:
+            top = metric.best([value for value, _ in reached])
+            best[metric.key] = Best(top, next(epoch for value, epoch in reached if value == top))
+    return RunFacts(
+        run=run,
+        label=label,
+        version=str(run.environment.get("framework") or ""),
+        epoch=int(last.get("epoch", 0)),
+        final=final,
+        best=best,
+        status=str(summary.get("status") or "unfinished"),
+        # a loss that the model brings along is its own; the core's losses are the same on every backend
+        loss_unit=":".join((run.backend, run.settings["model"]) if job["network"]["own_loss"] else ())
+        + f":{run.settings['loss']}",
+        dataset=job["dataset"]["path"],
+        content=job["dataset"]["content_hash"],
+    )
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """The runs' titles; with the folder's name and a number as far as that takes to tell them apart."""
+    titles = [_title(run) for run in runs]
+    names = [t if titles.count(t) == 1 else f"{t} · {run.name}" for t, run in zip(titles, runs, strict=True)]
+    return [n if names.count(n) == 1 else f"{n} ({names[: at + 1].count(n)})" for at, n in enumerate(names)]
+
+
+def _title(run: Run) -> str:
+    try:
+        return run.title
+    except BackendUnavailable:  # a run from elsewhere, of a backend that is not installed here
+        return run.backend
+
+
+def _flatten(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{before}{key}.")
+        else:
+            flat[before + key] = _written(value)
+    return flat
+
+
+def _written(value: Any) -> str:
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_written(one) for one in value)
+    return str(value)

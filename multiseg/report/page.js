@@ -1,0 +1,181 @@
+"use strict";
+
+// ---- charts: one uPlot for each metric over all runs, one for each run's own loss -----------------------------------
+
+(() => {
+  const { runs, charts } = JSON.parse(document.getElementById("curves-data").textContent);
+  const root = document.documentElement;
+  const unzoom = document.getElementById("unzoom");
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  let drawn = [];
+
+  const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).value;
+  const ink = (name) => getComputedStyle(root).getPropertyValue(name).trim();
+  const significant = (value) => value === 0 ? "0"
+    : Math.abs(value) >= 1e-3 && Math.abs(value) < 1e6 ? String(+value.toPrecision(4)) : value.toExponential(2).replace(/\.?0+e/, "e");
+  const written = { score: (value) => value.toFixed(3), number: significant };
+  const duration = (seconds) => seconds < 99.5 ? `${+seconds.toFixed(1)} s`
+    : seconds < 3600 ? `${Math.floor(seconds / 60)} min ${String(Math.round(seconds % 60)).padStart(2, "0")} s`
+    : `${(seconds / 3600).toFixed(2)} h`;
+
+  // Lines have xs of their own where x is time, so each line is a table and uPlot joins them.
+  function draw(parent, title, lines, { kind, log, wide }) {
+    const across = chosen("x");
+    const logarithmic = log && chosen("y") === "log";
+    const box = document.createElement("div");
+    box.className = wide ? "chart wide" : "chart";
+    box.innerHTML = "<h4></h4>";
+    box.firstChild.textContent = title;
+    parent.append(box);
+
+    const tables = lines.map((line) => {
+      const ys = logarithmic ? line.ys.map((y) => (y > 0 ? y : null)) : line.ys;
+      return [line.run[across], ys];
+    });
+    const data = tables.length ? uPlot.join(tables) : [[], []];
+    const axis = {
+      stroke: ink("--muted"), font: "12px system-ui, sans-serif",
+      grid: { stroke: ink("--rule"), width: 1 }, ticks: { stroke: ink("--rule"), width: 1, size: 4 },
+    };
+    const say = (value) => (value == null ? "–" : written[kind](value));
+    const plot = new uPlot({
+      width: box.clientWidth, height: wide ? 320 : 220,
+      scales: { x: { time: false }, y: { distr: logarithmic ? 3 : 1 } },
+      axes: [
+        { ...axis, values: (_, ticks) => ticks.map((x) => (across === "epoch" ? (Number.isInteger(x) ? x : "") : duration(x))),
+          size: 32, space: across === "epoch" ? 45 : 90 },
+        { ...axis, size: 62, values: (_, ticks) => ticks.map((y) => (y == null ? "" : significant(y))) },
+      ],
+      series: [
+        { label: across === "epoch" ? "epoch" : "after", value: (_, x) => (x == null ? "–" : across === "epoch" ? x : duration(x)) },
+        ...lines.map((line) => ({
+          label: line.label, stroke: ink(`--run-${line.run.colour}`), width: line.faint ? 1.25 : 2, spanGaps: true,
+          dash: line.run.dashed || line.faint ? [6, 4] : undefined, points: { show: line.ys.length < 3 },
+          value: (_, y) => say(y),
+        })),
+      ],
+      cursor: {
+        sync: { key: "curves", setSeries: false }, drag: { x: true, y: false },
+        hover: { skip: [null, undefined], prox: Infinity }, points: { size: 7 },
+      },
+      legend: { live: true, markers: { width: 0, fill: (u, index) => u.series[index].stroke(u, index) } },
+      hooks: {
+        ready: [rest], setCursor: [(u) => { if (u.cursor.left < 0) rest(u); }],
+        setSelect: [(u) => { if (u.select.width > 0) unzoom.hidden = false; }],
+      },
+    }, data, box);
+    plot.over.addEventListener("dblclick", () => { unzoom.hidden = true; });
+    scrub(plot);
+    drawn.push(plot);
+    box.plot = plot;
+  }
+
+  // With nothing pointed at, the legend shows where each line ended.
+  function rest(u) {
+    const idxs = u.data.map((ys) => ys.findLastIndex((y) => y != null)).map((idx) => (idx < 0 ? null : idx));
+    u.setLegend({ idxs, idx: idxs[0] });
+  }
+
+  // A finger reads values as the mouse does.
+  function scrub(plot) {
+    plot.over.addEventListener("touchmove", (event) => {
+      const { left, top } = plot.over.getBoundingClientRect();
+      const touch = event.touches[0];
+      plot.setCursor({ left: touch.clientX - left, top: touch.clientY - top });
+    }, { passive: true });
+  }
+
+  function drawAll() {
+    drawn.forEach((plot) => plot.destroy());
+    drawn = [];
+    unzoom.hidden = true;
+    const [metrics, losses] = ["metric-charts", "loss-charts"].map((id) => document.getElementById(id));
+    metrics.replaceChildren();
+    losses.replaceChildren();
+    charts.forEach((chart, number) => {
+      const lines = runs.map((run) => ({ run, label: run.label, ys: run.values[chart.key] }));
+      draw(metrics, chart.title, lines, { ...chart, wide: number === 0 });
+    });
+    for (const run of runs) {
+      const lines = [
+        { run, label: "validation", ys: run.values.val_loss },
+        { run, label: "training", ys: run.values.train_loss, faint: true },
+      ];
+      draw(losses, run.loss ? `${run.label}: ${run.loss}` : run.label, lines, { kind: "number", log: true });
+    }
+  }
+
+  document.querySelectorAll("#curves input").forEach((input) => input.addEventListener("change", drawAll));
+  unzoom.addEventListener("click", drawAll);
+  dark.addEventListener("change", drawAll);
+  new ResizeObserver(() => {
+    drawn.forEach((plot) => {
+      const width = plot.root.parentElement.clientWidth;
+      if (width !== plot.width) plot.setSize({ width, height: plot.height });
+    });
+  }).observe(document.getElementById("curves"));
+  drawAll();
+})();
+
+// ---- tables: a click on a head sorts, the better end first; unknown values stay last --------------------------------
+
+for (const table of document.querySelectorAll("table.results")) {
+  const heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
+    const first = head.dataset.better === "higher" ? "descending" : "ascending";
+    const second = first === "ascending" ? "descending" : "ascending";
+    const order = head.ariaSort === first ? second : first;
+    heads.forEach((other) => { other.ariaSort = "none"; });
+    head.ariaSort = order;
+    const sign = order === "ascending" ? 1 : -1;
+    const value = (row) => row.cells[column].dataset.value;
+    const compared = (a, b) => column === 0 ? a.localeCompare(b) : a - b;
+    const rows = [...table.tBodies[0].rows].sort((a, b) => {
+      const [left, right] = [value(a), value(b)];
+      if (left === "" || right === "") return (left === "") - (right === "");
+      return sign * compared(left, right);
+    });
+    table.tBodies[0].append(...rows);
+  }));
+}
+
+// ---- gallery: which images, and one of them enlarged ------------------------------------------------------------------
+
+const worstFirst = [...document.querySelectorAll(".case")];
+for (const button of document.querySelectorAll("#kinds button")) {
+  button.addEventListener("click", () => {
+    const kind = button.dataset.kind;
+    document.querySelectorAll("#kinds button").forEach((other) => { other.ariaPressed = String(other === button); });
+    const cases = kind === "contested" ? worstFirst.toSorted((a, b) => b.dataset.split - a.dataset.split) : worstFirst;
+    cases.forEach((item) => { item.hidden = kind !== "" && !item.dataset.kinds.split(" ").includes(kind); });
+    document.querySelector(".cases").append(...cases);
+  });
+}
+
+(() => {
+  const viewer = document.getElementById("viewer");
+  const [image, caption] = [viewer.querySelector("img"), viewer.querySelector("p")];
+  let row = [];
+  let at = 0;
+
+  function show(number) {
+    at = (number + row.length) % row.length;
+    image.src = row[at].querySelector("img").src;
+    image.alt = caption.textContent = row[at].dataset.caption;
+  }
+
+  document.addEventListener("click", (event) => {
+    const thumb = event.target.closest(".thumb");
+    if (!thumb) return;
+    row = [...document.querySelectorAll(".thumb")].filter((other) => other.dataset.group === thumb.dataset.group);
+    show(row.indexOf(thumb));
+    viewer.showModal();
+  });
+  viewer.querySelectorAll("[data-step]").forEach((button) => button.addEventListener("click", () => show(at + Number(button.dataset.step))));
+  viewer.querySelector("[data-close]").addEventListener("click", () => viewer.close());
+  viewer.addEventListener("click", (event) => { if (event.target === viewer) viewer.close(); });
+  viewer.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (step) { event.preventDefault(); show(at + step); }
+  });
+})();

@@ -1,0 +1,151 @@
+"""The comparison as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+
+import multiseg
+from multiseg.report import verdict
+from multiseg.report.facts import RunFacts, environment, settings
+from multiseg.report.grid import load_grid
+from multiseg.report.metrics import METRICS, Metric
+from multiseg.report.scan import scan
+
+if TYPE_CHECKING:
+    from multiseg.report.comparison import Comparison
+
+COLUMNS = ("iou", "l1", "pixel_accuracy", "val_loss", "train_seconds", "seconds", "images_per_second", "peak_memory_mb")
+WITH_BAR = ("train_seconds", "seconds", "images_per_second", "peak_memory_mb")
+CURVES = (
+    # key, title, kind of number, whether a logarithmic scale serves it
+    ("iou", "IoU, validation", "score", False),
+    ("l1", "L1 per pixel, validation", "number", True),
+    ("pixel_accuracy", "Pixel accuracy, validation", "score", False),
+    ("learning_rate", "Learning rate", "number", True),
+)
+COLOURS = 8  # in page.css; further runs take them again, with dashed lines
+PICTURE_BYTES = 4_000_000  # what the gallery may come to, so that the page stays easy to send
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of one run in the table: ``bar`` is its share of the largest in its column."""
+
+    value: float | None
+    text: str
+    best: bool
+    note: str
+    bar: float | None
+
+
+def render(comparison: Comparison) -> str:
+    """The page's text. Starts the runs' backends for the pictures and ends them again."""
+    facts = comparison.facts
+    try:
+        seen = scan(facts, comparison.images) if comparison.images else None
+        grid = load_grid(comparison.grid, facts) if comparison.grid else None
+    finally:
+        for each in facts:
+            each.run.close()
+    deciding = verdict.deciding_metric(facts)
+    template = _environment(facts).get_template("page.html.j2")
+    return template.render(
+        comparison=comparison,
+        facts=facts,
+        deciding=deciding,
+        leaders=verdict.marked(facts, deciding, comparison.comparable) if deciding else [],
+        metrics=METRICS,
+        columns=[METRICS[key] for key in COLUMNS],
+        cell=lambda each, metric: _cell(comparison, each, metric),
+        curves=_curves(facts),
+        scan=seen,
+        side=_side(comparison),
+        grid=grid,
+        settings=settings(facts),
+        environment=environment(facts),
+        now=datetime.now(timezone.utc),
+        version=multiseg.__version__,
+    )
+
+
+def _environment(facts: Sequence[RunFacts]) -> jinja2.Environment:
+    from multiseg.report import pictures
+
+    loaded = jinja2.Environment(
+        loader=jinja2.PackageLoader("multiseg", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    numbers = {each.label: number for number, each in enumerate(facts)}
+    loaded.filters["percent"] = lambda part: f"{100 * part:.1f} %"
+    loaded.filters["colour"] = lambda each: f"var(--run-{numbers[each.label] % COLOURS})"
+    loaded.globals.update(picture=pictures.picture, error_map=pictures.error_map, split_map=pictures.split_map)
+    # our own files, so they need no escaping; they are text inside <style> and <script>
+    loaded.globals["asset"] = lambda name: files("multiseg.report").joinpath(name).read_text(encoding="utf-8")
+    return loaded
+
+
+def _cell(comparison: Comparison, facts: RunFacts, metric: Metric) -> Cell:
+    value = facts.final[metric.key]
+    note = ""
+    best = facts.best.get(metric.key)
+    if metric.better and best and metric.text(best.value) != metric.text(value):
+        note = f"{metric.text(best.value)} at epoch {best.epoch:g}"
+    elif metric.key == "val_loss":
+        note = facts.loss
+    largest = max((each.final[metric.key] or 0.0 for each in comparison.facts), default=0.0)
+    return Cell(
+        value=value,
+        text=metric.text(value),
+        best=facts in verdict.marked(comparison.facts, metric, comparison.comparable),
+        note=note,
+        bar=value / largest if value is not None and largest > 0 and metric.key in WITH_BAR else None,
+    )
+
+
+def _curves(facts: Sequence[RunFacts]) -> dict[str, Any]:
+    """What the charts draw: columns of numbers, shortened to what a screen can show."""
+    keys = [key for key, *_ in CURVES] + ["train_loss", "val_loss"]
+    runs: list[dict[str, Any]] = []
+    for number, each in enumerate(facts):
+        history = each.run.history
+        spent, so_far = [], 0.0
+        for row in history:
+            so_far += row["seconds"] or 0.0
+            spent.append(_short(so_far))
+        runs.append(
+            {
+                "label": each.label,
+                "loss": each.loss,
+                "colour": number % COLOURS,
+                "dashed": number >= COLOURS,
+                "epoch": [row["epoch"] for row in history],
+                "seconds": spent,
+                "values": {key: [_short(row.get(key)) for row in history] for key in keys},
+            }
+        )
+    charts = [
+        {"key": key, "title": title, "kind": kind, "log": log}
+        for key, title, kind, log in CURVES
+        if any(value is not None for run in runs for value in run["values"][key])
+    ]
+    return {"runs": runs, "charts": charts}
+
+
+def _short(value: float | None) -> float | None:
+    return float(f"{value:.6g}") if value is not None and math.isfinite(value) else None
+
+
+def _side(comparison: Comparison) -> int:
+    """The longest side of a picture in the gallery, so that all of them keep within PICTURE_BYTES."""
+    pictures = max(1, comparison.images * (2 + 2 * len(comparison.facts)))
+    return max(48, min(320, math.isqrt(PICTURE_BYTES // pictures // 2)))

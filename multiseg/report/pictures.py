@@ -1,0 +1,69 @@
+"""Arrays as pictures inside a page: PNG data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Array = npt.NDArray[Any]
+
+# where the output is darker than the target (an object where there is none), equal to it, lighter (an object missed)
+DARKER, EQUAL, LIGHTER = (176, 112, 0), (247, 247, 245), (112, 40, 140)
+
+
+def picture(values: Array, side: int | None = None) -> str:
+    """CHW or HW values, clipped to 0..255, as a PNG; shrunk where a side is longer than ``side``."""
+    pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    if pixels.ndim == 3:
+        pixels = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+    return _data_uri(_shrunk(Image.fromarray(pixels), side))
+
+
+def error_map(output: Array, target: Array, side: int | None = None) -> str:
+    """Output, clipped as it is shown, less target: CHW both, averaged over the channels, on a two-sided scale."""
+    difference = (np.clip(output, 0, 255) - target.astype(np.float32)).mean(axis=0)
+    return coloured(difference, _TWO_SIDED, side)
+
+
+def split_map(minority: Array, side: int | None = None) -> str:
+    """Where runs disagree (HW, 0..255) on the same ground as an error map."""
+    return coloured(minority, _TWO_SIDED, side)
+
+
+def coloured(values: Array, palette: bytes, side: int | None = None) -> str:
+    """HW values of -255..255 through a palette of 256 colours."""
+    index = np.rint((np.clip(values, -255, 255) + 255) / 2).astype(np.uint8)
+    image = Image.fromarray(index)
+    image.putpalette(palette)
+    if side is not None and max(image.size) > side:  # a palette's numbers cannot be averaged, its colours can
+        return _data_uri(_shrunk(image.convert("RGB"), side))
+    return _data_uri(image)
+
+
+def _shrunk(image: Image.Image, side: int | None) -> Image.Image:
+    if side is None or max(image.size) <= side:
+        return image
+    scale = side / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BOX)
+
+
+def _data_uri(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _two_sided() -> bytes:
+    at = np.linspace(0, 1, 128)[:, None]
+    darker = np.array(DARKER) * (1 - at) + np.array(EQUAL) * at
+    lighter = np.array(EQUAL) * (1 - at) + np.array(LIGHTER) * at
+    return bytes(np.rint(np.concatenate([darker, lighter])).astype(np.uint8))
+
+
+_TWO_SIDED = _two_sided()

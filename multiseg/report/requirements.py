@@ -1,0 +1,81 @@
+"""Thresholds that runs must hold: ``iou>=0.85`` for each of them, ``iou=0.02`` for the gap between them."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from multiseg.errors import SettingsError
+from multiseg.report.facts import RunFacts
+from multiseg.report.metrics import Metric, metric_named, number
+
+_COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One figure, a comparison and the limit it is compared with."""
+
+    metric: Metric
+    comparison: str
+    limit: float
+
+    @classmethod
+    def parse(cls, text: str) -> Requirement:
+        """Read ``metric>=value`` (also ``<=``, ``>``, ``<``). SettingsError where it is anything else."""
+        match = re.fullmatch(r"\s*(\w+)\s*(>=|<=|>|<)\s*(\S+)\s*", text)
+        if match is None:
+            raise SettingsError(f"requirement {text!r} is not of the form metric>=value (or <=, >, <), as in iou>=0.85")
+        key, comparison, limit = match.groups()
+        return cls(metric_named(key), comparison, _limit(limit, text))
+
+    def failures(self, facts: Iterable[RunFacts]) -> list[str]:
+        holds = _COMPARISONS[self.comparison]
+        wanted = f"{self.metric.key} {self.comparison} {self.limit:g}"
+        found = [(each.label, each.final[self.metric.key]) for each in facts]
+        return [
+            f"{label}: {_said(self.metric, value)}, required {wanted}"
+            for label, value in found
+            if value is None or not holds(value, self.limit)
+        ]
+
+
+def gap_failures(metric: Metric, limit: float, facts: Iterable[RunFacts]) -> list[str]:
+    """What is wrong where the figure differs by more than the limit between the best and the worst run."""
+    found = [(each.final[metric.key], each.label) for each in facts]
+    known = sorted((value, label) for value, label in found if value is not None)
+    missing = [f"{label}: {_said(metric, None)}, required for the gap" for value, label in found if value is None]
+    # a hair of tolerance: 0.86 - 0.84 is a little more than 0.02 in binary
+    if not known or known[-1][0] - known[0][0] <= limit * (1 + 1e-9):
+        return missing
+    (low, low_label), (high, high_label) = known[0], known[-1]
+    return [
+        *missing,
+        f"{metric.key} differs by {high - low:.4g} between {low_label} ({low:.6g}) and {high_label} ({high:.6g}), "
+        f"at most {limit:g} allowed",
+    ]
+
+
+def check(facts: Iterable[RunFacts], require: Iterable[str], max_gap: Mapping[str, float]) -> list[str]:
+    """Every failure of the requirements as one line each; none where all hold."""
+    facts = list(facts)
+    requirements = [Requirement.parse(text) for text in require]
+    gaps = [(metric_named(key), _limit(limit, f"{key}={limit}")) for key, limit in max_gap.items()]
+    failures = [line for requirement in requirements for line in requirement.failures(facts)]
+    return failures + [line for metric, limit in gaps for line in gap_failures(metric, limit, facts)]
+
+
+def _limit(value: str | float, text: str) -> float:
+    try:
+        limit = number(float(value))
+    except ValueError:
+        limit = None
+    if limit is None:
+        raise SettingsError(f"{text!r}: {value!r} is not a number")
+    return limit
+
+
+def _said(metric: Metric, value: float | None) -> str:
+    return f"no {metric.key}" if value is None else f"{metric.key} {value:.6g}"

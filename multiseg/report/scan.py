@@ -1,0 +1,195 @@
+"""The validation images through every run: which are worst, where the runs disagree, by how much."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from multiseg.errors import BackendUnavailable, ModelError, RunError, WorkerError
+from multiseg.metrics import THRESHOLD
+from multiseg.report.facts import RunFacts
+
+if TYPE_CHECKING:
+    from multiseg.run import Run
+
+Pixels = npt.NDArray[np.uint8]
+Outputs = npt.NDArray[np.float32]
+Kind = Literal["worst", "contested", "typical"]
+
+# what leaves one run out of the pictures rather than the page unmade
+CANNOT_SHOW = (BackendUnavailable, ModelError, RunError, WorkerError)
+_CHUNK = 1 << 18  # elements of one prediction: 256 images of 32x32; a network holds many times that inside
+
+
+@dataclass(frozen=True)
+class View:
+    """One run's output for one image, CHW float32; ``wrong`` is the part of its pixels on the wrong side of 128."""
+
+    output: Outputs
+    l1: float
+    wrong: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """One validation image through every run that was scanned, and why it is shown.
+
+    ``disagreement`` is the part of its pixels that the runs split on.
+    """
+
+    index: int
+    kinds: tuple[Kind, ...]
+    feature: Pixels
+    target: Pixels
+    views: tuple[View, ...]
+    disagreement: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs and the part of all pixels that they put on different sides of 128."""
+
+    one: RunFacts
+    other: RunFacts
+    part: float
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What came out over the whole validation set."""
+
+    seen: tuple[RunFacts, ...]
+    unseen: dict[str, str]
+    """Label of a run that could not be scanned -> why."""
+    count: int
+    cases: tuple[Case, ...]
+    """Worst first."""
+    pairs: tuple[Pair, ...]
+    wrong_in_some: float
+    wrong_in_all: float
+
+
+@dataclass
+class _Sums:
+    """Per image: each run's error and wrong part, and the part the runs split on. Over all: counts of pixels."""
+
+    l1: list[Outputs] = field(default_factory=list)
+    wrong: list[Outputs] = field(default_factory=list)
+    split: list[Outputs] = field(default_factory=list)
+    pixels: int = 0
+    in_some: int = 0
+    in_all: int = 0
+    between: Any = 0
+
+    def add(self, outputs: list[Outputs], targets: Pixels) -> None:
+        images = len(targets)
+        found = np.stack([(output < THRESHOLD).reshape(images, -1) for output in outputs])
+        wrong = found != (targets < THRESHOLD).reshape(images, -1)
+        self.l1.append(np.stack([_l1(output, targets) for output in outputs]))
+        self.wrong.append(wrong.mean(axis=2, dtype=np.float32))
+        self.split.append((found.any(axis=0) & ~found.all(axis=0)).mean(axis=1, dtype=np.float32))
+        self.pixels += targets.size
+        self.in_some += int(wrong.any(axis=0).sum())
+        self.in_all += int(wrong.all(axis=0).sum())
+        self.between = self.between + np.array([[(a != b).sum() for b in found] for a in found])
+
+
+def scan(facts: Sequence[RunFacts], images: int) -> Scan:
+    """Put the first run's validation images through every run and choose so many of them to show.
+
+    A run whose framework is not here, or whose network cannot take the images, is left out and its reason kept. Raises
+    DatasetError where the dataset cannot be read.
+    """
+    samples = facts[0].run.dataset.val
+    unseen: dict[str, str] = {}
+    sums = _Sums()
+    for features, targets in _chunks(samples):
+        predicted = []
+        for each in facts:
+            if each.label not in unseen:
+                try:
+                    predicted.append(_predict(each.run, features, targets))
+                except CANNOT_SHOW as error:
+                    unseen[each.label] = str(error)
+        if predicted:
+            sums.add(predicted, targets)
+    seen = tuple(each for each in facts if each.label not in unseen)
+    if not seen or not sums.pixels:
+        return Scan((), unseen, len(samples), (), (), 0, 0)
+
+    l1, wrong, split = (np.concatenate(parts, axis=-1) for parts in (sums.l1, sums.wrong, sums.split))
+    chosen = _choose(l1.mean(axis=0), split if len(seen) > 1 else np.zeros_like(split), images)
+    features, targets = _stack(samples, list(chosen))
+    outputs = [_predict(each.run, features, targets) for each in seen] if chosen else []
+    cases = tuple(
+        Case(
+            index=index,
+            kinds=kinds,
+            feature=features[at],
+            target=targets[at],
+            views=tuple(
+                View(output[at], float(l1[row, index]), float(wrong[row, index])) for row, output in enumerate(outputs)
+            ),
+            disagreement=float(split[index]),
+        )
+        for at, (index, kinds) in enumerate(chosen.items())
+    )
+    pairs = tuple(
+        Pair(seen[a], seen[b], float(sums.between[a][b] / sums.pixels))
+        for a in range(len(seen))
+        for b in range(a + 1, len(seen))
+    )
+    return Scan(seen, unseen, len(samples), cases, pairs, sums.in_some / sums.pixels, sums.in_all / sums.pixels)
+
+
+def _choose(error: Outputs, split: Outputs, images: int) -> dict[int, tuple[Kind, ...]]:
+    """Which images to show and why, worst first: some the runs split on, a few about the median, else the worst."""
+    images = min(images, len(error))
+    by_error: list[int] = np.argsort(-error, kind="stable").tolist()
+    by_split: list[int] = np.argsort(-split, kind="stable").tolist()
+    contested = [index for index in by_split[: images // 4] if split[index] > 0]
+    middle = len(by_error) // 2
+    outward = [by_error[rank] for rank in sorted(range(len(by_error)), key=lambda rank: abs(rank - middle))]
+    typical = [index for index in outward if index not in contested][: images // 8]
+
+    worst: list[int] = []
+    for index in by_error:
+        if len({*contested, *typical, *worst}) >= images:
+            break
+        worst.append(index)
+    reasons: dict[Kind, list[int]] = {"worst": worst, "contested": contested, "typical": typical}
+    shown = {*worst, *contested, *typical}
+    return {
+        index: tuple(kind for kind, those in reasons.items() if index in those) for index in by_error if index in shown
+    }
+
+
+def _predict(run: Run, features: Pixels, targets: Pixels) -> Outputs:
+    outputs = np.asarray(run.predict(features), dtype=np.float32)
+    if outputs.shape != targets.shape:
+        raise ModelError(f"its output is {outputs.shape[1:]} where the labels are {targets.shape[1:]} (C, H, W)")
+    return np.nan_to_num(outputs, nan=0.0, posinf=255.0, neginf=0.0)  # a diverged run is wrong, not a crash
+
+
+def _l1(outputs: Outputs, targets: Pixels) -> Outputs:
+    error: Outputs = np.abs(outputs - targets).reshape(len(targets), -1).mean(axis=1)
+    return error
+
+
+def _chunks(samples: Any) -> Iterator[tuple[Pixels, Pixels]]:
+    if not len(samples):
+        return
+    size = max(1, _CHUNK // samples[0][1].size)
+    for start in range(0, len(samples), size):
+        yield _stack(samples, list(range(start, min(start + size, len(samples)))))
+
+
+def _stack(samples: Any, indices: list[int]) -> tuple[Pixels, Pixels]:
+    if not indices:
+        return np.empty((0, 0, 0, 0), np.uint8), np.empty((0, 0, 0, 0), np.uint8)
+    pairs = [samples[index] for index in indices]
+    return np.stack([feature for feature, _ in pairs]), np.stack([label for _, label in pairs])

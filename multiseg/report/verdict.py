@@ -1,0 +1,84 @@
+"""What a comparison comes to, in words: which run did best, and at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from multiseg.report.facts import RunFacts
+from multiseg.report.metrics import METRICS, SCORES, Metric, duration
+
+
+def deciding_metric(facts: Sequence[RunFacts]) -> Metric | None:
+    """The metric that ranks the runs: IoU, or else L1, whichever any of them has."""
+    return next((METRICS[key] for key in ("iou", "l1") if any(each.final[key] is not None for each in facts)), None)
+
+
+def winners(facts: Sequence[RunFacts], metric: Metric) -> list[RunFacts]:
+    """The best run by the metric, or all of them that are equal to it as it is written."""
+    known = [(each, value) for each in facts if (value := each.final[metric.key]) is not None]
+    if not known:
+        return []
+    best = metric.text(metric.best([value for _, value in known]))
+    return [each for each, value in known if metric.text(value) == best]
+
+
+def marked(facts: Sequence[RunFacts], metric: Metric, comparable: bool) -> list[RunFacts]:
+    """The runs to mark as best by the metric; none where the comparison says nothing.
+
+    That is where there is one run only or all are equal, where the datasets differ, and where neither way is better.
+    Each framework's own loss has its own unit, so losses are ranked only where they are counted in the same one.
+    """
+    ranks = metric.better is not None or (metric.key.endswith("loss") and len({f.loss_unit for f in facts}) == 1)
+    if not ranks or (not comparable and metric in SCORES):
+        return []
+    best = winners(facts, metric)
+    return best if len(best) < len(facts) else []
+
+
+def headline(facts: Sequence[RunFacts], comparable: bool) -> str:
+    """One sentence: the best run, its score, its cost. Without a ranking where runs are not comparable."""
+    metric = deciding_metric(facts)
+    if metric is None:
+        return "No run has been validated yet, so there is nothing to rank."
+    if not comparable:
+        return "These runs were trained over different datasets, so none of them is ranked first."
+    best = winners(facts, metric)
+    score = f"{metric.title} {metric.text(best[0].final[metric.key])}"
+    if len(facts) == 1:
+        return f"{best[0].label} reached {score}{_cost(best[0])}."
+    if len(best) == 1:
+        return f"{best[0].label} did best: {score}{_cost(best[0])}{_beside(best[0], facts)}."
+    if len(best) == len(facts):
+        return f"All runs are equal at {score}; {_quickest(best)}."
+    return f"{_listed([each.label for each in best])} did best, equal at {score}; {_quickest(best)}."
+
+
+def _cost(facts: RunFacts) -> str:
+    seconds = facts.final["train_seconds"]
+    epochs = f"{facts.epoch} epoch{'' if facts.epoch == 1 else 's'}"
+    return f" after {epochs}" + (f" and {duration(seconds)} of training" if seconds is not None else "")
+
+
+def _beside(best: RunFacts, facts: Sequence[RunFacts]) -> str:
+    """The best run's cost beside that of the quickest."""
+    seconds = best.final["train_seconds"]
+    timed = [(value, each.label) for each in facts if each is not best and (value := each.final["train_seconds"])]
+    if not seconds or not timed:
+        return ""
+    quickest, label = min(timed)
+    if seconds <= quickest:
+        return ", and was the quickest too" if len(facts) > 2 else f", and was quicker than {label}"
+    times = seconds / quickest
+    return f", {times:.1f} times as long as {label}, the quickest" if times >= 1.05 else f", about as long as {label}"
+
+
+def _quickest(facts: Sequence[RunFacts]) -> str:
+    timed = [(seconds, each.label) for each in facts if (seconds := each.final["train_seconds"]) is not None]
+    if not timed:
+        return "their training times are not known"
+    seconds, label = min(timed)
+    return f"{label} was quickest, with {duration(seconds)} of training"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
