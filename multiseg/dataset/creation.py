@@ -1,0 +1,157 @@
+"""Create a dataset from folders of images, as DIGITS' "Images > Processing" does."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multiseg.dataset.description import combined_hash, write_description
+from multiseg.dataset.encoding import MOST_PAIRS, Chunk, Encoders, Job, RecordEncoding
+from multiseg.dataset.pairs import Pairs, find_pairs, refuse_overlap, split_pairs
+from multiseg.dataset.records import mean_blob
+from multiseg.dataset.staging import staged_folder
+from multiseg.dataset.writing import RecordWriter
+from multiseg.errors import DatasetError, SettingsError
+from multiseg.images import Channels, load_image
+
+Progress = Callable[[int, int], None]
+
+_CHUNK_BYTES = 4 << 20
+_CHUNKS_PER_WORKER = 8  # below that a helper process costs more than it saves
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the form for a new dataset asks. Raises SettingsError where an answer cannot be."""
+
+    input: str
+    target: str
+    val_input: str | None
+    val_target: str | None
+    val_percent: float
+    channels: Channels
+    feature_encoding: RecordEncoding
+    label_encoding: RecordEncoding
+    mixed_sizes: bool
+    seed: int
+
+    def __post_init__(self) -> None:
+        _one_of("channels", self.channels, get_args(Channels))
+        _one_of("feature_encoding", self.feature_encoding, ("png", "jpg", "none"))
+        _one_of("label_encoding", self.label_encoding, ("none", "png"))
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise SettingsError(f"seed {self.seed!r} must be a whole number, 0 or more")
+        try:
+            fitting = 0 <= Fraction(self.val_percent) < 100
+        except (TypeError, ValueError, OverflowError):
+            fitting = False
+        if not fitting:
+            raise SettingsError(f"val_percent {self.val_percent!r} must be from 0 to below 100")
+        if (self.val_input is None) != (self.val_target is None):
+            raise SettingsError("val_input and val_target belong together; give both or neither")
+        if self.val_input is not None and self.val_target is not None:
+            refuse_overlap(self.input, self.val_input)
+            refuse_overlap(self.target, self.val_target)
+
+
+def create(options: Options, folder: str | os.PathLike[str], workers: int | None, progress: Progress | None) -> None:
+    """Create a dataset in a new folder; the whole of it or, on any error or end of the process, none.
+
+    Raises SettingsError, DatasetError or ImageError, see Dataset.create.
+    """
+    if workers is None:
+        workers = len(os.sched_getaffinity(0))
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise SettingsError(f"workers {workers!r} must be a whole number, 1 or more")
+    with staged_folder(folder) as staging:
+        pairs = find_pairs(options.input, options.target)
+        first = pairs.part(0, 1)[0]
+        if options.val_input is not None and options.val_target is not None:
+            train, val = pairs, find_pairs(options.val_input, options.val_target)
+        else:
+            train, val = split_pairs(pairs, options.val_percent, options.seed)
+        del pairs
+        job = Job(
+            channels=options.channels,
+            feature_encoding=options.feature_encoding,
+            label_encoding=options.label_encoding,
+            mixed_sizes=options.mixed_sizes,
+            first=first,
+            shape=load_image(first[0], options.channels).shape,
+            label_shape=load_image(first[1], options.channels).shape,
+        )
+        size = max(1, min(MOST_PAIRS, _CHUNK_BYTES // (int(np.prod(job.shape)) + int(np.prod(job.label_shape)))))
+        total = len(train) + len(val)
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress is not None:
+                progress(done, total)
+
+        hashes: dict[str, str] = {}
+        with Encoders(job, max(1, min(workers, total // size // _CHUNKS_PER_WORKER))) as encoders:
+            for name, part in (("train_db", train), ("val_db", val)):
+                if len(part):
+                    hashes |= _write_split(staging, name, part, encoders, size, advance)
+        shapes: dict[str, Any] = {
+            "shape": None if options.mixed_sizes else list(job.shape),
+            "label_shape": None if options.mixed_sizes else list(job.label_shape),
+        }
+        write_description(
+            staging,
+            {
+                **asdict(options),
+                "train": {"count": len(train), **shapes},
+                "val": {"count": len(val), **shapes},
+                "databases": hashes,
+                "content_hash": combined_hash(hashes),
+            },
+        )
+
+
+def random_seed() -> int:
+    """Choose a seed as DIGITS does."""
+    return random.randint(0, 1000)
+
+
+def _write_split(
+    staging: Path, name: str, pairs: Pairs, encoders: Encoders, size: int, advance: Callable[[int], None]
+) -> dict[str, str]:
+    """Write features, labels and mean of one split; return the databases' hashes."""
+    total: NDArray[np.uint64] | None = None
+    with RecordWriter(staging / name / "features") as features, RecordWriter(staging / name / "labels") as labels:
+        for encoded in encoders.map(_chunks(pairs, size)):
+            for record in encoded.features:
+                features.write(record)
+            for record in encoded.labels:
+                labels.write(record)
+            if encoded.total is not None:
+                total = encoded.total + (np.uint64(0) if total is None else total)
+            advance(len(encoded.features))
+    if features.count != len(pairs):
+        raise DatasetError(f"{staging}: {features.count} of {len(pairs)} pairs were written")
+    if total is not None:
+        # DIGITS rounds the mean to whole grey values before it stores it
+        mean = np.around(total / len(pairs)).astype(np.uint8)
+        (staging / name / "mean.binaryproto").write_bytes(mean_blob(mean))
+    return {f"{name}/{each.path.name}": each.digest.hexdigest() for each in (features, labels)}
+
+
+def _chunks(pairs: Pairs, size: int) -> Iterator[Chunk]:
+    for start in range(0, len(pairs), size):
+        yield pairs.part(start, start + size)
+
+
+def _one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise SettingsError(f"{name} {value!r} is unknown; it is one of {', '.join(known)}")

@@ -1,0 +1,134 @@
+"""Batches for training: one order for all backends, the layout that a backend declares, read ahead."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multiseg.dataset.reading import Split
+from multiseg.errors import SettingsError
+from multiseg.layout import Floats, Layout
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Features and labels as float32 in the network's layout, and which pairs of the split they are.
+
+    ``labels`` is None for a split without labels.
+    """
+
+    features: Floats
+    labels: Floats | None
+    indices: Indices
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Indices:
+    """Return the order of ``count`` pairs in an epoch: an int64 permutation.
+
+    It is the stable argsort of the raw output of PCG64, seeded with SeedSequence((seed, epoch)). NumPy keeps raw
+    streams the same for ever (NEP 19), unlike ``permutation``, so the order depends on neither version nor backend.
+    """
+    if count < 0 or seed < 0 or epoch < 0:
+        raise SettingsError(f"count {count}, seed {seed} and epoch {epoch} must be 0 or more")
+    return np.argsort(np.random.PCG64(np.random.SeedSequence((seed, epoch))).random_raw(count), kind="stable")
+
+
+class Batches(Iterator[Batch]):
+    """The batches of one pass over a split; see :func:`batches`. Closing it, or dropping it, ends its thread."""
+
+    def __init__(
+        self, split: Split, batch_size: int, order: Indices, layout: Layout, prefetch: int, start: int
+    ) -> None:
+        self._remaining = len(range(start * batch_size, len(order), batch_size))
+        self._source = _read(split, batch_size, order, layout, start)
+        self._ready: queue.Queue[Batch | BaseException] | None = None
+        self._stop = threading.Event()
+        if prefetch and self._remaining:
+            self._ready = queue.Queue(prefetch)
+            # the thread must not hold this object, or dropping it would never end the thread
+            threading.Thread(
+                target=_read_ahead, args=(self._source, self._ready, self._stop), name="multiseg-feed", daemon=True
+            ).start()
+
+    def __len__(self) -> int:
+        """How many batches are still to come."""
+        return self._remaining
+
+    def __next__(self) -> Batch:
+        if self._stop.is_set() or not self._remaining:
+            raise StopIteration
+        item = next(self._source) if self._ready is None else self._ready.get()
+        if isinstance(item, BaseException):
+            self.close()
+            raise item
+        self._remaining -= 1
+        return item
+
+    def close(self) -> None:
+        """Stop reading ahead. Closing twice does no harm."""
+        self._stop.set()
+
+    def __enter__(self) -> Batches:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_stop"):
+            self.close()
+
+
+def batches(
+    split: Split,
+    batch_size: int,
+    order: Indices | None = None,
+    layout: Layout | None = None,
+    prefetch: int = 2,
+    start: int = 0,
+) -> Batches:
+    """Iterate over a split in batches of float32 arrays in ``layout`` (None: NCHW, RGB, no mean); the last is smaller.
+
+    ``order`` gives the positions to read (None: as stored). Up to ``prefetch`` batches are made ready by a thread;
+    0 reads without one. ``start`` skips that many batches. Raises SettingsError for numbers that cannot be; iterating
+    raises DatasetError for records that cannot be read.
+    """
+    for name, value, least in (("batch_size", batch_size, 1), ("prefetch", prefetch, 0), ("start", start, 0)):
+        if value < least:
+            raise SettingsError(f"{name} {value} must be {least} or more")
+    positions = np.arange(len(split)) if order is None else np.asarray(order, dtype=np.int64)
+    return Batches(split, batch_size, positions, layout or Layout(), prefetch, start)
+
+
+def _read(split: Split, batch_size: int, order: Indices, layout: Layout, start: int) -> Iterator[Batch]:
+    for first in range(start * batch_size, len(order), batch_size):
+        indices = order[first : first + batch_size]
+        features, labels = split.read(indices)
+        yield Batch(layout.features(features), None if labels is None else layout.labels(labels), indices)
+
+
+def _read_ahead(source: Iterator[Batch], ready: queue.Queue[Batch | BaseException], stop: threading.Event) -> None:
+    def put(item: Batch | BaseException) -> None:
+        while not stop.is_set():
+            try:
+                return ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    try:
+        for batch in source:
+            put(batch)
+            if stop.is_set():
+                return
+    except BaseException as error:
+        put(error)

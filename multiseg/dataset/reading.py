@@ -1,0 +1,161 @@
+"""Read features and labels from LMDB databases of Datum records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multiseg.dataset.lmdb_file import LmdbFile
+from multiseg.dataset.records import datum_pixels, parse_datum
+from multiseg.errors import DatasetError
+
+Array = NDArray[Any]
+Shape = tuple[int, int, int]
+
+_SAMPLES = 16
+
+
+class Split:
+    """Features and their labels, by position. Safe to use from several threads, and after a fork.
+
+    ``features`` and ``labels`` are LMDB folders. Without a labels database, the label is the number that the features'
+    records carry, as ``(1, 1, 1)`` int32, or None where they carry none. Without ``features`` the split is empty.
+    ``mixed`` says whether images differ in size; left None, some records are looked at to tell. Raises DatasetError
+    where a database cannot be read.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        features: str | os.PathLike[str] | None,
+        labels: str | os.PathLike[str] | None = None,
+        mixed: bool | None = None,
+    ) -> None:
+        self.name = name
+        self._arguments = (name, features, labels, mixed)
+        self._features = None if features is None else LmdbFile(features)
+        self._labels = None if labels is None else LmdbFile(labels)
+        self._mixed = mixed
+
+    def __len__(self) -> int:
+        return 0 if self._features is None else len(self._features)
+
+    def __repr__(self) -> str:
+        return f"<Split {self.name}: {len(self)} pairs of shape {self.shape}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments
+
+    def __getitem__(self, index: int) -> tuple[Array, Array | None]:
+        """Return feature and label at ``index``: ``(C, H, W)`` uint8 RGB, float32 where floats are stored.
+
+        Raises IndexError beyond the end, and DatasetError for a record that cannot be read.
+        """
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(f"{self.name} has {len(self)} pairs; there is no number {index}")
+        feature, label = self._pair(position)
+        return feature.copy(), None if label is None else label.copy()
+
+    def read(self, indices: Sequence[int] | NDArray[np.int64]) -> tuple[Array, Array | None]:
+        """Read some pairs as ``(N, C, H, W)`` arrays. Raises DatasetError where they differ in shape."""
+        if not len(indices):
+            return _empty(self.shape), _empty(self.label_shape)
+        features, labels = zip(*(self[int(index)] for index in indices), strict=True)
+        return self._stack(features), None if labels[0] is None else self._stack(labels)
+
+    @cached_property
+    def shape(self) -> Shape | None:
+        """Shape ``(C, H, W)`` of the features; None for mixed sizes, and for an empty split."""
+        return self._shapes[0]
+
+    @cached_property
+    def label_shape(self) -> Shape | None:
+        """Shape ``(C, H, W)`` of the labels; None for mixed sizes, for an empty split, and without labels."""
+        return self._shapes[1]
+
+    def close(self) -> None:
+        """Close the files."""
+        for records in (self._features, self._labels):
+            if records is not None:
+                records.close()
+
+    def _pair(self, position: int) -> tuple[Array, Array | None]:
+        assert self._features is not None
+        datum, feature = _load(self._features, position)
+        if self._labels is not None:
+            return feature, _load(self._labels, self._label_position(position))[1]
+        if datum.HasField("label"):
+            return feature, np.full((1, 1, 1), datum.label, np.int32)
+        return feature, None
+
+    @cached_property
+    def _shapes(self) -> tuple[Shape | None, Shape | None]:
+        if not len(self) or self._mixed:
+            return None, None
+        positions = np.linspace(0, len(self) - 1, 1 if self._mixed is False else _SAMPLES).astype(int)
+        pairs = [self._pair(position) for position in sorted(set(positions.tolist()))]
+        shapes = {feature.shape for feature, _ in pairs}
+        label_shapes = {None if label is None else label.shape for _, label in pairs}
+        return shapes.pop() if len(shapes) == 1 else None, label_shapes.pop() if len(label_shapes) == 1 else None
+
+    @cached_property
+    def _label_positions(self) -> NDArray[np.int64] | None:
+        """Where each feature's label lies, -1 for nowhere; None where the keys of both databases simply count."""
+        assert self._features is not None and self._labels is not None
+        if self._features.has_counting_keys and self._labels.has_counting_keys:
+            return None
+        by_key = {key: position for position, key in enumerate(self._labels.keys())}
+        return np.fromiter((by_key.get(key, -1) for key in self._features.keys())  # noqa: SIM118, np.int64, len(self._features))
+
+    def _label_position(self, position: int) -> int:
+        assert self._features is not None and self._labels is not None
+        positions = self._label_positions
+        found = position if positions is None else int(positions[position])
+        if not 0 <= found < len(self._labels):
+            key = self._features.key(position).decode(errors="replace")
+            raise DatasetError(f"{self._labels.path}: has no label for the key {key}; create the dataset again")
+        return found
+
+    def _stack(self, images: Sequence[Array]) -> Array:
+        shapes = {image.shape for image in images}
+        if len(shapes) > 1:
+            raise DatasetError(
+                f"{self.name}: images of different shapes ({', '.join(map(str, sorted(shapes)))}) make no batch; "
+                "read them one by one"
+            )
+        return np.stack(images)
+
+
+def open_split(path: str | os.PathLike[str]) -> Split:
+    """Open one database such as ``val_db/features``, with the labels beside it where there are any.
+
+    Raises DatasetError where it is missing or damaged.
+    """
+    features = Path(path)
+    if not features.exists():
+        raise DatasetError(f"{features}: no such database")
+    labels = features.parent / "labels"
+    found = features.name == "features" and labels.is_dir()
+    return Split(f"{features.parent.name}/{features.name}", features, labels if found else None)
+
+
+def _load(records: LmdbFile, position: int) -> tuple[Any, Array]:
+    """Parse a record; return it and its image."""
+    record = records[position]
+    try:
+        datum = parse_datum(record)
+        return datum, datum_pixels(datum)
+    except DatasetError as error:
+        key = records.key(position).decode(errors="replace")
+        raise DatasetError(f"{records.path}: record {key} {error}") from None
+
+
+def _empty(shape: Shape | None) -> Array:
+    return np.empty((0, *(shape or (0, 0, 0))), np.uint8)

@@ -1,0 +1,129 @@
+"""Caffe's Datum and BlobProto messages, as DIGITS' datasets hold them.
+
+The messages are built here from Caffe's field numbers, in a descriptor pool of their own: a process that also imports
+pycaffe's ``caffe_pb2`` would otherwise define the same names twice, which protobuf refuses.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from multiseg.errors import DatasetError, ImageError
+from multiseg.images import Pixels, decode_image
+from multiseg.layout import swap_red_blue
+
+_Field = descriptor_pb2.FieldDescriptorProto
+
+
+def _message_classes() -> tuple[Any, Any]:
+    """Build Datum and BlobProto from the field numbers in Caffe's caffe.proto."""
+    file = descriptor_pb2.FileDescriptorProto(name="multiseg_caffe_records.proto", package="multiseg", syntax="proto2")
+    shape = file.message_type.add(name="BlobShape")
+    shape.field.add(name="dim", number=1, type=_Field.TYPE_INT64, label=_Field.LABEL_REPEATED).options.packed = True
+
+    datum = file.message_type.add(name="Datum")
+    for number, name in ((1, "channels"), (2, "height"), (3, "width"), (5, "label")):
+        datum.field.add(name=name, number=number, type=_Field.TYPE_INT32, label=_Field.LABEL_OPTIONAL)
+    datum.field.add(name="data", number=4, type=_Field.TYPE_BYTES, label=_Field.LABEL_OPTIONAL)
+    datum.field.add(name="float_data", number=6, type=_Field.TYPE_FLOAT, label=_Field.LABEL_REPEATED)
+    datum.field.add(name="encoded", number=7, type=_Field.TYPE_BOOL, label=_Field.LABEL_OPTIONAL)
+
+    blob = file.message_type.add(name="BlobProto")
+    for number, name in ((1, "num"), (2, "channels"), (3, "height"), (4, "width")):
+        blob.field.add(name=name, number=number, type=_Field.TYPE_INT32, label=_Field.LABEL_OPTIONAL)
+    for number, name, kind in ((5, "data", _Field.TYPE_FLOAT), (8, "double_data", _Field.TYPE_DOUBLE)):
+        blob.field.add(name=name, number=number, type=kind, label=_Field.LABEL_REPEATED).options.packed = True
+    blob.field.add(
+        name="shape",
+        number=7,
+        type=_Field.TYPE_MESSAGE,
+        type_name=".multiseg.BlobShape",
+        label=_Field.LABEL_OPTIONAL,
+    )
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    classes = (
+        message_factory.GetMessageClass(pool.FindMessageTypeByName(f"multiseg.{n}")) for n in ("Datum", "BlobProto")
+    )
+    datum_class, blob_class = classes
+    return datum_class, blob_class
+
+
+Datum, BlobProto = _message_classes()
+
+
+def raw_datum(pixels: Pixels) -> bytes:
+    """Serialise ``(C, H, W)`` uint8 RGB as a raw Datum: three channels are stored BGR."""
+    channels, height, width = pixels.shape
+    data = swap_red_blue(pixels).tobytes()
+    message: bytes = Datum(channels=channels, height=height, width=width, data=data, encoded=False).SerializeToString()
+    return message
+
+
+def encoded_datum(file_bytes: bytes, shape: tuple[int, int, int]) -> bytes:
+    """Serialise an encoded image (PNG or JPEG bytes, RGB) of shape ``(C, H, W)`` as a Datum."""
+    channels, height, width = shape
+    message: bytes = Datum(
+        channels=channels, height=height, width=width, data=file_bytes, encoded=True
+    ).SerializeToString()
+    return message
+
+
+def parse_datum(record: bytes) -> Any:
+    """Parse a Datum. Raises DatasetError where it is none."""
+    try:
+        return Datum.FromString(record)
+    except DecodeError:
+        raise DatasetError("is not a Caffe Datum") from None
+
+
+def datum_pixels(datum: Any) -> NDArray[Any]:
+    """Return a Datum's image as ``(C, H, W)`` RGB: uint8, or float32 where it holds float_data.
+
+    Raises DatasetError where the data do not decode or do not fit the shape that the Datum declares.
+    """
+    data = datum.data
+    if datum.encoded:
+        try:
+            return decode_image(data, "its image", "any")
+        except ImageError as error:
+            raise DatasetError(str(error)) from None
+    shape = (datum.channels, datum.height, datum.width)
+    if min(shape) < 1:
+        raise DatasetError(f"declares the shape {shape[0]}x{shape[1]}x{shape[2]}")
+    count = shape[0] * shape[1] * shape[2]
+    values = np.frombuffer(data, np.uint8) if data else np.array(datum.float_data, dtype=np.float32)
+    if len(values) != count:
+        raise DatasetError(f"holds {len(values)} values where its shape {shape[0]}x{shape[1]}x{shape[2]} needs {count}")
+    return swap_red_blue(values.reshape(shape))
+
+
+def mean_blob(mean: NDArray[Any]) -> bytes:
+    """Serialise a mean image ``(C, H, W)`` RGB as DIGITS' mean.binaryproto: three channels are stored BGR."""
+    channels, height, width = mean.shape
+    blob = BlobProto(num=1, channels=channels, height=height, width=width)
+    blob.data.extend(swap_red_blue(mean).astype(np.float64).ravel().tolist())
+    message: bytes = blob.SerializeToString()
+    return message
+
+
+def parse_mean(record: bytes) -> NDArray[np.float32]:
+    """Parse a mean.binaryproto into ``(C, H, W)`` float32 RGB. Raises DatasetError where it is none."""
+    try:
+        blob = BlobProto.FromString(record)
+    except DecodeError:
+        raise DatasetError("is not a Caffe BlobProto") from None
+    shape = tuple(blob.shape.dim) if blob.HasField("shape") else (blob.num, blob.channels, blob.height, blob.width)
+    if len(shape) == 4 and shape[0] == 1:
+        shape = shape[1:]
+    values = np.array(blob.data or blob.double_data, dtype=np.float32)
+    if len(shape) != 3 or min(shape) < 1 or len(values) != shape[0] * shape[1] * shape[2]:
+        raise DatasetError(
+            f"holds {len(values)} values in the shape {'x'.join(map(str, shape))}, which is no mean image"
+        )
+    return np.ascontiguousarray(swap_red_blue(values.reshape(shape)))

@@ -1,0 +1,133 @@
+"""Make a folder whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from multiseg.errors import DatasetError
+
+
+@contextmanager
+def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a folder to fill beside ``destination``, and rename it to that when the block ends well.
+
+    The rename is atomic, and all data are on disk before it, so that a killed process or machine leaves the whole
+    folder or none. What a killed process left half-made is removed by the next one that makes the same destination;
+    a lock, which dies with its process, tells it from one still at work. Raises DatasetError where the destination
+    exists, is being made by another process, cannot be written, or the disk is full.
+    """
+    target = Path.cwd() / destination
+    _refuse_existing(target)
+    made = _make_parents(target.parent)
+    staging = target.parent / f".{target.name}.unfinished"
+    try:
+        lock = _claim(staging, target)
+    except BaseException:
+        _remove_empty(made)
+        raise
+    try:
+        yield staging
+        _sync(staging)
+        _refuse_existing(target)
+        staging.rename(target)
+        _sync_one(target.parent)
+    except BaseException as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        _remove_empty(made)
+        if isinstance(error, OSError):
+            raise _explain(error, target) from error
+        raise
+    finally:
+        os.close(lock)
+
+
+def _refuse_existing(target: Path) -> None:
+    if os.path.lexists(target):
+        raise DatasetError(f"{target}: exists already; remove it or choose another folder")
+
+
+def _explain(error: OSError, target: Path) -> DatasetError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DatasetError(f"{target}: the disk is full; free some space or choose another folder")
+    return DatasetError(f"{target}: cannot be written: {error.strerror or error}")
+
+
+def _make_parents(folder: Path) -> list[Path]:
+    """Create missing parents and return those created, innermost first."""
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _remove_empty(missing)
+        raise DatasetError(f"{folder}: cannot be created: {error.strerror or error}") from error
+    return missing
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+def _claim(staging: Path, target: Path) -> int:
+    """Create ``staging`` empty and locked; return the descriptor that holds the lock."""
+    while True:
+        try:
+            staging.mkdir(exist_ok=True)
+            descriptor = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:  # another process finished or gave up between the two calls
+            _refuse_existing(target)
+            continue
+        except OSError as error:
+            raise _explain(error, target) from error
+        try:
+            with suppress_unsupported():
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise DatasetError(f"{target}: is being created by another process; wait for it to end") from None
+        try:
+            still_ours = os.path.samestat(os.fstat(descriptor), staging.stat())
+        except FileNotFoundError:
+            still_ours = False
+        if still_ours:
+            break
+        os.close(descriptor)  # the one that held the lock before us renamed or removed it
+        _refuse_existing(target)
+    for left in list(staging.iterdir()):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+    return descriptor
+
+
+@contextmanager
+def suppress_unsupported() -> Iterator[None]:
+    """Do without the lock on file systems that have none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL):
+            raise
+
+
+def _sync(folder: Path) -> None:
+    """Write a folder's files and names to disk."""
+    for path in sorted(folder.rglob("*")):
+        _sync_one(path)
+    _sync_one(folder)
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

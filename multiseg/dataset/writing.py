@@ -1,0 +1,85 @@
+"""Write LMDB databases of records, the same bytes for the same records."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import lmdb
+
+from multiseg.errors import DatasetError
+
+_FIRST_MAP_SIZE = 16 << 20  # doubled whenever it is full, as DIGITS does
+_COMMIT_BYTES = 16 << 20  # a transaction's pages are held in memory
+
+
+def hash_record(digest: Any, key: bytes, value: bytes) -> None:
+    """Add a record to a hash, with its lengths, so that no two different databases hash alike."""
+    digest.update(b"%d %d %b" % (len(key), len(value), key))
+    digest.update(value)
+
+
+class RecordWriter:
+    """Write records under the keys 000000000, 000000001 and so on. Use as a context manager.
+
+    Raises DatasetError where LMDB fails, e.g. on a full disk. ``digest`` is the SHA-256 over what was written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder
+        self.count = 0
+        self.digest = hashlib.sha256()
+        self._waiting: list[tuple[bytes, bytes]] = []
+        self._waiting_bytes = 0
+        folder.mkdir(parents=True)
+        try:
+            # No lock file: nobody else knows the folder yet. Data are synced at the end.
+            self._environment = lmdb.open(str(folder), map_size=_FIRST_MAP_SIZE, lock=False, sync=False)
+        except lmdb.Error as error:
+            raise self._failed(error) from error
+
+    def write(self, record: bytes) -> None:
+        """Append a record."""
+        key = b"%09d" % self.count
+        hash_record(self.digest, key, record)
+        self._waiting.append((key, record))
+        self._waiting_bytes += len(record)
+        self.count += 1
+        if self._waiting_bytes >= _COMMIT_BYTES:
+            self._commit()
+
+    def __enter__(self) -> RecordWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._commit()
+                self._environment.sync(True)
+        except lmdb.Error as failure:
+            raise self._failed(failure) from failure
+        finally:
+            self._environment.close()
+
+    def _commit(self) -> None:
+        while True:
+            try:
+                with self._environment.begin(write=True) as transaction:
+                    for key, record in self._waiting:
+                        transaction.put(key, record, append=True)
+                break
+            except lmdb.MapFullError:
+                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+            except lmdb.Error as error:
+                raise self._failed(error) from error
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
+    def _failed(self, error: lmdb.Error) -> DatasetError:
+        if "No space left" in str(error) or "quota exceeded" in str(error):
+            return DatasetError(f"{self.path}: the disk is full; free some space or choose another folder")
+        return DatasetError(f"{self.path}: cannot be written: {error}")

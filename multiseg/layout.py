@@ -1,0 +1,93 @@
+"""The one place where memory layouts are converted.
+
+Everything in the core is neutral: images are CHW or NCHW, RGB, as stored (uint8, or float32 for float data). A backend
+declares its data order and channel order; a :class:`Layout` turns neutral batches into that and outputs back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multiseg.errors import SettingsError
+
+Array = NDArray[Any]
+Floats = NDArray[np.float32]
+DataOrder = Literal["NCHW", "NHWC"]
+ChannelOrder = Literal["RGB", "BGR"]
+
+
+def to_channels_first(image: Array) -> Array:
+    """Turn ``(..., H, W, C)`` into ``(..., C, H, W)``; a view."""
+    return np.moveaxis(image, -1, -3)
+
+
+def to_channels_last(image: Array) -> Array:
+    """Turn ``(..., C, H, W)`` into ``(..., H, W, C)``; a view."""
+    return np.moveaxis(image, -3, -1)
+
+
+def swap_red_blue(image: Array) -> Array:
+    """Turn RGB into BGR and back in ``(..., C, H, W)``; a view. Only three channels have an order to swap."""
+    return image[..., ::-1, :, :] if image.shape[-3] == 3 else image
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """How one network wants its batches: order of the axes, order of the colours, and the mean to subtract.
+
+    ``mean`` is None, one value per channel ``(C,)``, or a mean image ``(C, H, W)``; float32, RGB. Where the input's
+    height or width is not that of the mean image, its average per channel is subtracted instead.
+    """
+
+    data_order: DataOrder = "NCHW"
+    channel_order: ChannelOrder = "RGB"
+    mean: Floats | None = None
+
+    def __post_init__(self) -> None:
+        if self.data_order not in ("NCHW", "NHWC"):
+            raise SettingsError(f"data order {self.data_order!r} is unknown; it is NCHW or NHWC")
+        if self.channel_order not in ("RGB", "BGR"):
+            raise SettingsError(f"channel order {self.channel_order!r} is unknown; it is RGB or BGR")
+        if self.mean is not None and self.mean.ndim not in (1, 3):
+            raise SettingsError(f"a mean has the shape (C,) or (C, H, W), not {self.mean.shape}")
+
+    def features(self, batch: Array) -> Floats:
+        """Turn neutral features ``(N, C, H, W)`` RGB into float32 in this layout, the mean subtracted."""
+        if self.mean is None:
+            return self._arrange(batch)
+        return self._arrange(batch.astype(np.float32) - self._mean_for(batch.shape))
+
+    def labels(self, batch: Array) -> Floats:
+        """Turn neutral labels ``(N, C, H, W)`` RGB into float32 in this layout. The mean is never subtracted."""
+        return self._arrange(batch)
+
+    def output(self, batch: Array) -> Floats:
+        """Turn a network's output or any batch in this layout back into float32 ``(N, C, H, W)`` RGB."""
+        if batch.ndim != 4:
+            raise SettingsError(f"a batch of images has four axes; this one has the shape {batch.shape}")
+        neutral = to_channels_first(batch) if self.data_order == "NHWC" else batch
+        if self.channel_order == "BGR":
+            neutral = swap_red_blue(neutral)
+        return np.ascontiguousarray(neutral, dtype=np.float32)
+
+    def _arrange(self, batch: Array) -> Floats:
+        if batch.ndim != 4:
+            raise SettingsError(f"a batch of images has four axes; this one has the shape {batch.shape}")
+        if self.channel_order == "BGR":
+            batch = swap_red_blue(batch)
+        if self.data_order == "NHWC":
+            batch = to_channels_last(batch)
+        return np.ascontiguousarray(batch, dtype=np.float32)
+
+    def _mean_for(self, shape: tuple[int, ...]) -> Floats:
+        assert self.mean is not None
+        if len(self.mean) != shape[1]:
+            raise SettingsError(f"the mean has {len(self.mean)} channels, the images have {shape[1]}")
+        if self.mean.ndim == 3 and self.mean.shape[1:] == shape[2:]:
+            return self.mean.astype(np.float32)
+        per_channel = self.mean if self.mean.ndim == 1 else self.mean.mean(axis=(1, 2), dtype=np.float64)
+        return per_channel.astype(np.float32).reshape(-1, 1, 1)

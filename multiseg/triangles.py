@@ -1,0 +1,50 @@
+"""The tutorial's images: random triangles, drawn as outlines and as areas."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from multiseg.dataset.staging import staged_folder
+from multiseg.errors import SettingsError
+
+
+def create_images(
+    folder: str | os.PathLike[str], count: int = 10_000, size: int = 32, grid: int = 10, seed: int | None = None
+) -> Path:
+    """Draw ``count`` pairs of ``size`` x ``size`` grey images into the new folder ``folder``, as DIGITS' script does.
+
+    White images with one random triangle: its black outline in ``input/``, outline and inside black in ``target/``,
+    named 00000000.png and so on; and ``grid.png``, ``grid`` x ``grid`` more outlines. The same seed gives the same
+    files. Raises SettingsError for numbers that cannot be, DatasetError where the folder exists or cannot be written.
+    """
+    for name, value, least in (("count", count, 1), ("size", size, 1), ("grid", grid, 1), ("seed", seed, 0)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise SettingsError(f"{name} {value!r} must be a whole number, {least} or more")
+    numbers = random.Random(seed)
+    with staged_folder(folder) as staging:
+        (staging / "input").mkdir()
+        (staging / "target").mkdir()
+        for number in range(count):
+            corners = _corners(numbers, size)
+            _triangle(size, corners).save(staging / "input" / f"{number:08d}.png")
+            _triangle(size, corners, fill=0).save(staging / "target" / f"{number:08d}.png")
+        picture = Image.new("L", (grid * size, grid * size))
+        for cell in range(grid * grid):
+            picture.paste(_triangle(size, _corners(numbers, size)), (cell % grid * size, cell // grid * size))
+        picture.save(staging / "grid.png")
+    return Path(folder)
+
+
+def _corners(numbers: random.Random, size: int) -> list[int]:
+    # Python keeps random() the same in all versions, for the same seed; randrange it may change
+    return [int(numbers.random() * size) for _ in range(6)]
+
+
+def _triangle(size: int, corners: list[int], fill: int | None = None) -> Image.Image:
+    image = Image.new("L", (size, size), 255)
+    ImageDraw.Draw(image).polygon(corners, outline=0, fill=fill)
+    return image
