@@ -1,0 +1,168 @@
+"""What the installer asks of Debian: build prerequisites, which Python its Boost.Python serves, Caffe's source."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiseg.errors import InstallError
+
+from .process import Log
+
+OS_RELEASE = Path("/etc/os-release")
+PYTHON_DEFAULTS = Path("/usr/share/python3/debian_defaults")
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+# The only Debian release with Caffe's source that mirrors still carry
+SOURCE_RELEASE = "bullseye"
+SOURCE_VERSION = "1.0.0+git20180821.99bd997-8"
+SOURCE_TARBALL = "caffe_1.0.0+git20180821.99bd997.orig.tar.gz"
+SOURCE_SHA256 = "e0eb3f06794f7402c77b7dec8e8480273ee1a1bb192e9122b621a69d4147ad0c"
+
+PACKAGES = (
+    "cmake",
+    "g++",
+    "libboost-filesystem-dev",
+    "libboost-python-dev",
+    "libboost-thread-dev",
+    "libgflags-dev",
+    "libgoogle-glog-dev",
+    "libhdf5-dev",
+    "liblmdb-dev",
+    "libopenblas-dev",
+    "libprotobuf-dev",
+    "ninja-build",
+    "patch",
+    "protobuf-compiler",
+)
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A Linux distribution, as its os-release file tells it."""
+
+    name: str
+    """Identifier and version in one word, e.g. ``debian12``."""
+    debian: bool
+    """Whether it is Debian or derived from it, so that apt and Debian's package names apply."""
+
+    @classmethod
+    def read(cls, os_release: Path) -> Distribution:
+        """Read an os-release file; where there is none the distribution is ``linux``."""
+        if not os_release.is_file():
+            return cls("linux", debian=False)
+        words = shlex.split(os_release.read_text(encoding="utf-8"), comments=True)
+        fields = dict(word.split("=", 1) for word in words if "=" in word)
+        name = fields.get("ID", "linux")
+        return cls(name + fields.get("VERSION_ID", ""), debian="debian" in (name, *fields.get("ID_LIKE", "").split()))
+
+
+def served_pythons() -> list[str]:
+    """The Python versions, e.g. ``["3.11"]``, that Debian builds its libraries for; empty where it does not say."""
+    if not PYTHON_DEFAULTS.is_file():
+        return []
+    defaults = configparser.ConfigParser()
+    defaults.read(PYTHON_DEFAULTS, encoding="utf-8")
+    return [word.strip().removeprefix("python") for word in defaults.defaults()["supported-versions"].split(",")]
+
+
+def missing_packages() -> list[str]:
+    """Those of PACKAGES that are not installed. Raises InstallError where dpkg cannot be asked."""
+    query = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *PACKAGES]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True).stdout.splitlines()
+    except OSError:
+        raise InstallError(
+            "dpkg-query is not on the PATH, so the build prerequisites cannot be checked; put it there, or build with "
+            "what is installed: multiseg install-caffe --no-prerequisites"
+        ) from None
+    return [package for package in PACKAGES if f"{package} installed" not in answer]
+
+
+def install_line(packages: Sequence[str]) -> str:
+    """What to type to install packages by hand."""
+    return f"sudo apt-get update && sudo apt-get install --yes --no-install-recommends {' '.join(packages)}"
+
+
+def install_packages(packages: Sequence[str], log: Log) -> None:
+    """Install Debian packages. Raises InstallError, with the line to type, where that is not allowed or fails."""
+    by_hand = f"install them with: {install_line(packages)}"
+    if os.geteuid() == 0:
+        become_root = []
+    elif shutil.which("sudo") and subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode == 0:
+        become_root = ["sudo", "-n"]
+    else:
+        raise InstallError(
+            f"only root or passwordless sudo may install the Debian packages that are missing; {by_hand}"
+        )
+    apt = [*become_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes", "-o", "DPkg::Lock::Timeout=300"]
+    try:
+        log.run([*apt, "update"], "apt-get update")
+        log.run([*apt, "install", "--no-install-recommends", *packages], "apt-get install")
+    except InstallError as error:
+        raise InstallError(f"the build prerequisites were not installed: {error}; {by_hand}") from None
+
+
+def fetch_source(folder: Path, log: Log) -> Path:
+    """Download Caffe's source into a folder, through an apt configuration that is wholly inside it; return the tarball.
+
+    Raises InstallError where no mirror that this machine is configured with holds it.
+    """
+    mirrors = configured_mirrors()
+    for number, mirror in enumerate(mirrors):
+        try:
+            return _fetch_from(mirror, folder / str(number), log)
+        except InstallError as error:
+            failure = str(error)
+    reason = failure if mirrors else "apt is configured with no Debian mirror, or `apt-get update` was never run"
+    raise InstallError(
+        f"Caffe's source could not be fetched: {reason}. It is the source package caffe {SOURCE_VERSION} of Debian's "
+        f"release {SOURCE_RELEASE}; name a tarball or folder of it instead: multiseg install-caffe --source PATH"
+    )
+
+
+def configured_mirrors() -> list[str]:
+    """The Debian mirrors in this machine's apt configuration, the one of the distribution itself first."""
+    ask = ["apt-get", "indextargets", "--format", "$(LABEL) $(REPO_URI)", "Created-By: Packages"]
+    try:
+        answer = subprocess.run(ask, capture_output=True, text=True).stdout.splitlines()
+    except OSError:
+        return []
+    found = [uri for label, _, uri in (line.partition(" ") for line in answer) if label == "Debian"]
+    return list(dict.fromkeys(found))
+
+
+def _fetch_from(mirror: str, folder: Path, log: Log) -> Path:
+    for name in ("lists/partial", "cache/archives/partial", "parts"):
+        (folder / name).mkdir(parents=True)
+    trust = f"[signed-by={KEYRING}] " if KEYRING.is_file() else ""
+    (folder / "sources.list").write_text(f"deb-src {trust}{mirror} {SOURCE_RELEASE} main\n", encoding="utf-8")
+    # Read after the system's own configuration, whose proxies and certificates stay in force. Its hooks would touch the
+    # system's caches; an old release's lists have expired; root needs no lesser user in a folder that is its own.
+    config = folder / "apt.conf"
+    config.write_text(
+        f"""
+        #clear APT::Update::Pre-Invoke;
+        #clear APT::Update::Post-Invoke;
+        #clear APT::Update::Post-Invoke-Success;
+        Dir::Etc::SourceList "{folder}/sources.list";
+        Dir::Etc::SourceParts "{folder}/parts";
+        Dir::State::Lists "{folder}/lists";
+        Dir::Cache "{folder}/cache";
+        Acquire::Check-Valid-Until "false";
+        Acquire::Languages "none";
+        APT::Sandbox::User "";
+        """,
+        encoding="utf-8",
+    )
+    apt: list[str | Path] = ["apt-get", "--config-file", config]
+    log.run([*apt, "update"], "reading the mirror's lists", cwd=folder)
+    fetch = [*apt, "source", "--download-only", "--only-source", f"caffe={SOURCE_VERSION}"]
+    log.run(fetch, "fetching the source package", cwd=folder)
+    return folder / SOURCE_TARBALL

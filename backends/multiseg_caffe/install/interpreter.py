@@ -1,0 +1,80 @@
+"""The Python that pycaffe is built for and installed into."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiseg.errors import InstallError
+
+from .process import telling_line
+
+PROBE = """
+import importlib.util, json, pathlib, sys, sysconfig
+print(json.dumps({
+    "implementation": sys.implementation.name,
+    "version": "%d.%d" % sys.version_info[:2],
+    "platform": sysconfig.get_platform().replace("-", "_").replace(".", "_"),
+    "headers": pathlib.Path(sysconfig.get_path("include"), "Python.h").is_file(),
+    "pip": importlib.util.find_spec("pip") is not None,
+}))
+"""
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """What of a Python interpreter matters to a wheel."""
+
+    path: Path
+    implementation: str
+    version: str
+    platform: str
+    headers: bool
+    pip: bool
+
+    @property
+    def tag(self) -> str:
+        """E.g. ``cp311-linux_x86_64``."""
+        return f"cp{self.version.replace('.', '')}-{self.platform}"
+
+    @classmethod
+    def probe(cls, name: str | Path) -> Interpreter:
+        """Ask an interpreter. Raises InstallError where it does not run, is not CPython, or has no pip."""
+        found = shutil.which(name)
+        if found is None:
+            raise InstallError(f"{name}: no such Python interpreter")
+        path = Path(found).absolute()  # not resolved: a virtual environment is told by its link
+        try:
+            answer = subprocess.run([path, "-c", PROBE], capture_output=True, text=True)
+        except OSError as error:
+            raise InstallError(f"{path}: not a Python that runs: {error.strerror}") from None
+        if answer.returncode != 0:
+            raise InstallError(f"{path}: not a Python that runs: {telling_line(answer.stderr.splitlines())}")
+        python = cls(path=path, **json.loads(answer.stdout))
+        if python.implementation != "cpython":
+            raise InstallError(f"{path}: pycaffe needs CPython, and this is {python.implementation}")
+        if not python.pip:
+            raise InstallError(f"{path}: this Python has no pip; get it with: {path} -m ensurepip")
+        return python
+
+    def check_served(self, served: list[str]) -> None:
+        """Raise InstallError where the distribution's Boost.Python is for other Python versions than this one."""
+        if served and self.version not in served:
+            versions = " and ".join(served)
+            raise InstallError(
+                f"{self.path} is Python {self.version}, and this system's Boost.Python serves {versions} only; make an "
+                f"environment of that version, install-caffe there, and point the caffe backend to it: "
+                f"python{served[0]} -m venv caffe-env && multiseg install-caffe --python caffe-env/bin/python && "
+                f"export MULTISEG_CAFFE_PYTHON=$PWD/caffe-env/bin/python"
+            )
+
+    def check_headers(self) -> None:
+        """Raise InstallError where Python.h is missing."""
+        if not self.headers:
+            raise InstallError(
+                f"{self.path}: the headers of Python {self.version} (Python.h) are missing; on Debian they are in the "
+                f"package python{self.version}-dev"
+            )
