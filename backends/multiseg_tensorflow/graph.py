@@ -10,6 +10,7 @@ import tensorflow
 
 from multiseg.errors import ModelError
 from multiseg_tensorflow import digits
+from multiseg_tensorflow.lowering import lower
 
 tf = tensorflow.compat.v1
 
@@ -53,15 +54,34 @@ def build(
             with tf.variable_scope(digits.GraphKeys.MODEL):
                 output = tower.inference  # type: ignore[attr-defined]
             _check_output(path, output, label_shape if y is not None else None)
-            tf.get_variable_scope().reuse_variables()
             with tf.name_scope(digits.GraphKeys.LOSS):
                 losses = [] if y is None else [_loss(loss, output, y)] if loss else _own_losses(path, tower)
-        reported = None
+        total = None
         if losses:
             regularisation = [] if loss else tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
-            reported = tf.add_n([value for value, _ in losses] + regularisation)
-        variables = {_neutral_name(variable): variable for variable in tf.global_variables()}
-    return UserGraph(graph, tower, x, output, variables, y, reported, losses)
+            total = tf.add_n([value for value, _ in losses] + regularisation)
+    names: list[str] = []
+    if lowering:
+        graph, lowered = lower(graph)
+        names = [_layer(op) for op in lowered]
+    # the same tensors and variables in what may now be another graph
+    with graph.as_default():
+        variables = {variable.op.name: variable for variable in tf.global_variables()}
+
+    def same(tensor: Any) -> Any:
+        return None if tensor is None else graph.get_tensor_by_name(tensor.name)
+
+    return UserGraph(
+        graph=graph,
+        tower=tower,
+        x=same(x),
+        y=same(y),
+        output=same(output),
+        loss=same(total),
+        losses=[(same(value), [variables[variable.op.name] for variable in part]) for value, part in losses],
+        variables={_neutral_name(name): variable for name, variable in variables.items()},
+        lowered=names,
+    )
 
 
 def _check_output(path: Path, output: Any, label_shape: Shape | None) -> None:
@@ -100,10 +120,18 @@ def _loss(name: str, output: Any, y: Any) -> tuple[Any, list[Any]]:
     return tf.reduce_mean(elements[name]()), tf.trainable_variables()
 
 
-def _neutral_name(variable: Any) -> str:
-    """``model/conv1/weights:0`` to ``conv1.weight``, whatever of TensorFlow's layer libraries made it."""
-    *layer, last = variable.op.name.split("/")
+def _neutral_name(name: str) -> str:
+    """``model/conv1/weights`` to ``conv1.weight``, whichever of TensorFlow's layer libraries made the variable."""
+    *layer, last = name.split("/")
     if layer[:1] == [digits.GraphKeys.MODEL]:
         del layer[0]
     kinds = {"weights": "weight", "kernel": "weight", "biases": "bias"}
     return ".".join([*layer, kinds.get(last, last)])
+
+
+def _layer(convolution: Any) -> str:
+    """The layer whose kernel a convolution reads."""
+    source = convolution.inputs[1].op
+    while source.type in ("Identity", "ReadVariableOp"):
+        source = source.inputs[0].op
+    return _neutral_name(source.name).rpartition(".")[0]
