@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -13,13 +14,18 @@ from multiseg.errors import SettingsError
 
 
 def create_images(
-    folder: str | os.PathLike[str], count: int = 10_000, size: int = 32, grid: int = 10, seed: int | None = None
+    folder: str | os.PathLike[str],
+    count: int = 10_000,
+    size: int = 32,
+    grid: int = 10,
+    seed: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Draw ``count`` pairs of ``size`` x ``size`` grey images into the new folder ``folder``, as DIGITS' script does.
 
     White images with one random triangle: its black outline in ``input/``, outline and inside black in ``target/``,
     named 00000000.png and so on; and ``grid.png``, ``grid`` x ``grid`` more outlines. The same seed gives the same
-    files. Raises SettingsError for numbers that cannot be, DatasetError where the folder exists or cannot be written.
+    files. ``progress`` is called with pairs done and pairs in all. Raises SettingsError for numbers that cannot be, DatasetError where the folder exists or cannot be written.
     """
     for name, value, least in (("count", count, 1), ("size", size, 1), ("grid", grid, 1), ("seed", seed, 0)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
@@ -32,6 +38,8 @@ def create_images(
             corners = _corners(numbers, size)
             _triangle(size, corners).save(staging / "input" / f"{number:08d}.png")
             _triangle(size, corners, fill=0).save(staging / "target" / f"{number:08d}.png")
+            if progress is not None and (number % 100 == 99 or number + 1 == count):
+                progress(number + 1, count)
         picture = Image.new("L", (grid * size, grid * size))
         for cell in range(grid * grid):
             picture.paste(_triangle(size, _corners(numbers, size)), (cell % grid * size, cell // grid * size))

@@ -110,15 +110,7 @@ class Dataset:
 
         Raises DatasetError where the file cannot be read.
         """
-        path = self.path / "train_db" / "mean.binaryproto"
-        try:
-            return parse_mean(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
-        except DatasetError as error:
-            raise DatasetError(f"{path}: {error}") from None
+        return read_mean(self.path)
 
     @cached_property
     def mean_pixel(self) -> NDArray[np.float32] | None:
@@ -134,6 +126,19 @@ class Dataset:
             return str(self._description["content_hash"])
         present = [name for name in DATABASES if (self.path / name).is_dir()]
         return combined_hash({name: hash_database(LmdbFile(self.path / name)) for name in present})
+
+
+def read_mean(folder: Path) -> NDArray[np.float32] | None:
+    """Read the training images' mean of a dataset folder; see Dataset.mean_image."""
+    path = folder / "train_db" / "mean.binaryproto"
+    try:
+        return parse_mean(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from None
 
 
 def _open(folder: Path, name: str, needed: bool, mixed: bool | None) -> Split:

@@ -43,7 +43,7 @@ def read_description(folder: Path) -> dict[str, Any] | None:
 def hash_database(records: LmdbFile) -> str:
     """Compute the SHA-256 over a database's keys and values, as RecordWriter does while writing."""
     digest = hashlib.sha256()
-    for position, key in enumerate(records.keys()):
+    for position, key in enumerate(records.walk_keys()):
         hash_record(digest, key, records[position])
     return digest.hexdigest()
 

@@ -101,12 +101,12 @@ class LmdbFile:
         """Return the key of the record at ``position``; walks the file where keys do not simply count."""
         if self.has_counting_keys:
             return b"%09d" % position
-        for number, key in enumerate(self.keys()):
+        for number, key in enumerate(self.walk_keys()):
             if number == position:
                 return key
         raise IndexError(position)
 
-    def keys(self) -> Iterator[bytes]:
+    def walk_keys(self) -> Iterator[bytes]:
         """Read all keys, in order, from the file."""
         for leaves in self._leaves():
             for row, start in zip(leaves.rows.tolist(), leaves.starts.tolist(), strict=True):
@@ -177,9 +177,6 @@ class LmdbFile:
         if np.any((starts < lower[rows]) | (starts > size - _NODE_HEADER)):
             raise self._damaged("an entry lies outside its page")
         return rows, starts
-
-    def _gather(self, pages: NDArray[np.uint8], rows: Integers, starts: Integers, count: int) -> NDArray[np.uint8]:
-        return pages[rows[:, np.newaxis], starts[:, np.newaxis] + np.arange(count)]
 
     def _leaves(self) -> Iterator[_Leaves]:
         """Walk down the tree level by level, then read the leaf pages some at a time, with their nodes."""

@@ -1,7 +1,7 @@
 """Find the image files of an input and a target folder and pair them; split them as DIGITS does."""
 
 # Names are plain strings here: a hundred thousand Path objects would take ten times the memory and time.
-# ruff: noqa: PTH
+# ruff: noqa: PTH112, PTH110, PTH116, PTH118, PTH119, PTH122
 
 from __future__ import annotations
 

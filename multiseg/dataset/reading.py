@@ -111,8 +111,9 @@ class Split:
         assert self._features is not None and self._labels is not None
         if self._features.has_counting_keys and self._labels.has_counting_keys:
             return None
-        by_key = {key: position for position, key in enumerate(self._labels.keys())}
-        return np.fromiter((by_key.get(key, -1) for key in self._features.keys())  # noqa: SIM118, np.int64, len(self._features))
+        by_key = {key: position for position, key in enumerate(self._labels.walk_keys())}
+        found = (by_key.get(key, -1) for key in self._features.walk_keys())
+        return np.fromiter(found, np.int64, len(self._features))
 
     def _label_position(self, position: int) -> int:
         assert self._features is not None and self._labels is not None
