@@ -17,6 +17,9 @@
   const duration = (seconds) => seconds < 99.5 ? `${+seconds.toFixed(1)} s`
     : seconds < 3600 ? `${Math.floor(seconds / 60)} min ${String(Math.round(seconds % 60)).padStart(2, "0")} s`
     : `${(seconds / 3600).toFixed(2)} h`;
+  const clock = [0.01, 0.1, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 18000, 36000, 86400];
+  const ticked = (seconds) => seconds % 60 ? duration(seconds)
+    : seconds % 3600 ? `${seconds / 60} min` : seconds ? `${seconds / 3600} h` : "0";
 
   // Lines have xs of their own where x is time, so each line is a table and uPlot joins them.
   function draw(parent, title, lines, { kind, log, wide }) {
@@ -40,10 +43,10 @@
     const say = (value) => (value == null ? "–" : written[kind](value));
     const plot = new uPlot({
       width: box.clientWidth, height: wide ? 320 : 220,
-      scales: { x: { time: false }, y: { distr: logarithmic ? 3 : 1 } },
+      scales: { x: { time: false }, y: logarithmic ? { distr: 3, range: (_, low, high) => uPlot.rangeLog(low, high, 10, false) } : {} },
       axes: [
-        { ...axis, values: (_, ticks) => ticks.map((x) => (across === "epoch" ? (Number.isInteger(x) ? x : "") : duration(x))),
-          size: 32, space: across === "epoch" ? 45 : 90 },
+        { ...axis, values: (_, ticks) => ticks.map((x) => (across === "epoch" ? (Number.isInteger(x) ? x : "") : ticked(x))),
+          size: 32, space: across === "epoch" ? 45 : 70, ...(across === "epoch" ? {} : { incrs: clock }) },
         { ...axis, size: 62, values: (_, ticks) => ticks.map((y) => (y == null ? "" : significant(y))) },
       ],
       series: [
@@ -56,7 +59,7 @@
       ],
       cursor: {
         sync: { key: "curves", setSeries: false }, drag: { x: true, y: false },
-        hover: { skip: [null, undefined], prox: Infinity }, points: { size: 7 },
+        y: false, hover: { skip: [null, undefined], prox: Infinity }, points: { size: 7 },
       },
       legend: { live: true, markers: { width: 0, fill: (u, index) => u.series[index].stroke(u, index) } },
       hooks: {

@@ -37,7 +37,7 @@ def split_map(minority: Array, side: int | None = None) -> str:
 
 def coloured(values: Array, palette: bytes, side: int | None = None) -> str:
     """HW values of -255..255 through a palette of 256 colours."""
-    index = np.rint((np.clip(values, -255, 255) + 255) / 2).astype(np.uint8)
+    index = np.rint((np.clip(values.astype(np.float32), -255, 255) + 255) / 2).astype(np.uint8)
     image = Image.fromarray(index)
     image.putpalette(palette)
     if side is not None and max(image.size) > side:  # a palette's numbers cannot be averaged, its colours can

@@ -1,0 +1,137 @@
+"""The comparison page in a real browser: Debian's Chromium, headless, without network."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+import multiseg
+
+WIDE, NARROW = 1280, 390
+
+
+@pytest.fixture(scope="module")
+def page_file(dataset: multiseg.Dataset, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of real trainings: one for each backend under test, and a shorter one of the first."""
+    folder = tmp_path_factory.mktemp("comparison")
+    backends = os.environ.get("MULTISEG_TEST_BACKENDS", "torch").split(",")
+    runs = [
+        multiseg.Job(dataset=dataset, backend=backend, epochs=epochs, seed=1).train(folder / name, progress=False)
+        for name, backend, epochs in [*((name, name, 3) for name in backends), ("short", backends[0], 1)]
+    ]
+    return multiseg.compare(runs, images=8, grid=images / "grid.png").to_html(folder / "page.html")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.fail("these tests need Chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        # root, as in CI's containers, cannot use Chromium's sandbox
+        launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(params=[(WIDE, "light"), (NARROW, "dark")], ids=lambda seen: f"{seen[0]}-{seen[1]}")
+def page(browser: Browser, page_file: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """The page, opened from disk; whatever it complains of or asks the network for fails the test that opened it."""
+    width, scheme = request.param
+    complaints: list[str] = []
+    opened = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
+    opened.on("console", lambda message: complaints.append(message.text))
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("request", lambda request: complaints.append(request.url) if request.url[:5] != "data:" else None)
+    opened.goto(page_file.as_uri())
+    yield opened
+    opened.close()
+    assert complaints == [page_file.as_uri()]
+
+
+def ink(page: Page, chart: str) -> int:
+    """How many pixels of a chart are drawn on."""
+    return page.locator(f"{chart} canvas").first.evaluate(
+        """canvas => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data
+                           .filter((_, at) => at % 4 === 3).reduce((sum, alpha) => sum + (alpha > 0), 0)"""
+    )
+
+
+def test_it_says_who_did_best_and_fits_the_screen(page: Page) -> None:
+    assert "best" in page.locator("h1").inner_text() or "equal" in page.locator("h1").inner_text()
+    for state in ("as opened", "with everything open"):
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width == page.viewport_size["width"], f"scrolls sideways, {state}"
+        page.locator("details").first.evaluate("details => { details.open = true; }")
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == ("rgb(252, 252, 250)" if page.viewport_size["width"] == WIDE else "rgb(19, 19, 18)")
+
+
+def test_curves_draw_zoom_and_show_values(page: Page) -> None:
+    chart = "#metric-charts .chart >> nth=0"
+    drawn = ink(page, chart)
+    assert drawn > 500
+    over = page.locator(f"{chart} >> .u-over")
+    epoch = page.locator(f"{chart} >> .u-legend .u-series:first-child .u-value")
+    values = page.locator(f"{chart} >> .u-legend .u-series:not(:first-child) .u-value")
+    assert epoch.inner_text() == "3", "at rest, the last epoch"
+    over.scroll_into_view_if_needed()
+    box = over.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + 2, box["y"] + 20)
+    assert epoch.inner_text() == "0"
+    assert all(0 <= float(text) <= 1 for text in values.all_inner_texts())
+
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 30, steps=4)
+    page.mouse.up()
+    assert page.locator(chart).evaluate("chart => chart.plot.scales.x.max") == pytest.approx(1.5, abs=0.1)
+    page.get_by_role("button", name="Reset zoom").click()
+    assert page.locator(chart).evaluate("chart => chart.plot.scales.x.max") == 3
+
+    page.get_by_label("logarithmic").check()
+    page.get_by_label("training time").check()
+    assert page.locator("#loss-charts .chart >> nth=0").evaluate("chart => chart.plot.scales.y.distr") == 3
+    assert page.locator(chart).evaluate("chart => chart.plot.scales.y.distr") == 1
+    assert ink(page, chart) > 500
+
+
+def test_the_table_sorts(page: Page) -> None:
+    def shown() -> list[float]:
+        return [float(text) for text in page.locator("#results-table tbody td:nth-child(2) .value").all_inner_texts()]
+
+    head = page.locator("#results-table th", has_text="IoU")
+    head.get_by_role("button").click()
+    assert (head.get_attribute("aria-sort"), shown()) == ("descending", sorted(shown(), reverse=True))
+    head.get_by_role("button").click()
+    assert (head.get_attribute("aria-sort"), shown()) == ("ascending", sorted(shown()))
+
+
+def test_the_gallery_filters_and_enlarges(page: Page) -> None:
+    cases = page.locator(".case:visible")
+    assert cases.count() == 8
+    page.get_by_role("button", name="Typical").click()
+    assert cases.count() == 1
+    page.get_by_role("button", name="All (").click()
+
+    cases.first.locator(".thumb").nth(2).click()
+    viewer = page.locator("#viewer")
+    assert viewer.is_visible()
+    assert "output of" in viewer.locator("p").inner_text()
+    assert viewer.locator("img").bounding_box()["width"] > 250
+    page.keyboard.press("ArrowLeft")
+    assert viewer.locator("p").inner_text().endswith(": target")
+    page.keyboard.press("Escape")
+    assert not viewer.is_visible()
+
+
+def test_the_large_image_is_at_its_own_size(page: Page) -> None:
+    sizes = page.locator("#grid img").evaluate_all("images => images.map(i => [i.naturalWidth, i.width])")
+    assert len(sizes) >= 4
+    assert {natural for natural, _ in sizes} == {160}
+    assert all(abs(shown - natural) <= 2 for natural, shown in sizes)
