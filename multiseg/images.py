@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from multiseg.errors import ImageError, SettingsError
 from multiseg.layout import to_channels_first, to_channels_last
@@ -166,13 +166,14 @@ def _open(data: bytes, name: str, channels: Wanted) -> Image.Image:
     if not data:
         raise ImageError(f"{name}: is empty; replace it or leave it out")
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-        deep = _is_deep(image, data)
-        image.load()
+        opened = Image.open(io.BytesIO(data), formats=FORMATS)
+        deep = _is_deep(opened, data)
+        opened.load()
     except UnidentifiedImageError:
         raise ImageError(f"{name}: is not an image that can be read; supported are PNG, JPEG, BMP, PPM, PGM") from None
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
         raise ImageError(f"{name}: is damaged or truncated ({error}); replace it or leave it out") from error
+    image: Image.Image = opened
     if image.mode in ("L", "RGB") and not deep:
         return image
     if channels == "none":
@@ -187,7 +188,7 @@ def _open(data: bytes, name: str, channels: Wanted) -> Image.Image:
     return image
 
 
-def _is_deep(image: Image.Image, data: bytes) -> bool:
+def _is_deep(image: ImageFile.ImageFile, data: bytes) -> bool:
     """Say whether the file has 16 bits per channel, which Pillow's mode does not tell for RGB."""
     if image.mode[0] == "I":
         return True

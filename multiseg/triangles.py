@@ -25,7 +25,8 @@ def create_images(
 
     White images with one random triangle: its black outline in ``input/``, outline and inside black in ``target/``,
     named 00000000.png and so on; and ``grid.png``, ``grid`` x ``grid`` more outlines. The same seed gives the same
-    files. ``progress`` is called with pairs done and pairs in all. Raises SettingsError for numbers that cannot be, DatasetError where the folder exists or cannot be written.
+    files. ``progress`` is called with pairs done and pairs in all. Raises SettingsError for numbers that cannot be,
+    DatasetError where the folder exists or cannot be written.
     """
     for name, value, least in (("count", count, 1), ("size", size, 1), ("grid", grid, 1), ("seed", seed, 0)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):

@@ -117,7 +117,8 @@ class Dataset:
         """The mean image's average per channel ``(C,)`` RGB, DIGITS' "pixel" mean; None where there is none."""
         if self.mean_image is None:
             return None
-        return self.mean_image.mean(axis=(1, 2), dtype=np.float64).astype(np.float32)
+        pixel: NDArray[np.float32] = self.mean_image.mean(axis=(1, 2), dtype=np.float64).astype(np.float32)
+        return pixel
 
     @cached_property
     def content_hash(self) -> str:

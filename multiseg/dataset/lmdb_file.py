@@ -159,7 +159,7 @@ class LmdbFile:
         size = self._meta.page_size
         pages = np.empty((len(numbers), size), np.uint8)
         for row, number in zip(pages, numbers.tolist(), strict=True):
-            if os.preadv(self._descriptor, [row], number * size) != size:
+            if os.preadv(self._descriptor, [row.data], number * size) != size:
                 raise self._damaged(f"page {number} lies beyond its end")
         return pages
 
@@ -245,7 +245,8 @@ class LmdbFile:
 
 def _gather(pages: NDArray[np.uint8], rows: Integers, starts: Integers, count: int) -> NDArray[np.uint8]:
     """Take ``count`` bytes from each start in its row: ``(len(rows), count)``."""
-    return pages[rows[:, np.newaxis], starts[:, np.newaxis] + np.arange(count)]
+    taken: NDArray[np.uint8] = pages[rows[:, np.newaxis], starts[:, np.newaxis] + np.arange(count)]
+    return taken
 
 
 def _count_on(keys: NDArray[np.uint8], first: int) -> bool:

@@ -1,0 +1,227 @@
+"""Look for what is wrong with a dataset."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multiseg.dataset.dataset import read_mean
+from multiseg.dataset.description import DATABASES, combined_hash, read_description
+from multiseg.dataset.lmdb_file import LmdbFile
+from multiseg.dataset.records import datum_pixels, parse_datum
+from multiseg.dataset.writing import hash_record
+from multiseg.errors import DatasetError
+
+_LISTED = 10  # records named for each kind of problem
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Report:
+    """What a check found: ``problems``, empty for a sound dataset; records in each database; the content's hash."""
+
+    path: Path
+    problems: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    content_hash: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+def check_dataset(folder: str | os.PathLike[str], progress: Progress | None = None) -> Report:
+    """Read a dataset folder, ours or DIGITS', to the last record, and report all that is wrong with it.
+
+    Checked are counts and keys of features against labels, that each record decodes and has the shape it declares,
+    that sizes agree, that the mean is there and has the right shape, and the hashes kept at creation. Raises
+    DatasetError only where there is nothing to check: no folder, or no training features in it.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise DatasetError(f"{path}: no such dataset folder")
+    if not (path / DATABASES[0]).is_dir():
+        raise DatasetError(f"{path}: is not a dataset: {path / DATABASES[0]} is missing")
+    report = Report(path)
+    try:
+        description = read_description(path) or {}
+    except DatasetError as error:
+        report.problems.append(str(error))
+        description = {}
+    opened = _open_all(report)
+    scans = _scan_all(opened, report, progress)
+    report.counts = {name: len(scan.keys) for name, scan in scans.items()}
+    report.content_hash = combined_hash({name: scan.digest for name, scan in scans.items()})
+    for split in ("train_db", "val_db"):
+        features, labels = scans.get(f"{split}/features"), scans.get(f"{split}/labels")
+        if features is not None and labels is not None:
+            _compare(split, features, labels, report)
+    mixed = bool(description.get("mixed_sizes"))
+    if not mixed:
+        _check_sizes(scans, report)
+    _check_mean(path, scans.get(DATABASES[0]), mixed, report)
+    _check_hashes(description, scans, report)
+    return report
+
+
+@dataclass
+class _Scan:
+    """One database read through: keys, shapes ``(N, 3)`` with zeros for unreadable records, and hash."""
+
+    keys: list[bytes]
+    shapes: NDArray[np.int64]
+    digest: str
+
+
+class _Listing:
+    """Some problems of one kind, of which the first few are spelt out."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._count = 0
+
+    def add(self, problem: str) -> None:
+        self._count += 1
+        if self._count <= _LISTED:
+            self._report.problems.append(problem)
+
+    def close(self, where: str, what: str) -> None:
+        if self._count > _LISTED:
+            self._report.problems.append(f"{where}: {self._count - _LISTED} more {what}")
+
+
+def _open_all(report: Report) -> dict[str, LmdbFile]:
+    opened = {}
+    for name in DATABASES:
+        if (report.path / name).is_dir():
+            try:
+                opened[name] = LmdbFile(report.path / name)
+            except DatasetError as error:
+                report.problems.append(str(error))
+    return opened
+
+
+def _scan_all(opened: dict[str, LmdbFile], report: Report, progress: Progress | None) -> dict[str, _Scan]:
+    total = sum(map(len, opened.values()))
+    done = 0
+    scans = {}
+    for name, records in opened.items():
+        unreadable = _Listing(report)
+        digest = hashlib.sha256()
+        shapes = np.zeros((len(records), 3), np.int64)
+        keys = list(records.walk_keys())
+        if not keys:
+            report.problems.append(f"{name}: holds no records")
+        for position, key in enumerate(keys):
+            try:
+                record = records[position]
+                hash_record(digest, key, record)
+                shapes[position] = _shape_of(record)
+            except DatasetError as error:
+                unreadable.add(f"{name}: record {_text(key)} {error}")
+            done += 1
+            if progress is not None and (done % 256 == 0 or done == total):
+                progress(done, total)
+        unreadable.close(name, "records cannot be read")
+        scans[name] = _Scan(keys, shapes, digest.hexdigest())
+    return scans
+
+
+def _shape_of(record: bytes) -> tuple[int, ...]:
+    datum = parse_datum(record)
+    shape = datum_pixels(datum).shape
+    declared = (datum.channels, datum.height, datum.width)
+    if any(declared) and declared != shape:  # Caffe's own tools leave the shape out of encoded records
+        raise DatasetError(f"declares the shape {_shape_text(declared)}, its image has {_shape_text(shape)}")
+    return shape
+
+
+def _compare(split: str, features: _Scan, labels: _Scan, report: Report) -> None:
+    if len(features.keys) != len(labels.keys):
+        report.problems.append(f"{split}: {len(features.keys)} features and {len(labels.keys)} labels")
+    position_of = {key: position for position, key in enumerate(labels.keys)}
+    lonely, unlike = _Listing(report), _Listing(report)
+    for position, key in enumerate(features.keys):
+        other = position_of.pop(key, None)
+        if other is None:
+            lonely.add(f"{split}: feature {_text(key)} has no label")
+            continue
+        shape, label_shape = features.shapes[position], labels.shapes[other]
+        if shape.any() and label_shape.any() and not np.array_equal(shape[1:], label_shape[1:]):
+            unlike.add(f"{split}: feature {_text(key)} is {_size_text(shape)}, its label {_size_text(label_shape)}")
+    for key in position_of:
+        lonely.add(f"{split}: label {_text(key)} has no feature")
+    lonely.close(split, "records have no partner")
+    unlike.close(split, "pairs differ in size")
+
+
+def _check_sizes(scans: dict[str, _Scan], report: Report) -> None:
+    """All features have one shape, and all labels: that of the training database's first readable record."""
+    for kind in ("features", "labels"):
+        expected: NDArray[np.int64] | None = None
+        for name in (f"train_db/{kind}", f"val_db/{kind}"):
+            scan = scans.get(name)
+            if scan is None:
+                continue
+            readable = scan.shapes.any(axis=1)
+            if not readable.any():
+                continue
+            if expected is None:
+                expected = scan.shapes[readable][0]
+            unlike = _Listing(report)
+            for position in np.flatnonzero(readable & (scan.shapes != expected).any(axis=1)).tolist():
+                shape = _shape_text(scan.shapes[position])
+                unlike.add(
+                    f"{name}: record {_text(scan.keys[position])} has the shape {shape}, "
+                    f"the first has {_shape_text(expected)}"
+                )
+            unlike.close(name, "records of other shapes")
+
+
+def _check_mean(path: Path, features: _Scan | None, mixed: bool, report: Report) -> None:
+    try:
+        mean = read_mean(path)
+    except DatasetError as error:
+        report.problems.append(str(error))
+        return
+    if mean is None:
+        if not mixed:
+            report.problems.append("train_db/mean.binaryproto: is missing")
+    elif features is not None and features.shapes.any():
+        shape = features.shapes[features.shapes.any(axis=1)][0]
+        if not np.array_equal(mean.shape, shape):
+            report.problems.append(
+                f"train_db/mean.binaryproto: has the shape {_shape_text(mean.shape)}, the images {_shape_text(shape)}"
+            )
+
+
+def _check_hashes(description: dict[str, object], scans: dict[str, _Scan], report: Report) -> None:
+    kept = description.get("databases")
+    if not isinstance(kept, dict):
+        return
+    for name, digest in kept.items():
+        if name not in scans:
+            if not (report.path / name).is_dir():
+                report.problems.append(f"{name}: is missing")
+        elif scans[name].digest != digest:
+            report.problems.append(f"{name}: its content is not what was created (SHA-256 differs)")
+
+
+def _text(key: bytes) -> str:
+    return key.decode(errors="backslashreplace")
+
+
+def _shape_text(shape: object) -> str:
+    return "x".join(str(int(value)) for value in shape)  # type: ignore[attr-defined]
+
+
+def _size_text(shape: NDArray[np.int64]) -> str:
+    return f"{shape[2]}x{shape[1]}"
