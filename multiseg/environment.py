@@ -17,6 +17,7 @@ def of(found: Mapping[str, Any], threads: int) -> dict[str, Any]:
         "multiseg": multiseg.__version__,
         "framework": found["version"],
         "worker_python": found["python"],
+        "executable": found["executable"],
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu(),

@@ -56,7 +56,7 @@ class Bar:
                 description=f"{self.backend} epoch {event['epoch']}/{self.epochs}",
             )
         elif event["event"] == "epoch":
-            self.progress.console.print(self._line(event), highlight=False)
+            self.progress.console.print(self._line(event), highlight=False, soft_wrap=True)
 
     def _line(self, row: dict[str, Any]) -> str:
         parts = [f"{self.backend} epoch {row['epoch']}/{self.epochs}"]

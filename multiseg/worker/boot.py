@@ -26,9 +26,9 @@ class PackageFinder:
 
 if __name__ == "__main__":
     del sys.path[0]  # this script's folder: its modules are multiseg.worker's, not top-level ones
-    connection_fd, lifeline_fd, packages = int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
+    connection_fd, lifeline_fd, scratch, packages = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4])
     sys.meta_path.insert(0, PackageFinder(packages))  # type: ignore[arg-type]
     sys.argv = sys.argv[:1]
     from multiseg.worker.server import serve
 
-    serve(connection_fd, lifeline_fd)
+    serve(connection_fd, lifeline_fd, scratch)

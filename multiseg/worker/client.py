@@ -44,7 +44,7 @@ class Worker:
         top_level = ["multiseg", backend.module.partition(".")[0], backend.default_model.partition(":")[0]]
         packages = {name: str(package_folder(name)) for name in dict.fromkeys(top_level)}
         fds = (theirs.fileno(), lifeline_theirs)
-        command = [backend.python, "-u", boot.__file__, *map(str, fds), json.dumps(packages)]
+        command = [backend.python, "-u", boot.__file__, *map(str, fds), self._scratch.name, json.dumps(packages)]
         try:
             self._process = subprocess.Popen(
                 command,
@@ -65,7 +65,7 @@ class Worker:
         self._connection = Connection(ours.detach())
         try:
             self.found: dict[str, Any] = self.call("open", module=backend.module)
-        except errors.BackendUnavailable as error:
+        except (errors.BackendUnavailable, errors.WorkerError) as error:
             self.close()
             raise errors.BackendUnavailable(unavailable(backend, str(error))) from error
         except BaseException:

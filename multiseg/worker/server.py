@@ -7,6 +7,7 @@ import os
 import platform
 import queue
 import resource
+import shutil
 import signal
 import sys
 import threading
@@ -50,17 +51,20 @@ class Server:
 
     def method(self, name: str) -> Callable[..., Any]:
         """What answers a call of this name."""
-        own = {"open": self.open, "load": self.load, "memory": self.memory}
-        return own[name] if name in own else getattr(self.network, name)  # type: ignore[no-any-return]
+        own: dict[str, Callable[..., Any]] = {"open": self.open, "load": self.load, "memory": self.memory}
+        return own.get(name) or getattr(self.network, name)
 
 
-def serve(connection_fd: int, lifeline_fd: int) -> None:
-    """Answer calls one after the other; return on ``close`` or when the program that started this worker is gone."""
+def serve(connection_fd: int, lifeline_fd: int, scratch: str) -> None:
+    """Answer calls one after the other; return on ``close`` or when the program that started this worker is gone.
+
+    ``scratch`` is the worker's folder for temporary files, which the program removes, or the worker where it is gone.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's to handle: it asks for a snapshot first
-    threading.Thread(target=_end_with_parent, args=(lifeline_fd,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(lifeline_fd, scratch), daemon=True).start()
     connection = Connection(connection_fd)
     calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    # reads ahead, so that the next batch arrives while this one is computed and neither side ever waits for the other to read
+    # reads ahead: the next batch arrives while this one is computed, and neither side waits for the other to read
     threading.Thread(target=_read, args=(connection, calls), daemon=True).start()
     server = Server()
     while True:
@@ -86,6 +90,7 @@ def _read(connection: Connection, calls: queue.SimpleQueue[Any]) -> None:
         calls.put(None)
 
 
-def _end_with_parent(lifeline_fd: int) -> None:
+def _end_with_parent(lifeline_fd: int, scratch: str) -> None:
     os.read(lifeline_fd, 1)  # nothing is ever written: this returns when the other end is closed, by whatever death
+    shutil.rmtree(scratch, ignore_errors=True)
     os._exit(1)

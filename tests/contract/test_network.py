@@ -1,0 +1,199 @@
+"""What every backend's network must do, whichever framework computes it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from reference import fcn, random_weights
+
+import multiseg
+from multiseg import backend as registry
+from multiseg.errors import ModelError
+from multiseg.layout import Layout
+
+SHAPES = {name: list(value.shape) for name, value in random_weights().items()}
+DEFAULTS = {"caffe": (1e-7, 4, 4), "torch": (1e-3, 4, 32), "tensorflow": (1e-5, 16, 16)}
+
+
+def layout_of(backend: str) -> Layout:
+    declared = registry.get(backend)
+    return Layout(declared.data_order, declared.channel_order, None)
+
+
+def some_images(count: int = 3, size: int = 32) -> np.ndarray:
+    return np.random.default_rng(7).integers(0, 256, (count, 1, size, size), dtype=np.uint8)
+
+
+def test_declares_the_tutorials_defaults(backend: str, load: Any) -> None:
+    rate, batch, val_batch = DEFAULTS[backend]
+    described = load().described
+    assert registry.get(backend).learning_rate == rate
+    assert (described["batch_size"], described["val_batch_size"]) == (batch, val_batch)
+
+
+def test_has_the_tutorials_parameters_in_neutral_shapes(load: Any) -> None:
+    described = load(predict_only=True).described
+    assert described["parameters"] == SHAPES
+    assert sum(int(np.prod(shape)) for shape in described["parameters"].values()) == 8_652_097
+
+
+def test_has_the_interfaces_signatures(backend: str) -> None:
+    code = (
+        "import importlib, inspect, sys\n"
+        "from multiseg import network, backend\n"
+        f"made = importlib.import_module(backend.get({backend!r}).module)\n"
+        "names = network.Network.__abstractmethods__\n"
+        "assert len(names) == 9, names  # eight and __init__\n"
+        "for name in names:\n"
+        "    ours, theirs = (inspect.signature(getattr(c, name)) for c in (network.Network, made.Network))\n"
+        "    assert ours == theirs, (name, ours, theirs)\n"
+        "public = {n for n in vars(made.Network) if not n.startswith('_')}\n"
+        "assert public <= names, public - names\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("lowering", [True, False])
+@pytest.mark.parametrize("size", [32, 64])
+def test_output_is_that_of_the_float64_reference(backend: str, load: Any, lowering: bool, size: int) -> None:
+    worker = load(predict_only=True, lowering=lowering)
+    weights, images = random_weights(), some_images(size=size)
+    worker.call("set_weights", weights=weights)
+    layout = layout_of(backend)
+    output, loss = worker.call("predict", features=layout.features(images), labels=None)
+    expected = fcn(images, weights)
+    # sums of up to 8192 products of float32: rounding grows with the square root of their number
+    tolerance = 1e-6 * np.sqrt(8192) * np.abs(expected).max()
+    assert loss is None
+    assert np.abs(layout.output(output) - expected).max() < tolerance
+
+
+def test_weights_come_back_as_they_were_given(load: Any) -> None:
+    worker, weights = load(), random_weights(1)
+    worker.call("set_weights", weights=weights)
+    back = worker.call("get_weights")
+    assert list(back) == list(weights)
+    assert all(np.array_equal(back[name], weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda w: w.pop("conv2.bias"), "conv2.bias"),
+        (lambda w: w.update({"conv9.bias": w["conv1.bias"]}), "conv9.bias"),
+        (lambda w: w.update({"conv1.weight": w["conv1.weight"][:, :, :2]}), "(32, 1, 2, 3)"),
+    ],
+)
+def test_unfitting_weights_are_refused_by_name(load: Any, change: Any, words: str) -> None:
+    worker, weights = load(predict_only=True), random_weights()
+    change(weights)
+    with pytest.raises(ModelError) as caught:
+        worker.call("set_weights", weights=weights)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("loss", "formula"), [
+    ("l1", lambda d: np.abs(d)),
+    ("l2", lambda d: d**2),
+    ("smooth_l1", lambda d: np.where(np.abs(d) < 1, d**2 / 2, np.abs(d) - 0.5)),
+])  # fmt: skip
+def test_a_named_loss_is_the_mean_over_elements(backend: str, load: Any, loss: str, formula: Any) -> None:
+    worker, weights, images = load(loss=loss), random_weights(), some_images()
+    weights["deconv.weight"] *= 0.02  # differences below and above 1
+    target = np.round(np.clip(fcn(images, weights), 0, 255)).astype(np.uint8)
+    worker.call("set_weights", weights=weights)
+    layout = layout_of(backend)
+    _, measured = worker.call("predict", features=layout.features(images), labels=layout.labels(target))
+    assert measured == pytest.approx(formula(fcn(images, weights) - target).mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize("solver", ["sgd", "nesterov", "adam"])
+def test_lowering_changes_no_training(backend: str, load: Any, solver: str) -> None:
+    trained = []
+    layout = layout_of(backend)
+    for lowering in (False, True):
+        worker = load(lowering=lowering, solver=solver, loss="l2", batch_size=3)
+        assert worker.described["lowered"] == (["conv2", "deconv"] if lowering else [])
+        worker.call("set_weights", weights=random_weights())
+        images = some_images(5)
+        for part in (images[:3], images[3:]):  # the second batch is smaller, as an epoch's last one is
+            loss = worker.call("train_step", features=layout.features(part), labels=layout.labels(part), rate=1e-6)
+        trained.append((loss, worker.call("get_weights")))
+    (loss, plain), (lowered_loss, lowered) = trained
+    assert lowered_loss == pytest.approx(loss, rel=1e-5)
+    for name, before in random_weights().items():
+        moved = np.abs(plain[name] - before)
+        # the mean, as Adam divides a gradient by its own size: where that is all rounding, so is the step
+        assert moved.mean() > 0
+        assert np.abs(plain[name] - lowered[name]).mean() <= 1e-3 * moved.mean() + 1e-7 * np.abs(before).mean()
+
+
+def test_training_goes_down_and_same_seed_is_bit_identical(backend: str, dataset: Any, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"epochs": 2, "batch_size": 8, "solver": "adam", "learning_rate": 1e-3, "loss": "l2"}
+    runs = [
+        multiseg.Job(dataset=dataset, backend=backend, seed=11, threads=2, **settings).train(tmp_path / name, progress=False)
+        for name in ("a", "b")
+    ]
+    weights = []
+    for run in runs:
+        weights.append(run.worker().call("get_weights"))
+        run.close()
+    first, _, last = (row["val_loss"] for row in runs[0].history)
+    assert last < first / 2
+    assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
+    timed = ("seconds", "val_seconds", "images_per_second")
+    rows = [[{key: row[key] for key in row if key not in timed} for row in run.history] for run in runs]
+    assert rows[0] == rows[1]
+
+
+def test_resumed_training_is_bit_identical(backend: str, dataset: Any, tmp_path: Path) -> None:
+    job = multiseg.Job(dataset=dataset, backend=backend, seed=4, threads=2, epochs=3, batch_size=16, solver="adam",
+                       learning_rate=1e-3, loss="l2")  # fmt: skip
+    whole = job.train(tmp_path / "whole", progress=False)
+
+    def interrupt(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and event["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        job.train(tmp_path / "cut", progress=interrupt)
+    cut = job.train(tmp_path / "cut", resume=True, progress=False)
+    with whole, cut:
+        ours, theirs = whole.worker().call("get_weights"), cut.worker().call("get_weights")
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+    assert [row["val_loss"] for row in whole.history] == [row["val_loss"] for row in cut.history]
+
+
+def test_a_picture_comes_out_upright_at_any_size(backend: str, dataset: Any, tmp_path: Path) -> None:
+    """With weights that pass the image on, an asymmetric picture comes out as it went in, whatever the data order."""
+    run = multiseg.Job(dataset=dataset, backend=backend, epochs=1, subtract_mean="none").train(tmp_path / "run", progress=False)
+    weights = {name: np.zeros(shape, np.float32) for name, shape in SHAPES.items()}
+    weights["conv1.weight"][0, 0, 1, 1] = 1
+    for row in range(16):
+        for column in range(16):
+            weights["conv2.weight"][row * 16 + column, 0, row, column] = 1
+            weights["deconv.weight"][row * 16 + column, 0, row, column] = 1
+    picture = np.full((1, 1, 320, 160), 255, np.uint8)
+    picture[0, 0, :40, :100] = 0  # a flag in the top left corner
+    picture[0, 0, 200:, 150:] = 90
+    with run:
+        run.worker().call("set_weights", weights=weights)
+        assert np.array_equal(run.predict(picture), picture)
+        with pytest.raises(ModelError, match="crop or pad"):
+            run.predict(picture[:, :, :, :150])
+
+
+def test_test_db_measures_the_validation_database(backend: str, dataset: Any, tmp_path: Path) -> None:
+    with multiseg.Job(dataset=dataset, backend=backend, epochs=1).train(tmp_path / "run", progress=False) as run:
+        result = run.test_db(dataset.path / "val_db" / "features")
+        features, labels = dataset.val.read(range(len(dataset.val)))
+        difference = run.predict(features).astype(np.float64) - labels
+    assert result["count"] == len(dataset.val)
+    assert result["l1"] == pytest.approx(np.abs(difference).mean(), rel=1e-5)
+    assert result["l2"] == pytest.approx(np.square(difference).mean(), rel=1e-5)
+    assert result["val_loss"] == pytest.approx(run.history[-1]["val_loss"], rel=1e-5)
