@@ -7,7 +7,7 @@ large kernels where this matters. The kernels' layouts, HWIO and transposed HWOI
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow
@@ -15,6 +15,7 @@ import tensorflow
 tf = tensorflow.compat.v1
 
 KINDS = ("Conv2D", "Conv2DBackpropInput")
+GRADIENT = "MultisegPatchProduct"
 
 
 def lower(graph: Any) -> tuple[Any, list[Any]]:
@@ -22,8 +23,10 @@ def lower(graph: Any) -> tuple[Any, list[Any]]:
 
     All tensors of the graph keep their names. Without such convolutions the graph itself is returned.
     """
-    lowerable = {op.name: op for op in graph.get_operations() if op.type in KINDS and _is_product(op)}
-    if not lowerable:
+    operations = graph.get_operations()
+    lowerable = {op.name: op for op in operations if op.type in KINDS and _is_product(op)}
+    # a gradient function that comes with an operation may hold tensors of its own graph: it cannot move to another
+    if not lowerable or any("_gradient_op_type" in op.node_def.attr for op in operations):
         return graph, []
     meta = tf.train.export_meta_graph(graph=graph)
     nodes = list(meta.graph_def.node)
@@ -37,7 +40,7 @@ def lower(graph: Any) -> tuple[Any, list[Any]]:
 
 
 def _sides(op: Any) -> tuple[Any, Any, Any]:
-    """The kernel (h, w, channels of the image, channels of the grid), the image, and the grid with a pixel per patch."""
+    """The kernel (h, w, channels of the image, channels of the grid), the image, and the grid of a pixel per patch."""
     if op.type == "Conv2D":
         return op.inputs[1], op.inputs[0], op.outputs[0]
     return op.inputs[1], op.outputs[0], op.inputs[2]
@@ -45,7 +48,9 @@ def _sides(op: Any) -> tuple[Any, Any, Any]:
 
 def _is_product(op: Any) -> bool:
     kernel, image, grid = _sides(op)
-    if not (kernel.shape.is_fully_defined() and image.shape[1:].is_fully_defined() and grid.shape[1:].is_fully_defined()):
+    if not (
+        kernel.shape.is_fully_defined() and image.shape[1:].is_fully_defined() and grid.shape[1:].is_fully_defined()
+    ):
         return False
     height, width, image_channels, grid_channels = kernel.shape.as_list()
     _, rows, columns, channels = grid.shape.as_list()
@@ -62,40 +67,52 @@ def _is_product(op: Any) -> bool:
 
 def _product(node: Any, op: Any) -> Iterator[Any]:
     """The nodes that take the place of the convolution ``node``, the last of them under its name."""
-    kernel, _, grid = _sides(op)
-    transposed = op.type == "Conv2DBackpropInput"
     with tf.Graph().as_default() as fragment:
-        arguments = [tf.placeholder(tensor.dtype, tensor.shape, "input") for tensor in op.inputs]
-        if transposed:
-            _transposed_convolution(arguments[1], arguments[2])
+        arguments = [tf.placeholder(tensor.dtype, tensor.shape) for tensor in op.inputs]
+        if op.type == "Conv2D":
+            _convolution(arguments[1], arguments[0])
         else:
-            _convolution(arguments[1], arguments[0], grid.shape.as_list())
-    names = {"output": node.name, **{argument.op.name: source for argument, source in zip(arguments, node.input)}}
+            _transposed_convolution(arguments[1], arguments[2])
+    inputs, controls = node.input[: len(arguments)], node.input[len(arguments) :]
+    names = {"output": node.name, **{argument.op.name: inputs[i] for i, argument in enumerate(arguments)}}
     for part in fragment.as_graph_def().node:
-        if part.op == "Placeholder":
-            continue
-        part.input[:] = [names.get(source, f"{node.name}/{source}") for source in part.input]
-        part.name = names.get(part.name, f"{node.name}/{part.name}")
-        part.device = node.device
-        yield part
+        if part.op != "Placeholder":
+            part.input[:] = [names.get(source, f"{node.name}/{source}") for source in part.input] + list(controls)
+            part.name = names.get(part.name, f"{node.name}/{part.name}")
+            part.device = node.device
+            yield part
 
 
-def _convolution(kernel: Any, image: Any, grid: Sequence[int]) -> Any:
+def _convolution(kernel: Any, image: Any) -> None:
     height, width, inputs, outputs = kernel.shape.as_list()
-    _, rows, columns, _ = grid
+    rows, columns = image.shape[1] // height, image.shape[2] // width
     patches = tf.reshape(image, [-1, rows, height, columns, width * inputs])
-    if columns > 1 and height > 1:
+    if height > 1 and columns > 1:
         patches = tf.transpose(patches, [0, 1, 3, 2, 4])
     patches = tf.reshape(patches, [-1, height * width * inputs])
-    product = tf.matmul(patches, tf.reshape(kernel, [-1, outputs]))
-    return tf.reshape(product, [-1, rows, columns, outputs], name="output")
+    with tf.get_default_graph().gradient_override_map({"MatMul": GRADIENT}):
+        product = tf.matmul(patches, tf.reshape(kernel, [-1, outputs]))
+    tf.reshape(product, [-1, rows, columns, outputs], name="output")
 
 
-def _transposed_convolution(kernel: Any, grid: Any) -> Any:
+def _gradient(op: Any, gradient: Any) -> tuple[Any, Any]:
+    """Gradients of patches @ kernel.
+
+    The first is gradient @ kernel', turned round: oneDNN takes three to five times as long to read the large kernel
+    along its columns.
+    """
+    patches, kernel = op.inputs
+    return tf.transpose(tf.matmul(kernel, gradient, transpose_b=True)), tf.matmul(patches, gradient, transpose_a=True)
+
+
+tf.RegisterGradient(GRADIENT)(_gradient)
+
+
+def _transposed_convolution(kernel: Any, grid: Any) -> None:
     height, width, outputs, inputs = kernel.shape.as_list()
     _, rows, columns, _ = grid.shape.as_list()
-    product = tf.matmul(tf.reshape(grid, [-1, inputs]), tf.reshape(kernel, [-1, inputs]), transpose_b=True)
-    patches = tf.reshape(product, [-1, rows, columns, height, width * outputs])
-    if columns > 1 and height > 1:
-        patches = tf.transpose(patches, [0, 1, 3, 2, 4])
-    return tf.reshape(patches, [-1, rows * height, columns * width, outputs], name="output")
+    # grid @ kernel', turned round for the reason above
+    product = tf.matmul(tf.reshape(kernel, [-1, inputs]), tf.reshape(grid, [-1, inputs]), transpose_b=True)
+    patches = tf.reshape(product, [height, width * outputs, -1, rows, columns])
+    image = tf.transpose(patches, [2, 3, 0, 4, 1])
+    tf.reshape(image, [-1, rows * height, columns * width, outputs], name="output")

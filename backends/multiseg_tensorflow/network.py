@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import tensorflow
 
+from multiseg import network
 from multiseg.errors import ModelError, SettingsError
 from multiseg.network import Array, NetworkSpec
-from multiseg.network import Network as Interface
-from multiseg_tensorflow import backend, digits
+from multiseg_tensorflow import backend, user_file
 from multiseg_tensorflow.graph import Shape, UserGraph, build
-from multiseg_tensorflow.solver import train_operation
+from multiseg_tensorflow.solver import update
 
 tf = tensorflow.compat.v1
 tf.logging.set_verbosity(tf.logging.ERROR)
 tf.disable_v2_behavior()  # the users' files are TensorFlow 1's; this process is theirs
+tf.enable_resource_variables()  # but reads and updates of a variable in one step keep their order
 
 CHECKPOINT = "network.ckpt"
 
@@ -28,37 +29,36 @@ def probe() -> dict[str, Any]:
     return {"version": tensorflow.__version__, "numpy": np.__version__, "device": _device("auto")}
 
 
-class Network(Interface):
-    """One graph holds the weights: it trains, or predicts, at the dataset's image size. Others are built when they are
-    needed, for validation and for images of other sizes, and get copies of its weights."""
+class Network(network.Network):
+    """The weights live in one graph, which trains, or predicts, at the dataset's image size.
+
+    Graphs for validation and for images of other sizes are built when they are needed, and get copies of the weights.
+    """
 
     def __init__(self, spec: NetworkSpec) -> None:
         self._spec = spec
         self._path = Path(spec.model)
-        self._model = digits.load(self._path)
         self._device = _device(spec.device)
+        self._model = user_file.load(self._path)
         self._changes = 0  # of the weights
-        channels, *size = spec.input_shape
-        stage = digits.STAGE_INF if spec.solver is None else digits.STAGE_TRAIN
-        shape = (size[0], size[1], channels)
-        self._main = self._build(stage, shape, (*spec.label_shape[1:], spec.label_shape[0]))
-        with self._main.graph.as_default():
-            if spec.solver is not None:
-                rate = tf.placeholder(tf.float32, [], "rate")
-                train = train_operation(self._main, spec.solver, rate)
-            variables = tf.global_variables()
+        self._predictors: dict[tuple[Shape, Shape | None], _Predictor] = {}
+        shape, label_shape = (spec.input_shape[1:] + spec.input_shape[:1], spec.label_shape[1:] + spec.label_shape[:1])
+        self._main = self._build(shape, label_shape if spec.solver else None, training=spec.solver is not None)
+        with self._main.graph.as_default(), user_file.blaming(self._path):
+            rate = tf.placeholder(tf.float32, [], "rate")
+            train = update(self._main, spec.solver, rate) if spec.solver else None
+            variables = tf.global_variables()  # the solver's among them
             self._saver = tf.train.Saver(variables, max_to_keep=None, save_relative_paths=True)
             initialise = tf.variables_initializer(variables)
-            self._main.graph.finalize()
+        self._main.graph.finalize()
         self._session = self._open(self._main)
         self._session.run(initialise)
-        self._train = None
-        if spec.solver is not None:
+        if spec.solver is None:
+            self._train = None
+            self._predictors[shape, None] = _Predictor(self._main, self._session)
+        else:
             inputs = [self._main.x, self._main.y, rate]
             self._train = self._session.make_callable([self._main.loss, train], feed_list=inputs)
-        self._predictors: dict[tuple[str, Shape], _Predictor] = {}
-        if spec.solver is None:
-            self._predictors[stage, shape] = _Predictor(self._main, self._session)
 
     def describe(self) -> dict[str, Any]:
         spec = self._spec
@@ -92,16 +92,8 @@ class Network(Interface):
 
     def set_weights(self, weights: Mapping[str, Array]) -> None:
         variables = self._main.variables
-        missing, unknown = sorted(set(variables) - set(weights)), sorted(set(weights) - set(variables))
-        if missing or unknown:
-            raise ModelError(
-                f"{self._path}: the weights given have {'no ' + ', '.join(missing) if missing else ''}"
-                f"{' and ' if missing and unknown else ''}{', '.join(unknown) + ' too many' if unknown else ''}; "
-                f"the network has {', '.join(variables)}"
-            )
-        for name, variable in variables.items():
-            if weights[name].shape != _neutral_shape(variable):
-                raise ModelError(f"{self._path}: {name} has shape {_neutral_shape(variable)}, not {weights[name].shape}")
+        shapes = {name: _neutral_shape(variable) for name, variable in variables.items()}
+        network.check_weights(str(self._path), shapes, weights)
         self._changes += 1
         values = {name: value.transpose(np.argsort(_to_neutral(value.ndim))) for name, value in weights.items()}
         _assign(self._session, variables, values)
@@ -115,7 +107,7 @@ class Network(Interface):
         try:
             self._saver.restore(self._session, str(Path(folder, CHECKPOINT)))
         except (ValueError, tf.errors.OpError) as error:
-            said = str(error).partition("\n")[0]
+            said = user_file.first_line(error)
             raise ModelError(f"{folder}: holds no checkpoint of {self._path.name} to go on from: {said}") from error
 
     def close(self) -> None:
@@ -124,35 +116,37 @@ class Network(Interface):
             predictor.session.close()
         self._predictors.clear()
 
-    def _build(self, stage: str, shape: Shape, label_shape: Shape) -> UserGraph:
+    def _build(self, shape: Shape, label_shape: Shape | None, training: bool) -> UserGraph:
         spec = self._spec
-        return build(self._path, self._model, stage, shape, label_shape, spec.loss, spec.seed, spec.lowering)
+        return build(
+            self._path, self._model, shape, label_shape,
+            training=training, loss=spec.loss, seed=spec.seed, lowering=spec.lowering,
+        )  # fmt: skip
 
     def _open(self, user: UserGraph) -> Any:
-        config = tf.ConfigProto(
-            intra_op_parallelism_threads=self._spec.threads, inter_op_parallelism_threads=self._spec.threads
-        )
+        threads = self._spec.threads
+        config = tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
         config.gpu_options.allow_growth = True
         if self._device == "cpu":
             config.device_count["GPU"] = 0
         return tf.Session(graph=user.graph, config=config)
 
     def _predictor(self, features: Array, labels: Array | None) -> _Predictor:
-        stage = digits.STAGE_INF if labels is None else digits.STAGE_VAL
-        shape = features.shape[1:]
-        predictor = self._predictors.get((stage, shape))
+        key = (features.shape[1:], None if labels is None else labels.shape[1:])
+        predictor = self._predictors.get(key)
         if predictor is None:
-            user = self._build(stage, shape, shape if labels is None else labels.shape[1:])
-            predictor = self._predictors[stage, shape] = _Predictor(user, self._open(user))
+            user = self._build(*key, training=False)
+            user.graph.finalize()
+            predictor = self._predictors[key] = _Predictor(user, self._open(user))
         if predictor.session is not self._session and predictor.changes != self._changes:
-            variables = {name: self._main.variables[name] for name in predictor.user.variables}
-            _assign(predictor.session, predictor.user.variables, self._session.run(variables))
+            values = self._session.run({name: self._main.variables[name] for name in predictor.user.variables})
+            _assign(predictor.session, predictor.user.variables, values)
             predictor.changes = self._changes
         return predictor
 
 
 class _Predictor:
-    """A graph that predicts; ``changes`` is the state of the weights it has."""
+    """A graph that predicts; ``changes`` tells which state of the weights it has."""
 
     def __init__(self, user: UserGraph, session: Any) -> None:
         self.user, self.session, self.changes = user, session, -1
@@ -164,8 +158,8 @@ class _Predictor:
 
 def _assign(session: Any, variables: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     """Set variables through their initialisers, which adds nothing to the graph."""
-    operations = {name: variable.initializer for name, variable in variables.items()}
-    session.run(list(operations.values()), {operation.inputs[1]: values[name] for name, operation in operations.items()})
+    initialisers = {name: variable.initializer for name, variable in variables.items()}
+    session.run(list(initialisers.values()), {op.inputs[1]: values[name] for name, op in initialisers.items()})
 
 
 def _to_neutral(rank: int) -> tuple[int, ...]:

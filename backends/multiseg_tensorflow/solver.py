@@ -1,4 +1,4 @@
-"""Solvers as one TensorFlow operation: gradients of the user's loss, the file's own change of them, the update."""
+"""Solvers as one TensorFlow operation: the losses' gradients, the user's own change of them, and the update."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from multiseg_tensorflow.graph import UserGraph
 tf = tensorflow.compat.v1
 
 
-def train_operation(user: UserGraph, solver: Mapping[str, Any], rate: Any) -> Any:
-    """The operation that updates the variables of ``user`` once, at the learning rate in the tensor ``rate``.
+def update(user: UserGraph, solver: Mapping[str, Any], rate: Any) -> Any:
+    """The operation that updates the variables once, at the learning rate in the tensor ``rate``.
 
-    The gradient is of the losses without their regularisation terms, as in DIGITS; ``weight_decay`` adds its own L2 term.
+    ``weight_decay`` adds that many times each variable to its gradient.
     """
     optimizer = _optimizer(solver, rate)
     decay = float(solver.get("weight_decay", 0.0))
-    updates = []
+    updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)  # e.g. the moving averages of batch normalisation
     for loss, variables in user.losses:
         gradients = user.tower.gradientUpdate(optimizer.compute_gradients(loss, variables))
         if decay:
-            gradients = [(None if gradient is None else gradient + decay * variable, variable) for gradient, variable in gradients]
-        # what is reported must be read before the update: it may share the variables' memory
-        with tf.control_dependencies([user.loss, *tf.get_collection(tf.GraphKeys.UPDATE_OPS)]):
+            gradients = [(g if g is None else g + decay * variable, variable) for g, variable in gradients]
+        with tf.control_dependencies([user.loss]):  # the loss reported is that before the update
             updates.append(optimizer.apply_gradients(gradients))
     return tf.group(*updates)
 

@@ -1,0 +1,126 @@
+"""Executing a user's DIGITS TensorFlow file: what it imports, and whose fault an error is.
+
+The file's own `import` statements are answered from here: TensorFlow is TensorFlow 1, `model` and `utils` are DIGITS'.
+Nothing of this enters `sys.modules`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import tensorflow
+import tf_slim
+
+from multiseg.errors import ModelError
+from multiseg_tensorflow import digits
+
+tf = tensorflow.compat.v1
+
+
+def load(path: Path) -> type[digits.Tower]:
+    """Execute a user's file and return its class `UserModel`. Raises ModelError naming file and line."""
+    modules = _modules()
+    given: dict[str, Any] = {
+        "__builtins__": {**vars(builtins), "__import__": _importer(modules)},
+        "__name__": path.stem,
+        "__file__": str(path),
+        # what DIGITS' older files use without importing it
+        "Tower": digits.Tower,
+        "model_property": digits.model_property,
+        "digits": digits,
+        "tf": modules["tensorflow"],
+        "slim": tf_slim,
+        "np": np,
+    }
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    with blaming(path):
+        exec(compile(source, str(path), "exec"), given)
+    model = given.get("UserModel")
+    if not isinstance(model, type) or not issubclass(model, digits.Tower):
+        raise ModelError(f"{path}: has no class UserModel(Tower); define one with the properties inference and loss")
+    for name in ("inference", "loss"):
+        if not hasattr(model, name):
+            raise ModelError(f"{path}: class UserModel has no {name}; add it as a method under @model_property")
+    return model
+
+
+@contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """Turns whatever the user's file raises into a ModelError that names the file and its line."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except SyntaxError as error:
+        raise ModelError(f"{path}, line {error.lineno}: is not Python 3: {error.msg}") from error
+    except (Exception, SystemExit) as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f"{path}, line {lines[-1]}" if lines else f"{path}"
+        raise ModelError(f"{where}: building the network raised {type(error).__name__}: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """An error's message without the pages that TensorFlow appends."""
+    return str(error).partition("\n")[0]
+
+
+def _importer(modules: Mapping[str, ModuleType]) -> Callable[..., Any]:
+    """An `__import__` that answers the names in ``modules`` from there, and leaves all others to Python."""
+
+    def load_module(
+        name: str,
+        globals: Mapping[str, Any] | None = None,
+        locals: Mapping[str, Any] | None = None,
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> Any:
+        if level == 0 and name in modules:
+            return modules[name if fromlist else name.partition(".")[0]]
+        return builtins.__import__(name, globals, locals, fromlist or (), level)
+
+    return load_module
+
+
+def _modules() -> dict[str, ModuleType]:
+    """What DIGITS' files import, by name."""
+    # tf_slim holds all of contrib's layers, initialisers, regularisers and arg_scope
+    parts = {"slim": tf_slim, "layers": tf_slim, "framework": tf_slim, "losses": tf_slim.losses}
+    contrib = _module("tensorflow.contrib", parts, _no_contrib)
+    # TensorFlow still carries its layers of old, but no longer shows them beside Keras 3
+    layers = _module("tensorflow.layers", {})
+    for name in ("convolutional", "core", "pooling"):
+        part = vars(importlib.import_module(f"tensorflow.python.layers.{name}"))
+        vars(layers).update({key: value for key, value in part.items() if not key.startswith("_")})
+    tensorflow_1 = _module("tensorflow", {"contrib": contrib, "layers": layers}, lambda name: getattr(tf, name))
+    return {
+        "model": digits,
+        "utils": digits,
+        "tensorflow": tensorflow_1,
+        "tensorflow.layers": layers,
+        "tensorflow.contrib": contrib,
+        **{f"tensorflow.contrib.{name}": part for name, part in parts.items()},
+    }
+
+
+def _module(name: str, contents: Mapping[str, Any], otherwise: Callable[[str], Any] | None = None) -> ModuleType:
+    """A module with these contents; ``otherwise`` answers all other names."""
+    module = ModuleType(name)
+    vars(module).update(contents, **({"__getattr__": otherwise} if otherwise else {}))
+    return module
+
+
+def _no_contrib(name: str) -> Any:
+    raise AttributeError(
+        f"tf.contrib.{name} is gone from TensorFlow; of tf.contrib there are slim, layers, framework and losses"
+    )
