@@ -42,6 +42,8 @@ def compare(
     failures = comparison.check(require, dict(_gap(text) for text in max_gap))
     if output is not None:
         comparison.to_html(output)
+    for label, reason in comparison.left_out.items():
+        click.echo(f"left out of the pictures: {label}: {reason}", err=True)
     if as_json:
         checked = {"failures": failures} if require or max_gap else {}
         click.echo(json.dumps({**comparison.to_dict(), **checked}, indent=2, ensure_ascii=False, allow_nan=False))

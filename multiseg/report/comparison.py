@@ -44,6 +44,8 @@ class Comparison:
         self.images = images
         self.grid = grid
         self.facts: tuple[RunFacts, ...] = tuple(gather(self.runs))
+        self.left_out: dict[str, str] = {}
+        """After :meth:`to_html`: label of a run that some pictures had to leave out -> why."""
 
     @property
     def comparable(self) -> bool:
@@ -63,10 +65,11 @@ class Comparison:
         from multiseg.report.page import render
 
         path = Path(path)
-        text = render(self)
+        page = render(self)
+        self.left_out = page.left_out
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, text)
+            write_text(path, page.text)
         except OSError as error:
             raise SettingsError(f"{path}: cannot be written ({error.strerror or error})") from error
         return path

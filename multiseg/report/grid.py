@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from multiseg.errors import ImageError
+from multiseg.images import decode_image, read_bytes
 from multiseg.metrics import THRESHOLD
 from multiseg.report.facts import RunFacts
 from multiseg.report.scan import CANNOT_SHOW, Outputs, Pixels
@@ -17,7 +16,7 @@ from multiseg.report.scan import CANNOT_SHOW, Outputs, Pixels
 
 @dataclass(frozen=True)
 class Grid:
-    """The image, each run's output (CHW float32) or why there is none, and where the runs that have one disagree."""
+    """The image (CHW), each run's output (CHW float32) or why there is none, and where those outputs disagree."""
 
     path: Path
     image: Pixels
@@ -29,14 +28,7 @@ class Grid:
 
 def load_grid(path: Path, facts: Sequence[RunFacts]) -> Grid:
     """Test the image on every run, unresized. Raises ImageError where it is missing or is no image."""
-    try:
-        with Image.open(path) as opened:
-            image = np.asarray(opened.convert("L" if opened.mode in ("1", "L") else "RGB"))
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: there is no such image") from error
-    except (UnidentifiedImageError, OSError) as error:
-        raise ImageError(f"{path}: cannot be read as an image ({error})") from error
-
+    image = decode_image(read_bytes(path), str(path), "any")
     outputs: list[tuple[RunFacts, Outputs | str]] = []
     for each in facts:
         try:
@@ -47,8 +39,8 @@ def load_grid(path: Path, facts: Sequence[RunFacts]) -> Grid:
     split = None
     disagreement = 0.0
     if len(found) > 1 and len({one.shape for one in found}) == 1:
-        votes = np.sum(found, axis=0).max(axis=0)
-        minority = np.minimum(votes, len(found) - votes)
+        votes = np.sum(found, axis=0)
+        minority = np.minimum(votes, len(found) - votes).max(axis=0)
         disagreement = float((minority > 0).mean())
         split = (minority * (255 // (len(found) // 2))).astype(np.uint8)
     return Grid(path, image, tuple(outputs), split, disagreement)

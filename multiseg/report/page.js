@@ -17,12 +17,13 @@
   const duration = (seconds) => seconds < 99.5 ? `${+seconds.toFixed(1)} s`
     : seconds < 3600 ? `${Math.floor(seconds / 60)} min ${String(Math.round(seconds % 60)).padStart(2, "0")} s`
     : `${(seconds / 3600).toFixed(2)} h`;
+  const counts = [1, 2, 5, 10, 20, 25, 50, 100, 200, 500, 1000];
   const clock = [0.01, 0.1, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 18000, 36000, 86400];
   const ticked = (seconds) => seconds % 60 ? duration(seconds)
     : seconds % 3600 ? `${seconds / 60} min` : seconds ? `${seconds / 3600} h` : "0";
 
   // Lines have xs of their own where x is time, so each line is a table and uPlot joins them.
-  function draw(parent, title, lines, { kind, log, wide }) {
+  function draw(parent, title, lines, { kind, log, wide, stepped }) {
     const across = chosen("x");
     const logarithmic = log && chosen("y") === "log";
     const box = document.createElement("div");
@@ -45,8 +46,8 @@
       width: box.clientWidth, height: wide ? 320 : 220,
       scales: { x: { time: false }, y: logarithmic ? { distr: 3, range: (_, low, high) => uPlot.rangeLog(low, high, 10, false) } : {} },
       axes: [
-        { ...axis, values: (_, ticks) => ticks.map((x) => (across === "epoch" ? (Number.isInteger(x) ? x : "") : ticked(x))),
-          size: 32, space: across === "epoch" ? 45 : 70, ...(across === "epoch" ? {} : { incrs: clock }) },
+        { ...axis, values: (_, ticks) => ticks.map((x) => (across === "epoch" ? x : ticked(x))),
+          size: 32, space: across === "epoch" ? 45 : 70, incrs: across === "epoch" ? counts : clock },
         { ...axis, size: 62, values: (_, ticks) => ticks.map((y) => (y == null ? "" : significant(y))) },
       ],
       series: [
@@ -54,6 +55,7 @@
         ...lines.map((line) => ({
           label: line.label, stroke: ink(`--run-${line.run.colour}`), width: line.faint ? 1.25 : 2, spanGaps: true,
           dash: line.run.dashed || line.faint ? [6, 4] : undefined, points: { show: line.ys.length < 3 },
+          paths: stepped ? uPlot.paths.stepped({ align: -1 }) : undefined,
           value: (_, y) => say(y),
         })),
       ],
@@ -97,7 +99,7 @@
     losses.replaceChildren();
     charts.forEach((chart, number) => {
       const lines = runs.map((run) => ({ run, label: run.label, ys: run.values[chart.key] }));
-      draw(metrics, chart.title, lines, { ...chart, wide: number === 0 });
+      draw(metrics, chart.title, lines, { ...chart, wide: number === 0, stepped: chart.key === "learning_rate" });
     });
     for (const run of runs) {
       const lines = [

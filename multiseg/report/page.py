@@ -45,8 +45,16 @@ class Cell:
     bar: float | None
 
 
-def render(comparison: Comparison) -> str:
-    """The page's text. Starts the runs' backends for the pictures and ends them again."""
+@dataclass(frozen=True)
+class Page:
+    """The page's text, and which runs its pictures had to leave out, with the reason."""
+
+    text: str
+    left_out: dict[str, str]
+
+
+def render(comparison: Comparison) -> Page:
+    """Make the page. Starts the runs' backends for the pictures and ends them again."""
     facts = comparison.facts
     try:
         seen = scan(facts, comparison.images) if comparison.images else None
@@ -56,7 +64,7 @@ def render(comparison: Comparison) -> str:
             each.run.close()
     deciding = verdict.deciding_metric(facts)
     template = _environment(facts).get_template("page.html.j2")
-    return template.render(
+    text = template.render(
         comparison=comparison,
         facts=facts,
         deciding=deciding,
@@ -73,6 +81,9 @@ def render(comparison: Comparison) -> str:
         now=datetime.now(timezone.utc),
         version=multiseg.__version__,
     )
+    left_out = dict(seen.unseen) if seen else {}
+    left_out |= {each.label: output for each, output in grid.outputs if isinstance(output, str)} if grid else {}
+    return Page(text, {label: first_line(reason) for label, reason in left_out.items()})
 
 
 def _environment(facts: Sequence[RunFacts]) -> jinja2.Environment:
@@ -86,12 +97,18 @@ def _environment(facts: Sequence[RunFacts]) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     numbers = {each.label: number for number, each in enumerate(facts)}
+    loaded.filters["first_line"] = first_line
     loaded.filters["percent"] = lambda part: f"{100 * part:.1f} %"
     loaded.filters["colour"] = lambda each: f"var(--run-{numbers[each.label] % COLOURS})"
     loaded.globals.update(picture=pictures.picture, error_map=pictures.error_map, split_map=pictures.split_map)
     # our own files, so they need no escaping; they are text inside <style> and <script>
     loaded.globals["asset"] = lambda name: files("multiseg.report").joinpath(name).read_text(encoding="utf-8")
     return loaded
+
+
+def first_line(text: str) -> str:
+    """What an error says, without what a crashed process printed."""
+    return text.strip().partition("\n")[0]
 
 
 def _cell(comparison: Comparison, facts: RunFacts, metric: Metric) -> Cell:

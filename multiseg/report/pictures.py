@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from multiseg.images import to_image
+
 Array = npt.NDArray[Any]
 
 # where the output is darker than the target (an object where there is none), equal to it, lighter (an object missed)
@@ -17,11 +19,8 @@ DARKER, EQUAL, LIGHTER = (176, 112, 0), (247, 247, 245), (112, 40, 140)
 
 
 def picture(values: Array, side: int | None = None) -> str:
-    """CHW or HW values, clipped to 0..255, as a PNG; shrunk where a side is longer than ``side``."""
-    pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-    if pixels.ndim == 3:
-        pixels = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
-    return _data_uri(_shrunk(Image.fromarray(pixels), side))
+    """CHW values, clipped to 0..255, as a PNG; shrunk where a side is longer than ``side``."""
+    return _data_uri(_shrunk(to_image(values), side))
 
 
 def error_map(output: Array, target: Array, side: int | None = None) -> str:

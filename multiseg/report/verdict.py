@@ -69,7 +69,9 @@ def _beside(best: RunFacts, facts: Sequence[RunFacts]) -> str:
     if seconds <= quickest:
         return ", and was the quickest too" if len(facts) > 2 else f", and was quicker than {label}"
     times = seconds / quickest
-    return f", {times:.1f} times as long as {label}, the quickest" if times >= 1.05 else f", about as long as {label}"
+    if times < 1.05:
+        return f", about as long as {label}"
+    return f", {times:.1f} times as long as {label}, the quickest".replace(".0 times", " times")
 
 
 def _quickest(facts: Sequence[RunFacts]) -> str:
