@@ -47,7 +47,6 @@ def install_caffe(
     """
     from .install import install_caffe as run
 
-    started = time.monotonic()
     with Steps() as steps:
         wheel = run(
             source,
@@ -60,37 +59,44 @@ def install_caffe(
             prerequisites=prerequisites,
             report=steps,
         )
-    seconds = time.monotonic() - started
     if as_json:
-        result = {"wheel": str(wheel), "built": steps.built, "installed": install, "seconds": round(seconds, 1)}
+        result = {"wheel": str(wheel), "built": steps.built, "installed": install, "seconds": round(steps.seconds, 1)}
         click.echo(json.dumps(result))
     else:
-        click.echo(f"pycaffe {'installed' if install else 'built'} in {seconds:.0f} s, from {wheel}")
+        click.echo(f"pycaffe {'installed' if install else 'built'} in {steps.seconds:.0f} s, from {wheel}")
 
 
 class Steps:
-    """Shows the steps on standard error: a live line on a terminal, else one line for each step as it begins."""
+    """Shows the steps on standard error: one live line on a terminal, else a line for each with the seconds so far."""
 
     def __init__(self) -> None:
         self.built = False
-        self._console = Console(stderr=True)
+        self._started = time.monotonic()
         self._progress = Progress(
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
-            console=self._console, disable=not self._console.is_terminal,
+            console=Console(stderr=True),
         )  # fmt: skip
-        self._step = ""
+        self._live = self._progress.console.is_terminal
         self._task = self._progress.add_task("", total=None)
 
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
     def __enter__(self) -> Steps:
-        self._progress.start()
+        if self._live:
+            self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._live:
+            self._progress.stop()
 
     def __call__(self, step: str, done: float | None) -> None:
         self.built = self.built or done is not None
-        if step != self._step and not self._console.is_terminal:
-            click.echo(f"{step} ...", err=True)
-        self._step = step
-        self._progress.update(self._task, description=step, total=None if done is None else 1.0, completed=done or 0.0)
+        if self._live:
+            total = None if done is None else 1.0
+            self._progress.update(self._task, description=step, total=total, completed=done or 0.0)
+        else:
+            share = f" {done:.0%}" if done else ""
+            click.echo(f"{self.seconds:4.0f} s  {step}{share}", err=True)

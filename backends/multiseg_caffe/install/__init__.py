@@ -61,17 +61,22 @@ def install_caffe(
     kept = cache_folder() / key
     log = Log(kept.with_name(f"{key}.log"))
 
-    wheel = _find(kept)
-    if force or wheel is None or load_failure(wheel, target):
+    wheel = None if force else _find(kept, target)
+    if wheel is None:
         target.check_served(debian.served_pythons() if distribution.debian else [])
         if prerequisites:
             _install_prerequisites(distribution, log, report)
-            target = Interpreter.probe(target.path)  # the headers may have come
-        # a wheel kept from before may have wanted nothing but the libraries that came with the prerequisites
-        if force or wheel is None or load_failure(wheel, target):
-            check_tools()
-            target.check_headers()
+            target = Interpreter.probe(target.path)  # its headers may have come
+            # and the libraries that a wheel kept from before was missing
+            wheel = None if force else _find(kept, target)
+    if wheel is None:
+        check_tools()
+        target.check_headers()
+        try:
             wheel = _build(origin, local, target, kept, jobs or len(os.sched_getaffinity(0)), log, report)
+        except InstallError as error:
+            needs = "" if prerequisites else f"; on Debian the build needs: {debian.install_line(debian.PACKAGES)}"
+            raise InstallError(f"{error}{needs}") from None
     if wheel_dir is not None:
         folder = Path(wheel_dir).expanduser().resolve()
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,8 +107,9 @@ def _identify(origin: Path | None, sha256: str | None) -> tuple[str, str]:
     return digest, "bvlc.99bd997" if digest == debian.SOURCE_SHA256 else f"source.{digest[:8]}"
 
 
-def _find(folder: Path) -> Path | None:
-    return next(iter(sorted(folder.glob("pycaffe-*.whl"))), None)
+def _find(folder: Path, target: Interpreter) -> Path | None:
+    """The wheel kept in a folder, where there is one and this machine has the libraries that it needs."""
+    return next((wheel for wheel in sorted(folder.glob("pycaffe-*.whl")) if not load_failure(wheel, target)), None)
 
 
 def _install_prerequisites(distribution: Distribution, log: Log, report: Report) -> None:

@@ -72,16 +72,12 @@ def build_wheel(
 
 def load_failure(wheel: Path, python: Interpreter) -> str:
     """Why a wheel's extension module cannot be loaded, e.g. for a missing shared library; empty where it can."""
+    load = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
     with tempfile.TemporaryDirectory(prefix="install-caffe-") as folder, zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
             if name.endswith(".so"):
-                load = [
-                    python.path,
-                    "-c",
-                    "import ctypes, sys; ctypes.CDLL(sys.argv[1])",
-                    archive.extract(name, folder),
-                ]
-                answer = subprocess.run(load, capture_output=True, text=True)
+                command: list[str | Path] = [python.path, "-c", load, archive.extract(name, folder)]
+                answer = subprocess.run(command, capture_output=True, text=True)
                 if answer.returncode != 0:
                     return telling_line(answer.stderr.splitlines()[-1:])
     return ""
