@@ -36,6 +36,8 @@ class RunFacts:
     best: Mapping[str, Best]
     status: str
     """``finished``, or what else became of the training."""
+    problem: str
+    """What stopped it, where something did."""
     loss_unit: str
     """What its own loss is counted in: losses of the same unit can be compared."""
     dataset: str
@@ -118,6 +120,7 @@ def _facts(run: Run, label: str) -> RunFacts:
         final=final,
         best=best,
         status=str(summary.get("status") or "unfinished"),
+        problem=str(summary.get("error") or ""),
         # a loss that the model brings along is its own; the core's losses are the same on every backend
         loss_unit=":".join((run.backend, run.settings["model"]) if job["network"]["own_loss"] else ())
         + f":{run.settings['loss']}",

@@ -3,7 +3,7 @@
 // ---- charts: one uPlot for each metric over all runs, one for each run's own loss -----------------------------------
 
 (() => {
-  const { runs, charts } = JSON.parse(document.getElementById("curves-data").textContent);
+  const { runs, charts, shared_loss } = JSON.parse(document.getElementById("curves-data").textContent);
   const root = document.documentElement;
   const unzoom = document.getElementById("unzoom");
   const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -44,7 +44,8 @@
     const say = (value) => (value == null ? "–" : written[kind](value));
     const plot = new uPlot({
       width: box.clientWidth, height: wide ? 320 : 220,
-      scales: { x: { time: false }, y: logarithmic ? { distr: 3, range: (_, low, high) => uPlot.rangeLog(low, high, 10, false) } : {} },
+      scales: { x: { time: false }, y: logarithmic ? { distr: 3, range: (_, low, high) => uPlot.rangeLog(low, high, 10, false) }
+        : kind === "score" ? { range: (_, low, high) => (low < high ? uPlot.rangeNum(low, high, 0.1, true) : [0, 1]) } : {} },
       axes: [
         { ...axis, values: (_, ticks) => ticks.map((x) => (across === "epoch" ? x : ticked(x))),
           size: 32, space: across === "epoch" ? 45 : 70, incrs: across === "epoch" ? counts : clock },
@@ -101,6 +102,13 @@
       const lines = runs.map((run) => ({ run, label: run.label, ys: run.values[chart.key] }));
       draw(metrics, chart.title, lines, { ...chart, wide: number === 0, stepped: chart.key === "learning_rate" });
     });
+    if (shared_loss && runs.length > 1) {
+      for (const [key, title] of [["val_loss", "Validation"], ["train_loss", "Training"]]) {
+        const lines = runs.map((run) => ({ run, label: run.label, ys: run.values[key] }));
+        draw(losses, title, lines, { kind: "number", log: true });
+      }
+      return;
+    }
     for (const run of runs) {
       const lines = [
         { run, label: "validation", ys: run.values.val_loss },

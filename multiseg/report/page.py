@@ -73,6 +73,7 @@ def render(comparison: Comparison) -> Page:
         columns=[METRICS[key] for key in COLUMNS],
         cell=lambda each, metric: _cell(comparison, each, metric),
         curves=_curves(facts),
+        shared_loss=verdict.share_loss(facts),
         scan=seen,
         side=_side(comparison),
         grid=grid,
@@ -155,7 +156,7 @@ def _curves(facts: Sequence[RunFacts]) -> dict[str, Any]:
         for key, title, kind, log in CURVES
         if any(value is not None for run in runs for value in run["values"][key])
     ]
-    return {"runs": runs, "charts": charts}
+    return {"runs": runs, "charts": charts, "shared_loss": verdict.share_loss(facts)}
 
 
 def _short(value: float | None) -> float | None:

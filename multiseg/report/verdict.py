@@ -22,13 +22,18 @@ def winners(facts: Sequence[RunFacts], metric: Metric) -> list[RunFacts]:
     return [each for each, value in known if metric.text(value) == best]
 
 
+def share_loss(facts: Sequence[RunFacts]) -> bool:
+    """Whether all runs count their loss in the same unit, so that losses compare. Frameworks' own ones do not."""
+    return len({each.loss_unit for each in facts}) == 1
+
+
 def marked(facts: Sequence[RunFacts], metric: Metric, comparable: bool) -> list[RunFacts]:
     """The runs to mark as best by the metric; none where the comparison says nothing.
 
-    That is where there is one run only or all are equal, where the datasets differ, and where neither way is better.
-    Each framework's own loss has its own unit, so losses are ranked only where they are counted in the same one.
+    That is where there is one run only or all are equal, where the datasets differ, and where neither way is better,
+    as with losses of different units.
     """
-    ranks = metric.better is not None or (metric.key.endswith("loss") and len({f.loss_unit for f in facts}) == 1)
+    ranks = metric.better is not None or (metric.key.endswith("loss") and share_loss(facts))
     if not ranks or (not comparable and metric in SCORES):
         return []
     best = winners(facts, metric)

@@ -39,6 +39,7 @@ def write(tmp_path: Path) -> Write:
         loss: str = "smooth_l1",
         own_loss: bool = False,
         content: str = "0123456789abcdef",
+        dataset: str = "triangles",
         epochs: int = 3,
         status: str = "finished",
         **settings: Any,
@@ -70,7 +71,7 @@ def write(tmp_path: Path) -> Write:
         job = {
             "format": 1,
             "settings": {"backend": backend, "model": "fcn", "loss": loss, "seed": 1, "threads": 2, **settings},
-            "dataset": {"path": "triangles", "content_hash": content},
+            "dataset": {"path": dataset, "content_hash": content},
             "input_shape": [1, 32, 32],
             "label_shape": [1, 32, 32],
             "network": {"parameters": {"conv.weight": [8, 1, 3, 3], "conv.bias": [8]}, "own_loss": own_loss},
@@ -243,7 +244,23 @@ def test_a_page_that_cannot_be_written(write: Write) -> None:
         multiseg.compare([write("a")], images=0).to_html(write("b") / "job.json" / "page.html")
 
 
+def test_a_dataset_that_has_gone(write: Write, tmp_path: Path) -> None:
+    with pytest.raises(errors.DatasetError):
+        multiseg.compare([write("a", dataset=str(tmp_path / "gone"))]).to_html(tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
 # ---- the page
+
+
+def test_a_run_without_its_framework_is_left_out_of_the_pictures(
+    write: Write, tmp_path: Path, dataset: multiseg.Dataset, images: Path
+) -> None:
+    run = write("a", "elsewhere", dataset=str(dataset.path), subtract_mean="none")
+    comparison = multiseg.compare([run], grid=images / "grid.png")
+    text = page_of(comparison, tmp_path)
+    assert "elsewhere is not among the pictures." in text
+    assert "no backend is called" in comparison.left_out["elsewhere"]
 
 
 def test_the_page_refers_to_nothing_outside(write: Write, tmp_path: Path) -> None:
@@ -260,7 +277,9 @@ def test_what_comes_from_a_run_is_escaped(write: Write, tmp_path: Path) -> None:
 
 
 def test_the_page_says_what_became_of_a_run(write: Write, tmp_path: Path) -> None:
-    assert "PyTorch is stopped." in page_of(multiseg.compare([write("a", status="stopped")], images=0), tmp_path)
+    assert "PyTorch is unfinished (stopped)." in page_of(
+        multiseg.compare([write("a", status="stopped")], images=0), tmp_path
+    )
 
 
 def test_many_epochs_stay_small(write: Write, tmp_path: Path) -> None:
