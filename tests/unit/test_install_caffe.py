@@ -181,7 +181,7 @@ def test_missing_packages_are_installed_where_that_is_allowed(
     update, install = (machine / "apt-calls").read_text().splitlines()
     assert update.endswith(" update")
     assert install.endswith(f" install --no-install-recommends {' '.join(debian.PACKAGES)}")
-    assert steps == ["looking for what the build needs", f"installing {len(debian.PACKAGES)} Debian packages"]
+    assert steps == ["looking for what the build needs", f"installing Debian packages ({len(debian.PACKAGES)})"]
 
 
 def test_an_installation_of_packages_that_fails_says_why(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,7 +122,7 @@ def _install_prerequisites(distribution: Distribution, log: Log, report: Report)
         )
     missing = debian.missing_packages()
     if missing:
-        report(f"installing {len(missing)} Debian packages", None)
+        report(f"installing Debian packages ({len(missing)})", None)
         debian.install_packages(missing, log)
 
 

@@ -57,7 +57,9 @@ class Interpreter:
         if python.implementation != "cpython":
             raise InstallError(f"{path}: pycaffe needs CPython, and this is {python.implementation}")
         if not python.pip:
-            raise InstallError(f"{path}: this Python has no pip; get it with: {path} -m ensurepip")
+            raise InstallError(
+                f"{path}: this Python has no pip; use a virtual environment that has, or try: {path} -m ensurepip"
+            )
         return python
 
     def check_served(self, served: list[str]) -> None:
