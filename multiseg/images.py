@@ -49,7 +49,8 @@ def load_image(path: str | os.PathLike[str], channels: Channels = "none") -> Pix
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """Read a whole file. Raises ImageError naming it."""
     try:
-        return Path(path).read_bytes()
+        with io.FileIO(path) as file:  # half the time of Path.read_bytes, which counts for small images
+            return file.readall()
     except OSError as error:
         raise ImageError(f"{os.fspath(path)}: cannot be read: {error.strerror or error}") from error
 
@@ -195,6 +196,6 @@ def _is_deep(image: ImageFile.ImageFile, data: bytes) -> bool:
     if image.format == "PNG":
         return len(data) > 24 and data[24] == 16
     if image.format == "PPM":
-        numbers = [value for value in image.tile[0].args if isinstance(value, int)]
+        numbers = [value for value in image.tile[0].args or () if isinstance(value, int)]
         return bool(numbers) and numbers[-1] > 255
     return False

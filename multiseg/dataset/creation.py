@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multiseg.dataset.description import combined_hash, write_description
-from multiseg.dataset.encoding import MOST_PAIRS, Chunk, Encoders, Job, RecordEncoding
+from multiseg.dataset.encoding import MOST_PAIRS, Chunk, Encoders, Job, RecordEncoding, pair_bytes
 from multiseg.dataset.pairs import Pairs, find_pairs, refuse_overlap, split_pairs
 from multiseg.dataset.records import mean_blob
 from multiseg.dataset.staging import staged_folder
@@ -88,7 +88,7 @@ def create(options: Options, folder: str | os.PathLike[str], workers: int | None
             shape=load_image(first[0], options.channels).shape,
             label_shape=load_image(first[1], options.channels).shape,
         )
-        size = max(1, min(MOST_PAIRS, _CHUNK_BYTES // (int(np.prod(job.shape)) + int(np.prod(job.label_shape)))))
+        size = max(1, min(MOST_PAIRS, _CHUNK_BYTES // pair_bytes(job)))
         total = len(train) + len(val)
         done = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import signal
@@ -11,7 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, Pipe
+from itertools import accumulate, chain, pairwise
+from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -28,6 +30,7 @@ Shape = tuple[int, int, int]
 Chunk = list[tuple[str, str]]
 
 MOST_PAIRS = 256  # in a chunk: the sum of so many bytes fits 16 bits
+_LANES = 2
 
 
 @dataclass(frozen=True)
@@ -108,20 +111,32 @@ def _compare(image: Pixels, shape: Shape, path: str, first: str, mixed_sizes: bo
         )
 
 
+def pair_bytes(job: Job) -> int:
+    """How many bytes of pixels the first pair has."""
+    return math.prod(job.shape) + math.prod(job.label_shape)
+
+
 class Encoders:
-    """Several encoders at work: this process and ``workers - 1`` helpers. Use as a context manager."""
+    """Several encoders at work: a thread here and ``workers - 1`` helper processes. Use as a context manager.
+
+    One worker alone encodes in the thread that asks for the results.
+    """
 
     def __init__(self, job: Job, workers: int) -> None:
+        self._job = job
         self._workers = workers
         self._idle: queue.SimpleQueue[Callable[[Chunk], Encoded]] = queue.SimpleQueue()
         self._idle.put(lambda chunk: encode(job, chunk))
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="multiseg-encoder")
+        self._pool = ThreadPoolExecutor(1 + _LANES * (workers - 1), thread_name_prefix="multiseg-encoder")
         self._helpers = [_Helper(job) for _ in range(workers - 1)]
         for helper in self._helpers:
             self._pool.submit(self._enlist, helper)
 
     def map(self, chunks: Iterable[Chunk]) -> Iterator[Encoded]:
         """Encode chunks; the results come in the chunks' order, whichever encoder finishes first."""
+        if self._workers == 1:
+            yield from (encode(self._job, chunk) for chunk in chunks)
+            return
         under_way: deque[Future[Encoded]] = deque()
         for chunk in chunks:
             under_way.append(self._pool.submit(self._encode, chunk))
@@ -133,7 +148,8 @@ class Encoders:
     def _enlist(self, helper: _Helper) -> None:
         """Let a helper take part once it has started; until then, or if it never does, the others do the work."""
         if helper.has_started():
-            self._idle.put(helper.encode)
+            for lane in helper.lanes:
+                self._idle.put(lane.encode)
 
     def _encode(self, chunk: Chunk) -> Encoded:
         encoder = self._idle.get()
@@ -155,46 +171,66 @@ class Encoders:
             helper.close()
 
 
+class _Lane:
+    """One of the ways to and from a helper: a pipe for orders, and memory that both processes have as a file.
+
+    Records through the pipe would be copied five times.
+    """
+
+    def __init__(self) -> None:
+        pipe, theirs = Pipe()
+        self.pipe: Any = pipe
+        self.theirs: Any = theirs
+        self.memory = os.memfd_create("multiseg-records")
+
+    def encode(self, chunk: Chunk) -> Encoded:
+        """Have a chunk encoded. Raises what :func:`encode` raises."""
+        try:
+            self.pipe.send(chunk)
+            answer = self.pipe.recv()
+        except (EOFError, OSError) as error:
+            raise DatasetError("an encoding process ended unexpectedly; try again with fewer workers") from error
+        if isinstance(answer, Exception):
+            raise answer
+        feature_sizes, label_sizes, total = answer
+        ends = accumulate(feature_sizes + label_sizes, initial=0)
+        records = [os.pread(self.memory, end - start, start) for start, end in pairwise(ends)]
+        return Encoded(records[: len(feature_sizes)], records[len(feature_sizes) :], total)
+
+    def close(self) -> None:
+        """Release the pipe and the memory."""
+        self.pipe.close()
+        os.close(self.memory)
+
+
 class _Helper:
-    """An encoding process.
+    """An encoding process, with two lanes, so that it has its next chunk at hand when it is through with one.
 
     It is a fresh interpreter and not a fork, since the program may have threads or a framework loaded, which forks do
     not survive; and not started by multiprocessing, which would run the user's script a second time.
     """
 
     def __init__(self, job: Job) -> None:
-        self._connection, theirs = Pipe()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", f"from {__name__} import main; main({theirs.fileno()})"],
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-            )
         self._job = job
+        self.lanes = [_Lane() for _ in range(_LANES)]
+        descriptors = [(lane.theirs.fileno(), lane.memory) for lane in self.lanes]
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", f"from {__name__} import main; main({descriptors})"],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},
+            pass_fds=list(chain(*descriptors)),
+            stdin=subprocess.DEVNULL,
+        )
+        for lane in self.lanes:
+            lane.theirs.close()
 
     def has_started(self) -> bool:
         """Wait for the process to be ready; False if it ended before that."""
         try:
-            self._connection.send(self._job)
-            self._connection.recv()
+            self.lanes[0].pipe.send(self._job)
+            self.lanes[0].pipe.recv()
         except (EOFError, OSError):
             return False
         return True
-
-    def encode(self, chunk: Chunk) -> Encoded:
-        """Have a chunk encoded. Raises what :func:`encode` raises."""
-        try:
-            self._connection.send(chunk)
-            answer = self._connection.recv()
-        except (EOFError, OSError) as error:
-            raise DatasetError(
-                f"an encoding process ended unexpectedly (exit status {self._process.wait()}); try fewer workers"
-            ) from error
-        if isinstance(answer, Exception):
-            raise answer
-        encoded: Encoded = answer
-        return encoded
 
     def stop(self) -> None:
         """End the process; whoever waits for it gets an error."""
@@ -203,22 +239,33 @@ class _Helper:
     def close(self) -> None:
         """Release what is left of an ended process."""
         self._process.wait()
-        self._connection.close()
+        for lane in self.lanes:
+            lane.close()
 
 
-def main(descriptor: int) -> None:
-    """Run a helper process: answer chunks with what :func:`encode` returns or raises, until the pipe closes."""
+def main(descriptors: list[tuple[int, int]]) -> None:
+    """Run a helper process: answer chunks with what :func:`encode` returns or raises, until the pipes close."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which then ends this process
-    connection: Any = Connection(descriptor)
+    lanes: dict[Any, int] = {Connection(pipe): memory for pipe, memory in descriptors}
     try:
-        job = connection.recv()
-        connection.send("ready")
+        first = next(iter(lanes))
+        job = first.recv()
+        first.send("ready")
         while True:
-            chunk = connection.recv()
-            try:
-                answer: Any = encode(job, chunk)
-            except Exception as error:
-                answer = error
-            connection.send(answer)
+            asking: list[Any] = wait(list(lanes))
+            for pipe in asking:
+                pipe.send(_answer(job, pipe.recv(), lanes[pipe]))
     except (EOFError, OSError):  # the parent is gone
         return
+
+
+def _answer(job: Job, chunk: Chunk, memory: int) -> Any:
+    """Encode a chunk, write its records to ``memory`` and return their sizes and the features' sum, or the error."""
+    try:
+        encoded = encode(job, chunk)
+        position = 0
+        for record in chain(encoded.features, encoded.labels):
+            position += os.pwrite(memory, record, position)
+    except Exception as error:
+        return error
+    return [len(record) for record in encoded.features], [len(record) for record in encoded.labels], encoded.total
