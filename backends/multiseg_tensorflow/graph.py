@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow
+import tf_slim
 
 from multiseg.errors import ModelError
 from multiseg_tensorflow import digits
@@ -43,8 +44,8 @@ def build(
 ) -> UserGraph:  # fmt: skip
     """The graph of ``model`` from the file ``path``, for inference where ``label_shape`` is None.
 
-    ``loss`` (``l1``, ``smooth_l1``, ``l2``) overrides the model's own. Raises ModelError where the user's file fails, or
-    its output is not of the labels' shape.
+    ``loss`` (``l1``, ``smooth_l1``, ``l2``) overrides the model's own. Raises ModelError where the user's file fails,
+    or its output is not of the labels' shape.
     """
     graph = tf.Graph()
     with graph.as_default():
@@ -53,7 +54,7 @@ def build(
         y = None if label_shape is None else tf.placeholder(tf.float32, [None, *label_shape], "y")
         with blaming(path):
             tower: Any = model(x, y, list(shape), None, training, y is None)
-            with tf.variable_scope(digits.GraphKeys.MODEL):
+            with tf.variable_scope(digits.GraphKeys.MODEL), _batch_norm_without_keras():
                 output = tower.inference
             _check_output(path, output, label_shape)
             with tf.name_scope(digits.GraphKeys.LOSS):
@@ -83,6 +84,14 @@ def build(
     )
 
 
+def _batch_norm_without_keras() -> Any:
+    """Makes tf_slim compute batch normalisation itself, as it does for any but its usual collection of updates.
+
+    For that one it calls TensorFlow's old layer, which needs Keras 2; a list of the one name is not the name.
+    """
+    return tf_slim.arg_scope([tf_slim.batch_norm], updates_collections=[tf.GraphKeys.UPDATE_OPS])
+
+
 def _check_output(path: Path, output: Any, label_shape: Shape | None) -> None:
     if not isinstance(output, tf.Tensor) or output.shape.rank != 4:
         raise ModelError(f"{path}: inference returns {output}; it must return one tensor of images, (N, H, W, C)")
@@ -98,7 +107,7 @@ def _own_losses(path: Path, tower: Any) -> list[tuple[Any, list[Any]]]:
     loss = tower.loss
     parts = loss if isinstance(loss, list) else [{"loss": loss, "vars": tf.trainable_variables()}]
     for part in parts:
-        if not isinstance(part, dict) or not isinstance(part.get("loss"), tf.Tensor) or not part.get("vars"):
+        if not isinstance(part, dict) or not isinstance(part.get("loss"), tf.Tensor) or "vars" not in part:
             raise ModelError(f"{path}: loss must return a tensor, or a list of {{'loss': tensor, 'vars': variables}}")
         if part["loss"].shape.rank != 0:
             raise ModelError(

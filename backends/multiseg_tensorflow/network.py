@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from multiseg_tensorflow.solver import update
 
 tf = tensorflow.compat.v1
 tf.logging.set_verbosity(tf.logging.ERROR)
+warnings.filterwarnings("ignore", module=r"tensorflow\.python\.keras")  # its own deprecations
 tf.disable_v2_behavior()  # the users' files are TensorFlow 1's; this process is theirs
 tf.enable_resource_variables()  # but reads and updates of a variable in one step keep their order
 
@@ -47,9 +49,9 @@ class Network(network.Network):
         with self._main.graph.as_default(), user_file.blaming(self._path):
             rate = tf.placeholder(tf.float32, [], "rate")
             train = update(self._main, spec.solver, rate) if spec.solver else None
-            variables = tf.global_variables()  # the solver's among them
-            self._saver = tf.train.Saver(variables, max_to_keep=None, save_relative_paths=True)
-            initialise = tf.variables_initializer(variables)
+            self._variables = tf.global_variables()  # the solver's among them
+            self._saver = tf.train.Saver(self._variables, max_to_keep=None, save_relative_paths=True)
+            initialise = tf.variables_initializer(self._variables)
         self._main.graph.finalize()
         self._session = self._open(self._main)
         self._session.run(initialise)
@@ -103,12 +105,20 @@ class Network(network.Network):
             self._saver.save(self._session, str(Path(folder, CHECKPOINT)))
 
     def restore(self, folder: str) -> None:
-        self._changes += 1
+        path = str(Path(folder, CHECKPOINT))
         try:
-            self._saver.restore(self._session, str(Path(folder, CHECKPOINT)))
+            held = tf.train.load_checkpoint(path).get_variable_to_shape_map()
         except (ValueError, tf.errors.OpError) as error:
-            said = user_file.first_line(error)
-            raise ModelError(f"{folder}: holds no checkpoint of {self._path.name} to go on from: {said}") from error
+            raise ModelError(f"{folder}: has no checkpoint {CHECKPOINT} that TensorFlow can read") from error
+        for variable in self._variables:
+            name, shape = variable.op.name, variable.shape.as_list()
+            if held.get(name) != shape:
+                has = f"has it as {held[name]}" if name in held else "has none"
+                raise ModelError(
+                    f"{folder}: {self._path.name} with its solver needs {name} {shape}, the checkpoint {has}"
+                )
+        self._changes += 1
+        self._saver.restore(self._session, path)
 
     def close(self) -> None:
         self._session.close()
@@ -163,8 +173,8 @@ def _assign(session: Any, variables: Mapping[str, Any], values: Mapping[str, Any
 
 
 def _to_neutral(rank: int) -> tuple[int, ...]:
-    """The order of axes that makes a neutral weight: HWIO to OIHW and HWOI to IOHW are the same."""
-    return (3, 2, 0, 1) if rank == 4 else tuple(range(rank))
+    """The order of axes that makes a neutral weight: HWIO to OIHW, HWOI to IOHW, and (in, out) to (out, in)."""
+    return {2: (1, 0), 4: (3, 2, 0, 1)}.get(rank, tuple(range(rank)))
 
 
 def _neutral_shape(variable: Any) -> tuple[int, ...]:

@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 import tensorflow
 import tf_slim
+from tensorflow.python.framework import ops
 
 from multiseg.errors import ModelError
 from multiseg_tensorflow import digits
 
 tf = tensorflow.compat.v1
+ops.Tensor = tensorflow.Tensor  # where TensorFlow 1 had it: tf_slim looks there, as users' files do
 
 
 def load(path: Path) -> type[digits.Tower]:
@@ -98,7 +100,7 @@ def _modules() -> dict[str, ModuleType]:
     parts = {"slim": tf_slim, "layers": tf_slim, "framework": tf_slim, "losses": tf_slim.losses}
     contrib = _module("tensorflow.contrib", parts, _no_contrib)
     # TensorFlow still carries its layers of old, but no longer shows them beside Keras 3
-    layers = _module("tensorflow.layers", {})
+    layers = _module("tensorflow.layers", {}, _no_layer)
     for name in ("convolutional", "core", "pooling"):
         part = vars(importlib.import_module(f"tensorflow.python.layers.{name}"))
         vars(layers).update({key: value for key, value in part.items() if not key.startswith("_")})
@@ -118,6 +120,10 @@ def _module(name: str, contents: Mapping[str, Any], otherwise: Callable[[str], A
     module = ModuleType(name)
     vars(module).update(contents, **({"__getattr__": otherwise} if otherwise else {}))
     return module
+
+
+def _no_layer(name: str) -> Any:
+    raise AttributeError(f"tf.layers.{name} is gone from TensorFlow; use tf.contrib.slim's, which is here")
 
 
 def _no_contrib(name: str) -> Any:
