@@ -137,7 +137,7 @@ def test_caffe_may_live_in_an_interpreter_of_its_own(
     python = tmp_path / "other/bin/python"
     venv.create(tmp_path / "other", with_pip=True)
     subprocess.run([sys.executable, "-m", "multiseg.cli", "install-caffe", "--python", python], check=True, timeout=600)
-    assert subprocess.run([python, "-c", "import multiseg"], capture_output=True).returncode != 0
+    assert subprocess.run([python, "-c", "import multiseg"], capture_output=True, cwd=tmp_path).returncode != 0
     monkeypatch.setenv("MULTISEG_CAFFE_PYTHON", str(python))
     run = multiseg.Job(dataset=dataset, backend="caffe", epochs=1).train(tmp_path / "run", progress=False)
     assert run.environment["executable"] == str(python)
