@@ -38,7 +38,7 @@ def create_images(
         for number in range(count):
             corners = _corners(numbers, size)
             _triangle(size, corners).save(staging / "input" / f"{number:08d}.png")
-            _triangle(size, corners, fill=0).save(staging / "target" / f"{number:08d}.png")
+            _triangle(size, corners, filled=True).save(staging / "target" / f"{number:08d}.png")
             if progress is not None and (number % 100 == 99 or number + 1 == count):
                 progress(number + 1, count)
         picture = Image.new("L", (grid * size, grid * size))
@@ -53,7 +53,10 @@ def _corners(numbers: random.Random, size: int) -> list[int]:
     return [int(numbers.random() * size) for _ in range(6)]
 
 
-def _triangle(size: int, corners: list[int], fill: int | None = None) -> Image.Image:
+def _triangle(size: int, corners: list[int], filled: bool = False) -> Image.Image:
     image = Image.new("L", (size, size), 255)
-    ImageDraw.Draw(image).polygon(corners, outline=0, fill=fill)
+    draw = ImageDraw.Draw(image)
+    if filled:
+        draw.polygon(corners, fill=0)
+    draw.polygon(corners, outline=0)  # by itself: Pillow leaves an outline out that has the filling's colour
     return image

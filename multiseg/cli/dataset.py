@@ -92,7 +92,9 @@ def check_dataset(context: click.Context, folder: Path, as_json: bool) -> None:
         counts = ", ".join(f"{count} {name}" for name, count in report.counts.items())
         text = f"{folder}: all is well: {counts}"
     else:
-        text = "\n".join([*report.problems, f"{folder}: {len(report.problems)} problems"])
+        text = "\n".join(
+            [*report.problems, f"{folder}: {len(report.problems)} problem{'' if len(report.problems) == 1 else 's'}"]
+        )
     _say(
         as_json,
         {

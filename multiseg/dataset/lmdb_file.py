@@ -77,11 +77,12 @@ class LmdbFile:
             self._meta = self._read_meta()
             self._offsets, self._sizes, self.has_counting_keys = self._index()
         except OSError as error:
-            self.close()
             raise DatasetError(f"{file}: cannot be read: {error.strerror}") from error
-        except BaseException:
-            self.close()
-            raise
+
+    def __del__(self) -> None:
+        # There is no close(): another thread may be reading, and a closed descriptor's number is soon another file's.
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -113,16 +114,6 @@ class LmdbFile:
                 node = leaves.pages[row, start:].tobytes()
                 (size,) = struct.unpack_from("<6xH", node)
                 yield node[_NODE_HEADER : _NODE_HEADER + size]
-
-    def close(self) -> None:
-        """Close the file. Closing twice does no harm."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            self.close()
 
     def _damaged(self, why: str) -> DatasetError:
         return DatasetError(f"{self.path}: is a damaged or truncated LMDB database ({why}); create or copy it again")

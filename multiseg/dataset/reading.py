@@ -80,12 +80,6 @@ class Split:
         """Shape ``(C, H, W)`` of the labels; None for mixed sizes, for an empty split, and without labels."""
         return self._shapes[1]
 
-    def close(self) -> None:
-        """Close the files."""
-        for records in (self._features, self._labels):
-            if records is not None:
-                records.close()
-
     def _pair(self, position: int) -> tuple[Array, Array | None]:
         assert self._features is not None
         datum, feature = _load(self._features, position)

@@ -1,0 +1,219 @@
+"""What the dataset's speed figures come from. Prints ratios from one run; the machine's own speed cancels out.
+
+python benchmarks/dataset.py                     # all but the long ones
+python benchmarks/dataset.py create read         # some of them
+python benchmarks/dataset.py scale kills         # the long ones: 100,000 pairs; 200 kills
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+import multiseg
+from multiseg.dataset.feed import batches, epoch_order
+from multiseg.errors import DatasetError
+from multiseg.layout import Layout
+
+ROUNDS = 5
+
+
+def seconds(action: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def plain_loop(images: Path, out: Path) -> None:
+    """The usual script: one thread, Pillow to read and encode, protobuf, lmdb; shuffle, split, mean."""
+    import lmdb
+    from PIL import Image
+
+    from multiseg.dataset.records import BlobProto, Datum
+
+    inputs = sorted(path for path in (images / "input").rglob("*") if path.suffix == ".png")
+    targets = sorted(path for path in (images / "target").rglob("*") if path.suffix == ".png")
+    order = list(range(len(inputs)))
+    random.Random(0).shuffle(order)
+    count = len(order) // 10
+    for name, some in (("train_db", order[count:]), ("val_db", order[:count])):
+        features_path, labels_path = out / name / "features", out / name / "labels"
+        features_path.mkdir(parents=True)
+        labels_path.mkdir(parents=True)
+        features = lmdb.open(str(features_path), map_size=1 << 36, sync=False)
+        labels = lmdb.open(str(labels_path), map_size=1 << 36, sync=False)
+        total: np.ndarray | None = None
+        with features.begin(write=True) as into_features, labels.begin(write=True) as into_labels:
+            for number, index in enumerate(some):
+                key = b"%09d" % number
+                picture = Image.open(inputs[index])
+                pixels = np.array(picture)
+                total = pixels.astype(np.float64) if total is None else total + pixels
+                buffer = io.BytesIO()
+                picture.save(buffer, "PNG")
+                height, width = pixels.shape
+                datum = Datum(channels=1, height=height, width=width, data=buffer.getvalue(), encoded=True)
+                into_features.put(key, datum.SerializeToString())
+                label = np.array(Image.open(targets[index]))
+                datum = Datum(channels=1, height=height, width=width, data=label.tobytes(), encoded=False)
+                into_labels.put(key, datum.SerializeToString())
+        assert total is not None
+        mean = np.around(total / len(some)).astype(np.uint8)
+        blob = BlobProto(num=1, channels=1, height=mean.shape[0], width=mean.shape[1])
+        blob.data.extend(mean.ravel().tolist())
+        (out / name / "mean.binaryproto").write_bytes(blob.SerializeToString())
+        for environment in (features, labels):
+            environment.sync(True)
+            environment.close()
+
+
+def create(images: Path, out: Path, workers: int | None, encoding: str = "png") -> multiseg.Dataset:
+    return multiseg.Dataset.create(
+        out, input=images / "input", target=images / "target", seed=0, workers=workers, feature_encoding=encoding
+    )
+
+
+def compare_creation(work: Path, count: int, size: int, with_plain: bool) -> dict[str, float]:
+    images = multiseg.create_images(work / "images", count=count, size=size, seed=0)
+    ways: dict[str, Callable[[Path], object]] = {
+        "1 worker": lambda out: create(images, out, 1),
+        "2 workers": lambda out: create(images, out, 2),
+        "all cores": lambda out: create(images, out, None),
+    }
+    if with_plain:
+        ways["plain loop"] = lambda out: plain_loop(images, out)
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS):  # in turn, so that other load on the machine hits all alike
+        for name, way in ways.items():
+            out = work / "out"
+            times[name].append(seconds(lambda way=way, out=out: way(out)))  # type: ignore[misc]
+            shutil.rmtree(out)
+    shutil.rmtree(images)
+    return {name: min(some) for name, some in times.items()}
+
+
+def bench_create(work: Path) -> None:
+    took = compare_creation(work, 10_000, 32, with_plain=True)
+    print(f"create 10,000 pairs of 32x32, best of {ROUNDS}: " + ", ".join(f"{n} {t:.2f} s" for n, t in took.items()))
+    for name in ("1 worker", "2 workers", "all cores"):
+        print(f"  plain loop / {name}: {took['plain loop'] / took[name]:.2f}  (all cores: wanted 3)")
+    took = compare_creation(work, 300, 512, with_plain=True)
+    print(f"create 300 pairs of 512x512, best of {ROUNDS}: " + ", ".join(f"{n} {t:.2f} s" for n, t in took.items()))
+    print(f"  1 worker / 2 workers: {took['1 worker'] / took['2 workers']:.2f}  (wanted 1.8)")
+    print(f"  plain loop / 1 worker: {took['plain loop'] / took['1 worker']:.2f}")
+
+
+def bench_read(work: Path) -> None:
+    images = multiseg.create_images(work / "images", seed=0)
+    for encoding, wanted in (("none", 30_000), ("png", 8_000)):
+        dataset = create(images, work / encoding, None, encoding)
+        mean = dataset.mean_pixel
+        rates = []
+        for epoch in range(ROUNDS):
+            order = epoch_order(len(dataset.train), 0, epoch)
+            start = time.perf_counter()
+            with batches(dataset.train, 32, order, Layout("NHWC", "BGR", mean)) as feed:
+                read = sum(len(batch.indices) for batch in feed)
+            rates.append(read / (time.perf_counter() - start))
+        print(f"read random batches of 32, 32x32, {encoding}: {median(rates):,.0f} samples/s  (wanted {wanted:,})")
+    shutil.rmtree(images)
+
+
+_MEASURED = r"""
+import json, re, resource, sys, time, multiseg
+from pathlib import Path
+from multiseg.dataset.feed import batches, epoch_order
+images, out, what = sys.argv[1:]
+start = time.perf_counter()
+if what == "create":
+    multiseg.Dataset.create(out, input=images + "/input", target=images + "/target", seed=0)
+else:
+    split = multiseg.Dataset.open(out).train
+    for batch in batches(split, 32, epoch_order(len(split), 0, 0)):
+        pass
+# ru_maxrss of this process would count what its parent had when it forked
+peak = int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+print(json.dumps([time.perf_counter() - start, peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024]))
+"""
+
+
+def bench_scale(work: Path) -> None:
+    for count in (1_000, 10_000, 100_000):
+        images = multiseg.create_images(work / "images", count=count, seed=0)
+        for what in ("create", "read"):
+            answer = subprocess.run(
+                [sys.executable, "-c", _MEASURED, str(images), str(work / "out"), what],
+                stdout=subprocess.PIPE,
+                check=True,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+            took, peak, helpers = json.loads(answer.stdout)
+            print(
+                f"{what} {count:,} pairs of 32x32: {took / count * 1e6:.0f} us a pair, peak memory {peak:.0f} MB"
+                + (f", of a helper {helpers:.0f} MB" if what == "create" and helpers else "")
+            )
+        shutil.rmtree(work / "out")
+        shutil.rmtree(images)
+
+
+def bench_kills(work: Path, rounds: int = 200) -> None:
+    images = multiseg.create_images(work / "images", count=3000, seed=0)
+    script = (
+        "import sys, multiseg; a, out = sys.argv[1:]; "
+        "multiseg.Dataset.create(out, input=a + '/input', target=a + '/target', seed=0, workers=2)"
+    )
+    command = [sys.executable, "-c", script, str(images), str(work / "out")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    whole = seconds(lambda: subprocess.run(command, check=True, env=environment))
+    expected = multiseg.Dataset.open(work / "out").content_hash
+    shutil.rmtree(work / "out")
+    numbers = random.Random(0)
+    finished = none = half = 0
+    for _ in range(rounds):
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        time.sleep(numbers.random() * whole * 1.1)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        try:
+            dataset = multiseg.Dataset.open(work / "out")
+        except DatasetError:
+            none += 1
+            half += (work / "out").exists()
+        else:
+            finished += 1
+            half += dataset.content_hash != expected or len(dataset.train) + len(dataset.val) != 3000
+            shutil.rmtree(work / "out")
+    subprocess.run(command, check=True, env=environment)
+    left = sorted(path.name for path in work.iterdir() if path.name not in ("images", "out"))
+    print(f"{rounds} kills: {finished} whole datasets, {none} none, {half} half ones; left over after one more: {left}")
+    shutil.rmtree(work / "out")
+    shutil.rmtree(images)
+
+
+BENCHMARKS = {"create": bench_create, "read": bench_read, "scale": bench_scale, "kills": bench_kills}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="default: create read")
+    for name in parser.parse_args().names or ["create", "read"]:
+        with tempfile.TemporaryDirectory() as work:
+            BENCHMARKS[name](Path(work))
+
+
+if __name__ == "__main__":
+    main()

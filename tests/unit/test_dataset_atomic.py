@@ -1,0 +1,128 @@
+"""A dataset is there whole or not at all, whenever its creation is killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import multiseg
+from multiseg import Dataset
+from multiseg.dataset.staging import staged_folder
+from multiseg.errors import DatasetError
+
+KILLS = int(os.environ.get("MULTISEG_TEST_KILLS", "15"))
+SCRIPT = """
+import sys, multiseg
+images, out = sys.argv[1:]
+print("creating", flush=True)
+multiseg.Dataset.create(out, input=images + "/input", target=images + "/target", seed=0, workers=2)
+"""
+
+
+def start(images: Path, out: Path) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", SCRIPT, str(images), str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "creating\n"
+    return process
+
+
+def test_killed_at_any_moment_it_leaves_no_dataset_or_the_whole(tmp_path: Path) -> None:
+    images = multiseg.create_images(tmp_path / "images", count=3000, seed=0)
+    work = tmp_path / "work"
+    work.mkdir()
+    out = work / "out"
+    began = time.monotonic()
+    with start(images, out) as process:
+        process.wait()
+    whole = time.monotonic() - began
+    expected = Dataset.open(out).content_hash
+    numbers = random.Random(0)
+    found_none = 0
+    for _ in range(KILLS):
+        if out.exists():
+            import shutil
+
+            shutil.rmtree(out)
+        with start(images, out) as process:
+            time.sleep(numbers.random() * whole)
+            process.send_signal(signal.SIGKILL)
+        try:
+            dataset = Dataset.open(out)
+        except DatasetError as error:
+            found_none += 1
+            assert "no such dataset folder" in str(error)
+        else:
+            assert dataset.content_hash == expected
+            assert (len(dataset.train), len(dataset.val)) == (2700, 300)
+    assert found_none > 0
+    if not out.exists():
+        with start(images, out) as process:
+            assert process.wait() == 0
+    assert [path.name for path in work.iterdir()] == ["out"]
+
+
+def test_leftovers_are_cleaned_up_by_the_next_run(tmp_path: Path) -> None:
+    left = tmp_path / ".out.unfinished"
+    (left / "train_db").mkdir(parents=True)
+    (left / "train_db" / "data.mdb").write_bytes(b"half")
+    (left / "link").symlink_to(tmp_path)
+    with staged_folder(tmp_path / "out") as staging:
+        assert staging == left
+        assert list(staging.iterdir()) == []
+        (staging / "a").write_text("whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert (tmp_path / "out" / "a").read_text() == "whole"
+
+
+def test_two_creations_of_one_folder_exclude_each_other(tmp_path: Path) -> None:
+    with staged_folder(tmp_path / "out") as staging:
+        (staging / "a").write_text("first")
+        with pytest.raises(DatasetError, match="is being created by another process"), staged_folder(tmp_path / "out"):
+            pytest.fail("both are in")
+        assert (staging / "a").exists()
+    with pytest.raises(DatasetError, match="exists already"), staged_folder(tmp_path / "out"):
+        pytest.fail("it exists")
+
+
+def test_an_error_leaves_nothing_not_even_parents(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), staged_folder(tmp_path / "a" / "b" / "out") as staging:
+        (staging / "file").write_text("half")
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_made_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="exists already"), staged_folder(tmp_path / "out"):
+        (tmp_path / "out").mkdir()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_ctrl_c_leaves_nothing_and_no_processes(tmp_path: Path) -> None:
+    images = multiseg.create_images(tmp_path / "images", count=3000, seed=0)
+    (tmp_path / "work").mkdir()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", SCRIPT, str(images), str(tmp_path / "work" / "out")]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    while not any((tmp_path / "work").rglob("data.mdb")):
+        time.sleep(0.001)
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert said.strip().endswith("KeyboardInterrupt")
+    assert said.count("Traceback") == 1
+    assert list((tmp_path / "work").iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)

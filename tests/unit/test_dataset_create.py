@@ -1,0 +1,387 @@
+"""Creating datasets: options, determinism, and what bad input gets."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+import pytest
+from PIL import Image
+
+import multiseg
+from multiseg import Dataset
+from multiseg.dataset import creation, encoding, pairs, writing
+from multiseg.errors import DatasetError, ImageError, MultisegError, SettingsError
+
+
+def write_images(folder: Path, names: list[str], size: tuple[int, int] = (6, 4), mode: str = "L") -> Path:
+    """Images that differ from one another, by name."""
+    for name in names:
+        numbers = np.random.default_rng(sum(name.encode()) + 1000 * size[0])
+        shape = (size[1], size[0]) if mode == "L" else (size[1], size[0], 3)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(numbers.integers(0, 256, shape, np.uint8)).save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    names = [f"{index:02d}.png" for index in range(20)]
+    write_images(tmp_path / "source" / "input", names)
+    write_images(tmp_path / "source" / "target", names)
+    return tmp_path / "source"
+
+
+def create(source: Path, out: Path, **options: Any) -> Dataset:
+    return Dataset.create(out, **{"input": source / "input", "target": source / "target", "seed": 1, **options})
+
+
+def fails(source: Path, out: Path, error: type[MultisegError], message: str, **options: Any) -> None:
+    """Creation fails with one line, and leaves nothing behind, not even folders on the way."""
+    before = sorted(out.parent.parent.rglob("*"))
+    with pytest.raises(error, match=message) as caught:
+        create(source, out, **options)
+    assert "\n" not in str(caught.value)
+    assert sorted(out.parent.parent.rglob("*")) == before
+
+
+def databases(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.name in ("data.mdb", "mean.binaryproto")
+    }
+
+
+def test_the_defaults_are_the_tutorials_form(source: Path, tmp_path: Path) -> None:
+    dataset = create(source, tmp_path / "out")
+    assert (len(dataset.train), len(dataset.val)) == (18, 2)
+    assert dataset.train.shape == dataset.val.shape == dataset.train.label_shape == (1, 4, 6)
+    info = dataset.info
+    assert info["feature_encoding"] == "png"
+    assert info["label_encoding"] == "none"
+    assert (info["val_percent"], info["channels"], info["seed"]) == (10, "none", 1)
+    assert info["input"] == str(source / "input")
+    assert info["train"] == {"count": 18, "shape": [1, 4, 6], "label_shape": [1, 4, 6]}
+    assert dataset.content_hash == info["content_hash"]
+
+
+@pytest.mark.parametrize(("percent", "expected"), [(0, 0), (10, 2), (14.9, 2), (15, 3), (99, 19)])
+def test_the_percentage_is_rounded_down(source: Path, tmp_path: Path, percent: float, expected: int) -> None:
+    dataset = create(source, tmp_path / "out", val_percent=percent)
+    assert (len(dataset.train), len(dataset.val)) == (20 - expected, expected)
+    assert (tmp_path / "out" / "val_db").exists() == (expected > 0)
+
+
+def test_separate_validation_folders_are_not_shuffled(source: Path, tmp_path: Path) -> None:
+    names = ["b/2.png", "a.png", "b/1.png"]
+    write_images(tmp_path / "val" / "input", names)
+    write_images(tmp_path / "val" / "target", names)
+    dataset = create(source, tmp_path / "out", val_input=tmp_path / "val/input", val_target=tmp_path / "val/target")
+    assert len(dataset.train) == 20
+    for split, folder in ((dataset.train, source), (dataset.val, tmp_path / "val")):
+        for index, path in enumerate(sorted((folder / "input").rglob("*.png"))):
+            assert np.array_equal(split[index][0][0], np.asarray(Image.open(path)))
+            assert np.array_equal(
+                split[index][1][0], np.asarray(Image.open(folder / "target" / path.relative_to(folder / "input")))
+            )
+
+
+@pytest.mark.parametrize(("channels", "count"), [("none", 3), ("L", 1), ("RGB", 3)])
+def test_channels_convert_inputs_and_targets(tmp_path: Path, channels: str, count: int) -> None:
+    names = ["1.png", "2.png", "3.jpg"]
+    write_images(tmp_path / "input", names, mode="RGB")
+    write_images(tmp_path / "target", ["1.png", "2.bmp", "3.png"])
+    dataset = create(tmp_path, tmp_path / "out", channels=channels, val_percent=0)
+    assert dataset.train.shape == (count, 4, 6)
+    assert dataset.train.label_shape == (3 if channels == "RGB" else 1, 4, 6)
+
+
+def test_nested_folders_and_other_suffixes_pair_by_path(tmp_path: Path) -> None:
+    write_images(tmp_path / "input", ["a/1.png", "a/2.PNG", "b/c/1.ppm"], mode="RGB")
+    write_images(tmp_path / "target", ["a/1.bmp", "a/2.png", "b/c/1.pgm"])
+    (tmp_path / "input" / "notes.txt").write_text("not an image")
+    dataset = create(tmp_path, tmp_path / "out", val_percent=0)
+    assert len(dataset.train) == 3
+
+
+def test_folders_of_other_shape_pair_by_base_name(tmp_path: Path) -> None:
+    write_images(tmp_path / "input", ["a/1.png", "b/2.png"])
+    write_images(tmp_path / "target", ["x/2.png", "y/z/1.png"])
+    found = pairs.find_pairs(str(tmp_path / "input"), str(tmp_path / "target"))
+    assert (found.inputs, found.targets) == (["a/1.png", "b/2.png"], ["y/z/1.png", "x/2.png"])
+
+
+def test_same_names_with_different_suffixes_pair_where_both_folders_have_them(tmp_path: Path) -> None:
+    for kind in ("input", "target"):
+        write_images(tmp_path / kind, ["a.bmp", "a.png"])
+    found = pairs.find_pairs(str(tmp_path / "input"), str(tmp_path / "target"))
+    assert found.inputs == found.targets == ["a.bmp", "a.png"]
+
+
+def test_mixed_sizes_are_taken_when_allowed_and_have_no_mean(tmp_path: Path) -> None:
+    for kind in ("input", "target"):
+        write_images(tmp_path / kind, ["1.png"], (6, 4))
+        write_images(tmp_path / kind, ["2.png"], (3, 9))
+    dataset = create(tmp_path, tmp_path / "out", mixed_sizes=True, val_percent=0)
+    assert dataset.train.shape is None
+    assert dataset.train.label_shape is None
+    assert dataset.mean_image is None
+    assert dataset.mean_pixel is None
+    assert sorted(feature.shape for feature, _ in (dataset.train[0], dataset.train[1])) == [(1, 4, 6), (1, 9, 3)]
+    with pytest.raises(DatasetError, match="read them one by one"):
+        dataset.train.read([0, 1])
+    fails(tmp_path, tmp_path / "no", ImageError, r"2.png is 3x9 and .*1.png 6x4; make all images one size, or allow")
+
+
+def test_a_seed_is_chosen_and_kept(source: Path, tmp_path: Path) -> None:
+    chosen = create(source, tmp_path / "a", seed=None)
+    assert 0 <= chosen.info["seed"] <= 1000
+    again = create(source, tmp_path / "b", seed=chosen.info["seed"])
+    assert databases(tmp_path / "a") == databases(tmp_path / "b")
+    assert chosen.content_hash == again.content_hash
+
+
+@pytest.mark.parametrize("options", [{}, {"feature_encoding": "none"}, {"feature_encoding": "jpg", "channels": "RGB"}])
+def test_any_number_of_workers_gives_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str]
+) -> None:
+    images = multiseg.create_images(tmp_path / "images", count=300, size=16, seed=4)
+    monkeypatch.setattr(creation, "MOST_PAIRS", 7)  # many chunks, so that the helpers take part
+    results = [
+        databases(create(images, tmp_path / str(workers), workers=workers, **options).path) for workers in (1, 2, 4)
+    ]
+    assert results[0] == results[1] == results[2]
+    assert len(results[0]) == 6
+
+
+def test_the_order_in_which_encoders_finish_does_not_matter(source: Path, tmp_path: Path) -> None:
+    import time
+
+    class Slow(encoding.Encoders):
+        def _encode(self, chunk: encoding.Chunk) -> encoding.Encoded:
+            time.sleep(random.random() / 20)
+            return super()._encode(chunk)
+
+    found = pairs.find_pairs(str(source / "input"), str(source / "target"))
+    job = encoding.Job("none", "png", "none", False, found.part(0, 1)[0], (1, 4, 6), (1, 4, 6))
+    chunks = [found.part(index, index + 1) for index in range(20)]
+    with Slow(job, 3) as encoders:
+        results = list(encoders.map(iter(chunks)))
+    assert [one.features for one in results] == [encoding.encode(job, chunk).features for chunk in chunks]
+
+
+def test_creation_works_from_a_script_without_a_main_guard(source: Path, tmp_path: Path) -> None:
+    """Helper processes that run the user's script again would start helpers without end."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiseg, multiseg.dataset.creation as creation\n"
+        "creation._CHUNKS_PER_WORKER = 1\ncreation.MOST_PAIRS = 2\n"
+        f"ds = multiseg.Dataset.create({str(tmp_path / 'out')!r}, input={str(source / 'input')!r},\n"
+        f"    target={str(source / 'target')!r}, workers=3)\n"
+        "print('ran', len(ds.train))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, env=environment)
+    assert (done.stdout, done.stderr) == ("ran 18\n", "")
+
+
+def test_progress_reaches_the_end(source: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    create(source, tmp_path / "out", progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (20, 20)
+
+
+def test_the_map_grows_when_it_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "_FIRST_MAP_SIZE", 1 << 16)
+    images = multiseg.create_images(tmp_path / "images", count=200, seed=4)
+    dataset = create(images, tmp_path / "out", feature_encoding="none")
+    assert (tmp_path / "out/train_db/features/data.mdb").stat().st_size > 1 << 17
+    with lmdb.open(str(tmp_path / "out/train_db/features"), readonly=True, lock=False) as environment:
+        assert environment.stat()["entries"] == len(dataset.train) == 180
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"val_percent": -1}, "val_percent -1 must be from 0 to below 100"),
+        ({"val_percent": 100}, "from 0 to below 100"),
+        ({"val_percent": float("nan")}, "from 0 to below 100"),
+        ({"val_percent": None}, "from 0 to below 100"),
+        ({"channels": "BGR"}, "channels 'BGR' is unknown; it is one of none, L, RGB"),
+        ({"feature_encoding": "gif"}, "feature_encoding 'gif' is unknown"),
+        ({"label_encoding": "jpg"}, "label_encoding 'jpg' is unknown; it is one of none, png"),
+        ({"seed": -1}, "seed -1"),
+        ({"seed": 1.5}, "seed 1.5"),
+        ({"workers": 0}, "workers 0"),
+        ({"val_input": "somewhere"}, "belong together"),
+    ],
+)
+def test_settings_that_cannot_be(source: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    fails(source, tmp_path / "new" / "out", SettingsError, message, **options)
+
+
+@pytest.mark.parametrize("val", ["input", "input/..", "input/sub", "."])
+def test_validation_folders_may_not_overlap_the_training_folders(source: Path, tmp_path: Path, val: str) -> None:
+    write_images(tmp_path / "elsewhere", ["1.png"])
+    (source / "input" / "sub").mkdir()
+    options = {"val_input": source / val, "val_target": tmp_path / "elsewhere"}
+    fails(source, tmp_path / "out", SettingsError, "overlaps the training folder", **options)
+    (tmp_path / "link").symlink_to(source / "target")
+    options = {"val_input": tmp_path / "elsewhere", "val_target": tmp_path / "link"}
+    fails(source, tmp_path / "out", SettingsError, "overlaps the training folder", **options)
+
+
+def test_missing_and_empty_folders(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "readme.txt").write_text("nothing here")
+    fails(source, tmp_path / "out", DatasetError, "nowhere: no such folder", input=tmp_path / "nowhere")
+    fails(
+        source,
+        tmp_path / "out",
+        DatasetError,
+        "empty: holds no images; supported are png jpg",
+        target=tmp_path / "empty",
+    )
+    fails(source, tmp_path / "out", DatasetError, "00.png: is not a folder", input=source / "input" / "00.png")
+
+
+def test_names_without_a_partner_are_listed(source: Path, tmp_path: Path) -> None:
+    write_images(source / "target", ["zz.png"])
+    fails(source, tmp_path / "out", DatasetError, r"input holds 20 images and .*target 21.*partner: target zz.png$")
+    for index in range(15):
+        (source / "target" / f"{index:02d}.png").unlink()
+    fails(source, tmp_path / "out", DatasetError, r"input 00.png, .*, input 09.png and 6 more$")
+
+
+def test_two_files_of_one_name_are_ambiguous(source: Path, tmp_path: Path) -> None:
+    write_images(source / "target", ["00.bmp"])
+    fails(source, tmp_path / "out", DatasetError, "two targets have the same name: 00.bmp, 00.png")
+
+
+def test_a_link_to_a_folder_above_is_no_endless_loop(source: Path, tmp_path: Path) -> None:
+    (source / "input" / "loop").symlink_to(source / "input")
+    fails(source, tmp_path / "out", DatasetError, "is a link to a folder that it lies in")
+
+
+def png_bytes(mode: str) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    Image.new(mode, (6, 4)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"this is text", "is not an image"),
+        (png_bytes("L")[:-20], "is damaged or truncated"),
+        (png_bytes("P"), "is a palette image; choose channels RGB"),
+        (png_bytes("RGBA"), "is a transparent image; choose channels RGB"),
+        (png_bytes("1"), "is a 1-bit image; choose channels L"),
+        (png_bytes("I;16"), "is a 16-bit image; choose channels L"),
+        (png_bytes("RGB"), "is RGB and .* grey; choose channels L or RGB"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["input", "target"])
+def test_bad_images_are_named(source: Path, tmp_path: Path, content: bytes, message: str, kind: str) -> None:
+    (source / kind / "07.png").write_bytes(content)
+    fails(source, tmp_path / "out", ImageError, rf"{kind}/07\.png:? {message}")
+
+
+def test_the_first_bad_image_is_the_one_named_whatever_the_workers(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(creation, "MOST_PAIRS", 1)
+    monkeypatch.setattr(creation, "_CHUNKS_PER_WORKER", 1)
+    for name in ("03.png", "12.png", "17.png"):
+        (source / "input" / name).write_bytes(b"")
+    messages = set()
+    for workers in (1, 2, 3):
+        with pytest.raises(ImageError) as caught:
+            create(source, tmp_path / "out", workers=workers)
+        messages.add(str(caught.value))
+    assert len(messages) == 1
+
+
+def test_an_image_that_may_not_be_read(source: Path, tmp_path: Path) -> None:
+    (source / "input" / "07.png").unlink()
+    (source / "input" / "07.png").symlink_to(tmp_path / "gone")
+    fails(source, tmp_path / "out", ImageError, "07.png: cannot be read: No such file")
+
+
+def test_input_and_target_of_different_size(source: Path, tmp_path: Path) -> None:
+    write_images(source / "target", ["05.png"], (6, 5))
+    for mixed in (False, True):
+        fails(source, tmp_path / "out", DatasetError, "05.png is 6x4 and its target .*05.png 6x5", mixed_sizes=mixed)
+
+
+def test_an_existing_folder_or_file_is_left_alone(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("mine")
+    for name in ("folder", "file"):
+        fails(source, tmp_path / name, DatasetError, f"{name}: exists already; remove it or choose another")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_that_may_not_be_written(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "mkdir", denied)  # root, as tests often run, may write anywhere
+    fails(source, tmp_path / "out", DatasetError, "cannot be created: Permission denied")
+
+
+def test_a_folder_below_a_file(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(DatasetError, match=r"file.*: (cannot be created|Not a directory)"):
+        create(source, tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize("where", ["lmdb", "mean", "sync"])
+def test_a_full_disk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    class Full(writing.RecordWriter):
+        def _commit(self) -> None:
+            raise self._failed(lmdb.DiskError(f"mdb_txn_commit: {os.strerror(errno.ENOSPC)}"))
+
+    if where == "lmdb":
+        monkeypatch.setattr(creation, "RecordWriter", Full)
+    elif where == "mean":
+        monkeypatch.setattr(Path, "write_bytes", full)
+    else:
+        monkeypatch.setattr(os, "fsync", full)
+    fails(source, tmp_path / "new" / "out", DatasetError, "the disk is full; free some space")
+
+
+def test_a_helper_that_dies_is_an_error_not_a_hang(source: Path, tmp_path: Path) -> None:
+    found = pairs.find_pairs(str(source / "input"), str(source / "target"))
+    job = encoding.Job("none", "png", "none", False, found.part(0, 1)[0], (1, 4, 6), (1, 4, 6))
+    with encoding.Encoders(job, 2) as encoders:
+        helper = encoders._helpers[0]
+        assert encoders._pool.submit(lambda: True).result()
+        while encoders._idle.qsize() < 3:
+            pass
+        helper.stop()
+        with pytest.raises(DatasetError, match="an encoding process ended unexpectedly"):
+            list(encoders.map(found.part(index, index + 1) for index in range(20)))
+
+
+def test_a_helper_that_cannot_start_leaves_the_work_to_the_others(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(creation, "MOST_PAIRS", 1)
+    monkeypatch.setattr(creation, "_CHUNKS_PER_WORKER", 1)
+    assert len(create(source, tmp_path / "out", workers=3).train) == 18
