@@ -24,6 +24,7 @@ tf.disable_v2_behavior()  # the users' files are TensorFlow 1's; this process is
 tf.enable_resource_variables()  # but reads and updates of a variable in one step keep their order
 
 CHECKPOINT = "network.ckpt"
+PREDICTORS = 4  # kept: each holds a copy of the weights
 
 
 def probe() -> dict[str, Any]:
@@ -121,10 +122,10 @@ class Network(network.Network):
         self._saver.restore(self._session, path)
 
     def close(self) -> None:
-        self._session.close()
         for predictor in self._predictors.values():
-            predictor.session.close()
+            self._close(predictor)
         self._predictors.clear()
+        self._session.close()
 
     def _build(self, shape: Shape, label_shape: Shape | None, training: bool) -> UserGraph:
         spec = self._spec
@@ -143,16 +144,23 @@ class Network(network.Network):
 
     def _predictor(self, features: Array, labels: Array | None) -> _Predictor:
         key = (features.shape[1:], None if labels is None else labels.shape[1:])
-        predictor = self._predictors.get(key)
+        predictor = self._predictors.pop(key, None)
         if predictor is None:
             user = self._build(*key, training=False)
             user.graph.finalize()
-            predictor = self._predictors[key] = _Predictor(user, self._open(user))
+            predictor = _Predictor(user, self._open(user))
+        self._predictors[key] = predictor  # the last is the one used last
+        while len(self._predictors) > PREDICTORS:
+            self._close(self._predictors.pop(next(iter(self._predictors))))
         if predictor.session is not self._session and predictor.changes != self._changes:
             values = self._session.run({name: self._main.variables[name] for name in predictor.user.variables})
             _assign(predictor.session, predictor.user.variables, values)
             predictor.changes = self._changes
         return predictor
+
+    def _close(self, predictor: _Predictor) -> None:
+        if predictor.session is not self._session:
+            predictor.session.close()
 
 
 class _Predictor:

@@ -128,6 +128,15 @@ def test_a_seed_repeats_a_training_bit_for_bit(tmp_path: Path, text: str) -> Non
     assert not np.array_equal(weights["only.weight"], other["only.weight"])
 
 
+def test_a_copy_of_the_weights_is_kept_for_few_sizes_only(tmp_path: Path) -> None:
+    loaded = network(tmp_path, model(LINEAR), solver=None)
+    at = scalars(loaded)
+    for size in [8, *range(1, 9), 8]:
+        x = np.full((1, size, 8, 1), size, np.float32)
+        assert loaded.predict(x, None)[0] == pytest.approx(at[0] * x + at[1], rel=1e-5)
+    assert len(loaded._predictors) == 4  # type: ignore[attr-defined]
+
+
 def test_other_sizes_are_predicted_with_the_weights_of_the_moment(tmp_path: Path) -> None:
     loaded = network(tmp_path, model(LINEAR))
     for step in range(3):
