@@ -1,6 +1,6 @@
 """The same job in every installed backend, and one page that shows them side by side.
 
-    python examples/compare_backends.py DATASET OUT --epochs 6
+python examples/compare_backends.py DATASET OUT --epochs 6
 """
 
 import argparse

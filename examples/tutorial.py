@@ -18,7 +18,9 @@ def main() -> None:
     arguments = parser.parse_args()
 
     multiseg.create_images("tutorial/images", count=arguments.count)
-    dataset = multiseg.Dataset.create("tutorial/dataset", input="tutorial/images/input", target="tutorial/images/target")
+    dataset = multiseg.Dataset.create(
+        "tutorial/dataset", input="tutorial/images/input", target="tutorial/images/target"
+    )
     job = multiseg.Job(dataset=dataset, backend=arguments.backend, epochs=arguments.epochs, subtract_mean="pixel")
     with job.train(f"tutorial/{arguments.backend}") as run:
         print(run.test_db(dataset.path / "val_db/features"))

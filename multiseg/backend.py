@@ -110,5 +110,7 @@ def get(name: str) -> Backend:
     except (ImportError, AttributeError) as error:
         raise BackendUnavailable(f"backend {name!r} ({point.value}) cannot be loaded: {error}") from error
     if not isinstance(backend, Backend):
-        raise BackendUnavailable(f"backend {name!r}: {point.value} is a {type(backend).__name__}, not a multiseg Backend")
+        raise BackendUnavailable(
+            f"backend {name!r}: {point.value} is a {type(backend).__name__}, not a multiseg Backend"
+        )
     return backend

@@ -95,13 +95,19 @@ class Job:
             value = getattr(self, name)
             check(value is None or (_whole(value) and value >= 1), f"{name}={value!r}: must be a whole number from 1")
         check(_whole(self.threads) and self.threads >= 0, f"threads={self.threads!r}: must be a whole number from 0")
-        check(self.seed is None or (_whole(self.seed) and 0 <= self.seed < 2**31), f"seed={self.seed!r}: must be 0 to 2**31-1")
+        check(
+            self.seed is None or (_whole(self.seed) and 0 <= self.seed < 2**31),
+            f"seed={self.seed!r}: must be 0 to 2**31-1",
+        )
         rate = backend.learning_rate if self.learning_rate is None else self.learning_rate
         check(isinstance(rate, (int, float)) and rate > 0, f"learning_rate={rate!r}: must be above 0")
         options: dict[str, Any] = dict(backend.solvers.get(self.solver, {}))
         known = {*options, "weight_decay"} - {"weight_decay_per_rate"}
         for key, number in self.solver_options.items():
-            check(key in known, f"solver {self.solver!r} of {backend.name} has no option {key!r}; it takes: {', '.join(sorted(known))}")
+            check(
+                key in known,
+                f"solver {self.solver!r} of {backend.name} has no option {key!r}; it takes: {', '.join(sorted(known))}",
+            )
             check(isinstance(number, (int, float)) and number >= 0, f"{key}={number!r}: must be a number from 0")
         model = Path(self.model) if self.model is not None else backend.default_model_path
         check(model.is_file(), f"model={str(model)!r}: no such file")

@@ -99,7 +99,9 @@ def check_weights(model: str, shapes: Mapping[str, tuple[int, ...]], weights: Ma
         if name not in weights:
             raise ModelError(f"{model}: no weights are given for {name!r}; given are: {', '.join(weights) or 'none'}")
         if weights[name].shape != tuple(shape):
-            raise ModelError(f"{model}: weights of {name!r} are {weights[name].shape}, the network's are {tuple(shape)}")
+            raise ModelError(
+                f"{model}: weights of {name!r} are {weights[name].shape}, the network's are {tuple(shape)}"
+            )
     unknown = [name for name in weights if name not in shapes]
     if unknown:
         raise ModelError(f"{model}: has no parameter {unknown[0]!r}; it has: {', '.join(shapes)}")

@@ -1,11 +1,11 @@
 """A run folder: what a training leaves behind, and testing with what it learned.
 
-    job.json         settings, dataset, network and environment, written once
-    history.csv      one row per epoch; row 0 is before training
-    summary.json     status, best epoch, seconds, peak memory
-    model/           the network file
-    snapshots/       epoch-0001/ ... the framework's own files
-    worker.log       what the backend's process printed
+job.json         settings, dataset, network and environment, written once
+history.csv      one row per epoch; row 0 is before training
+summary.json     status, best epoch, seconds, peak memory
+model/           the network file
+snapshots/       epoch-0001/ ... the framework's own files
+worker.log       what the backend's process printed
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from PIL import Image
 
 from multiseg import backend as registry
 from multiseg.dataset import Dataset, open_split
-from multiseg.errors import ImageError, ModelError, RunError, SettingsError
+from multiseg.errors import ImageError, ModelError, RunError
 from multiseg.files import write_json, write_text
-from multiseg.images import load_image, to_image
+from multiseg.images import Channels, PixelConversion, load_image, to_image
 from multiseg.layout import Layout
+from multiseg.network import NetworkSpec
 from multiseg.worker.client import Worker
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ class Snapshot:
 def snapshots(folder: Path) -> list[Snapshot]:
     """The run folder's snapshots, oldest first."""
     found = [(SNAPSHOT.fullmatch(path.name), path) for path in (folder / "snapshots").glob("epoch-*")]
-    return sorted((Snapshot(int(match[1]), path) for match, path in found if match), key=lambda snapshot: snapshot.epoch)
+    return sorted(
+        (Snapshot(int(match[1]), path) for match, path in found if match), key=lambda snapshot: snapshot.epoch
+    )
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
@@ -100,9 +103,13 @@ class RunFolder:
         now = settings.to_json()
         for key, value in kept.items():
             if key in now and now[key] is not None and key not in ("epochs", "threads", "device") and now[key] != value:
-                raise RunError(f"{path}: was trained with {key}={value!r}, not {now[key]!r}; resume with the same settings")
+                raise RunError(
+                    f"{path}: was trained with {key}={value!r}, not {now[key]!r}; resume with the same settings"
+                )
         if now["epochs"] != kept["epochs"]:
-            raise RunError(f"{path}: is a run of {kept['epochs']} epochs, not {now['epochs']}; the schedule depends on it")
+            raise RunError(
+                f"{path}: is a run of {kept['epochs']} epochs, not {now['epochs']}; the schedule depends on it"
+            )
         folder = cls(path)
         folder._rows = read_history(path / "history.csv")
         return folder
@@ -126,7 +133,9 @@ class RunFolder:
             if not self._rows:
                 shutil.rmtree(self.path, ignore_errors=True)
             else:
-                self._summarize(status="stopped" if isinstance(error, KeyboardInterrupt) else "failed", error=str(error))
+                self._summarize(
+                    status="stopped" if isinstance(error, KeyboardInterrupt) else "failed", error=str(error)
+                )
             raise
 
     def start(
@@ -298,17 +307,17 @@ class Run:
             if self.snapshot is None:
                 raise RunError(f"{self.path}: has no snapshot yet; train it first")
             worker = Worker(registry.get(self.backend), self.settings["threads"])
-            spec = {
-                "model": str((self.path / "model" / self.settings["model"]).resolve()),
-                "input_shape": self._job["input_shape"],
-                "label_shape": self._job["label_shape"],
-                "solver": None,
-                **{key: self.settings[key] for key in ("loss", "batch_size", "val_batch_size", "seed", "threads", "device", "lowering")},
-            }  # fmt: skip
-            if self._job["network"]["own_loss"]:
-                spec["loss"] = None
+            kept = ("batch_size", "val_batch_size", "seed", "threads", "device", "lowering")
+            spec = NetworkSpec(
+                model=str((self.path / "model" / self.settings["model"]).resolve()),
+                input_shape=self._job["input_shape"],
+                label_shape=self._job["label_shape"],
+                solver=None,
+                loss=None if self._job["network"]["own_loss"] else self.settings["loss"],
+                **{key: self.settings[key] for key in kept},
+            )
             try:
-                worker.call("load", spec=spec)
+                worker.call("load", spec=spec.to_json())
                 worker.call("restore", folder=str(self.snapshot.path.resolve()))
             except BaseException:
                 worker.close()
@@ -331,23 +340,29 @@ class Run:
             )
         return result
 
-    def test_one(self, image: str | Path, resize: bool = True, pixel_conversion: str = "clip") -> Output:
+    def test_one(self, image: str | Path, resize: bool = True, pixel_conversion: PixelConversion = "clip") -> Output:
         """The output for one image file, resized to the dataset's size or (``resize=False``) as it is.
 
         ``pixel_conversion``: ``clip`` cuts values to 0..255, ``normalize`` stretches them to it. Raises ImageError for an
         unreadable file or one with another number of channels.
         """
         channels, height, width = self._job["input_shape"]
-        pixels = load_image(image, {1: "L", 3: "RGB"}.get(channels, "none"))
+        wanted: dict[int, Channels] = {1: "L", 3: "RGB"}
+        pixels = load_image(image, wanted.get(channels, "none"))
         if pixels.shape[0] != channels:
             raise ImageError(f"{image}: has {pixels.shape[0]} channels, the network takes {channels}")
         if resize and pixels.shape[1:] != (height, width):
-            resized = [np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR)) for plane in pixels]
+            resized = [
+                np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR))
+                for plane in pixels
+            ]
             pixels = np.stack(resized)
         array = self.predict(pixels[None])[0]
         return Output(array, to_image(array, pixel_conversion))
 
-    def test_list(self, images: Sequence[str | Path], resize: bool = True, pixel_conversion: str = "clip") -> list[Output]:
+    def test_list(
+        self, images: Sequence[str | Path], resize: bool = True, pixel_conversion: PixelConversion = "clip"
+    ) -> list[Output]:
         """:meth:`test_one` for each image."""
         return [self.test_one(image, resize, pixel_conversion) for image in images]
 

@@ -13,7 +13,7 @@ from typing import Any
 from multiseg import environment
 from multiseg.dataset import Dataset
 from multiseg.dataset.feed import batches, epoch_order
-from multiseg.errors import RunError, SettingsError, TrainingError
+from multiseg.errors import DatasetError, SettingsError, TrainingError
 from multiseg.job import Job, Progress, Settings
 from multiseg.layout import Layout
 from multiseg.metrics import Metrics
@@ -28,7 +28,9 @@ def train(job: Job, folder: Path, resume: bool, progress: bool | Progress) -> Ru
     """Train ``job`` into ``folder``; see Job.train."""
     settings = job.resolve()
     dataset = job.dataset if isinstance(job.dataset, Dataset) else Dataset.open(job.dataset)
-    layout = Layout(settings.backend.data_order, settings.backend.channel_order, mean_of(dataset, settings.subtract_mean))
+    layout = Layout(
+        settings.backend.data_order, settings.backend.channel_order, mean_of(dataset, settings.subtract_mean)
+    )
     spec = network_spec(settings, dataset)
     run = RunFolder.resume(folder, settings, dataset) if resume else RunFolder.create(folder)
     with run.locked(), run.failing(), Worker(settings.backend, settings.threads, run.path / "worker.log") as worker:
@@ -49,7 +51,9 @@ def network_spec(settings: Settings, dataset: Dataset) -> NetworkSpec:
     """What the backend builds for these settings and this dataset. Raises SettingsError for mixed image sizes."""
     shape, label_shape = dataset.train.shape, dataset.train.label_shape
     if shape is None or label_shape is None:
-        raise SettingsError(f"{dataset.path}: its images differ in size; training needs one size, create the dataset with it")
+        raise SettingsError(
+            f"{dataset.path}: its images differ in size; training needs one size, create the dataset with it"
+        )
     return NetworkSpec(
         model=str(settings.model),
         input_shape=shape,
@@ -132,8 +136,8 @@ class _Loop:
     def _epoch(self, epoch: int) -> dict[str, Any]:
         order = epoch_order(len(self.dataset.train), self.settings.seed, epoch)
         began = time.perf_counter()
-        total, sizes, iteration = 0.0, [], epoch * self.per_epoch
-        done = 0
+        total, done, iteration = 0.0, 0, epoch * self.per_epoch
+        sizes: list[int] = []  # of the batches that are on their way
 
         def collect() -> None:
             nonlocal total, done
@@ -142,15 +146,26 @@ class _Loop:
             at = iteration - len(sizes)
             if not math.isfinite(loss):
                 raise TrainingError(
-                    f"{self.settings.backend.title}: the loss is {loss} at iteration {at} (epoch {epoch + 1}); try a learning rate "
-                    f"below {self._rate(at):g}, e.g. {self._rate(at) / 10:g}"
+                    f"{self.settings.backend.title}: the loss is {loss} at iteration {at} (epoch {epoch + 1}); "
+                    f"try a learning rate below {self._rate(at):g}, e.g. {self._rate(at) / 10:g}"
                 )
             total, done = total + loss * size, done + size
-            self.report({"event": "step", "epoch": epoch + 1, "iteration": at, "loss": loss, "rate": self._rate(at - 1), "images": size})
+            self.report(
+                {
+                    "event": "step",
+                    "epoch": epoch + 1,
+                    "iteration": at,
+                    "loss": loss,
+                    "rate": self._rate(at - 1),
+                    "images": size,
+                }
+            )
 
         with batches(self.dataset.train, self.batch_size, order=order, layout=self.layout) as feed:
             for batch in feed:
-                self.worker.submit("train_step", features=batch.features, labels=batch.labels, rate=self._rate(iteration))
+                self.worker.submit(
+                    "train_step", features=batch.features, labels=batch.labels, rate=self._rate(iteration)
+                )
                 sizes.append(len(batch.indices))
                 iteration += 1
                 if len(sizes) >= IN_FLIGHT:
@@ -178,6 +193,10 @@ def validate(worker: Worker, split: Any, layout: Layout, batch_size: int) -> dic
     metrics, total, count = Metrics(), 0.0, 0
     with batches(split, batch_size, layout=layout) as feed:
         for batch in feed:
+            if batch.labels is None:
+                raise DatasetError(
+                    f"{split.name}: has no labels beside it; without targets there is nothing to measure"
+                )
             output, loss = worker.call("predict", features=batch.features, labels=batch.labels)
             metrics.add(layout.output(output), layout.output(batch.labels))
             total, count = total + loss * len(batch.indices), count + len(batch.indices)

@@ -48,14 +48,16 @@ class Network(network.Network):
         found = prototxt.outputs(self._definition("deploy", (1, *spec.input_shape)))
         if len(found) != 1:
             raise ModelError(
-                f"{spec.model}: has {len(found)} outputs when deployed ({', '.join(found) or 'none'}), one is needed; keep losses "
-                'and metrics out with exclude { stage: "deploy" }'
+                f"{spec.model}: has {len(found)} outputs when deployed ({', '.join(found) or 'none'}), one is needed; keep "
+                'losses and metrics out with exclude { stage: "deploy" }'
             )
         self.output = found[0]
         self.base = self._net("deploy", (1, *spec.input_shape))
         made = tuple(self.base.blobs[self.output].data.shape[1:])
         if made != spec.label_shape:
-            raise ModelError(f"{spec.model}: its output {self.output!r} is {made} (C, H, W), the labels are {spec.label_shape}")
+            raise ModelError(
+                f"{spec.model}: its output {self.output!r} is {made} (C, H, W), the labels are {spec.label_shape}"
+            )
         if spec.loss is None and prototxt.LABEL not in self._consumed("train"):
             raise ModelError(f"{spec.model}: has no loss layer on label for training; add one, or name one with loss=")
         self.solver = self._make_solver(spec.solver) if spec.solver else None
@@ -136,9 +138,8 @@ class Network(network.Network):
             parameter.delta = settings["delta"]
         solver = caffe.get_solver(self._write("solver.prototxt", parameter))
         # the solver's own weights are the ones that count: the nets built before take them over
-        self.nets.clear()
         self.base = solver.net
-        self.nets[("train", *shape)] = solver.net
+        self.nets = {("train", *shape): solver.net}
         return solver
 
     # --- the interface

@@ -91,7 +91,9 @@ def fed(net: Any, path: str, shapes: dict[str, list[int]]) -> Any:
                 )
         for top in layer.top:
             if top not in (DATA, LABEL):
-                raise ModelError(f"{path}: layer {layer.name!r}: top {top!r} is unknown; a data layer's tops are data and label")
+                raise ModelError(
+                    f"{path}: layer {layer.name!r}: top {top!r} is unknown; a data layer's tops are data and label"
+                )
     return result
 
 

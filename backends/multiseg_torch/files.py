@@ -69,7 +69,9 @@ def from_table(path: str, made: Any) -> Loaded:
     if not isinstance(model, nn.Module):
         raise ModelError(f"{path}: gives {type(model).__name__} as its model; an nn.Module is needed")
     if loss is not None and not callable(loss):
-        raise ModelError(f"{path}: gives {type(loss).__name__} as its loss; a criterion such as nn.SmoothL1Loss() is needed")
+        raise ModelError(
+            f"{path}: gives {type(loss).__name__} as its loss; a criterion such as nn.SmoothL1Loss() is needed"
+        )
     sizes = []
     for key in ("trainBatchSize", "validationBatchSize"):
         size = table.get(key)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the name everybody gives it
+from torch.nn import functional as F
 
 # Below this many elements of a kernel's window a convolution library is as fast as the product over copied patches.
 SMALLEST_WINDOW = 16

@@ -34,7 +34,9 @@ end
 local Module = {}
 Module.__index = Module
 function Module:add(child) self.children[#self.children + 1] = child; return self end
-local function unknown(_, name) error('nn.' .. tostring(name) .. ' is not supported; known are: ' .. table.concat(known, ', '), 2) end
+local function unknown(_, name)
+   error('nn.' .. tostring(name) .. ' is not supported; known are: ' .. table.concat(known, ', '), 2)
+end
 nn = setmetatable({}, {__index = unknown})
 for _, name in ipairs(known) do
    nn[name] = function(...) return setmetatable({kind = name, arguments = {...}, children = {}}, Module) end
@@ -66,7 +68,9 @@ def run(path: str, params: dict[str, Any]) -> dict[str, Any]:
         lua.execute(PRELUDE, lua.table_from(sorted(MODULES)), INSTRUCTIONS)
         make = function()
         if lupa.lua_type(make) != "function":
-            raise ModelError(f"{path}: returns {lupa.lua_type(make) or type(make).__name__}; it must `return function(params) ... end`")
+            raise ModelError(
+                f"{path}: returns {lupa.lua_type(make) or type(make).__name__}; it must `return function(params) ... end`"
+            )
         shape = lua.table_from(params["inputShape"])
         made = make(lua.table_from({"ngpus": params["ngpus"], "inputShape": shape}))
     except (lupa.LuaMemoryError, MemoryError) as error:
@@ -104,7 +108,14 @@ def _start(module: nn.Module, fan_in: int) -> nn.Module:
 
 
 def _convolution(
-    planes_in: int, planes_out: int, kw: int, kh: int, dw: int = 1, dh: int = 1, pad_w: int = 0, pad_h: int | None = None
+    planes_in: int,
+    planes_out: int,
+    kw: int,
+    kh: int,
+    dw: int = 1,
+    dh: int = 1,
+    pad_w: int = 0,
+    pad_h: int | None = None,
 ) -> nn.Module:
     pad = (pad_w if pad_h is None else pad_h, pad_w)
     return _start(nn.Conv2d(planes_in, planes_out, (kh, kw), (dh, dw), pad), planes_in * kw * kh)

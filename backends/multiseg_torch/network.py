@@ -50,10 +50,14 @@ class Network(network.Network):
             with torch.no_grad():
                 made = self.model(torch.zeros(1, *self.spec.input_shape, device=self.device))
         except Exception as error:
-            raise ModelError(f"{self.spec.model}: cannot take images of {self.spec.input_shape} (C, H, W): {error}") from error
+            raise ModelError(
+                f"{self.spec.model}: cannot take images of {self.spec.input_shape} (C, H, W): {error}"
+            ) from error
         shape = tuple(made.shape[1:])
         if shape != self.spec.label_shape:
-            raise ModelError(f"{self.spec.model}: its output is {shape} (C, H, W), the labels are {self.spec.label_shape}")
+            raise ModelError(
+                f"{self.spec.model}: its output is {shape} (C, H, W), the labels are {self.spec.label_shape}"
+            )
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -101,7 +105,11 @@ class Network(network.Network):
 
     def save(self, folder: str) -> None:
         assert self.optimizer is not None
-        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "rng": torch.get_rng_state()}
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
         torch.save(state, Path(folder) / SNAPSHOT)
 
     def restore(self, folder: str) -> None:

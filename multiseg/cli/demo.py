@@ -21,15 +21,22 @@ SETTINGS: dict[str, Any] = {
     "seed": 1,
 }
 NOTE = """\
-The demo's settings are quicker than the tutorial's: {epochs} epochs instead of 150, batches of {batch_size}, Adam at {learning_rate:g} falling
-linearly to 0, mean squared error. The tutorial's own, each framework with its own defaults, 150 epochs:
+The demo's settings are quicker than the tutorial's: {epochs} epochs instead of 150, batches of {batch_size}, Adam at
+{learning_rate:g} falling linearly to 0, mean squared error. The tutorial's own, each framework with its own defaults, 150 epochs:
 
     multiseg train --dataset {dataset} --backend NAME --run {runs}/tutorial-NAME
 """
 
 
 @click.command()
-@click.option("-o", "--output", default="multiseg-demo", show_default=True, type=click.Path(path_type=Path), help="Folder for everything.")
+@click.option(
+    "-o",
+    "--output",
+    default="multiseg-demo",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder for everything.",
+)
 @click.option("-c", "--count", default=10_000, show_default=True, help="Pairs of images.")
 @click.option("--epochs", default=SETTINGS["epochs"], show_default=True)
 @click.option("--backend", "chosen", multiple=True, help="Only this backend; may be repeated.  [default: all]")
@@ -62,7 +69,9 @@ def demo(output: Path, count: int, epochs: int, chosen: tuple[str, ...]) -> None
     finished, failures = [], []
     for backend in backends:
         try:
-            run = multiseg.Job(dataset=dataset, backend=backend.name, **{**SETTINGS, "epochs": epochs}).train(runs / backend.name)
+            run = multiseg.Job(dataset=dataset, backend=backend.name, **{**SETTINGS, "epochs": epochs}).train(
+                runs / backend.name
+            )
             tested = run.test_db(dataset.path / "val_db" / "features")
             save_image(run.test_one(images / "grid.png", resize=False).image, runs / backend.name / "grid.png")
         except MultisegError as error:

@@ -9,9 +9,15 @@ from typing import Any
 import click
 
 RUN = click.argument("run", type=click.Path(path_type=Path))
-RESIZE = click.option("--resize/--no-resize", default=True, help="Resize to the dataset's size, or take the image as it is.")
+RESIZE = click.option(
+    "--resize/--no-resize", default=True, help="Resize to the dataset's size, or take the image as it is."
+)
 CONVERSION = click.option(
-    "--pixel-conversion", default="clip", show_default=True, help="clip: cut values to 0..255; normalize: stretch to it."
+    "--pixel-conversion",
+    type=click.Choice(["clip", "normalize"]),
+    default="clip",
+    show_default=True,
+    help="clip: cut values to 0..255; normalize: stretch to it.",
 )
 SNAPSHOT = click.option("--snapshot", default="last", show_default=True, help="last, best, or an epoch.")
 
@@ -30,7 +36,7 @@ def open_run(folder: Path, snapshot: str) -> Any:
 @RESIZE
 @CONVERSION
 @SNAPSHOT
-def test_one(run: Path, image: Path, output: Path, resize: bool, pixel_conversion: str, snapshot: str) -> None:
+def test_one(run: Path, image: Path, output: Path, resize: bool, pixel_conversion: Any, snapshot: str) -> None:
     """Show what the network of RUN makes of one image."""
     from multiseg.images import save_image
 
@@ -46,7 +52,9 @@ def test_one(run: Path, image: Path, output: Path, resize: bool, pixel_conversio
 @RESIZE
 @CONVERSION
 @SNAPSHOT
-def test_list(run: Path, images: tuple[Path, ...], output: Path, resize: bool, pixel_conversion: str, snapshot: str) -> None:
+def test_list(
+    run: Path, images: tuple[Path, ...], output: Path, resize: bool, pixel_conversion: Any, snapshot: str
+) -> None:
     """Test several images; one that cannot be read is reported, the others are done, and the exit status is 1."""
     from multiseg.errors import ImageError, ModelError
     from multiseg.images import save_image

@@ -10,15 +10,21 @@ import click
 
 
 @click.command()
-@click.option("--dataset", required=True, type=click.Path(path_type=Path), help="Dataset folder, ours or a DIGITS job's.")
+@click.option(
+    "--dataset", required=True, type=click.Path(path_type=Path), help="Dataset folder, ours or a DIGITS job's."
+)
 @click.option("--backend", default="torch", show_default=True, help="Framework to train in; see `multiseg backends`.")
-@click.option("--run", "folder", required=True, type=click.Path(path_type=Path), help="Folder for the run; must be new.")
+@click.option(
+    "--run", "folder", required=True, type=click.Path(path_type=Path), help="Folder for the run; must be new."
+)
 @click.option("--model", type=click.Path(path_type=Path), help="Network file.  [default: the backend's FCN]")
 @click.option("--epochs", default=150, show_default=True)
 @click.option("--recipe", default="tutorial", show_default=True, help="tutorial: each framework's own defaults.")
 @click.option("--subtract-mean", default="pixel", show_default=True, help="pixel, image or none.")
 @click.option("--learning-rate", type=float, help="Base learning rate.  [default: the backend's]")
-@click.option("--batch-size", type=int, help="Images a training step.  [default: the network file's, else the backend's]")
+@click.option(
+    "--batch-size", type=int, help="Images a training step.  [default: the network file's, else the backend's]"
+)
 @click.option("--val-batch-size", type=int, help="Images a validation batch.  [default: likewise]")
 @click.option("--solver", default="sgd", show_default=True, help="sgd, nesterov, adam.")
 @click.option("--solver-option", multiple=True, metavar="NAME=VALUE", help="e.g. momentum=0.9; may be repeated.")
@@ -41,7 +47,9 @@ def train(
     run = job.train(folder, resume=resume, progress=print_json if as_json else True)
     if not as_json:
         row = run.history[-1]
-        click.echo(f"{run.path}: {run.title}, {row['epoch']} epochs; validation L1 {row['l1']:.4g}, IoU {row['iou']:.4f}")
+        click.echo(
+            f"{run.path}: {run.title}, {row['epoch']} epochs; validation L1 {row['l1']:.4g}, IoU {row['iou']:.4f}"
+        )
 
 
 def numbers(pairs: tuple[str, ...]) -> dict[str, float]:

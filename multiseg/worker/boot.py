@@ -26,8 +26,13 @@ class PackageFinder:
 
 if __name__ == "__main__":
     del sys.path[0]  # this script's folder: its modules are multiseg.worker's, not top-level ones
-    connection_fd, lifeline_fd, scratch, packages = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4])
-    sys.meta_path.insert(0, PackageFinder(packages))  # type: ignore[arg-type]
+    connection_fd, lifeline_fd, scratch, packages = (
+        int(sys.argv[1]),
+        int(sys.argv[2]),
+        sys.argv[3],
+        json.loads(sys.argv[4]),
+    )
+    sys.meta_path.insert(0, PackageFinder(packages))  # type: ignore
     sys.argv = sys.argv[:1]
     from multiseg.worker.server import serve
 

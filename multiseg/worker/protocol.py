@@ -34,7 +34,7 @@ def send(connection: Connection, message: Any) -> None:
     connection.send_bytes(json.dumps(plain(message)).encode())
     for array in arrays:
         if array.nbytes:
-            connection.send_bytes(array.reshape(-1).view(np.uint8))
+            connection.send_bytes(array.reshape(-1).view(np.uint8).data)
 
 
 def receive(connection: Connection) -> Any:

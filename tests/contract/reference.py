@@ -48,4 +48,6 @@ def random_weights(seed: int = 0, channels: int = 1) -> dict[str, npt.NDArray[np
         "deconv.weight": (1024, channels, 16, 16), "deconv.bias": (channels,),
     }  # fmt: skip
     scale = {"conv1.weight": 0.2, "conv2.weight": 0.01, "deconv.weight": 0.03}
-    return {name: (draw.standard_normal(shape) * scale.get(name, 0.5)).astype(np.float32) for name, shape in shapes.items()}
+    return {
+        name: (draw.standard_normal(shape) * scale.get(name, 0.5)).astype(np.float32) for name, shape in shapes.items()
+    }

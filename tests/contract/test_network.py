@@ -136,7 +136,9 @@ def test_lowering_changes_no_training(backend: str, load: Any, solver: str) -> N
 def test_training_goes_down_and_same_seed_is_bit_identical(backend: str, dataset: Any, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"epochs": 2, "batch_size": 8, "solver": "adam", "learning_rate": 1e-3, "loss": "l2"}
     runs = [
-        multiseg.Job(dataset=dataset, backend=backend, seed=11, threads=2, **settings).train(tmp_path / name, progress=False)
+        multiseg.Job(dataset=dataset, backend=backend, seed=11, threads=2, **settings).train(
+            tmp_path / name, progress=False
+        )
         for name in ("a", "b")
     ]
     weights = []
@@ -171,7 +173,9 @@ def test_resumed_training_is_bit_identical(backend: str, dataset: Any, tmp_path:
 
 def test_a_picture_comes_out_upright_at_any_size(backend: str, dataset: Any, tmp_path: Path) -> None:
     """With weights that pass the image on, an asymmetric picture comes out as it went in, whatever the data order."""
-    run = multiseg.Job(dataset=dataset, backend=backend, epochs=1, subtract_mean="none").train(tmp_path / "run", progress=False)
+    run = multiseg.Job(dataset=dataset, backend=backend, epochs=1, subtract_mean="none").train(
+        tmp_path / "run", progress=False
+    )
     weights = {name: np.zeros(shape, np.float32) for name, shape in SHAPES.items()}
     weights["conv1.weight"][0, 0, 1, 1] = 1
     for row in range(16):

@@ -55,7 +55,9 @@ def test_a_killed_worker_is_a_clear_error_and_leaves_nothing(backend: str, datas
 
 def worker_of(pid: int) -> int:
     """The process id of the one worker that ``pid`` started."""
-    children = [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+    children = [
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
     (found,) = [child for child in children if "boot.py" in Path(f"/proc/{child}/cmdline").read_text()]
     return found
 

@@ -58,7 +58,9 @@ def test_commands_run_and_missing_frameworks_are_said(python: Path) -> None:
     for name in ("create-images", "train", "compare", "demo", "install-caffe"):
         assert name in commands
         subprocess.run([command, name, "--help"], check=True, capture_output=True, cwd=python.parent)
-    found = subprocess.run([command, "backends", "--json"], check=True, capture_output=True, text=True, cwd=python.parent)
+    found = subprocess.run(
+        [command, "backends", "--json"], check=True, capture_output=True, text=True, cwd=python.parent
+    )
     for status in json.loads(found.stdout):
         assert not status["available"]
         assert status["install"] in status["problem"]

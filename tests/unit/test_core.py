@@ -34,7 +34,10 @@ def test_import_brings_in_no_framework_and_takes_under_a_fifth_of_a_second() -> 
         "import json; print(json.dumps([took, [m for m in sys.modules if '.' not in m]]))"
     )
     # the least of several: the machine may be busy, the import's own work is the same each time
-    runs = [json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout) for _ in range(5)]
+    runs = [
+        json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+        for _ in range(5)
+    ]
     assert min(took for took, _ in runs) < 0.2
     assert not FRAMEWORKS & set(runs[0][1])
 
@@ -77,18 +80,23 @@ def test_an_unknown_backend_lists_the_known_ones() -> None:
 
 
 def test_a_name_claimed_twice_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    points = [EntryPoint("torch", "multiseg_torch:backend", registry.GROUP), EntryPoint("torch", "other:backend", registry.GROUP)]
+    points = [
+        EntryPoint("torch", "multiseg_torch:backend", registry.GROUP),
+        EntryPoint("torch", "other:backend", registry.GROUP),
+    ]
     monkeypatch.setattr(registry, "entry_points", lambda group: points)
-    with pytest.raises(BackendUnavailable, match=r"'torch' is provided twice, as multiseg_torch:backend and as other:backend"):
+    with pytest.raises(
+        BackendUnavailable, match=r"'torch' is provided twice, as multiseg_torch:backend and as other:backend"
+    ):
         registry.get("torch")
 
 
 def test_an_entry_point_that_is_no_backend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [EntryPoint("x", "json:dumps", registry.GROUP), EntryPoint("y", "nowhere:backend", registry.GROUP)]
     monkeypatch.setattr(registry, "entry_points", lambda group: points)
-    with pytest.raises(BackendUnavailable, match="json:dumps is a function, not a multiseg Backend"):
+    with pytest.raises(BackendUnavailable, match=r"json:dumps is a function, not a multiseg Backend"):
         registry.get("x")
-    with pytest.raises(BackendUnavailable, match="'y'.*No module named 'nowhere'"):
+    with pytest.raises(BackendUnavailable, match=r"'y'.*No module named 'nowhere'"):
         registry.get("y")
 
 
