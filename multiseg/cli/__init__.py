@@ -20,7 +20,7 @@ COMMANDS = {
     "test-one": "multiseg.cli.results:test_one",
     "test-list": "multiseg.cli.results:test_list",
     "test-db": "multiseg.cli.results:test_db",
-    "compare": "multiseg.report.command:compare",
+    "compare": "multiseg.cli.compare:compare",
     "backends": "multiseg.cli.backends:backends",
     "demo": "multiseg.cli.demo:demo",
 }

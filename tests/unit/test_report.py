@@ -19,8 +19,8 @@ from PIL import Image
 
 import multiseg
 from multiseg import errors
+from multiseg.cli.compare import compare as compare_command
 from multiseg.report import pictures, scan
-from multiseg.report.command import compare as compare_command
 from multiseg.report.metrics import duration, significant
 from multiseg.run import COLUMNS
 

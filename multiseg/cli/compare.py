@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from multiseg.errors import SettingsError
-from multiseg.report import compare as compare_runs
 
 
 @click.command()
@@ -36,6 +35,8 @@ def compare(
 
     Without -o and --json it prints the figures as Markdown. Exits 1 where --require or --max-gap does not hold.
     """
+    from multiseg.report import compare as compare_runs
+
     if as_json and markdown:
         raise click.UsageError("choose one of --json and --markdown")
     comparison = compare_runs(runs, images=images, grid=grid)
