@@ -173,7 +173,8 @@ def bench_scale(work: Path) -> None:
 def bench_kills(work: Path, rounds: int = 200) -> None:
     images = multiseg.create_images(work / "images", count=3000, seed=0)
     script = (
-        "import sys, multiseg; a, out = sys.argv[1:]; "
+        "import sys, multiseg, multiseg.dataset.creation as creation; a, out = sys.argv[1:]; "
+        "creation.MOST_PAIRS = 32; "  # chunks enough for a helper to take part
         "multiseg.Dataset.create(out, input=a + '/input', target=a + '/target', seed=0, workers=2)"
     )
     command = [sys.executable, "-c", script, str(images), str(work / "out")]

@@ -57,17 +57,14 @@ class Split:
 
         Raises IndexError beyond the end, and DatasetError for a record that cannot be read.
         """
-        position = index + len(self) if index < 0 else index
-        if not 0 <= position < len(self):
-            raise IndexError(f"{self.name} has {len(self)} pairs; there is no number {index}")
-        feature, label = self._pair(position)
+        feature, label = self._pair(index)
         return feature.copy(), None if label is None else label.copy()
 
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> tuple[Array, Array | None]:
         """Read some pairs as ``(N, C, H, W)`` arrays. Raises DatasetError where they differ in shape."""
         if not len(indices):
             return _empty(self.shape), _empty(self.label_shape)
-        features, labels = zip(*(self[int(index)] for index in indices), strict=True)
+        features, labels = zip(*(self._pair(int(index)) for index in indices), strict=True)
         return self._stack(features), None if labels[0] is None else self._stack(labels)
 
     @cached_property
@@ -80,8 +77,11 @@ class Split:
         """Shape ``(C, H, W)`` of the labels; None for mixed sizes, for an empty split, and without labels."""
         return self._shapes[1]
 
-    def _pair(self, position: int) -> tuple[Array, Array | None]:
-        assert self._features is not None
+    def _pair(self, index: int) -> tuple[Array, Array | None]:
+        """Feature and label, which may be read-only views."""
+        position = index + len(self) if index < 0 else index
+        if self._features is None or not 0 <= position < len(self):
+            raise IndexError(f"{self.name} has {len(self)} pairs; there is no number {index}")
         datum, feature = _load(self._features, position)
         if self._labels is not None:
             return feature, _load(self._labels, self._label_position(position))[1]

@@ -80,14 +80,14 @@ def _claim(staging: Path, target: Path) -> int:
     while True:
         try:
             staging.mkdir(exist_ok=True)
-            descriptor = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            descriptor = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:  # another process finished or gave up between the two calls
             _refuse_existing(target)
             continue
         except OSError as error:
             raise _explain(error, target) from error
         try:
-            with suppress_unsupported():
+            with _without_locks_where_unsupported():
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
@@ -109,7 +109,7 @@ def _claim(staging: Path, target: Path) -> int:
 
 
 @contextmanager
-def suppress_unsupported() -> Iterator[None]:
+def _without_locks_where_unsupported() -> Iterator[None]:
     """Do without the lock on file systems that have none."""
     try:
         yield

@@ -19,7 +19,8 @@ from multiseg.errors import DatasetError
 
 KILLS = int(os.environ.get("MULTISEG_TEST_KILLS", "15"))
 SCRIPT = """
-import sys, multiseg
+import sys, multiseg, multiseg.dataset.creation
+multiseg.dataset.creation.MOST_PAIRS = 32  # chunks enough for a helper to take part
 images, out = sys.argv[1:]
 print("creating", flush=True)
 multiseg.Dataset.create(out, input=images + "/input", target=images + "/target", seed=0, workers=2)
@@ -126,3 +127,25 @@ def test_ctrl_c_leaves_nothing_and_no_processes(tmp_path: Path) -> None:
     assert list((tmp_path / "work").iterdir()) == []
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
+
+
+def test_a_link_in_the_place_of_leftovers_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").write_text("mine")
+    (tmp_path / ".out.unfinished").symlink_to(tmp_path / "precious")
+    with pytest.raises(DatasetError, match="cannot be written"), staged_folder(tmp_path / "out"):
+        pytest.fail("followed")
+    assert (tmp_path / "precious" / "file").read_text() == "mine"
+
+
+def test_helpers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    images = multiseg.create_images(tmp_path / "images", count=3000, seed=0)
+    with start(images, tmp_path / "out") as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while not (helpers := children.read_text().split()):
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+    end = time.monotonic() + 20
+    while any(Path(f"/proc/{helper}").exists() for helper in helpers):
+        assert time.monotonic() < end, "a helper outlives its parent"
+        time.sleep(0.01)
