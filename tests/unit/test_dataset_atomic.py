@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,11 @@ multiseg.Dataset.create(out, input=images + "/input", target=images + "/target",
 """
 
 
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return multiseg.create_images(tmp_path_factory.mktemp("atomic") / "images", count=1500, seed=0)
+
+
 def start(images: Path, out: Path) -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", SCRIPT, str(images), str(out)]
@@ -36,8 +42,7 @@ def start(images: Path, out: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_killed_at_any_moment_it_leaves_no_dataset_or_the_whole(tmp_path: Path) -> None:
-    images = multiseg.create_images(tmp_path / "images", count=3000, seed=0)
+def test_killed_at_any_moment_it_leaves_no_dataset_or_the_whole(images: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
     out = work / "out"
@@ -50,8 +55,6 @@ def test_killed_at_any_moment_it_leaves_no_dataset_or_the_whole(tmp_path: Path) 
     found_none = 0
     for _ in range(KILLS):
         if out.exists():
-            import shutil
-
             shutil.rmtree(out)
         with start(images, out) as process:
             time.sleep(numbers.random() * whole)
@@ -63,7 +66,7 @@ def test_killed_at_any_moment_it_leaves_no_dataset_or_the_whole(tmp_path: Path) 
             assert "no such dataset folder" in str(error)
         else:
             assert dataset.content_hash == expected
-            assert (len(dataset.train), len(dataset.val)) == (2700, 300)
+            assert (len(dataset.train), len(dataset.val)) == (1350, 150)
     assert found_none > 0
     if not out.exists():
         with start(images, out) as process:
@@ -107,8 +110,7 @@ def test_a_folder_made_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_ctrl_c_leaves_nothing_and_no_processes(tmp_path: Path) -> None:
-    images = multiseg.create_images(tmp_path / "images", count=3000, seed=0)
+def test_ctrl_c_leaves_nothing_and_no_processes(images: Path, tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", SCRIPT, str(images), str(tmp_path / "work" / "out")]
@@ -138,8 +140,7 @@ def test_a_link_in_the_place_of_leftovers_is_not_followed(tmp_path: Path) -> Non
     assert (tmp_path / "precious" / "file").read_text() == "mine"
 
 
-def test_helpers_end_with_a_killed_parent(tmp_path: Path) -> None:
-    images = multiseg.create_images(tmp_path / "images", count=3000, seed=0)
+def test_helpers_end_with_a_killed_parent(images: Path, tmp_path: Path) -> None:
     with start(images, tmp_path / "out") as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         while not (helpers := children.read_text().split()):
