@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import queue
-import signal
 import subprocess
 import sys
 from collections import deque
@@ -219,6 +218,7 @@ class _Helper:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},
             pass_fds=list(chain(*descriptors)),
             stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the parent, which then ends the helpers
         )
         for lane in self.lanes:
             lane.theirs.close()
@@ -245,7 +245,6 @@ class _Helper:
 
 def main(descriptors: list[tuple[int, int]]) -> None:
     """Run a helper process: answer chunks with what :func:`encode` returns or raises, until the pipes close."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which then ends this process
     lanes: dict[Any, int] = {Connection(pipe): memory for pipe, memory in descriptors}
     try:
         first = next(iter(lanes))

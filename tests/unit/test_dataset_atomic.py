@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,10 +34,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return multiseg.create_images(tmp_path_factory.mktemp("atomic") / "images", count=1500, seed=0)
 
 
-def start(images: Path, out: Path) -> subprocess.Popen[str]:
+def start(images: Path, out: Path, **options: Any) -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", SCRIPT, str(images), str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, **options)
     assert process.stdout is not None
     assert process.stdout.readline() == "creating\n"
     return process
@@ -110,25 +111,37 @@ def test_a_folder_made_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def children(process: subprocess.Popen[str]) -> list[str]:
+    """The helpers of a creation, as soon as it has some."""
+    while not (found := Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()):
+        assert process.poll() is None, "it ended without helpers"
+    return found
+
+
+def wait_for_the_end_of(pids: list[str]) -> None:
+    end = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < end, "a helper is left over"
+        time.sleep(0.01)
+
+
 def test_ctrl_c_leaves_nothing_and_no_processes(images: Path, tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", SCRIPT, str(images), str(tmp_path / "work" / "out")]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
-    while not any((tmp_path / "work").rglob("data.mdb")):
-        time.sleep(0.001)
-        assert process.poll() is None
-    os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    with start(images, tmp_path / "work" / "out", stderr=subprocess.PIPE, start_new_session=True) as process:
+        helpers = children(process)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=30)
     assert said.strip().endswith("KeyboardInterrupt")
     assert said.count("Traceback") == 1
     assert list((tmp_path / "work").iterdir()) == []
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    wait_for_the_end_of(helpers)
+
+
+def test_helpers_end_with_a_killed_parent(images: Path, tmp_path: Path) -> None:
+    with start(images, tmp_path / "out") as process:
+        helpers = children(process)
+        process.send_signal(signal.SIGKILL)
+    wait_for_the_end_of(helpers)
 
 
 def test_a_link_in_the_place_of_leftovers_is_not_followed(tmp_path: Path) -> None:
@@ -138,15 +151,3 @@ def test_a_link_in_the_place_of_leftovers_is_not_followed(tmp_path: Path) -> Non
     with pytest.raises(DatasetError, match="cannot be written"), staged_folder(tmp_path / "out"):
         pytest.fail("followed")
     assert (tmp_path / "precious" / "file").read_text() == "mine"
-
-
-def test_helpers_end_with_a_killed_parent(images: Path, tmp_path: Path) -> None:
-    with start(images, tmp_path / "out") as process:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        while not (helpers := children.read_text().split()):
-            assert process.poll() is None
-        process.send_signal(signal.SIGKILL)
-    end = time.monotonic() + 20
-    while any(Path(f"/proc/{helper}").exists() for helper in helpers):
-        assert time.monotonic() < end, "a helper outlives its parent"
-        time.sleep(0.01)
