@@ -196,6 +196,6 @@ def _is_deep(image: ImageFile.ImageFile, data: bytes) -> bool:
     if image.format == "PNG":
         return len(data) > 24 and data[24] == 16
     if image.format == "PPM":
-        numbers = [value for value in image.tile[0].args or () if isinstance(value, int)]
+        numbers = [value for value in image.tile[0][3] or () if isinstance(value, int)]
         return bool(numbers) and numbers[-1] > 255
     return False

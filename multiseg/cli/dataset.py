@@ -127,13 +127,16 @@ def show_dataset(folder: Path, out: Path, count: int, as_json: bool) -> None:
 
 
 @contextmanager
-def _progress(verb: str) -> Iterator[Callable[[int, int], None]]:
+def _progress(verb: str) -> Iterator[Callable[[int, int], None] | None]:
     """Show a bar while the block runs, on a terminal only."""
     from rich.console import Console
     from rich.progress import Progress
 
     console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+    if not console.is_terminal:
+        yield None
+        return
+    with Progress(console=console, transient=True) as bar:
         task = bar.add_task(verb, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
