@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import queue
+import signal
 import subprocess
 import sys
 from collections import deque
@@ -213,13 +214,17 @@ class _Helper:
         self._job = job
         self.lanes = [_Lane() for _ in range(_LANES)]
         descriptors = [(lane.theirs.fileno(), lane.memory) for lane in self.lanes]
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", f"from {__name__} import main; main({descriptors})"],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},
-            pass_fds=list(chain(*descriptors)),
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the parent, which then ends the helpers
-        )
+        # The child inherits what is blocked: Ctrl-C is for the parent alone, which then ends its helpers.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", f"from {__name__} import main; main({descriptors})"],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},
+                pass_fds=list(chain(*descriptors)),
+                stdin=subprocess.DEVNULL,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         for lane in self.lanes:
             lane.theirs.close()
 

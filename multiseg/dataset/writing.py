@@ -12,7 +12,7 @@ import lmdb
 from multiseg.errors import DatasetError
 
 _FIRST_MAP_SIZE = 16 << 20  # doubled whenever it is full, as DIGITS does
-_COMMIT_BYTES = 16 << 20  # a transaction's pages are held in memory
+_COMMIT_BYTES = 4 << 20  # a transaction's pages are held in memory
 
 
 def hash_record(digest: Any, key: bytes, value: bytes) -> None:
