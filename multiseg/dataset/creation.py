@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from multiseg.dataset.description import combined_hash, write_description
 from multiseg.dataset.encoding import MOST_PAIRS, Chunk, Encoders, Job, RecordEncoding, pair_bytes
@@ -24,8 +23,8 @@ from multiseg.images import Channels, load_image
 
 Progress = Callable[[int, int], None]
 
-_CHUNK_BYTES = 4 << 20
-_CHUNKS_PER_WORKER = 8  # below that a helper process costs more than it saves
+_CHUNK_BYTES = 1 << 20
+_CHUNKS_PER_WORKER = 16  # below that a helper process costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -128,18 +127,16 @@ def _write_split(
     staging: Path, name: str, pairs: Pairs, encoders: Encoders, size: int, advance: Callable[[int], None]
 ) -> dict[str, str]:
     """Write features, labels and mean of one split; return the databases' hashes."""
-    total: NDArray[np.uint64] | None = None
     with RecordWriter(staging / name / "features") as features, RecordWriter(staging / name / "labels") as labels:
         for encoded in encoders.map(_chunks(pairs, size)):
             for record in encoded.features:
                 features.write(record)
             for record in encoded.labels:
                 labels.write(record)
-            if encoded.total is not None:
-                total = encoded.total + (np.uint64(0) if total is None else total)
             advance(len(encoded.features))
     if features.count != len(pairs):
         raise DatasetError(f"{staging}: {features.count} of {len(pairs)} pairs were written")
+    total = encoders.take_total()
     if total is not None:
         # DIGITS rounds the mean to whole grey values before it stores it
         mean = np.around(total / len(pairs)).astype(np.uint8)

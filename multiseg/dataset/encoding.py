@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-import queue
 import signal
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 from multiprocessing.connection import Connection, Pipe, wait
@@ -29,8 +27,9 @@ RecordEncoding = Literal["none", "png", "jpg"]
 Shape = tuple[int, int, int]
 Chunk = list[tuple[str, str]]
 
-MOST_PAIRS = 256  # in a chunk: the sum of so many bytes fits 16 bits
+MOST_PAIRS = 256  # in a chunk
 _LANES = 2
+_CHUNKS_UNDER_WAY = 4  # for each worker: begun, and not yet given on
 
 
 @dataclass(frozen=True)
@@ -48,20 +47,52 @@ class Job:
     shape: Shape
     label_shape: Shape
 
+    def new_sum(self) -> Sum | None:
+        """A sum of features, to make the mean of; None for mixed sizes."""
+        return None if self.mixed_sizes else Sum(self.shape)
+
 
 @dataclass(frozen=True)
 class Encoded:
-    """A chunk's records in order, and the sum of its features ``(C, H, W)`` uint16; None for mixed sizes."""
+    """A chunk's records in order."""
 
     features: list[bytes]
     labels: list[bytes]
-    total: NDArray[np.uint16] | None
 
 
-def encode(job: Job, chunk: Chunk) -> Encoded:
-    """Encode some pairs. Raises ImageError or DatasetError naming the first file that is wrong."""
+class Sum:
+    """The sum of images ``(C, H, W)`` uint8. As it is exact, it does not depend on who added what."""
+
+    def __init__(self, shape: Shape) -> None:
+        self._whole = np.zeros(shape, np.uint64)
+        self._part = np.zeros(shape, np.uint16)  # so many bytes fit 16 bits, which are added much faster than 64
+        self._count = 0
+
+    def add(self, image: Pixels) -> None:
+        """Add an image."""
+        self._part += image
+        self._count += 1
+        if self._count == 257:
+            self._fold()
+
+    def take(self) -> NDArray[np.uint64]:
+        """Return the sum and start again from zero."""
+        self._fold()
+        whole, self._whole = self._whole, np.zeros_like(self._whole)
+        return whole
+
+    def _fold(self) -> None:
+        self._whole += self._part
+        self._part[:] = 0
+        self._count = 0
+
+
+def encode(job: Job, chunk: Chunk, total: Sum | None) -> Encoded:
+    """Encode some pairs and add their features to ``total``.
+
+    Raises ImageError or DatasetError naming the first file that is wrong.
+    """
     features, labels = [], []
-    total = None if job.mixed_sizes else np.zeros(job.shape, np.uint16)
     for feature_path, label_path in chunk:
         feature, feature_record = _record(feature_path, job.channels, job.feature_encoding)
         label, label_record = _record(label_path, job.channels, job.label_encoding)
@@ -75,8 +106,8 @@ def encode(job: Job, chunk: Chunk) -> Encoded:
         features.append(feature_record)
         labels.append(label_record)
         if total is not None:
-            total += feature
-    return Encoded(features, labels, total)
+            total.add(feature)
+    return Encoded(features, labels)
 
 
 def size_text(image: Pixels) -> str:
@@ -117,46 +148,72 @@ def pair_bytes(job: Job) -> int:
 
 
 class Encoders:
-    """Several encoders at work: a thread here and ``workers - 1`` helper processes. Use as a context manager.
+    """Several encoders at work: this process and ``workers - 1`` helper processes. Use as a context manager.
 
-    One worker alone encodes in the thread that asks for the results.
+    All in one thread: this process feeds the helpers, and encodes itself when it has nothing else to do.
     """
 
     def __init__(self, job: Job, workers: int) -> None:
         self._job = job
-        self._workers = workers
-        self._idle: queue.SimpleQueue[Callable[[Chunk], Encoded]] = queue.SimpleQueue()
-        self._idle.put(lambda chunk: encode(job, chunk))
-        self._pool = ThreadPoolExecutor(1 + _LANES * (workers - 1), thread_name_prefix="multiseg-encoder")
-        self._helpers = [_Helper(job) for _ in range(workers - 1)]
-        for helper in self._helpers:
-            self._pool.submit(self._enlist, helper)
+        self._sum = job.new_sum()
+        self._most = _CHUNKS_UNDER_WAY * workers
+        self._helpers = [_Helper(job) for _ in range(workers - 1 if sys.executable else 0)]
+        # A helper takes part once it has started; until then, or if it never does, the others do the work.
+        self._starting: dict[Any, _Helper] = {helper.lanes[0].pipe: helper for helper in self._helpers}
+        self._free: list[_Lane] = []
+        self._busy: dict[Any, tuple[_Lane, int]] = {}
 
     def map(self, chunks: Iterable[Chunk]) -> Iterator[Encoded]:
-        """Encode chunks; the results come in the chunks' order, whichever encoder finishes first."""
-        if self._workers == 1:
-            yield from (encode(self._job, chunk) for chunk in chunks)
-            return
-        under_way: deque[Future[Encoded]] = deque()
-        for chunk in chunks:
-            under_way.append(self._pool.submit(self._encode, chunk))
-            if len(under_way) > 3 * self._workers:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+        """Encode chunks; the results come in the chunks' order, whichever encoder finishes first.
 
-    def _enlist(self, helper: _Helper) -> None:
-        """Let a helper take part once it has started; until then, or if it never does, the others do the work."""
-        if helper.has_started():
-            for lane in helper.lanes:
-                self._idle.put(lane.encode)
+        Raises what :func:`encode` raises for the first chunk that is wrong, and DatasetError for a helper that died.
+        """
+        remaining = iter(chunks)
+        chunk = next(remaining, None)
+        done: dict[int, Encoded | Exception] = {}
+        begun = given = 0
+        while chunk is not None or given < begun:
+            full = begun - given >= self._most
+            self._collect(done, block=chunk is None or full)
+            if chunk is not None and not full:
+                if self._free:
+                    lane = self._free.pop()
+                    lane.send(chunk)
+                    self._busy[lane.pipe] = lane, begun
+                else:
+                    done[begun] = _attempt(self._job, chunk, self._sum)
+                begun += 1
+                chunk = next(remaining, None)
+            while given in done:
+                result = done.pop(given)
+                if isinstance(result, Exception):
+                    raise result
+                yield result
+                given += 1
 
-    def _encode(self, chunk: Chunk) -> Encoded:
-        encoder = self._idle.get()
-        try:
-            return encoder(chunk)
-        finally:
-            self._idle.put(encoder)
+    def take_total(self) -> NDArray[np.uint64] | None:
+        """Return the sum of all features since the last call, ``(C, H, W)``; None for mixed sizes."""
+        if self._sum is None:
+            return None
+        total = self._sum.take()
+        for helper in self._helpers:
+            if helper.lanes[0] in self._free:
+                total += helper.lanes[0].receive_total()
+        return total
+
+    def _collect(self, done: dict[int, Encoded | Exception], block: bool) -> None:
+        """Take what the helpers have ready; wait for it if there is nothing else to do."""
+        pipes = [*self._starting, *self._busy]
+        ready: list[Any] = wait(pipes, None if block else 0) if pipes else []
+        for pipe in ready:
+            if pipe in self._starting:
+                helper = self._starting.pop(pipe)
+                if helper.has_started():
+                    self._free += helper.lanes
+            else:
+                lane, number = self._busy.pop(pipe)
+                done[number] = lane.receive()
+                self._free.append(lane)
 
     def __enter__(self) -> Encoders:
         return self
@@ -165,10 +222,15 @@ class Encoders:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for helper in self._helpers:
-            helper.stop()
-        self._pool.shutdown(cancel_futures=True)
-        for helper in self._helpers:
             helper.close()
+
+
+def _attempt(job: Job, chunk: Chunk, total: Sum | None) -> Encoded | Exception:
+    """Return the error too: it counts when the chunks before have proved sound."""
+    try:
+        return encode(job, chunk, total)
+    except Exception as error:
+        return error
 
 
 class _Lane:
@@ -183,24 +245,43 @@ class _Lane:
         self.theirs: Any = theirs
         self.memory = os.memfd_create("multiseg-records")
 
-    def encode(self, chunk: Chunk) -> Encoded:
-        """Have a chunk encoded. Raises what :func:`encode` raises."""
+    def send(self, chunk: Chunk | None) -> None:
+        """Give the helper a chunk to encode, or None to ask for its sum. Raises DatasetError where it is dead."""
         try:
             self.pipe.send(chunk)
-            answer = self.pipe.recv()
-        except (EOFError, OSError) as error:
-            raise DatasetError("an encoding process ended unexpectedly; try again with fewer workers") from error
+        except OSError as error:
+            raise _died() from error
+
+    def receive_total(self) -> NDArray[np.uint64]:
+        """Ask for and return the helper's sum. Raises DatasetError where it is dead."""
+        self.send(None)
+        total: NDArray[np.uint64] = self._receive()
+        return total
+
+    def receive(self) -> Encoded | Exception:
+        """Return what came of the chunk. Raises DatasetError where the helper is dead."""
+        answer = self._receive()
         if isinstance(answer, Exception):
-            raise answer
-        feature_sizes, label_sizes, total = answer
+            return answer
+        feature_sizes, label_sizes = answer
         ends = accumulate(feature_sizes + label_sizes, initial=0)
         records = [os.pread(self.memory, end - start, start) for start, end in pairwise(ends)]
-        return Encoded(records[: len(feature_sizes)], records[len(feature_sizes) :], total)
+        return Encoded(records[: len(feature_sizes)], records[len(feature_sizes) :])
+
+    def _receive(self) -> Any:
+        try:
+            return self.pipe.recv()
+        except (EOFError, OSError) as error:
+            raise _died() from error
 
     def close(self) -> None:
         """Release the pipe and the memory."""
         self.pipe.close()
         os.close(self.memory)
+
+
+def _died() -> DatasetError:
+    return DatasetError("an encoding process ended unexpectedly; try again with fewer workers")
 
 
 class _Helper:
@@ -211,7 +292,6 @@ class _Helper:
     """
 
     def __init__(self, job: Job) -> None:
-        self._job = job
         self.lanes = [_Lane() for _ in range(_LANES)]
         descriptors = [(lane.theirs.fileno(), lane.memory) for lane in self.lanes]
         # The child inherits what is blocked: Ctrl-C is for the parent alone, which then ends its helpers.
@@ -227,22 +307,20 @@ class _Helper:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         for lane in self.lanes:
             lane.theirs.close()
+        with suppress(OSError):  # it may have ended already
+            self.lanes[0].pipe.send(job)
 
     def has_started(self) -> bool:
         """Wait for the process to be ready; False if it ended before that."""
         try:
-            self.lanes[0].pipe.send(self._job)
             self.lanes[0].pipe.recv()
         except (EOFError, OSError):
             return False
         return True
 
-    def stop(self) -> None:
-        """End the process; whoever waits for it gets an error."""
-        self._process.kill()
-
     def close(self) -> None:
-        """Release what is left of an ended process."""
+        """End the process and release what is left of it."""
+        self._process.kill()
         self._process.wait()
         for lane in self.lanes:
             lane.close()
@@ -254,22 +332,23 @@ def main(descriptors: list[tuple[int, int]]) -> None:
     try:
         first = next(iter(lanes))
         job = first.recv()
+        total = job.new_sum()
         first.send("ready")
         while True:
             asking: list[Any] = wait(list(lanes))
             for pipe in asking:
-                pipe.send(_answer(job, pipe.recv(), lanes[pipe]))
+                chunk = pipe.recv()
+                pipe.send(total.take() if chunk is None else _answer(job, chunk, total, lanes[pipe]))
     except (EOFError, OSError):  # the parent is gone
         return
 
 
-def _answer(job: Job, chunk: Chunk, memory: int) -> Any:
-    """Encode a chunk, write its records to ``memory`` and return their sizes and the features' sum, or the error."""
-    try:
-        encoded = encode(job, chunk)
-        position = 0
-        for record in chain(encoded.features, encoded.labels):
-            position += os.pwrite(memory, record, position)
-    except Exception as error:
-        return error
-    return [len(record) for record in encoded.features], [len(record) for record in encoded.labels], encoded.total
+def _answer(job: Job, chunk: Chunk, total: Sum | None, memory: int) -> Any:
+    """Encode a chunk, write its records to ``memory`` and return their sizes, or the error."""
+    encoded = _attempt(job, chunk, total)
+    if isinstance(encoded, Exception):
+        return encoded
+    position = 0
+    for record in chain(encoded.features, encoded.labels):
+        position += os.pwrite(memory, record, position)
+    return [len(record) for record in encoded.features], [len(record) for record in encoded.labels]

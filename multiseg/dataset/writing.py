@@ -35,7 +35,7 @@ class RecordWriter:
         self._waiting_bytes = 0
         folder.mkdir(parents=True)
         try:
-            # No lock file: nobody else knows the folder yet. Data are synced at the end.
+            # No lock file and no syncing: nobody else knows the folder yet, and staged_folder syncs it when it is whole.
             self._environment = lmdb.open(str(folder), map_size=_FIRST_MAP_SIZE, lock=False, sync=False)
         except lmdb.Error as error:
             raise self._failed(error) from error
@@ -59,9 +59,6 @@ class RecordWriter:
         try:
             if kind is None:
                 self._commit()
-                self._environment.sync(True)
-        except lmdb.Error as failure:
-            raise self._failed(failure) from failure
         finally:
             self._environment.close()
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -162,20 +162,25 @@ def test_any_number_of_workers_gives_the_same_bytes(
     assert len(results[0]) == 6
 
 
-def test_the_order_in_which_encoders_finish_does_not_matter(source: Path, tmp_path: Path) -> None:
-    import time
+def test_the_order_in_which_encoders_finish_does_not_matter(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt = encoding._attempt
+    mine: list[encoding.Chunk] = []
 
-    class Slow(encoding.Encoders):
-        def _encode(self, chunk: encoding.Chunk) -> encoding.Encoded:
-            time.sleep(random.random() / 20)
-            return super()._encode(chunk)
+    def slow(job: encoding.Job, chunk: encoding.Chunk, total: encoding.Sum | None) -> encoding.Encoded | Exception:
+        mine.append(chunk)
+        time.sleep(0.05)
+        return attempt(job, chunk, total)
 
+    monkeypatch.setattr(encoding, "_attempt", slow)  # here, not in the helpers, which so overtake
     found = pairs.find_pairs(str(source / "input"), str(source / "target"))
     job = encoding.Job("none", "png", "none", False, found.part(0, 1)[0], (1, 4, 6), (1, 4, 6))
-    chunks = [found.part(index, index + 1) for index in range(20)]
-    with Slow(job, 3) as encoders:
+    chunks = [found.part(index % 20, index % 20 + 1) for index in range(200)]
+    with encoding.Encoders(job, 3) as encoders:
+        while encoders._starting:
+            encoders._collect({}, block=True)
         results = list(encoders.map(iter(chunks)))
-    assert [one.features for one in results] == [encoding.encode(job, chunk).features for chunk in chunks]
+    assert [one.features for one in results] == [encoding.encode(job, chunk, None).features for chunk in chunks]
+    assert 0 < len(mine) < 150
 
 
 def test_creation_works_from_a_script_without_a_main_guard(source: Path, tmp_path: Path) -> None:
@@ -365,17 +370,19 @@ def test_a_full_disk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     fails(source, tmp_path / "new" / "out", DatasetError, "the disk is full; free some space")
 
 
-def test_a_helper_that_dies_is_an_error_not_a_hang(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_helper_that_dies_is_an_error_not_a_hang(source: Path, when: str) -> None:
     found = pairs.find_pairs(str(source / "input"), str(source / "target"))
     job = encoding.Job("none", "png", "none", False, found.part(0, 1)[0], (1, 4, 6), (1, 4, 6))
     with encoding.Encoders(job, 2) as encoders:
-        helper = encoders._helpers[0]
-        assert encoders._pool.submit(lambda: True).result()
-        while encoders._idle.qsize() < 3:
-            pass
-        helper.stop()
+        while encoders._starting:
+            encoders._collect({}, block=True)
+        results = encoders.map(found.part(index % 20, index % 20 + 1) for index in range(1000))
+        if when == "during":
+            next(results)
+        encoders._helpers[0]._process.kill()
         with pytest.raises(DatasetError, match="an encoding process ended unexpectedly"):
-            list(encoders.map(found.part(index, index + 1) for index in range(20)))
+            list(results)
 
 
 def test_a_helper_that_cannot_start_leaves_the_work_to_the_others(
