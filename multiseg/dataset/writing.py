@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import lmdb
-
-from multiseg.errors import DatasetError
 
 _FIRST_MAP_SIZE = 16 << 20  # doubled whenever it is full, as DIGITS does
 _COMMIT_BYTES = 4 << 20  # a transaction's pages are held in memory
@@ -24,7 +25,7 @@ def hash_record(digest: Any, key: bytes, value: bytes) -> None:
 class RecordWriter:
     """Write records under the keys 000000000, 000000001 and so on. Use as a context manager.
 
-    Raises DatasetError where LMDB fails, e.g. on a full disk. ``digest`` is the SHA-256 over what was written.
+    Raises OSError where LMDB fails, e.g. on a full disk. ``digest`` is the SHA-256 over what was written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -76,7 +77,12 @@ class RecordWriter:
         self._waiting.clear()
         self._waiting_bytes = 0
 
-    def _failed(self, error: lmdb.Error) -> DatasetError:
-        if "No space left" in str(error) or "quota exceeded" in str(error):
-            return DatasetError(f"{self.path}: the disk is full; free some space or choose another folder")
-        return DatasetError(f"{self.path}: cannot be written: {error}")
+    def _failed(self, error: lmdb.Error) -> OSError:
+        """Say what LMDB's error means. It reports a disk that fills up during a write as an input/output error."""
+        text = str(error)
+        nearly_full = shutil.disk_usage(self.path).free < self._waiting_bytes + (1 << 20)
+        if "No space left" in text or (nearly_full and "Input/output error" in text):
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if "quota exceeded" in text:
+            return OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        return OSError(errno.EIO, text)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lmdb
@@ -352,17 +354,19 @@ def test_a_folder_below_a_file(source: Path, tmp_path: Path) -> None:
         create(source, tmp_path / "file" / "out")
 
 
-@pytest.mark.parametrize("where", ["lmdb", "mean", "sync"])
+@pytest.mark.parametrize("where", ["lmdb", "lmdb, in the middle of a write", "mean", "sync"])
 def test_a_full_disk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     class Full(writing.RecordWriter):
         def _commit(self) -> None:
-            raise self._failed(lmdb.DiskError(f"mdb_txn_commit: {os.strerror(errno.ENOSPC)}"))
+            number = errno.ENOSPC if where == "lmdb" else errno.EIO
+            raise self._failed(lmdb.DiskError(f"mdb_txn_commit: {os.strerror(number)}"))
 
-    if where == "lmdb":
+    if "lmdb" in where:
         monkeypatch.setattr(creation, "RecordWriter", Full)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5000))
     elif where == "mean":
         monkeypatch.setattr(Path, "write_bytes", full)
     else:

@@ -86,7 +86,7 @@ def test_a_file_that_gets_shorter_while_open_is_an_error(tmp_path: Path, small_l
             split[index]
 
 
-@settings(max_examples=400, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.lists(
         st.tuples(st.integers(0, 2**20), st.sampled_from([b"\0", b"\xff", b"\x01", b"\x7f\xff", b"\xff" * 8])),
@@ -148,7 +148,7 @@ def test_what_is_no_lmdb_is_an_error(tmp_path: Path) -> None:
             open_split(tmp_path / "file")
 
 
-@settings(max_examples=600, deadline=2000)
+@settings(max_examples=600, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_as_a_datum(record: bytes) -> None:
     try:
@@ -166,7 +166,7 @@ fields = st.sampled_from(
 )
 
 
-@settings(max_examples=600, deadline=2000)
+@settings(max_examples=600, deadline=None)
 @given(st.lists(fields, max_size=8))
 def test_any_fields_as_a_datum(parts: list[bytes]) -> None:
     try:
@@ -177,7 +177,7 @@ def test_any_fields_as_a_datum(parts: list[bytes]) -> None:
     assert array.size > 0
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=300, deadline=None)
 @given(st.one_of(st.binary(max_size=100), st.integers(0, 90).map(lambda end: mean(IMAGE[:2])[:end])))
 def test_any_bytes_as_a_mean(content: bytes) -> None:
     try:
