@@ -27,7 +27,7 @@ def main() -> None:
             epochs=arguments.epochs,
             batch_size=32,
             solver="adam",
-            learning_rate=1e-3,
+            learning_rate=2e-3,
             lr_policy="linear",
             loss="l2",
             seed=1,

@@ -22,4 +22,6 @@ backend = Backend(
         "nesterov": {"momentum": 0.9, "weight_decay": 1e-4},
         "adam": {"momentum": 0.9, "momentum2": 0.999, "delta": 1e-8, "weight_decay": 1e-4},
     },
+    # on a machine that does other things too, threads that spin while they wait cost more than threads that sleep
+    environment={"OMP_WAIT_POLICY": "PASSIVE"},
 )

@@ -15,7 +15,7 @@ SETTINGS: dict[str, Any] = {
     "val_batch_size": 32,
     "solver": "adam",
     "solver_options": {"weight_decay": 0.0},
-    "learning_rate": 1e-3,
+    "learning_rate": 2e-3,
     "lr_policy": "linear",
     "loss": "l2",
     "seed": 1,
