@@ -111,7 +111,8 @@ class RunFolder:
                 f"{path}: is a run of {kept['epochs']} epochs, not {now['epochs']}; the schedule depends on it"
             )
         folder = cls(path)
-        folder._rows = read_history(path / "history.csv")
+        if (path / "history.csv").exists():  # not there where it was interrupted before the first validation
+            folder._rows = read_history(path / "history.csv")
         return folder
 
     @contextmanager
@@ -163,8 +164,9 @@ class RunFolder:
 
     def rewind(self, epoch: int) -> None:
         """Forget rows after ``epoch``: they will be trained again."""
-        self._rows = [row for row in self._rows if row["epoch"] <= epoch]
-        self._write_history()
+        if any(row["epoch"] > epoch for row in self._rows):
+            self._rows = [row for row in self._rows if row["epoch"] <= epoch]
+            self._write_history()
 
     def _write_history(self) -> None:
         text = io.StringIO()

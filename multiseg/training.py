@@ -117,9 +117,9 @@ class _Loop:
             "images": len(self.dataset.train), "batch_size": self.batch_size, "iterations": self.iterations,
             "epoch": start.epoch if start else 0, "folder": str(self.run_folder.path),
         })  # fmt: skip
+        self.run_folder.rewind(start.epoch if start else -1)
         if start:
             self.worker.call("restore", folder=str(start.path))
-            self.run_folder.rewind(start.epoch)
         else:
             self._row(0, {"train_loss": None, "seconds": 0.0, "images_per_second": None})
         for epoch in range(start.epoch if start else 0, self.settings.epochs):

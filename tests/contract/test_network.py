@@ -153,13 +153,14 @@ def test_training_goes_down_and_same_seed_is_bit_identical(backend: str, dataset
     assert rows[0] == rows[1]
 
 
-def test_resumed_training_is_bit_identical(backend: str, dataset: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("epoch", [1, 3])  # before the first snapshot, and after it
+def test_resumed_training_is_bit_identical(backend: str, dataset: Any, tmp_path: Path, epoch: int) -> None:
     job = multiseg.Job(dataset=dataset, backend=backend, seed=4, threads=2, epochs=3, batch_size=16, solver="adam",
                        learning_rate=1e-3, loss="l2")  # fmt: skip
     whole = job.train(tmp_path / "whole", progress=False)
 
     def interrupt(event: dict[str, Any]) -> None:
-        if event["event"] == "step" and event["epoch"] == 3:
+        if event["event"] == "step" and event["epoch"] == epoch:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
