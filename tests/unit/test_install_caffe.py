@@ -378,14 +378,12 @@ def test_the_recipe_comes_with_the_package() -> None:
 
 # what was built, where it is installed
 
-caffe = importlib.util.find_spec("caffe")
-installed = pytest.mark.skipif(caffe is None, reason="pycaffe is not installed; get it with: multiseg install-caffe")
 
-
-@installed
-@pytest.mark.skipif(READELF is None, reason="readelf is not on the PATH")
+@pytest.mark.needs("caffe")
 def test_the_module_links_no_libpython_and_no_folder() -> None:
-    assert caffe is not None and caffe.origin is not None and READELF is not None
+    caffe = importlib.util.find_spec("caffe")
+    assert caffe is not None and caffe.origin is not None
+    assert READELF, "readelf is not on the PATH; install binutils"
     (module,) = Path(caffe.origin).parent.glob("_caffe*.so")
     dynamic = subprocess.run([READELF, "--dynamic", module], capture_output=True, text=True, check=True).stdout
     assert "libopenblas" in dynamic
@@ -394,7 +392,7 @@ def test_the_module_links_no_libpython_and_no_folder() -> None:
     assert "RUNPATH" not in dynamic
 
 
-@installed
+@pytest.mark.needs("caffe")
 def test_pycaffe_has_its_layers_and_runs_with_todays_numpy() -> None:
     code = """if True:
         import caffe, numpy, sys
