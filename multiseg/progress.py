@@ -22,14 +22,14 @@ class Bar:
             TextColumn("{task.fields[speed]} images/s"),
             TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=True),
+            TimeRemainingColumn(),
             console=self.console,
             disable=not self.console.is_terminal,
             refresh_per_second=4,
         )
         self.epochs = 0
         self.backend = ""
-        self.images = 0.0
+        self.batch_size = 0
 
     def __enter__(self) -> Bar:
         self.progress.start()
@@ -43,18 +43,17 @@ class Bar:
     def __call__(self, event: dict[str, Any]) -> None:
         """Show one event of multiseg.training."""
         if event["event"] == "start":
-            self.backend, self.epochs = event["backend"], event["epochs"]
+            self.backend, self.epochs, self.batch_size = event["backend"], event["epochs"], event["batch_size"]
             self.task = self.progress.add_task(self.backend, total=event["iterations"], loss="-", speed="-")
             steps = event["iterations"] // event["epochs"]
             self.progress.update(self.task, completed=event["epoch"] * steps)
         elif event["event"] == "step":
-            self.images += event["images"]
             speed = self.progress.tasks[0].speed
             self.progress.update(
                 self.task,
                 advance=1,
                 loss=f"{event['loss']:.4g}",
-                speed=f"{speed * event['images']:.0f}" if speed else "-",
+                speed=f"{speed * self.batch_size:.0f}" if speed else "-",
                 description=f"{self.backend} epoch {event['epoch']}/{self.epochs}",
             )
         elif event["event"] == "epoch":

@@ -13,7 +13,7 @@ from reference import fcn, random_weights
 
 import multiseg
 from multiseg import backend as registry
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, TrainingError
 from multiseg.layout import Layout
 
 SHAPES = {name: list(value.shape) for name, value in random_weights().items()}
@@ -202,3 +202,12 @@ def test_test_db_measures_the_validation_database(backend: str, dataset: Any, tm
     assert result["l1"] == pytest.approx(np.abs(difference).mean(), rel=1e-5)
     assert result["l2"] == pytest.approx(np.square(difference).mean(), rel=1e-5)
     assert result["val_loss"] == pytest.approx(run.history[-1]["val_loss"], rel=1e-5)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_says_where(backend: str, dataset: Any, tmp_path: Path) -> None:
+    job = multiseg.Job(dataset=dataset, backend=backend, epochs=1, learning_rate=1e15, loss="l2")
+    with pytest.raises(
+        TrainingError, match=r"the loss is (nan|inf) at iteration \d+ \(epoch 1\); try a learning rate below"
+    ):
+        job.train(tmp_path / "run", progress=False)
+    assert multiseg.Run.open(tmp_path / "run").summary["status"] == "failed"
