@@ -18,6 +18,8 @@ from multiseg.errors import ModelError
 MEMORY_BYTES = 256 * 2**20
 INSTRUCTIONS = 200_000_000  # a few seconds
 
+CHUNK = "network"  # its name in Lua's messages; Lua cuts long ones
+
 PRELUDE = """
 local known, limit = ...
 local count, step = 0, 1000000
@@ -61,10 +63,10 @@ def run(path: str, params: dict[str, Any]) -> dict[str, Any]:
     lua = lupa.LuaRuntime(register_eval=False, register_builtins=False, max_memory=MEMORY_BYTES, encoding="utf-8")
     try:
         # compiled while `load` is still there; text only, as bytecode can break out of any sandbox
-        chunk = lua.eval("function(source, name) return load(source, name, 't') end")(source, f"={path}")
+        chunk = lua.eval("function(source, name) return load(source, name, 't') end")(source, f"={CHUNK}")
         function, message = chunk if isinstance(chunk, tuple) else (chunk, None)
         if function is None:
-            raise ModelError(str(message))
+            raise ModelError(_plain(path, str(message)))
         lua.execute(PRELUDE, lua.table_from(sorted(MODULES)), INSTRUCTIONS)
         make = function()
         if lupa.lua_type(make) != "function":
@@ -83,8 +85,9 @@ def run(path: str, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(path: str, message: str) -> str:
-    first = message.splitlines()[0]
-    return first if first.startswith(path) else f"{path}: {first}"
+    """The first line of a message of Lua's, with the file's whole path where Lua writes the chunk's name."""
+    first = (message.splitlines() or [""])[0]
+    return path + first[len(CHUNK) :] if first.startswith(f"{CHUNK}:") else f"{path}: {first}"
 
 
 def _build(path: str, table: Any) -> Any:

@@ -211,3 +211,50 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(backend: str, dat
     ):
         job.train(tmp_path / "run", progress=False)
     assert multiseg.Run.open(tmp_path / "run").summary["status"] == "failed"
+
+
+def test_the_files_own_loss_is_the_tutorials(backend: str, load: Any) -> None:
+    worker, weights, images = load(), random_weights(), some_images()
+    worker.call("set_weights", weights=weights)
+    layout = layout_of(backend)
+    _, measured = worker.call("predict", features=layout.features(images), labels=layout.labels(images[::-1]))
+    d = fcn(images, weights) - images[::-1]
+    squares = sum(
+        float(np.square(weights[name].astype(np.float64)).sum()) for name in weights if name.endswith("weight")
+    )
+    expected = {
+        "caffe": np.abs(d).sum() / len(images),
+        "torch": np.where(np.abs(d) < 1, d**2 / 2, np.abs(d) - 0.5).mean(),
+        "tensorflow": (d**2).mean() + 0.05 * squares / 2,  # L2 0.05 on every kernel, in the reported loss
+    }
+    assert measured == pytest.approx(expected[backend], rel=1e-4)
+
+
+# how far the second step goes, in units of the first one: at the same rate, and at rate 0
+SECOND_STEP = {
+    "caffe": (1.9, 0.9),  # momentum 0.9; the buffer holds rate x gradient, so what is in it moves on at rate 0
+    "torch": (1.0, 0.0),  # 0.9 of the buffer and, dampened, 0.1 of the gradient
+    "tensorflow": (1.0, 0.0),  # no momentum
+}
+
+
+@pytest.mark.parametrize("at_rate_zero", [False, True])
+def test_sgd_is_the_frameworks_own(backend: str, load: Any, at_rate_zero: bool) -> None:
+    """On the last layer's bias, whose gradient is known: 2 x the mean difference, for the mean squared error."""
+    worker, weights, images = load(loss="l2", batch_size=3), random_weights(), some_images()
+    worker.call("set_weights", weights=weights)
+    layout = layout_of(backend)
+    rate = 1e-7  # small enough that the second gradient is the first one
+    biases = [weights["deconv.bias"]]
+    batch = {"features": layout.features(images), "labels": layout.labels(images)}
+    for each in (rate, 0.0 if at_rate_zero else rate):
+        worker.call("set_weights", weights={**worker.call("get_weights"), "deconv.bias": np.zeros(1, np.float32)})
+        worker.call("train_step", **batch, rate=each)
+        biases.append(worker.call("get_weights")["deconv.bias"])
+    weights["deconv.bias"] = np.zeros(1, np.float32)
+    gradient = 2 * (fcn(images, weights) - images).mean()
+    first, second = -biases[1], -biases[2]
+    assert first == pytest.approx(rate * gradient, rel=1e-3)
+    assert second == pytest.approx(
+        SECOND_STEP[backend][at_rate_zero] * first, rel=2e-2, abs=1e-3 * abs(float(first[0]))
+    )

@@ -1,0 +1,101 @@
+"""PyTorch's network files: Torch7's Lua in its sandbox, and Python modules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import multiseg
+from multiseg.errors import ModelError
+
+pytestmark = pytest.mark.needs("torch")
+
+MODELS = Path(__file__).parents[2] / "models/multiseg_models"
+SHAPE = (1, 32, 32)
+
+
+def load(path: Path) -> Any:
+    from multiseg_torch import files
+
+    return files.load(str(path), SHAPE)
+
+
+@pytest.mark.parametrize("name", ["fcn.lua", "fcn_torch.py"])
+def test_the_fcn_has_torch7s_layers_start_values_and_loss(name: str) -> None:
+    loaded = load(MODELS / name)
+    assert (loaded.batch_size, loaded.val_batch_size) == (4, 32)
+    assert type(loaded.loss).__name__ == "SmoothL1Loss"
+    parameters = list(loaded.model.parameters())
+    assert [tuple(p.shape) for p in parameters] == [
+        (32, 1, 3, 3), (32,), (1024, 32, 16, 16), (1024,), (1024, 1, 16, 16), (1,),
+    ]  # fmt: skip
+    # uniform within 1/sqrt(fan in): 9, 32*16*16, and for the deconvolution 1024*16*16, that is 1/512
+    for parameter, bound in zip(parameters, (1 / 3, 1 / 3, 8192**-0.5, 8192**-0.5, 1 / 512, 1 / 512), strict=True):
+        assert parameter.abs().max() <= bound
+        assert parameter.numel() == 1 or parameter.abs().max() > 0.8 * bound
+        assert parameter.numel() < 1000 or abs(float(parameter.detach().std()) / (bound / 3**0.5) - 1) < 0.05
+
+
+def test_a_lua_file_trains(dataset: multiseg.Dataset, tmp_path: Path) -> None:
+    job = multiseg.Job(dataset=dataset, backend="torch", model=MODELS / "fcn.lua", epochs=1, seed=1)
+    with job.train(tmp_path / "run", progress=False) as run:
+        assert run.settings["batch_size"] == 4
+        assert run.history[-1]["l1"] < run.history[0]["l1"]
+
+
+@pytest.mark.parametrize(
+    ("lua", "words"),
+    [
+        ("x = = 3", ":1: unexpected symbol near '='"),
+        ("return 3", "must `return function(params)"),
+        ("return function(p) return 3 end", "must return a table"),
+        ("return function(p) return {loss = nn.MSECriterion()} end", "gives NoneType as its model"),
+        (
+            "return function(p)\n\n   return {model = nn.Foo(3)}\nend",
+            ":3: nn.Foo is not supported; known are: AbsCriterion",
+        ),
+        ("return function(p) return {model = nn.SpatialConvolution(1)} end", "nn.SpatialConvolution(1): "),
+        ("return function(p) os.execute('ls') end", ":1: attempt to index a nil value (global 'os')"),
+        ("return function(p) io.open('x', 'w') end", "(global 'io')"),
+        ("return function(p) package.loadlib('x', 'y') end", "(global 'package')"),
+        ("return function(p) debug.sethook() end", "(global 'debug')"),
+        ("return function(p) load('return 1')() end", "(global 'load')"),
+        ("return function(p) require('ffi') end", "module 'ffi' is not provided"),
+        ("return function(p) return python.eval('1') end", "(global 'python')"),
+        ("return function(p) while true do end end", "runs too long"),
+        ("return function(p) coroutine.wrap(function() while true do end end)() end", "(global 'coroutine')"),
+        ("return function(p) return string.rep('x', 1e10) end", "takes more than 256 MiB"),
+        ("return function(p) local t = {} for i = 1, 1e12 do t[i] = {i} end end", "takes more than 256 MiB"),
+        ("\x1bLua", "attempt to load a binary chunk"),
+    ],
+)
+def test_a_bad_lua_file_is_one_clear_error(tmp_path: Path, lua: str, words: str) -> None:
+    path = tmp_path / "net.lua"
+    path.write_text(lua)
+    with pytest.raises(ModelError) as caught:
+        load(path)
+    assert str(path) in str(caught.value) and words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("python", "words"),
+    [
+        ("x = = 3", ":1: invalid syntax"),
+        ("import torch\n\nraise ValueError('no')", ":3: ValueError: no"),
+        ("x = 1", "defines 0 nn.Module classes; define a function network(params)"),
+        ("def network(params):\n    return 3", "gives int as its model"),
+        ("def network(params):\n    return {'loss': 3}", "gives NoneType as its model"),
+        (
+            "from torch import nn\ndef network(params):\n    return {'model': nn.ReLU(), 'trainBatchSize': 0}",
+            "trainBatchSize is 0",
+        ),
+    ],
+)
+def test_a_bad_python_file_is_one_clear_error(tmp_path: Path, python: str, words: str) -> None:
+    path = tmp_path / "net.py"
+    path.write_text(python)
+    with pytest.raises(ModelError) as caught:
+        load(path)
+    assert str(path) in str(caught.value) and words in str(caught.value)
