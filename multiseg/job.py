@@ -22,6 +22,7 @@ RECIPES = ("tutorial",)
 SUBTRACT_MEAN = ("pixel", "image", "none")
 LOSSES = ("l1", "smooth_l1", "l2")
 KEEP = ("last", "best", "all")
+DEVICES = ("auto", "cpu", "cuda")
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -87,6 +88,7 @@ class Job:
         one_of("recipe", RECIPES, self.recipe)
         one_of("subtract_mean", SUBTRACT_MEAN, self.subtract_mean)
         one_of("keep", KEEP, self.keep)
+        one_of("device", DEVICES, self.device)
         if self.loss is not None:
             one_of("loss", LOSSES, self.loss)
         one_of("solver", tuple(backend.solvers), self.solver)
@@ -109,6 +111,9 @@ class Job:
                 f"solver {self.solver!r} of {backend.name} has no option {key!r}; it takes: {', '.join(sorted(known))}",
             )
             check(isinstance(number, (int, float)) and number >= 0, f"{key}={number!r}: must be a number from 0")
+            if key.startswith("momentum") and isinstance(number, (int, float)):
+                least = "above 0 and " if self.solver == "nesterov" else ""
+                check(number < 1 and (number > 0 or not least), f"{key}={number!r}: must be {least}below 1")
         model = Path(self.model) if self.model is not None else backend.default_model_path
         check(model.is_file(), f"model={str(model)!r}: no such file")
         schedule = None

@@ -29,7 +29,7 @@ from PIL import Image
 
 from multiseg import backend as registry
 from multiseg.dataset import Dataset, open_split
-from multiseg.errors import ImageError, ModelError, RunError
+from multiseg.errors import DatasetError, ImageError, ModelError, RunError
 from multiseg.files import write_json, write_text
 from multiseg.images import Channels, PixelConversion, load_image, to_image
 from multiseg.layout import Layout
@@ -78,6 +78,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._made = False  # by this training, so that it may be removed where nothing was trained
         self._rows: list[dict[str, Any]] = []
         self._summary: dict[str, Any] = {}
 
@@ -90,16 +91,32 @@ class RunFolder:
             (path / "snapshots").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{path}: cannot be created: {error.strerror}") from error
-        return cls(path)
+        folder = cls(path)
+        folder._made = True
+        return folder
 
     @classmethod
-    def resume(cls, path: Path, settings: Settings, dataset: Dataset) -> RunFolder:
-        """An interrupted run's folder. Raises RunError where its settings or dataset are not the ones given."""
+    def resume(cls, path: Path, settings: Settings, dataset: Dataset, seed: int | None) -> RunFolder:
+        """An interrupted run's folder, which fills in what the settings leave open; ``seed`` is the one asked for, if any.
+
+        Raises RunError where its settings, network file or dataset are not the ones given.
+        """
         job = read_job(path)
         if job["dataset"]["content_hash"] != dataset.content_hash:
             raise RunError(f"{path}: was trained on another dataset ({job['dataset']['path']}); resume with that one")
         kept = job["settings"]
+        if seed is not None and seed != kept["seed"]:
+            raise RunError(
+                f"{path}: was trained with seed={kept['seed']}, not {seed}; resume with that one, or with none"
+            )
         settings.seed = kept["seed"]
+        for key in ("batch_size", "val_batch_size"):
+            setattr(settings, key, getattr(settings, key) or kept[key])
+        if settings.loss is None and not job["network"]["own_loss"]:
+            settings.loss = kept["loss"]
+        model = path / "model" / kept["model"]
+        if settings.model.name == model.name and settings.model.read_bytes() != model.read_bytes():
+            raise RunError(f"{settings.model}: has changed since {path} began; the run's own copy is {model}")
         now = settings.to_json()
         for key, value in kept.items():
             if key in now and now[key] is not None and key not in ("epochs", "threads", "device") and now[key] != value:
@@ -131,16 +148,21 @@ class RunFolder:
         try:
             yield
         except BaseException as error:
-            if not self._rows:
+            if self._made and not self._rows:
                 shutil.rmtree(self.path, ignore_errors=True)
-            else:
+            elif self._rows:
                 self._summarize(
                     status="stopped" if isinstance(error, KeyboardInterrupt) else "failed", error=str(error)
                 )
             raise
 
     def start(
-        self, settings: Settings, dataset: Dataset, described: dict[str, Any], environment: dict[str, Any]
+        self,
+        settings: Settings,
+        dataset: Dataset,
+        mean: npt.NDArray[np.float32] | None,
+        described: dict[str, Any],
+        environment: dict[str, Any],
     ) -> None:
         """Write job.json."""
         write_json(
@@ -149,6 +171,7 @@ class RunFolder:
                 "format": FORMAT,
                 "settings": settings.to_json(),
                 "dataset": {"path": str(dataset.path.resolve()), "content_hash": dataset.content_hash},
+                "mean": None if mean is None else mean.tolist(),
                 "input_shape": dataset.train.shape,
                 "label_shape": dataset.train.label_shape,
                 "network": described,
@@ -176,7 +199,7 @@ class RunFolder:
         write_text(self.path / "history.csv", text.getvalue())
 
     def _summarize(self, **values: Any) -> None:
-        scored = [row for row in self._rows if row["l1"] is not None]
+        scored = [row for row in self._rows if row["l1"] is not None and row["epoch"] > 0]  # 0 has no snapshot
         self._summary |= {
             "epochs": self._rows[-1]["epoch"],
             "best_epoch": min(scored, key=lambda row: row["l1"])["epoch"] if scored else None,
@@ -290,22 +313,25 @@ class Run:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The dataset it was trained on. Raises DatasetError where it has gone."""
-        return Dataset.open(self._job["dataset"]["path"])
+        """The dataset it was trained on. Raises DatasetError where it has gone, or another one lies there now."""
+        dataset = Dataset.open(self._job["dataset"]["path"])
+        if dataset.content_hash != self._job["dataset"]["content_hash"]:
+            raise DatasetError(
+                f"{dataset.path}: is not the dataset that {self.path} was trained on; its content differs"
+            )
+        return dataset
 
     @cached_property
     def layout(self) -> Layout:
         """How images go into this network and come out of it."""
-        from multiseg.training import mean_of
-
-        backend = registry.get(self.backend)
-        subtract = self.settings["subtract_mean"]
-        mean = None if subtract == "none" else mean_of(self.dataset, subtract)
-        return Layout(backend.data_order, backend.channel_order, mean)
+        backend, mean = registry.get(self.backend), self._job["mean"]
+        return Layout(
+            backend.data_order, backend.channel_order, None if mean is None else np.array(mean, dtype=np.float32)
+        )
 
     def worker(self) -> Worker:
         """The backend's process with this run's network and weights in it."""
-        if self._worker is None:
+        if self._worker is None or self._worker.closed:  # it may have died
             if self.snapshot is None:
                 raise RunError(f"{self.path}: has no snapshot yet; train it first")
             worker = Worker(registry.get(self.backend), self.settings["threads"])

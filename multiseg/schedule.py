@@ -6,7 +6,7 @@ Formulas: caffe/src/caffe/solvers/sgd_solver.cpp, ``GetLearningRate``. Defaults:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,14 +50,14 @@ class Schedule:
         if unknown:
             takes = ", ".join(known) or "no parameters"
             raise SettingsError(f"lr_policy {name!r} has no parameter {unknown[0]!r}; it takes: {takes}")
-        try:
-            parameters = {
-                key: tuple(float(part) for part in value) if isinstance(value, Sequence) and not isinstance(value, str)
-                else float(value)
-                for key, value in {**known, **given}.items()
-            }  # fmt: skip
-        except (TypeError, ValueError):
-            raise SettingsError(f"lr_policy {name!r}: its parameters must be numbers, not {given}") from None
+        parameters: dict[str, Any] = {}
+        for key, value in {**known, **given}.items():
+            several = isinstance(known[key], tuple)
+            try:
+                parameters[key] = [float(part) for part in value] if several else float(value)
+            except (TypeError, ValueError):
+                wanted = "a list of numbers" if several else "a number"
+                raise SettingsError(f"lr_policy {name!r}: {key} must be {wanted}, not {value!r}") from None
         return cls(name, parameters)
 
     def rate(self, base: float, iteration: int, iterations: int) -> float:

@@ -16,17 +16,17 @@ class BackendStatus:
 
     name: str
     title: str
-    available: bool
-    version: str | None
-    device: str | None
-    python: str | None
-    learning_rate: float
-    batch_size: int
-    data_order: str
-    channel_order: str
-    formats: tuple[str, ...]
-    install: str
-    problem: str | None
+    available: bool = False
+    version: str | None = None
+    device: str | None = None
+    python: str | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    data_order: str = ""
+    channel_order: str = ""
+    formats: tuple[str, ...] = ()
+    install: str | None = None
+    problem: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """Plain dict."""
@@ -40,8 +40,11 @@ def backends() -> list[BackendStatus]:
 
 
 def _status(name: str) -> BackendStatus:
-    backend = registry.get(name)
     found: dict[str, str] = {}
+    try:
+        backend = registry.get(name)
+    except MultisegError as error:  # one broken package must not hide the others
+        return BackendStatus(name=name, title=name, problem=str(error))
     problem = None
     try:
         with Worker(backend) as worker:

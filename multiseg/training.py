@@ -28,11 +28,11 @@ def train(job: Job, folder: Path, resume: bool, progress: bool | Progress) -> Ru
     """Train ``job`` into ``folder``; see Job.train."""
     settings = job.resolve()
     dataset = job.dataset if isinstance(job.dataset, Dataset) else Dataset.open(job.dataset)
-    layout = Layout(
-        settings.backend.data_order, settings.backend.channel_order, mean_of(dataset, settings.subtract_mean)
-    )
+    mean = mean_of(dataset, settings.subtract_mean)
+    layout = Layout(settings.backend.data_order, settings.backend.channel_order, mean)
+    network_spec(settings, dataset)  # refuses an unsuitable dataset before anything is made
+    run = RunFolder.resume(folder, settings, dataset, job.seed) if resume else RunFolder.create(folder)
     spec = network_spec(settings, dataset)
-    run = RunFolder.resume(folder, settings, dataset) if resume else RunFolder.create(folder)
     with run.locked(), run.failing(), Worker(settings.backend, settings.threads, run.path / "worker.log") as worker:
         described = worker.call("load", spec=spec.to_json())
         for key in ("batch_size", "val_batch_size", "loss", "device"):
@@ -41,7 +41,7 @@ def train(job: Job, folder: Path, resume: bool, progress: bool | Progress) -> Ru
             model = run.path / "model" / settings.model.name
             model.parent.mkdir()
             shutil.copyfile(settings.model, model)
-            run.start(settings, dataset, described, environment.of(worker.found, settings.threads))
+            run.start(settings, dataset, mean, described, environment.of(worker.found, settings.threads))
         with _reporter(progress) as report:
             _Loop(settings, dataset, layout, worker, run, report).run()
     return Run.open(folder)
@@ -50,6 +50,12 @@ def train(job: Job, folder: Path, resume: bool, progress: bool | Progress) -> Ru
 def network_spec(settings: Settings, dataset: Dataset) -> NetworkSpec:
     """What the backend builds for these settings and this dataset. Raises SettingsError for mixed image sizes."""
     shape, label_shape = dataset.train.shape, dataset.train.label_shape
+    if not len(dataset.train):
+        raise SettingsError(f"{dataset.path}: has no training images")
+    if label_shape is None and shape is not None:
+        raise SettingsError(
+            f"{dataset.path}: its training images have no labels, or labels of several sizes; training needs one"
+        )
     if shape is None or label_shape is None:
         raise SettingsError(
             f"{dataset.path}: its images differ in size; training needs one size, create the dataset with it"
@@ -104,8 +110,6 @@ class _Loop:
         self.worker, self.run_folder, self.report = worker, run, report
         assert settings.batch_size and settings.val_batch_size  # the network filled them in
         self.batch_size, self.val_batch_size = settings.batch_size, settings.val_batch_size
-        if not len(dataset.train):
-            raise SettingsError(f"{dataset.path}: has no training images")
         self.per_epoch = math.ceil(len(dataset.train) / self.batch_size)
         self.iterations = self.per_epoch * settings.epochs
 
@@ -147,7 +151,7 @@ class _Loop:
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"{self.settings.backend.title}: the loss is {loss} at iteration {at} (epoch {epoch + 1}); "
-                    f"try a learning rate below {self._rate(at):g}, e.g. {self._rate(at) / 10:g}"
+                    f"try a learning rate below {self.settings.learning_rate:g}, e.g. {self.settings.learning_rate / 10:g}"
                 )
             total, done = total + loss * size, done + size
             self.report(

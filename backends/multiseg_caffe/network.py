@@ -22,6 +22,7 @@ from multiseg_caffe import backend, lowering, prototxt
 SOLVERS = {"sgd": "SGD", "nesterov": "Nesterov", "adam": "Adam"}
 WEIGHTS, STATE = "network.caffemodel", "network.solverstate"  # in a snapshot's folder
 BLOBS = ("weight", "bias")
+KEPT_NETS = 8  # of the states, batch and image sizes seen last
 
 
 def probe() -> dict[str, Any]:
@@ -111,6 +112,8 @@ class Network(network.Network):
         """The net for a state and shape, built on first use, with the weights of the others."""
         key = (state, *shape)
         if key not in self.nets:
+            for old in list(self.nets)[1 : len(self.nets) - KEPT_NETS]:  # the first holds the weights that all share
+                del self.nets[old]
             phase = caffe.TRAIN if state == "train" else caffe.TEST
             definition = self._lowered(self._definition(state, shape), shape, phase)
             net = caffe.Net(self._write("net.prototxt", definition), phase)
@@ -137,7 +140,7 @@ class Network(network.Network):
             parameter.momentum2 = settings["momentum2"]
             parameter.delta = settings["delta"]
         solver = caffe.get_solver(self._write("solver.prototxt", parameter))
-        # the solver's own weights are the ones that count: the nets built before take them over
+        # the solver's own weights are the ones that count: what was built before goes
         self.base = solver.net
         self.nets = {("train", *shape): solver.net}
         return solver

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ def _run_python(path: str, params: dict[str, Any]) -> Any:
     if spec is None or spec.loader is None:
         raise ModelError(f"{path}: is no network file for PyTorch; it loads .py and .lua")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and others look a class's module up there
     try:
         spec.loader.exec_module(module)
         if callable(getattr(module, "network", None)):

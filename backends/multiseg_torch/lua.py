@@ -23,10 +23,13 @@ CHUNK = "network"  # its name in Lua's messages; Lua cuts long ones
 PRELUDE = """
 local known, limit = ...
 local count, step = 0, 1000000
-debug.sethook(function()
-   count = count + step
+local function check()
    if count >= limit then error('runs too long: is there an endless loop?', 0) end
-end, '', step)
+end
+debug.sethook(function() count = count + step; check() end, '', step)
+-- a chunk must not catch that
+local function checked(caught) return function(...) return (function(...) check(); return ... end)(caught(...)) end end
+pcall, xpcall = checked(pcall), checked(xpcall)
 -- coroutine too: a hook does not reach into one
 os, io, debug, package, dofile, loadfile, load, loadstring, python, collectgarbage, coroutine = nil
 function require(name)
@@ -81,7 +84,14 @@ def run(path: str, params: dict[str, Any]) -> dict[str, Any]:
         raise ModelError(_plain(path, str(error))) from error
     if lupa.lua_type(made) != "table":
         raise ModelError(f"{path}: its function returns {type(made).__name__}; it must return a table with `model`")
-    return {key: _build(path, value) if lupa.lua_type(value) == "table" else value for key, value in made.items()}
+    return {
+        key: _build(path, value) if lupa.lua_type(value) == "table" else _whole(value) for key, value in made.items()
+    }
+
+
+def _whole(value: Any) -> Any:
+    """Whole numbers as int: Torch7's Lua knows no others, today's divides 64/2 to 32.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _plain(path: str, message: str) -> str:
@@ -92,14 +102,14 @@ def _plain(path: str, message: str) -> str:
 
 def _build(path: str, table: Any) -> Any:
     kind = table["kind"]
-    if kind is None:
+    if kind not in MODULES or table["arguments"] is None:
         return dict(table.items())
-    arguments = list(table["arguments"].values())
+    arguments = [_whole(value) for value in table["arguments"].values()]
     children = [_build(path, child) for child in table["children"].values()]
     try:
         return MODULES[kind](*children) if kind == "Sequential" else MODULES[kind](*arguments)
     except (TypeError, ValueError, RuntimeError) as error:
-        given = ", ".join(str(int(a) if isinstance(a, float) and a.is_integer() else a) for a in arguments)
+        given = ", ".join(map(str, arguments))
         raise ModelError(f"{path}: nn.{kind}({given}): {error}") from error
 
 

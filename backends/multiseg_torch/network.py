@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from multiseg import network
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, SettingsError
 from multiseg.network import Array, NetworkSpec
 from multiseg_torch import backend, files, lowering
 
@@ -35,6 +35,10 @@ class Network(network.Network):
         self.spec = spec
         loaded = files.load(spec.model, spec.input_shape)
         cuda = spec.device == "cuda" or (spec.device == "auto" and torch.cuda.is_available())
+        if cuda and not torch.cuda.is_available():
+            raise SettingsError(
+                "device='cuda': PyTorch sees no GPU here; choose cpu, or install a PyTorch built for CUDA"
+            )
         self.device = torch.device("cuda" if cuda else "cpu")
         self.model = loaded.model.to(self.device)
         self.loss = LOSSES[spec.loss]() if spec.loss else loaded.loss or LOSSES[backend.loss]()
@@ -49,11 +53,11 @@ class Network(network.Network):
         try:
             with torch.no_grad():
                 made = self.model(torch.zeros(1, *self.spec.input_shape, device=self.device))
+                shape = tuple(made.shape[1:])
         except Exception as error:
             raise ModelError(
                 f"{self.spec.model}: cannot take images of {self.spec.input_shape} (C, H, W): {error}"
             ) from error
-        shape = tuple(made.shape[1:])
         if shape != self.spec.label_shape:
             raise ModelError(
                 f"{self.spec.model}: its output is {shape} (C, H, W), the labels are {self.spec.label_shape}"

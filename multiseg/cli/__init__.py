@@ -50,6 +50,9 @@ class LazyGroup(click.Group):
         except MultisegError as error:
             click.echo(f"multiseg: {error}", err=True)
             ctx.exit(2)
+        except OSError as error:  # a folder that cannot be written, a full disk
+            click.echo(f"multiseg: {error.filename or 'output'}: {error.strerror or error}", err=True)
+            ctx.exit(2)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -37,8 +37,8 @@ The demo's settings are quicker than the tutorial's: {epochs} epochs instead of 
     type=click.Path(path_type=Path),
     help="Folder for everything.",
 )
-@click.option("-c", "--count", default=10_000, show_default=True, help="Pairs of images.")
-@click.option("--epochs", default=SETTINGS["epochs"], show_default=True)
+@click.option("-c", "--count", type=click.IntRange(min=10), default=10_000, show_default=True, help="Pairs of images.")
+@click.option("--epochs", type=click.IntRange(min=1), default=SETTINGS["epochs"], show_default=True)
 @click.option("--backend", "chosen", multiple=True, help="Only this backend; may be repeated.  [default: all]")
 def demo(output: Path, count: int, epochs: int, chosen: tuple[str, ...]) -> None:
     """Create the triangles, train the FCN in every backend, test it, and write one page that compares them.
@@ -82,14 +82,13 @@ def demo(output: Path, count: int, epochs: int, chosen: tuple[str, ...]) -> None
         version = str(run.environment["framework"])
         table.add_row(backend.title, version, f"{tested['val_loss']:.1f}", f"{tested['iou']:.4f}", f"{seconds:.1f}")
         finished.append(run)
-    if finished:
-        page = multiseg.compare(finished, grid=images / "grid.png").to_html(output / "report.html")
-    for run in finished:
-        run.close()
     Console().print(table)
     for failure in failures:
         click.echo(failure, err=True)
     if finished:
+        page = multiseg.compare(finished, grid=images / "grid.png").to_html(output / "report.html")
         click.echo(f"Side by side: {page}")
+    for run in finished:
+        run.close()
     if failures:
         raise SystemExit(1)

@@ -59,9 +59,9 @@ def test_list(
     from multiseg.errors import ImageError, ModelError
     from multiseg.images import save_image
 
-    output.mkdir(parents=True, exist_ok=True)
     failed = 0
     with open_run(run, snapshot) as opened:
+        output.mkdir(parents=True, exist_ok=True)
         for number, image in enumerate(images):
             try:
                 result = opened.test_one(image, resize, pixel_conversion)

@@ -47,9 +47,8 @@ def train(
     run = job.train(folder, resume=resume, progress=print_json if as_json else True)
     if not as_json:
         row = run.history[-1]
-        click.echo(
-            f"{run.path}: {run.title}, {row['epoch']} epochs; validation L1 {row['l1']:.4g}, IoU {row['iou']:.4f}"
-        )
+        scores = f"; validation L1 {row['l1']:.4g}, IoU {row['iou']:.4f}" if row["l1"] is not None else ""
+        click.echo(f"{run.path}: {run.title}, {row['epoch']} epochs{scores}")
 
 
 def numbers(pairs: tuple[str, ...]) -> dict[str, float]:

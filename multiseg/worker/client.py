@@ -31,6 +31,9 @@ class Worker:
     """
 
     def __init__(self, backend: Backend, threads: int = 0, log: Path | None = None) -> None:
+        top_level = ["multiseg", backend.module.partition(".")[0], backend.default_model.partition(":")[0]]
+        packages = {name: str(package_folder(name)) for name in dict.fromkeys(top_level)}
+        python = backend.python
         self.backend = backend
         self._pending: deque[str] = deque()
         self._closed = False
@@ -41,10 +44,8 @@ class Worker:
         self._scratch = tempfile.TemporaryDirectory(prefix="multiseg-", ignore_cleanup_errors=True)
         ours, theirs = socket.socketpair()
         lifeline_theirs, self._lifeline = os.pipe()
-        top_level = ["multiseg", backend.module.partition(".")[0], backend.default_model.partition(":")[0]]
-        packages = {name: str(package_folder(name)) for name in dict.fromkeys(top_level)}
         fds = (theirs.fileno(), lifeline_theirs)
-        command = [backend.python, "-u", boot.__file__, *map(str, fds), self._scratch.name, json.dumps(packages)]
+        command = [python, "-u", boot.__file__, *map(str, fds), self._scratch.name, json.dumps(packages)]
         try:
             self._process = subprocess.Popen(
                 command,
@@ -58,7 +59,7 @@ class Worker:
             os.close(self._lifeline)
             ours.close()
             self._log.close()
-            raise errors.WorkerError(f"{backend.title}: {backend.python} cannot be run: {error.strerror}") from error
+            raise errors.WorkerError(f"{backend.title}: {python} cannot be run: {error.strerror}") from error
         finally:
             theirs.close()
             os.close(lifeline_theirs)
@@ -71,6 +72,11 @@ class Worker:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def closed(self) -> bool:
+        """Whether the process has ended, by :meth:`close` or by itself."""
+        return self._closed
 
     @property
     def pid(self) -> int:
@@ -100,8 +106,13 @@ class Worker:
         if kind is not None and issubclass(kind, errors.MultisegError):
             raise kind(answer["message"])
         raise errors.WorkerError(
-            f"{self.backend.title}: {method} failed: {answer['error']}: {answer['message']}\n{answer['traceback']}"
+            f"{self.backend.title}: {method} failed: {answer['error']}: {answer['message']}{self._where(method)}"
         )
+
+    def _where(self, method: str) -> str:
+        """Where to read more; a log goes with its run folder where nothing was trained yet."""
+        kept = self._log_path and method not in ("open", "load")
+        return f"; more is in {self._log_path}" if kept else ""
 
     def call(self, method: str, **arguments: Any) -> Any:
         """Ask and wait for the answer."""
@@ -113,6 +124,10 @@ class Worker:
         if self._closed:
             return
         self._closed = True
+        if not self._pending:  # idle: let it end by itself
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                protocol.send(self._connection, {"call": "close", "arguments": {}})
+                self._process.wait(CLOSE_SECONDS)
         self._connection.close()
         os.close(self._lifeline)
         try:
@@ -142,10 +157,10 @@ class Worker:
         self.close()
         code = self._process.returncode
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        where = f"; its whole output is in {self._log_path}" if self._log_path else ""
         said = "\n".join(f"  | {line}" for line in tail) or "  | (nothing)"
         return errors.WorkerError(
-            f"{self.backend.title}: the worker process died during {method} ({how}){where}. The last lines it printed:\n{said}"
+            f"{self.backend.title}: the worker process died during {method} ({how}){self._where(method)}. "
+            f"The last lines it printed:\n{said}"
         )
 
     def _tail(self) -> list[str]:

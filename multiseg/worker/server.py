@@ -68,19 +68,20 @@ def serve(connection_fd: int, lifeline_fd: int, scratch: str) -> None:
     # reads ahead: the next batch arrives while this one is computed, and neither side waits for the other to read
     threading.Thread(target=_read, args=(connection, calls), daemon=True).start()
     server = Server()
-    while True:
-        call = calls.get()
-        if call is None:
-            return
+    while (call := calls.get()) is not None:
+        if call["call"] == "close":
+            break
         try:
             answer = {"value": server.method(call["call"])(**call["arguments"])}
         except Exception as error:
-            answer = {"error": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
+            traceback.print_exc()  # for the log
+            answer = {"error": type(error).__name__, "message": str(error)}
         sys.stdout.flush()
         sys.stderr.flush()
         protocol.send(connection, answer)
-        if call["call"] == "close":
-            return
+    if server.network is not None:
+        server.network.close()
+    os._exit(0)  # frameworks' own ends at exit take long, or crash
 
 
 def _read(connection: Connection, calls: queue.SimpleQueue[Any]) -> None:

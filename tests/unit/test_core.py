@@ -134,7 +134,9 @@ def test_rates_follow_caffes_formulas(policy: Any, iteration: int, rate: float) 
     [
         ("stepp", "unknown lr_policy 'stepp'; known are: fixed, step"),
         ({"policy": "step", "power": 2}, "has no parameter 'power'; it takes: step, gamma"),
-        ({"policy": "step", "gamma": "x"}, "must be numbers"),
+        ({"policy": "step", "gamma": "x"}, "gamma must be a number, not 'x'"),
+        ({"policy": "step", "step": [1, 2]}, "step must be a number"),
+        ({"policy": "multistep", "stepvalues": 50}, "stepvalues must be a list of numbers"),
         ({"gamma": 1}, "unknown lr_policy None"),
     ],
 )

@@ -45,6 +45,26 @@ def test_a_lua_file_trains(dataset: multiseg.Dataset, tmp_path: Path) -> None:
         assert run.history[-1]["l1"] < run.history[0]["l1"]
 
 
+def test_divisions_give_whole_numbers_as_in_torch7(tmp_path: Path) -> None:
+    path = tmp_path / "net.lua"
+    path.write_text(
+        "return function(p) return {model = nn.SpatialConvolution(1, 64/2, 3, 3, 1, 1, (3-1)/2), trainBatchSize = 8/2} end"
+    )
+    loaded = load(path)
+    assert loaded.model.weight.shape == (32, 1, 3, 3) and loaded.model.padding == (1, 1)
+    assert loaded.batch_size == 4
+
+
+def test_a_python_file_may_use_dataclasses(tmp_path: Path) -> None:
+    path = tmp_path / "net.py"
+    path.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom torch import nn\n"
+        "@dataclass\nclass Settings:\n    width: int = 3\n"
+        "def network(params):\n    return nn.Conv2d(1, Settings().width, 1)\n"
+    )
+    assert load(path).model.out_channels == 3
+
+
 @pytest.mark.parametrize(
     ("lua", "words"),
     [
@@ -65,6 +85,7 @@ def test_a_lua_file_trains(dataset: multiseg.Dataset, tmp_path: Path) -> None:
         ("return function(p) require('ffi') end", "module 'ffi' is not provided"),
         ("return function(p) return python.eval('1') end", "(global 'python')"),
         ("return function(p) while true do end end", "runs too long"),
+        ("return function(p) while true do pcall(function() while true do end end) end end", "runs too long"),
         ("return function(p) coroutine.wrap(function() while true do end end)() end", "(global 'coroutine')"),
         ("return function(p) return string.rep('x', 1e10) end", "takes more than 256 MiB"),
         ("return function(p) local t = {} for i = 1, 1e12 do t[i] = {i} end end", "takes more than 256 MiB"),
