@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from reference import fcn, random_weights
 
 import multiseg
 from multiseg import backend as registry
-from multiseg.errors import ModelError, TrainingError
+from multiseg.errors import ModelError, RunError, TrainingError
 from multiseg.layout import Layout
 
 SHAPES = {name: list(value.shape) for name, value in random_weights().items()}
@@ -165,7 +166,12 @@ def test_resumed_training_is_bit_identical(backend: str, dataset: Any, tmp_path:
 
     with pytest.raises(KeyboardInterrupt):
         job.train(tmp_path / "cut", progress=interrupt)
-    cut = job.train(tmp_path / "cut", resume=True, progress=False)
+    with pytest.raises(RunError, match="seed=4, not 5"):
+        replace(job, seed=5).train(tmp_path / "cut", resume=True, progress=False)
+    # what is left open is what the run was made with
+    again = replace(job, seed=None, batch_size=None, loss=None)
+    cut = again.train(tmp_path / "cut", resume=True, progress=False)
+    assert cut.settings == whole.settings
     with whole, cut:
         ours, theirs = whole.worker().call("get_weights"), cut.worker().call("get_weights")
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)

@@ -213,13 +213,14 @@ def test_all_that_is_wrong_with_a_job_is_said_at_once() -> None:
     job = multiseg.Job(
         dataset="x", backend="torch", model="no.lua", epochs=0, subtract_mean="row", recipe="r", learning_rate=-1, batch_size=0,
         solver="foo", lr_policy="stepp", loss="l3", seed=-1, keep="some", threads=-1,
+        device="gpu",
     )  # fmt: skip
     with pytest.raises(SettingsError) as caught:
         job.resolve()
     for words in (
         "model='no.lua': no such file", "epochs=0", "subtract_mean='row': choose one of pixel, image, none", "recipe='r'",
         "learning_rate=-1", "batch_size=0", "solver='foo': choose one of sgd", "'stepp'", "loss='l3'", "seed=-1", "keep='some'",
-        "threads=-1",
+        "threads=-1", "device='gpu': choose one of auto, cpu, cuda",
     ):  # fmt: skip
         assert words in str(caught.value)
 
@@ -227,6 +228,13 @@ def test_all_that_is_wrong_with_a_job_is_said_at_once() -> None:
 def test_a_solver_option_that_does_not_fit_is_named() -> None:
     with pytest.raises(SettingsError, match="solver 'sgd' of tensorflow has no option 'dampening'; it takes: momentum"):
         multiseg.Job(dataset="x", backend="tensorflow", solver_options={"dampening": 0.9}).resolve()
+
+
+def test_a_momentum_that_cannot_be_is_said() -> None:
+    with pytest.raises(SettingsError, match=r"momentum=1: must be below 1"):
+        multiseg.Job(dataset="x", solver_options={"momentum": 1}).resolve()
+    with pytest.raises(SettingsError, match=r"momentum=0: must be above 0 and below 1"):
+        multiseg.Job(dataset="x", solver="nesterov", solver_options={"momentum": 0}).resolve()
 
 
 def test_solver_semantics_are_the_tutorials() -> None:
