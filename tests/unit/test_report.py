@@ -256,7 +256,7 @@ def test_a_dataset_that_has_gone(write: Write, tmp_path: Path) -> None:
 def test_a_run_without_its_framework_is_left_out_of_the_pictures(
     write: Write, tmp_path: Path, dataset: multiseg.Dataset, images: Path
 ) -> None:
-    run = write("a", "elsewhere", dataset=str(dataset.path), subtract_mean="none")
+    run = write("a", "elsewhere", dataset=str(dataset.path), content=dataset.content_hash, subtract_mean="none")
     comparison = multiseg.compare([run], grid=images / "grid.png")
     text = page_of(comparison, tmp_path)
     assert "elsewhere is not among the pictures." in text
