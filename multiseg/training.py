@@ -30,9 +30,9 @@ def train(job: Job, folder: Path, resume: bool, progress: bool | Progress) -> Ru
     dataset = job.dataset if isinstance(job.dataset, Dataset) else Dataset.open(job.dataset)
     mean = mean_of(dataset, settings.subtract_mean)
     layout = Layout(settings.backend.data_order, settings.backend.channel_order, mean)
-    network_spec(settings, dataset)  # refuses an unsuitable dataset before anything is made
-    run = RunFolder.resume(folder, settings, dataset, job.seed) if resume else RunFolder.create(folder)
+    begun = RunFolder.resume(folder, settings, dataset, job.seed) if resume else None  # fills in what is left open
     spec = network_spec(settings, dataset)
+    run = begun or RunFolder.create(folder)
     with run.locked(), run.failing(), Worker(settings.backend, settings.threads, run.path / "worker.log") as worker:
         described = worker.call("load", spec=spec.to_json())
         for key in ("batch_size", "val_batch_size", "loss", "device"):

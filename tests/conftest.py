@@ -44,6 +44,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
+def backends() -> list[str]:
+    """All the backends that this run tests; a test that takes `backend` runs once over each."""
+    return REQUIRED
+
+
+@pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """120 pairs of 32x32 triangles and a 5x5 grid."""
     return multiseg.create_images(tmp_path_factory.mktemp("triangles") / "images", count=120, grid=5, seed=5)

@@ -92,14 +92,13 @@ class Network(network.Network):
         if not self.spec.lowering or shape[0] == 1:
             return definition
         # the blobs' shapes, from Caffe itself, with one image: only the batch differs
-        for layer in definition.layer[: 2 if len(definition.layer) > 1 else 1]:
-            if layer.type == "Input":
-                layer.input_param.shape[0].dim[0] = 1
+        inputs = [layer.input_param.shape[0] for layer in definition.layer if layer.type == "Input"]
+        for each in inputs:
+            each.dim[0] = 1
         net = caffe.Net(self._write("shapes.prototxt", definition), phase)
         shapes = {name: (shape[0], *blob.data.shape[1:]) for name, blob in net.blobs.items()}
-        for layer in definition.layer:
-            if layer.type == "Input":
-                layer.input_param.shape[0].dim[0] = shape[0]
+        for each in inputs:
+            each.dim[0] = shape[0]
         result, self.lowered = lowering.lowered(definition, shapes)
         return result
 

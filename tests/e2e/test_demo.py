@@ -14,24 +14,22 @@ from PIL import Image
 from multiseg import backend as registry
 from multiseg.run import Run
 
-BACKENDS = [name for name in os.environ.get("MULTISEG_TEST_BACKENDS", "caffe,tensorflow,torch").split(",") if name]
 
-
-def demo(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def demo(folder: Path, backends: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command on few images for one epoch."""
-    command = [sys.executable, "-m", "multiseg.cli", "demo", "-o", str(folder), "-c", "60", "--epochs", "1", *options]
-    for name in BACKENDS:
+    command = [sys.executable, "-m", "multiseg.cli", "demo", "-o", str(folder), "-c", "60", "--epochs", "1"]
+    for name in backends:
         command += ["--backend", name]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=600)
 
 
-def test_trains_tests_and_compares_every_backend(tmp_path: Path) -> None:
-    done = demo(tmp_path / "demo")
+def test_trains_tests_and_compares_every_backend(backends: list[str], tmp_path: Path) -> None:
+    done = demo(tmp_path / "demo", backends)
     assert done.returncode == 0, done.stderr
     assert "quicker than the tutorial's" in done.stdout and "multiseg train --dataset" in done.stdout
     page = (tmp_path / "demo/report.html").read_text()
     grid = np.asarray(Image.open(tmp_path / "demo/images/grid.png"))
-    for name in BACKENDS:
+    for name in backends:
         run = Run.open(tmp_path / "demo/runs" / name)
         assert run.title in done.stdout and str(run.environment["framework"]) in done.stdout
         assert f"{run.history[-1]['iou']:.4f}" in done.stdout
@@ -40,17 +38,17 @@ def test_trains_tests_and_compares_every_backend(tmp_path: Path) -> None:
             assert out.size == grid.shape[::-1] == (320, 320)
 
 
-def test_a_backend_that_fails_is_said_and_the_others_are_done(tmp_path: Path) -> None:
-    broken, *others = BACKENDS
-    done = demo(tmp_path / "demo", **{registry.get(broken).python_variable: "/no/such/python"})
+def test_a_backend_that_fails_is_said_and_the_others_are_done(backends: list[str], tmp_path: Path) -> None:
+    broken, *others = backends
+    done = demo(tmp_path / "demo", backends, **{registry.get(broken).python_variable: "/no/such/python"})
     assert done.returncode == 1
     assert "/no/such/python" in done.stderr and "Traceback" not in done.stderr
     assert all((tmp_path / "demo/runs" / name / "summary.json").exists() for name in others)
 
 
-def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+def test_a_folder_in_use_is_refused(backends: list[str], tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("x")
-    done = demo(tmp_path)
+    done = demo(tmp_path, backends)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "exists already" in done.stderr
 

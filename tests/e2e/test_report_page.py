@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +15,11 @@ WIDE, NARROW = 1280, 390
 
 
 @pytest.fixture(scope="module")
-def page_file(dataset: multiseg.Dataset, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page_file(
+    backends: list[str], dataset: multiseg.Dataset, images: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The page of real trainings: one for each backend under test, and a shorter one of the first."""
     folder = tmp_path_factory.mktemp("comparison")
-    backends = os.environ.get("MULTISEG_TEST_BACKENDS", "torch").split(",")
     runs = [
         multiseg.Job(dataset=dataset, backend=backend, epochs=epochs, batch_size=36, seed=1).train(
             folder / name, progress=False
