@@ -62,7 +62,8 @@ def serve(connection_fd: int, lifeline_fd: int, scratch: str) -> None:
     ``scratch`` is the worker's folder for temporary files, which the program removes, or the worker where it is gone.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's to handle: it asks for a snapshot first
-    threading.Thread(target=_end_with_parent, args=(lifeline_fd, scratch), daemon=True).start()
+    lifeline = threading.Thread(target=_end_with_parent, args=(lifeline_fd, scratch), daemon=True)
+    lifeline.start()
     connection = Connection(connection_fd)
     calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
     # reads ahead: the next batch arrives while this one is computed, and neither side waits for the other to read
@@ -70,7 +71,9 @@ def serve(connection_fd: int, lifeline_fd: int, scratch: str) -> None:
     server = Server()
     while (call := calls.get()) is not None:
         if call["call"] == "close":
-            break
+            if server.network is not None:
+                server.network.close()
+            os._exit(0)  # frameworks' own ends at exit take long, or crash
         try:
             answer = {"value": server.method(call["call"])(**call["arguments"])}
         except Exception as error:
@@ -78,10 +81,11 @@ def serve(connection_fd: int, lifeline_fd: int, scratch: str) -> None:
             answer = {"error": type(error).__name__, "message": str(error)}
         sys.stdout.flush()
         sys.stderr.flush()
-        protocol.send(connection, answer)
-    if server.network is not None:
-        server.network.close()
-    os._exit(0)  # frameworks' own ends at exit take long, or crash
+        try:
+            protocol.send(connection, answer)
+        except OSError:
+            break
+    lifeline.join()  # the program is gone: that thread removes the temporary files and ends the process
 
 
 def _read(connection: Connection, calls: queue.SimpleQueue[Any]) -> None:
