@@ -13,6 +13,7 @@ from multiseg.errors import MultisegError
 if TYPE_CHECKING:
     from multiseg.dataset import Dataset
     from multiseg.job import Job
+    from multiseg.model_files import describe
     from multiseg.report import compare
     from multiseg.run import Run
     from multiseg.status import backends
@@ -27,9 +28,10 @@ _WHERE = {
     "backends": "multiseg.status",
     "compare": "multiseg.report",
     "create_images": "multiseg.triangles",
+    "describe": "multiseg.model_files",
 }
 
-__all__ = ["Dataset", "Job", "MultisegError", "Run", "backends", "compare", "create_images"]
+__all__ = ["Dataset", "Job", "MultisegError", "Run", "backends", "compare", "create_images", "describe"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -21,6 +21,19 @@ GROUP = "multiseg.backends"
 
 DataOrder = Literal["NCHW", "NHWC"]
 ChannelOrder = Literal["RGB", "BGR"]
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """A kind of file that a backend reads. ``recognise`` is told the file's beginning (empty for a folder) and its path.
+
+    It goes by content; the extensions are for messages.
+    """
+
+    name: str
+    extensions: tuple[str, ...]
+    holds: Literal["network", "weights"]
+    recognise: Callable[[bytes, Path], bool]
 
 
 @dataclass(frozen=True)
@@ -36,7 +49,9 @@ class Backend:
     module: str  # worker-side module with `Network` (see multiseg.network) and `probe()`
     framework: str  # what that module imports, for messages
     install: str  # how to get the framework, as one command
-    formats: tuple[str, ...]  # file name extensions of the network files it loads
+    kinds: tuple[FileKind, ...]  # of files it reads
+    reader: str  # module with `describe` and `read_weights`, see multiseg.model_files
+    reader_needs_framework: bool  # whether that module runs only in the backend's process
     default_model: str  # "package:file", the FCN of the tutorial
     data_order: DataOrder
     channel_order: ChannelOrder
@@ -46,6 +61,12 @@ class Backend:
     loss: str
     solvers: Mapping[str, Mapping[str, float]]
     environment: Mapping[str, str] = field(default_factory=dict)  # set in the worker before anything is imported
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """File name extensions of the network files it loads."""
+        found = (name for kind in self.kinds if kind.holds == "network" for name in kind.extensions)
+        return tuple(dict.fromkeys(found))
 
     @property
     def python_variable(self) -> str:

@@ -1,6 +1,7 @@
 """Caffe for multiseg: what it declares. The code that runs pycaffe is in multiseg_caffe.network."""
 
 from multiseg.backend import Backend
+from multiseg_caffe.kinds import KINDS
 
 backend = Backend(
     name="caffe",
@@ -8,7 +9,9 @@ backend = Backend(
     module="multiseg_caffe.network",
     framework="caffe (pycaffe)",
     install="multiseg install-caffe",
-    formats=(".prototxt",),
+    kinds=KINDS,
+    reader="multiseg_caffe.reader",
+    reader_needs_framework=False,
     default_model="multiseg_models:fcn.prototxt",
     data_order="NCHW",
     channel_order="BGR",

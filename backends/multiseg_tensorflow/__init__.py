@@ -1,6 +1,7 @@
 """TensorFlow for multiseg: what it declares. The code that runs tensorflow is in multiseg_tensorflow.network."""
 
 from multiseg.backend import Backend
+from multiseg_tensorflow.kinds import KINDS
 
 backend = Backend(
     name="tensorflow",
@@ -8,7 +9,9 @@ backend = Backend(
     module="multiseg_tensorflow.network",
     framework="tensorflow",
     install="pip install 'multiseg[tensorflow]'",
-    formats=(".py",),
+    kinds=KINDS,
+    reader="multiseg_tensorflow.reader",
+    reader_needs_framework=True,
     default_model="multiseg_models:fcn_tensorflow.py",
     data_order="NHWC",
     channel_order="RGB",

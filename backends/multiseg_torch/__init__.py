@@ -1,6 +1,7 @@
 """PyTorch for multiseg: what it declares. The code that runs torch is in multiseg_torch.network."""
 
 from multiseg.backend import Backend
+from multiseg_torch.kinds import KINDS
 
 backend = Backend(
     name="torch",
@@ -8,7 +9,9 @@ backend = Backend(
     module="multiseg_torch.network",
     framework="torch",
     install="pip install 'multiseg[torch]'",
-    formats=(".py", ".lua"),
+    kinds=KINDS,
+    reader="multiseg_torch.reader",
+    reader_needs_framework=True,
     default_model="multiseg_models:fcn_torch.py",
     data_order="NCHW",
     channel_order="RGB",

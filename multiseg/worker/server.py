@@ -44,6 +44,10 @@ class Server:
         self.network = network
         return network.describe()
 
+    def read(self, module: str, function: str, arguments: dict[str, Any]) -> Any:
+        """What a backend's reader says of a file; see multiseg.model_files."""
+        return getattr(importlib.import_module(module), function)(**arguments)
+
     def memory(self) -> float:
         """Peak resident memory of this process in MiB; not getrusage's, which counts the program's at the fork too."""
         with open("/proc/self/status") as status:  # noqa: PTH123
@@ -52,7 +56,12 @@ class Server:
 
     def method(self, name: str) -> Callable[..., Any]:
         """What answers a call of this name."""
-        own: dict[str, Callable[..., Any]] = {"open": self.open, "load": self.load, "memory": self.memory}
+        own: dict[str, Callable[..., Any]] = {
+            "open": self.open,
+            "load": self.load,
+            "read": self.read,
+            "memory": self.memory,
+        }
         return own.get(name) or getattr(self.network, name)
 
 

@@ -1,0 +1,107 @@
+"""Network and weights files: which kind one is, and what is in it.
+
+A backend's reader is a module with two functions. Both raise ModelError naming the file.
+
+- ``describe(path, input_shape)``: a dict of plain values with ``input`` (name of the one input), ``input_shape`` (C, H, W),
+  ``layers``, ``outputs`` (names of values) and ``loss`` (in words, or None). Each layer is a dict with ``name``, ``type``,
+  ``inputs`` and ``parameters`` in the vocabulary of multiseg.topology.shapes, ``outputs`` where they are not just its name,
+  and for types beyond the vocabulary ``shapes`` and ``weights``. ``input_shape`` may be None: then the file must say it.
+- ``read_weights(path)``: neutral weights, ``{"layer.part": array}``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from multiseg import backend as registry
+from multiseg.backend import Backend, FileKind
+from multiseg.errors import ModelError
+from multiseg.topology import Topology
+
+HEAD = 1 << 16  # bytes by which a kind is told
+
+
+def kind_of(path: Path, holds: Literal["network", "weights"]) -> tuple[Backend, FileKind]:
+    """The backend and kind of a file, told from its content; where several would do, from its extension as well.
+
+    Raises ModelError saying what is there and what is expected.
+    """
+    head = _head(path)
+    kinds = [(backend, kind) for backend in map(registry.get, registry.names()) for kind in backend.kinds]
+    found = [(backend, kind) for backend, kind in kinds if kind.recognise(head, path)]
+    wanted = [(backend, kind) for backend, kind in found if kind.holds == holds]
+    if len(wanted) > 1:
+        wanted = [each for each in wanted if path.suffix in each[1].extensions] or wanted
+    if len(wanted) == 1:
+        return wanted[0]
+    known = "; ".join(f"{kind.name} ({', '.join(kind.extensions)})" for _, kind in kinds if kind.holds == holds)
+    if wanted:
+        raise ModelError(
+            f"{path}: may be a {' or a '.join(kind.name for _, kind in wanted)}; name it with one of their extensions"
+        )
+    if found:
+        raise ModelError(f"{path}: is a {found[0][1].name}, which holds {found[0][1].holds}; expected is: {known}")
+    raise ModelError(f"{path}: is no {holds} file of a known kind; expected is: {known}; found {_looks(head, path)}")
+
+
+def describe(file: str | Path, input_shape: tuple[int, int, int] | None = None) -> Topology:
+    """The network in ``file``, of any backend's formats, for images of ``input_shape`` (C, H, W).
+
+    Without a shape the file's own is taken. A network file written in Python is executed, in its backend's process. Raises
+    ModelError naming the file, and BackendUnavailable where the file needs a framework that is not there.
+    """
+    path = Path(file)
+    backend, kind = kind_of(path, "network")
+    shape = None if input_shape is None else [int(size) for size in input_shape]
+    if shape is not None and (len(shape) != 3 or min(shape) < 1):
+        raise ModelError(f"input_shape={tuple(shape)}: must be three numbers from 1: channels, height, width")
+    description = _ask(backend, "describe", path=str(path.resolve()), input_shape=shape)
+    return Topology.of(path.name, kind.name, description)
+
+
+def read_weights(file: str | Path) -> Mapping[str, npt.NDArray[np.float32]]:
+    """Neutral weights from a file of any backend's formats. Raises ModelError naming the file."""
+    path = Path(file)
+    backend, _ = kind_of(path, "weights")
+    weights: Mapping[str, npt.NDArray[np.float32]] = _ask(backend, "read_weights", path=str(path.resolve()))
+    return weights
+
+
+def _ask(backend: Backend, function: str, **arguments: Any) -> Any:
+    if not backend.reader_needs_framework:
+        return getattr(importlib.import_module(backend.reader), function)(**arguments)
+    from multiseg.worker.client import Worker
+
+    with Worker(backend) as worker:
+        return worker.call("read", module=backend.reader, function=function, arguments=arguments)
+
+
+def _head(path: Path) -> bytes:
+    if path.is_dir():
+        return b""
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD)
+    except OSError as error:
+        if path.with_name(path.name + ".index").is_file():  # a TensorFlow checkpoint is named by a prefix
+            return b""
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _looks(head: bytes, path: Path) -> str:
+    if path.is_dir():
+        return "a folder"
+    if not head:
+        return "an empty file"
+    try:
+        text = head.decode()
+    except UnicodeDecodeError:
+        return f"binary data, {head[:8].hex(' ')} ..."
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return f"text that begins with {first[:60]!r}"

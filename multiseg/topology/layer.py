@@ -1,0 +1,30 @@
+"""The neutral description of a network: a list of layers, whatever framework the file was written for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer. Types and parameters are those of ONNX operators; see multiseg.topology.shapes for the vocabulary.
+
+    - ``inputs`` and ``outputs`` name values: most layers have one output, named like the layer.
+    - ``shapes``: of the outputs, without the batch: (C, H, W), or (features,).
+    - ``weights``: shapes of its parameters by their part (``weight``, ``bias``, ...) in neutral layout, OIHW and IOHW; the
+      neutral weights of the network are called ``name.part``.
+    - ``multiply_adds``: for one image.
+    """
+
+    name: str
+    type: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    shapes: tuple[Shape, ...] = ()
+    weights: Mapping[str, Shape] = field(default_factory=dict)
+    multiply_adds: int = 0

@@ -1,0 +1,97 @@
+"""A whole network, described neutrally."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from multiseg.errors import ModelError
+from multiseg.topology.layer import Layer, Shape
+from multiseg.topology.shapes import RULES, ShapeError, infer
+
+
+@dataclass(frozen=True, eq=False)
+class Topology:
+    """The network in a file, as it is deployed, for images of ``input_shape`` (C, H, W).
+
+    ``layers`` come in an order in which each follows those it reads. ``==`` compares structure, not names.
+    """
+
+    source: str
+    kind: str
+    input: str
+    input_shape: Shape
+    layers: tuple[Layer, ...]
+    outputs: tuple[str, ...]
+    loss: str | None = None
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """Shape of every value, without the batch."""
+        made = {name: shape for layer in self.layers for name, shape in zip(layer.outputs, layer.shapes, strict=True)}
+        return {self.input: self.input_shape, **made}
+
+    @property
+    def weights(self) -> dict[str, Shape]:
+        """Shapes of the network's neutral weights, by their names."""
+        return {f"{layer.name}.{part}": shape for layer in self.layers for part, shape in layer.weights.items()}
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers the weights are."""
+        return sum(map(math.prod, self.weights.values()))
+
+    @property
+    def multiply_adds(self) -> int:
+        """For one image."""
+        return sum(layer.multiply_adds for layer in self.layers)
+
+    @classmethod
+    def of(cls, source: str, kind: str, description: Mapping[str, Any]) -> Topology:
+        """From what a backend's reader says of a file; see multiseg.model_files.
+
+        Shapes, weights and multiply-adds are inferred for the types of the vocabulary; of others the reader gives ``shapes``
+        and ``weights``. Raises ModelError naming the file and the layer that cannot take its inputs.
+        """
+        known: dict[str, Shape] = {description["input"]: tuple(description["input_shape"])}
+        layers = []
+        for node in description["layers"]:
+            layer = _layer(source, node, known)
+            known.update(zip(layer.outputs, layer.shapes, strict=True))
+            layers.append(layer)
+        return cls(
+            source=source,
+            kind=kind,
+            input=description["input"],
+            input_shape=tuple(description["input_shape"]),
+            layers=tuple(layers),
+            outputs=tuple(description["outputs"]),
+            loss=description.get("loss"),
+        )
+
+
+def _layer(source: str, node: Mapping[str, Any], known: Mapping[str, Shape]) -> Layer:
+    name, kind, inputs = node["name"], node["type"], tuple(node["inputs"])
+    outputs = tuple(node.get("outputs") or (name,))
+    parameters = dict(node.get("parameters", {}))
+    unknown = [value for value in inputs if value not in known]
+    if unknown:
+        raise ModelError(
+            f"{source}: layer {name!r}: reads {unknown[0]!r}, which no layer before it makes; known are: {_few(known)}"
+        )
+    if kind not in RULES:
+        shapes = [tuple(shape) for shape in node["shapes"]]
+        weights = {part: tuple(shape) for part, shape in node.get("weights", {}).items()}
+        return Layer(name, kind, inputs, outputs, parameters, tuple(shapes), weights)
+    try:
+        shapes, weights, multiply_adds = infer(kind, parameters, [known[value] for value in inputs])
+    except ShapeError as error:
+        raise ModelError(f"{source}: layer {name!r} ({kind}): {error}") from error
+    return Layer(name, kind, inputs, outputs, parameters, tuple(shapes), weights, multiply_adds)
+
+
+def _few(names: Iterable[str], most: int = 12) -> str:
+    listed = list(names)
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
