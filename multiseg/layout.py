@@ -74,6 +74,14 @@ class Layout:
             neutral = swap_red_blue(neutral)
         return np.ascontiguousarray(neutral, dtype=np.float32)
 
+    def activation(self, batch: Array) -> Floats:
+        """Turn what a layer made into float32 ``(N, C, H, W)``; what has no height and width stays as it is.
+
+        Channels keep their order: within a network they are no colours.
+        """
+        neutral = to_channels_first(batch) if self.data_order == "NHWC" and batch.ndim == 4 else batch
+        return np.ascontiguousarray(neutral, dtype=np.float32)
+
     def _arrange(self, batch: Array) -> Floats:
         if batch.ndim != 4:
             raise SettingsError(f"a batch of images has four axes; this one has the shape {batch.shape}")

@@ -69,8 +69,13 @@ class Network(ABC):
         """One forward, backward and update at learning rate ``rate``; the loss before the update."""
 
     @abstractmethod
-    def predict(self, features: Array, labels: Array | None) -> tuple[Array, float | None]:
-        """Output for a batch of any size, and its loss where labels are given."""
+    def predict(
+        self, features: Array, labels: Array | None, activations: bool = False
+    ) -> tuple[Array, float | None, dict[str, Array]]:
+        """Output for a batch of any size, its loss where labels are given, and what every layer made where asked for.
+
+        Activations are in the order of computation, by the layer's name, in the backend's data order; a layer that works in
+        place does not hide what the one before it made, and a lowered layer shows what it would show unlowered."""
 
     @abstractmethod
     def get_weights(self) -> dict[str, Array]:

@@ -358,7 +358,7 @@ class Run:
 
         Raises ModelError where the network cannot keep that height and width.
         """
-        output, _ = self.worker().call("predict", features=self.layout.features(features), labels=None)
+        output, _, _ = self.worker().call("predict", features=self.layout.features(features), labels=None)
         result = self.layout.output(output)
         trained, labels = self._job["input_shape"][1:], self._job["label_shape"][1:]
         if trained == labels and result.shape[2:] != features.shape[2:]:

@@ -201,7 +201,7 @@ def validate(worker: Worker, split: Any, layout: Layout, batch_size: int) -> dic
                 raise DatasetError(
                     f"{split.name}: has no labels beside it; without targets there is nothing to measure"
                 )
-            output, loss = worker.call("predict", features=batch.features, labels=batch.labels)
+            output, loss, _ = worker.call("predict", features=batch.features, labels=batch.labels)
             metrics.add(layout.output(output), layout.output(batch.labels))
             total, count = total + loss * len(batch.indices), count + len(batch.indices)
     if not count:

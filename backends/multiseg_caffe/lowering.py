@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from caffe.proto import caffe_pb2
 
 ELEMENTWISE = {"ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "AbsVal", "BNLL", "Power", "Exp", "Log"}
@@ -44,6 +45,13 @@ def lowered(net: Any, shapes: Shapes) -> tuple[Any, list[str]]:
         if index in ends:
             _join(result, copy.top[0], last.top[0], shapes[last.top[0]][0], WIDTH, BATCH)
     return result, [net.layer[i].name for chain in chains for i in chain if net.layer[i].type not in ELEMENTWISE]
+
+
+def unmosaic(blob: Any, count: int) -> Any:
+    """A copy of a blob's data as (N, C, H, W) for ``count`` images, whether it is a mosaic of them or not."""
+    if blob.ndim == 4 and blob.shape[BATCH] == 1 and blob.shape[WIDTH] % count == 0:
+        return np.concatenate(np.split(blob, count, WIDTH), BATCH)
+    return blob.copy()
 
 
 def _join(net: Any, bottom: str, top: str, count: int, cut: int, glue: int) -> None:

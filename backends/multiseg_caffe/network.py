@@ -22,6 +22,7 @@ from multiseg_caffe import backend, lowering, prototxt
 SOLVERS = {"sgd": "SGD", "nesterov": "Nesterov", "adam": "Adam"}
 WEIGHTS, STATE = "network.caffemodel", "network.solverstate"  # in a snapshot's folder
 BLOBS = ("weight", "bias")
+DATA_LAYERS = ("Data", "Input")
 KEPT_NETS = 8  # of the states, batch and image sizes seen last
 
 
@@ -177,13 +178,33 @@ class Network(network.Network):
         solver.apply_update()
         return loss
 
-    def predict(self, features: Array, labels: Array | None) -> tuple[Array, float | None]:
+    def predict(
+        self, features: Array, labels: Array | None, activations: bool = False
+    ) -> tuple[Array, float | None, dict[str, Array]]:
         net = self._net("deploy" if labels is None else "val", features.shape)
         net.blobs[prototxt.DATA].data[...] = features
         if labels is not None:
             net.blobs[prototxt.LABEL].data[...] = labels
-        net._forward(0, len(net.layers) - 1)
-        return net.blobs[self.output].data.copy(), None if labels is None else _loss(net)
+        seen: dict[str, Array] = {}
+        if activations:
+            seen = self._forward_watched(net, len(features))
+        else:
+            net._forward(0, len(net.layers) - 1)
+        return net.blobs[self.output].data.copy(), None if labels is None else _loss(net), seen
+
+    def _forward_watched(self, net: Any, count: int) -> dict[str, Array]:
+        """A forward pass that copies what each of the file's layers made before the next one may overwrite it."""
+        known = {layer.name for layer in prototxt.filtered(self.file, "deploy").layer if layer.type not in DATA_LAYERS}
+        blobs, seen = list(net.blobs.values()), {}
+        for index, layer in enumerate(net._layer_names):
+            net._forward(index, index)
+            if layer not in known:  # Caffe's own Split layers, a mosaic's, a loss
+                continue
+            tops = list(net._top_ids(index))
+            for top in tops:
+                name = layer if len(tops) == 1 else net._blob_names[top]
+                seen[name] = lowering.unmosaic(blobs[top].data, count)
+        return seen
 
     def _blobs(self) -> dict[str, Any]:
         return {

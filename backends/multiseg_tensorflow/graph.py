@@ -11,6 +11,7 @@ import tf_slim
 
 from multiseg.errors import ModelError
 from multiseg_tensorflow import digits
+from multiseg_tensorflow.layers import layer_of, layer_tensors, neutral_name
 from multiseg_tensorflow.lowering import lower
 from multiseg_tensorflow.user_file import blaming
 
@@ -24,7 +25,8 @@ class UserGraph:
     """A graph and its handles. In inference it has no ``y`` and ``loss``.
 
     ``loss`` is what is reported, with the regularisation terms; ``losses`` are pairs of a loss to take gradients of and
-    its variables. ``variables`` are named neutrally; ``lowered`` are the layers computed as one matrix product.
+    its variables. ``variables`` are named neutrally; ``lowered`` are the layers computed as one matrix
+    product; ``layers`` are the tensors that layers make.
     """
 
     graph: Any
@@ -36,6 +38,7 @@ class UserGraph:
     losses: list[tuple[Any, list[Any]]]
     variables: dict[str, Any]
     lowered: list[str]
+    layers: dict[str, Any]
 
 
 def build(
@@ -63,6 +66,8 @@ def build(
         terms = [] if loss else tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
         reported = tf.add_n([value for value, _ in losses] + terms) if losses else None
 
+        layers = layer_tensors(x, output)
+
     graph, convolutions = lower(graph) if lowering else (graph, [])
     with graph.as_default():
         variables = {variable.op.name: variable for variable in tf.global_variables()}
@@ -79,8 +84,9 @@ def build(
         output=here(output),
         loss=here(reported),
         losses=[(here(value), [variables[variable.op.name] for variable in part]) for value, part in losses],
-        variables={_neutral_name(name): variable for name, variable in variables.items()},
-        lowered=[_layer(convolution) for convolution in convolutions],
+        variables={neutral_name(name): variable for name, variable in variables.items()},
+        lowered=[str(layer_of(convolution)) for convolution in convolutions],
+        layers={name: here(tensor) for name, tensor in layers.items()},
     )
 
 
@@ -124,20 +130,3 @@ def _loss(name: str, output: Any, y: Any) -> tuple[Any, list[Any]]:
         small = tf.minimum(size, 1.0)
         size = small * (size - 0.5 * small)  # d^2 / 2 up to 1, |d| - 1/2 from there
     return tf.reduce_mean(size), tf.trainable_variables()
-
-
-def _neutral_name(name: str) -> str:
-    """``model/conv1/weights`` to ``conv1.weight``, whichever of TensorFlow's layer libraries made the variable."""
-    *layer, last = name.split("/")
-    if layer[:1] == [digits.GraphKeys.MODEL]:
-        del layer[0]
-    kinds = {"weights": "weight", "kernel": "weight", "biases": "bias"}
-    return ".".join([*layer, kinds.get(last, last)])
-
-
-def _layer(convolution: Any) -> str:
-    """The layer whose kernel a convolution reads."""
-    source = convolution.inputs[1].op
-    while source.type in ("Identity", "ReadVariableOp"):
-        source = source.inputs[0].op
-    return _neutral_name(source.name).rpartition(".")[0]

@@ -82,12 +82,16 @@ class Network(network.Network):
         loss, _ = self._train(features, labels, rate)
         return float(loss)
 
-    def predict(self, features: Array, labels: Array | None) -> tuple[Array, float | None]:
+    def predict(
+        self, features: Array, labels: Array | None, activations: bool = False
+    ) -> tuple[Array, float | None, dict[str, Array]]:
         predictor = self._predictor(features, labels)
+        arrays = [features] if labels is None else [features, labels]
+        seen = predictor.activations(arrays) if activations else {}
         if labels is None:
-            return predictor.run(features), None
+            return predictor.run(features), None, seen
         output, loss = predictor.run(features, labels)
-        return output, float(loss)
+        return output, float(loss), seen
 
     def get_weights(self) -> dict[str, Array]:
         values = self._session.run(self._main.variables)
@@ -172,6 +176,12 @@ class _Predictor:
             self.run = session.make_callable(user.output, feed_list=[user.x])
         else:
             self.run = session.make_callable([user.output, user.loss], feed_list=[user.x, user.y])
+
+    def activations(self, arrays: list[Array]) -> dict[str, Array]:
+        """What each layer makes of features, or of features and labels."""
+        inputs = dict(zip((self.user.x, self.user.y), arrays))  # noqa: B905 - worker code runs on Python 3.9
+        made: dict[str, Array] = self.session.run(self.user.layers, inputs)
+        return made
 
 
 def _assign(session: Any, variables: Mapping[str, Any], values: Mapping[str, Any]) -> None:

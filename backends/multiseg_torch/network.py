@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError
@@ -86,15 +88,22 @@ class Network(network.Network):
         return float(loss.detach())
 
     @torch.no_grad()
-    def predict(self, features: Array, labels: Array | None) -> tuple[Array, float | None]:
+    def predict(
+        self, features: Array, labels: Array | None, activations: bool = False
+    ) -> tuple[Array, float | None, dict[str, Array]]:
         self.model.eval()
+        seen: dict[str, Array] = {}
+        hooks = _watch(self.model, seen) if activations else []
         try:
             output = self.model(self._tensor(features))
         except RuntimeError as error:
             size = "x".join(map(str, features.shape[:0:-1][:2]))
             raise ModelError(f"{self.spec.model}: cannot take an image of {size} pixels: {error}") from error
+        finally:
+            for hook in hooks:
+                hook.remove()
         loss = None if labels is None else float(self.loss(output, self._tensor(labels)))
-        return output.cpu().numpy(), loss
+        return output.cpu().numpy(), loss, seen
 
     def _tensor(self, array: Array) -> Tensor:
         return torch.from_numpy(array).to(self.device)
@@ -125,6 +134,26 @@ class Network(network.Network):
 
     def close(self) -> None:
         del self.model, self.optimizer
+
+
+def _watch(model: nn.Module, seen: dict[str, Array]) -> list[RemovableHandle]:
+    """Hooks that copy what each innermost module makes into ``seen``; called again, a module is named name:2 and so on."""
+
+    def watcher(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        calls = itertools.count(1)
+
+        def copy(module: nn.Module, inputs: Any, made: Any) -> None:
+            call = next(calls)
+            if isinstance(made, Tensor):
+                seen[name if call == 1 else f"{name}:{call}"] = made.detach().cpu().numpy().copy()
+
+        return copy
+
+    return [
+        module.register_forward_hook(watcher(name))
+        for name, module in model.named_modules()
+        if not next(module.children(), None)
+    ]
 
 
 def _optimizer(solver: Mapping[str, Any], model: nn.Module) -> torch.optim.Optimizer:

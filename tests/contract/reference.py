@@ -32,11 +32,17 @@ def deconvolution(x: Array, weight: Array, bias: Array, stride: int) -> Array:
 
 def fcn(x: Array, weights: Mapping[str, Array]) -> Array:
     """Output of the tutorial's network for x (N, C, H, W), with neutral weights named conv1, conv2, deconv."""
+    return fcn_layers(x, weights)[-1]
+
+
+def fcn_layers(x: Array, weights: Mapping[str, Array]) -> list[Array]:
+    """What its five layers make: convolution, ReLU, convolution, ReLU, deconvolution."""
     w = {name: value.astype(np.float64) for name, value in weights.items()}
-    x = x.astype(np.float64)
-    x = np.maximum(convolution(x, w["conv1.weight"], w["conv1.bias"], 1, 1), 0)
-    x = np.maximum(convolution(x, w["conv2.weight"], w["conv2.bias"], 16, 0), 0)
-    return deconvolution(x, w["deconv.weight"], w["deconv.bias"], 16)
+    conv1 = convolution(x.astype(np.float64), w["conv1.weight"], w["conv1.bias"], 1, 1)
+    relu1 = np.maximum(conv1, 0)
+    conv2 = convolution(relu1, w["conv2.weight"], w["conv2.bias"], 16, 0)
+    relu2 = np.maximum(conv2, 0)
+    return [conv1, relu1, conv2, relu2, deconvolution(relu2, w["deconv.weight"], w["deconv.bias"], 16)]
 
 
 def random_weights(seed: int = 0, channels: int = 1) -> dict[str, npt.NDArray[np.float32]]:

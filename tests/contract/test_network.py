@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from reference import fcn, random_weights
+from reference import fcn, fcn_layers, random_weights
 
 import multiseg
 from multiseg import backend as registry
@@ -66,12 +66,39 @@ def test_output_is_that_of_the_float64_reference(backend: str, load: Any, loweri
     weights, images = random_weights(), some_images(size=size)
     worker.call("set_weights", weights=weights)
     layout = layout_of(backend)
-    output, loss = worker.call("predict", features=layout.features(images), labels=None)
+    output, loss, _ = worker.call("predict", features=layout.features(images), labels=None)
     expected = fcn(images, weights)
     # sums of up to 8192 products of float32: rounding grows with the square root of their number
     tolerance = 1e-6 * np.sqrt(8192) * np.abs(expected).max()
     assert loss is None
     assert np.abs(layout.output(output) - expected).max() < tolerance
+
+
+LAYERS = {
+    "caffe": ["conv1", "relu1", "conv2", "relu2", "deconv"],
+    "torch": ["conv1", "relu1", "conv2", "relu2", "deconv"],
+    "tensorflow": ["conv1", "conv1.Relu", "conv2", "conv2.Relu", "deconv"],
+}
+
+
+@pytest.mark.parametrize("lowering", [True, False])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_activations_are_those_of_the_float64_reference(
+    backend: str, load: Any, lowering: bool, labelled: bool
+) -> None:
+    """Before and after each ReLU, though Caffe's and PyTorch's work in place; whatever is lowered."""
+    worker, weights, images = load(predict_only=True, lowering=lowering, loss="l2"), random_weights(), some_images()
+    worker.call("set_weights", weights=weights)
+    layout = layout_of(backend)
+    batch = {"features": layout.features(images), "labels": layout.labels(images) if labelled else None}
+    output, loss, activations = worker.call("predict", **batch, activations=True)
+    assert list(activations) == LAYERS[backend]
+    for made, expected in zip(activations.values(), fcn_layers(images, weights), strict=True):
+        tolerance = 1e-6 * np.sqrt(8192) * np.abs(expected).max()
+        assert np.abs(layout.activation(made) - expected).max() < tolerance
+    plain, plain_loss, none = worker.call("predict", **batch)
+    assert none == {} and plain_loss == loss
+    assert np.array_equal(plain, output) and np.array_equal(plain, activations["deconv"])
 
 
 def test_weights_come_back_as_they_were_given(load: Any) -> None:
@@ -109,7 +136,7 @@ def test_a_named_loss_is_the_mean_over_elements(backend: str, load: Any, loss: s
     target = np.round(np.clip(fcn(images, weights), 0, 255)).astype(np.uint8)
     worker.call("set_weights", weights=weights)
     layout = layout_of(backend)
-    _, measured = worker.call("predict", features=layout.features(images), labels=layout.labels(target))
+    _, measured, _ = worker.call("predict", features=layout.features(images), labels=layout.labels(target))
     assert measured == pytest.approx(formula(fcn(images, weights) - target).mean(), rel=1e-4)
 
 
@@ -223,7 +250,7 @@ def test_the_files_own_loss_is_the_tutorials(backend: str, load: Any) -> None:
     worker, weights, images = load(), random_weights(), some_images()
     worker.call("set_weights", weights=weights)
     layout = layout_of(backend)
-    _, measured = worker.call("predict", features=layout.features(images), labels=layout.labels(images[::-1]))
+    _, measured, _ = worker.call("predict", features=layout.features(images), labels=layout.labels(images[::-1]))
     d = fcn(images, weights) - images[::-1]
     squares = sum(
         float(np.square(weights[name].astype(np.float64)).sum()) for name in weights if name.endswith("weight")

@@ -73,7 +73,7 @@ def test_layers_of_every_kind_are_named_neutrally(tmp_path: Path) -> None:
 @pytest.mark.parametrize("solver", [None, {"name": "sgd"}])
 def test_a_tower_sees_the_stage(tmp_path: Path, solver: dict[str, str] | None) -> None:
     loaded = network(tmp_path, model(FLAGS), solver=solver)
-    output, loss = loaded.predict(np.zeros((2, 8, 8, 1), np.float32), None)
+    output, loss, _ = loaded.predict(np.zeros((2, 8, 8, 1), np.float32), None)
     assert output.shape == (2, 8, 8, 1) and loss is None
 
 

@@ -81,7 +81,7 @@ def test_regularisation_is_reported_and_not_learnt_from(tmp_path: Path) -> None:
     loaded, (x, y) = network(tmp_path, model(REGULARISED)), batch(1)
     at = scalars(loaded)
     expected = ((at[0] * x + at[1] - y) ** 2).mean() + 0.05 * at[0] ** 2 / 2
-    _, validated = loaded.predict(x, y)
+    _, validated, _ = loaded.predict(x, y)
     assert validated == pytest.approx(expected, rel=1e-5)
     assert loaded.train_step(x, y, 0.1) == pytest.approx(expected, rel=1e-5)
     assert scalars(loaded) == pytest.approx(at - 0.1 * gradient(at, x, y), rel=1e-5)
@@ -111,7 +111,7 @@ def test_moving_averages_are_kept_in_training_and_used_in_validation(tmp_path: P
     loaded.train_step(x + 3, y, 0.0)
     weights = loaded.get_weights()
     assert weights["norm.moving_mean"] == pytest.approx([0.5 * (x + 3).mean()], rel=1e-5)
-    output, _ = loaded.predict(x[:1], None)
+    output, _, _ = loaded.predict(x[:1], None)
     scale = np.sqrt(weights["norm.moving_variance"] + 0.001)
     assert np.allclose(output, (x[:1] - weights["norm.moving_mean"]) / scale, atol=1e-5)
 
@@ -143,7 +143,7 @@ def test_other_sizes_are_predicted_with_the_weights_of_the_moment(tmp_path: Path
         at = scalars(loaded)
         for height, width in [(8, 8), (5, 20), (8, 8)]:
             x = np.random.default_rng(step).uniform(-1, 1, (3, height, width, 1)).astype(np.float32)
-            output, loss = loaded.predict(x, x)
+            output, loss, _ = loaded.predict(x, x)
             assert output == pytest.approx(at[0] * x + at[1], abs=1e-6)
             assert loss == pytest.approx(((output - x) ** 2).mean(), rel=1e-4)
             assert np.array_equal(loaded.predict(x, None)[0], output)
