@@ -8,8 +8,9 @@ IOHW.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ class NetworkSpec:
 
     Shapes are C, H, W. ``solver`` holds ``name`` and that solver's parameters; None builds for prediction only.
     ``loss`` is None for the model's own, or ``l1``, ``smooth_l1``, ``l2``: each the mean over all elements.
-    Batch sizes are None for the model's own, else the backend's default.
+    Batch sizes are None for the model's own, else the backend's default. ``frozen`` are patterns (fnmatch) of names of layers
+    whose parameters the solver leaves as they are; see :func:`is_frozen`.
     """
 
     model: str
@@ -40,6 +42,7 @@ class NetworkSpec:
     threads: int
     device: str
     lowering: bool
+    frozen: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict of this specification."""
@@ -49,7 +52,7 @@ class NetworkSpec:
     def from_json(cls, values: Mapping[str, Any]) -> NetworkSpec:
         """The inverse of :meth:`to_json`."""
         shapes = {key: tuple(values[key]) for key in ("input_shape", "label_shape")}
-        return cls(**{**values, **shapes})
+        return cls(**{**values, **shapes, "frozen": tuple(values.get("frozen", ()))})
 
 
 class Network(ABC):
@@ -65,8 +68,12 @@ class Network(ABC):
         (names of the layers that are computed as one matrix product), own_loss (whether the loss is the model's own)."""
 
     @abstractmethod
-    def train_step(self, features: Array, labels: Array, rate: float) -> float:
-        """One forward, backward and update at learning rate ``rate``; the loss before the update."""
+    def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:
+        """One forward, backward and update at learning rate ``rate``; the loss before the update.
+
+        What is random in it, e.g. dropout, depends on ``seed`` (0 to 2**31-1) alone: the core gives each step its own, so that
+        a resumed training draws the same.
+        """
 
     @abstractmethod
     def predict(
@@ -96,6 +103,11 @@ class Network(ABC):
     @abstractmethod
     def close(self) -> None:
         """Free what the framework holds."""
+
+
+def is_frozen(parameter: str, frozen: Iterable[str]) -> bool:
+    """Whether the parameter ``layer.part`` belongs to a layer that one of the patterns names."""
+    return any(fnmatchcase(parameter.rpartition(".")[0], pattern) for pattern in frozen)
 
 
 def check_weights(model: str, shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, Array]) -> None:

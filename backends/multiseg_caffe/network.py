@@ -160,9 +160,10 @@ class Network(network.Network):
             "lowered": self.lowered,
         }
 
-    def train_step(self, features: Array, labels: Array, rate: float) -> float:
+    def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:
         solver = self.solver
         assert solver is not None
+        caffe.set_random_seed(seed)
         net = self._net("train", features.shape)
         net.blobs[prototxt.DATA].data[...] = features
         net.blobs[prototxt.LABEL].data[...] = labels

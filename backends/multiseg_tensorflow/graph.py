@@ -13,6 +13,7 @@ from multiseg.errors import ModelError
 from multiseg_tensorflow import digits
 from multiseg_tensorflow.layers import layer_of, layer_tensors, neutral_name
 from multiseg_tensorflow.lowering import lower
+from multiseg_tensorflow.randomness import depend_on_seed
 from multiseg_tensorflow.user_file import blaming
 
 tf = tensorflow.compat.v1
@@ -24,6 +25,7 @@ Shape = tuple[int, int, int]  # H, W, C
 class UserGraph:
     """A graph and its handles. In inference it has no ``y`` and ``loss``.
 
+    ``seed`` is what its random numbers depend on (multiseg_tensorflow.randomness), None where it does not train.
     ``loss`` is what is reported, with the regularisation terms; ``losses`` are pairs of a loss to take gradients of and
     its variables. ``variables`` are named neutrally; ``lowered`` are the layers computed as one matrix
     product; ``layers`` are the tensors that layers make.
@@ -33,6 +35,7 @@ class UserGraph:
     tower: digits.Tower
     x: Any
     y: Any
+    seed: Any
     output: Any
     loss: Any
     losses: list[tuple[Any, list[Any]]]
@@ -71,6 +74,7 @@ def build(
     graph, convolutions = lower(graph) if lowering else (graph, [])
     with graph.as_default():
         variables = {variable.op.name: variable for variable in tf.global_variables()}
+        step_seed = depend_on_seed(graph, seed) if training else None
 
     def here(tensor: Any) -> Any:
         """The tensor in what may now be another graph."""
@@ -81,6 +85,7 @@ def build(
         tower=tower,
         x=here(x),
         y=here(y),
+        seed=step_seed,
         output=here(output),
         loss=here(reported),
         losses=[(here(value), [variables[variable.op.name] for variable in part]) for value, part in losses],

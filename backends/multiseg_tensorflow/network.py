@@ -60,7 +60,7 @@ class Network(network.Network):
             self._train = None
             self._predictors[shape, None] = _Predictor(self._main, self._session)
         else:
-            inputs = [self._main.x, self._main.y, rate]
+            inputs = [self._main.x, self._main.y, rate, self._main.seed]
             self._train = self._session.make_callable([self._main.loss, train], feed_list=inputs)
 
     def describe(self) -> dict[str, Any]:
@@ -75,11 +75,11 @@ class Network(network.Network):
             "lowered": self._main.lowered,
         }
 
-    def train_step(self, features: Array, labels: Array, rate: float) -> float:
+    def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:
         if self._train is None:
             raise SettingsError(f"{self._path}: was loaded for prediction only; it needs a solver to train")
         self._changes += 1
-        loss, _ = self._train(features, labels, rate)
+        loss, _ = self._train(features, labels, rate, seed)
         return float(loss)
 
     def predict(

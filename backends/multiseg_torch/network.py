@@ -76,8 +76,9 @@ class Network(network.Network):
             "lowered": self.lowered,
         }
 
-    def train_step(self, features: Array, labels: Array, rate: float) -> float:
+    def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:
         assert self.optimizer is not None
+        torch.manual_seed(seed)
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -118,11 +119,7 @@ class Network(network.Network):
 
     def save(self, folder: str) -> None:
         assert self.optimizer is not None
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
-        }
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         torch.save(state, Path(folder) / SNAPSHOT)
 
     def restore(self, folder: str) -> None:
@@ -130,7 +127,6 @@ class Network(network.Network):
         self.model.load_state_dict(state["model"])
         if self.optimizer is not None:
             self.optimizer.load_state_dict(state["optimizer"])
-            torch.set_rng_state(state["rng"].cpu())
 
     def close(self) -> None:
         del self.model, self.optimizer
