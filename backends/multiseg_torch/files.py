@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from multiseg.errors import ModelError
 
@@ -81,3 +81,8 @@ def from_table(path: str, made: Any) -> Loaded:
             raise ModelError(f"{path}: {key} is {size!r}; it must be a whole number from 1")
         sizes.append(size)
     return Loaded(model, loss, *sizes)
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """The model's neutral weights by name, sharing its memory. BatchNorm's count of batches is no weight."""
+    return {name: value.detach() for name, value in model.state_dict().items() if value.is_floating_point()}

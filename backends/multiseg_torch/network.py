@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError
 from multiseg.network import Array, NetworkSpec
-from multiseg_torch import backend, files, lowering
+from multiseg_torch import backend, files, losses, lowering
 
 LOSSES = {"l1": nn.L1Loss, "smooth_l1": nn.SmoothL1Loss, "l2": nn.MSELoss}
 SNAPSHOT = "network.pt"  # in a snapshot's folder: {"model": state_dict, "optimizer": state_dict}
@@ -43,7 +43,7 @@ class Network(network.Network):
             )
         self.device = torch.device("cuda" if cuda else "cpu")
         self.model = loaded.model.to(self.device)
-        self.loss = LOSSES[spec.loss]() if spec.loss else loaded.loss or LOSSES[backend.loss]()
+        self.loss = losses.over_labels(LOSSES[spec.loss]() if spec.loss else loaded.loss or LOSSES[backend.loss]())
         self.batch_size = spec.batch_size or loaded.batch_size or backend.batch_size
         self.val_batch_size = spec.val_batch_size or loaded.val_batch_size or backend.val_batch_size
         self._check_shapes()
@@ -55,15 +55,21 @@ class Network(network.Network):
         try:
             with torch.no_grad():
                 made = self.model(torch.zeros(1, *self.spec.input_shape, device=self.device))
-                shape = tuple(made.shape[1:])
+        except ModelError as error:
+            raise ModelError(f"{self.spec.model}: {error}") from error
         except Exception as error:
             raise ModelError(
                 f"{self.spec.model}: cannot take images of {self.spec.input_shape} (C, H, W): {error}"
             ) from error
-        if shape != self.spec.label_shape:
-            raise ModelError(
-                f"{self.spec.model}: its output is {shape} (C, H, W), the labels are {self.spec.label_shape}"
-            )
+        if not isinstance(made, Tensor):
+            raise ModelError(f"{self.spec.model}: gives a {type(made).__name__}; it must give one output")
+        shape, label = tuple(made.shape[1:]), self.spec.label_shape
+        if label[1:] == (1, 1):  # a class number or a value for each image: the loss says what fits it
+            return
+        # a class number for each pixel, where the loss is the model's own
+        other_channels = self.spec.loss is None and label[0] == 1 and len(shape) == 3 and shape[1:] == label[1:]
+        if shape != label and not other_channels:
+            raise ModelError(f"{self.spec.model}: its output is {shape} (C, H, W), the labels are {label}")
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -72,7 +78,7 @@ class Network(network.Network):
             "loss": self.spec.loss or f"{Path(self.spec.model).name}'s own",
             "own_loss": self.spec.loss is None,
             "device": str(self.device),
-            "parameters": {name: list(value.shape) for name, value in self.model.state_dict().items()},
+            "parameters": {name: list(value.shape) for name, value in files.weights(self.model).items()},
             "lowered": self.lowered,
         }
 
@@ -110,12 +116,13 @@ class Network(network.Network):
         return torch.from_numpy(array).to(self.device)
 
     def get_weights(self) -> dict[str, Array]:
-        return {name: value.detach().cpu().numpy().copy() for name, value in self.model.state_dict().items()}
+        return {name: value.cpu().numpy().copy() for name, value in files.weights(self.model).items()}
 
     def set_weights(self, weights: Mapping[str, Array]) -> None:
-        state = self.model.state_dict()
+        state = files.weights(self.model)
         network.check_weights(self.spec.model, {name: tuple(value.shape) for name, value in state.items()}, weights)
-        self.model.load_state_dict({name: torch.from_numpy(np.array(weights[name])) for name in state})
+        for name, value in state.items():
+            value.copy_(torch.from_numpy(np.array(weights[name])))
 
     def save(self, folder: str) -> None:
         assert self.optimizer is not None

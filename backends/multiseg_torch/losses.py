@@ -1,0 +1,59 @@
+"""A file's loss over what the core feeds: labels of (N, C, H, W), float32, class numbers counting from 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from multiseg.errors import ModelError
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+BY_CLASS = (nn.CrossEntropyLoss, nn.NLLLoss)
+BY_ELEMENT = (
+    nn.L1Loss, nn.SmoothL1Loss, nn.MSELoss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss, nn.KLDivLoss,
+    nn.SoftMarginLoss, nn.PoissonNLLLoss,
+)  # fmt: skip
+
+
+def over_labels(loss: Loss) -> Loss:
+    """``loss`` as it takes the core's labels. A loss of the file's own making is given them as they are."""
+    if isinstance(loss, BY_CLASS):
+        return lambda output, labels: loss(*by_class(output, labels))
+    if isinstance(loss, BY_ELEMENT):
+        return lambda output, labels: loss(output, _like(output, labels))
+    return loss
+
+
+def by_class(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores (N, classes) or (N, classes, H, W), and class numbers (N,) or (N, H, W).
+
+    Raises ModelError where the labels' shape or numbers do not fit the scores.
+    """
+    if labels.shape[1:] == (1, 1, 1):
+        output, numbers = output.flatten(1), labels.flatten()
+    elif labels.ndim == 4 and labels.shape[1] == 1 and output.ndim == 4 and output.shape[2:] == labels.shape[2:]:
+        numbers = labels[:, 0]
+    else:
+        raise ModelError(
+            f"the loss takes scores (classes, H, W) and labels (1, H, W) or (1, 1, 1); the output is "
+            f"{tuple(output.shape[1:])}, the labels are {tuple(labels.shape[1:])}"
+        )
+    numbers = numbers.long()
+    low, high = (int(each) for each in torch.aminmax(numbers))
+    if high >= output.shape[1]:
+        raise ModelError(f"a label is class {high}, the output has the classes 0 to {output.shape[1] - 1}")
+    if low < 0:
+        raise ModelError(f"a label is class {low}; classes count from 0")
+    return output, numbers
+
+
+def _like(output: Tensor, labels: Tensor) -> Tensor:
+    if output.numel() != labels.numel():
+        raise ModelError(
+            f"the loss compares element by element; the output is {tuple(output.shape[1:])}, the labels are "
+            f"{tuple(labels.shape[1:])}"
+        )
+    return labels.reshape(output.shape)
