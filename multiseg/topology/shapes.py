@@ -169,7 +169,7 @@ def _prelu(parameters: Parameters, inputs: list[Shape]) -> Inferred:
 
 
 def _concat(parameters: Parameters, inputs: list[Shape]) -> Inferred:
-    axis = _axis(parameters["axis"], inputs[0])
+    axis = axis_index(parameters["axis"], inputs[0])
     for other in inputs[1:]:
         if len(other) != len(inputs[0]) or any(
             a != b for i, (a, b) in enumerate(zip(other, inputs[0], strict=True)) if i != axis
@@ -181,7 +181,7 @@ def _concat(parameters: Parameters, inputs: list[Shape]) -> Inferred:
 
 
 def _split(parameters: Parameters, inputs: list[Shape]) -> Inferred:
-    axis = _axis(parameters["axis"], inputs[0])
+    axis = axis_index(parameters["axis"], inputs[0])
     sizes = parameters["split"]
     if sum(sizes) != inputs[0][axis]:
         raise ShapeError(f"splits {inputs[0][axis]} into {'+'.join(map(str, sizes))}")
@@ -218,7 +218,7 @@ def _transpose(parameters: Parameters, inputs: list[Shape]) -> Inferred:
 
 def _squeeze(parameters: Parameters, inputs: list[Shape]) -> Inferred:
     axes = parameters.get("axes")
-    gone = {i for i, n in enumerate(inputs[0]) if n == 1} if axes is None else {_axis(a, inputs[0]) for a in axes}
+    gone = {i for i, n in enumerate(inputs[0]) if n == 1} if axes is None else {axis_index(a, inputs[0]) for a in axes}
     if any(inputs[0][axis] != 1 for axis in gone):
         raise ShapeError(f"cannot squeeze axes {axes} of {inputs[0]}")
     return [tuple(n for i, n in enumerate(inputs[0]) if i not in gone)], {}, 0
@@ -236,7 +236,7 @@ def _pad(parameters: Parameters, inputs: list[Shape]) -> Inferred:
 def _slice(parameters: Parameters, inputs: list[Shape]) -> Inferred:
     shape = list(inputs[0])
     for each, start, end in zip(parameters["axes"], parameters["starts"], parameters["ends"], strict=True):
-        axis = _axis(each, inputs[0])
+        axis = axis_index(each, inputs[0])
         first, last, _ = slice(start, end).indices(shape[axis])
         shape[axis] = last - first
         if shape[axis] < 1:
@@ -248,7 +248,7 @@ def crop_bounds(parameters: Parameters, inputs: list[Shape]) -> dict[str, list[i
     """axes, starts and ends of what a Crop cuts out of its first input, to the size of its second."""
     if len(inputs) != 2 or len(inputs[0]) != len(inputs[1]):
         raise ShapeError(f"needs two inputs of one rank, they are {_list(inputs)}")
-    first = _axis(parameters["axis"], inputs[0])
+    first = axis_index(parameters["axis"], inputs[0])
     axes = list(range(first, len(inputs[0])))
     offset = list(parameters["offset"]) * (len(axes) if len(parameters["offset"]) == 1 else 1)
     if len(offset) != len(axes):
@@ -271,13 +271,13 @@ def _resize(parameters: Parameters, inputs: list[Shape]) -> Inferred:
 
 
 def _reduce(parameters: Parameters, inputs: list[Shape]) -> Inferred:
-    axes = {_axis(axis, inputs[0]) for axis in parameters["axes"]}
+    axes = {axis_index(axis, inputs[0]) for axis in parameters["axes"]}
     if parameters.get("keepdims"):
         return [tuple(1 if i in axes else n for i, n in enumerate(inputs[0]))], {}, 0
     return [tuple(n for i, n in enumerate(inputs[0]) if i not in axes)], {}, 0
 
 
-def _axis(axis: int, shape: Shape) -> int:
+def axis_index(axis: int, shape: Shape) -> int:
     """Index into a shape without the batch."""
     index = axis - 1 if axis > 0 else axis + len(shape)
     if axis == 0 or not 0 <= index < len(shape):

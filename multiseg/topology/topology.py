@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from multiseg.errors import ModelError
+from multiseg.topology.canonical import Canonical, canonical
+from multiseg.topology.comparison import Difference, compare
 from multiseg.topology.layer import Layer, Shape
 from multiseg.topology.shapes import RULES, ShapeError, infer
 
@@ -16,7 +19,8 @@ from multiseg.topology.shapes import RULES, ShapeError, infer
 class Topology:
     """The network in a file, as it is deployed, for images of ``input_shape`` (C, H, W).
 
-    ``layers`` come in an order in which each follows those it reads. ``==`` compares structure, not names.
+    ``layers`` come in an order in which each follows those it reads. ``==`` says whether two files hold the same network, at
+    these sizes: it compares structure, not names, in the form of multiseg.topology.canonical; losses do not count.
     """
 
     source: str
@@ -47,6 +51,48 @@ class Topology:
     def multiply_adds(self) -> int:
         """For one image."""
         return sum(layer.multiply_adds for layer in self.layers)
+
+    @cached_property
+    def canonical(self) -> Canonical:
+        """What it has in common with every other file that holds the same network."""
+        return canonical(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self.canonical.key == other.canonical.key if isinstance(other, Topology) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.canonical.key)
+
+    def diff(self, other: Topology) -> Difference:
+        """How it differs from another network, in words; false where they are equal."""
+        return compare(self, other)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict; :meth:`of` makes the topology of it again."""
+        layers = [
+            {
+                "name": layer.name,
+                "type": layer.type,
+                "inputs": list(layer.inputs),
+                "outputs": list(layer.outputs),
+                "parameters": dict(layer.parameters),
+                "shapes": [list(shape) for shape in layer.shapes],
+                "weights": {part: list(shape) for part, shape in layer.weights.items()},
+                "multiply_adds": layer.multiply_adds,
+            }
+            for layer in self.layers
+        ]
+        return {
+            "source": self.source,
+            "kind": self.kind,
+            "input": self.input,
+            "input_shape": list(self.input_shape),
+            "outputs": list(self.outputs),
+            "loss": self.loss,
+            "parameter_count": self.parameter_count,
+            "multiply_adds": self.multiply_adds,
+            "layers": layers,
+        }
 
     @classmethod
     def of(cls, source: str, kind: str, description: Mapping[str, Any]) -> Topology:

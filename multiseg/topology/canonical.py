@@ -1,0 +1,264 @@
+"""The canonical form of a network: equal for files that say the same network in different words.
+
+Whatever has no effect at the sizes at hand is gone (names, the order of branches, Identity, layers that reach no output),
+and what can be said in several ways is said in one:
+
+- padding is what the windows really read, so SAME, rounding up and explicit numbers come to the same; for averages, what
+  each window is divided by counts too;
+- a pooling over the whole image is a global one; so is ReduceMean over height and width;
+- Flatten, Squeeze and Reshape are a Reshape to the shape they make, Crop and Split are Slices, Add and Sub are Sums;
+- BatchNormalization without weights and the Scale after it are one; so are zero padding and the convolution after it, a
+  deconvolution and the Slice that cuts its borders off, and a Concat or Sum of Concats or Sums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from multiseg.topology.layer import Layer, Shape
+from multiseg.topology.rules import factors, plain, rule
+from multiseg.topology.shapes import RULES, axis_index
+
+if TYPE_CHECKING:
+    from multiseg.topology.topology import Topology
+
+COMMUTATIVE = ("Sum", "Max", "Mul")
+# Parameters that follow from the sizes of the images, besides from what the layer says.
+SIZED = ("pads", "divisors", "shape", "bounds", "sizes")
+
+
+class Wire(NamedTuple):
+    """What a node reads: an output of another node, or of None, the network's input; ``factor`` is a Sum's."""
+
+    node: Node | None
+    output: int
+    shape: Shape
+    factor: float = 1.0
+
+
+@dataclass(eq=False)
+class Node:
+    """A layer in canonical form; ``layer`` is what it was, for words. ``shape`` is that of its first output."""
+
+    layer: Layer
+    type: str
+    parameters: dict[str, Any]
+    inputs: list[Wire]
+    shape: Shape
+    ahead: str = ""  # digest of all that leads to it
+    behind: str = ""  # digest of all that follows it, sizes left out
+
+    def said(self, sized: bool = True) -> tuple[Any, ...]:
+        """Type and parameters, and the weights of types beyond the vocabulary; those of others follow from the former."""
+        weights = () if self.layer.type in RULES else tuple(sorted(self.layer.weights.items()))
+        parameters = sorted((key, value) for key, value in self.parameters.items() if sized or key not in SIZED)
+        return self.type, weights, tuple(parameters)
+
+    def wiring(self, name: Callable[[Wire], Any]) -> tuple[Any, ...]:
+        """The inputs by name, sorted where their order does not matter."""
+        wires = [(name(wire), wire.output, wire.factor) for wire in self.inputs]
+        return tuple(sorted(wires) if self.type in COMMUTATIVE else wires)
+
+
+@dataclass(frozen=True, eq=False)
+class Canonical:
+    """``nodes``, each after those it reads, in an order given by the structure alone; ``unused`` names layers left out.
+
+    ``key`` is equal for equal networks.
+    """
+
+    nodes: list[Node]
+    outputs: list[Wire]
+    key: tuple[Any, ...]
+    unused: set[str]
+
+
+def canonical(topology: Topology) -> Canonical:
+    """The canonical form of a topology."""
+    shapes = topology.shapes
+    values = {topology.input: Wire(None, 0, topology.input_shape)}
+    for layer in topology.layers:
+        made = _translate(layer, [values[name] for name in layer.inputs])
+        for name, (node, output) in zip(layer.outputs, made, strict=True):
+            values[name] = Wire(node, output, shapes[name])
+    outputs = [values[name] for name in topology.outputs]
+    nodes = _reached(outputs)
+    used = {node.layer.name for node in nodes}
+    unused = {wire.node.layer.name for wire in values.values() if wire.node is not None} - used
+    outputs = _fold(nodes, outputs)
+    _digest(_reached(outputs), outputs)
+    nodes = _reached(outputs, _in_order)
+    place = {node: number for number, node in enumerate(nodes)}
+
+    def number(wire: Wire) -> int:
+        return -1 if wire.node is None else place[wire.node]
+
+    layers = tuple((node.said(), node.wiring(number)) for node in nodes)
+    ends = tuple((number(wire), wire.output) for wire in outputs)
+    return Canonical(nodes, outputs, (topology.input_shape, layers, ends), unused)
+
+
+def _translate(layer: Layer, inputs: list[Wire]) -> list[tuple[Node | None, int]]:
+    """What makes each of the layer's outputs: a new node of it, or what made its input where the layer does nothing."""
+    taken = [wire.shape for wire in inputs]
+    if layer.type not in RULES:
+        said = {key: plain(value) for key, value in layer.parameters.items()} | {"shapes": layer.shapes}
+        node = Node(layer, layer.type, said, inputs, layer.shapes[0])
+        return [(node, index) for index in range(len(layer.outputs))]
+    if layer.type == "Split":
+        return _split(layer, inputs[0])
+    kind, parameters = rule(layer, taken)
+    shape = layer.shapes[0]
+    if kind == "Identity":
+        return [(inputs[0].node, inputs[0].output)]
+    if kind == "Slice":
+        inputs = inputs[:1]  # a Crop's second input only lends its size, which is in the bounds
+    if kind == "Sum":
+        weighed = zip(inputs, factors(layer, len(inputs)), strict=True)
+        inputs = [wire._replace(factor=plain(factor)) for wire, factor in weighed]
+    if kind == "GlobalAveragePool" and len(shape) == 1:  # a ReduceMean that drops the axes
+        inputs = [Wire(Node(layer, kind, {}, inputs, (*shape, 1, 1)), 0, (*shape, 1, 1))]
+        kind, parameters = "Reshape", {"shape": shape}
+    return [(Node(layer, kind, parameters, inputs, shape), 0)]
+
+
+def _split(layer: Layer, wire: Wire) -> list[tuple[Node | None, int]]:
+    axis, start = axis_index(layer.parameters["axis"], wire.shape), 0
+    made: list[tuple[Node | None, int]] = []
+    for size, shape in zip(layer.parameters["split"], layer.shapes, strict=True):
+        bounds = tuple((start, start + size) if i == axis else (0, n) for i, n in enumerate(wire.shape))
+        made.append((Node(layer, "Slice", {"bounds": bounds}, [wire], shape), 0))
+        start += size
+    return made
+
+
+def _reached(outputs: Iterable[Wire], inputs: Callable[[Node], list[Wire]] = lambda node: node.inputs) -> list[Node]:
+    """The nodes that the outputs depend on, each after those it reads, and these in the order of ``inputs``."""
+    order: dict[Node, None] = {}
+    for output in outputs:
+        stack = [(output.node, False)]
+        while stack:
+            node, ready = stack.pop()
+            if node is None or node in order:
+                continue
+            if ready:
+                order[node] = None
+            else:
+                stack.append((node, True))
+                stack += [(wire.node, False) for wire in reversed(inputs(node))]
+    return list(order)
+
+
+def _fold(nodes: list[Node], outputs: list[Wire]) -> list[Wire]:
+    """Join nodes that say one thing together; returns the outputs, which may be other nodes' then."""
+    uses = Counter(wire.node for node in nodes for wire in node.inputs)
+    uses.update(wire.node for wire in outputs)
+    instead: dict[Node | None, Wire] = {}
+
+    def now(wire: Wire) -> Wire:
+        other = instead.get(wire.node)
+        return wire if other is None else other._replace(factor=wire.factor)
+
+    for node in nodes:
+        node.inputs = [now(wire) for wire in node.inputs]
+        if node.type in ("Concat", "Sum"):
+            _flatten(node, uses)
+            continue
+        before = node.inputs[0].node
+        if before is None or uses[before] != 1 or len(node.inputs) != 1:
+            continue
+        if (before.type, node.type) == ("Pad", "Conv"):
+            _pad_inside(before, node)
+        elif _join(before, node):
+            before.shape = node.shape
+            uses[before] = uses[node]
+            instead[node] = Wire(before, 0, node.shape)
+            if before.type == "Reshape" and before.shape == before.inputs[0].shape:  # there and back again
+                instead[node] = before.inputs[0]
+                uses[before.inputs[0].node] += uses[node] - 1
+    for node in nodes:
+        if "pads" in node.parameters:
+            _complete_pads(node)
+    return [now(wire) for wire in outputs]
+
+
+def _flatten(node: Node, uses: Mapping[Node | None, int]) -> None:
+    """Take the inputs of a Concat or Sum that this one alone reads as inputs of this one."""
+    flat: list[Wire] = []
+    for wire in node.inputs:
+        inner = wire.node
+        if inner is not None and uses[inner] == 1 and (inner.type, inner.parameters) == (node.type, node.parameters):
+            flat += [each._replace(factor=plain(each.factor * wire.factor)) for each in inner.inputs]
+        else:
+            flat.append(wire)
+    node.inputs = flat
+
+
+def _join(before: Node, node: Node) -> bool:
+    """Let ``before`` do what ``node`` does as well, if it can."""
+    one, other = before.parameters, node.parameters
+    pair = (before.type, node.type)
+    if pair == ("BatchNormalization", "Scale") and other["bias_term"] and not one["affine"]:
+        one["affine"] = True
+    elif pair == ("ConvTranspose", "Slice") and other["bounds"][0] == (0, before.shape[0]):
+        one["pads"] = tuple(pad + start for pad, (start, _) in zip(one["pads"], other["bounds"][1:], strict=True))
+    elif pair == ("Slice", "Slice"):
+        both = zip(one["bounds"], other["bounds"], strict=True)
+        one["bounds"] = tuple((first + start, first + end) for (first, _), (start, end) in both)
+    elif pair == ("Reshape", "Reshape"):
+        one["shape"] = other["shape"]
+    else:
+        return False
+    return True
+
+
+def _pad_inside(pad: Node, node: Node) -> None:
+    """Let a convolution pad with zeros itself."""
+    borders = pad.parameters["borders"]
+    if pad.parameters["value"] == 0 and min(borders) >= 0:
+        node.parameters["pads"] = tuple(a + b for a, b in zip(node.parameters["pads"], borders[:2], strict=True))
+        node.inputs = pad.inputs
+
+
+def _complete_pads(node: Node) -> None:
+    """Add the padding below and right as far as windows read it; negative where they leave out pixels."""
+    said = node.parameters
+    windows, image = node.shape[1:], node.inputs[0].shape[1:]
+    if node.type == "ConvTranspose":
+        windows, image = image, windows
+    spans = [(k - 1) * d + 1 for k, d in zip(said["kernel_shape"], said["dilations"], strict=True)]
+    ends = [(m - 1) * s + span for m, s, span in zip(windows, said["strides"], spans, strict=True)]
+    said["pads"] += tuple(end - n - pad for end, n, pad in zip(ends, image, said["pads"], strict=True))
+
+
+def _digest(nodes: list[Node], outputs: list[Wire]) -> None:
+    """Fill in ``ahead`` and ``behind``."""
+    readers: dict[Node | None, list[tuple[Any, ...]]] = {node: [] for node in (None, *nodes)}
+    for node in nodes:
+        node.ahead = _hash(node.said(), node.wiring(_ahead))
+    for place, wire in enumerate(outputs):
+        readers[wire.node].append(("output", place, wire.output, 1.0))
+    for node in reversed(nodes):
+        node.behind = _hash(node.said(sized=False), sorted(readers[node]))
+        for place, wire in enumerate(node.inputs):
+            place = 0 if node.type in COMMUTATIVE else place
+            readers[wire.node].append((node.behind, place, wire.output, wire.factor))
+
+
+def _ahead(wire: Wire) -> str:
+    return "" if wire.node is None else wire.node.ahead
+
+
+def _in_order(node: Node) -> list[Wire]:
+    """A node's inputs; where their order is free, in one that goes by what leads to and follows them."""
+    if node.type not in COMMUTATIVE:
+        return node.inputs
+    return sorted(node.inputs, key=lambda w: (_ahead(w), w.output, w.factor, w.node.behind if w.node else ""))
+
+
+def _hash(*parts: Any) -> str:
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()

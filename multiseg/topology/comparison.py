@@ -1,0 +1,173 @@
+"""Where two networks differ, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from multiseg.topology import words
+from multiseg.topology.alignment import Alignment, through
+from multiseg.topology.canonical import COMMUTATIVE, SIZED, Canonical, Node, Wire
+from multiseg.topology.rules import plain
+
+if TYPE_CHECKING:
+    from multiseg.topology.topology import Topology
+
+
+@dataclass(frozen=True)
+class Difference:
+    """All differences of two networks, one line each, in the order of the layers. False where there is none.
+
+    ``notes`` say what is not compared, and differs: the losses.
+    """
+
+    one: str
+    other: str
+    differences: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def first(self) -> str | None:
+        """The difference nearest to the input."""
+        return next(iter(self.differences), None)
+
+    def __bool__(self) -> bool:
+        return bool(self.differences)
+
+    def __len__(self) -> int:
+        return len(self.differences)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.differences)
+
+    def __str__(self) -> str:
+        return "\n".join([*(self.differences or (f"{self.one} and {self.other} hold the same network",)), *self.notes])
+
+
+def compare(one: Topology, other: Topology) -> Difference:
+    """Name all differences between two topologies; layers are paired by what they compute, their names and their types."""
+    titles = (one.source, other.source) if one.source != other.source else ("the first", "the second")
+    notes: tuple[str, ...] = ()
+    if one.loss != other.loss:
+        notes = (
+            f"losses are not compared: {one.loss or 'none'} in {titles[0]}, {other.loss or 'none'} in {titles[1]}",
+        )
+    if one == other:
+        return Difference(*titles, notes=notes)
+    found = _Comparison(one.canonical, other.canonical, titles).lines()
+    if one.input_shape != other.input_shape:
+        sizes = f"{words.size(one.input_shape)} in {titles[0]}, {words.size(other.input_shape)} in {titles[1]}"
+        found = [f"input: {sizes}", *found]
+    return Difference(*titles, tuple(found) or ("the same layers are connected otherwise",), notes)
+
+
+class _Comparison:
+    """Two canonical networks and the pairs of their nodes."""
+
+    def __init__(self, one: Canonical, other: Canonical, titles: tuple[str, str]) -> None:
+        self.one, self.other = one, other
+        self.title, self.other_title = titles
+        self.pairs = Alignment(one, other)
+
+    def lines(self) -> list[str]:
+        """All differences but the input's, in the order of the first network's layers."""
+        place = {node: number for number, node in enumerate(self.one.nodes)}
+        found: list[tuple[tuple[int, int], str]] = []
+        for node, other in self.pairs.forth.items():
+            found += [((place[node], 0), line) for line in self._pair(node, other)]
+        for node in self.pairs.left(self.one):
+            if node.layer.name not in self.other.unused:
+                line = _missing(self.other_title, self.title, node, self.pairs.forth)
+                found.append(((place[node], 0), line))
+        after = -1
+        for number, other in enumerate(self.other.nodes):
+            if other in self.pairs.back:
+                after = place[self.pairs.back[other]]
+            elif other.layer.name not in self.one.unused:
+                found.append(((after, number + 1), _missing(self.title, self.other_title, other, self.pairs.back)))
+        outputs = self._reads("output", self.one.outputs, self.other.outputs)
+        return [line for _, line in sorted(found, key=lambda each: each[0])] + outputs
+
+    def _pair(self, node: Node, other: Node) -> list[str]:
+        names = node.layer.name, other.layer.name
+        label = names[0] if names[0] == names[1] else f"{names[0]} ({names[1]} in {self.other_title})"
+        reads = self._reads(label, node.inputs, other.inputs, node.type in COMMUTATIVE)
+        resized = [wire.shape for wire in node.inputs] != [wire.shape for wire in other.inputs]
+        if resized and (node.layer.type, _declared(node)) == (other.layer.type, _declared(other)):
+            return reads  # the files say the same; what differs follows from layers before
+        if node.type != other.type:
+            said = [each.layer.type for each in (node, other)]
+            if said[0] == said[1]:
+                said = [f"{each.layer.type} ({words.parameters(each.layer)})" for each in (node, other)]
+            return [f"{label}: {said[0]} in {self.title}, {said[1]} in {self.other_title}", *reads]
+        said_otherwise = [f"{label}: {line}" for line in self._parameters(node, other, resized)]
+        return said_otherwise + reads
+
+    def _parameters(self, node: Node, other: Node, resized: bool) -> Iterator[str]:
+        here, there = self.title, self.other_title
+        one, two = dict(node.parameters), dict(other.parameters)
+        one["weights"], two["weights"] = node.said()[1], other.said()[1]
+        for key in dict.fromkeys([*one, *two]):
+            value, another = one.get(key), two.get(key)
+            if value == another or (resized and key in SIZED and key not in ("pads", "divisors")):
+                continue
+            if key == "divisors":
+                if one["pads"] == two["pads"] or resized:
+                    yield self._divisors(node, other)
+            elif isinstance(value, bool) and isinstance(another, bool):
+                name = words.name(key, node.type)
+                yield f"{'with' if value else 'without'} {name} in {here}, {'with' if another else 'without'} in {there}"
+            else:
+                name = words.name(key, node.type)
+                yield f"{name} {words.value(key, value)} in {here}, {words.value(key, another)} in {there}"
+
+    def _divisors(self, node: Node, other: Node) -> str:
+        counts = [bool(each.layer.parameters.get("count_include_pad")) for each in (node, other)]
+        if counts[0] == counts[1]:
+            return f"averages at the borders are divided otherwise in {self.title} than in {self.other_title}"
+        does, not_ = (self.title, self.other_title) if counts[0] else (self.other_title, self.title)
+        return f"padding counts in the averages of {does}, not in those of {not_}"
+
+    def _reads(self, label: str, wires: list[Wire], others: list[Wire], any_order: bool = False) -> list[str]:
+        left = list(others)
+        for wire in wires:
+            partner = next((each for each in (left if any_order else left[:1]) if self._same(wire, each)), None)
+            if partner is None:
+                break
+            left.remove(partner)
+        else:
+            if not left:
+                return []
+        verb = "is" if label == "output" else "reads"
+        return [f"{label} {verb} {_names(wires)} in {self.title}, {_names(others)} in {self.other_title}"]
+
+    def _same(self, wire: Wire, other: Wire) -> bool:
+        """Whether two wires correspond; a layer that the other file has as well, but does not use, is not passed over."""
+        if wire.factor != other.factor:
+            return False
+        if wire.node not in self.pairs.forth and _named(wire, self.other.unused):
+            return False
+        if other.node not in self.pairs.back and _named(other, self.one.unused):
+            return False
+        return self.pairs.same(wire, other)
+
+
+def _missing(where: str, there: str, node: Node, partners: Mapping[Node, Node]) -> str:
+    ends = [through(wire, partners).node for wire in node.inputs]
+    after = dict.fromkeys("the input" if end is None else partners[end].layer.name for end in ends)
+    return f"{where} has no {node.layer.type} after {words.listed(list(after))} ({node.layer.name} in {there})"
+
+
+def _named(wire: Wire, names: set[str]) -> bool:
+    return wire.node is not None and wire.node.layer.name in names
+
+
+def _names(wires: list[Wire]) -> str:
+    names = [("the input" if wire.node is None else wire.node.layer.name, wire.factor) for wire in wires]
+    return words.listed([name if factor == 1 else f"{factor:g} times {name}" for name, factor in names])
+
+
+def _declared(node: Node) -> Any:
+    """What the file says of a layer, whatever sizes it works on."""
+    return plain(dict(node.layer.parameters))

@@ -1,0 +1,128 @@
+"""Layers' parameters and shapes as people say them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from multiseg.topology.layer import Layer, Shape
+
+# Parameters by the word for them. What is not here is called by its own name.
+NAMES = {
+    "kernel_shape": "kernel",
+    "strides": "stride",
+    "pads": "pad",
+    "borders": "pad",
+    "dilations": "dilation",
+    "group": "groups",
+    "bias_term": "bias",
+    "num_parameters": "parameters",
+    "output_padding": "output padding",
+    "within_channel": "within channels",
+    "count_include_pad": "padding counted in averages",
+    "divisors": "averages divided by",
+    "ceil_mode": "rounding up",
+}
+# Said only where they are something else.
+UNSAID: dict[str, tuple[Any, ...]] = {
+    "strides": ((1, 1),),
+    "pads": ((0, 0, 0, 0),),
+    "dilations": ((1, 1),),
+    "output_padding": ((0, 0),),
+    "group": (1,),
+    "bias_term": (True,),
+    "ceil_mode": (False,),
+    "count_include_pad": (False,),
+    "within_channel": (False,),
+    "affine": (True,),
+    "keepdims": (False,),
+    "epsilon": (1e-5,),
+    "mode": ("constant",),
+}
+FIRST = ("num_output", "kernel_shape", "strides", "pads", "auto_pad")
+
+
+def size(shape: Shape) -> str:
+    """A shape as in 3x32x32."""
+    return "x".join(map(str, shape))
+
+
+def quantity(number: int) -> str:
+    """A count in a few characters, as in 8.65 M."""
+    for unit, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= unit:
+            return f"{number / unit:.3g} {name}"
+    return str(number)
+
+
+def name(key: str, type: str) -> str:
+    """The word for a parameter of a layer of this type."""
+    if key == "num_output":
+        return "outputs" if type == "Gemm" else "filters"
+    return NAMES.get(key, key.replace("_", " "))
+
+
+def value(key: str, given: Any) -> str:
+    """The value of a parameter."""
+    if isinstance(given, bool):
+        return "yes" if given else "no"
+    if isinstance(given, float):
+        return f"{given:g}"
+    if isinstance(given, Mapping):
+        return ", ".join(f"{part} {value('', each)}" for part, each in given.items())
+    if not isinstance(given, (list, tuple)):
+        return str(given)
+    if key == "kernel_shape":
+        return size(tuple(given))
+    if key in ("pads", "borders"):
+        return _pads(tuple(given))
+    if key in ("strides", "dilations", "output_padding") and len(set(given)) == 1:
+        return str(given[0])
+    return ", ".join(value(key, each) if not isinstance(each, (list, tuple)) else _span(each) for each in given)
+
+
+def parameters(layer: Layer) -> str:
+    """A layer's parameters, as in "32 filters 3x3, stride 2, pad 1"; empty where there is nothing to say."""
+    said = dict(layer.parameters)
+    words: list[str] = []
+    if "num_output" in said:
+        words.append(f"{said.pop('num_output')} {name('num_output', layer.type)}")
+    if "kernel_shape" in said:
+        kernel = value("kernel_shape", said.pop("kernel_shape"))
+        words[:] = [f"{words[0]} {kernel}"] if words else [kernel]
+    if said.pop("auto_pad", None):
+        words.append("pad SAME")
+        said.pop("pads", None)
+    order = [key for key in FIRST if key in said] + [key for key in said if key not in FIRST]
+    for key in order:
+        if _plain(said[key]) in UNSAID.get(key, ()) or said[key] is None:
+            continue
+        word = name(key, layer.type)
+        if isinstance(said[key], bool):
+            words.append(word if said[key] else f"no {word}")
+        else:
+            words.append(f"{word} {value(key, said[key])}")
+    return ", ".join(words)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as in "a, b and c"."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _plain(given: Any) -> Any:
+    return tuple(given) if isinstance(given, (list, tuple)) else given
+
+
+def _pads(pads: tuple[int, ...]) -> str:
+    """One number where all are the same, as in 1; height x width where both sides are; else each side."""
+    if len(set(pads)) == 1:
+        return str(pads[0])
+    top, left, bottom, right = pads
+    if (top, left) == (bottom, right):
+        return f"{top}x{left}"
+    return f"(top {top}, left {left}, bottom {bottom}, right {right})"
+
+
+def _span(pair: Sequence[Any]) -> str:
+    return ":".join(map(str, pair)) if len(pair) == 2 else "/".join(map(str, pair))
