@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from caffe.proto import caffe_pb2
+
+from multiseg_caffe.proto import NetParameter
 
 ELEMENTWISE = {"ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "AbsVal", "BNLL", "Power", "Exp", "Log"}
 BATCH, WIDTH = 0, 3
@@ -29,7 +30,7 @@ def lowered(net: Any, shapes: Shapes) -> tuple[Any, list[str]]:
     starts = {chain[0]: chain for chain in chains}
     ends = {chain[-1]: chain for chain in chains}
     inside = {index: chain for chain in chains for index in chain}
-    result = caffe_pb2.NetParameter(name=net.name)
+    result = NetParameter(name=net.name)
     for index, layer in enumerate(net.layer):
         if index in starts:
             _join(result, layer.bottom[0], f"{layer.name}_mosaic", shapes[layer.bottom[0]][0], BATCH, WIDTH)

@@ -5,24 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import caffe
 import numpy as np
-from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
 from multiseg import network
 from multiseg.errors import ModelError
 from multiseg.network import Array, NetworkSpec
-from multiseg_caffe import backend, lowering, prototxt
+from multiseg_caffe import backend, losses, lowering, prototxt, rules, sources
+from multiseg_caffe.deploy import deployed
+from multiseg_caffe.proto import SolverParameter, SolverState
+from multiseg_caffe.sources import DATA, LABEL
+from multiseg_caffe.weights import assign, neutral
 
 SOLVERS = {"sgd": "SGD", "nesterov": "Nesterov", "adam": "Adam"}
 WEIGHTS, STATE = "network.caffemodel", "network.solverstate"  # in a snapshot's folder
-BLOBS = ("weight", "bias")
-DATA_LAYERS = ("Data", "Input")
 KEPT_NETS = 8  # of the states, batch and image sizes seen last
 
 
@@ -37,69 +38,79 @@ class Network(network.Network):
     def __init__(self, spec: NetworkSpec) -> None:
         self.spec = spec
         self.file = prototxt.read(spec.model)
+        self.layers = {layer.name: layer for layer in self.file.layer}
         self.folder = Path(tempfile.mkdtemp(prefix="multiseg-caffe-"))
         self.nets: dict[tuple[Any, ...], Any] = {}
         self.lowered: list[str] = []
-        self.batch_size = spec.batch_size or prototxt.batch_size(self.file, "train") or backend.batch_size
-        self.val_batch_size = spec.val_batch_size or prototxt.batch_size(self.file, "val") or backend.val_batch_size
+        self.batch_size = spec.batch_size or sources.batch_size(self.file, "train", spec.model) or backend.batch_size
+        self.val_batch_size = (
+            spec.val_batch_size or sources.batch_size(self.file, "val", spec.model) or backend.val_batch_size
+        )
         if spec.device == "cuda":
             caffe.set_mode_gpu()  # a build without CUDA ends the process here and says so
         else:
             caffe.set_mode_cpu()
         caffe.set_random_seed(spec.seed)
-        found = prototxt.outputs(self._definition("deploy", (1, *spec.input_shape)))
-        if len(found) != 1:
+        self.deployed = deployed(self.file, spec.model)
+        if len(self.deployed.outputs) != 1:
             raise ModelError(
-                f"{spec.model}: has {len(found)} outputs when deployed ({', '.join(found) or 'none'}), one is needed; keep "
-                'losses and metrics out with exclude { stage: "deploy" }'
+                f"{spec.model}: has {len(self.deployed.outputs)} outputs when deployed "
+                f"({', '.join(self.deployed.outputs) or 'none'}), one is needed; keep losses and metrics out with "
+                'exclude { stage: "deploy" }'
             )
-        self.output = found[0]
+        self.output = DATA if self.deployed.outputs[0] == self.deployed.image else self.deployed.outputs[0]
         self.base = self._net("deploy", (1, *spec.input_shape))
-        made = tuple(self.base.blobs[self.output].data.shape[1:])
-        if made != spec.label_shape:
-            raise ModelError(
-                f"{spec.model}: its output {self.output!r} is {made} (C, H, W), the labels are {spec.label_shape}"
-            )
-        if spec.loss is None and prototxt.LABEL not in self._consumed("train"):
-            raise ModelError(f"{spec.model}: has no loss layer on label for training; add one, or name one with loss=")
+        self._check_output(tuple(self.base.blobs[self.output].data.shape[1:]))
+        if spec.loss is None and losses.words(prototxt.filtered(self.file, "train", spec.model)) is None:
+            raise ModelError(f"{spec.model}: has no loss layer for training; add one, or name one with loss=")
         self.solver = self._make_solver(spec.solver) if spec.solver else None
 
     # --- building
 
-    def _definition(self, state: str, shape: tuple[int, ...]) -> Any:
-        """What Caffe is to build for a state and a batch of this shape (N, C, H, W), before lowering."""
-        net = prototxt.filtered(self.file, state)
-        shapes = {prototxt.DATA: list(shape)}
+    def _check_output(self, made: tuple[int, ...]) -> None:
+        """Whether the labels fit the output; a file's own loss says itself what labels of one pixel or channel are to it."""
+        labels = self.spec.label_shape
+        one_number = labels[1:] == (1, 1)
+        classes = self.spec.loss is None and labels[0] == 1 and made[1:] == labels[1:]
+        if not one_number and not classes and made != labels:
+            raise ModelError(
+                f"{self.spec.model}: its output {self.output!r} is {made} (C, H, W), the labels are {labels}"
+            )
+
+    def _definition(self, state: str, shape: tuple[int, ...]) -> tuple[Any, dict[str, tuple[int, ...]]]:
+        """What Caffe is to build for a state and a batch of this shape (N, C, H, W), before lowering; and its blobs' shapes.
+
+        Raises ModelError for what Caffe would end the process for.
+        """
+        path, shapes = self.spec.model, {DATA: list(shape)}
         if state == "deploy":
-            return prototxt.fed(net, self.spec.model, shapes)
-        height, width = self._label_size(shape)
-        shapes[prototxt.LABEL] = [shape[0], self.spec.label_shape[0], height, width]
-        if self.spec.loss is None:
-            return prototxt.with_native_losses(prototxt.fed(net, self.spec.model, shapes))
-        net = prototxt.fed(prototxt.without_losses(net), self.spec.model, shapes)
-        elements = self.spec.label_shape[0] * height * width
-        prototxt.add_loss(net, self.spec.loss, self.output, elements)
-        return net
+            found = self.deployed
+            net = prototxt.of_layers(found.net.name, found.net.layer)
+            input_layer = net.layer.add(name=found.image, type="Input", top=[found.image])
+            input_layer.input_param.shape.add(dim=shape)
+            net = sources.fed(net, path, shapes)
+        else:
+            height, width = self._label_size(shape)
+            shapes[LABEL] = [shape[0], self.spec.label_shape[0], height, width]
+            net = sources.fed(prototxt.filtered(self.file, state, path), path, shapes)
+            if self.spec.loss is not None:
+                net, _ = losses.without(net)
+                losses.add(net, self.spec.loss, self.output, self.spec.label_shape[0] * height * width)
+        placed = rules.infer(net, path, {}, caffe.layer_type_list())
+        known = {top: shape for here in placed for top, shape in zip(here.layer.top, here.tops) if shape}  # noqa: B905
+        return losses.with_native(net), known
 
     def _label_size(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Labels grow with the image, in the ratio that the dataset has."""
+        """Labels grow with the image, in the ratio that the dataset has; a label of one pixel is one for any image."""
         (_, height, width), (_, label_height, label_width) = self.spec.input_shape, self.spec.label_shape
+        if (label_height, label_width) == (1, 1):
+            return 1, 1
         return shape[2] * label_height // height, shape[3] * label_width // width
 
-    def _consumed(self, state: str) -> set[str]:
-        return {bottom for layer in prototxt.filtered(self.file, state).layer for bottom in layer.bottom}
-
-    def _lowered(self, definition: Any, shape: tuple[int, ...], phase: int) -> Any:
+    def _lowered(self, state: str, shape: tuple[int, ...]) -> Any:
+        definition, shapes = self._definition(state, shape)
         if not self.spec.lowering or shape[0] == 1:
             return definition
-        # the blobs' shapes, from Caffe itself, with one image: only the batch differs
-        inputs = [layer.input_param.shape[0] for layer in definition.layer if layer.type == "Input"]
-        for each in inputs:
-            each.dim[0] = 1
-        net = caffe.Net(self._write("shapes.prototxt", definition), phase)
-        shapes = {name: (shape[0], *blob.data.shape[1:]) for name, blob in net.blobs.items()}
-        for each in inputs:
-            each.dim[0] = shape[0]
         result, self.lowered = lowering.lowered(definition, shapes)
         return result
 
@@ -115,8 +126,7 @@ class Network(network.Network):
             for old in list(self.nets)[1 : len(self.nets) - KEPT_NETS]:  # the first holds the weights that all share
                 del self.nets[old]
             phase = caffe.TRAIN if state == "train" else caffe.TEST
-            definition = self._lowered(self._definition(state, shape), shape, phase)
-            net = caffe.Net(self._write("net.prototxt", definition), phase)
+            net = caffe.Net(self._write("net.prototxt", self._lowered(state, shape)), phase)
             if self.nets:
                 net.share_with(self.base)
             self.nets[key] = net
@@ -124,9 +134,9 @@ class Network(network.Network):
 
     def _make_solver(self, settings: Mapping[str, Any]) -> Any:
         shape = (self.batch_size, *self.spec.input_shape)
-        parameter = caffe_pb2.SolverParameter(
+        parameter = SolverParameter(
             type=SOLVERS[settings["name"]],
-            net_param=self._lowered(self._definition("train", shape), shape, caffe.TRAIN),
+            net_param=self._lowered("train", shape),
             base_lr=1.0,
             lr_policy="fixed",  # the core sets base_lr at every step
             momentum=settings["momentum"],
@@ -134,7 +144,7 @@ class Network(network.Network):
             random_seed=self.spec.seed,
             max_iter=2**31 - 1,
             snapshot_prefix=str(self.folder / "snapshot"),
-            solver_mode=caffe_pb2.SolverParameter.CPU if self.spec.device != "cuda" else caffe_pb2.SolverParameter.GPU,
+            solver_mode=SolverParameter.CPU if self.spec.device != "cuda" else SolverParameter.GPU,
         )
         if "momentum2" in settings:
             parameter.momentum2 = settings["momentum2"]
@@ -156,7 +166,7 @@ class Network(network.Network):
             "loss": self.spec.loss or f"{Path(self.spec.model).name}'s own",
             "own_loss": self.spec.loss is None,
             "device": "cuda" if self.spec.device == "cuda" else "cpu",
-            "parameters": {name: list(blob.data.shape) for name, blob in self._blobs().items()},
+            "parameters": {name: list(array.shape) for name, array in self.get_weights().items()},
             "lowered": self.lowered,
         }
 
@@ -165,8 +175,8 @@ class Network(network.Network):
         assert solver is not None
         caffe.set_random_seed(seed)
         net = self._net("train", features.shape)
-        net.blobs[prototxt.DATA].data[...] = features
-        net.blobs[prototxt.LABEL].data[...] = labels
+        net.blobs[DATA].data[...] = features
+        net.blobs[LABEL].data[...] = labels
         net.clear_param_diffs()
         net._forward(0, len(net.layers) - 1)
         net._backward(len(net.layers) - 1, 0)
@@ -183,19 +193,22 @@ class Network(network.Network):
         self, features: Array, labels: Array | None, activations: bool = False
     ) -> tuple[Array, float | None, dict[str, Array]]:
         net = self._net("deploy" if labels is None else "val", features.shape)
-        net.blobs[prototxt.DATA].data[...] = features
+        net.blobs[DATA].data[...] = features
         if labels is not None:
-            net.blobs[prototxt.LABEL].data[...] = labels
+            net.blobs[LABEL].data[...] = labels
         seen: dict[str, Array] = {}
         if activations:
             seen = self._forward_watched(net, len(features))
         else:
             net._forward(0, len(net.layers) - 1)
-        return net.blobs[self.output].data.copy(), None if labels is None else _loss(net), seen
+        loss = None if labels is None else _loss(net)
+        if self.output not in net.blobs:  # made when deployed alone, as a softmax after the loss's own often is
+            return self.predict(features, None)[0], loss, seen
+        return net.blobs[self.output].data.copy(), loss, seen
 
     def _forward_watched(self, net: Any, count: int) -> dict[str, Array]:
         """A forward pass that copies what each of the file's layers made before the next one may overwrite it."""
-        known = {layer.name for layer in prototxt.filtered(self.file, "deploy").layer if layer.type not in DATA_LAYERS}
+        known = {layer.name for layer in self.deployed.net.layer}
         blobs, seen = list(net.blobs.values()), {}
         for index, layer in enumerate(net._layer_names):
             net._forward(index, index)
@@ -207,21 +220,28 @@ class Network(network.Network):
                 seen[name] = lowering.unmosaic(blobs[top].data, count)
         return seen
 
-    def _blobs(self) -> dict[str, Any]:
-        return {
-            f"{layer}.{BLOBS[i] if i < len(BLOBS) else f'blob{i}'}": blob
-            for layer, blobs in self.base.params.items()
-            for i, blob in enumerate(blobs)
-        }
+    def _parameters(self) -> Iterator[tuple[Any, list[Array]]]:
+        """Layers with weights, and those."""
+        for name, blobs in self.base.params.items():
+            yield self.layers[name], [blob.data for blob in blobs]
 
     def get_weights(self) -> dict[str, Array]:
-        return {name: blob.data.copy() for name, blob in self._blobs().items()}
+        return {
+            f"{layer.name}.{part}": array
+            for layer, blobs in self._parameters()
+            for part, array in neutral(layer, blobs).items()
+        }
 
     def set_weights(self, weights: Mapping[str, Array]) -> None:
-        blobs = self._blobs()
-        network.check_weights(self.spec.model, {name: blob.data.shape for name, blob in blobs.items()}, weights)
-        for name, blob in blobs.items():
-            blob.data[...] = weights[name]
+        shapes = {name: array.shape for name, array in self.get_weights().items()}
+        network.check_weights(self.spec.model, shapes, weights)
+        for layer, blobs in self._parameters():
+            parts = {
+                name.rpartition(".")[2]: array
+                for name, array in weights.items()
+                if name.rpartition(".")[0] == layer.name
+            }
+            assign(layer, blobs, parts)
 
     def save(self, folder: str) -> None:
         assert self.solver is not None
@@ -229,7 +249,7 @@ class Network(network.Network):
         prefix = f"snapshot_iter_{self.solver.iter}"
         shutil.move(str(self.folder / f"{prefix}.caffemodel"), str(Path(folder) / WEIGHTS))
         written = self.folder / f"{prefix}.solverstate"
-        state = caffe_pb2.SolverState()
+        state = SolverState()
         state.ParseFromString(written.read_bytes())
         state.learned_net = WEIGHTS  # relative: a snapshot's folder may be moved
         (Path(folder) / STATE).write_bytes(state.SerializeToString())

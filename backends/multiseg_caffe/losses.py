@@ -1,0 +1,145 @@
+"""Losses in Caffe's files: which layers they are, and those of other forks and of multiseg in BVLC Caffe's own layers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from multiseg_caffe import prototxt
+from multiseg_caffe.proto import EltwiseParameter, ReductionParameter
+
+LABEL = "label"
+WORDS = {
+    "SoftmaxWithLoss": "softmax cross-entropy, mean over places",
+    "EuclideanLoss": "squared difference / 2, summed over elements, mean over images",
+    "SigmoidCrossEntropyLoss": "sigmoid cross-entropy, summed over elements, mean over images",
+    "L1Loss": "absolute difference, summed over elements, mean over images",
+    "SmoothL1Loss": "smooth absolute difference, summed over elements, mean over images",
+    "HingeLoss": "hinge, mean over images",
+    "MultinomialLogisticLoss": "logarithm of the right class's probability, mean over images",
+}
+
+
+def weight(layer: Any) -> float:
+    """How much a layer's first output counts in the objective."""
+    if layer.loss_weight:
+        return float(layer.loss_weight[0])
+    return 1.0 if layer.type.endswith("Loss") else 0.0
+
+
+def words(net: Any) -> str | None:
+    """The losses of a network, in words; None where it has none."""
+    found = []
+    for layer in net.layer:
+        if weight(layer):
+            factor = "" if weight(layer) == 1 else f"{weight(layer):g} x "
+            found.append(f"{factor}{WORDS.get(layer.type, layer.type)} ({', '.join(layer.bottom)})")
+    return " + ".join(found) or None
+
+
+def without(net: Any, labels: Collection[str] = (LABEL,)) -> tuple[Any, list[Any]]:
+    """The network without losses, metrics and every layer that depends on labels; and the layers left out."""
+    tainted, kept, removed = set(labels), [], []
+    for layer in net.layer:
+        if tainted.intersection(layer.bottom) or layer.type.endswith("Loss") or layer.type == "Accuracy":
+            tainted.update(set(layer.top) - set(layer.bottom))
+            removed.append(layer)
+        else:
+            kept.append(layer)
+    return prototxt.of_layers(net.name, kept), removed
+
+
+def heads(removed: list[Any], made: Collection[str]) -> list[str]:
+    """The predictions under the losses of the greatest weight."""
+    weights = {
+        layer.bottom[0]: weight(layer)
+        for layer in removed
+        if layer.bottom and layer.bottom[0] in made and weight(layer)
+    }
+    return [blob for blob, each in weights.items() if each == max(weights.values())]
+
+
+def with_native(net: Any) -> Any:
+    """The network with L1Loss and SmoothL1Loss, which other forks have, in BVLC Caffe's own layers.
+
+    L1Loss is NVIDIA's: the sum of absolute differences / batch size. SmoothL1Loss is that of Fast R-CNN (Girshick 2015,
+    https://arxiv.org/abs/1504.08083, eq. 3): the sum of o s(i d) / batch size with optional third and fourth inputs i and
+    o, where s(x) is (sigma x)^2 / 2 for |x| < 1 / sigma^2 and |x| - 1 / (2 sigma^2) beyond.
+    """
+    result = prototxt.of_layers(net.name, ())
+    for layer in net.layer:
+        if layer.type not in ("L1Loss", "SmoothL1Loss"):
+            result.layer.add().CopyFrom(layer)
+            continue
+        top = layer.top[0] if layer.top else f"{layer.name}_value"
+        compared = _difference(result, layer.name, layer.bottom[:2], list(layer.propagate_down))
+        if layer.type == "L1Loss":
+            _reduced(result, layer.name, compared, "ASUM", 1.0, weight(layer), top)
+            continue
+        weights = [_flat(result, layer.name, blob) for blob in layer.bottom[2:]]
+        if weights:
+            compared = _product(result, f"{layer.name}_inside", compared, weights[0])
+        smooth = _smooth(result, layer.name, compared, layer.smooth_l1_loss_param.sigma)
+        if len(weights) > 1:
+            smooth = _product(result, f"{layer.name}_outside", smooth, weights[1])
+        _reduced(result, layer.name, smooth, "SUM", 1.0, weight(layer), top)
+    return result
+
+
+def add(net: Any, loss: str, output: str, elements: int) -> None:
+    """Append ``l1``, ``l2`` or ``smooth_l1`` of output against label, the mean over all elements, in native layers.
+
+    ``elements`` is their number per image.
+    """
+    compared = _difference(net, "loss", [output, LABEL], [])
+    operation = {"l1": "ASUM", "l2": "SUMSQ", "smooth_l1": "SUM"}[loss]
+    if loss == "smooth_l1":
+        compared = _smooth(net, "loss", compared, 1.0)
+    _reduced(net, "loss", compared, operation, 1 / elements, 1.0, "loss")
+
+
+def _flat(net: Any, name: str, blob: str) -> str:
+    """Losses compare element by element, whatever the shapes; Eltwise needs equal ones."""
+    flat = f"{name}_{blob}_flat"
+    net.layer.add(name=flat, type="Flatten", bottom=[blob], top=[flat])
+    return flat
+
+
+def _difference(net: Any, name: str, bottoms: Any, propagate: list[bool]) -> str:
+    made = f"{name}_difference"
+    flat = [_flat(net, name, blob) for blob in bottoms]
+    layer = net.layer.add(name=made, type="Eltwise", bottom=flat, top=[made], propagate_down=propagate[:2])
+    layer.eltwise_param.operation = EltwiseParameter.SUM
+    layer.eltwise_param.coeff.extend([1, -1])
+    return made
+
+
+def _product(net: Any, name: str, first: str, second: str) -> str:
+    layer = net.layer.add(name=name, type="Eltwise", bottom=[first, second], top=[name])
+    layer.eltwise_param.operation = EltwiseParameter.PROD
+    return name
+
+
+def _smooth(net: Any, name: str, blob: str, sigma: float) -> str:
+    """Smooth L1 of each element d: r + (sigma m)^2 / 2 with t = 1 / sigma^2, r = max(|d| - t, 0) and m = |d| - r."""
+    size, beyond, linear, within, square, smooth = (
+        f"{name}_{part}" for part in ("size", "beyond", "linear", "within", "square", "smooth")
+    )
+    net.layer.add(name=size, type="AbsVal", bottom=[blob], top=[size])
+    net.layer.add(name=beyond, type="Power", bottom=[size], top=[beyond]).power_param.shift = -1 / sigma**2
+    net.layer.add(name=linear, type="ReLU", bottom=[beyond], top=[linear])
+    net.layer.add(name=within, type="Eltwise", bottom=[size, linear], top=[within]).eltwise_param.coeff.extend([1, -1])
+    power = net.layer.add(name=square, type="Power", bottom=[within], top=[square]).power_param
+    power.power, power.scale = 2, sigma / 2**0.5
+    net.layer.add(name=smooth, type="Eltwise", bottom=[linear, square], top=[smooth])
+    return smooth
+
+
+def _reduced(net: Any, name: str, bottom: str, operation: str, coeff: float, weight: float, top: str) -> None:
+    """Per image, then the mean over the batch: the same for any batch size."""
+    each = net.layer.add(name=f"{name}_each", type="Reduction", bottom=[bottom], top=[f"{name}_each"])
+    each.reduction_param.operation = ReductionParameter.ReductionOp.Value(operation)
+    each.reduction_param.axis = 1
+    each.reduction_param.coeff = coeff
+    mean = net.layer.add(name=name, type="Reduction", bottom=[f"{name}_each"], top=[top], loss_weight=[weight])
+    mean.reduction_param.operation = ReductionParameter.MEAN

@@ -1,0 +1,281 @@
+"""Caffe's layers in the vocabulary of multiseg.topology.shapes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+from multiseg.errors import ModelError
+from multiseg.topology.shapes import RULES as VOCABULARY
+from multiseg_caffe import windows
+from multiseg_caffe.proto import EltwiseParameter, LRNParameter, PoolingParameter, ReductionParameter
+from multiseg_caffe.rules import RULES, Placed, Shape, axis, concat_axis
+from multiseg_caffe.weights import part
+from multiseg_caffe.windows import WrongLayer
+
+Step = tuple[str, dict[str, Any]]  # type and parameters
+
+
+def described(placed: list[Placed], path: str, image: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Layers as multiseg.model_files has them, and which value each blob holds in the end.
+
+    One layer of Caffe may be several, of which the last has its name; one whose blobs keep their values (Split) is none.
+    Raises ModelError naming a layer that has no neutral description.
+    """
+    values = {image: image}
+    nodes: list[dict[str, Any]] = []
+    taken = {image}
+    for here in placed:
+        layer = here.layer
+        try:
+            steps = _steps(here)
+        except WrongLayer as error:
+            raise ModelError(f"{path}: layer {layer.name!r} ({layer.type}): {error}") from error
+        read = [values[bottom] for bottom in layer.bottom]
+        for number, (kind, parameters) in enumerate(steps, 1):
+            last = number == len(steps)
+            name = _free(layer.name if last else f"{layer.name}_{kind.lower()}", taken)
+            node: dict[str, Any] = {"name": name, "type": kind, "inputs": read, "parameters": parameters}
+            if last and len(layer.top) > 1:
+                node["outputs"] = [f"{name}:{i}" for i in range(len(layer.top))]
+            if kind not in VOCABULARY:
+                node["shapes"] = [list(top[1:]) for top in here.tops if top]
+                node["weights"] = {part(layer.type, i): list(shape) for i, shape in enumerate(here.weights)}
+            nodes.append(node)
+            read = node.get("outputs", [name])
+        values.update(zip(layer.top, read if steps else read * len(layer.top), strict=True))
+    return nodes, values
+
+
+def _free(name: str, taken: set[str]) -> str:
+    free, number = name, 1
+    while free in taken:
+        number += 1
+        free = f"{name}_{number}"
+    taken.add(free)
+    return free
+
+
+def _steps(here: Placed) -> list[Step]:
+    if None in here.tops or None in here.bottoms:
+        raise WrongLayer("only Caffe itself can tell what this type makes of its input; there is no description of it")
+    bottoms = [shape for shape in here.bottoms if shape is not None]
+    if any(not top or top[0] != bottom[0] for top in here.tops if top is not None for bottom in bottoms):
+        raise WrongLayer("works across the images of a batch; descriptions are of one image")
+    rule = _STEPS.get(here.layer.type)
+    return [_opaque(here.layer)] if rule is None else rule(here.layer, bottoms)
+
+
+def _opaque(layer: Any) -> Step:
+    """A layer that the vocabulary has not: its own type and parameters, as the file has them."""
+    parameters: dict[str, Any] = {}
+    for field, value in layer.ListFields():
+        if field.name.endswith("_param") and field.name not in ("transform_param", "loss_param"):
+            for each, setting in value.ListFields():
+                if each.message_type is None and each.name != "engine":
+                    parameters[each.name] = list(setting) if hasattr(setting, "append") else setting
+    return (f"Caffe{layer.type}" if layer.type in VOCABULARY else layer.type, parameters)
+
+
+def _plain(kind: str) -> Callable[[Any, list[Shape]], list[Step]]:
+    return lambda layer, bottoms: [(kind, {})]
+
+
+def _convolution(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    if len(bottoms) > 1:
+        raise WrongLayer(f"applies one set of weights to {len(bottoms)} inputs; descriptions have one input here")
+    p = layer.convolution_param
+    window = windows.of_convolution(p)
+    parameters = {
+        "num_output": p.num_output,
+        "kernel_shape": list(window.kernel),
+        "strides": list(window.stride),
+        "pads": list(window.pad * 2),
+        "dilations": list(window.dilation),
+        "group": p.group,
+        "bias_term": p.bias_term,
+    }
+    return [("Conv" if layer.type == "Convolution" else "ConvTranspose", parameters)]
+
+
+def _pooling(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    p = layer.pooling_param
+    if p.pool == PoolingParameter.STOCHASTIC:
+        return [("StochasticPool", _opaque(layer)[1])]
+    if len(layer.top) > 1:
+        return [("MaxPoolWithMask", _opaque(layer)[1])]
+    kind = "Max" if p.pool == PoolingParameter.MAX else "Average"
+    if p.global_pooling:
+        return [(f"Global{kind}Pool", {})]
+    window = windows.of_pooling(p, (bottoms[0][2], bottoms[0][3]))
+    parameters = {
+        "kernel_shape": list(window.kernel),
+        "strides": list(window.stride),
+        "pads": list(window.pad * 2),
+        "ceil_mode": p.round_mode == PoolingParameter.CEIL,
+    }
+    if kind == "Average":  # Caffe divides by the window's part within the padded image
+        parameters["count_include_pad"] = True
+    return [(f"{kind}Pool", parameters)]
+
+
+def _inner_product(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    p = layer.inner_product_param
+    if axis(p.axis, bottoms[0]) != 1:
+        return [_opaque(layer)]
+    gemm = ("Gemm", {"num_output": p.num_output, "bias_term": p.bias_term})
+    return [gemm] if len(bottoms[0]) == 2 else [("Flatten", {}), gemm]
+
+
+def _batch_norm(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    return [("BatchNormalization", {"epsilon": layer.batch_norm_param.eps, "affine": False})]
+
+
+def _scale(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    p = layer.scale_param
+    if len(bottoms) == 2 and bottoms[0] == bottoms[1] and not p.bias_term:
+        return [("Mul", {})]
+    if len(bottoms) == 2 or axis(p.axis, bottoms[0]) != 1 or p.num_axes != 1:
+        return [_opaque(layer)]
+    return [("Scale", {"bias_term": p.bias_term})]
+
+
+def _lrn(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    p = layer.lrn_param
+    within = p.norm_region == LRNParameter.WITHIN_CHANNEL
+    # within a channel, Caffe adds 1 whatever k is (src/caffe/layers/lrn_layer.cpp)
+    parameters = {"size": p.local_size, "alpha": p.alpha, "beta": p.beta, "bias": 1.0 if within else p.k}
+    return [("LRN", {**parameters, "within_channel": True} if within else parameters)]
+
+
+def _relu(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    slope = layer.relu_param.negative_slope
+    return [("LeakyRelu", {"alpha": slope}) if slope else ("Relu", {})]
+
+
+def _prelu(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    return [("PRelu", {"num_parameters": 1 if layer.prelu_param.channel_shared else bottoms[0][1]})]
+
+
+def _linear(scale: float, shift: float) -> list[Step]:
+    scaled: list[Step] = [("Mul", {"value": scale})] if scale != 1 else []
+    return scaled + ([("Add", {"value": shift})] if shift else [])
+
+
+def _power(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    """(shift + scale x) ^ power"""
+    p = layer.power_param
+    steps = _linear(p.scale, p.shift) + ([("Pow", {"exponent": p.power})] if p.power != 1 else [])
+    return steps or [("Identity", {})]
+
+
+def _exp(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    """base ^ (shift + scale x)"""
+    p = layer.exp_param
+    unit = 1.0 if p.base == -1 else math.log(p.base)
+    return [*_linear(p.scale * unit, p.shift * unit), ("Exp", {})]
+
+
+def _log(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    """log(shift + scale x) to this base"""
+    p = layer.log_param
+    return [*_linear(p.scale, p.shift), ("Log", {}), *_linear(1.0 if p.base == -1 else 1 / math.log(p.base), 0)]
+
+
+def _softmax(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    return [("Softmax", {"axis": _inner_axis(layer.softmax_param.axis, bottoms[0])})]
+
+
+def _concat(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    return [("Concat", {"axis": _inner_axis(concat_axis(layer, bottoms[0]), bottoms[0])})]
+
+
+def _slice(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    along = _inner_axis(concat_axis(layer, bottoms[0]), bottoms[0])
+    size, parts = bottoms[0][along], len(layer.top)
+    points = list(layer.slice_param.slice_point) or [size // parts * i for i in range(1, parts)]
+    cuts = [0, *points, size]
+    return [("Split", {"axis": along, "split": [b - a for a, b in pairwise(cuts)]})]
+
+
+def _eltwise(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    p = layer.eltwise_param
+    if p.operation == EltwiseParameter.PROD:
+        return [("Mul", {})]
+    if p.operation == EltwiseParameter.MAX:
+        return [("Max", {})]
+    coefficients = list(p.coeff)
+    if coefficients == [1, -1]:
+        return [("Sub", {})]
+    return [("Sum", {} if all(each == 1 for each in coefficients) else {"coefficients": coefficients})]
+
+
+def _crop(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    p = layer.crop_param
+    return [("Crop", {"axis": _inner_axis(p.axis, bottoms[0]), "offset": list(p.offset) or [0]})]
+
+
+def _flatten(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    p, shape = layer.flatten_param, bottoms[0]
+    first, last = _inner_axis(p.axis, shape), axis(p.end_axis, shape)
+    if (first, last) == (1, len(shape) - 1):
+        return [("Flatten", {})]
+    joined = math.prod(shape[first : last + 1])
+    return [("Reshape", {"shape": [*shape[1:first], joined, *shape[last + 1 :]]})]
+
+
+def _reshape(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    made, _ = RULES["Reshape"](layer, bottoms)
+    return [("Reshape", {"shape": list(made[0][1:])})]
+
+
+def _reduction(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    p = layer.reduction_param
+    axes = list(range(_inner_axis(p.axis, bottoms[0]), len(bottoms[0])))
+    before: dict[int, list[Step]] = {
+        ReductionParameter.ASUM: [("Abs", {})],
+        ReductionParameter.SUMSQ: [("Pow", {"exponent": 2.0})],
+    }
+    kind = "ReduceMean" if p.operation == ReductionParameter.MEAN else "ReduceSum"
+    return [*before.get(p.operation, []), (kind, {"axes": axes, "keepdims": False}), *_linear(p.coeff, 0)]
+
+
+def _inner_axis(index: int, shape: Shape) -> int:
+    found = axis(index, shape)
+    if found == 0:
+        raise WrongLayer("works across the images of a batch; descriptions are of one image")
+    return found
+
+
+_STEPS: dict[str, Callable[[Any, list[Shape]], list[Step]]] = {
+    "AbsVal": _plain("Abs"),
+    "BNLL": _plain("Softplus"),
+    "Sigmoid": _plain("Sigmoid"),
+    "TanH": _plain("Tanh"),
+    "ELU": lambda layer, bottoms: [("Elu", {"alpha": layer.elu_param.alpha})],
+    "Clip": lambda layer, bottoms: [("Clip", {"min": layer.clip_param.min, "max": layer.clip_param.max})],
+    "Dropout": lambda layer, bottoms: [("Dropout", {"ratio": layer.dropout_param.dropout_ratio})],
+    "Split": lambda layer, bottoms: [],
+    "Silence": lambda layer, bottoms: [],
+    **dict.fromkeys(("Convolution", "Deconvolution"), _convolution),
+    "Pooling": _pooling,
+    "InnerProduct": _inner_product,
+    "BatchNorm": _batch_norm,
+    "Scale": _scale,
+    "LRN": _lrn,
+    "ReLU": _relu,
+    "PReLU": _prelu,
+    "Power": _power,
+    "Exp": _exp,
+    "Log": _log,
+    "Softmax": _softmax,
+    "Concat": _concat,
+    "Slice": _slice,
+    "Eltwise": _eltwise,
+    "Crop": _crop,
+    "Flatten": _flatten,
+    "Reduction": _reduction,
+    "Reshape": _reshape,
+}

@@ -1,0 +1,550 @@
+"""What Caffe's layers make of their inputs: shapes of blobs and weights, and what Caffe would end the process for.
+
+Caffe checks a network by aborting. These are its rules (src/caffe/net.cpp, src/caffe/layers/), as errors that name the
+layer. Shapes count the batch: (N, C, H, W).
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from multiseg.errors import ModelError
+from multiseg_caffe import windows
+from multiseg_caffe.proto import EltwiseParameter, PoolingParameter
+from multiseg_caffe.windows import WrongLayer
+
+Shape = tuple[int, ...]
+Made = tuple[list[Shape], list[Shape]]  # shapes of tops, of weights
+
+FILLERS = ("constant", "gaussian", "positive_unitball", "uniform", "xavier", "msra", "bilinear")
+# layers whose outputs only Caffe can tell, or a program
+UNRULED = (
+    "Python", "LSTM", "RNN", "LSTMUnit", "Filter", "BatchReindex", "Im2col", "HDF5Output", "Data", "HDF5Data",
+    "MemoryData", "ImageData", "WindowData",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A layer with its blobs' shapes; None where only Caffe can tell."""
+
+    layer: Any
+    bottoms: tuple[Shape | None, ...]
+    tops: tuple[Shape | None, ...]
+    weights: tuple[Shape, ...]
+
+
+def infer(net: Any, path: str, shapes: Mapping[str, Shape], also: Iterable[str] = ()) -> list[Placed]:
+    """The layers of ``net`` with their shapes, where the blobs in ``shapes`` are given.
+
+    ``also`` are further types that this Caffe has. Raises ModelError naming the layer and what is wrong with it.
+    """
+    known: dict[str, Shape | None] = dict(shapes)
+    makers: dict[str, str] = {}
+    names: dict[str, bool] = {}  # of layers, and whether they have weights
+    shared: dict[str, tuple[str, Shape]] = {}
+    placed = []
+    for layer in net.layer:
+        try:
+            here = _place(layer, known, makers, also)
+            if layer.name in names and (here.weights or names[layer.name]):
+                raise WrongLayer("is not the only layer of this name, and weights are found by it; rename one of them")
+            _share(layer, here.weights, shared)
+        except WrongLayer as error:
+            raise ModelError(f"{path}: layer {layer.name!r} ({layer.type or 'no type'}): {error}") from error
+        names[layer.name] = bool(here.weights)
+        for top, shape in zip(layer.top, here.tops):  # noqa: B905 - worker code runs on Python 3.9
+            known[top] = shape
+            makers[top] = layer.name
+        placed.append(here)
+    return placed
+
+
+def _place(layer: Any, known: Mapping[str, Shape | None], makers: Mapping[str, str], also: Iterable[str]) -> Placed:
+    if layer.type not in RULES and layer.type not in UNRULED and layer.type not in also:
+        types = sorted({*RULES, *UNRULED, *also})
+        raise WrongLayer(f"Caffe has no layer of this type{near(layer.type, types)}")
+    for bottom in layer.bottom:
+        if bottom not in known:
+            raise WrongLayer(f"reads {bottom!r}, which no layer before it makes{near(bottom, known)}")
+    for top in layer.top:
+        if top in layer.bottom:
+            if layer.type not in IN_PLACE and layer.type in RULES:
+                raise WrongLayer(f"writes its output over its input {top!r}, which this type cannot")
+        elif top in known:
+            maker = f"layer {makers[top]!r} makes" if top in makers else "the input is"
+            raise WrongLayer(f"makes {top!r}, which {maker} already")
+    _fillers(layer)
+    found = tuple(known[bottom] for bottom in layer.bottom)
+    bottoms = [shape for shape in found if shape is not None]
+    rule = RULES.get(layer.type)
+    if rule is None or len(bottoms) < len(found):
+        return Placed(layer, found, (None,) * len(layer.top), ())
+    _counted(layer)
+    tops, weights = rule(layer, bottoms)
+    if any(size < 1 for shape in tops for size in shape):
+        raise WrongLayer(f"would make {tops[0]} of {_list(bottoms)}")
+    if len(layer.param) > len(weights):
+        raise WrongLayer(f"has {len(layer.param)} times param {{ }}, and {len(weights)} arrays of weights")
+    if layer.loss_weight and len(layer.loss_weight) != max(len(layer.top), 1):
+        raise WrongLayer(f"has {len(layer.loss_weight)} times loss_weight for {len(layer.top)} tops")
+    return Placed(layer, found, tuple(tops[: len(layer.top)]), tuple(weights))
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: those most like it, or the first of them all."""
+    names = list(known)
+    like = difflib.get_close_matches(name, names, 3, 0.6)
+    if like:
+        return f"; near it are: {', '.join(like)}"
+    return f"; known are: {', '.join(names[:12])}{' and more' if len(names) > 12 else ''}" if names else ""
+
+
+def _fillers(layer: Any) -> None:
+    for field, parameters in layer.ListFields():
+        if not field.name.endswith("_param"):
+            continue
+        for each, filler in parameters.ListFields():
+            known = each.message_type is None or each.message_type.name != "FillerParameter"
+            if not known and not hasattr(filler, "append") and filler.type not in FILLERS:
+                raise WrongLayer(f"{each.name} {{ type: {filler.type!r} }} is unknown{near(filler.type, FILLERS)}")
+
+
+def _share(layer: Any, weights: tuple[Shape, ...], shared: dict[str, tuple[str, Shape]]) -> None:
+    for spec, shape in zip(layer.param, weights):  # noqa: B905
+        if not spec.name:
+            continue
+        owner, theirs = shared.setdefault(spec.name, (layer.name, shape))
+        if theirs != shape and (spec.share_mode == 0 or math.prod(theirs) != math.prod(shape)):
+            raise WrongLayer(
+                f"shares the weights {spec.name!r} of layer {owner!r}, which are {theirs}, its own {shape}"
+            )
+
+
+def _counted(layer: Any) -> None:
+    """Numbers of bottoms and tops, as each layer's header declares them (include/caffe/layers/)."""
+    least, most, tops_least, tops_most = COUNTS.get(layer.type, (1, 1, 1, 1))
+    for what, count, low, high in (
+        ("inputs (bottom)", len(layer.bottom), least, most),
+        ("outputs (top)", len(layer.top), tops_least, tops_most),
+    ):
+        if not low <= count <= high:
+            needs = f"{low}" if low == high else f"{low} to {high}" if high < MANY else f"{low} or more"
+            raise WrongLayer(f"has {count} {what}, it needs {needs}")
+
+
+# --- the rules
+
+
+def _same(layer: Any, bottoms: list[Shape]) -> Made:
+    return [bottoms[0]], []
+
+
+def _input(layer: Any, bottoms: list[Shape]) -> Made:
+    shapes = [tuple(shape.dim) for shape in layer.input_param.shape]
+    if len(shapes) not in (1, len(layer.top)):
+        raise WrongLayer(f"has {len(shapes)} shapes for {len(layer.top)} tops")
+    return shapes * (len(layer.top) if len(shapes) == 1 else 1), []
+
+
+def _dummy(layer: Any, bottoms: list[Shape]) -> Made:
+    p = layer.dummy_data_param
+    shapes = [tuple(shape.dim) for shape in p.shape]
+    shapes = shapes or list(zip(p.num, p.channels, p.height, p.width))  # noqa: B905
+    if len(shapes) not in (1, len(layer.top)):
+        raise WrongLayer(f"has {len(shapes)} shapes for {len(layer.top)} tops")
+    return shapes * (len(layer.top) if len(shapes) == 1 else 1), []
+
+
+def _parameter(layer: Any, bottoms: list[Shape]) -> Made:
+    shape = tuple(layer.parameter_param.shape.dim)
+    return [shape], [shape]
+
+
+def _convolution(layer: Any, bottoms: list[Shape]) -> Made:
+    p = layer.convolution_param
+    window = windows.of_convolution(p)
+    if axis(p.axis, bottoms[0]) != 1:
+        raise WrongLayer(f"has axis {p.axis}; multiseg knows convolutions over (N, C, H, W) alone")
+    if len(bottoms) != len(layer.top):
+        raise WrongLayer(f"has {len(bottoms)} bottoms and {len(layer.top)} tops; it makes one of each")
+    channels = image(bottoms[0])[1]
+    if channels % p.group or p.num_output % p.group or not p.group:
+        raise WrongLayer(
+            f"has {p.group} groups, which divide its {channels} inputs and {p.num_output} outputs unevenly"
+        )
+    forward = layer.type == "Convolution"
+    tops: list[Shape] = []
+    for bottom in bottoms:
+        if bottom[:2] != bottoms[0][:2]:
+            raise WrongLayer(f"applies the same weights to inputs of different channels, {_list(bottoms)}")
+        size = [_convolved(image(bottom)[2 + i], i, window, forward) for i in range(2)]
+        if min(size) < 1:
+            raise WrongLayer(
+                f"has a {window.kernel[0]}x{window.kernel[1]} kernel, larger than its input of {bottom[2]}x{bottom[3]}"
+                if forward
+                else f"pads away all of its input of {bottom[2]}x{bottom[3]}"
+            )
+        tops.append((bottom[0], p.num_output, *size))
+    first, second = (p.num_output, channels) if forward else (channels, p.num_output)
+    return tops, [(first, second // p.group, *window.kernel), *([(p.num_output,)] if p.bias_term else [])]
+
+
+def _convolved(size: int, i: int, window: windows.Window, forward: bool) -> int:
+    reach = window.dilation[i] * (window.kernel[i] - 1) + 1
+    if forward:
+        return (size + 2 * window.pad[i] - reach) // window.stride[i] + 1
+    return window.stride[i] * (size - 1) + reach - 2 * window.pad[i]
+
+
+def _pooling(layer: Any, bottoms: list[Shape]) -> Made:
+    p = layer.pooling_param
+    n, channels, *size = image(bottoms[0])
+    window = windows.of_pooling(p, (size[0], size[1]))
+    if any(window.pad) and p.pool == PoolingParameter.STOCHASTIC:
+        raise WrongLayer("has pad, which stochastic pooling cannot")
+    up = p.round_mode == PoolingParameter.CEIL
+    out = [_pooled(size[i], i, window, up) for i in range(2)]
+    if min(out) < 1:
+        raise WrongLayer(
+            f"has a {window.kernel[0]}x{window.kernel[1]} window, larger than its input of {size[0]}x{size[1]}"
+        )
+    return [(n, channels, *out)] * len(layer.top), []
+
+
+def _pooled(size: int, i: int, window: windows.Window, up: bool) -> int:
+    span = size + 2 * window.pad[i] - window.kernel[i]
+    count = (-(-span // window.stride[i]) if up else span // window.stride[i]) + 1
+    # the last window starts within the image or the padding before it
+    return count - 1 if any(window.pad) and (count - 1) * window.stride[i] >= size + window.pad[i] else count
+
+
+def _spatial_pyramid(layer: Any, bottoms: list[Shape]) -> Made:
+    n, channels, *size = image(bottoms[0])
+    height = layer.spp_param.pyramid_height
+    if not height:
+        raise WrongLayer("has no pyramid_height")
+    bins = 0
+    for level in range(height):
+        kernel = (-(-size[0] // 2**level), -(-size[1] // 2**level))
+        pad = ((kernel[0] * 2**level - size[0] + 1) // 2, (kernel[1] * 2**level - size[1] + 1) // 2)
+        window = windows.Window(kernel, kernel, pad)
+        bins += _pooled(size[0], 0, window, True) * _pooled(size[1], 1, window, True)
+    return [(n, channels, 1, 1) if height == 1 else (n, channels * bins)], []
+
+
+def _inner_product(layer: Any, bottoms: list[Shape]) -> Made:
+    p = layer.inner_product_param
+    if not p.num_output:
+        raise WrongLayer("has no num_output")
+    first = axis(p.axis, bottoms[0])
+    inputs = math.prod(bottoms[0][first:])
+    weight = (inputs, p.num_output) if p.transpose else (p.num_output, inputs)
+    return [(*bottoms[0][:first], p.num_output)], [weight, *([(p.num_output,)] if p.bias_term else [])]
+
+
+def _embed(layer: Any, bottoms: list[Shape]) -> Made:
+    p = layer.embed_param
+    if not p.num_output or not p.input_dim:
+        raise WrongLayer("needs num_output and input_dim")
+    return [(*bottoms[0], p.num_output)], [(p.input_dim, p.num_output), *([(p.num_output,)] if p.bias_term else [])]
+
+
+def _batch_norm(layer: Any, bottoms: list[Shape]) -> Made:
+    if any(spec.lr_mult for spec in layer.param):
+        raise WrongLayer("has param { lr_mult } other than 0; its statistics are not learned by gradient")
+    channels = bottoms[0][1] if len(bottoms[0]) > 1 else 1
+    return [bottoms[0]], [(channels,), (channels,), (1,)]
+
+
+def _scale(layer: Any, bottoms: list[Shape]) -> Made:
+    """Scale, and Bias: one factor (summand) for each of some axes, learned or a second input."""
+    p = layer.scale_param if layer.type == "Scale" else layer.bias_param
+    first = axis(p.axis, bottoms[0])
+    if len(bottoms) == 2:
+        if layer.type == "Scale" and bottoms[1] == bottoms[0]:
+            first = 0
+        covered, weights = bottoms[1], []
+        if bottoms[0][first : first + len(covered)] != covered:
+            raise WrongLayer(f"applies {covered} to {bottoms[0]} from axis {first} on, where they do not fit")
+    else:
+        end = len(bottoms[0]) if p.num_axes == -1 else first + p.num_axes
+        if p.num_axes < -1 or end > len(bottoms[0]):
+            raise WrongLayer(f"covers {p.num_axes} axes from axis {first} on of its input {bottoms[0]}")
+        covered = bottoms[0][first:end]
+        weights = [covered]
+    return [bottoms[0]], weights + ([covered] if layer.type == "Scale" and p.bias_term else [])
+
+
+def _prelu(layer: Any, bottoms: list[Shape]) -> Made:
+    if len(bottoms[0]) < 2:
+        raise WrongLayer(f"needs an input with channels, it is {bottoms[0]}")
+    return [bottoms[0]], [() if layer.prelu_param.channel_shared else (bottoms[0][1],)]
+
+
+def _lrn(layer: Any, bottoms: list[Shape]) -> Made:
+    image(bottoms[0])
+    if layer.lrn_param.local_size % 2 == 0:
+        raise WrongLayer(f"has local_size {layer.lrn_param.local_size}, it must be odd")
+    return [bottoms[0]], []
+
+
+def _exponent(layer: Any, bottoms: list[Shape]) -> Made:
+    base = (layer.exp_param if layer.type == "Exp" else layer.log_param).base
+    if base != -1 and base <= 0:
+        raise WrongLayer(f"has base {base:g}, it must be greater than 0, or -1 for e")
+    return [bottoms[0]], []
+
+
+def _clip(layer: Any, bottoms: list[Shape]) -> Made:
+    if not layer.clip_param.IsInitialized():
+        raise WrongLayer("needs clip_param { min: ... max: ... }")
+    return [bottoms[0]], []
+
+
+def _dropout(layer: Any, bottoms: list[Shape]) -> Made:
+    if not 0 <= layer.dropout_param.dropout_ratio < 1:
+        raise WrongLayer(f"has dropout_ratio {layer.dropout_param.dropout_ratio:g}, it must be from 0 to below 1")
+    return [bottoms[0]], []
+
+
+def _softmax(layer: Any, bottoms: list[Shape]) -> Made:
+    axis(layer.softmax_param.axis, bottoms[0])
+    return [bottoms[0]], []
+
+
+def _concat(layer: Any, bottoms: list[Shape]) -> Made:
+    along = concat_axis(layer, bottoms[0])
+    for other in bottoms[1:]:
+        if len(other) != len(bottoms[0]) or any(
+            a != b
+            for i, (a, b) in enumerate(zip(other, bottoms[0]))  # noqa: B905
+            if i != along
+        ):
+            raise WrongLayer(f"joins along axis {along}, but its inputs {_list(bottoms)} differ in others")
+    total = sum(each[along] for each in bottoms)
+    return [(*bottoms[0][:along], total, *bottoms[0][along + 1 :])], []
+
+
+def concat_axis(layer: Any, bottom: Shape) -> int:
+    """The axis along which a Concat or Slice works, by either of its names."""
+    p, old = (layer.concat_param, "concat_dim") if layer.type == "Concat" else (layer.slice_param, "slice_dim")
+    if p.HasField(old) and p.HasField("axis"):
+        raise WrongLayer(f"has both axis and {old}; Caffe takes one of them")
+    return axis(getattr(p, old) if p.HasField(old) else p.axis, bottom)
+
+
+def _slice(layer: Any, bottoms: list[Shape]) -> Made:
+    along = concat_axis(layer, bottoms[0])
+    size, points, count = bottoms[0][along], list(layer.slice_param.slice_point), len(layer.top)
+    if not points and size % count:
+        raise WrongLayer(f"cannot cut {size} into {count} equal parts; name slice_point")
+    if points and len(points) != count - 1:
+        raise WrongLayer(f"has {len(points)} times slice_point for {count} tops; it needs {count - 1}")
+    cuts = [0, *points, size] if points else [size // count * i for i in range(count + 1)]
+    sizes = [cuts[i + 1] - cuts[i] for i in range(count)]
+    if min(sizes) < 1:
+        raise WrongLayer(f"cuts its input {bottoms[0]} along axis {along} at {', '.join(map(str, points))}")
+    return [(*bottoms[0][:along], part, *bottoms[0][along + 1 :]) for part in sizes], []
+
+
+def _split(layer: Any, bottoms: list[Shape]) -> Made:
+    return [bottoms[0]] * len(layer.top), []
+
+
+def _silence(layer: Any, bottoms: list[Shape]) -> Made:
+    return [], []
+
+
+def _eltwise(layer: Any, bottoms: list[Shape]) -> Made:
+    if any(other != bottoms[0] for other in bottoms):
+        raise WrongLayer(f"needs inputs of one shape, they are {_list(bottoms)}")
+    if layer.eltwise_param.coeff and layer.eltwise_param.operation == EltwiseParameter.PROD:
+        raise WrongLayer("has coeff, which only operation SUM takes")
+    if layer.eltwise_param.coeff and len(layer.eltwise_param.coeff) != len(bottoms):
+        raise WrongLayer(f"has {len(layer.eltwise_param.coeff)} times coeff for {len(bottoms)} inputs")
+    return [bottoms[0]], []
+
+
+def _crop(layer: Any, bottoms: list[Shape]) -> Made:
+    p = layer.crop_param
+    if len(bottoms[0]) != len(bottoms[1]):
+        raise WrongLayer(f"needs two inputs of one rank, they are {_list(bottoms)}")
+    first = axis(p.axis, bottoms[0])
+    axes = len(bottoms[0]) - first
+    if len(p.offset) not in (0, 1, axes):
+        raise WrongLayer(f"has {len(p.offset)} times offset for {axes} axes")
+    offsets = list(p.offset) * (axes if len(p.offset) == 1 else 1) or [0] * axes
+    for i, offset in enumerate(offsets, first):
+        if offset + bottoms[1][i] > bottoms[0][i]:
+            raise WrongLayer(f"cannot cut {bottoms[1]} out of {bottoms[0]} at offset {offset}")
+    return [(*bottoms[0][:first], *bottoms[1][first:])], []
+
+
+def _flatten(layer: Any, bottoms: list[Shape]) -> Made:
+    p, shape = layer.flatten_param, bottoms[0]
+    first, last = axis(p.axis, shape), axis(p.end_axis, shape)
+    return [(*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :])], []
+
+
+def _reshape(layer: Any, bottoms: list[Shape]) -> Made:
+    p, before = layer.reshape_param, bottoms[0]
+    first = p.axis if p.axis >= 0 else len(before) + p.axis + 1
+    end = len(before) if p.num_axes == -1 else first + p.num_axes
+    dims = list(p.shape.dim)
+    wrong = WrongLayer(f"cannot make {tuple(dims)} of {before}")
+    if not 0 <= first <= end <= len(before) or dims.count(-1) > 1 or any(dim < -1 for dim in dims):
+        raise wrong
+    for i, dim in enumerate(dims):
+        if dim == 0:
+            if first + i >= len(before):
+                raise wrong
+            dims[i] = before[first + i]
+    shape = [*before[:first], *dims, *before[end:]]
+    known = math.prod(size for size in shape if size != -1)
+    if -1 in shape and known and math.prod(before) % known == 0:
+        shape[shape.index(-1)] = math.prod(before) // known
+    if math.prod(shape) != math.prod(before):
+        raise wrong
+    return [tuple(shape)], []
+
+
+def _reduction(layer: Any, bottoms: list[Shape]) -> Made:
+    return [bottoms[0][: axis(layer.reduction_param.axis, bottoms[0])]], []
+
+
+def _argmax(layer: Any, bottoms: list[Shape]) -> Made:
+    p, shape = layer.argmax_param, bottoms[0]
+    if p.HasField("axis"):
+        along = axis(p.axis, shape)
+        return [(*shape[:along], p.top_k, *shape[along + 1 :])], []
+    return [(shape[0], 2 if p.out_max_val else 1, p.top_k, *(1,) * max(len(shape) - 3, 0))], []
+
+
+def _tile(layer: Any, bottoms: list[Shape]) -> Made:
+    along = axis(layer.tile_param.axis, bottoms[0])
+    if not layer.tile_param.tiles:
+        raise WrongLayer("has no tiles")
+    return [(*bottoms[0][:along], bottoms[0][along] * layer.tile_param.tiles, *bottoms[0][along + 1 :])], []
+
+
+def _per_label(layer: Any, bottoms: list[Shape]) -> Made:
+    """Losses and metrics that take one class number for each place of the prediction."""
+    p = {"Accuracy": layer.accuracy_param, "InfogainLoss": layer.infogain_loss_param}.get(
+        layer.type, layer.softmax_param
+    )
+    along = axis(p.axis, bottoms[0])
+    places = math.prod(bottoms[0]) // bottoms[0][along]
+    if math.prod(bottoms[1]) != places:
+        raise WrongLayer(
+            f"needs one class number for each of the {places} places of {bottoms[0]}, its labels are {bottoms[1]}"
+        )
+    if layer.type == "Accuracy":
+        if layer.accuracy_param.top_k > bottoms[0][along]:
+            raise WrongLayer(f"has top_k {layer.accuracy_param.top_k} for {bottoms[0][along]} classes")
+        return [(), (bottoms[0][along],)], []
+    return [(), bottoms[0]], []
+
+
+def _of_classes(layer: Any, bottoms: list[Shape]) -> Made:
+    if math.prod(bottoms[1]) != bottoms[0][0]:
+        raise WrongLayer(f"needs one class number for each of {bottoms[0][0]} images, its labels are {bottoms[1]}")
+    return [()], []
+
+
+def _pairwise(layer: Any, bottoms: list[Shape]) -> Made:
+    """Losses that compare element by element; shapes may differ, their numbers of elements not."""
+    for other in bottoms[1:]:
+        if other[:1] != bottoms[0][:1] or math.prod(other) != math.prod(bottoms[0]):
+            raise WrongLayer(f"compares {bottoms[0]} with {other}, which differ in their number of elements")
+    return [()], []
+
+
+def _contrastive(layer: Any, bottoms: list[Shape]) -> Made:
+    if bottoms[0][:2] != bottoms[1][:2] or any(math.prod(each[2:]) != 1 for each in bottoms[:2]):
+        raise WrongLayer(f"compares two vectors for each image, its inputs are {_list(bottoms)}")
+    return [()], []
+
+
+def axis(index: int, shape: Shape) -> int:
+    """An axis counted from 0. Raises WrongLayer where the shape has none such."""
+    found = index if index >= 0 else index + len(shape)
+    if not 0 <= found < len(shape):
+        raise WrongLayer(f"has no axis {index} in its input {shape}")
+    return found
+
+
+def image(shape: Shape) -> Shape:
+    """The same shape. Raises WrongLayer where it is not (N, C, H, W)."""
+    if len(shape) != 4:
+        raise WrongLayer(f"takes images (N, C, H, W), its input is {shape}")
+    return shape
+
+
+def _list(shapes: Iterable[Shape | None]) -> str:
+    return " and ".join(map(str, shapes)) or "no input"
+
+
+ELEMENTWISE = ("AbsVal", "BNLL", "ELU", "Exp", "Log", "Power", "ReLU", "Sigmoid", "Swish", "TanH", "Threshold")
+IN_PLACE = {*ELEMENTWISE, "PReLU", "Dropout", "Clip", "BatchNorm", "Scale", "Bias", "Softmax", "LRN", "MVN", "Eltwise"}
+
+MANY = 1 << 30
+COUNTS = {  # least and most bottoms, least and most tops, where not one of each
+    **dict.fromkeys(("Input", "DummyData"), (0, 0, 1, MANY)),
+    "Parameter": (0, 0, 1, 1),
+    **dict.fromkeys(("Convolution", "Deconvolution"), (1, MANY, 1, MANY)),
+    "Pooling": (1, 1, 1, 2),
+    **dict.fromkeys(("Scale", "Bias"), (1, 2, 1, 1)),
+    "Concat": (1, MANY, 1, 1),
+    **dict.fromkeys(("Slice", "Split"), (1, 1, 1, MANY)),
+    "Silence": (1, MANY, 0, 0),
+    "Eltwise": (2, MANY, 1, 1),
+    "Crop": (2, 2, 1, 1),
+    "Accuracy": (2, 2, 1, 2),
+    # a loss without a top is given one
+    **dict.fromkeys(
+        ("EuclideanLoss", "SigmoidCrossEntropyLoss", "L1Loss", "HingeLoss", "MultinomialLogisticLoss"), (2, 2, 0, 1)
+    ),
+    "SoftmaxWithLoss": (2, 2, 0, 2),
+    "SmoothL1Loss": (2, 4, 0, 1),
+    "InfogainLoss": (2, 3, 0, 2),
+    "ContrastiveLoss": (3, 3, 0, 1),
+}
+RULES: dict[str, Callable[[Any, list[Shape]], Made]] = {
+    **dict.fromkeys((*ELEMENTWISE, "MVN"), _same),
+    **dict.fromkeys(("Exp", "Log"), _exponent),
+    "Input": _input,
+    "DummyData": _dummy,
+    "Parameter": _parameter,
+    **dict.fromkeys(("Convolution", "Deconvolution"), _convolution),
+    "Pooling": _pooling,
+    "SPP": _spatial_pyramid,
+    "InnerProduct": _inner_product,
+    "Embed": _embed,
+    "BatchNorm": _batch_norm,
+    **dict.fromkeys(("Scale", "Bias"), _scale),
+    "PReLU": _prelu,
+    "LRN": _lrn,
+    "Clip": _clip,
+    "Dropout": _dropout,
+    "Softmax": _softmax,
+    "Concat": _concat,
+    "Slice": _slice,
+    "Split": _split,
+    "Silence": _silence,
+    "Eltwise": _eltwise,
+    "Crop": _crop,
+    "Flatten": _flatten,
+    "Reshape": _reshape,
+    "Reduction": _reduction,
+    "ArgMax": _argmax,
+    "Tile": _tile,
+    **dict.fromkeys(("SoftmaxWithLoss", "InfogainLoss", "Accuracy"), _per_label),
+    **dict.fromkeys(("HingeLoss", "MultinomialLogisticLoss"), _of_classes),
+    **dict.fromkeys(("EuclideanLoss", "SigmoidCrossEntropyLoss", "L1Loss", "SmoothL1Loss"), _pairwise),
+    "ContrastiveLoss": _contrastive,
+}

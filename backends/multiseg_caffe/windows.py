@@ -1,0 +1,71 @@
+"""Kernel, stride, padding and dilation of Caffe's convolutions and poolings, with Caffe's defaults, each as (height, width)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+Pair = tuple[int, int]
+
+
+class WrongLayer(ValueError):
+    """A layer that Caffe would refuse; the message says why, without the layer's name."""
+
+
+class Window(NamedTuple):
+    kernel: Pair
+    stride: Pair
+    pad: Pair
+    dilation: Pair = (1, 1)
+
+
+def of_convolution(p: Any) -> Window:
+    """From a ConvolutionParameter (src/caffe/layers/base_conv_layer.cpp). Raises WrongLayer."""
+    if not p.num_output:
+        raise WrongLayer("has no num_output")
+    if not p.kernel_size and not (p.kernel_h and p.kernel_w):
+        raise WrongLayer("has no kernel_size, nor kernel_h and kernel_w")
+    window = Window(
+        _sizes(p, "kernel", 0, "kernel_size"), _sizes(p, "stride", 1), _sizes(p, "pad", 0), _sizes(p, "dilation", 1)
+    )
+    if min(window.kernel + window.stride + window.dilation) < 1:
+        raise WrongLayer("has a kernel, stride or dilation of 0")
+    return window
+
+
+def _sizes(p: Any, name: str, default: int, field: str = "") -> Pair:
+    values = list(getattr(p, field or name))
+    if name != "dilation" and (p.HasField(f"{name}_h") or p.HasField(f"{name}_w")):
+        if values:
+            raise WrongLayer(f"has both {field or name} and {name}_h, {name}_w; Caffe takes one of them")
+        return (getattr(p, f"{name}_h"), getattr(p, f"{name}_w"))
+    if len(values) > 2:
+        raise WrongLayer(f"has {len(values)} times {field or name}; images have two spatial axes")
+    return (values[0], values[-1]) if values else (default, default)
+
+
+def of_pooling(p: Any, size: Pair) -> Window:
+    """From a PoolingParameter, for images of ``size`` (src/caffe/layers/pooling_layer.cpp). Raises WrongLayer."""
+    pad, stride = _pair(p, "pad"), _pair(p, "stride")
+    if p.global_pooling:
+        if p.HasField("kernel_size") or p.HasField("kernel_h") or p.HasField("kernel_w"):
+            raise WrongLayer("has global_pooling and a kernel; Caffe takes one of them")
+        if pad != (0, 0) or stride != (1, 1):
+            raise WrongLayer("has global_pooling, for which pad is 0 and stride 1")
+        return Window(size, stride, pad)
+    if not p.HasField("kernel_size") and not (p.HasField("kernel_h") and p.HasField("kernel_w")):
+        raise WrongLayer("has no kernel_size, nor kernel_h and kernel_w")
+    window = Window(_pair(p, "kernel", "kernel_size"), stride, pad)
+    if min(window.kernel + window.stride) < 1:
+        raise WrongLayer("has a kernel or stride of 0")
+    if any(a >= b for a, b in zip(pad, window.kernel)):  # noqa: B905 - worker code runs on Python 3.9
+        wide = "x".join(map(str, window.kernel))
+        raise WrongLayer(f"has pad {pad[0]}x{pad[1]}, which must be smaller than its {wide} kernel")
+    return window
+
+
+def _pair(p: Any, name: str, field: str = "") -> Pair:
+    high, wide = p.HasField(f"{name}_h"), p.HasField(f"{name}_w")
+    if high != wide or (high and p.HasField(field or name)):
+        raise WrongLayer(f"needs {field or name}, or both {name}_h and {name}_w")
+    square: int = getattr(p, field or name)
+    return (getattr(p, f"{name}_h"), getattr(p, f"{name}_w")) if high else (square, square)
