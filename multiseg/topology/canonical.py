@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -77,8 +77,8 @@ class Canonical:
     unused: set[str]
 
 
-def canonical(topology: Topology) -> Canonical:
-    """The canonical form of a topology."""
+def canonical(topology: Topology, apart: Container[str] = ()) -> Canonical:
+    """The canonical form of a topology. Layers named in ``apart`` are not made one with others."""
     shapes = topology.shapes
     values = {topology.input: Wire(None, 0, topology.input_shape)}
     for layer in topology.layers:
@@ -89,7 +89,7 @@ def canonical(topology: Topology) -> Canonical:
     nodes = _reached(outputs)
     used = {node.layer.name for node in nodes}
     unused = {wire.node.layer.name for wire in values.values() if wire.node is not None} - used
-    outputs = _fold(nodes, outputs)
+    outputs = _fold(nodes, outputs, apart)
     _digest(_reached(outputs), outputs)
     nodes = _reached(outputs, _in_order)
     place = {node: number for number, node in enumerate(nodes)}
@@ -153,7 +153,7 @@ def _reached(outputs: Iterable[Wire], inputs: Callable[[Node], list[Wire]] = lam
     return list(order)
 
 
-def _fold(nodes: list[Node], outputs: list[Wire]) -> list[Wire]:
+def _fold(nodes: list[Node], outputs: list[Wire], apart: Container[str]) -> list[Wire]:
     """Join nodes that say one thing together; returns the outputs, which may be other nodes' then."""
     uses = Counter(wire.node for node in nodes for wire in node.inputs)
     uses.update(wire.node for wire in outputs)
@@ -166,10 +166,10 @@ def _fold(nodes: list[Node], outputs: list[Wire]) -> list[Wire]:
     for node in nodes:
         node.inputs = [now(wire) for wire in node.inputs]
         if node.type in ("Concat", "Sum"):
-            _flatten(node, uses)
+            _flatten(node, uses, apart)
             continue
         before = node.inputs[0].node
-        if before is None or uses[before] != 1 or len(node.inputs) != 1:
+        if before is None or uses[before] != 1 or len(node.inputs) != 1 or node.layer.name in apart:
             continue
         if (before.type, node.type) == ("Pad", "Conv"):
             _pad_inside(before, node)
@@ -186,12 +186,14 @@ def _fold(nodes: list[Node], outputs: list[Wire]) -> list[Wire]:
     return [now(wire) for wire in outputs]
 
 
-def _flatten(node: Node, uses: Mapping[Node | None, int]) -> None:
+def _flatten(node: Node, uses: Mapping[Node | None, int], apart: Container[str]) -> None:
     """Take the inputs of a Concat or Sum that this one alone reads as inputs of this one."""
     flat: list[Wire] = []
     for wire in node.inputs:
         inner = wire.node
-        if inner is not None and uses[inner] == 1 and (inner.type, inner.parameters) == (node.type, node.parameters):
+        if inner is None or uses[inner] != 1 or inner.layer.name in apart:
+            flat.append(wire)
+        elif (inner.type, inner.parameters) == (node.type, node.parameters):
             flat += [each._replace(factor=plain(each.factor * wire.factor)) for each in inner.inputs]
         else:
             flat.append(wire)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from multiseg.topology import words
 from multiseg.topology.alignment import Alignment, through
-from multiseg.topology.canonical import COMMUTATIVE, SIZED, Canonical, Node, Wire
+from multiseg.topology.canonical import COMMUTATIVE, SIZED, Canonical, Node, Wire, canonical
 from multiseg.topology.rules import plain
 
 if TYPE_CHECKING:
@@ -55,7 +55,10 @@ def compare(one: Topology, other: Topology) -> Difference:
         )
     if one == other:
         return Difference(*titles, notes=notes)
-    found = _Comparison(one.canonical, other.canonical, titles).lines()
+    # what both files have under one name is told under that name
+    both = {(layer.name, layer.type) for layer in one.layers} & {(layer.name, layer.type) for layer in other.layers}
+    names = {name for name, _ in both}
+    found = _Comparison(canonical(one, names), canonical(other, names), titles).lines()
     if one.input_shape != other.input_shape:
         sizes = f"{words.size(one.input_shape)} in {titles[0]}, {words.size(other.input_shape)} in {titles[1]}"
         found = [f"input: {sizes}", *found]

@@ -6,7 +6,7 @@ import copy
 import random
 from typing import Any
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from networks import ACTIVATIONS, Node, fcn, layer, random_network, renamed, said_otherwise, seeds, topology
 
 from multiseg.errors import ModelError
@@ -159,6 +159,7 @@ def mutate(layers: list[Node], choose: random.Random, ways: tuple[str, ...] = WA
 
 @settings(max_examples=300, deadline=None)
 @given(seeds, seeds)
+@example(7926, 19833)  # a connection moved off a sum, which another sum alone then reads
 def test_one_change_is_found_and_its_layer_named(seed: int, change: int) -> None:
     layers = random_network(seed)
     where, other = mutate(layers, random.Random(change), (*WAYS, "reads"))
