@@ -6,7 +6,7 @@ declares its data order and channel order; a :class:`Layout` turns neutral batch
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -74,6 +74,18 @@ class Layout:
             neutral = swap_red_blue(neutral)
         return np.ascontiguousarray(neutral, dtype=np.float32)
 
+    def for_size(self, height: int, width: int) -> Layout:
+        """This layout for images of that size only: a mean image of another size is averaged, as it would be for them."""
+        if self.mean is None or self.mean.ndim == 1 or self.mean.shape[1:] == (height, width):
+            return self
+        return replace(self, mean=self._mean_per_channel())
+
+    def for_part(self, rows: slice, columns: slice) -> Layout:
+        """The same for a part of an image of the mean image's size: of a mean image, that part is subtracted."""
+        if self.mean is None or self.mean.ndim == 1:
+            return self
+        return replace(self, mean=self.mean[:, rows, columns])
+
     def activation(self, batch: Array) -> Floats:
         """Turn what a layer made into float32 ``(N, C, H, W)``; what has no height and width stays as it is.
 
@@ -97,5 +109,9 @@ class Layout:
             raise SettingsError(f"the mean has {len(self.mean)} channels, the images have {shape[1]}")
         if self.mean.ndim == 3 and self.mean.shape[1:] == shape[2:]:
             return self.mean.astype(np.float32)
+        return self._mean_per_channel().reshape(-1, 1, 1)
+
+    def _mean_per_channel(self) -> Floats:
+        assert self.mean is not None
         per_channel = self.mean if self.mean.ndim == 1 else self.mean.mean(axis=(1, 2), dtype=np.float64)
-        return per_channel.astype(np.float32).reshape(-1, 1, 1)
+        return per_channel.astype(np.float32)

@@ -16,7 +16,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,19 +25,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from multiseg import backend as registry
-from multiseg.dataset import Dataset, open_split
-from multiseg.errors import DatasetError, ImageError, ModelError, RunError
+from multiseg import inference
+from multiseg.dataset import Dataset
+from multiseg.errors import DatasetError, ModelError, MultisegError, RunError
 from multiseg.files import write_json, write_text
-from multiseg.images import Channels, PixelConversion, load_image, to_image
+from multiseg.geometry import Geometry, NotLocal
+from multiseg.images import PixelConversion
+from multiseg.inference import Options, Output
 from multiseg.layout import Layout
+from multiseg.model_files import describe
 from multiseg.network import NetworkSpec
 from multiseg.worker.client import Worker
 
 if TYPE_CHECKING:
     from multiseg.job import Settings
+    from multiseg.layers import Layers
 
 FORMAT = 1
 COLUMNS = (
@@ -249,14 +253,6 @@ def read_job(folder: Path) -> dict[str, Any]:
     return job
 
 
-@dataclass(frozen=True)
-class Output:
-    """A network's output for one image: ``array`` is C, H, W float32; ``image`` the picture of it."""
-
-    array: npt.NDArray[np.float32]
-    image: Image.Image
-
-
 class Run:
     """A trained network: its settings, its history, and testing with its weights.
 
@@ -337,9 +333,9 @@ class Run:
             worker = Worker(registry.get(self.backend), self.settings["threads"])
             kept = ("batch_size", "val_batch_size", "seed", "threads", "device", "lowering")
             spec = NetworkSpec(
-                model=str((self.path / "model" / self.settings["model"]).resolve()),
-                input_shape=self._job["input_shape"],
-                label_shape=self._job["label_shape"],
+                model=str(self.model.resolve()),
+                input_shape=self.input_shape,
+                label_shape=self.label_shape,
                 solver=None,
                 loss=None if self._job["network"]["own_loss"] else self.settings["loss"],
                 **{key: self.settings[key] for key in kept},
@@ -353,57 +349,95 @@ class Run:
             self._worker = worker
         return self._worker
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of the images that it was trained on."""
+        channels, height, width = self._job["input_shape"]
+        return channels, height, width
+
+    @property
+    def label_shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of their labels."""
+        channels, height, width = self._job["label_shape"]
+        return channels, height, width
+
+    @property
+    def model(self) -> Path:
+        """Its network file."""
+        return self.path / "model" / str(self.settings["model"])
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """Which sizes of images its network keeps, and how it can be tiled. Raises ModelError where that cannot be told."""
+        try:
+            return Geometry.of(describe(self.model, self.input_shape))
+        except NotLocal as error:
+            raise ModelError(
+                f"{self.model.name}: cannot tell what other sizes give: {error}; test images of the dataset's size"
+            ) from error
+
     def predict(self, features: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Outputs (N, C, H, W float32, RGB) for images (N, C, H, W uint8, RGB) of any size that the network takes.
 
         Raises ModelError where the network cannot keep that height and width.
         """
-        output, _, _ = self.worker().call("predict", features=self.layout.features(features), labels=None)
-        result = self.layout.output(output)
-        trained, labels = self._job["input_shape"][1:], self._job["label_shape"][1:]
-        if trained == labels and result.shape[2:] != features.shape[2:]:
-            raise ModelError(
-                f"{self.settings['model']}: turns {features.shape[3]}x{features.shape[2]} pixels into "
-                f"{result.shape[3]}x{result.shape[2]}; crop or pad the image to a size that it keeps"
-            )
-        return result
+        return inference.predict(self, features, Options(resize=False))
 
-    def test_one(self, image: str | Path, resize: bool = True, pixel_conversion: PixelConversion = "clip") -> Output:
+    def test_one(
+        self, image: str | Path, resize: bool = True, pixel_conversion: PixelConversion = "clip", **options: Any
+    ) -> Output:
         """The output for one image file, resized to the dataset's size or (``resize=False``) as it is.
 
-        ``pixel_conversion``: ``clip`` cuts values to 0..255, ``normalize`` stretches them to it. Raises ImageError for an
-        unreadable file or one with another number of channels.
+        ``pixel_conversion``: ``clip`` cuts values to 0..255, ``normalize`` stretches them to it. Further options are ``pad``,
+        ``tile``, ``channel_order`` and ``data_order``, see multiseg.inference.Options. Raises ImageError for an unreadable
+        file or one with another number of channels, ModelError for a size that the network does not keep.
         """
-        channels, height, width = self._job["input_shape"]
-        wanted: dict[int, Channels] = {1: "L", 3: "RGB"}
-        pixels = load_image(image, wanted.get(channels, "none"))
-        if pixels.shape[0] != channels:
-            raise ImageError(f"{image}: has {pixels.shape[0]} channels, the network takes {channels}")
-        if resize and pixels.shape[1:] != (height, width):
-            resized = [
-                np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR))
-                for plane in pixels
-            ]
-            pixels = np.stack(resized)
-        array = self.predict(pixels[None])[0]
-        return Output(array, to_image(array, pixel_conversion))
+        return inference.test_one(self, image, Options(resize, pixel_conversion=pixel_conversion, **options))
 
     def test_list(
-        self, images: Sequence[str | Path], resize: bool = True, pixel_conversion: PixelConversion = "clip"
+        self,
+        images: Iterable[str | Path],
+        resize: bool = True,
+        pixel_conversion: PixelConversion = "clip",
+        failed: Callable[[Path, MultisegError], None] | None = None,
+        **options: Any,
     ) -> list[Output]:
-        """:meth:`test_one` for each image."""
-        return [self.test_one(image, resize, pixel_conversion) for image in images]
+        """:meth:`test_one` for each image, those of one size together.
 
-    def test_db(self, path: str | Path, batch_size: int | None = None) -> dict[str, Any]:
+        ``failed`` is told of each image that cannot be tested, and why; the others are done. Without it the first such image
+        raises its error.
+        """
+        outputs = []
+        for found in inference.test_list(self, images, Options(resize, pixel_conversion=pixel_conversion, **options)):
+            if isinstance(found, Output):
+                outputs.append(found)
+            elif failed is None:
+                raise found.error
+            else:
+                failed(found.source, found.error)
+        return outputs
+
+    def test_db(
+        self,
+        path: str | Path,
+        batch_size: int | None = None,
+        each: Callable[[int, Output], None] | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
         """Loss and metrics over a database such as ``dataset.path / "val_db/features"`` with the labels beside it.
 
-        Raises DatasetError where there is no database, or no labels.
+        Images are tested as they are stored, in a stream. ``each`` is given every position and output. Options are ``pad``,
+        ``tile``, ``pixel_conversion`` and so on, see :meth:`test_one`. A dict of count, val_loss, l1, l2, pixel_accuracy,
+        iou, seconds and images_per_second: measures are None without labels, val_loss also for images that are not of the
+        dataset's size. Raises DatasetError where there is no database, or one that does not fit the network.
         """
-        from multiseg.training import validate
+        return inference.test_db(self, path, Options(resize=False, **options), batch_size, each)
 
-        split = open_split(path)
-        result = validate(self.worker(), split, self.layout, batch_size or self.settings["val_batch_size"])
-        return {"count": len(split), **result}
+    def layers(self, image: str | Path, resize: bool = True, pad: bool = False) -> Layers:
+        """What every layer makes of an image, and every parameter, with their statistics. Raises as :meth:`test_one`."""
+        from multiseg.layers import layers
+
+        return layers(self, image, Options(resize, pad))
 
     def close(self) -> None:
         """End the backend's process, if one was started."""

@@ -3,26 +3,49 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from multiseg.inference import Output
+    from multiseg.run import Run
 
 RUN = click.argument("run", type=click.Path(path_type=Path))
 RESIZE = click.option(
     "--resize/--no-resize", default=True, help="Resize to the dataset's size, or take the image as it is."
 )
-CONVERSION = click.option(
-    "--pixel-conversion",
-    type=click.Choice(["clip", "normalize"]),
-    default="clip",
+JSON = click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+FORMAT = click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["png", "npy", "lmdb"]),
+    default="png",
     show_default=True,
-    help="clip: cut values to 0..255; normalize: stretch to it.",
+    help="Pictures, arrays (C, H, W float32), or a dataset of inputs and outputs' pictures.",
 )
-SNAPSHOT = click.option("--snapshot", default="last", show_default=True, help="last, best, or an epoch.")
 
 
-def open_run(folder: Path, snapshot: str) -> Any:
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that all three commands have."""
+    for each in reversed((
+        click.option("--pad", is_flag=True, help="Pad to a size that the network keeps, and crop the output back."),
+        click.option("--tile", type=click.IntRange(min=1), metavar="N",
+                     help="Images of more than N pixels a side go through in overlapping tiles, without seams."),
+        click.option("--pixel-conversion", type=click.Choice(["clip", "normalize"]), default="clip", show_default=True,
+                     help="clip: cut values to 0..255; normalize: stretch to it."),
+        click.option("--channel-order", type=click.Choice(["RGB", "BGR"]), help="Of the output.  [default: the backend's]"),
+        click.option("--data-order", type=click.Choice(["CHW", "HWC"]), help="Of the output.  [default: the backend's]"),
+        click.option("--show-input", is_flag=True, help="Put the input left of the output in pictures."),
+        click.option("--snapshot", default="last", show_default=True, help="last, best, or an epoch."),
+    )):  # fmt: skip
+        command = each(command)
+    return command
+
+
+def open_run(folder: Path, snapshot: str) -> Run:
     """The run, at a snapshot given in words or as an epoch."""
     from multiseg.run import Run
 
@@ -32,72 +55,161 @@ def open_run(folder: Path, snapshot: str) -> Any:
 @click.command()
 @RUN
 @click.argument("image", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Picture to write (.png).")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Picture to write, or .npy.")
 @RESIZE
-@CONVERSION
-@SNAPSHOT
-def test_one(run: Path, image: Path, output: Path, resize: bool, pixel_conversion: Any, snapshot: str) -> None:
+@options
+@click.option("--show-layers", is_flag=True, help="Also write OUTPUT-layers.html and .json: what every layer makes.")
+@JSON
+def test_one(
+    run: Path,
+    image: Path,
+    output: Path,
+    snapshot: str,
+    show_input: bool,
+    show_layers: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Show what the network of RUN makes of one image."""
-    from multiseg.images import save_image
+    from multiseg.outputs import save
 
+    if show_layers and options["tile"]:
+        raise click.UsageError("--show-layers shows what the layers make of a whole image; leave out --tile")
     with open_run(run, snapshot) as opened:
-        save_image(opened.test_one(image, resize, pixel_conversion).image, output)
-    click.echo(output)
+        result = opened.test_one(image, **options)
+        written = [save(result, output, show_input)]
+        if show_layers:
+            layers = opened.layers(image, resize=options["resize"], pad=options["pad"])
+            page = layers.to_html(output.with_name(f"{output.stem}-layers.html"))
+            written += [page, page.with_suffix(".json")]
+    if as_json:
+        click.echo(_json({"run": str(run), **_facts(result, output), "files": [str(path) for path in written]}))
+    else:
+        for path in written:
+            click.echo(path)
 
 
 @click.command()
 @RUN
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the pictures.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the outputs.")
 @RESIZE
-@CONVERSION
-@SNAPSHOT
+@options
+@FORMAT
+@JSON
 def test_list(
-    run: Path, images: tuple[Path, ...], output: Path, resize: bool, pixel_conversion: Any, snapshot: str
+    run: Path,
+    images: tuple[Path, ...],
+    output: Path,
+    snapshot: str,
+    show_input: bool,
+    kind: Any,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Test several images; one that cannot be read is reported, the others are done, and the exit status is 1."""
-    from multiseg.errors import ImageError, ModelError
-    from multiseg.images import save_image
+    from multiseg import inference
+    from multiseg.outputs import writing
 
-    failed = 0
-    with open_run(run, snapshot) as opened:
-        output.mkdir(parents=True, exist_ok=True)
-        for number, image in enumerate(images):
-            try:
-                result = opened.test_one(image, resize, pixel_conversion)
-            except (ImageError, ModelError) as error:
-                failed += 1
-                click.echo(f"multiseg: {error}", err=True)
+    chosen = inference.Options(**options)
+    found: list[dict[str, Any]] = []
+    with open_run(run, snapshot) as opened, writing(output, kind, show_input) as write:
+        for number, result in enumerate(inference.test_list(opened, images, chosen)):
+            if isinstance(result, inference.Failure):
+                found.append({"image": str(result.source), "error": str(result.error)})
+                click.echo(f"multiseg: {result.error}", err=True)
                 continue
-            path = output / f"{number:04}-{image.stem}.png"
-            save_image(result.image, path)
-            click.echo(path)
+            path = write(f"{number:04}-{images[number].stem}", result)
+            found.append(_facts(result, path))
+            if not as_json and kind != "lmdb":
+                click.echo(path)
+    failed = sum("error" in each for each in found)
+    if as_json:
+        click.echo(_json({"run": str(run), "images": found, "failed": failed}))
+    elif kind == "lmdb":
+        click.echo(output)
     if failed:
+        click.echo(f"multiseg: {failed} of {len(images)} images could not be tested", err=True)
         raise SystemExit(1)
+
+
+class _Count(click.ParamType[Any]):
+    """A whole number from 0, or all."""
+
+    name = "N|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value == "all":
+            return None
+        if not str(value).isdigit():
+            self.fail(f"{value!r} is neither a whole number from 0 nor 'all'", param, ctx)
+        return int(value)
 
 
 @click.command()
 @RUN
 @click.argument("database", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for metrics and pictures.")
-@click.option("--images", default=32, show_default=True, help="How many pictures of outputs to write.")
-@SNAPSHOT
-@click.option("--json", "as_json", is_flag=True, help="Print the metrics as JSON.")
-def test_db(run: Path, database: Path, output: Path, images: int, snapshot: str, as_json: bool) -> None:
-    """Test a database such as DATASET/val_db/features: loss and metrics over all of it, pictures of the first few."""
-    from multiseg.dataset import open_split
-    from multiseg.files import write_json
-    from multiseg.images import save_image, to_image
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for measures and outputs.")
+@options
+@FORMAT
+@click.option("--images", type=_Count(), help="How many outputs to write, or all.  [default: 32; lmdb: all]")
+@JSON
+def test_db(
+    run: Path,
+    database: Path,
+    output: Path,
+    snapshot: str,
+    show_input: bool,
+    kind: Any,
+    images: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Test a database such as DATASET/val_db/features: loss and measures over all of it, and outputs.
 
-    split = open_split(database)
-    with open_run(run, snapshot) as opened:
-        result = opened.test_db(database)
-        output.mkdir(parents=True, exist_ok=True)
-        for index in range(min(images, len(split))):
-            features, _ = split.read([index])
-            save_image(to_image(opened.predict(features)[0], "clip"), output / f"{index:08}.png")
-    write_json(output / "metrics.json", result)
+    The images are taken as they are stored.
+    """
+    from multiseg.files import write_json
+    from multiseg.outputs import writing
+
+    source = click.get_current_context().get_parameter_source("images")
+    most = 32 if kind != "lmdb" and source == click.core.ParameterSource.DEFAULT else images
+    with open_run(run, snapshot) as opened, writing(output, kind, show_input) as write:
+
+        def each(index: int, result: Output) -> None:
+            if most is None or index < most:
+                write(f"{index:08}", result)
+
+        result = opened.test_db(database, each=None if most == 0 else each, **options)
+    write_json(output / "metrics.json", _finite(result))
     if as_json:
-        click.echo(json.dumps(result))
+        click.echo(_json(result))
     else:
         click.echo("  ".join(f"{key} {value:.6g}" for key, value in result.items() if value is not None))
+
+
+def _facts(result: Output, path: Path) -> dict[str, Any]:
+    """What there is to say of an output: shapes are C, H, W."""
+    values = result.array
+    return {
+        "image": str(result.source),
+        "output": str(path),
+        "input_shape": list(result.input.shape),
+        "shape": list(values.shape),
+        "min": float(values.min()),
+        "max": float(values.max()),
+        "mean": float(values.mean(dtype="float64")),
+    }
+
+
+def _json(value: Any) -> str:
+    """As JSON, which has no NaN: what is not finite is null."""
+    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and value - value != 0 else value

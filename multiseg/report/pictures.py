@@ -34,6 +34,16 @@ def split_map(minority: Array, side: int | None = None) -> str:
     return coloured(minority, _TWO_SIDED, side)
 
 
+def signed(values: Array) -> str:
+    """HW values on a two-sided scale whose ends are the largest size of any; NaN is transparent."""
+    finite = np.isfinite(values)
+    largest = float(np.abs(values[finite]).max()) if finite.any() else 0.0
+    scaled = np.where(finite, values, 0) * (1 / largest if largest else 1.0)
+    index = np.rint((scaled + 1) * 127.5).astype(np.uint8)
+    colours = np.frombuffer(_TWO_SIDED, np.uint8).reshape(256, 3)[index]
+    return _data_uri(Image.fromarray(np.dstack([colours, np.where(finite, 255, 0).astype(np.uint8)])))
+
+
 def coloured(values: Array, palette: bytes, side: int | None = None) -> str:
     """HW values of -255..255 through a palette of 256 colours."""
     index = np.rint((np.clip(values.astype(np.float32), -255, 255) + 255) / 2).astype(np.uint8)

@@ -1,0 +1,220 @@
+"""Which sizes of images a network keeps, and how far around a pixel its output looks: from the neutral description.
+
+Tiles give what the whole image gives where three things hold. They begin at multiples of the network's stride, so that
+every layer's grid falls as it falls in the whole image. Of a tile's output only that part is used whose every input, in
+every layer, lies within the tile: a tile's own border, where layers pad with zeros, is not the image's. And every layer is
+local: what it makes depends on a window of fixed size. For any other layer the question is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from multiseg.errors import ModelError, SettingsError
+from multiseg.topology import Layer, Shape, Topology
+from multiseg.topology.shapes import RULES, ShapeError, crop_bounds, infer, window_pads
+
+POINTWISE = {
+    "Relu", "LeakyRelu", "PRelu", "Elu", "ThresholdedRelu", "Clip", "Sigmoid", "Tanh", "Softplus", "Abs", "Exp", "Log", "Neg",
+    "Sqrt", "Pow", "Identity", "Dropout", "BatchNormalization", "Scale", "Sum", "Max", "Mul", "Add", "Sub", "Div",
+}  # fmt: skip
+ACROSS_CHANNELS = {"Concat": "axis", "Split": "axis", "Softmax": "axis", "LogSoftmax": "axis", "Slice": "axes"}
+CHANNELS = (1, [1], (1,))
+
+Span = tuple[int, int]  # first and last index along one axis
+
+
+class NotLocal(Exception):
+    """A layer whose output depends on more than a window around it; the message names it."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Along one axis: the tile reads start..stop of the image, and gives keep_start..keep_stop of the output."""
+
+    start: int
+    stop: int
+    keep_start: int
+    keep_stop: int
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A network's sizes. ``strides`` (height, width) are what tiles begin at multiples of."""
+
+    topology: Topology
+    strides: tuple[int, int]
+
+    @classmethod
+    def of(cls, topology: Topology) -> Geometry:
+        """Raises NotLocal for a network with a layer that is not local."""
+        steps: dict[str, tuple[Fraction, Fraction]] = {topology.input: (Fraction(1), Fraction(1))}
+        for layer in topology.layers:
+            before = steps[layer.inputs[0]]
+            if any(steps[value] != before for value in layer.inputs):
+                raise NotLocal(f"layer {layer.name!r} joins values of different resolutions")
+            factor = _factor(layer)
+            steps.update(dict.fromkeys(layer.outputs, (before[0] * factor[0], before[1] * factor[1])))
+        height, width = (_common_multiple([step[axis] for step in steps.values()]) for axis in range(2))
+        return cls(topology, (height, width))
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the output for an image's. Raises ModelError where a layer cannot take its input."""
+        shape = self._shapes(height, width)[self.topology.outputs[0]]
+        return shape[-2], shape[-1]
+
+    def keeps(self, height: int, width: int) -> bool:
+        """Whether the output has the image's size."""
+        try:
+            return self.output_size(height, width) == (height, width)
+        except ModelError:
+            return False
+
+    def padded(self, height: int, width: int) -> tuple[int, int]:
+        """The smallest size from this one on that is kept. Raises ModelError where none is."""
+        if self.keeps(height, width):
+            return height, width
+        size = (
+            math.ceil(height / self.strides[0]) * self.strides[0],
+            math.ceil(width / self.strides[1]) * self.strides[1],
+        )
+        if not self.keeps(*size):
+            raise ModelError(f"{self.topology.source}: keeps the size of no image of about {width}x{height} pixels")
+        return size
+
+    def tiles(self, height: int, width: int, side: int) -> Iterator[tuple[Cut, Cut]]:
+        """Cuts (rows, columns) into tiles of at most ``side`` pixels that together give the whole image's output.
+
+        Raises SettingsError where ``side`` is too small.
+        """
+        sides = [
+            min(total, side // stride * stride) for total, stride in zip((height, width), self.strides, strict=True)
+        ]
+        if min(sides) < 1:
+            raise SettingsError(f"tile={side}: must be at least {max(self.strides)}, this network's stride")
+        clean = self._clean(sides[0], sides[1], (height, width))
+        rows, columns = (
+            list(_cuts(total, sides[axis], self.strides[axis], clean[axis], side))
+            for axis, total in enumerate((height, width))
+        )
+        for row in rows:
+            for column in columns:
+                yield row, column
+
+    def _shapes(self, height: int, width: int) -> dict[str, Shape]:
+        shapes: dict[str, Shape] = {self.topology.input: (self.topology.input_shape[0], height, width)}
+        for layer in self.topology.layers:
+            try:
+                made, _, _ = infer(layer.type, layer.parameters, [shapes[value] for value in layer.inputs])
+            except ShapeError as error:
+                raise ModelError(
+                    f"{self.topology.source}: cannot take an image of {width}x{height} pixels: layer {layer.name!r} {error}"
+                ) from error
+            shapes.update(zip(layer.outputs, made, strict=True))
+        return shapes
+
+    def _clean(self, height: int, width: int, whole: tuple[int, int]) -> tuple[Span, Span]:
+        """The part of the output of an inner tile, along each axis, that no border of the tile has touched."""
+        shapes, whole_shapes = self._shapes(height, width), self._shapes(*whole)
+        spans: dict[str, list[Span]] = {self.topology.input: [(0, height - 1), (0, width - 1)]}
+        for layer in self.topology.layers:
+            before = [
+                (
+                    max(spans[value][axis][0] for value in layer.inputs),
+                    min(spans[value][axis][1] for value in layer.inputs),
+                )
+                for axis in range(2)
+            ]
+            inputs = [shapes[value] for value in layer.inputs]
+            if _offsets(layer, inputs) != _offsets(layer, [whole_shapes[value] for value in layer.inputs]):
+                raise NotLocal(f"layer {layer.name!r} pads or crops by the image's size")
+            made = [_clean_span(layer, axis, span, inputs) for axis, span in enumerate(before)]
+            spans.update(dict.fromkeys(layer.outputs, made))
+        rows, columns = spans[self.topology.outputs[0]]
+        return rows, columns
+
+
+def _factor(layer: Layer) -> tuple[Fraction, Fraction]:
+    """Pixels of the input between two of the output, along each axis. Raises NotLocal."""
+    p, kind = layer.parameters, layer.type
+    if kind in ("Conv", "MaxPool", "AveragePool"):
+        height, width = p.get("strides", (1, 1))
+        return Fraction(height), Fraction(width)
+    if kind == "ConvTranspose":
+        height, width = p.get("strides", (1, 1))
+        return Fraction(1, height), Fraction(1, width)
+    if kind == "Resize" and p.get("scales") and p.get("coordinates") != "align_corners":
+        height, width = p["scales"]
+        if height == int(height) and width == int(width):
+            return Fraction(1, int(height)), Fraction(1, int(width))
+    local = kind in POINTWISE or kind in ("LRN", "Crop", "Pad") or p.get(ACROSS_CHANNELS.get(kind, "")) in CHANNELS
+    if kind not in RULES or not local or any(len(shape) != 3 for shape in layer.shapes):
+        raise NotLocal(f"layer {layer.name!r} ({kind}) looks at more than a window of fixed size")
+    return Fraction(1), Fraction(1)
+
+
+def _common_multiple(steps: list[Fraction]) -> int:
+    """The smallest number of pixels that is a whole number of every step."""
+    return math.lcm(*(step.numerator for step in steps)) // math.gcd(*(step.denominator for step in steps))
+
+
+def _offsets(layer: Layer, inputs: list[Shape]) -> Any:
+    """What a layer pads or cuts off at its borders, for these shapes of its inputs."""
+    if layer.type in ("Conv", "MaxPool", "AveragePool", "ConvTranspose"):
+        size = inputs[0][1:]
+        if layer.type == "ConvTranspose" and layer.parameters.get("auto_pad") == "SAME_UPPER":
+            # the padding of the convolution that it turns round, whose input is this one's output
+            size = tuple(n * s for n, s in zip(size, layer.parameters.get("strides", (1, 1)), strict=True))
+        return window_pads(layer.parameters, size)[:2]
+    if layer.type == "Pad":
+        return list(layer.parameters["pads"][:2])
+    if layer.type == "Crop":
+        found: Mapping[str, list[int]] = crop_bounds(layer.parameters, inputs)
+        starts = dict(zip(found["axes"], found["starts"], strict=True))
+        return [starts.get(2, 0), starts.get(3, 0)]
+    return [0, 0]
+
+
+def _clean_span(layer: Layer, axis: int, span: Span, inputs: list[Shape]) -> Span:
+    """Which of a layer's outputs along an axis read only what is within ``span`` of its input."""
+    (low, high), p, offset = span, layer.parameters, _offsets(layer, inputs)[axis]
+    if layer.type in ("Conv", "MaxPool", "AveragePool", "ConvTranspose"):
+        stride = p.get("strides", (1, 1))[axis]
+        reach = (p["kernel_shape"][axis] - 1) * p.get("dilations", (1, 1))[axis]
+        if layer.type == "ConvTranspose":  # output j reads (j + offset - reach) / stride to (j + offset) / stride
+            return stride * (low - 1) + 1 + reach - offset, stride * (high + 1) - 1 - offset
+        # output i reads stride * i - offset to stride * i - offset + reach
+        return -((-low - offset) // stride), (high + offset - reach) // stride
+    if layer.type == "Pad":
+        return low + offset, high + offset
+    if layer.type == "Crop":
+        return low - offset, high - offset
+    if layer.type == "LRN" and p.get("within_channel"):
+        return low + p["size"] // 2, high - p["size"] // 2
+    if layer.type == "Resize":
+        scale = int(p["scales"][axis])
+        around = 0 if (p.get("mode"), p.get("coordinates")) == ("nearest", "asymmetric") else 1
+        return (low + around) * scale, (high + 1 - around) * scale - 1
+    return span
+
+
+def _cuts(total: int, side: int, stride: int, clean: Span, asked: int) -> Iterator[Cut]:
+    """Tiles of ``side`` pixels along an axis of ``total``; the last one is moved back so as to end where the image ends."""
+    if side == total:
+        yield Cut(0, total, 0, total)
+        return
+    low, high = clean
+    start = end = 0
+    while start + side < total:
+        stop = start + high + 1
+        following = (stop - low) // stride * stride
+        if following <= start:
+            least = math.ceil((side - (high + 1 - low) + stride) / stride) * stride
+            raise SettingsError(f"tile={asked}: must be at least {least}, for what this network sees around a pixel")
+        yield Cut(start, start + side, end, stop)
+        start, end = min(following, total - side), stop
+    yield Cut(start, total, end, total)
