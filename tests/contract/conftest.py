@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from multiseg.training import network_spec
 from multiseg.worker.client import Worker
 
 Loaded = Callable[..., Worker]
+Trained = Callable[[str], Path]
 
 
 @pytest.fixture
@@ -31,3 +33,16 @@ def load(backend: str, dataset: Any) -> Iterator[Loaded]:
     yield loaded
     for worker in workers:
         worker.close()
+
+
+@pytest.fixture(scope="session")
+def trained(dataset: Any, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """trained(backend): folder of a run of one epoch, the same for every test that only looks at it."""
+    folder = tmp_path_factory.mktemp("trained")
+
+    def run(backend: str) -> Path:
+        if not (folder / backend).exists():
+            Job(dataset=dataset, backend=backend, epochs=1, seed=2, threads=2).train(folder / backend, progress=False)
+        return folder / backend
+
+    return run

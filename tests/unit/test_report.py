@@ -70,7 +70,15 @@ def write(tmp_path: Path) -> Write:
         (folder / "summary.json").write_text(json.dumps(summary))
         job = {
             "format": 1,
-            "settings": {"backend": backend, "model": "fcn", "loss": loss, "seed": 1, "threads": 2, **settings},
+            "settings": {
+                "backend": backend,
+                "model": "fcn",
+                "loss": loss,
+                "seed": 1,
+                "threads": 2,
+                "val_batch_size": 4,
+                **settings,
+            },
             "dataset": {"path": dataset, "content_hash": content},
             "input_shape": [1, 32, 32],
             "label_shape": [1, 32, 32],

@@ -1,0 +1,156 @@
+"""Testing with a trained network, over every backend: sizes, orders, lists, databases, layers."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+from reference import fcn_layers, random_weights
+
+import multiseg
+from multiseg import backend as registry
+from multiseg.cli import main
+from multiseg.dataset.check import check_dataset
+from multiseg.errors import ImageError
+from multiseg.inference import Output
+from multiseg.run import Run
+
+
+def command(*arguments: Any) -> Result:
+    return CliRunner().invoke(main, [str(each) for each in arguments])
+
+
+def noise(path: Path, height: int, width: int) -> Path:
+    values = np.random.default_rng(height * width).integers(0, 256, (height, width), dtype=np.uint8)
+    Image.fromarray(values).save(path)
+    return path
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> multiseg.Dataset:
+    """Colour pictures with a colour picture each as their target."""
+    for folder in ("input", "target"):
+        (tmp_path / folder).mkdir()
+        for number in range(6):
+            values = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(values).save(tmp_path / folder / f"{number}.png")
+    return multiseg.Dataset.create(tmp_path / "colours", input=tmp_path / "input", target=tmp_path / "target", seed=1)
+
+
+def test_orders_are_the_backends_unless_chosen(backend: str, colours: multiseg.Dataset, tmp_path: Path) -> None:
+    """With weights that pass the image on, an asymmetric colour picture comes out as it went in, whatever the orders."""
+    declared = registry.get(backend)
+    model = tmp_path / declared.default_model_path.name
+    model.write_text(declared.default_model_path.read_text().replace("num_output: 1\n", "num_output: 3\n"))
+    job = multiseg.Job(dataset=colours, backend=backend, model=model, epochs=1, subtract_mean="none")
+    weights = {name: np.zeros_like(value) for name, value in random_weights(channels=3).items()}
+    for channel in range(3):
+        weights["conv1.weight"][channel, channel, 1, 1] = 1
+        for at in range(256):
+            weights["conv2.weight"][256 * channel + at, channel, at // 16, at % 16] = 1
+            weights["deconv.weight"][256 * channel + at, channel, at // 16, at % 16] = 1
+    picture = Image.new("RGB", (48, 96), "white")
+    picture.paste((200, 30, 90), (0, 0, 20, 10))  # a flag in the top left corner
+    picture.save(tmp_path / "flag.png")
+    values = np.moveaxis(np.asarray(picture), -1, 0)
+    with job.train(tmp_path / "run", progress=False) as run:
+        run.worker().call("set_weights", weights=weights)
+        assert np.array_equal(run.test_one(tmp_path / "flag.png", resize=False).array, values)
+        own = {"channel_order": declared.channel_order, "data_order": declared.data_order[1:]}
+        assert np.array_equal(run.test_one(tmp_path / "flag.png", resize=False, **own).array, values)
+        other = {"RGB": "BGR", "BGR": "RGB"}[declared.channel_order]
+        swapped = run.test_one(tmp_path / "flag.png", resize=False, channel_order=other)
+        assert np.array_equal(swapped.array, values[::-1])
+        with pytest.raises(ImageError, match="one or three channels"):
+            wrong = {"CHW": "HWC", "HWC": "CHW"}[declared.data_order[1:]]
+            print(run.test_one(tmp_path / "flag.png", resize=False, data_order=wrong).image)
+
+
+def test_a_list_of_mixed_images_with_one_missing(backend: str, trained: Any, tmp_path: Path) -> None:
+    """Sizes and kinds mixed: 99 of 100 are done as they are one by one, the missing one is reported, exit 1."""
+    draw = np.random.default_rng(1)
+    paths = []
+    for number in range(100):
+        paths.append(tmp_path / f"{number}.png")
+        height, width = [(32, 32), (64, 48), (20, 50)][number // 5 % 3]
+        grey = draw.integers(0, 256, (height, width), dtype=np.uint8)
+        made = Image.fromarray([grey, grey.astype(np.uint16) * 257][number % 4 == 1])
+        made if number % 4 < 2 else (made := made.convert(("RGB", "RGBA")[number % 4 - 2]))
+        made.save(paths[-1])
+    paths[40].unlink()
+    done = command("test-list", trained(backend), *paths, "-o", tmp_path / "out", "--format", "npy", "--json")
+    assert done.exit_code == 1
+    assert f"{paths[40]}: cannot be read" in done.stderr and "1 of 100" in done.stderr
+    said = json.loads(done.stdout)
+    assert said["failed"] == 1 and [number for number, each in enumerate(said["images"]) if "error" in each] == [40]
+    assert len(list((tmp_path / "out").iterdir())) == 99
+    with Run.open(trained(backend)) as run:
+        for number in (0, 1, 2, 3, 5, 12, 99):
+            alone = run.test_one(paths[number]).array
+            together = np.load(said["images"][number]["output"])
+            assert together.shape == (1, 32, 32) and np.abs(together - alone).max() < 1e-3
+        failures: list[Path] = []
+        outputs = run.test_list(paths, failed=lambda path, error: failures.append(path))
+        assert (len(outputs), failures) == (99, [paths[40]])
+        assert [each.source for each in outputs] == [path for path in paths if path != paths[40]]
+        with pytest.raises(ImageError, match=r"40\.png"):
+            run.test_list(paths)
+
+
+def test_a_database_in_a_stream_into_a_dataset(backend: str, trained: Any, dataset: Any, tmp_path: Path) -> None:
+    database = dataset.path / "val_db" / "features"
+    done = command("test-db", trained(backend), database, "-o", tmp_path / "out", "--format", "lmdb", "--json")
+    assert done.exit_code == 0, done.stderr
+    written = multiseg.Dataset.open(tmp_path / "out")
+    assert check_dataset(tmp_path / "out").problems == []
+    features, labels = dataset.val.read(range(len(dataset.val)))
+    assert np.array_equal(written.train.read(range(len(features)))[0], features)
+    found: dict[int, Output] = {}
+    with Run.open(trained(backend)) as run:
+        outputs = run.predict(features)
+        result = run.test_db(database, batch_size=5, each=found.__setitem__)
+        again = run.test_db(written.path / "train_db" / "features")
+    assert np.array_equal(written.train.read(range(len(features)))[1], np.rint(np.clip(outputs, 0, 255)))
+    assert list(found) == list(range(len(features)))
+    assert np.abs(np.stack([found[index].array for index in found]) - outputs).max() < 1e-3
+    assert result["l1"] == pytest.approx(np.abs(outputs.astype(np.float64) - labels).mean(), rel=1e-5)
+    timed = ("seconds", "images_per_second")
+    said = json.loads(done.stdout)
+    assert said == json.loads((tmp_path / "out" / "metrics.json").read_text())
+    for key in result:
+        assert key in timed or said[key] == pytest.approx(result[key], rel=1e-5)
+    assert again["pixel_accuracy"] == 1, "a network agrees with its own outputs"
+
+
+def test_layers_with_their_statistics(backend: str, trained: Any, tmp_path: Path) -> None:
+    path, weights = noise(tmp_path / "noise.png", 32, 48), random_weights()
+    with Run.open(trained(backend)) as run:
+        run.worker().call("set_weights", weights=weights)
+        layers = run.layers(path, resize=False)
+        mean = run.layout.mean
+        output = run.test_one(path, resize=False).array
+    expected = fcn_layers(layers.input[None] - mean.astype(np.float64), weights)
+    assert len(layers.activations) == 5
+    for made, right in zip(layers.activations.values(), expected, strict=True):
+        assert made.shape == right.shape[1:]
+        assert np.abs(made - right[0]).max() < 1e-4 * np.abs(right).max()
+    assert np.array_equal(layers.activations["deconv"], output)
+    assert all(np.array_equal(layers.weights[name], value) for name, value in weights.items())
+
+    page = layers.to_html(tmp_path / "layers.html")
+    said = json.loads(page.with_suffix(".json").read_text())
+    conv2 = said["weights"]["conv2.weight"]
+    assert conv2["shape"] == [1024, 32, 16, 16]
+    assert conv2["mean"] == pytest.approx(weights["conv2.weight"].mean(dtype=np.float64), rel=1e-6)
+    assert conv2["std"] == pytest.approx(weights["conv2.weight"].std(dtype=np.float64), rel=1e-6)
+    assert [conv2["minimum"], conv2["maximum"]] == [weights["conv2.weight"].min(), weights["conv2.weight"].max()]
+    assert len(conv2["histogram"]) == 20 and sum(conv2["histogram"]) == weights["conv2.weight"].size
+    text = page.read_text()
+    assert all(name in text for name in [*layers.activations, *layers.weights])
+    assert text.count("<img") == 1 + 5 + 6 and not re.search(r"""(src|href)=["'](?!data:|#)""", text)
