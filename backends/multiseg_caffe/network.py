@@ -52,6 +52,7 @@ class Network(network.Network):
             caffe.set_mode_cpu()
         caffe.set_random_seed(spec.seed)
         self.deployed = deployed(self.file, spec.model)
+        self._definition("deploy", (1, *spec.input_shape))  # a wrong layer is told before its consequences
         if len(self.deployed.outputs) != 1:
             raise ModelError(
                 f"{spec.model}: has {len(self.deployed.outputs)} outputs when deployed "

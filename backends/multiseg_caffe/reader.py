@@ -61,7 +61,7 @@ def read_weights(path: str) -> dict[str, Array]:
 def _array(path: str, layer: str, index: int, blob: Any) -> Array:
     """A BlobProto's data in its shape, which old files give as num, channels, height, width."""
     legacy = (blob.num, blob.channels, blob.height, blob.width)
-    shape = tuple(blob.shape.dim) if blob.HasField("shape") else legacy
+    shape = tuple(blob.shape.dim) if blob.HasField("shape") or not any(legacy) else legacy  # a scalar has neither
     data = np.array(blob.data or blob.double_data, dtype=np.float32)
     if any(size < 0 for size in shape) or data.size != int(np.prod(shape, dtype=np.int64)):
         raise ModelError(

@@ -45,12 +45,14 @@ def infer(net: Any, path: str, shapes: Mapping[str, Shape], also: Iterable[str] 
     """
     known: dict[str, Shape | None] = dict(shapes)
     makers: dict[str, str] = {}
+    readers: dict[str, str] = {}
     names: dict[str, bool] = {}  # of layers, and whether they have weights
     shared: dict[str, tuple[str, Shape]] = {}
     placed = []
     for layer in net.layer:
         try:
             here = _place(layer, known, makers, also)
+            _own(layer, readers)
             if layer.name in names and (here.weights or names[layer.name]):
                 raise WrongLayer("is not the only layer of this name, and weights are found by it; rename one of them")
             _share(layer, here.weights, shared)
@@ -60,6 +62,7 @@ def infer(net: Any, path: str, shapes: Mapping[str, Shape], also: Iterable[str] 
         for top, shape in zip(layer.top, here.tops):  # noqa: B905 - worker code runs on Python 3.9
             known[top] = shape
             makers[top] = layer.name
+            readers.pop(top, None)
         placed.append(here)
     return placed
 
@@ -88,6 +91,11 @@ def _place(layer: Any, known: Mapping[str, Shape | None], makers: Mapping[str, s
     tops, weights = rule(layer, bottoms)
     if any(size < 1 for shape in tops for size in shape):
         raise WrongLayer(f"would make {tops[0]} of {_list(bottoms)}")
+    filler = _weight_filler(layer)
+    if filler == "bilinear" and any(len(shape) != 4 or shape[2] != shape[3] for shape in weights[:1]):
+        raise WrongLayer(
+            f"has weight_filler {{ type: 'bilinear' }}, which is for square kernels; its weights are {weights[0]}"
+        )
     if len(layer.param) > len(weights):
         raise WrongLayer(f"has {len(layer.param)} times param {{ }}, and {len(weights)} arrays of weights")
     if layer.loss_weight and len(layer.loss_weight) != max(len(layer.top), 1):
@@ -112,6 +120,22 @@ def _fillers(layer: Any) -> None:
             known = each.message_type is None or each.message_type.name != "FillerParameter"
             if not known and not hasattr(filler, "append") and filler.type not in FILLERS:
                 raise WrongLayer(f"{each.name} {{ type: {filler.type!r} }} is unknown{near(filler.type, FILLERS)}")
+
+
+def _weight_filler(layer: Any) -> str:
+    p = layer.inner_product_param if layer.type == "InnerProduct" else layer.convolution_param
+    return str(p.weight_filler.type)
+
+
+def _own(layer: Any, readers: dict[str, str]) -> None:
+    """An input that is written over has no other reader: Caffe gives each reader a copy, and would write to that."""
+    for top in layer.top:
+        if top in layer.bottom and (top in readers or list(layer.bottom).count(top) > 1):
+            other = f"layer {readers[top]!r}" if top in readers else "itself once more"
+            raise WrongLayer(
+                f"writes its output over its input {top!r}, which is read by {other}; give it a top of its own"
+            )
+    readers.update(dict.fromkeys(layer.bottom, layer.name))
 
 
 def _share(layer: Any, weights: tuple[Shape, ...], shared: dict[str, tuple[str, Shape]]) -> None:
@@ -142,6 +166,12 @@ def _counted(layer: Any) -> None:
 
 def _same(layer: Any, bottoms: list[Shape]) -> Made:
     return [bottoms[0]], []
+
+
+def _mvn(layer: Any, bottoms: list[Shape]) -> Made:
+    if len(bottoms[0]) > 4:
+        raise WrongLayer(f"takes (N, C, H, W), its input is {bottoms[0]}")
+    return [(*bottoms[0], *(1,) * (4 - len(bottoms[0])))], []  # it makes images even of vectors
 
 
 def _input(layer: Any, bottoms: list[Shape]) -> Made:
@@ -232,6 +262,8 @@ def _spatial_pyramid(layer: Any, bottoms: list[Shape]) -> Made:
     for level in range(height):
         kernel = (-(-size[0] // 2**level), -(-size[1] // 2**level))
         pad = ((kernel[0] * 2**level - size[0] + 1) // 2, (kernel[1] * 2**level - size[1] + 1) // 2)
+        if pad[0] >= kernel[0] or pad[1] >= kernel[1]:
+            raise WrongLayer(f"has pyramid_height {height}, too much for its input of {size[0]}x{size[1]}")
         window = windows.Window(kernel, kernel, pad)
         bins += _pooled(size[0], 0, window, True) * _pooled(size[1], 1, window, True)
     return [(n, channels, 1, 1) if height == 1 else (n, channels * bins)], []
@@ -281,8 +313,8 @@ def _scale(layer: Any, bottoms: list[Shape]) -> Made:
 
 
 def _prelu(layer: Any, bottoms: list[Shape]) -> Made:
-    if len(bottoms[0]) < 2:
-        raise WrongLayer(f"needs an input with channels, it is {bottoms[0]}")
+    if not 2 <= len(bottoms[0]) <= 4:
+        raise WrongLayer(f"takes (N, C), (N, C, H) or (N, C, H, W), its input is {bottoms[0]}")
     return [bottoms[0]], [() if layer.prelu_param.channel_shared else (bottoms[0][1],)]
 
 
@@ -515,7 +547,8 @@ COUNTS = {  # least and most bottoms, least and most tops, where not one of each
     "ContrastiveLoss": (3, 3, 0, 1),
 }
 RULES: dict[str, Callable[[Any, list[Shape]], Made]] = {
-    **dict.fromkeys((*ELEMENTWISE, "MVN"), _same),
+    **dict.fromkeys(ELEMENTWISE, _same),
+    "MVN": _mvn,
     **dict.fromkeys(("Exp", "Log"), _exponent),
     "Input": _input,
     "DummyData": _dummy,

@@ -1,0 +1,56 @@
+"""The networks in tests/nets, and a worker with one of them in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multiseg import backend as registry
+from multiseg.network import NetworkSpec
+from multiseg.worker.client import Worker
+
+NETS = Path(__file__).parents[1] / "nets"
+SHAPES = {  # of images and labels
+    "lenet": ((1, 28, 28), (1, 1, 1)),
+    "alexnet": ((3, 67, 67), (1, 1, 1)),
+    "inception": ((3, 32, 32), (1, 1, 1)),
+    "autoencoder": ((1, 32, 32), (1, 32, 32)),
+    "fcn8s": ((3, 64, 64), (1, 64, 64)),
+}
+
+
+def load(backend: str, model: Path, input_shape: Any, label_shape: Any, **more: Any) -> Worker:
+    """A worker with a network in it. Close it."""
+    spec = NetworkSpec(
+        model=str(model), input_shape=input_shape, label_shape=label_shape, loss=more.get("loss"),
+        solver=more.get("solver", {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0}),
+        batch_size=None, val_batch_size=None, seed=1, threads=1, device="cpu", lowering=more.get("lowering", False),
+    )  # fmt: skip
+    worker = Worker(registry.get(backend), threads=1)
+    try:
+        worker.described = worker.call("load", spec=spec.to_json())  # type: ignore[attr-defined]
+    except BaseException:
+        worker.close()
+        raise
+    return worker
+
+
+def batch(net: str, count: int = 3) -> dict[str, np.ndarray]:
+    """Features and labels as the core gives them to Caffe and PyTorch: NCHW; class numbers, or images for the autoencoder."""
+    images, labels = SHAPES[net]
+    numbers = np.random.default_rng(5)
+    features = numbers.normal(size=(count, *images)).astype(np.float32)
+    classes = {"fcn8s": 5}.get(net, 10)
+    made = numbers.random((count, *labels)) if net == "autoencoder" else numbers.integers(0, classes, (count, *labels))
+    return {"features": features, "labels": made.astype(np.float32)}
+
+
+def bilinear(channels: int, size: int) -> np.ndarray:
+    """Weights (IOHW) of a deconvolution that upsamples each channel by size / 2, linearly (Long et al. 2015)."""
+    centre, factor = (size - 1) / 2, (size + 1) // 2
+    ramp = 1 - np.abs(np.arange(size) - centre) / factor
+    weights = np.zeros((channels, channels, size, size), np.float32)
+    weights[range(channels), range(channels)] = np.outer(ramp, ramp)
+    return weights
