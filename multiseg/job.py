@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from multiseg import backend as registry
 from multiseg.backend import Backend
-from multiseg.errors import SettingsError
+from multiseg.errors import ModelError, SettingsError
+from multiseg.model_files import kind_of
 from multiseg.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -115,7 +116,9 @@ class Job:
                 least = "above 0 and " if self.solver == "nesterov" else ""
                 check(number < 1 and (number > 0 or not least), f"{key}={number!r}: must be {least}below 1")
         model = Path(self.model) if self.model is not None else backend.default_model_path
-        check(model.is_file(), f"model={str(model)!r}: no such file")
+        check(model.exists(), f"model={str(model)!r}: no such file")
+        other = _kind_of_another(model, backend) if model.exists() else None
+        check(other is None, f"model={str(model)!r}: {other}")
         schedule = None
         try:
             schedule = Schedule.of(self.lr_policy)
@@ -144,6 +147,20 @@ class Job:
             lowering=self.lowering,
             keep=self.keep,
         )
+
+
+def _kind_of_another(model: Path, backend: Backend) -> str | None:
+    """In words, whose file a model is, if it is another backend's. What no backend knows is left to this one's errors."""
+    try:
+        owner, kind = kind_of(model, "network")
+    except ModelError:
+        return None
+    if owner.name == backend.name:
+        return None
+    known = ", ".join(
+        f"{kind.name} ({', '.join(kind.extensions)})" for kind in backend.kinds if kind.holds == "network"
+    )
+    return f"is a {kind.name}, which backend {owner.name} loads; backend {backend.name} loads: {known}"
 
 
 def _whole(value: Any) -> bool:

@@ -20,6 +20,8 @@ COMMANDS = {
     "test-one": "multiseg.cli.results:test_one",
     "test-list": "multiseg.cli.results:test_list",
     "test-db": "multiseg.cli.results:test_db",
+    "describe": "multiseg.cli.model:describe",
+    "visualize": "multiseg.cli.model:visualize",
     "compare": "multiseg.cli.compare:compare",
     "backends": "multiseg.cli.backends:backends",
     "demo": "multiseg.cli.demo:demo",

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from multiseg.errors import ModelError
@@ -66,6 +67,15 @@ class Topology:
     def diff(self, other: Topology) -> Difference:
         """How it differs from another network, in words; false where they are equal."""
         return compare(self, other)
+
+    def to_svg(self, path: str | Path) -> Path:
+        """Draw it into a file: boxes from top to bottom with the shapes that pass between them; .svg, .png or .html.
+
+        Raises SettingsError for another ending.
+        """
+        from multiseg.topology import drawing  # which needs Pillow, and a worker does not have it
+
+        return drawing.write(self, path)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict; :meth:`of` makes the topology of it again."""

@@ -39,7 +39,7 @@ UNSAID: dict[str, tuple[Any, ...]] = {
     "epsilon": (1e-5,),
     "mode": ("constant",),
 }
-FIRST = ("num_output", "kernel_shape", "strides", "pads", "auto_pad")
+FIRST = ("strides", "pads")  # after the outputs and the kernel
 
 
 def size(shape: Shape) -> str:
@@ -76,8 +76,8 @@ def value(key: str, given: Any) -> str:
         return size(tuple(given))
     if key in ("pads", "borders"):
         return _pads(tuple(given))
-    if key in ("strides", "dilations", "output_padding") and len(set(given)) == 1:
-        return str(given[0])
+    if key in ("strides", "dilations", "output_padding"):
+        return str(given[0]) if len(set(given)) == 1 else size(tuple(given))
     return ", ".join(value(key, each) if not isinstance(each, (list, tuple)) else _span(each) for each in given)
 
 
@@ -86,13 +86,13 @@ def parameters(layer: Layer) -> str:
     said = dict(layer.parameters)
     words: list[str] = []
     if "num_output" in said:
-        words.append(f"{said.pop('num_output')} {name('num_output', layer.type)}")
+        count = said.pop("num_output")
+        words.append(f"{count} {name('num_output', layer.type)[: -1 if count == 1 else None]}")
     if "kernel_shape" in said:
         kernel = value("kernel_shape", said.pop("kernel_shape"))
         words[:] = [f"{words[0]} {kernel}"] if words else [kernel]
     if said.pop("auto_pad", None):
-        words.append("pad SAME")
-        said.pop("pads", None)
+        said["pads"] = "SAME"
     order = [key for key in FIRST if key in said] + [key for key in said if key not in FIRST]
     for key in order:
         if _plain(said[key]) in UNSAID.get(key, ()) or said[key] is None:

@@ -1,0 +1,123 @@
+"""``multiseg describe`` and ``multiseg visualize``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from multiseg.errors import ModelError, SettingsError
+
+if TYPE_CHECKING:
+    from multiseg.topology import Topology
+
+FILE = click.argument("file", type=click.Path(path_type=Path))
+
+
+def _sizes(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The two ways to say how large the network's input is."""
+    shape = click.option(
+        "--input-shape", metavar="C,H,W", help="The input's channels, height and width. Default: what the file says."
+    )
+    dataset = click.option(
+        "--dataset", type=click.Path(path_type=Path), help="Take the input's shape from this dataset."
+    )
+    return shape(dataset(command))
+
+
+@click.command()
+@FILE
+@click.argument("other", required=False, type=click.Path(path_type=Path))
+@_sizes
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.pass_context
+def describe(
+    ctx: click.Context, file: Path, other: Path | None, input_shape: str | None, dataset: Path | None, as_json: bool
+) -> None:
+    """List the layers of the network in FILE, of any backend's formats; with OTHER, say where the two networks differ.
+
+    Exits 1 where they differ. A network file written in Python is executed: load only files you trust.
+    """
+    shape = _shape(input_shape, dataset)
+    topology = _topology(file, shape)
+    if other is None:
+        if as_json:
+            click.echo(json.dumps(topology.to_json(), indent=2))
+        else:
+            _print_table(topology)
+        return
+    found = topology.diff(_topology(other, shape))
+    if as_json:
+        files = {"files": [str(file), str(other)], "equal": not found}
+        click.echo(json.dumps({**files, "differences": list(found), "notes": list(found.notes)}, indent=2))
+    else:
+        click.echo(found)
+    if found:
+        ctx.exit(1)
+
+
+@click.command()
+@FILE
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="File to write: .svg, .png or .html."
+)
+@_sizes
+def visualize(file: Path, output: Path, input_shape: str | None, dataset: Path | None) -> None:
+    """Draw the network in FILE, of any backend's formats: its layers from top to bottom, with the shapes between them.
+
+    A network file written in Python is executed: load only files you trust.
+    """
+    from multiseg.topology.drawing import check_name
+
+    check_name(output)
+    _topology(file, _shape(input_shape, dataset)).to_svg(output)
+    click.echo(output)
+
+
+def _shape(text: str | None, dataset: Path | None) -> tuple[int, int, int] | None:
+    if text is not None and dataset is not None:
+        raise click.UsageError("--input-shape and --dataset exclude each other")
+    if dataset is not None:
+        from multiseg.dataset import Dataset
+
+        shape = Dataset.open(dataset).train.shape
+        if shape is None:
+            raise SettingsError(f"{dataset}: its images differ in size; give --input-shape C,H,W")
+        return shape
+    if text is None:
+        return None
+    try:
+        channels, height, width = (int(part) for part in text.split(","))
+    except ValueError:
+        raise SettingsError(f"--input-shape {text!r} is not of the form C,H,W, as in 1,32,32") from None
+    return channels, height, width
+
+
+def _topology(file: Path, shape: tuple[int, int, int] | None) -> Topology:
+    from multiseg.model_files import describe
+
+    try:
+        return describe(file, shape)
+    except ModelError as error:  # say it in this program's words
+        said = str(error).replace("input_shape=(channels, height, width)", "--input-shape C,H,W or --dataset DIR")
+        raise ModelError(said) from error
+
+
+def _print_table(topology: Topology) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from multiseg.topology import summary
+
+    table = Table()
+    for number, heading in enumerate(summary.HEADINGS):
+        table.add_column(heading, justify="right" if number > 3 else "left", overflow="fold")
+    for layer in topology.layers:
+        table.add_row(*summary.row(layer).cells)
+    click.echo(summary.headline(topology))
+    # rich takes what is no terminal for 80 columns wide
+    Console(width=None if sys.stdout.isatty() else 160, markup=False).print(table)

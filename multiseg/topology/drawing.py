@@ -1,0 +1,167 @@
+"""A topology drawn: boxes from top to bottom, with what passes between them, as .svg, .png or .html."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from multiseg.errors import SettingsError
+from multiseg.files import write_bytes, write_text
+from multiseg.topology import summary, words
+from multiseg.topology.blocks import COMPACT, Block, blocks
+from multiseg.topology.layer import Layer
+from multiseg.topology.picture import Arrow, Box, Group, Picture, Point, Text, text_width
+from multiseg.topology.placement import place
+
+if TYPE_CHECKING:
+    from multiseg.topology.topology import Topology
+
+KINDS = (".svg", ".png", ".html")
+MARGIN = 12.0
+TITLE, BODY = 13.0, 11.0  # sizes of text
+LINE, STRIP, PILL = 16.0, 18.0, 17.0  # heights of a line of text, of an activation, of a shape
+LONGEST = 44  # characters of a line of parameters
+
+# All texts are dark and stand in filled shapes, all lines are of a grey that shows on white and on black.
+INK, GREY, PAPER = "#1b1f24", "#7d838c", "#f3f4f6"
+STRIP_FILL = "#fff3c4"
+FILLS = {
+    **dict.fromkeys(("Conv", "Gemm"), "#b9d5f6"),
+    "ConvTranspose": "#d9c8f5",
+    "Resize": "#d9c8f5",
+    **dict.fromkeys(("MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"), "#bfe5c6"),
+    **dict.fromkeys(("Concat", "Sum", "Add", "Mul", "Max", "Sub", "Div"), "#f8d1ae"),
+    **dict.fromkeys(COMPACT, STRIP_FILL),
+}
+OTHER_FILL = "#dfe3e8"
+
+
+def check_name(path: Path) -> None:
+    """Raise SettingsError where a file's name does not end in what can be drawn."""
+    if path.suffix.lower() not in KINDS:
+        raise SettingsError(f"{path}: a topology is drawn as .svg, .png or .html; end the name in one of them")
+
+
+def write(topology: Topology, path: str | Path) -> Path:
+    """Draw a topology into a file whose name ends in .svg, .png or .html. Raises SettingsError for another ending."""
+    path = Path(path)
+    check_name(path)
+    kind = path.suffix.lower()
+    if kind == ".png":
+        write_bytes(path, picture(topology).to_png())
+    else:
+        write_text(path, to_html(topology) if kind == ".html" else picture(topology).to_svg())
+    return path
+
+
+def to_html(topology: Topology) -> str:
+    """One page that needs nothing else: the picture, and a table of the layers."""
+    import jinja2
+
+    import multiseg
+
+    text = files("multiseg.topology").joinpath("page.html.j2").read_text(encoding="utf-8")
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
+    return template.render(
+        topology=topology,
+        svg=picture(topology).to_svg(),
+        headings=summary.HEADINGS,
+        rows=map(summary.row, topology.layers),
+        size=words.size,
+        quantity=words.quantity,
+        version=multiseg.__version__,
+    )
+
+
+def picture(topology: Topology) -> Picture:
+    """The topology as shapes."""
+    boxes = blocks(topology)
+    sizes = {block: _size(topology, block) for block in boxes}
+    placed = place(boxes, {block: block.reads for block in boxes}, sizes)
+    groups = []
+    for (source, _), points in placed.lines.items():
+        title = f"{_name(topology, source)}: {' and '.join(map(words.size, source.shapes))}"
+        groups.append(Group(title, (Arrow(tuple(_inside(point) for point in points), GREY),)))
+    groups += [_box(topology, block, _inside(placed.places[block]), sizes[block]) for block in boxes]
+    return Picture(placed.width + 2 * MARGIN, placed.height + 2 * MARGIN, groups)
+
+
+def _inside(point: Point) -> Point:
+    return point[0] + MARGIN, point[1] + MARGIN
+
+
+def _name(topology: Topology, block: Block) -> str:
+    return block.layers[-1].name if block.layers else topology.input
+
+
+def _heads(topology: Topology, block: Block) -> tuple[str, list[str], list[str]]:
+    """A block's title, the lines below it, and its strips."""
+    if not block.layers:
+        return topology.input, ["input"], []
+    head, *strips = block.layers
+    return head.name, _lines(head), [_strip(layer) for layer in strips]
+
+
+def _lines(layer: Layer) -> list[str]:
+    """Type and parameters, in lines that are not too long."""
+    lines = [layer.type]
+    for number, part in enumerate(words.parameters(layer).split(", ")):
+        if part and len(lines[-1]) + len(part) < LONGEST:
+            lines[-1] += f"{', ' if number else ' '}{part}"
+        elif part:
+            lines.append(part)
+    return lines
+
+
+def _strip(layer: Layer) -> str:
+    said = words.parameters(layer)
+    return f"{layer.name}: {layer.type}{' ' + said if said and len(said) < LONGEST / 2 else ''}"
+
+
+def _shape(block: Block) -> str:
+    return " | ".join(map(words.size, block.shapes))
+
+
+def _size(topology: Topology, block: Block) -> tuple[float, float]:
+    """Width and height of a block with its shape below it."""
+    title, lines, strips = _heads(topology, block)
+    texts = [text_width(text, BODY) for text in (*lines, *strips, _shape(block))]
+    width = max(text_width(title, TITLE, bold=True), *texts) + 24
+    return width, 10 + LINE * (1 + len(lines)) + STRIP * len(strips) + 10 + PILL
+
+
+def _box(topology: Topology, block: Block, at: Point, size: tuple[float, float]) -> Group:
+    title, lines, strips = _heads(topology, block)
+    (x, y), (width, height) = at, size
+    left, bottom = x - width / 2, y + height - PILL - 10
+    fill = FILLS.get(block.layers[0].type, OTHER_FILL) if block.layers else PAPER
+    top_height = bottom - y - STRIP * len(strips)
+    shapes: list[Box | Text | Arrow] = [Box(left, y, width, bottom - y, STRIP_FILL if strips else fill)]
+    if strips:  # its corners are square where the strips begin
+        shapes += [Box(left, y, width, top_height, fill), Box(left, y + top_height - 8, width, 8, fill, radius=0)]
+    shapes.append(Box(left, y, width, bottom - y, None, GREY))
+    shapes.append(Text(x, y + 5 + LINE / 2, title, TITLE, INK, bold=True))
+    shapes += [Text(x, y + 5 + LINE * (number + 1.5), line, BODY, INK) for number, line in enumerate(lines)]
+    shapes += [
+        Text(x, y + top_height + STRIP * (number + 0.5), strip, BODY, INK) for number, strip in enumerate(strips)
+    ]
+    wide = text_width(_shape(block), BODY) + 14
+    shapes.append(Arrow(((x, bottom), (x, bottom + 10)), GREY, head=False))
+    shapes.append(Box(x - wide / 2, bottom + 10, wide, PILL, PAPER, GREY, PILL / 2))
+    shapes.append(Text(x, bottom + 10 + PILL / 2, _shape(block), BODY, INK))
+    return Group(_title(topology, block), tuple(shapes))
+
+
+def _title(topology: Topology, block: Block) -> str:
+    """What shows where one points at a box: all that is known of its layers."""
+    if not block.layers:
+        return f"{topology.input}: input {words.size(topology.input_shape)}"
+    return "\n".join(map(_facts, block.layers))
+
+
+def _facts(layer: Layer) -> str:
+    row = summary.row(layer)
+    counts = {"weights": row.weights, "multiply-adds": row.multiply_adds}
+    said = [f"{row.name}: {row.type} {row.parameters}".strip(), row.output]
+    return ", ".join(said + [f"{count:,} {name}" for name, count in counts.items() if count])

@@ -1,0 +1,176 @@
+"""Where the boxes of a drawing go: in rows from top to bottom, branches side by side, skips around them.
+
+Sugiyama's method in its simplest form, which is enough for networks: they are nearly all chains, branches that join
+again, and skips. (The Python libraries for it are either unmaintained or under the GPL, or need newer Pythons than we do.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Generic, TypeVar
+
+T = TypeVar("T", bound=Hashable)
+Point = tuple[float, float]
+
+COLUMN_GAP = 28.0
+ROW_GAP = 30.0
+LANE = 16.0  # width of a line that passes a row
+SWEEPS = 12
+BOX = 8.0  # weight of a box against a line's, and of the trunk against a short branch's
+
+
+@dataclass(frozen=True)
+class Placement(Generic[T]):
+    """``places``: centre and top of each box; ``lines``: from a box's bottom to another's top, with points between."""
+
+    width: float
+    height: float
+    places: dict[T, Point]
+    lines: dict[tuple[T, T], list[Point]]
+
+
+@dataclass(eq=False)
+class _Spot(Generic[T]):
+    """A box in a row, or a place where a line passes one."""
+
+    box: T | None
+    row: int
+    width: float
+    above: list[_Spot[T]]
+    below: list[_Spot[T]]
+    x: float = 0.0
+    depth: int = 0  # boxes on the longest way down from it
+
+
+def place(boxes: Sequence[T], reads: Mapping[T, Sequence[T]], sizes: Mapping[T, tuple[float, float]]) -> Placement[T]:
+    """Place boxes of given width and height, each given after those that it ``reads``."""
+    row: dict[T, int] = {}
+    for box in boxes:
+        row[box] = 1 + max((row[read] for read in reads[box]), default=-1)
+    rows: list[list[_Spot[T]]] = [[] for _ in range(max(row.values()) + 1)]
+    spots: dict[T, _Spot[T]] = {}
+    chains: dict[tuple[T, T], list[_Spot[T]]] = {}
+    for box in boxes:
+        spots[box] = _Spot(box, row[box], sizes[box][0], [], [])
+        rows[row[box]].append(spots[box])
+        for read in reads[box]:
+            lanes = [_Spot[T](None, at, LANE, [], []) for at in range(row[read] + 1, row[box])]
+            for lane in lanes:
+                rows[lane.row].append(lane)
+            chains[read, box] = [spots[read], *lanes, spots[box]]
+            for upper, lower in pairwise(chains[read, box]):
+                upper.below.append(lower)
+                lower.above.append(upper)
+    _order(rows)
+    _spread(rows)
+    least = min(spot.x - spot.width / 2 for each in rows for spot in each)
+    heights = [max((sizes[spot.box][1] for spot in each if spot.box is not None), default=0.0) for each in rows]
+    tops = [sum(heights[:at]) + at * ROW_GAP for at in range(len(rows))]
+    lines = {
+        pair: [
+            (chain[0].x - least, tops[chain[0].row] + sizes[pair[0]][1]),
+            *(
+                (spot.x - least, y)
+                for spot in chain[1:-1]
+                for y in (tops[spot.row], tops[spot.row] + heights[spot.row])
+            ),
+            (chain[-1].x - least, tops[chain[-1].row]),
+        ]
+        for pair, chain in chains.items()
+    }
+    return Placement(
+        max(spot.x + spot.width / 2 for each in rows for spot in each) - least,
+        tops[-1] + heights[-1],
+        {box: (spot.x - least, tops[spot.row]) for box, spot in spots.items()},
+        lines,
+    )
+
+
+def _order(rows: list[list[_Spot[T]]]) -> None:
+    """Order each row so that few lines cross: by the middle of what a spot hangs on, down and up, the best order kept."""
+    for each in reversed(rows):
+        for spot in each:
+            spot.depth = (spot.box is not None) + max((lower.depth for lower in spot.below), default=0)
+    for each in rows:  # the longest branch first, lines that only pass last
+        each.sort(key=lambda spot: (spot.box is None, -spot.depth))
+    best = [list(each) for each in rows]
+    fewest = _crossings(rows)
+    for sweep in range(SWEEPS):
+        if fewest == 0 and sweep > 1:
+            break
+        down = sweep % 2 == 0
+        for each in rows if down else reversed(rows):
+            centres = {spot: _centre(spot, spot.above if down else spot.below, rows) for spot in each}
+            each.sort(key=centres.__getitem__)
+        crossings = _crossings(rows)
+        if crossings < fewest or (sweep == 0 and crossings == fewest):
+            best, fewest = [list(each) for each in rows], crossings
+    for each, found in zip(rows, best, strict=True):
+        each[:] = found
+
+
+def _centre(spot: _Spot[T], neighbours: list[_Spot[T]], rows: list[list[_Spot[T]]]) -> float:
+    if not neighbours:
+        return float(rows[spot.row].index(spot))
+    return sum(rows[each.row].index(each) for each in neighbours) / len(neighbours)
+
+
+def _crossings(rows: list[list[_Spot[T]]]) -> int:
+    total = 0
+    for upper, lower in pairwise(rows):
+        at = {spot: number for number, spot in enumerate(lower)}
+        ends = [at[each] for spot in upper for each in sorted(spot.below, key=at.__getitem__)]
+        total += sum(one > other for number, one in enumerate(ends) for other in ends[number + 1 :])
+    return total
+
+
+def _spread(rows: list[list[_Spot[T]]]) -> None:
+    """Give each spot an x under the middle of what it hangs on, keeping the row's order and the gaps.
+
+    Spots that would overlap are moved together by the least total way (isotonic regression, pool adjacent violators). The
+    heavier a spot, the less it moves: so the trunk of a network stays straight, and branches and skips go around it.
+    """
+    for each in rows:
+        offset = 0.0
+        pools: list[list[tuple[float, float]]] = []
+        for number, spot in enumerate(each):
+            if number:
+                offset += (each[number - 1].width + spot.width) / 2 + COLUMN_GAP
+            spot.x = offset  # so far; what its pool moves by is added below
+            pools.append([(_wish(spot) - offset, _weight(spot))])
+            while len(pools) > 1 and _median(pools[-2]) > _median(pools[-1]):
+                last = pools.pop()
+                pools[-1] += last
+        moves = [_median(pool) for pool in pools for _ in pool]
+        for spot, move in zip(each, moves, strict=True):
+            spot.x += move
+
+
+def _wish(spot: _Spot[T]) -> float:
+    """Under what it hangs on: under the middle where many branches join, else rather under a box than under a line."""
+    places = [upper.x for upper in spot.above]
+    if len(places) > 2:
+        return (min(places) + max(places)) / 2
+    return _median([(upper.x, 1.0 if upper.box is None else BOX) for upper in spot.above]) if places else 0.0
+
+
+def _weight(spot: _Spot[T]) -> float:
+    if spot.box is None:
+        return 1.0
+    beside = [each.depth for upper in spot.above for each in upper.below if each is not spot and each.box is not None]
+    return BOX * (BOX if beside and spot.depth > max(beside) + 2 else 1)
+
+
+def _median(weighed: list[tuple[float, float]]) -> float:
+    """The weighted median; between two where both will do."""
+    ordered = sorted(weighed)
+    half, so_far = sum(weight for _, weight in ordered) / 2, 0.0
+    for number, (value, weight) in enumerate(ordered):
+        so_far += weight
+        if so_far == half:
+            return (value + ordered[number + 1][0]) / 2
+        if so_far > half:
+            return value
+    raise AssertionError("weights are positive")

@@ -1,0 +1,54 @@
+"""A topology as a table: one row for each layer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from multiseg.topology import words
+from multiseg.topology.layer import Layer
+
+if TYPE_CHECKING:
+    from multiseg.topology.topology import Topology
+
+HEADINGS = ("layer", "type", "output", "parameters", "weights", "multiply-adds")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer: ``output`` is its outputs' shapes, ``parameters`` are in words, ``weights`` and ``multiply_adds`` counts."""
+
+    name: str
+    type: str
+    output: str
+    parameters: str
+    weights: int
+    multiply_adds: int
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The row's texts, under HEADINGS."""
+        counts = (f"{count:,}" if count else "" for count in (self.weights, self.multiply_adds))
+        return self.name, self.type, self.output, self.parameters, *counts
+
+
+def row(layer: Layer) -> Row:
+    """The row of one layer."""
+    return Row(
+        name=layer.name,
+        type=layer.type,
+        output=", ".join(map(words.size, layer.shapes)),
+        parameters=words.parameters(layer),
+        weights=sum(map(math.prod, layer.weights.values())),
+        multiply_adds=layer.multiply_adds,
+    )
+
+
+def headline(topology: Topology) -> str:
+    """What the network is, in one line."""
+    return (
+        f"{topology.source}: {topology.kind}, input {words.size(topology.input_shape)}, {len(topology.layers)} layers, "
+        f"{topology.parameter_count:,} weights, {words.quantity(topology.multiply_adds)} multiply-adds per image, "
+        f"loss: {topology.loss or 'none in the file'}"
+    )
