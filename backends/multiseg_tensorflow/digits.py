@@ -55,8 +55,10 @@ def mse_loss(lhs: Any, rhs: Any) -> Any:
 
 
 def classification_loss(pred: Any, y: Any) -> Any:
-    """Mean cross entropy of logits (N, classes) against class numbers (N,)."""
-    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(logits=pred, labels=y))
+    """Mean cross entropy of logits (..., classes) against class numbers from 0, one for each vector of logits."""
+    labels = tf.reshape(tf.cast(y, tf.int64), [-1])
+    logits = tf.reshape(pred, [-1, pred.shape[-1]])
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(logits=logits, labels=labels))
 
 
 def constrastive_loss(lhs: Any, rhs: Any, y: Any, margin: float = 1.0) -> Any:

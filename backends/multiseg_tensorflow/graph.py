@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import tensorflow
 import tf_slim
 
 from multiseg.errors import ModelError
-from multiseg_tensorflow import digits
-from multiseg_tensorflow.layers import layer_of, layer_tensors, neutral_name
+from multiseg_tensorflow import digits, dropout
+from multiseg_tensorflow.files import NetworkFile
+from multiseg_tensorflow.layers import Layers, read
 from multiseg_tensorflow.lowering import lower
 from multiseg_tensorflow.randomness import depend_on_seed
 from multiseg_tensorflow.user_file import blaming
+from multiseg_tensorflow.weights import Weight, neutral_name, plain
 
 tf = tensorflow.compat.v1
 
@@ -27,8 +30,8 @@ class UserGraph:
 
     ``seed`` is what its random numbers depend on (multiseg_tensorflow.randomness), None where it does not train.
     ``loss`` is what is reported, with the regularisation terms; ``losses`` are pairs of a loss to take gradients of and
-    its variables. ``variables`` are named neutrally; ``lowered`` are the layers computed as one matrix
-    product; ``layers`` are the tensors that layers make.
+    its variables. ``variables`` are named neutrally, and ``weights`` say how their arrays become neutral; ``lowered`` are
+    the layers computed as one matrix product; ``layers`` are the tensors that layers make.
     """
 
     graph: Any
@@ -40,40 +43,65 @@ class UserGraph:
     loss: Any
     losses: list[tuple[Any, list[Any]]]
     variables: dict[str, Any]
+    weights: dict[str, Weight]
     lowered: list[str]
     layers: dict[str, Any]
 
 
+def read_layers(file: NetworkFile, shape: Shape) -> Layers:
+    """The layers of a network file at an image size, as it predicts. Raises ModelError where the file fails."""
+    with tf.Graph().as_default():
+        x, output = _inference(file, shape, training=False)
+        return read(x, output)
+
+
+def dropouts(file: NetworkFile, shape: Shape) -> dict[str, tuple[str, float]]:
+    """Names and ratios of a network file's dropout layers, by the name of the tensor that each takes."""
+    with tf.Graph().as_default() as graph:
+        _inference(file, shape, training=True)
+        return dropout.dropouts(graph)
+
+
+def _inference(file: NetworkFile, shape: Shape, training: bool) -> tuple[Any, Any]:
+    """Images, one at a time so that all shapes are known, and what the file's network makes of them."""
+    x = tf.placeholder(tf.float32, [1, *shape], "x")
+    with blaming(file.path):
+        tower = file.tower(x, None, list(shape), None, training, True)
+        output = _output(file.path, tower)
+    return x, output
+
+
 def build(
-    path: Path, model: type[digits.Tower], shape: Shape, label_shape: Shape | None, *,
+    file: NetworkFile, shape: Shape, label_shape: Shape | None, layers: Layers, *,
     training: bool, loss: str | None, seed: int, lowering: bool,
 ) -> UserGraph:  # fmt: skip
-    """The graph of ``model`` from the file ``path``, for inference where ``label_shape`` is None.
+    """The graph of a network file, for inference where ``label_shape`` is None; ``layers`` are those of :func:`read_layers`.
 
     ``loss`` (``l1``, ``smooth_l1``, ``l2``) overrides the model's own. Raises ModelError where the user's file fails,
     or its output is not of the labels' shape.
     """
+    path = file.path
     graph = tf.Graph()
     with graph.as_default():
         tf.set_random_seed(seed)
         x = tf.placeholder(tf.float32, [None, *shape], "x")
         y = None if label_shape is None else tf.placeholder(tf.float32, [None, *label_shape], "y")
         with blaming(path):
-            tower: Any = model(x, y, list(shape), None, training, y is None)
-            with tf.variable_scope(digits.GraphKeys.MODEL), _batch_norm_without_keras():
-                output = tower.inference
-            _check_output(path, output, label_shape)
+            tower: Any = file.tower(x, _labels(y, loss), list(shape), None, training, y is None)
+            output = _output(path, tower)
+            _check_output(path, output, label_shape, loss)
             with tf.name_scope(digits.GraphKeys.LOSS):
                 losses = [] if y is None else [_loss(loss, output, y)] if loss else _own_losses(path, tower)
         # DIGITS reports the regularisation terms and takes no gradient of them
         terms = [] if loss else tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
         reported = tf.add_n([value for value, _ in losses] + terms) if losses else None
-
-        layers = layer_tensors(x, output)
+        if output.shape.rank == 2:  # a vector for each image: as an image of one pixel
+            output = output[:, tf.newaxis, tf.newaxis, :]
 
     graph, convolutions = lower(graph) if lowering else (graph, [])
     with graph.as_default():
         variables = {variable.op.name: variable for variable in tf.global_variables()}
+        weights = _neutral(variables, layers.weights)
         step_seed = depend_on_seed(graph, seed) if training else None
 
     def here(tensor: Any) -> Any:
@@ -89,10 +117,60 @@ def build(
         output=here(output),
         loss=here(reported),
         losses=[(here(value), [variables[variable.op.name] for variable in part]) for value, part in losses],
-        variables={neutral_name(name): variable for name, variable in variables.items()},
-        lowered=[str(layer_of(convolution)) for convolution in convolutions],
-        layers={name: here(tensor) for name, tensor in layers.items()},
+        variables={weights[name].name: variables[name] for name in weights},
+        weights={weight.name: weight for weight in weights.values()},
+        lowered=[weights[name].name.rpartition(".")[0] for name in map(_kernel, convolutions) if name in weights],
+        layers=_layer_tensors(graph, layers),
     )
+
+
+def _neutral(variables: Mapping[str, Any], known: Mapping[str, Weight]) -> dict[str, Weight]:
+    """How each variable becomes neutral: as its layer has it, else by its own name and shape."""
+    found = {name: known[name] for name in known if name in variables}
+    taken = {weight.name for weight in found.values()}
+    for name, variable in variables.items():
+        if name not in found and variable.dtype.base_dtype.is_floating:
+            neutral = neutral_name(name)
+            neutral = name.replace("/", ".") if neutral in taken else neutral
+            taken.add(neutral)
+            found[name] = plain(neutral, variable.shape.as_list())
+    return found
+
+
+def _kernel(convolution: Any) -> str:
+    """The variable whose value a convolution takes as its kernel."""
+    source = convolution.inputs[1].op
+    while source.type in ("Identity", "ReadVariableOp"):
+        source = source.inputs[0].op
+    return str(source.name)
+
+
+def _layer_tensors(graph: Any, layers: Layers) -> dict[str, Any]:
+    """What each layer makes, where this graph has it too."""
+    found = {}
+    for name, tensor in layers.tensors.items():
+        try:
+            found[name] = graph.get_tensor_by_name(tensor.name)
+        except KeyError:
+            continue
+    return found
+
+
+def _output(path: Path, tower: Any) -> Any:
+    with tf.variable_scope(digits.GraphKeys.MODEL), _batch_norm_without_keras():
+        output = tower.inference
+    if not isinstance(output, tf.Tensor) or output.shape.rank not in (2, 4):
+        raise ModelError(
+            f"{path}: inference returns {output}; it must return one tensor of images, (N, H, W, C), or of vectors, (N, C)"
+        )
+    return output
+
+
+def _labels(y: Any, loss: str | None) -> Any:
+    """Labels as DIGITS has them: of one pixel they are class numbers (N,)."""
+    if y is None or loss or y.shape.as_list()[1:] != [1, 1, 1]:
+        return y
+    return tf.cast(tf.reshape(y, [-1]), tf.int64)
 
 
 def _batch_norm_without_keras() -> Any:
@@ -103,14 +181,17 @@ def _batch_norm_without_keras() -> Any:
     return tf_slim.arg_scope([tf_slim.batch_norm], updates_collections=[tf.GraphKeys.UPDATE_OPS])
 
 
-def _check_output(path: Path, output: Any, label_shape: Shape | None) -> None:
-    if not isinstance(output, tf.Tensor) or output.shape.rank != 4:
-        raise ModelError(f"{path}: inference returns {output}; it must return one tensor of images, (N, H, W, C)")
-    if label_shape is not None and not output.shape[1:].is_compatible_with(label_shape):
-        made = tuple(output.shape.as_list()[1:])
+def _check_output(path: Path, output: Any, label_shape: Shape | None, loss: str | None) -> None:
+    """The output must be of the labels' shape, but for class numbers, of an image or a pixel each, for the file's own loss."""
+    if label_shape is None or tuple(label_shape) == (1, 1, 1):
+        return
+    made = tuple(output.shape.as_list()[1:])
+    classes = loss is None and label_shape[2] == 1
+    wanted = (*label_shape[:2], None) if classes else label_shape
+    if not output.shape[1:].is_compatible_with(wanted):
         raise ModelError(
-            f"{path}: inference returns images (H, W, C) of {made}, the labels are {tuple(label_shape)}; change "
-            "strides, paddings or filters of its layers so that they agree"
+            f"{path}: inference returns {'images (H, W, C)' if len(made) == 3 else 'vectors'} of {made}, the labels are "
+            f"{tuple(label_shape)} (H, W, C); change strides, paddings or filters of its layers so that they agree"
         )
 
 

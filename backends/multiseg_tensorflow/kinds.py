@@ -1,15 +1,139 @@
-"""TensorFlow's kinds of files, told by their content."""
+"""TensorFlow's kinds of files, told by their content, without TensorFlow."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from multiseg.backend import FileKind
 
+INDEX_MAGIC = bytes.fromhex("57fb808b247547db")  # ends a checkpoint's index, as any LevelDB table
+CHECKPOINT_STATE = re.compile(rb'^\s*model_checkpoint_path:\s*"', re.MULTILINE)
+DATA = re.compile(r"\.data-\d{5}-of-\d{5}$")
+Field = tuple[int, "int | bytes"]
 
-def _is_digits(head: bytes, path: Path) -> bool:
+
+def is_digits(head: bytes, path: Path) -> bool:
+    """A Python file with a class UserModel."""
     return re.search(rb"^class\s+UserModel\b", head, re.MULTILINE) is not None
 
 
-KINDS = (FileKind("DIGITS TensorFlow file", (".py",), "network", _is_digits),)
+def is_graph(head: bytes, path: Path) -> bool:
+    """A GraphDef, binary or text: its nodes have a name and an operation."""
+    if _text(head):
+        return re.match(rb"(\s|#.*)*node\s*[{<]", head) is not None
+    number, node = next(_fields(head), (0, 0))
+    return number == 1 and isinstance(node, bytes) and _is_node(node)
+
+
+def is_meta_graph(head: bytes, path: Path) -> bool:
+    """A MetaGraphDef, binary or text: it begins with what made it, then its GraphDef."""
+    if _text(head):
+        return re.match(rb"(\s|#.*)*(meta_info_def|graph_def)\s*[{<]", head) is not None
+    number, info = next(_fields(head), (0, 0))
+    if number != 1 or not isinstance(info, bytes) or _is_node(info):
+        return False
+    inner = dict(_fields(info))
+    operations, version = inner.get(2), inner.get(5)
+    return (isinstance(operations, bytes) and operations[:1] == b"\n") or (
+        isinstance(version, bytes) and re.match(rb"\d+\.\d+", version) is not None
+    )
+
+
+def is_saved_model(head: bytes, path: Path) -> bool:
+    """A SavedModel's folder, or the file saved_model.pb in it."""
+    folder = saved_model_folder(path)
+    return any((folder / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt"))
+
+
+def is_checkpoint(head: bytes, path: Path) -> bool:
+    """A checkpoint: its prefix, one of its files, or a folder with the file `checkpoint`."""
+    return checkpoint_prefix(path) is not None
+
+
+def is_keras(head: bytes, path: Path) -> bool:
+    """Keras' own files: HDF5, or the zip archive of Keras 3."""
+    return head.startswith(b"\x89HDF\r\n") or (head.startswith(b"PK\x03\x04") and b"config.json" in head)
+
+
+def saved_model_folder(path: Path) -> Path:
+    """The folder of the SavedModel that ``path`` names."""
+    return path.parent if path.name in ("saved_model.pb", "saved_model.pbtxt") else path
+
+
+def checkpoint_prefix(path: Path) -> Path | None:
+    """What TensorFlow calls the checkpoint that ``path`` is, or None where it is none."""
+    if path.is_dir():
+        path = path / "checkpoint"
+    if path.with_name(path.name + ".index").is_file():
+        return path
+    if not path.is_file():
+        return None
+    if DATA.search(path.name) and Path(DATA.sub(".index", str(path))).is_file():
+        return Path(DATA.sub("", str(path)))
+    with path.open("rb") as file:
+        head = file.read(4096)
+        if path.suffix == ".index":
+            size = file.seek(0, 2)
+            file.seek(max(0, size - len(INDEX_MAGIC)))
+            return path.with_suffix("") if file.read() == INDEX_MAGIC else None
+    if path.name == "checkpoint" and CHECKPOINT_STATE.search(head):
+        found = re.search(rb'^\s*model_checkpoint_path:\s*"([^"]*)"', head, re.MULTILINE)
+        return path.parent / Path(found[1].decode()).name if found else None  # it may have been moved with its folder
+    return None
+
+
+def _text(head: bytes) -> bool:
+    return bool(head) and b"\0" not in head and all(byte >= 32 or byte in b"\t\r\n" for byte in head[:64])
+
+
+def _is_node(node: bytes) -> bool:
+    """Whether a message's first two fields are a NodeDef's: its name, and its operation."""
+    fields = _fields(node)
+    first, second = next(fields, (0, 0)), next(fields, (0, 0))
+    return (
+        first[0] == 1
+        and second[0] == 2
+        and isinstance(first[1], bytes)
+        and isinstance(second[1], bytes)
+        and re.fullmatch(rb"[\w.>/\\-]+", first[1]) is not None
+        and re.fullmatch(rb"[A-Za-z_>][\w>]*", second[1]) is not None
+    )
+
+
+def _fields(message: bytes) -> Iterator[Field]:
+    """Numbers and values of a message's fields (https://protobuf.dev/programming-guides/encoding), as far as it goes."""
+    at = 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        number, kind = key >> 3, key & 7
+        if kind == 0:
+            value, at = _varint(message, at)
+            yield number, value
+        elif kind == 2:
+            size, at = _varint(message, at)
+            yield number, message[at : at + size]
+            at += size
+        else:
+            return
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(message):
+        value |= (message[at] & 127) << shift
+        shift, at = shift + 7, at + 1
+        if message[at - 1] < 128:
+            break
+    return value, at
+
+
+KINDS = (
+    FileKind("DIGITS TensorFlow file", (".py",), "network", is_digits),
+    FileKind("TensorFlow graph", (".pb", ".pbtxt"), "network", is_graph),
+    FileKind("TensorFlow MetaGraph", (".meta",), "network", is_meta_graph),
+    FileKind("TensorFlow SavedModel", (), "network", is_saved_model),
+    FileKind("TensorFlow checkpoint", (".index",), "weights", is_checkpoint),
+    FileKind("Keras file", (".h5", ".keras"), "weights", is_keras),
+)

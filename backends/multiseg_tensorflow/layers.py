@@ -1,72 +1,122 @@
-"""The layers of a user's graph: which tensors hold what each of them made, and what they are called.
-
-A TensorFlow 1 file has operations, not layers. An operation counts as a layer where it lies between the images and the
-output and computes something; one that reads variables is called as their layer is, with its bias as part of it.
-"""
+"""A TensorFlow graph as a list of named layers, in the vocabulary of multiseg.topology.shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-import tensorflow
-
 from multiseg_tensorflow import digits
-
-# what only passes values on
-PLUMBING = {"Placeholder", "Identity", "StopGradient", "Reshape", "Squeeze", "ExpandDims", "Transpose", "Cast"}
-LINEAR = {"Conv2D", "Conv2DBackpropInput", "DepthwiseConv2dNative", "MatMul"}
-ADDITIONS = {"BiasAdd", "Add", "AddV2"}
+from multiseg_tensorflow.rules import RULES
+from multiseg_tensorflow.walk import Node, Value, Walk, reached
+from multiseg_tensorflow.weights import Weight, split_name
 
 
-def neutral_name(name: str) -> str:
-    """``model/conv1/weights`` to ``conv1.weight``, whichever of TensorFlow's layer libraries made the variable."""
-    *layer, last = name.split("/")
-    if layer[:1] == [digits.GraphKeys.MODEL]:
-        del layer[0]
-    kinds = {"weights": "weight", "kernel": "weight", "biases": "bias"}
-    return ".".join([*layer, kinds.get(last, last)])
+@dataclass(frozen=True)
+class Layers:
+    """What a graph was read as; ``weights`` are by the variables' operations' names, ``tensors`` by layers' names."""
+
+    nodes: list[Node]
+    output: str
+    weights: dict[str, Weight]
+    tensors: dict[str, Any]
+    input: str = "data"
+
+    def described(self) -> list[dict[str, Any]]:
+        """The layers, as multiseg.model_files has them."""
+        return [
+            {
+                "name": node.name,
+                "type": node.type,
+                "inputs": [_name(value) for value in node.inputs],
+                "outputs": node.outputs(),
+                "parameters": node.parameters,
+                "shapes": node.shapes,
+                "weights": {
+                    part: list(self.weights[each.variable.name].shape)
+                    for part, each in node.weights.items()
+                    if each.variable is not None
+                },
+            }
+            for node in self.nodes
+        ]
 
 
-def layer_of(operation: Any) -> str | None:
-    """The layer whose variables an operation reads; None where it reads none."""
-    for tensor in operation.inputs:
-        source = tensor.op
-        while source.type in ("Identity", "ReadVariableOp"):
-            source = source.inputs[0].op
-        if source.type in ("VarHandleOp", "VariableV2"):
-            return neutral_name(source.name).rpartition(".")[0]
-    return None
-
-
-def layer_tensors(x: Any, output: Any) -> dict[str, Any]:
-    """Each layer's output tensor by the layer's name, in the order of computation, from ``x`` to ``output``."""
-    ahead = _reached(x.op, lambda op: (user for tensor in _floats(op.outputs) for user in tensor.consumers()))
-    behind = _reached(output.op, lambda op: (tensor.op for tensor in _floats(op.inputs)))
-    found: dict[str, Any] = {}
-    linear: dict[Any, str] = {}  # an operation that a bias may be added to -> its layer
+def read(x: Any, output: Any) -> Layers:
+    """The layers between the images ``x`` (N, H, W, C) and ``output``, whose shapes must be known but for the batch."""
+    walk = Walk(x, output, RULES)
     for op in x.graph.get_operations():
-        if op not in ahead or op not in behind or op.type in PLUMBING:
-            continue
-        layer, before = layer_of(op), next((each.op for each in op.inputs if each.op in linear), None)
-        if op.type in ADDITIONS and layer and before is not None and len(before.outputs[0].consumers()) == 1:
-            name = linear[before]
-        else:
-            name = layer if layer and layer not in found else neutral_name(op.name)
-        if op.type in LINEAR:
-            linear[op] = name
-        found[name] = op.outputs[0]
+        if op in walk.between and op is not x.op:
+            walk.visit(op)
+    last = walk.values.get(output.ref())
+    if last is None:  # what leads there cannot be followed, e.g. a loop
+        (last,) = walk.add(output.op, output.op.type, [walk.values[x.ref()]])
+    needed = reached([last.node], lambda node: (value.node for value in node.inputs))
+    nodes = [node for node in walk.nodes if node in needed]
+    weights = _named(nodes)
+    return Layers(nodes, _name(last), weights, {node.name: node.tensor for node in nodes})
+
+
+def _name(value: Value) -> str:
+    return value.node.outputs()[value.index]
+
+
+def _named(nodes: list[Node]) -> dict[str, Weight]:
+    """Give every layer its name, and its variables theirs."""
+    taken = {"data"}
+    weights: dict[str, Weight] = {}
+    for node in nodes:
+        held = [each.variable for each in node.weights.values() if each.variable is not None]
+        if held:
+            node.name = _unique(split_name(held[0].name)[0], taken)
+        for part, each in node.weights.items():
+            if each.variable is not None and each.variable.name not in weights:
+                shape = _variable_shape(each.variable)
+                weights[each.variable.name] = each.layout(f"{node.name}.{part}", shape, *each.arguments)
+    for node in nodes:
+        if not node.name:
+            name = _path(node.op.name)
+            scope, _, last = name.rpartition(".")
+            plain = scope and scope not in taken and re.fullmatch(rf"{node.op.type}(_\d+)?", last)
+            node.name = _unique(scope if plain else name, taken)
+    return weights
+
+
+def _path(name: str) -> str:
+    """An operation's name without DIGITS' scope."""
+    return re.sub(f"^({digits.GraphKeys.MODEL}/)+", "", name).replace("/", ".")
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    found, number = name, 0
+    while found in taken:
+        number += 1
+        found = f"{name}_{number}"
+    taken.add(found)
     return found
 
 
-def _floats(tensors: Iterable[Any]) -> list[Any]:
-    return [tensor for tensor in tensors if tensor.dtype == tensorflow.float32]
+def _variable_shape(op: Any) -> list[int]:
+    return [int(dim.size) for dim in op.node_def.attr["shape"].shape.dim]
 
 
-def _reached(start: Any, following: Callable[[Any], Iterable[Any]]) -> set[Any]:
-    seen, waiting = {start}, [start]
-    while waiting:
-        new = set(following(waiting.pop())) - seen
-        seen |= new
-        waiting += new
-    return seen
+def with_dropouts(layers: Layers, found: Mapping[str, tuple[str, float]]) -> Layers:
+    """The layers with a Dropout behind each whose tensor has a name and ratio for one."""
+    nodes: list[Node] = []
+    instead: dict[Node, Node] = {}
+    taken = {node.name for node in layers.nodes}
+    for node in layers.nodes:
+        node.inputs = [
+            replace(value, node=instead[value.node]) if value.node in instead else value for value in node.inputs
+        ]
+        nodes.append(node)
+        scope, ratio = found.get(node.tensor.name, ("", 0.0))
+        if ratio and node.count == 1:
+            name = _unique(_path(scope), taken)
+            drop = Node(node.op, "Dropout", [Value(node)], {"ratio": ratio}, tensor=node.tensor, name=name)
+            drop.shapes = node.shapes
+            nodes.append(drop)
+            instead[node] = drop
+    last = next((drop.name for node, drop in instead.items() if node.name == layers.output), layers.output)
+    return replace(layers, nodes=nodes, output=last)

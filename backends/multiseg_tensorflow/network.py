@@ -13,8 +13,8 @@ import tensorflow
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError
 from multiseg.network import Array, NetworkSpec
-from multiseg_tensorflow import backend, user_file
-from multiseg_tensorflow.graph import Shape, UserGraph, build
+from multiseg_tensorflow import backend, files, user_file
+from multiseg_tensorflow.graph import Shape, UserGraph, build, read_layers
 from multiseg_tensorflow.solver import update
 
 tf = tensorflow.compat.v1
@@ -42,10 +42,11 @@ class Network(network.Network):
         self._spec = spec
         self._path = Path(spec.model)
         self._device = _device(spec.device)
-        self._model = user_file.load(self._path)
+        self._file = files.load(self._path, spec.seed)
         self._changes = 0  # of the weights
         self._predictors: dict[tuple[Shape, Shape | None], _Predictor] = {}
         shape, label_shape = (spec.input_shape[1:] + spec.input_shape[:1], spec.label_shape[1:] + spec.label_shape[:1])
+        self._layers = read_layers(self._file, shape)
         self._main = self._build(shape, label_shape if spec.solver else None, training=spec.solver is not None)
         with self._main.graph.as_default(), user_file.blaming(self._path):
             rate = tf.placeholder(tf.float32, [], "rate")
@@ -56,6 +57,7 @@ class Network(network.Network):
         self._main.graph.finalize()
         self._session = self._open(self._main)
         self._session.run(initialise)
+        _assign(self._session, self._main.variables, self._stored())
         if spec.solver is None:
             self._train = None
             self._predictors[shape, None] = _Predictor(self._main, self._session)
@@ -68,10 +70,10 @@ class Network(network.Network):
         return {
             "batch_size": spec.batch_size or backend.batch_size,
             "val_batch_size": spec.val_batch_size or backend.val_batch_size,
-            "loss": spec.loss or f"{self._path.name}'s own",
+            "loss": spec.loss or self._file.loss or f"{self._path.name}'s own",
             "own_loss": spec.loss is None,
             "device": self._device,
-            "parameters": {name: list(_neutral_shape(variable)) for name, variable in self._main.variables.items()},
+            "parameters": {name: list(weight.shape) for name, weight in self._main.weights.items()},
             "lowered": self._main.lowered,
         }
 
@@ -95,15 +97,19 @@ class Network(network.Network):
 
     def get_weights(self) -> dict[str, Array]:
         values = self._session.run(self._main.variables)
-        return {name: np.ascontiguousarray(value.transpose(_to_neutral(value.ndim))) for name, value in values.items()}
+        return {name: self._main.weights[name].neutral(value) for name, value in values.items()}
 
     def set_weights(self, weights: Mapping[str, Array]) -> None:
-        variables = self._main.variables
-        shapes = {name: _neutral_shape(variable) for name, variable in variables.items()}
-        network.check_weights(str(self._path), shapes, weights)
+        network.check_weights(
+            str(self._path), {name: weight.shape for name, weight in self._main.weights.items()}, weights
+        )
         self._changes += 1
-        values = {name: value.transpose(np.argsort(_to_neutral(value.ndim))) for name, value in weights.items()}
-        _assign(self._session, variables, values)
+        variables = self._main.variables
+        own = {
+            name: self._main.weights[name].own(value, variables[name].shape.as_list())
+            for name, value in weights.items()
+        }
+        _assign(self._session, variables, own)
 
     def save(self, folder: str) -> None:
         with self._main.graph.as_default():
@@ -134,9 +140,15 @@ class Network(network.Network):
     def _build(self, shape: Shape, label_shape: Shape | None, training: bool) -> UserGraph:
         spec = self._spec
         return build(
-            self._path, self._model, shape, label_shape,
+            self._file, shape, label_shape, self._layers,
             training=training, loss=spec.loss, seed=spec.seed, lowering=spec.lowering,
         )  # fmt: skip
+
+    def _stored(self) -> dict[str, Array]:
+        """Start values that the file has, by neutral name."""
+        stored = self._file.weights
+        names = {name: variable.op.name for name, variable in self._main.variables.items()}
+        return {name: stored[own] for name, own in names.items() if own in stored}
 
     def _open(self, user: UserGraph) -> Any:
         threads = self._spec.threads
@@ -186,18 +198,8 @@ class _Predictor:
 
 def _assign(session: Any, variables: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     """Set variables through their initialisers, which adds nothing to the graph."""
-    initialisers = {name: variable.initializer for name, variable in variables.items()}
+    initialisers = {name: variables[name].initializer for name in values}
     session.run(list(initialisers.values()), {op.inputs[1]: values[name] for name, op in initialisers.items()})
-
-
-def _to_neutral(rank: int) -> tuple[int, ...]:
-    """The order of axes that makes a neutral weight: HWIO to OIHW, HWOI to IOHW, and (in, out) to (out, in)."""
-    return {2: (1, 0), 4: (3, 2, 0, 1)}.get(rank, tuple(range(rank)))
-
-
-def _neutral_shape(variable: Any) -> tuple[int, ...]:
-    shape = variable.shape.as_list()
-    return tuple(shape[axis] for axis in _to_neutral(len(shape)))
 
 
 def _device(asked: str) -> str:

@@ -11,7 +11,8 @@ Conv, ConvTranspose        num_output, kernel_shape, strides, pads [top, left, b
 Gemm                       num_output, bias_term; takes a vector
 MaxPool, AveragePool       kernel_shape, strides, pads or auto_pad, ceil_mode; AveragePool also count_include_pad
 GlobalMaxPool, GlobalAveragePool
-BatchNormalization         epsilon, affine; weights running_mean, running_var, and where affine weight, bias
+BatchNormalization         epsilon, affine; weights running_mean, running_var, and where affine weight, bias, or the one of
+                           them that affine names
 Scale                      bias_term; one weight for each channel
 LRN                        size, alpha, beta, bias, and within_channel where not across them
 Dropout                    ratio
@@ -155,7 +156,8 @@ def _global_pool(parameters: Parameters, inputs: list[Shape]) -> Inferred:
 
 def _batch_norm(parameters: Parameters, inputs: list[Shape]) -> Inferred:
     one: Shape = (inputs[0][0],)
-    affine = {"weight": one, "bias": one} if parameters.get("affine", True) else {}
+    named = parameters.get("affine", True)
+    affine = {part: one for part in ("weight", "bias") if named in (True, part)}
     return [inputs[0]], {**affine, "running_mean": one, "running_var": one}, 0
 
 

@@ -65,7 +65,7 @@ def test_layers_of_every_kind_are_named_neutrally(tmp_path: Path) -> None:
     assert described["parameters"] == {
         "first.weight": [3, 1, 3, 3], "first.bias": [3],
         "block.second.weight": [2, 3, 1, 1], "block.second.bias": [2],
-        "last.weight": [1, 2], "last.bias": [1],
+        "last.weight": [1, 2, 1, 1], "last.bias": [1],
     }  # fmt: skip
     assert (described["loss"], described["own_loss"]) == ("net.py's own", True)
 
@@ -92,7 +92,7 @@ def test_a_tower_sees_the_stage(tmp_path: Path, solver: dict[str, str] | None) -
         (model("return tf.nosuch(self.x)"), ["line 11", "nosuch"]),
         (model("return self.hidden"), ["line 11", "hidden"]),
         (model("return [self.x]"), ["inference returns", "one tensor"]),
-        (model("return tf.reshape(self.x, [-1, 64])"), ["(N, H, W, C)"]),
+        (model("return tf.reshape(self.x, [-1, 64])"), ["vectors of (64,)", "(8, 8, 1)"]),
         (model("return slim.conv2d(self.x, 3, [3, 3], padding='VALID')"), ["(6, 6, 3)", "(8, 8, 1)"]),
         (model(LINEAR, LOSS.replace("digits.mse_loss", "tf.subtract")), ["loss has the shape", "tf.reduce_mean"]),
         (model(LINEAR, LOSS.replace("digits.mse_loss(", "('a', ")), ["loss must return a tensor"]),

@@ -110,10 +110,10 @@ def test_moving_averages_are_kept_in_training_and_used_in_validation(tmp_path: P
     x, y = batch(1)
     loaded.train_step(x + 3, y, 0.0)
     weights = loaded.get_weights()
-    assert weights["norm.moving_mean"] == pytest.approx([0.5 * (x + 3).mean()], rel=1e-5)
+    assert weights["norm.running_mean"] == pytest.approx([0.5 * (x + 3).mean()], rel=1e-5)
     output, _, _ = loaded.predict(x[:1], None)
-    scale = np.sqrt(weights["norm.moving_variance"] + 0.001)
-    assert np.allclose(output, (x[:1] - weights["norm.moving_mean"]) / scale, atol=1e-5)
+    scale = np.sqrt(weights["norm.running_var"] + 0.001)
+    assert np.allclose(output, (x[:1] - weights["norm.running_mean"]) / scale, atol=1e-5)
 
 
 @pytest.mark.parametrize("text", [model(LINEAR), model(DROPPED)], ids=["linear", "dropout"])

@@ -1,0 +1,88 @@
+"""Neutral weights from TensorFlow's checkpoints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multiseg.errors import ModelError
+from multiseg_tensorflow import files, kinds, stored
+from multiseg_tensorflow.graph import read_layers
+from multiseg_tensorflow.weights import Weight, depthwise, neutral_name, plain
+
+OBJECT = re.compile(r"(.*)/\.ATTRIBUTES/VARIABLE_VALUE$")  # TensorFlow 2 names values by the objects that hold them
+NO_WEIGHT = re.compile(  # what optimisers and counters keep
+    r"(^|/)(global_step|save_counter|_CHECKPOINTABLE_OBJECT_GRAPH|beta\d_power|Adam(_\d+)?|Momentum(_\d+)?|RMSProp(_\d+)?|"
+    r"Adagrad(_\d+)?|Adadelta(_\d+)?|Ftrl(_\d+)?|ExponentialMovingAverage|optimizer|_optimizer|\.OPTIMIZER_SLOT)(/|$)"
+)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Weights of the checkpoint that ``path`` names, by ``layer.part``. Raises ModelError naming it.
+
+    With a graph beside it (``.meta``) whose input and output can be told, weights become neutral as that graph uses them;
+    else as their names and shapes say.
+    """
+    prefix = kinds.checkpoint_prefix(path)
+    if prefix is None:
+        raise ModelError(f"{path}: is no TensorFlow checkpoint; name its prefix, its .index file or its folder")
+    arrays = {
+        name: value
+        for name, value in stored.checkpoint(prefix).items()
+        if np.issubdtype(value.dtype, np.floating) and not NO_WEIGHT.search(name)
+    }
+    known = _by_graph(prefix)
+    if known and all(name in arrays for name in known):
+        return {weight.name: weight.neutral(arrays[name]).astype(np.float32) for name, weight in known.items()}
+    return _by_name(prefix, arrays)
+
+
+def _by_graph(prefix: Path) -> dict[str, Weight]:
+    meta = prefix.with_name(prefix.name + ".meta")
+    if not meta.is_file():
+        return {}
+    try:
+        file = files.load(meta)
+        weights = read_layers(file, file.shape).weights if file.shape else {}
+    except ModelError:  # e.g. a graph that trains, with several ends
+        return {}
+    return {name.partition("/")[2]: weight for name, weight in weights.items()}
+
+
+def _by_name(prefix: Path, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    weights: dict[str, Any] = {}
+    for name, value in arrays.items():
+        found = OBJECT.match(name)
+        path = found[1] if found else name
+        if found and re.search(r"(^|/|-)\d+(/|$)", path):
+            raise ModelError(
+                f"{prefix}: is a checkpoint of a model whose layers are numbered, not named, as Keras does; export the model "
+                "with model.export(FOLDER) and use that folder as network file"
+            )
+        neutral = neutral_name(path)
+        layout = depthwise if re.search(r"depthwise_(weights|kernel)$", path) else plain
+        weights[neutral if neutral not in weights else path.replace("/", ".")] = (
+            layout(neutral, value.shape).neutral(value).astype(np.float32)
+        )
+    _check_dense(prefix, weights)
+    if not weights:
+        raise ModelError(f"{prefix}: this checkpoint holds no weights")
+    return weights
+
+
+def _check_dense(prefix: Path, weights: Mapping[str, Any]) -> None:
+    """Whether the order of every dense layer's inputs can be told: not where they are a flattened image."""
+    made = {value.shape[0] for value in weights.values() if value.ndim == 4}
+    made |= {value.shape[1] for value in weights.values() if value.ndim == 4}
+    made |= {value.shape[0] for value in weights.values() if value.ndim == 2}
+    images = any(value.ndim == 4 for value in weights.values())
+    for name, value in weights.items():
+        if images and value.ndim == 2 and value.shape[1] not in made:
+            raise ModelError(
+                f"{prefix}: {name} takes {value.shape[1]} inputs, which seem to be a flattened image; the order of its axes is "
+                f"the graph's alone: put {prefix.name}.meta of the network as it predicts beside the checkpoint"
+            )

@@ -1,0 +1,305 @@
+"""A plain TensorFlow graph as a network: its input and output found, its weights made variables that can be trained."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow
+from tensorflow.core.protobuf import config_pb2
+from tensorflow.python.framework import tensor_util
+from tensorflow.python.grappler import tf_optimizer
+
+from multiseg.errors import ModelError
+from multiseg_tensorflow import digits
+from multiseg_tensorflow.stored import VARIABLES, Stored, names_file
+
+tf = tensorflow.compat.v1
+
+# operations and which of their inputs are weights
+WEIGHTS = {
+    "Conv2D": (1,),
+    "DepthwiseConv2dNative": (1,),
+    "Conv2DBackpropInput": (1,),
+    "MatMul": (1,),
+    "BiasAdd": (1,),
+    "FusedBatchNorm": (1, 2, 3, 4),
+    "FusedBatchNormV2": (1, 2, 3, 4),
+    "FusedBatchNormV3": (1, 2, 3, 4),
+}
+SHAPES = ("Shape", "ShapeN", "Size", "Rank")  # what reads no values
+INPUTS = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
+STATISTICS = re.compile(r"(^|[/_])(moving|running)_(mean|var|variance)(_\d+)?$")
+LISTED = 8
+
+
+@dataclass(frozen=True)
+class Plain:
+    """What is known of a graph before an image's size is.
+
+    ``weights`` are start values by variable name; ``reads`` says which tensors give way to which variable; ``fixed`` are
+    the graph's other placeholders.
+    """
+
+    path: Path
+    definition: Any
+    input: Any
+    output: Any
+    weights: dict[str, Any]
+    reads: dict[str, str]
+    frozen: set[str]
+    fixed: dict[str, Any]
+
+    @property
+    def shape(self) -> list[int | None]:
+        """The input's H, W, C, as far as the file says them."""
+        known = self.input.shape.as_list() if self.input.shape.rank == 4 else [None] * 4
+        return [known[2], known[3], known[1]] if self.channels_first else known[1:]
+
+    @property
+    def channels_first(self) -> bool:
+        """Whether the input is NCHW: it has a number of channels there and none, or more than there, at its end."""
+        if self.input.shape.rank != 4:
+            return False
+        _, first, _, last = self.input.shape.as_list()
+        return first is not None and first <= 4 and (last is None or last > 4)
+
+
+def plain(path: Path, stored: Stored) -> Plain:
+    """Find a graph's ends and weights. Raises ModelError naming the file, listing the candidates where there are several."""
+    graph = stored.graph
+    if stored.output is None:
+        reached = _reached(_inputs(graph) if stored.input is None else [_tensor(path, graph, stored.input)])
+        stored.output = _only(path, "output", _ends(graph, reached))
+    output = _tensor(path, graph, stored.output)
+    graph = _pruned(path, graph, output, stored.input)
+    output = graph.get_tensor_by_name(output.name)
+    if stored.input is None:
+        images = [tensor for tensor in _inputs(graph) if tensor.shape.rank in (None, 4)]
+        stored.input = _only(path, "input", images)
+    source = _tensor(path, graph, stored.input)
+    if output.op not in _reached([source]):
+        raise ModelError(f"{path}: the output {output.name} does not depend on the input {source.name}; name others")
+    fixed = {}
+    for op in graph.get_operations():
+        if op.type in INPUTS and op is not source.op:
+            fixed[op.outputs[0].name] = _switch(path, op)
+    weights, reads, frozen = _weights(path, graph, stored)
+    definition = graph.as_graph_def()
+    gone = {name.partition(":")[0] for name in [*reads, *fixed, source.name]} | set(weights)
+    kept = [node for node in definition.node if node.name not in gone]
+    del definition.node[:]
+    definition.node.extend(kept)
+    for node in definition.node:
+        node.device = ""
+        controls = [name for name in node.input if name.startswith("^") and name[1:] in gone]
+        for name in controls:
+            node.input.remove(name)
+    return Plain(path, definition, source, output, weights, reads, frozen, fixed)
+
+
+class GraphTower(digits.Tower):
+    """A plain graph where DIGITS has a user's class."""
+
+    def __init__(self, graph: Plain, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.graph = graph
+
+    @digits.model_property
+    def inference(self) -> Any:
+        """The graph over ``x``, with variables of its own for its weights."""
+        graph = self.graph
+        known = graph.shape
+        if known[2] not in (None, self.input_shape[2]):
+            raise ModelError(
+                f"{graph.path}: its input {graph.input.name} takes images of {known[2]} channels, they have "
+                f"{self.input_shape[2]}; convert the images, or export the graph anew"
+            )
+        x = digits.nhwc_to_nchw(self.x) if graph.channels_first else self.x
+        mapping = {graph.input.name: tf.cast(x, graph.input.dtype)}
+        variables = {
+            name: tf.get_variable(
+                name, value.shape, value.dtype, tf.zeros_initializer(), trainable=name not in graph.frozen
+            )
+            for name, value in graph.weights.items()
+        }
+        for read, name in graph.reads.items():
+            mapping[read] = tf.convert_to_tensor(variables[name])
+        for name, value in graph.fixed.items():
+            mapping[name] = tf.constant(self.is_training if value is None else value)
+        scope = digits.GraphKeys.MODEL + "/"
+        try:
+            (output,) = tf.import_graph_def(
+                graph.definition, input_map=mapping, return_elements=[graph.output.name], name=scope
+            )
+        except ValueError as error:
+            raise ModelError(
+                f"{graph.path}: its graph does not take images (H, W, C) of {tuple(self.input_shape)}: "
+                f"{str(error).partition(chr(10))[0]}"
+            ) from error
+        return digits.nchw_to_nhwc(output) if graph.channels_first and output.shape.rank == 4 else output
+
+    @digits.model_property
+    def loss(self) -> Any:
+        """A graph has none: the mean squared difference, or of class numbers the mean cross entropy of the softmax."""
+        output = self.inference
+        classes = output.shape.as_list()[-1]
+        if self.y.shape.rank == 4 and (self.y.shape.as_list()[-1] == classes or output.shape.rank != 4):
+            return digits.mse_loss(output, self.y)
+        logits = output.op.inputs[0] if output.op.type == "Softmax" else output
+        return digits.classification_loss(logits, self.y)
+
+
+def tower(graph: Plain) -> Any:
+    """What is called as DIGITS calls a user's class."""
+    return functools.partial(GraphTower, graph)
+
+
+def _inputs(graph: Any) -> list[Any]:
+    """Placeholders that may be images: numbers, not switches."""
+    found = [op.outputs[0] for op in graph.get_operations() if op.type in INPUTS]
+    return [
+        tensor for tensor in found if tensor.shape.rank != 0 and (tensor.dtype.is_floating or tensor.dtype.is_integer)
+    ]
+
+
+def _reached(tensors: Iterable[Any]) -> set[Any]:
+    """The operations that take values from these tensors, directly or not."""
+    ahead, reached = [op for tensor in tensors for op in [tensor.op, *tensor.consumers()]], set()
+    while ahead:
+        op = ahead.pop()
+        if op not in reached and op.type not in SHAPES:
+            reached.add(op)
+            ahead.extend(consumer for tensor in op.outputs for consumer in tensor.consumers())
+    return reached
+
+
+def _ends(graph: Any, reached: set[Any]) -> list[Any]:
+    """Float tensors of images or vectors in ``reached`` that nothing there uses."""
+    return [
+        tensor
+        for op in graph.get_operations()
+        if op in reached and op.type not in INPUTS
+        for tensor in op.outputs
+        if tensor.dtype.base_dtype.is_floating and tensor.shape.rank != 0 and not reached & set(tensor.consumers())
+        and tensor.op.type not in ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
+    ]  # fmt: skip
+
+
+def _only(path: Path, end: str, tensors: list[Any]) -> str:
+    if len(tensors) == 1:
+        return str(tensors[0].name)
+    listed = ", ".join(f"{tensor.name} {tensor.shape}" for tensor in tensors[:LISTED]) or "none"
+    more = f" and {len(tensors) - LISTED} more" if len(tensors) > LISTED else ""
+    raise ModelError(
+        f"{path}: has {len(tensors) or 'no'} {end}s for images, not one: {listed}{more}; name the one to use in "
+        f'{names_file(path).name} beside it: {{"{end}": "NAME:0"}}'
+    )
+
+
+def _tensor(path: Path, graph: Any, name: str) -> Any:
+    try:
+        return graph.get_tensor_by_name(name if ":" in name else f"{name}:0")
+    except (KeyError, ValueError) as error:
+        last = ", ".join(op.name for op in graph.get_operations()[-LISTED:])
+        raise ModelError(f"{path}: has no tensor {name!r}; the last of its operations are: {last}") from error
+
+
+def _pruned(path: Path, graph: Any, output: Any, source: str | None) -> Any:
+    """What ``output`` is made of, with functions put in where they are called."""
+    definition = graph.as_graph_def()
+    ends = [output.op.name] + ([] if source is None else [source.partition(":")[0]])
+    pruned = tf.graph_util.extract_sub_graph(definition, ends)
+    if any(node.op in ("PartitionedCall", "StatefulPartitionedCall") for node in pruned.node):
+        pruned.library.CopyFrom(definition.library)
+        pruned = _inlined(pruned, output.name)
+    fresh = tf.Graph()
+    with fresh.as_default():
+        tf.import_graph_def(pruned, name="")
+    return fresh
+
+
+def _inlined(definition: Any, output: str) -> Any:
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(definition, name="")
+        meta = tf.train.export_meta_graph(graph=graph)
+    meta.collection_def["train_op"].node_list.value.append(output)
+    config = config_pb2.ConfigProto()
+    rewrite = config.graph_options.rewrite_options
+    rewrite.min_graph_nodes = -1  # also small graphs
+    rewrite.optimizers.append("function")
+    return tf_optimizer.OptimizeGraph(config, meta)
+
+
+def _switch(path: Path, op: Any) -> Any:
+    """What a placeholder beside the image is set to; None stands for whether the network is trained."""
+    tensor, name = op.outputs[0], op.name.rpartition("/")[2].lower()
+    if tensor.dtype == tf.bool:
+        return None
+    if tensor.dtype.is_floating and tensor.shape.rank in (0, None):
+        if "keep" in name:
+            return np.array(1, tensor.dtype.as_numpy_dtype)
+        if "rate" in name or "drop" in name:
+            return np.array(0, tensor.dtype.as_numpy_dtype)
+    if op.type == "PlaceholderWithDefault":
+        default = tensor_util.constant_value(op.inputs[0])
+        if default is not None:
+            return default
+    raise ModelError(
+        f"{path}: needs a value for the placeholder {tensor.name} ({tensor.dtype.name}, {tensor.shape}) besides its image; "
+        "name an output that does not, or export the graph with tf.placeholder_with_default"
+    )
+
+
+def _weights(path: Path, graph: Any, stored: Stored) -> tuple[dict[str, Any], dict[str, str], set[str]]:
+    """Start values by variable, the tensors that give way to each, and the names of those not to train."""
+    weights: dict[str, Any] = {}
+    reads: dict[str, str] = {}
+    statistics: set[str] = set()
+    for op in graph.get_operations():
+        if op.type == "ReadVariableOp":
+            source, read = _origin(op.inputs[0]), op.outputs[0]
+        elif op.type in ("VariableV2", "Variable"):
+            source, read = op, op.outputs[0]
+        elif op.type == "Identity" and op.inputs[0].op.type == "Const":  # what freezing makes of a variable's read
+            source, read = op.inputs[0].op, op.inputs[0]
+        else:
+            for slot in WEIGHTS.get(op.type, ()):
+                source = _origin(op.inputs[slot])
+                if (
+                    source.type == "Const"
+                    and source.outputs[0].dtype.is_floating
+                    and source.outputs[0].shape.num_elements()
+                ):
+                    weights[source.name] = tensor_util.MakeNdarray(source.get_attr("value"))
+                    reads[source.outputs[0].name] = source.name
+                if slot > 2 and source.outputs:
+                    statistics.add(source.name)
+            continue
+        if not read.dtype.base_dtype.is_floating:
+            continue
+        if source.type == "Const":
+            if source.outputs[0].shape.rank and source.outputs[0].shape.num_elements():
+                weights[source.name] = tensor_util.MakeNdarray(source.get_attr("value"))
+                reads[read.name] = source.name
+        elif source.type in VARIABLES:
+            if source.name not in stored.values:
+                raise ModelError(
+                    f"{path}: says nothing of the value of its variable {source.name}; freeze the graph, or give the "
+                    "MetaGraph with its checkpoint"
+                )
+            weights[source.name] = stored.values[source.name]
+            reads[read.name] = source.name
+    return weights, reads, statistics | {name for name in weights if STATISTICS.search(name)}
+
+
+def _origin(tensor: Any) -> Any:
+    """The operation behind a tensor that is passed on."""
+    while tensor.op.type in ("Identity", "ReadVariableOp"):
+        tensor = tensor.op.inputs[0]
+    return tensor.op

@@ -1,0 +1,48 @@
+"""What is in TensorFlow's files, neutrally: see multiseg.model_files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from multiseg.errors import ModelError
+from multiseg_tensorflow import checkpoints, files, kinds
+from multiseg_tensorflow.graph import dropouts, read_layers
+from multiseg_tensorflow.layers import with_dropouts
+
+
+def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
+    """The network in a file, as it predicts, with the dropout that it trains with.
+
+    Raises ModelError naming the file, also where neither it nor ``input_shape`` says how large its images are.
+    """
+    file = files.load(Path(path))
+    if input_shape is not None:
+        channels, height, width = input_shape
+    elif file.shape is not None:
+        height, width, channels = file.shape
+    else:
+        raise ModelError(f"{path}: does not say how large its images are; give input_shape=(channels, height, width)")
+    shape = (height, width, channels)
+    layers = with_dropouts(read_layers(file, shape), dropouts(file, shape))
+    return {
+        "input": layers.input,
+        "input_shape": [channels, height, width],
+        "layers": layers.described(),
+        "outputs": [layers.output],
+        "loss": file.loss or "the file's own",
+    }
+
+
+def read_weights(path: str) -> dict[str, Any]:
+    """Neutral weights from a checkpoint. Raises ModelError naming it."""
+    file = Path(path)
+    if file.is_file():
+        with file.open("rb") as opened:
+            head = opened.read(files.HEAD)
+        if kinds.is_keras(head, file):
+            raise ModelError(
+                f"{path}: Keras' own files are not read; export the model with model.export(FOLDER) and use that folder as "
+                "network file"
+            )
+    return checkpoints.read(file)
