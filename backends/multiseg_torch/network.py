@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError
 from multiseg.network import Array, NetworkSpec
-from multiseg_torch import backend, files, losses, lowering
+from multiseg_torch import backend, files, losses, lowering, neutral
 
 LOSSES = {"l1": nn.L1Loss, "smooth_l1": nn.SmoothL1Loss, "l2": nn.MSELoss}
 SNAPSHOT = "network.pt"  # in a snapshot's folder: {"model": state_dict, "optimizer": state_dict}
@@ -52,17 +52,7 @@ class Network(network.Network):
 
     def _check_shapes(self) -> None:
         self.model.eval()
-        try:
-            with torch.no_grad():
-                made = self.model(torch.zeros(1, *self.spec.input_shape, device=self.device))
-        except ModelError as error:
-            raise ModelError(f"{self.spec.model}: {error}") from error
-        except Exception as error:
-            raise ModelError(
-                f"{self.spec.model}: cannot take images of {self.spec.input_shape} (C, H, W): {error}"
-            ) from error
-        if not isinstance(made, Tensor):
-            raise ModelError(f"{self.spec.model}: gives a {type(made).__name__}; it must give one output")
+        made = files.trial(self.spec.model, self.model, torch.zeros(1, *self.spec.input_shape, device=self.device))
         shape, label = tuple(made.shape[1:]), self.spec.label_shape
         if label[1:] == (1, 1):  # a class number or a value for each image: the loss says what fits it
             return
@@ -78,7 +68,7 @@ class Network(network.Network):
             "loss": self.spec.loss or f"{Path(self.spec.model).name}'s own",
             "own_loss": self.spec.loss is None,
             "device": str(self.device),
-            "parameters": {name: list(value.shape) for name, value in files.weights(self.model).items()},
+            "parameters": {name: list(value.shape) for name, value in neutral.of(self.model).items()},
             "lowered": self.lowered,
         }
 
@@ -116,12 +106,13 @@ class Network(network.Network):
         return torch.from_numpy(array).to(self.device)
 
     def get_weights(self) -> dict[str, Array]:
-        return {name: value.cpu().numpy().copy() for name, value in files.weights(self.model).items()}
+        return {name: value.cpu().numpy().copy() for name, value in neutral.of(self.model).items()}
 
     def set_weights(self, weights: Mapping[str, Array]) -> None:
-        state = files.weights(self.model)
-        network.check_weights(self.spec.model, {name: tuple(value.shape) for name, value in state.items()}, weights)
-        for name, value in state.items():
+        own = neutral.of(self.model)
+        weights = neutral.put(self.model, self.spec.model, weights)
+        network.check_weights(self.spec.model, {name: tuple(value.shape) for name, value in own.items()}, weights)
+        for name, value in own.items():
             value.copy_(torch.from_numpy(np.array(weights[name])))
 
     def save(self, folder: str) -> None:
