@@ -78,7 +78,7 @@ def test_a_python_file_may_use_dataclasses(tmp_path: Path) -> None:
         ),
         (
             "return function(p) return {model = nn.SpatialConvolution(1)} end",
-            ":1: nn.SpatialConvolution: nOutputPlane must be a number, given is nil; it takes (nInputPlane, ",
+            ":1: nn.SpatialConvolution: nOutputPlane must be a number, given is nil",
         ),
         ("return function(p) os.execute('ls') end", ":1: attempt to index global 'os' (a nil value)"),
         ("return function(p) io.open('x', 'w') end", "global 'io'"),
