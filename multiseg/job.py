@@ -19,13 +19,14 @@ from multiseg.metrics import NAMES as METRICS
 from multiseg.metrics import THRESHOLD
 from multiseg.model_files import kind_of
 from multiseg.schedule import Schedule
+from multiseg.solvers import NEUTRAL, NEUTRAL_BATCH_SIZE, NEUTRAL_LOSS, multiplier_problems, option_problems
 from multiseg.stopping import Stop
 
 if TYPE_CHECKING:
     from multiseg.dataset import Dataset
     from multiseg.run import Run
 
-RECIPES = ("tutorial",)
+RECIPES = ("tutorial", "equal")
 SUBTRACT_MEAN = ("pixel", "image", "none")
 LOSSES = ("l1", "smooth_l1", "l2")
 KEEP = ("last", "best", "all")
@@ -40,8 +41,12 @@ class Job:
 
     - ``dataset``: a Dataset or its folder; ``backend``: an installed backend's name; ``model``: a network file.
     - ``subtract_mean``: ``pixel``, ``image`` or ``none``; features only.
-    - ``recipe``: ``tutorial``, each framework's own defaults as DIGITS' tutorial runs it.
-    - ``solver``: ``sgd``, ``adam``, ... with ``solver_options`` over the backend's defaults (momentum, weight_decay, ...).
+    - ``recipe``: ``tutorial``, each framework's own defaults as DIGITS' tutorial runs it; ``equal``, one initialisation, loss,
+      solver and learning rate for all (docs/solvers.md).
+    - ``solver``: ``sgd``, ``adam``, ... with ``solver_options`` over the recipe's defaults (momentum, weight_decay, ...).
+    - ``multipliers``: of learning rate and weight decay, by patterns of parameters' names: ``{"conv*.bias": {"lr": 2,
+      "decay": 0}}``; of several that match, the last counts.
+    - ``accumulate``: batches whose gradients are averaged for one update, which counts as one iteration.
     - ``lr_policy``: a name or a mapping, see multiseg.schedule; ``loss``: ``l1``, ``smooth_l1`` or ``l2``, each the mean over
       all elements on every backend.
     - ``threads``: 0 for all the cores this process may use; ``lowering``: compute convolutions whose kernel equals their
@@ -68,6 +73,8 @@ class Job:
     val_batch_size: int | None = None
     solver: str = "sgd"
     solver_options: Mapping[str, float] = field(default_factory=dict)
+    multipliers: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    accumulate: int = 1
     lr_policy: str | Mapping[str, Any] | None = None
     loss: str | None = None
     seed: int | None = None
@@ -127,17 +134,25 @@ class Job:
         one_of("device", DEVICES, self.device)
         if self.loss is not None:
             one_of("loss", LOSSES, self.loss)
-        one_of("solver", tuple(backend.solvers), self.solver)
+        equal = self.recipe == "equal"
+        one_of("solver", tuple(solver for solver in backend.solvers if solver in NEUTRAL or not equal), self.solver)
         check(_whole(self.epochs) and self.epochs >= 1, f"epochs={self.epochs!r}: must be a whole number from 1")
         for name in ("batch_size", "val_batch_size"):
             value = getattr(self, name)
             check(value is None or (_whole(value) and value >= 1), f"{name}={value!r}: must be a whole number from 1")
+        check(
+            _whole(self.accumulate) and self.accumulate >= 1,
+            f"accumulate={self.accumulate!r}: must be a whole number from 1",
+        )
+        problems += multiplier_problems(self.multipliers)
         check(_whole(self.threads) and self.threads >= 0, f"threads={self.threads!r}: must be a whole number from 0")
         check(
             self.seed is None or (_whole(self.seed) and 0 <= self.seed < 2**31),
             f"seed={self.seed!r}: must be 0 to 2**31-1",
         )
-        rate = backend.learning_rate if self.learning_rate is None else self.learning_rate
+        neutral = NEUTRAL.get(self.solver) if equal else None
+        own_rate = neutral.rate if neutral else backend.learning_rate
+        rate = own_rate if self.learning_rate is None else self.learning_rate
         check(_number(rate) and rate > 0, f"learning_rate={rate!r}: must be a number above 0")
         for name in ("val_interval", "snapshot_interval"):
             value = getattr(self, name)
@@ -158,17 +173,14 @@ class Job:
             not isinstance(self.freeze, str) and all(isinstance(each, str) and each for each in self.freeze),
             f"freeze={self.freeze!r}: must be a list of names of layers",
         )
-        options: dict[str, Any] = dict(backend.solvers.get(self.solver, {}))
+        options: dict[str, Any] = dict(neutral.options if neutral else backend.solvers.get(self.solver, {}))
         known = {*options, "weight_decay"} - {"weight_decay_per_rate"}
-        for key, number in self.solver_options.items():
+        for key in self.solver_options:
             check(
                 key in known,
                 f"solver {self.solver!r} of {backend.name} has no option {key!r}; it takes: {', '.join(sorted(known))}",
             )
-            check(_number(number) and number >= 0, f"{key}={number!r}: must be a number from 0")
-            if key.startswith("momentum") and _number(number):
-                least = "above 0 and " if self.solver == "nesterov" else ""
-                check(number < 1 and (number > 0 or not least), f"{key}={number!r}: must be {least}below 1")
+        problems += option_problems(self.solver, self.solver_options)
         model = Path(self.model) if self.model is not None else backend.default_model_path
         check(model.exists(), f"model={str(model)!r}: no such file")
         other = _kind_of_another(model, backend) if model.exists() else None
@@ -197,11 +209,13 @@ class Job:
             subtract_mean=self.subtract_mean,
             recipe=self.recipe,
             learning_rate=float(rate),
-            batch_size=self.batch_size,
-            val_batch_size=self.val_batch_size,
+            batch_size=self.batch_size or (NEUTRAL_BATCH_SIZE if equal else None),
+            val_batch_size=self.val_batch_size or (NEUTRAL_BATCH_SIZE if equal else None),
             solver={"name": self.solver, **options},
+            multipliers={pattern: dict(factors) for pattern, factors in self.multipliers.items()},
+            accumulate=self.accumulate,
             schedule=schedule,
-            loss=self.loss,
+            loss=self.loss or (NEUTRAL_LOSS if equal else None),
             seed=random.SystemRandom().randrange(2**31) if self.seed is None else self.seed,
             device=self.device,
             threads=self.threads or len(os.sched_getaffinity(0)),
@@ -271,6 +285,8 @@ class Settings:
     batch_size: int | None
     val_batch_size: int | None
     solver: dict[str, Any]
+    multipliers: dict[str, dict[str, float]]
+    accumulate: int
     schedule: Schedule
     loss: str | None
     seed: int

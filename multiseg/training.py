@@ -77,15 +77,19 @@ def network_spec(settings: Settings, dataset: Dataset) -> NetworkSpec:
         device=settings.device,
         lowering=settings.lowering,
         frozen=settings.freeze,
+        recipe=settings.recipe,
+        multipliers=settings.multipliers,
+        accumulate=settings.accumulate,
     )
 
 
 def _plan(settings: Settings, dataset: Dataset) -> Plan:
-    """Raises SettingsError where the network's own batch is larger than the dataset."""
-    size, count = settings.batch_size or 0, len(dataset.train)
+    """Raises SettingsError where the images of one update are more than the dataset has."""
+    size, count = (settings.batch_size or 0) * settings.accumulate, len(dataset.train)
     if size > count:
+        times = f" x accumulate={settings.accumulate}" if settings.accumulate > 1 else ""
         raise SettingsError(
-            f"batch_size={size}: the network's own is larger than the dataset, {count} training images; choose one"
+            f"batch_size={settings.batch_size}{times}: is larger than the dataset, {count} training images; choose less"
         )
     return Plan(count, size, settings.epochs, settings.val_interval, settings.snapshot_interval)
 
