@@ -127,7 +127,9 @@ def factors(spec: NetworkSpec, own: Mapping[str, tuple[float, float]]) -> dict[s
     for pattern, given in spec.multipliers.items():
         matching = [name for name in found if fnmatchcase(name, pattern)]
         if not matching:
-            raise SettingsError(f"multipliers={pattern!r}: the network has no such parameter; it has: {', '.join(found)}")
+            raise SettingsError(
+                f"multipliers={pattern!r}: the network has no such parameter; it has: {', '.join(found)}"
+            )
         for name in matching:
             lr, decay = found[name]
             found[name] = (given.get("lr", lr), given.get("decay", decay))

@@ -12,6 +12,7 @@ from multiseg import environment, transfer
 from multiseg.dataset import Dataset
 from multiseg.errors import SettingsError
 from multiseg.fitting import mean_of, shapes_of
+from multiseg.initial import initial_weights
 from multiseg.job import Job, Progress, Settings
 from multiseg.layout import Layout
 from multiseg.loop import Loop
@@ -49,6 +50,8 @@ def train(job: Job, folder: Path, resume: bool, progress: bool | Progress, tenso
             setattr(settings, key, described[key])
         plan = _plan(settings, dataset)
         transfer.check_frozen(settings.freeze, described["parameters"])
+        if settings.recipe == "equal":
+            set_initial_weights(worker, settings, spec)
         transferred = transfer.start_from(settings.weights, worker) if settings.weights else None
         if not run.born:
             _copy_model(settings.model, run.path / "model")
@@ -81,6 +84,15 @@ def network_spec(settings: Settings, dataset: Dataset) -> NetworkSpec:
         multipliers=settings.multipliers,
         accumulate=settings.accumulate,
     )
+
+
+def set_initial_weights(worker: Worker, settings: Settings, spec: NetworkSpec) -> None:
+    """Give the network in ``worker`` the initialisation that the recipe `equal` has for this seed."""
+    weights = worker.call("get_weights")
+    shapes = {name: value.shape for name, value in weights.items()}
+    channels = (spec.input_shape[0], spec.label_shape[0])
+    made = initial_weights(shapes, settings.seed, settings.backend.channel_order, channels)
+    worker.call("set_weights", weights={**weights, **made})
 
 
 def _plan(settings: Settings, dataset: Dataset) -> Plan:
