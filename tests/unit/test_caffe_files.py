@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -498,8 +497,6 @@ def test_a_caffemodel_is_known_by_its_content(tmp_path: Path) -> None:
             ),
             r"holds no weights",
         ),
-        (lambda p: p.write_bytes(pickle.dumps({"conv.weight": [1.0]})), r"is no weights file of a known kind"),
-        (lambda p: p.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100)), r"is no weights file of a known kind"),
         (lambda p: p.write_text(INPUT + layer("ReLU")), r"is a Caffe prototxt, which holds network"),
         (lambda p: p.write_bytes(b""), r"an empty file"),
     ],
