@@ -32,11 +32,12 @@ def named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     What is no floating-point number is no weight, such as BatchNorm's count of batches.
     """
-    return {
-        name if "." in name else f"model.{name}": value.detach()
-        for name, value in state.items()
-        if value.is_floating_point()
-    }
+    return {neutral_name(name): value.detach() for name, value in state.items() if value.is_floating_point()}
+
+
+def neutral_name(name: str) -> str:
+    """Of a parameter or buffer, from PyTorch's."""
+    return name if "." in name else f"model.{name}"
 
 
 def of(model: nn.Module) -> dict[str, Tensor]:
@@ -50,7 +51,7 @@ def put(model: nn.Module, path: str, values: Mapping[str, Array]) -> Mapping[str
         return values
     flat = np.ravel(values[FLAT])
     state = of(model)
-    wanted = [name if "." in name else f"model.{name}" for name, _ in model.named_parameters()]
+    wanted = [neutral_name(name) for name, _ in model.named_parameters()]
     count = sum(state[name].numel() for name in wanted)
     if count != flat.size:
         raise ModelError(f"{path}: has {count} parameters, the vector of weights holds {flat.size} numbers")

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn, optim
 
-from multiseg.network import NetworkSpec, factors
-from multiseg_torch import files
+from multiseg.network import NetworkSpec, factors, is_frozen
+from multiseg_torch import neutral
 
 Settings = Mapping[str, Any]
 Groups = list[dict[str, Any]]
@@ -25,15 +25,18 @@ class Solver:
         self._settings = spec.solver
         # the recipe's Adam has its delta beside the plain root of the second moment, PyTorch's beside the corrected one
         self._corrects_delta = spec.recipe == "equal" and spec.solver["name"] == "adam"
-        trained = factors(spec, dict.fromkeys(files.weights(model), (1.0, 1.0)))
+        trained = factors(spec, dict.fromkeys(neutral.of(model), (1.0, 1.0)))
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
-            if name not in trained:
+            factor = trained.get(neutral.neutral_name(name))
+            if factor is None:
                 parameter.requires_grad_(False)
             elif parameter.requires_grad:
-                groups.setdefault(trained[name], []).append(parameter)
+                groups.setdefault(factor, []).append(parameter)
         # what a frozen layer notes of its inputs, e.g. batch normalisation's averages
-        self._kept = [buffer for name, buffer in model.named_buffers() if name not in trained]
+        self._kept = [
+            buffer for name, buffer in model.named_buffers() if is_frozen(neutral.neutral_name(name), spec.frozen)
+        ]
         self._rates = [lr for lr, _ in groups]
         self._optimizer = OPTIMIZERS[spec.solver["name"]](
             spec.solver,
