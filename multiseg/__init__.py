@@ -12,6 +12,7 @@ from multiseg.errors import MultisegError
 
 if TYPE_CHECKING:
     from multiseg.dataset import Dataset
+    from multiseg.exporting import export
     from multiseg.job import Job
     from multiseg.model_files import describe
     from multiseg.report import compare
@@ -29,9 +30,10 @@ _WHERE = {
     "compare": "multiseg.report",
     "create_images": "multiseg.triangles",
     "describe": "multiseg.model_files",
+    "export": "multiseg.exporting",
 }
 
-__all__ = ["Dataset", "Job", "MultisegError", "Run", "backends", "compare", "create_images", "describe"]
+__all__ = ["Dataset", "Job", "MultisegError", "Run", "backends", "compare", "create_images", "describe", "export"]
 
 
 def __getattr__(name: str) -> Any:

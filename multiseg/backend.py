@@ -60,6 +60,7 @@ class Backend:
     val_batch_size: int
     loss: str
     solvers: Mapping[str, Mapping[str, float]]
+    exporter: str | None = None  # "module:function" that writes its first kind of network file, see multiseg.exporting
     environment: Mapping[str, str] = field(default_factory=dict)  # set in the worker before anything is imported
 
     @property

@@ -48,7 +48,6 @@ def message(name: str) -> Any:
 
 NetParameter = message("NetParameter")
 LayerParameter = message("LayerParameter")
-ParamSpec = message("ParamSpec")
 SolverParameter = message("SolverParameter")
 SolverState = message("SolverState")
 ConvolutionParameter = message("ConvolutionParameter")

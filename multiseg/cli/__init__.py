@@ -23,6 +23,7 @@ COMMANDS = {
     "describe": "multiseg.cli.model:describe",
     "visualize": "multiseg.cli.model:visualize",
     "compare": "multiseg.cli.compare:compare",
+    "export": "multiseg.cli.export:export",
     "backends": "multiseg.cli.backends:backends",
     "demo": "multiseg.cli.demo:demo",
 }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FILE = click.argument("file", type=click.Path(path_type=Path))
 
 
-def _sizes(command: Callable[..., Any]) -> Callable[..., Any]:
+def sizes(command: Callable[..., Any]) -> Callable[..., Any]:
     """The two ways to say how large the network's input is."""
     shape = click.option(
         "--input-shape", metavar="C,H,W", help="The input's channels, height and width. Default: what the file says."
@@ -32,7 +32,7 @@ def _sizes(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @FILE
 @click.argument("other", required=False, type=click.Path(path_type=Path))
-@_sizes
+@sizes
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.pass_context
 def describe(
@@ -42,15 +42,15 @@ def describe(
 
     Exits 1 where they differ. A network file written in Python is executed: load only files you trust.
     """
-    shape = _shape(input_shape, dataset)
-    topology = _topology(file, shape)
+    shape = shape_of(input_shape, dataset)
+    topology = topology_of(file, shape)
     if other is None:
         if as_json:
             click.echo(json.dumps(topology.to_json(), indent=2))
         else:
             _print_table(topology)
         return
-    found = topology.diff(_topology(other, shape))
+    found = topology.diff(topology_of(other, shape))
     if as_json:
         files = {"files": [str(file), str(other)], "equal": not found}
         click.echo(json.dumps({**files, "differences": list(found), "notes": list(found.notes)}, indent=2))
@@ -65,7 +65,7 @@ def describe(
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="File to write: .svg, .png or .html."
 )
-@_sizes
+@sizes
 def visualize(file: Path, output: Path, input_shape: str | None, dataset: Path | None) -> None:
     """Draw the network in FILE, of any backend's formats: its layers from top to bottom, with the shapes between them.
 
@@ -74,11 +74,12 @@ def visualize(file: Path, output: Path, input_shape: str | None, dataset: Path |
     from multiseg.topology.drawing import check_name
 
     check_name(output)
-    _topology(file, _shape(input_shape, dataset)).to_svg(output)
+    topology_of(file, shape_of(input_shape, dataset)).to_svg(output)
     click.echo(output)
 
 
-def _shape(text: str | None, dataset: Path | None) -> tuple[int, int, int] | None:
+def shape_of(text: str | None, dataset: Path | None) -> tuple[int, int, int] | None:
+    """The shape that --input-shape or --dataset says, if either does."""
     if text is not None and dataset is not None:
         raise click.UsageError("--input-shape and --dataset exclude each other")
     if dataset is not None:
@@ -97,7 +98,8 @@ def _shape(text: str | None, dataset: Path | None) -> tuple[int, int, int] | Non
     return channels, height, width
 
 
-def _topology(file: Path, shape: tuple[int, int, int] | None) -> Topology:
+def topology_of(file: Path, shape: tuple[int, int, int] | None) -> Topology:
+    """The network in a file."""
     from multiseg.model_files import describe
 
     try:

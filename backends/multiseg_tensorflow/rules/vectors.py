@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from multiseg_tensorflow.walk import SHAPES, Value, Walk, Weighted
+from multiseg_tensorflow.walk import SHAPES, Value, Walk, Weighted, constant
 from multiseg_tensorflow.weights import dense as dense_weight
 from multiseg_tensorflow.weights import pointwise as pointwise_weight
 from multiseg_tensorflow.weights import vector as vector_weight
@@ -101,6 +101,10 @@ def _leads_to_dense(walk: Walk, tensor: Any) -> bool:
 
 
 def _image(walk: Walk, op: Any, value: Value, after: list[int]) -> list[Value] | None:
+    if value.image is None and _is_channels_first(walk, op):
+        (made,) = walk.add(op, "Reshape", [value], {"shape": after[1:]})
+        made.node.shapes = [after[1:]]
+        return [replace(made, layout="NCHW")]
     height, width, channels = after[1:]
     if value.image is not None:
         if list(value.image) != after[1:]:
@@ -121,3 +125,10 @@ def _image(walk: Walk, op: Any, value: Value, after: list[int]) -> list[Value] |
     (made,) = walk.add(op, "Reshape", [value], {"shape": [channels, height, width]})
     made.node.shapes = [[channels, height, width]]
     return [replace(made, layout="NHWC")]
+
+
+def _is_channels_first(walk: Walk, op: Any) -> bool:
+    """Whether an image is brought from NCHW into NHWC by whatever takes it."""
+    users = [user for user in op.outputs[0].consumers() if user in walk.between]
+    orders = [constant(user.inputs[1]) if user.type == "Transpose" else None for user in users]
+    return all(order is not None and order.tolist() == [0, 2, 3, 1] for order in orders)

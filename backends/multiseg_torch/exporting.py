@@ -1,0 +1,424 @@
+"""A described network as a PyTorch module that a person would keep. Imports no torch: it is text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import PurePath
+from typing import ClassVar
+
+from multiseg.topology import Layer, Topology
+from multiseg.topology.pooling import pooling
+from multiseg.topology.shapes import window_pads
+from multiseg.topology.writing import (
+    Refused,
+    Writer,
+    axis,
+    deconvolution_pads,
+    factors,
+    finite,
+    identifiers,
+    number,
+    pair,
+    said,
+    slices,
+)  # fmt: skip
+
+# names that attributes of the module or variables of forward must not have
+RESERVED = (
+    "x", "self", "torch", "nn", "F", "T_destination", "add_module", "apply", "bfloat16", "buffers", "call_super_init",
+    "children", "compile", "cpu", "cuda", "double", "dump_patches", "eval", "extra_repr", "float", "forward",
+    "get_buffer", "get_extra_state", "get_parameter", "get_submodule", "half", "ipu", "load_state_dict", "modules",
+    "mtia", "named_buffers", "named_children", "named_modules", "named_parameters", "parameters", "register_buffer",
+    "register_module", "register_parameter", "requires_grad_", "set_extra_state", "set_submodule", "share_memory",
+    "state_dict", "to", "to_empty", "train", "training", "type", "xpu", "zero_grad",
+)  # fmt: skip
+
+SCALE = '''
+
+class Scale(nn.Module):
+    """A factor, and perhaps a summand, for each channel."""
+
+    def __init__(self, channels, bias=False):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
+
+    def forward(self, x):
+        shape = (1, -1) + (1,) * (x.ndim - 2)
+        x = x * self.weight.reshape(shape)
+        return x if self.bias is None else x + self.bias.reshape(shape)
+'''
+LOG_LOSS = '''
+
+class LogLoss(nn.Module):
+    """Mean -log of the right class's probability; labels are class numbers from 0, one for each image or pixel."""
+
+    def forward(self, output, labels):
+        output = output.movedim(1, -1).reshape(-1, output.shape[1])
+        return F.nll_loss(output.clamp_min(1e-38).log(), labels.long().reshape(-1))
+'''
+
+
+def source(topology: Topology, classes: bool = False) -> str:
+    """The network as Python source with a function ``network(params)``.
+
+    Its loss is the mean smooth L1 difference; the mean cross entropy where labels are ``classes``' numbers. Raises
+    ModelError naming the layers that PyTorch cannot express.
+    """
+    writer = _Torch(topology)
+    writer.write()
+    return writer.text(classes)
+
+
+class _Torch(Writer):
+    title = "PyTorch"
+
+    def __init__(self, topology: Topology) -> None:
+        super().__init__(topology)
+        names = [layer.name for layer in self.layers]
+        self.modules = identifiers(names, RESERVED)
+        values = [topology.input, *(value for layer in self.layers for value in layer.outputs)]
+        self.values = identifiers(values, RESERVED)
+        self.made: list[str] = []  # lines of __init__
+        self.steps: list[str] = []  # lines of forward
+        if self.passes_on(topology.input):
+            self.values[topology.input] = "x"
+
+    def text(self, classes: bool) -> str:
+        """The whole file."""
+        topology, loss = self.topology, self._loss(classes)
+        stem = re.sub(r"\W", "_", PurePath(topology.source).stem, flags=re.ASCII)
+        name = "".join(part[:1].upper() + part[1:] for part in stem.split("_"))
+        name = name if name[:1].isalpha() and name not in ("Scale", "LogLoss") else f"Net{name}"
+        classes_used = [SCALE] * any("Scale(" in line for line in self.made) + [LOG_LOSS] * ("LogLoss" in loss)
+        used = "\n".join([*self.made, *self.steps, *classes_used])
+        lines = [
+            f'"""{topology.source} ({topology.kind}) in PyTorch, for images of {self.size} (channels, height, width)."""',
+            "",
+            *["import torch"] * ("torch." in used),
+            *["import torch.nn.functional as F"] * (" F." in used),
+            "from torch import nn",
+            *"".join(classes_used).splitlines(),
+            "",
+            "",
+            f"class {name}(nn.Module):",
+            "    def __init__(self):",
+            "        super().__init__()",
+            *(f"        {line}" for line in self.made),
+            "",
+            f"    def forward(self, {self.values[topology.input]}):",
+            *(f"        {line}" for line in self.steps),
+            f"        return {self.values[topology.outputs[0]]}",
+            "",
+            "",
+            "def network(params):",
+            '    """params["inputShape"] is [channels, height, width]."""',
+            f'    return {{"model": {name}(), "loss": {loss}}}',
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _loss(self, classes: bool) -> str:
+        if not classes:
+            return "nn.SmoothL1Loss()"
+        last = {"Softmax": "LogLoss()", "LogSoftmax": "nn.NLLLoss()"}
+        return last.get(self.layers[-1].type if self.layers else "", "nn.CrossEntropyLoss()")
+
+    # --- forward
+
+    def _assign(self, layer: Layer, expression: str, here: bool = False) -> None:
+        if len(layer.outputs) == 1 and self.passes_on(layer.outputs[0]):
+            self.values[layer.outputs[0]] = "x"
+        targets = ", ".join(self.values[value] for value in layer.outputs)
+        self.steps.append(f"{targets} = {expression}{self._note(here)}")
+
+    def _note(self, here: bool) -> str:
+        return f"  # right for images of {self.size} only" if here else ""
+
+    def _inputs(self, layer: Layer) -> list[str]:
+        return [self.values[value] for value in layer.inputs]
+
+    def _module(self, layer: Layer, constructor: str, here: bool = False, pads: str = "", after: str = "") -> None:
+        """A line of __init__ and one of forward; ``pads`` is a module before it, ``after`` follows the call."""
+        name = self.modules[layer.name]
+        called = self._inputs(layer)[0]
+        if pads:
+            self.made.append(f"self.{name}_pad = {pads}")
+            called = f"self.{name}_pad({called})"
+        self.made.append(f"self.{name} = {constructor}{self._note(here)}")
+        self._assign(layer, f"self.{name}({called}){after}")
+
+    # --- layers
+
+    def convolution(self, layer: Layer) -> None:
+        taken, said_ = self.taken(layer), layer.parameters
+        top, left, bottom, right = window_pads(said_, taken[1:])
+        here = "auto_pad" in said_ and max(said(layer, "strides")) > 1
+        even = (top, left) == (bottom, right) and min(top, left) >= 0
+        arguments = _windows(layer, [top, left] if even else [0, 0])
+        constructor = f"nn.Conv2d({taken[0]}, {said_['num_output']}, {arguments}{_grouped(layer)})"
+        self._module(layer, constructor, here, "" if even else _zero_pad([top, left, bottom, right]))
+
+    def deconvolution(self, layer: Layer) -> None:
+        taken, (top, left, bottom, right), more = self.taken(layer), *deconvolution_pads(layer)
+        pads = [max(min(top, bottom), 0), max(min(left, right), 0)]
+        arguments = _windows(layer, pads)
+        reach = [max(s, d) for s, d in zip(said(layer, "strides"), said(layer, "dilations"), strict=True)]
+        if min(more) < 0 or any(m >= r for m, r in zip(more, reach, strict=True)):
+            raise Refused(f"output padding {pair(more)} must be smaller than stride or dilation")
+        if any(more):
+            arguments += f", output_padding={pair(more)}"
+        edges = [top - pads[0], left - pads[1], bottom - pads[0], right - pads[1]]
+        if min(edges) < 0:
+            raise Refused("has negative padding")
+        rows, columns = (_range(edges[i], -edges[i + 2] or None) for i in range(2))
+        after = f"[:, :, {rows}, {columns}]" if any(edges) else ""
+        constructor = f"nn.ConvTranspose2d({taken[0]}, {layer.parameters['num_output']}, {arguments}{_grouped(layer)})"
+        self._module(layer, constructor, after=after)
+
+    def dense(self, layer: Layer) -> None:
+        bias = "" if said(layer, "bias_term") else ", bias=False"
+        self._module(layer, f"nn.Linear({self.taken(layer)[0]}, {layer.parameters['num_output']}{bias})")
+
+    def pool(self, layer: Layer) -> None:
+        pool = pooling(layer, self.taken(layer))
+        average = layer.type == "AveragePool"
+        if average and max(pool.dilations) > 1:
+            raise Refused("has dilation, which average pooling has not")
+        ways = [
+            (pool.rounded(counts), counts, False)
+            for counts in ((pool.counted, not pool.counted) if average else (True,))
+        ]
+        if not average or pool.counted:
+            ways.append((pool.rounded_apart(), True, True))
+        for found, counts, apart in ways:
+            pads = [0, 0] if apart else pool.pads[:2]
+            if found is None or any(2 * p > k for p, k in zip(pads, pool.reach, strict=True)):
+                continue
+            arguments = f"{pair(pool.kernel)}, stride={pair(pool.strides)}" + _padding(pads)
+            if max(pool.dilations) > 1:
+                arguments += f", dilation={pair(pool.dilations)}"
+            arguments += ", ceil_mode=True" if found[0] else ""
+            arguments += ", count_include_pad=False" if average and not counts else ""
+            before = "" if not apart else _zero_pad(pool.pads) if average else _constant_pad(pool.pads, 'float("-inf")')
+            self._module(layer, f"nn.{'Avg' if average else 'Max'}Pool2d({arguments})", not found[1], before)
+            return
+        raise Refused("its windows, or what they are divided by, cannot be said by padding and rounding")
+
+    def batch_norm(self, layer: Layer) -> None:
+        affine = said(layer, "affine")
+        if affine not in (True, False):
+            raise Refused(f"has {affine} alone; it has both weight and bias, or neither")
+        taken = self.taken(layer)
+        arguments = f"{taken[0]}, eps={number(said(layer, 'epsilon'))}" + ("" if affine else ", affine=False")
+        self._module(layer, f"nn.BatchNorm{'2d' if len(taken) == 3 else '1d'}({arguments})")
+
+    def scale(self, layer: Layer) -> None:
+        bias = ", bias=True" if layer.parameters.get("bias_term", False) else ""
+        self._module(layer, f"Scale({self.taken(layer)[0]}{bias})")
+
+    def lrn(self, layer: Layer) -> None:
+        size, within = layer.parameters["size"], said(layer, "within_channel")
+        alpha, beta, bias = (number(said(layer, key)) for key in ("alpha", "beta", "bias"))
+        if size % 2 == 0:
+            raise Refused(f"has the even size {size}, of which PyTorch counts the odd one on another side")
+        if not within:
+            self._module(layer, f"nn.LocalResponseNorm({size}, alpha={alpha}, beta={beta}, k={bias})")
+            return
+        x = self._inputs(layer)[0]
+        mean = f"F.avg_pool2d({x} * {x}, {size}, stride=1, padding={size // 2})"
+        self._assign(layer, f"{x} * ({bias} + {alpha} * {mean}) ** -{beta}")
+
+    def resize(self, layer: Layer) -> None:
+        taken, made = self.taken(layer), layer.shapes[0]
+        mode, coordinates = layer.parameters["mode"], said(layer, "coordinates")
+        scales = list(layer.parameters.get("scales") or [])
+        options = {
+            ("nearest", "asymmetric"): "mode='nearest'",
+            ("nearest", "half_pixel"): "mode='nearest-exact'",
+            ("linear", "align_corners"): "mode='bilinear', align_corners=True",
+            ("linear", "half_pixel"): "mode='bilinear'",
+        }.get((mode, coordinates))
+        if options is None:
+            raise Refused(f"has no {mode} resizing with {coordinates} coordinates")
+        options = options.replace("'", '"')
+        whole = bool(scales) and all(n * s == m for n, m, s in zip(taken[1:], made[1:], scales, strict=True))
+        if whole and coordinates != "align_corners":
+            factor = number(scales[0]) if scales[0] == scales[1] else f"({', '.join(map(number, scales))})"
+            self._module(layer, f"nn.Upsample(scale_factor={factor}, {options})")
+        elif scales and not whole and coordinates != "align_corners":
+            raise Refused(f"scales {tuple(scales)} make no whole number of pixels of {taken[1]}x{taken[2]}")
+        else:
+            self._module(layer, f"nn.Upsample(size=({made[1]}, {made[2]}), {options})", here=True)
+
+    def pad(self, layer: Layer) -> None:
+        top, left, bottom, right = layer.parameters["pads"]
+        mode = said(layer, "mode")
+        sides = f"({left}, {right}, {top}, {bottom})"
+        if mode == "constant":
+            value = said(layer, "value") or 0.0
+            pads = [top, left, bottom, right]
+            self._module(layer, _constant_pad(pads, number(value)) if value else _zero_pad(pads))
+        elif mode in ("reflect", "edge"):
+            if min(top, left, bottom, right) < 0:
+                raise Refused("has negative padding")
+            self._module(layer, f"nn.{'Reflection' if mode == 'reflect' else 'Replication'}Pad2d({sides})")
+        else:
+            raise Refused(f"has no padding of mode {mode}")
+
+    def reshape(self, layer: Layer) -> None:
+        x = self._inputs(layer)[0]
+        sizes = [f"{x}.shape[{i}]" if size == 0 else str(size) for i, size in enumerate(layer.parameters["shape"], 1)]
+        self._assign(layer, f"{x}.reshape({', '.join([f'{x}.shape[0]', *sizes])})")
+
+    def squeeze(self, layer: Layer) -> None:
+        x, taken = self._inputs(layer)[0], self.taken(layer)
+        given = said(layer, "axes")
+        axes = (
+            [i for i, n in enumerate(taken, 1) if n == 1] if given is None else [axis(layer, taken, i) for i in given]
+        )
+        which = f"({', '.join(map(str, axes))},)" if len(axes) != 1 else str(axes[0])
+        self._assign(layer, f"{x}.squeeze({which})" if axes else x)
+
+    def transpose(self, layer: Layer) -> None:
+        self._assign(layer, f"{self._inputs(layer)[0]}.permute({', '.join(map(str, layer.parameters['perm']))})")
+
+    def cut(self, layer: Layer) -> None:
+        taken = self.taken(layer)
+        found = slices(layer, taken)
+        ranges = [_range(*found[i]) if i in found else ":" for i in range(1, len(taken) + 1)]
+        self._assign(layer, f"{self._inputs(layer)[0]}[{', '.join([':', *ranges])}]")
+
+    def crop(self, layer: Layer) -> None:
+        x, like = self._inputs(layer)
+        taken = self.taken(layer)
+        first = axis(layer, taken)
+        offset = list(layer.parameters["offset"]) * (len(taken) + 1)
+        ranges = [":"] * first
+        for place in range(first, len(taken) + 1):
+            start = offset[place - first]
+            ranges.append(f"{start}:{start} + {like}.shape[{place}]" if start else f":{like}.shape[{place}]")
+        self._assign(layer, f"{x}[{', '.join(ranges)}]")
+
+    def concat(self, layer: Layer) -> None:
+        self._assign(layer, f"torch.cat([{', '.join(self._inputs(layer))}], {axis(layer, self.taken(layer))})")
+
+    def split(self, layer: Layer) -> None:
+        sizes = ", ".join(map(str, layer.parameters["split"]))
+        along = axis(layer, self.taken(layer))
+        comma = "[0]" if len(layer.outputs) == 1 else ""
+        self._assign(layer, f"torch.split({self._inputs(layer)[0]}, [{sizes}], {along}){comma}")
+
+    def reduce(self, layer: Layer) -> None:
+        axes = [axis(layer, self.taken(layer), each) for each in layer.parameters["axes"]]
+        keep = ", keepdim=True" if said(layer, "keepdims") else ""
+        function = "mean" if layer.type == "ReduceMean" else "sum"
+        self._assign(layer, f"{self._inputs(layer)[0]}.{function}({tuple(axes) if len(axes) > 1 else axes[0]}{keep})")
+
+    def arithmetic(self, layer: Layer) -> None:
+        operator = {"Add": "+", "Sub": "-", "Mul": "*", "Div": "/"}[layer.type]
+        values = self._inputs(layer)
+        if len(values) == 1 and "value" in layer.parameters:
+            values.append(number(layer.parameters["value"]))
+        self._assign(layer, f" {operator} ".join(values).replace("+ -", "- "))
+
+    def total(self, layer: Layer) -> None:
+        terms = [
+            value if factor == 1 else f"-{value}" if factor == -1 else f"{number(factor)} * {value}"
+            for factor, value in zip(factors(layer), self._inputs(layer), strict=True)
+        ]
+        self._assign(layer, " + ".join(terms).replace("+ -", "- "))
+
+    def maximum(self, layer: Layer) -> None:
+        first, *others = self._inputs(layer)
+        for other in others:
+            first = f"torch.maximum({first}, {other})"
+        self._assign(layer, first)
+
+    def power(self, layer: Layer) -> None:
+        exponent = number(layer.parameters["exponent"])
+        self._assign(layer, f"{self._inputs(layer)[0]} ** {exponent.removesuffix('.0')}")
+
+    def clip(self, layer: Layer) -> None:
+        low, high = (finite(said(layer, key)) for key in ("min", "max"))
+        if (low, high) == (0, 6):
+            self._module(layer, "nn.ReLU6()")
+            return
+        limits = [f"{key}={number(limit)}" for key, limit in (("min", low), ("max", high)) if limit is not None]
+        x = self._inputs(layer)[0]
+        self._assign(layer, f"torch.clamp({x}, {', '.join(limits)})" if limits else x)
+
+    def identity(self, layer: Layer) -> None:
+        self._module(layer, "nn.Identity()")
+
+    def softmax(self, layer: Layer) -> None:
+        self._module(layer, f"nn.{layer.type}(dim={axis(layer, self.taken(layer))})")
+
+    def on_each(self, layer: Layer) -> None:
+        self._module(layer, ON_EACH[layer.type](layer))
+
+    def function(self, layer: Layer) -> None:
+        self._assign(layer, FUNCTIONS[layer.type].format(self._inputs(layer)[0]))
+
+    rules: ClassVar = {
+        "Conv": convolution, "ConvTranspose": deconvolution, "Gemm": dense, "MaxPool": pool, "AveragePool": pool,
+        "BatchNormalization": batch_norm, "Scale": scale, "LRN": lrn, "Resize": resize, "Pad": pad,
+        "Reshape": reshape, "Squeeze": squeeze, "Transpose": transpose, "Slice": cut, "Crop": crop,
+        "Concat": concat, "Split": split, "ReduceMean": reduce, "ReduceSum": reduce,
+        "Add": arithmetic, "Sub": arithmetic, "Mul": arithmetic, "Div": arithmetic, "Sum": total, "Max": maximum,
+        "Pow": power, "Clip": clip, "Identity": identity, "Softmax": softmax, "LogSoftmax": softmax,
+        **dict.fromkeys(
+            ("Relu", "LeakyRelu", "Elu", "PRelu", "ThresholdedRelu", "Sigmoid", "Tanh", "Softplus", "Dropout", "Flatten",
+             "GlobalAveragePool", "GlobalMaxPool"), on_each
+        ),
+        **dict.fromkeys(("Abs", "Exp", "Log", "Neg", "Sqrt"), function),
+    }  # fmt: skip
+
+
+ON_EACH: dict[str, Callable[[Layer], str]] = {
+    "Relu": lambda layer: "nn.ReLU()",
+    "LeakyRelu": lambda layer: f"nn.LeakyReLU({number(said(layer, 'alpha'))})",
+    "Elu": lambda layer: f"nn.ELU({number(said(layer, 'alpha'))})",
+    "PRelu": lambda layer: f"nn.PReLU({said(layer, 'num_parameters')})",
+    "ThresholdedRelu": lambda layer: f"nn.Threshold({number(said(layer, 'alpha'))}, 0.0)",
+    "Sigmoid": lambda layer: "nn.Sigmoid()",
+    "Tanh": lambda layer: "nn.Tanh()",
+    "Softplus": lambda layer: "nn.Softplus()",
+    "Dropout": lambda layer: f"nn.Dropout({number(said(layer, 'ratio'))})",
+    "Flatten": lambda layer: "nn.Flatten()",
+    "GlobalAveragePool": lambda layer: "nn.AdaptiveAvgPool2d(1)",
+    "GlobalMaxPool": lambda layer: "nn.AdaptiveMaxPool2d(1)",
+}
+FUNCTIONS = {"Abs": "{}.abs()", "Exp": "{}.exp()", "Log": "{}.log()", "Neg": "-{}", "Sqrt": "{}.sqrt()"}
+
+
+def _windows(layer: Layer, pads: list[int]) -> str:
+    """Kernel, and strides and dilations where they are not 1, padding where there is some."""
+    arguments = pair(layer.parameters["kernel_shape"])
+    for key, keyword in (("strides", "stride"), ("dilations", "dilation")):
+        values = said(layer, key)
+        arguments += f", {keyword}={pair(values)}" if max(values) > 1 else ""
+    return arguments + _padding(pads)
+
+
+def _padding(pads: list[int]) -> str:
+    return f", padding={pair(pads)}" if any(pads) else ""
+
+
+def _grouped(layer: Layer) -> str:
+    groups = said(layer, "group")
+    return (f", groups={groups}" if groups != 1 else "") + ("" if said(layer, "bias_term") else ", bias=False")
+
+
+def _zero_pad(pads: list[int]) -> str:
+    top, left, bottom, right = pads
+    return f"nn.ZeroPad2d(({left}, {right}, {top}, {bottom}))"
+
+
+def _constant_pad(pads: list[int], value: str) -> str:
+    top, left, bottom, right = pads
+    return f"nn.ConstantPad2d(({left}, {right}, {top}, {bottom}), {value})"
+
+
+def _range(start: int, end: int | None) -> str:
+    return f"{start or ''}:{'' if end is None else end}"

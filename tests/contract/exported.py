@@ -1,0 +1,78 @@
+"""Networks of a few layers, written as each framework's own source, loaded there, and given the same weights and images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multiseg import backend as registry
+from multiseg import exporting
+from multiseg.layout import Layout
+from multiseg.network import NetworkSpec
+from multiseg.topology import Topology
+from multiseg.worker.client import Worker
+
+Array = np.ndarray[Any, Any]
+Step = tuple[Any, ...]  # type, parameters, and inputs and outputs where it is not just one after the other
+
+
+def network(*steps: Step, shape: tuple[int, int, int] = (4, 9, 10)) -> Topology:
+    """Layers l0, l1, ... one after the other; ``images`` is the input, and a Scale is before them all, as ``first``."""
+    layers: list[dict[str, Any]] = [{"name": "first", "type": "Scale", "inputs": ["images"], "parameters": {}}]
+    last = "first"
+    for number, (kind, parameters, *more) in enumerate(steps):
+        inputs, outputs = [*more, None, None][:2]
+        layer = {"name": f"l{number}", "type": kind, "inputs": inputs or [last], "parameters": parameters}
+        layers.append({**layer, "outputs": outputs or [layer["name"]]})
+        last = layers[-1]["outputs"][0]
+    description = {"input": "images", "input_shape": shape, "layers": layers, "outputs": [last]}
+    return Topology.of("some.net", "test", description)
+
+
+def random_weights(topology: Topology, seed: int = 0) -> dict[str, Array]:
+    """Of a size that keeps what layers make near 1; variances positive."""
+    draw = np.random.default_rng(seed)
+    made = {}
+    for name, shape in topology.weights.items():
+        value = draw.random(shape) + 0.5 if name.endswith("running_var") else draw.standard_normal(shape)
+        made[name] = (value / np.sqrt(max(np.prod(shape[1:]), 1))).astype(np.float32)
+    return made
+
+
+class Frameworks:
+    """A worker for each backend; close them."""
+
+    def __init__(self) -> None:
+        self._workers: dict[str, Worker] = {}
+
+    def load(self, backend: str, topology: Topology, folder: Path, weights: dict[str, Array]) -> Worker:
+        """The worker of ``backend`` with the network in it, exported into ``folder``. Raises ModelError where it cannot be."""
+        path = exporting.export(topology, backend, folder / f"net_{backend}{registry.get(backend).formats[0]}")
+        worker = self._workers.get(backend) or Worker(registry.get(backend), threads=1)
+        self._workers[backend] = worker
+        shape = topology.shapes[topology.outputs[0]]
+        label = shape if len(shape) == 3 else (1, 1, 1)
+        spec = NetworkSpec(
+            model=str(path), input_shape=topology.input_shape, label_shape=label, solver=None, loss=None,
+            batch_size=2, val_batch_size=2, seed=1, threads=1, device="cpu", lowering=False,
+        )  # fmt: skip
+        described = worker.call("load", spec=spec.to_json())
+        # Caffe has a batch normalisation's factors in a layer of their own
+        own = {name: weights[name.replace("_scale.", ".")] for name in described["parameters"]}
+        worker.call("set_weights", weights=own)
+        return worker
+
+    def outputs(self, backend: str, topology: Topology, folder: Path, images: Array) -> Array:
+        """What it makes of ``images`` (N, C, H, W) with random weights; vectors as (N, features)."""
+        layout = Layout(registry.get(backend).data_order, "RGB", None)
+        worker = self.load(backend, topology, folder, random_weights(topology))
+        output, _, _ = worker.call("predict", features=layout.features(images), labels=None)
+        neutral: Array = layout.activation(output)
+        return neutral if len(topology.shapes[topology.outputs[0]]) == 3 else neutral.reshape(len(images), -1)
+
+    def close(self) -> None:
+        """End the workers."""
+        for worker in self._workers.values():
+            worker.close()
