@@ -35,6 +35,17 @@ class TrainingError(MultisegError, RuntimeError):
     """Training cannot go on, e.g. because the loss is not a number any more."""
 
 
+class TrainingStopped(MultisegError, KeyboardInterrupt):
+    """Training was asked to stop (Ctrl-C, SIGTERM) and left a snapshot to go on from.
+
+    ``signal`` is the number of the signal that asked, or None.
+    """
+
+    def __init__(self, message: str, signal: int | None = None) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 class BackendUnavailable(MultisegError, ImportError):
     """A backend is unknown, or its framework cannot be loaded."""
 

@@ -29,3 +29,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file in one step."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def sync(folder: Path) -> None:
+    """Have a folder and the files in it on the disk itself, so that they outlast a power failure."""
+    for path in (*folder.iterdir(), folder):
+        if path.is_file() or path == folder:
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

@@ -24,7 +24,7 @@ from multiseg.dataset.reading import Split
 from multiseg.errors import DatasetError, ImageError, ModelError, MultisegError, SettingsError, WorkerError
 from multiseg.images import Channels, PixelConversion, Pixels, array_to_image, load_image, to_image
 from multiseg.layout import ChannelOrder, DataOrder, Floats, Layout
-from multiseg.metrics import Metrics
+from multiseg.metrics import THRESHOLD, Metrics
 
 if TYPE_CHECKING:
     from multiseg.run import Run
@@ -270,7 +270,7 @@ def test_db(
     """Loss and metrics over a database, in a stream; see Run.test_db."""
     split = open_split(path)
     size = batch_size or run.settings["val_batch_size"]
-    metrics, total, seen = Metrics(), 0.0, 0
+    metrics, total, seen = Metrics(run.settings.get("threshold", THRESHOLD)), 0.0, 0
     losses = labelled = True
     began = time.perf_counter()
     for indices, output, labels, loss in _stream(run, split, size, options):

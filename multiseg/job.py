@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multiseg import backend as registry
+from multiseg.augmentation import Augmentation
 from multiseg.backend import Backend
 from multiseg.errors import ModelError, SettingsError
+from multiseg.fitting import mean_of, shapes_of
+from multiseg.metrics import NAMES as METRICS
+from multiseg.metrics import THRESHOLD
 from multiseg.model_files import kind_of
 from multiseg.schedule import Schedule
+from multiseg.solvers import NEUTRAL, NEUTRAL_BATCH_SIZE, NEUTRAL_LOSS, multiplier_problems, option_problems
+from multiseg.stopping import Stop
 
 if TYPE_CHECKING:
     from multiseg.dataset import Dataset
     from multiseg.run import Run
 
-RECIPES = ("tutorial",)
+RECIPES = ("tutorial", "equal")
 SUBTRACT_MEAN = ("pixel", "image", "none")
 LOSSES = ("l1", "smooth_l1", "l2")
 KEEP = ("last", "best", "all")
@@ -34,13 +41,23 @@ class Job:
 
     - ``dataset``: a Dataset or its folder; ``backend``: an installed backend's name; ``model``: a network file.
     - ``subtract_mean``: ``pixel``, ``image`` or ``none``; features only.
-    - ``recipe``: ``tutorial``, each framework's own defaults as DIGITS' tutorial runs it.
-    - ``solver``: ``sgd``, ``adam``, ... with ``solver_options`` over the backend's defaults (momentum, weight_decay, ...).
+    - ``recipe``: ``tutorial``, each framework's own defaults as DIGITS' tutorial runs it; ``equal``, one initialisation, loss,
+      solver and learning rate for all (docs/solvers.md).
+    - ``solver``: ``sgd``, ``adam``, ... with ``solver_options`` over the recipe's defaults (momentum, weight_decay, ...).
+    - ``multipliers``: of learning rate and weight decay, by patterns of parameters' names: ``{"conv*.bias": {"lr": 2,
+      "decay": 0}}``; of several that match, the last counts.
+    - ``accumulate``: batches whose gradients are averaged for one update, which counts as one iteration.
     - ``lr_policy``: a name or a mapping, see multiseg.schedule; ``loss``: ``l1``, ``smooth_l1`` or ``l2``, each the mean over
       all elements on every backend.
     - ``threads``: 0 for all the cores this process may use; ``lowering``: compute convolutions whose kernel equals their
       stride as one matrix product.
-    - ``keep``: snapshots to keep besides the last: ``last`` none, ``best`` the one of lowest validation L1, ``all``.
+    - ``val_interval``, ``snapshot_interval``: in epochs, fractions too; ``keep``: snapshots to keep besides the last: ``last``
+      none, ``best`` the one of the best validation, ``all``.
+    - ``metric``: what makes a validation the best: ``l1``, ``l2``, ``val_loss`` (the least), ``iou``, ``pixel_accuracy`` (the
+      most); ``threshold``: below it a pixel is of the object, 0 to 255.
+    - ``patience``: stop after so many validations without one better by ``min_delta``; None: train all epochs.
+    - ``weights``: a weights file to start from, by layer name; ``freeze``: names of layers (patterns too) left as they are.
+    - ``augment``: changes of the training images, see multiseg.augmentation.
 
     A network file written in Python is executed, in the backend's process; load only files you trust.
     """
@@ -56,26 +73,51 @@ class Job:
     val_batch_size: int | None = None
     solver: str = "sgd"
     solver_options: Mapping[str, float] = field(default_factory=dict)
+    multipliers: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    accumulate: int = 1
     lr_policy: str | Mapping[str, Any] | None = None
     loss: str | None = None
     seed: int | None = None
     device: str = "auto"
     threads: int = 0
     lowering: bool = True
+    val_interval: float = 1
+    snapshot_interval: float = 1
     keep: str = "best"
+    metric: str = "l1"
+    threshold: float = THRESHOLD
+    patience: int | None = None
+    min_delta: float = 0.0
+    weights: str | Path | None = None
+    freeze: Sequence[str] = ()
+    augment: Mapping[str, Any] = field(default_factory=dict)
 
-    def train(self, folder: str | Path, resume: bool = False, progress: bool | Progress = True) -> Run:
+    def train(
+        self,
+        folder: str | Path,
+        resume: bool = False,
+        progress: bool | Progress = True,
+        tensorboard: bool = False,
+        stop: Stop | None = None,
+    ) -> Run:
         """Train into ``folder`` and return its Run; with ``resume`` go on from the last snapshot there.
 
-        ``progress`` shows a bar on a terminal; a callable receives each event as a dict instead. Raises SettingsError before
-        anything starts, RunError for an unsuitable folder, and TrainingError, WorkerError or ModelError later.
+        ``progress`` shows a bar on a terminal; a callable receives each event as a dict instead. ``tensorboard`` writes a log
+        for TensorBoard into the folder. In the main thread, Ctrl-C and SIGTERM end the step at hand, write a snapshot and
+        raise TrainingStopped; a second one ends at once. ``stop`` asks for the same from another thread.
+
+        Raises SettingsError before anything starts, RunError for an unsuitable folder, and TrainingError, WorkerError or
+        ModelError later.
         """
         from multiseg.training import train
 
-        return train(self, Path(folder), resume=resume, progress=progress)
+        return train(self, Path(folder), resume, progress, tensorboard, stop or Stop())
 
-    def resolve(self) -> Settings:
-        """Check every setting and fill in the backend's defaults. Raises one SettingsError that lists all that is wrong."""
+    def resolve(self, dataset: Dataset | None = None) -> Settings:
+        """Check every setting, also against the dataset where it is given, and fill in the backend's defaults.
+
+        Raises one SettingsError that lists all that is wrong.
+        """
         backend = registry.get(self.backend)
         problems: list[str] = []
 
@@ -92,29 +134,53 @@ class Job:
         one_of("device", DEVICES, self.device)
         if self.loss is not None:
             one_of("loss", LOSSES, self.loss)
-        one_of("solver", tuple(backend.solvers), self.solver)
+        equal = self.recipe == "equal"
+        one_of("solver", tuple(solver for solver in backend.solvers if solver in NEUTRAL or not equal), self.solver)
         check(_whole(self.epochs) and self.epochs >= 1, f"epochs={self.epochs!r}: must be a whole number from 1")
         for name in ("batch_size", "val_batch_size"):
             value = getattr(self, name)
             check(value is None or (_whole(value) and value >= 1), f"{name}={value!r}: must be a whole number from 1")
+        check(
+            _whole(self.accumulate) and self.accumulate >= 1,
+            f"accumulate={self.accumulate!r}: must be a whole number from 1",
+        )
+        problems += multiplier_problems(self.multipliers)
         check(_whole(self.threads) and self.threads >= 0, f"threads={self.threads!r}: must be a whole number from 0")
         check(
             self.seed is None or (_whole(self.seed) and 0 <= self.seed < 2**31),
             f"seed={self.seed!r}: must be 0 to 2**31-1",
         )
-        rate = backend.learning_rate if self.learning_rate is None else self.learning_rate
-        check(isinstance(rate, (int, float)) and rate > 0, f"learning_rate={rate!r}: must be above 0")
-        options: dict[str, Any] = dict(backend.solvers.get(self.solver, {}))
+        neutral = NEUTRAL.get(self.solver) if equal else None
+        own_rate = neutral.rate if neutral else backend.learning_rate
+        rate = own_rate if self.learning_rate is None else self.learning_rate
+        check(_number(rate) and rate > 0, f"learning_rate={rate!r}: must be a number above 0")
+        for name in ("val_interval", "snapshot_interval"):
+            value = getattr(self, name)
+            check(_number(value) and value > 0, f"{name}={value!r}: must be a number of epochs above 0, e.g. 0.5")
+        one_of("metric", METRICS, self.metric)
+        check(
+            _number(self.threshold) and 0 < self.threshold <= 255,
+            f"threshold={self.threshold!r}: must be a number above 0, up to 255",
+        )
+        check(
+            self.patience is None or (_whole(self.patience) and self.patience >= 1),
+            f"patience={self.patience!r}: must be a whole number of validations from 1",
+        )
+        check(_number(self.min_delta) and self.min_delta >= 0, f"min_delta={self.min_delta!r}: must be a number from 0")
+        if self.weights is not None:
+            check(Path(self.weights).exists(), f"weights={str(self.weights)!r}: no such file")
+        check(
+            not isinstance(self.freeze, str) and all(isinstance(each, str) and each for each in self.freeze),
+            f"freeze={self.freeze!r}: must be a list of names of layers",
+        )
+        options: dict[str, Any] = dict(neutral.options if neutral else backend.solvers.get(self.solver, {}))
         known = {*options, "weight_decay"} - {"weight_decay_per_rate"}
-        for key, number in self.solver_options.items():
+        for key in self.solver_options:
             check(
                 key in known,
                 f"solver {self.solver!r} of {backend.name} has no option {key!r}; it takes: {', '.join(sorted(known))}",
             )
-            check(isinstance(number, (int, float)) and number >= 0, f"{key}={number!r}: must be a number from 0")
-            if key.startswith("momentum") and isinstance(number, (int, float)):
-                least = "above 0 and " if self.solver == "nesterov" else ""
-                check(number < 1 and (number > 0 or not least), f"{key}={number!r}: must be {least}below 1")
+        problems += option_problems(self.solver, self.solver_options)
         model = Path(self.model) if self.model is not None else backend.default_model_path
         check(model.exists(), f"model={str(model)!r}: no such file")
         other = _kind_of_another(model, backend) if model.exists() else None
@@ -124,6 +190,13 @@ class Job:
             schedule = Schedule.of(self.lr_policy)
         except SettingsError as error:
             problems.append(str(error))
+        augmentation = Augmentation()
+        try:
+            augmentation = Augmentation.of(self.augment)
+        except SettingsError as error:
+            problems.append(str(error))
+        if dataset is not None:
+            problems += self._misfits(dataset, augmentation)
         if problems or schedule is None:
             raise SettingsError("; ".join(problems))
 
@@ -136,17 +209,45 @@ class Job:
             subtract_mean=self.subtract_mean,
             recipe=self.recipe,
             learning_rate=float(rate),
-            batch_size=self.batch_size,
-            val_batch_size=self.val_batch_size,
+            batch_size=self.batch_size or (NEUTRAL_BATCH_SIZE if equal else None),
+            val_batch_size=self.val_batch_size or (NEUTRAL_BATCH_SIZE if equal else None),
             solver={"name": self.solver, **options},
+            multipliers={pattern: dict(factors) for pattern, factors in self.multipliers.items()},
+            accumulate=self.accumulate,
             schedule=schedule,
-            loss=self.loss,
+            loss=self.loss or (NEUTRAL_LOSS if equal else None),
             seed=random.SystemRandom().randrange(2**31) if self.seed is None else self.seed,
             device=self.device,
             threads=self.threads or len(os.sched_getaffinity(0)),
             lowering=self.lowering,
+            val_interval=self.val_interval,
+            snapshot_interval=self.snapshot_interval,
             keep=self.keep,
+            metric=self.metric,
+            threshold=self.threshold,
+            patience=self.patience,
+            min_delta=self.min_delta,
+            weights=None if self.weights is None else Path(self.weights).resolve(),
+            freeze=tuple(self.freeze),
+            augmentation=augmentation,
         )
+
+    def _misfits(self, dataset: Dataset, augmentation: Augmentation) -> list[str]:
+        """What does not go together with the dataset."""
+        problems, count = [], len(dataset.train)
+        try:
+            problems += augmentation.misfits(*shapes_of(dataset))
+        except SettingsError as error:
+            problems.append(str(error))
+        try:
+            mean_of(dataset, self.subtract_mean)
+        except SettingsError as error:
+            problems.append(str(error))
+        if self.batch_size is not None and _whole(self.batch_size) and self.batch_size > count > 0:
+            problems.append(f"batch_size={self.batch_size}: is larger than the dataset, {count} training images")
+        if self.patience is not None and not len(dataset.val):
+            problems.append(f"patience={self.patience!r}: {dataset.path} has no validation images to go by")
+        return problems
 
 
 def _kind_of_another(model: Path, backend: Backend) -> str | None:
@@ -167,6 +268,10 @@ def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 @dataclass
 class Settings:
     """A job's settings, all checked; batch sizes and loss are filled in by the network where the job leaves them None."""
@@ -180,15 +285,34 @@ class Settings:
     batch_size: int | None
     val_batch_size: int | None
     solver: dict[str, Any]
+    multipliers: dict[str, dict[str, float]]
+    accumulate: int
     schedule: Schedule
     loss: str | None
     seed: int
     device: str
     threads: int
     lowering: bool
+    val_interval: float
+    snapshot_interval: float
     keep: str
+    metric: str
+    threshold: float
+    patience: int | None
+    min_delta: float
+    weights: Path | None
+    freeze: tuple[str, ...]
+    augmentation: Augmentation
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict, with names for the backend, the schedule and the model."""
-        plain = {key: value for key, value in vars(self).items() if key != "schedule"}
-        return {**plain, "backend": self.backend.name, "model": self.model.name, "lr_policy": self.schedule.to_json()}
+        plain = {key: value for key, value in vars(self).items() if key not in ("schedule", "augmentation")}
+        return {
+            **plain,
+            "backend": self.backend.name,
+            "model": self.model.name,
+            "lr_policy": self.schedule.to_json(),
+            "weights": None if self.weights is None else str(self.weights),
+            "freeze": list(self.freeze),
+            "augment": self.augmentation.to_json(),
+        }

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+NAMES = ("val_loss", "l1", "l2", "pixel_accuracy", "iou")  # what tells how good a validation was
+RISING = ("pixel_accuracy", "iou")  # the more the better
 THRESHOLD = 128  # half of the 0..255 range: what is below counts as the object, black on white as in the tutorial
 
 

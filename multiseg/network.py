@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, SettingsError
 
 Array = npt.NDArray[np.float32]
 
@@ -29,6 +29,11 @@ class NetworkSpec:
     ``loss`` is None for the model's own, or ``l1``, ``smooth_l1``, ``l2``: each the mean over all elements.
     Batch sizes are None for the model's own, else the backend's default. ``frozen`` are patterns (fnmatch) of names of layers
     whose parameters the solver leaves as they are; see :func:`is_frozen`.
+
+    ``recipe`` says whose rule the solver follows: ``tutorial`` the framework's own, ``equal`` the one that docs/solvers.md
+    defines for all. ``multipliers`` of learning rate (``lr``) and weight decay (``decay``) go by patterns (fnmatch) of
+    parameters' names; see :func:`factors`. ``accumulate``: a training step gets up to this many batches at once, runs one after
+    the other and updates once, by the average of the gradients over all the images.
     """
 
     model: str
@@ -43,6 +48,9 @@ class NetworkSpec:
     device: str
     lowering: bool
     frozen: tuple[str, ...] = ()
+    recipe: str = "tutorial"
+    multipliers: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    accumulate: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict of this specification."""
@@ -108,6 +116,27 @@ class Network(ABC):
 def is_frozen(parameter: str, frozen: Iterable[str]) -> bool:
     """Whether the parameter ``layer.part`` belongs to a layer that one of the patterns names."""
     return any(fnmatchcase(parameter.rpartition(".")[0], pattern) for pattern in frozen)
+
+
+def factors(spec: NetworkSpec, own: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Multipliers (of learning rate, of weight decay) of each parameter that is not frozen: ``own``, overridden by the job's.
+
+    ``own`` holds every parameter of the network. Raises SettingsError for a pattern that matches none, and where all are frozen.
+    """
+    found = dict(own)
+    for pattern, given in spec.multipliers.items():
+        matching = [name for name in found if fnmatchcase(name, pattern)]
+        if not matching:
+            raise SettingsError(
+                f"multipliers={pattern!r}: the network has no such parameter; it has: {', '.join(found)}"
+            )
+        for name in matching:
+            lr, decay = found[name]
+            found[name] = (given.get("lr", lr), given.get("decay", decay))
+    trained = {name: pair for name, pair in found.items() if not is_frozen(name, spec.frozen)}
+    if own and not trained:
+        raise SettingsError(f"freeze={list(spec.frozen)!r}: leaves no layer to train")
+    return trained
 
 
 def check_weights(model: str, shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, Array]) -> None:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Bar:
-    """Takes a training's events. The bar, shown on terminals only, has loss, images/s and time left to the end."""
+    """Takes a training's events. The bar, shown on terminals only, has loss, rate, images/s and time left to the end."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
@@ -19,6 +19,7 @@ class Bar:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]}"),
+            TextColumn("rate {task.fields[rate]}"),
             TextColumn("{task.fields[speed]} images/s"),
             TimeElapsedColumn(),
             TextColumn("left"),
@@ -44,15 +45,15 @@ class Bar:
         """Show one event of multiseg.training."""
         if event["event"] == "start":
             self.backend, self.epochs, self.batch_size = event["backend"], event["epochs"], event["batch_size"]
-            self.task = self.progress.add_task(self.backend, total=event["iterations"], loss="-", speed="-")
-            steps = event["iterations"] // event["epochs"]
-            self.progress.update(self.task, completed=event["epoch"] * steps)
+            self.task = self.progress.add_task(self.backend, total=event["iterations"], loss="-", rate="-", speed="-")
+            self.progress.update(self.task, completed=event["iteration"])
         elif event["event"] == "step":
             speed = self.progress.tasks[0].speed
             self.progress.update(
                 self.task,
                 advance=1,
                 loss=f"{event['loss']:.4g}",
+                rate=f"{event['rate']:.3g}",
                 speed=f"{speed * self.batch_size:.0f}" if speed else "-",
                 description=f"{self.backend} epoch {event['epoch']}/{self.epochs}",
             )

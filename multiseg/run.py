@@ -1,24 +1,19 @@
 """A run folder: what a training leaves behind, and testing with what it learned.
 
 job.json         settings, dataset, network and environment, written once
-history.csv      one row per epoch; row 0 is before training
+history.csv      one row per epoch and validation; row 0 is before training
 summary.json     status, best epoch, seconds, peak memory
+events.jsonl     what happened when: start, rows, snapshots, stop, end; one JSON object a line
 model/           the network file
-snapshots/       epoch-0001/ ... the framework's own files
+snapshots/       epoch-0001/ ... the framework's own files and the training's position
 worker.log       what the backend's process printed
 """
 
 from __future__ import annotations
 
 import csv
-import fcntl
-import io
 import json
-import re
-import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,17 +25,16 @@ from multiseg import backend as registry
 from multiseg import inference
 from multiseg.dataset import Dataset
 from multiseg.errors import DatasetError, ModelError, MultisegError, RunError
-from multiseg.files import write_json, write_text
 from multiseg.geometry import Geometry, NotLocal
 from multiseg.images import PixelConversion
 from multiseg.inference import Options, Output
 from multiseg.layout import Layout
 from multiseg.model_files import describe
 from multiseg.network import NetworkSpec
+from multiseg.snapshots import Snapshot, snapshots
 from multiseg.worker.client import Worker
 
 if TYPE_CHECKING:
-    from multiseg.job import Settings
     from multiseg.layers import Layers
 
 FORMAT = 1
@@ -48,23 +42,6 @@ COLUMNS = (
     "epoch", "iteration", "train_loss", "val_loss", "l1", "l2", "pixel_accuracy", "iou", "learning_rate", "seconds",
     "val_seconds", "images_per_second",
 )  # fmt: skip
-SNAPSHOT = re.compile(r"epoch-(\d+)")
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Weights and solver state as they were after ``epoch`` epochs."""
-
-    epoch: int
-    path: Path
-
-
-def snapshots(folder: Path) -> list[Snapshot]:
-    """The run folder's snapshots, oldest first."""
-    found = [(SNAPSHOT.fullmatch(path.name), path) for path in (folder / "snapshots").glob("epoch-*")]
-    return sorted(
-        (Snapshot(int(match[1]), path) for match, path in found if match), key=lambda snapshot: snapshot.epoch
-    )
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
@@ -72,172 +49,14 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     try:
         with path.open(newline="") as file:
             rows = [{key: float(cell) if cell else None for key, cell in row.items()} for row in csv.DictReader(file)]
-            return [{**row, "epoch": int(row["epoch"] or 0), "iteration": int(row["iteration"] or 0)} for row in rows]
+            return [{**row, "epoch": _whole(row["epoch"]), "iteration": _whole(row["iteration"])} for row in rows]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: cannot be read as a run's history ({error})") from error
 
 
-class RunFolder:
-    """The writing side of a run folder, for the training loop."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._made = False  # by this training, so that it may be removed where nothing was trained
-        self._rows: list[dict[str, Any]] = []
-        self._summary: dict[str, Any] = {}
-
-    @classmethod
-    def create(cls, path: Path) -> RunFolder:
-        """A new run folder. Raises RunError where something is there already."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(f"{path}: exists already; name another folder, remove it, or go on with it (resume)")
-        try:
-            (path / "snapshots").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{path}: cannot be created: {error.strerror}") from error
-        folder = cls(path)
-        folder._made = True
-        return folder
-
-    @classmethod
-    def resume(cls, path: Path, settings: Settings, dataset: Dataset, seed: int | None) -> RunFolder:
-        """An interrupted run's folder, which fills in what the settings leave open; ``seed`` is the one asked for, if any.
-
-        Raises RunError where its settings, network file or dataset are not the ones given.
-        """
-        job = read_job(path)
-        if job["dataset"]["content_hash"] != dataset.content_hash:
-            raise RunError(f"{path}: was trained on another dataset ({job['dataset']['path']}); resume with that one")
-        kept = job["settings"]
-        if seed is not None and seed != kept["seed"]:
-            raise RunError(
-                f"{path}: was trained with seed={kept['seed']}, not {seed}; resume with that one, or with none"
-            )
-        settings.seed = kept["seed"]
-        for key in ("batch_size", "val_batch_size"):
-            setattr(settings, key, getattr(settings, key) or kept[key])
-        if settings.loss is None and not job["network"]["own_loss"]:
-            settings.loss = kept["loss"]
-        model = path / "model" / kept["model"]
-        if settings.model.name == model.name and settings.model.read_bytes() != model.read_bytes():
-            raise RunError(f"{settings.model}: has changed since {path} began; the run's own copy is {model}")
-        now = settings.to_json()
-        for key, value in kept.items():
-            if key in now and now[key] is not None and key not in ("epochs", "threads", "device") and now[key] != value:
-                raise RunError(
-                    f"{path}: was trained with {key}={value!r}, not {now[key]!r}; resume with the same settings"
-                )
-        if now["epochs"] != kept["epochs"]:
-            raise RunError(
-                f"{path}: is a run of {kept['epochs']} epochs, not {now['epochs']}; the schedule depends on it"
-            )
-        folder = cls(path)
-        if (path / "history.csv").exists():  # not there where it was interrupted before the first validation
-            folder._rows = read_history(path / "history.csv")
-        return folder
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps a second training out of this folder. Raises RunError where one is at work."""
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RunError(f"{self.path}: another training is at work here") from error
-            yield
-
-    @contextmanager
-    def failing(self) -> Iterator[None]:
-        """Removes a folder in which nothing was trained; records why a run stopped otherwise."""
-        try:
-            yield
-        except BaseException as error:
-            if self._made and not self._rows:
-                shutil.rmtree(self.path, ignore_errors=True)
-            elif self._rows:
-                self._summarize(
-                    status="stopped" if isinstance(error, KeyboardInterrupt) else "failed", error=str(error)
-                )
-            raise
-
-    def start(
-        self,
-        settings: Settings,
-        dataset: Dataset,
-        mean: npt.NDArray[np.float32] | None,
-        described: dict[str, Any],
-        environment: dict[str, Any],
-    ) -> None:
-        """Write job.json."""
-        write_json(
-            self.path / "job.json",
-            {
-                "format": FORMAT,
-                "settings": settings.to_json(),
-                "dataset": {"path": str(dataset.path.resolve()), "content_hash": dataset.content_hash},
-                "mean": None if mean is None else mean.tolist(),
-                "input_shape": dataset.train.shape,
-                "label_shape": dataset.train.label_shape,
-                "network": described,
-                "environment": environment,
-            },
-        )
-
-    def add_row(self, row: dict[str, Any]) -> None:
-        """Append one row to the history."""
-        self._rows.append(row)
-        self._write_history()
-        self._summarize(status="running")
-
-    def rewind(self, epoch: int) -> None:
-        """Forget rows after ``epoch``: they will be trained again."""
-        if any(row["epoch"] > epoch for row in self._rows):
-            self._rows = [row for row in self._rows if row["epoch"] <= epoch]
-            self._write_history()
-
-    def _write_history(self) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS)
-        writer.writeheader()
-        writer.writerows(self._rows)
-        write_text(self.path / "history.csv", text.getvalue())
-
-    def _summarize(self, **values: Any) -> None:
-        scored = [row for row in self._rows if row["l1"] is not None and row["epoch"] > 0]  # 0 has no snapshot
-        self._summary |= {
-            "epochs": self._rows[-1]["epoch"],
-            "best_epoch": min(scored, key=lambda row: row["l1"])["epoch"] if scored else None,
-            "train_seconds": sum(row["seconds"] for row in self._rows),
-            **values,
-        }
-        write_json(self.path / "summary.json", self._summary)
-
-    def finish(self, peak_memory_mb: float) -> None:
-        """Record that the run is complete."""
-        self._summarize(status="finished", peak_memory_mb=peak_memory_mb)
-
-    def last_snapshot(self) -> Snapshot | None:
-        """The newest complete snapshot."""
-        return max(snapshots(self.path), key=lambda snapshot: snapshot.epoch, default=None)
-
-    @contextmanager
-    def snapshot(self, epoch: int, keep: str) -> Iterator[Path]:
-        """A folder to save into, which becomes the snapshot of ``epoch`` when the block ends well; old ones are then dropped."""
-        part = self.path / "snapshots" / ".part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        try:
-            yield part
-            final = part.with_name(f"epoch-{epoch:04}")
-            shutil.rmtree(final, ignore_errors=True)
-            part.rename(final)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-        if keep != "all":
-            wanted = {epoch, self._summary.get("best_epoch") if keep == "best" else epoch}
-            for old in snapshots(self.path):
-                if old.epoch not in wanted:
-                    shutil.rmtree(old.path)
+def _whole(number: float | None) -> int | float:
+    number = number or 0
+    return int(number) if number == int(number) else number
 
 
 def read_job(folder: Path) -> dict[str, Any]:
@@ -270,8 +89,8 @@ class Run:
         self._worker: Worker | None = None
 
     @classmethod
-    def open(cls, folder: str | Path, snapshot: str | int = "last") -> Run:
-        """Open a run folder, to test with its ``last`` snapshot, its ``best`` one, or that of a given epoch.
+    def open(cls, folder: str | Path, snapshot: str | float = "last") -> Run:
+        """Open a run folder, to test with its ``last`` snapshot, its ``best`` one, or that of a given epoch (2, or 2.5).
 
         Raises RunError where the folder is not a run's or the snapshot is not there.
         """
@@ -284,7 +103,7 @@ class Run:
         wanted = run.summary.get("best_epoch") if snapshot == "best" else snapshot
         if wanted not in there:
             raise RunError(f"{path}: has no snapshot {snapshot!r}; there are: {', '.join(map(str, there)) or 'none'}")
-        run.snapshot = there[int(wanted)]
+        run.snapshot = there[wanted]
         return run
 
     @property
@@ -294,18 +113,19 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """One dict per epoch: epoch, iteration, train_loss, val_loss, l1, l2, pixel_accuracy, iou, learning_rate, seconds, ..."""
+        """One dict per epoch and validation: epoch, iteration, train_loss, val_loss, l1, l2, pixel_accuracy, iou, ..."""
         return read_history(self.path / "history.csv")
 
     @property
     def summary(self) -> dict[str, Any]:
-        """status, best_epoch, train_seconds, peak_memory_mb, parameters."""
+        """status, best_epoch, stopped_early, train_seconds, peak_memory_mb, parameters (how many), weights (started from)."""
         try:
             summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text())
         except (OSError, ValueError) as error:
             raise RunError(f"{self.path / 'summary.json'}: cannot be read: {error}") from error
         shapes = self._job["network"]["parameters"].values()
-        return {**summary, "parameters": sum(int(np.prod(shape)) for shape in shapes)}
+        count = sum(int(np.prod(shape)) for shape in shapes)
+        return {**summary, "parameters": count, "weights": self._job.get("weights")}
 
     @cached_property
     def dataset(self) -> Dataset:

@@ -1,4 +1,4 @@
-"""Learning-rate policies: Caffe's, with the parameters in percent of all iterations as DIGITS asks for them.
+"""Learning-rate policies: Caffe's, with the parameters in percent of all iterations as DIGITS asks for them, and a warm-up.
 
 Formulas: caffe/src/caffe/solvers/sgd_solver.cpp, ``GetLearningRate``. Defaults: DIGITS' model form.
 """
@@ -23,6 +23,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "sigmoid": {"step": 50.0, "gamma": 0.1},
     "linear": {},  # poly of power 1: down to 0 over all iterations
 }
+WARMUP = "warmup"  # any policy's: percent of all iterations in which its rate is scaled up from near 0
 DEFAULT = "step"
 
 
@@ -37,7 +38,7 @@ class Schedule:
     def of(cls, policy: str | Mapping[str, Any] | None) -> Schedule:
         """From a policy's name, or a mapping with ``policy`` and some of its parameters; None is DIGITS' default.
 
-        Raises SettingsError naming an unknown policy or parameter, or a value that is no number.
+        Raises SettingsError naming an unknown policy, and all parameters that are unknown, missing, or no number that can be.
         """
         if policy is None:
             policy = DEFAULT
@@ -45,28 +46,51 @@ class Schedule:
         name = given.pop("policy", None)
         if name not in POLICIES:
             raise SettingsError(f"unknown lr_policy {name!r}; known are: {', '.join(POLICIES)}")
-        known = POLICIES[name]
+        known = {**POLICIES[name], WARMUP: 0.0}
         unknown = sorted(set(given) - set(known))
-        if unknown:
-            takes = ", ".join(known) or "no parameters"
-            raise SettingsError(f"lr_policy {name!r} has no parameter {unknown[0]!r}; it takes: {takes}")
+        problems = [f"lr_policy {name!r} has no parameter {key!r}; it takes: {', '.join(known)}" for key in unknown]
         parameters: dict[str, Any] = {}
-        for key, value in {**known, **given}.items():
-            several = isinstance(known[key], tuple)
+        for key, default in known.items():
+            value = given.get(key, default)
+            several = isinstance(default, tuple)
+            if value is None or value == "":
+                problems.append(f"lr_policy {name!r}: {key} is missing; DIGITS' default is {default!r}")
+                continue
             try:
                 parameters[key] = [float(part) for part in value] if several else float(value)
             except (TypeError, ValueError):
                 wanted = "a list of numbers" if several else "a number"
-                raise SettingsError(f"lr_policy {name!r}: {key} must be {wanted}, not {value!r}") from None
+                problems.append(f"lr_policy {name!r}: {key} must be {wanted}, not {value!r}")
+                continue
+            if wrong := _wrong(key, parameters[key]):
+                problems.append(f"lr_policy {name!r}: {key}={value!r}: {wrong}")
+        if problems:
+            raise SettingsError("; ".join(problems))
         return cls(name, parameters)
 
     def rate(self, base: float, iteration: int, iterations: int) -> float:
         """Learning rate of ``iteration`` (from 0) out of ``iterations``, starting from ``base``."""
-        return base * _FACTOR[self.policy](self.parameters, iteration, iterations)
+        rate = base * _FACTOR[self.policy](self.parameters, iteration, iterations)
+        warming = math.ceil(iterations * self.parameters[WARMUP] / 100)
+        return rate * (iteration + 1) / warming if iteration < warming else rate
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict, as :meth:`of` takes it."""
         return {"policy": self.policy, **self.parameters}
+
+
+def _wrong(key: str, value: float | list[float]) -> str | None:
+    """What is wrong with a parameter's number, if anything."""
+    values = value if isinstance(value, list) else [value]
+    if not values or not all(map(math.isfinite, values)):
+        return "must be finite"
+    if key in ("step", "stepvalues") and not all(0 < each <= 100 for each in values):
+        return "must be percent of all iterations, above 0, up to 100"
+    if sorted(set(values)) != values:
+        return "must rise"
+    if key == WARMUP and not 0 <= values[0] <= 100:
+        return "must be percent of all iterations, 0 to 100"
+    return "must be above 0" if key in ("gamma", "power") and min(values) <= 0 else None
 
 
 def _at(percent: float, iterations: int) -> int:

@@ -20,10 +20,13 @@ backend = Backend(
     batch_size=16,  # DIGITS' choice for a file that names none; the tutorial's file says 4
     val_batch_size=16,
     loss="the file's own",
+    # DIGITS' generated solver: momentum 0.9 where Caffe takes one, weight decay a hundredth of the rate; the rest Caffe's own
     solvers={
-        # DIGITS' generated solver: momentum 0.9, weight decay a hundredth of the rate
         "sgd": {"momentum": 0.9, "weight_decay_per_rate": 0.01},
         "nesterov": {"momentum": 0.9, "weight_decay_per_rate": 0.01},
+        "adagrad": {"delta": 1e-8, "weight_decay_per_rate": 0.01},
+        "rmsprop": {"rms_decay": 0.99, "delta": 1e-8, "weight_decay_per_rate": 0.01},
+        "adadelta": {"momentum": 0.9, "delta": 1e-8, "weight_decay_per_rate": 0.01},
         "adam": {"momentum": 0.9, "momentum2": 0.999, "delta": 1e-8, "weight_decay_per_rate": 0.01},
     },
     environment={"GLOG_minloglevel": "1", "GLOG_logtostderr": "1"},

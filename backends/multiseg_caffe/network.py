@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,12 +16,10 @@ from multiseg.errors import ModelError
 from multiseg.network import Array, NetworkSpec
 from multiseg_caffe import backend, losses, lowering, prototxt, rules, sources
 from multiseg_caffe.deploy import deployed
-from multiseg_caffe.proto import SolverParameter, SolverState
+from multiseg_caffe.solver import WEIGHTS, Solver, set_multipliers
 from multiseg_caffe.sources import DATA, LABEL
 from multiseg_caffe.weights import assign, neutral
 
-SOLVERS = {"sgd": "SGD", "nesterov": "Nesterov", "adam": "Adam"}
-WEIGHTS, STATE = "network.caffemodel", "network.solverstate"  # in a snapshot's folder
 KEPT_NETS = 8  # of the states, batch and image sizes seen last
 
 
@@ -64,7 +60,7 @@ class Network(network.Network):
         self._check_output(tuple(self.base.blobs[self.output].data.shape[1:]))
         if spec.loss is None and losses.words(prototxt.filtered(self.file, "train", spec.model)) is None:
             raise ModelError(f"{spec.model}: has no loss layer for training; add one, or name one with loss=")
-        self.solver = self._make_solver(spec.solver) if spec.solver else None
+        self.solver = self._make_solver() if spec.solver else None
 
     # --- building
 
@@ -133,24 +129,13 @@ class Network(network.Network):
             self.nets[key] = net
         return self.nets[key]
 
-    def _make_solver(self, settings: Mapping[str, Any]) -> Any:
+    def _make_solver(self) -> Solver:
         shape = (self.batch_size, *self.spec.input_shape)
-        parameter = SolverParameter(
-            type=SOLVERS[settings["name"]],
-            net_param=self._lowered("train", shape),
-            base_lr=1.0,
-            lr_policy="fixed",  # the core sets base_lr at every step
-            momentum=settings["momentum"],
-            weight_decay=settings["weight_decay"],
-            random_seed=self.spec.seed,
-            max_iter=2**31 - 1,
-            snapshot_prefix=str(self.folder / "snapshot"),
-            solver_mode=SolverParameter.CPU if self.spec.device != "cuda" else SolverParameter.GPU,
-        )
-        if "momentum2" in settings:
-            parameter.momentum2 = settings["momentum2"]
-            parameter.delta = settings["delta"]
-        solver = caffe.get_solver(self._write("solver.prototxt", parameter))
+        if self.spec.multipliers or self.spec.frozen or self.spec.recipe == "equal":
+            one, _ = self._definition("train", (1, *self.spec.input_shape))
+            params = caffe.Net(self._write("net.prototxt", one), caffe.TRAIN).params
+            set_multipliers(self.file, {layer: len(blobs) for layer, blobs in params.items()}, self.spec)
+        solver = Solver(self.spec, self._lowered("train", shape), self.folder)
         # the solver's own weights are the ones that count: what was built before goes
         self.base = solver.net
         self.nets = {("train", *shape): solver.net}
@@ -175,20 +160,29 @@ class Network(network.Network):
         solver = self.solver
         assert solver is not None
         caffe.set_random_seed(seed)
+        count, size = len(features), self.batch_size
+        pieces = [slice(at, at + size) for at in range(0, count, size)]
+        loss = 0.0
+        with solver.gradients():
+            for piece in pieces[: count // size]:
+                loss += size / count * self._backward(features[piece], labels[piece])
+            if count != size * self.spec.accumulate:  # an epoch's last: fewer than the solver divides by
+                solver.scale_gradients(size * self.spec.accumulate / count)
+            for piece in pieces[count // size :]:
+                rest = count % size
+                loss += rest / count * self._backward(features[piece], labels[piece])
+                solver.add_gradients(self._net("train", features[piece].shape), rest * self.spec.accumulate / count)
+        solver.step(rate)
+        return loss
+
+    def _backward(self, features: Array, labels: Array) -> float:
+        """The loss of a batch, whose gradients are added to those in its net."""
         net = self._net("train", features.shape)
         net.blobs[DATA].data[...] = features
         net.blobs[LABEL].data[...] = labels
-        net.clear_param_diffs()
         net._forward(0, len(net.layers) - 1)
         net._backward(len(net.layers) - 1, 0)
-        if net is not solver.net:  # the epoch's last, smaller batch has a net of its own
-            for name, blobs in solver.net.params.items():
-                for ours, theirs in zip(blobs, net.params[name]):  # noqa: B905 - worker code runs on Python 3.9
-                    ours.diff[...] = theirs.diff
-        loss = _loss(net)
-        solver.param.base_lr = rate
-        solver.apply_update()
-        return loss
+        return _loss(net)
 
     def predict(
         self, features: Array, labels: Array | None, activations: bool = False
@@ -246,26 +240,13 @@ class Network(network.Network):
 
     def save(self, folder: str) -> None:
         assert self.solver is not None
-        self.solver.snapshot()
-        prefix = f"snapshot_iter_{self.solver.iter}"
-        shutil.move(str(self.folder / f"{prefix}.caffemodel"), str(Path(folder) / WEIGHTS))
-        written = self.folder / f"{prefix}.solverstate"
-        state = SolverState()
-        state.ParseFromString(written.read_bytes())
-        state.learned_net = WEIGHTS  # relative: a snapshot's folder may be moved
-        (Path(folder) / STATE).write_bytes(state.SerializeToString())
-        written.unlink()
+        self.solver.save(Path(folder))
 
     def restore(self, folder: str) -> None:
         if self.solver is None:
             self.base.copy_from(str(Path(folder) / WEIGHTS))
-            return
-        before = Path.cwd()
-        os.chdir(folder)  # the solver state names its weights by a relative path
-        try:
-            self.solver.restore(STATE)
-        finally:
-            os.chdir(before)
+        else:
+            self.solver.restore(Path(folder))
 
     def close(self) -> None:
         self.nets.clear()

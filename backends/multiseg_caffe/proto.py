@@ -48,6 +48,7 @@ def message(name: str) -> Any:
 
 NetParameter = message("NetParameter")
 LayerParameter = message("LayerParameter")
+ParamSpec = message("ParamSpec")
 SolverParameter = message("SolverParameter")
 SolverState = message("SolverState")
 ConvolutionParameter = message("ConvolutionParameter")

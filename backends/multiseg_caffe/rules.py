@@ -70,7 +70,7 @@ def infer(net: Any, path: str, shapes: Mapping[str, Shape], also: Iterable[str] 
 def _place(layer: Any, known: Mapping[str, Shape | None], makers: Mapping[str, str], also: Iterable[str]) -> Placed:
     if layer.type not in RULES and layer.type not in UNRULED and layer.type not in also:
         types = sorted({*RULES, *UNRULED, *also})
-        raise WrongLayer(f"Caffe has no layer of this type{near(layer.type, types)}")
+        raise WrongLayer(f"BVLC Caffe has no layer of this type{near(layer.type, types)}")
     for bottom in layer.bottom:
         if bottom not in known:
             raise WrongLayer(f"reads {bottom!r}, which no layer before it makes{near(bottom, known)}")

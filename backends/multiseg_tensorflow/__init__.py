@@ -20,11 +20,15 @@ backend = Backend(
     batch_size=16,
     val_batch_size=16,
     loss="the file's own",
+    # as DIGITS calls TensorFlow's: SGD is plain gradient descent, RMSProp has momentum 0.9; the rest TensorFlow's own
     solvers={
-        # DIGITS' TensorFlow SGD is plain gradient descent
         "sgd": {"momentum": 0.0},
         "nesterov": {"momentum": 0.9},
+        "adagrad": {"initial_accumulator": 0.1},
+        "rmsprop": {"rms_decay": 0.9, "momentum": 0.9, "delta": 1e-10},
+        "adadelta": {"momentum": 0.95, "delta": 1e-8},
         "adam": {"momentum": 0.9, "momentum2": 0.999, "delta": 1e-8},
+        "ftrl": {"initial_accumulator": 0.1, "l1": 0.0, "l2": 0.0},
     },
     environment={"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "1"},
 )

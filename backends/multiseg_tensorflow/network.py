@@ -15,7 +15,7 @@ from multiseg.errors import ModelError, SettingsError
 from multiseg.network import Array, NetworkSpec
 from multiseg_tensorflow import backend, files, user_file
 from multiseg_tensorflow.graph import Shape, UserGraph, build, read_layers
-from multiseg_tensorflow.solver import update
+from multiseg_tensorflow.solver import Solver
 
 tf = tensorflow.compat.v1
 tf.logging.set_verbosity(tf.logging.ERROR)
@@ -49,21 +49,19 @@ class Network(network.Network):
         self._layers = read_layers(self._file, shape)
         self._main = self._build(shape, label_shape if spec.solver else None, training=spec.solver is not None)
         with self._main.graph.as_default(), user_file.blaming(self._path):
-            rate = tf.placeholder(tf.float32, [], "rate")
-            train = update(self._main, spec.solver, rate) if spec.solver else None
+            solver = Solver(self._main, spec) if spec.solver else None
             self._variables = tf.global_variables()  # the solver's among them
             self._saver = tf.train.Saver(self._variables, max_to_keep=None, save_relative_paths=True)
-            initialise = tf.variables_initializer(self._variables)
+            initialise = tf.variables_initializer(self._variables + (solver.gathered if solver else []))
         self._main.graph.finalize()
         self._session = self._open(self._main)
         self._session.run(initialise)
         _assign(self._session, self._main.variables, self._stored())
-        if spec.solver is None:
+        if solver is None:
             self._train = None
             self._predictors[shape, None] = _Predictor(self._main, self._session)
         else:
-            inputs = [self._main.x, self._main.y, rate, self._main.seed]
-            self._train = self._session.make_callable([self._main.loss, train], feed_list=inputs)
+            self._train = solver.runner(self._session, spec.batch_size or backend.batch_size)
 
     def describe(self) -> dict[str, Any]:
         spec = self._spec
@@ -81,8 +79,7 @@ class Network(network.Network):
         if self._train is None:
             raise SettingsError(f"{self._path}: was loaded for prediction only; it needs a solver to train")
         self._changes += 1
-        loss, _ = self._train(features, labels, rate, seed)
-        return float(loss)
+        return self._train(features, labels, rate, seed)
 
     def predict(
         self, features: Array, labels: Array | None, activations: bool = False

@@ -20,11 +20,19 @@ backend = Backend(
     batch_size=16,  # DIGITS' choice for a file that names none; the tutorial's file says 4 and 32
     val_batch_size=16,
     loss="smooth_l1",
+    # DIGITS gives Torch7's solvers momentum 0.9, of which only some take one, and weight decay 1e-4; the rest is PyTorch's own
     solvers={
-        # as DIGITS calls Torch7's optim.sgd, whose dampening is its momentum unless set
+        # Torch7's optim.sgd, whose dampening is its momentum unless set
         "sgd": {"momentum": 0.9, "dampening": 0.9, "weight_decay": 1e-4},
         "nesterov": {"momentum": 0.9, "weight_decay": 1e-4},
+        "adagrad": {"delta": 1e-10, "weight_decay": 1e-4},
+        "rmsprop": {"rms_decay": 0.99, "momentum": 0.0, "delta": 1e-8, "weight_decay": 1e-4},
+        "adadelta": {"momentum": 0.9, "delta": 1e-6, "weight_decay": 1e-4},
         "adam": {"momentum": 0.9, "momentum2": 0.999, "delta": 1e-8, "weight_decay": 1e-4},
+        # beyond DIGITS, with PyTorch's own weight decay
+        "adamw": {"momentum": 0.9, "momentum2": 0.999, "delta": 1e-8, "weight_decay": 0.01},
+        "nadam": {"momentum": 0.9, "momentum2": 0.999, "momentum_decay": 0.004, "delta": 1e-8},
+        "radam": {"momentum": 0.9, "momentum2": 0.999, "delta": 1e-8},
     },
     # on a machine that does other things too, threads that spin while they wait cost more than threads that sleep
     environment={"OMP_WAIT_POLICY": "PASSIVE"},

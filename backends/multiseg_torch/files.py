@@ -1,4 +1,4 @@
-"""Network files for PyTorch: Python modules and Torch7's Lua, both giving a model, a loss and batch sizes."""
+"""Network files for PyTorch: Python modules, Torch7's Lua and .t7, each giving a model, a loss and batch sizes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,23 @@ import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from multiseg.errors import ModelError
+from multiseg_torch import kinds
+
+FACTORIES = (
+    "network", "build_network", "create_network", "get_network", "make_network", "build_model", "create_model", "get_model",
+    "make_model",
+)  # fmt: skip
+FACTORY = (
+    "define a function network(params) that returns the module, or a dict with model, loss, trainBatchSize and "
+    "validationBatchSize"
+)
 
 
 @dataclass
@@ -26,42 +38,71 @@ class Loaded:
 
 
 def load(path: str, input_shape: tuple[int, int, int]) -> Loaded:
-    """Load a network file by its extension. A Python file is executed. Raises ModelError naming file and mend."""
+    """Load a network file, its kind told by its content. A Python file is executed. Raises ModelError naming file and mend."""
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(1 << 16)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    suffix = Path(path).suffix
+    if kinds.is_t7(head, Path(path)):
+        from multiseg_torch.torch7 import snapshot
+
+        return from_table(path, snapshot.network(path))
     params = {"inputShape": list(input_shape), "ngpus": 0, "nclasses": None}
-    if Path(path).suffix == ".lua":
-        from multiseg_torch import lua
+    if suffix == ".lua" or (suffix != ".py" and kinds.is_lua(head, Path(path))):
+        from multiseg_torch.torch7 import lua
 
         return from_table(path, lua.run(path, params))
     return from_table(path, _run_python(path, params))
 
 
 def _run_python(path: str, params: dict[str, Any]) -> Any:
-    """Execute the file and call its ``network(params)``, or build the one nn.Module class that it defines."""
+    """Execute the file and call its factory, or build the one nn.Module class that it defines."""
     spec = importlib.util.spec_from_file_location("multiseg_user_model", path)
     if spec is None or spec.loader is None:
-        raise ModelError(f"{path}: is no network file for PyTorch; it loads .py and .lua")
+        raise ModelError(f"{path}: is no network file for PyTorch; it loads .py, .lua and .t7")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and others look a class's module up there
+    sys.path.append(str(Path(path).parent))  # for what the file imports from beside it
     try:
         spec.loader.exec_module(module)
-        if callable(getattr(module, "network", None)):
-            return module.network(params)
-        classes = [
-            value
-            for value in vars(module).values()
-            if inspect.isclass(value) and issubclass(value, nn.Module) and value.__module__ == module.__name__
-        ]
-        if len(classes) == 1:
-            return classes[0](**({"params": params} if "params" in inspect.signature(classes[0]).parameters else {}))
+        make = _factory(path, module)
+        takes = [
+            each for each in inspect.signature(make).parameters.values()
+            if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+            and (each.default is each.empty or each.name == "params")
+        ]  # fmt: skip
+        return make(params) if len(takes) == 1 else make()
+    except ModelError:
+        raise
     except SyntaxError as error:
         raise ModelError(f"{path}:{error.lineno}: {error.msg}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         at = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
         raise ModelError(f"{path}:{at[-1] if at else ''}: {type(error).__name__}: {error}") from error
-    raise ModelError(
-        f"{path}: defines {len(classes)} nn.Module classes; define a function network(params) that returns the module, or a "
-        "dict with model, loss, trainBatchSize and validationBatchSize"
-    )
+    except BaseException as error:
+        raise ModelError(f"{path}: {type(error).__name__}") from error
+    finally:
+        sys.path.remove(str(Path(path).parent))
+
+
+def _factory(path: str, module: ModuleType) -> Any:
+    """The file's function that makes the network, or its one class of a module."""
+    own = {name: value for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
+    if callable(getattr(module, "network", None)):
+        return module.network
+    factories = [own[name] for name in FACTORIES if inspect.isfunction(own.get(name))]
+    if len(factories) == 1:
+        return factories[0]
+    if factories:
+        names = " and ".join(each.__name__ for each in factories)
+        raise ModelError(f"{path}: defines {names}, and which one makes the network is open; call it network(params)")
+    classes = [value for value in own.values() if inspect.isclass(value) and issubclass(value, nn.Module)]
+    if len(classes) != 1:
+        names = ", ".join(each.__name__ for each in classes[:8])
+        raise ModelError(f"{path}: defines {len(classes)} nn.Module classes{f' ({names})' if names else ''}; {FACTORY}")
+    return classes[0]
 
 
 def from_table(path: str, made: Any) -> Loaded:
@@ -83,6 +124,47 @@ def from_table(path: str, made: Any) -> Loaded:
     return Loaded(model, loss, *sizes)
 
 
-def weights(model: nn.Module) -> dict[str, Tensor]:
-    """The model's neutral weights by name, sharing its memory. BatchNorm's count of batches is no weight."""
-    return {name: value.detach() for name, value in model.state_dict().items() if value.is_floating_point()}
+@torch.no_grad()
+def trial(path: str, model: nn.Module, images: Tensor) -> Tensor:
+    """The model's output for ``images``. Raises ModelError naming the file, the layer that cannot take its input, and both
+    shapes, or that there is not one output."""
+    entered: list[tuple[str, nn.Module, tuple[Any, ...]]] = []
+    hooks = []
+    for name, module in model.named_modules():
+
+        def enter(module: nn.Module, inputs: tuple[Any, ...], name: str = name) -> None:
+            entered.append((name, module, inputs))
+
+        def leave(module: nn.Module, inputs: Any, made: Any) -> None:
+            entered.pop()
+
+        hooks += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+    shape = tuple(images.shape[1:])
+    try:
+        made = model(images)
+    except Exception as error:
+        told = str(error).splitlines() or [type(error).__name__]
+        raise ModelError(f"{path}: cannot take images of {shape} (C, H, W): {_at(entered)}{told[0]}") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not isinstance(made, Tensor):
+        raise ModelError(f"{path}: gives a {type(made).__name__}; it must give one output")
+    return made
+
+
+def _at(entered: list[tuple[str, nn.Module, tuple[Any, ...]]]) -> str:
+    """Where it went wrong: the innermost layer, its weights' shape, and its input's."""
+    if not entered or not entered[-1][0]:
+        return ""
+    name, module, inputs = entered[-1]
+    given = " and ".join(_shape(each) for each in inputs)
+    weight = getattr(module, "weight", None)
+    has = f" with weights {tuple(weight.shape)}" if isinstance(weight, Tensor) else ""
+    return f"layer {name!r} ({type(module).__name__}{has}) is given {given}: "
+
+
+def _shape(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "(" + " and ".join(map(_shape, value)) + ")"
+    return str(tuple(value.shape[1:])) if isinstance(value, Tensor) else type(value).__name__

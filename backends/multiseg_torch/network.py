@@ -15,7 +15,8 @@ from torch.utils.hooks import RemovableHandle
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError
 from multiseg.network import Array, NetworkSpec
-from multiseg_torch import backend, files, losses, lowering
+from multiseg_torch import backend, files, losses, lowering, neutral
+from multiseg_torch.solver import Solver
 
 LOSSES = {"l1": nn.L1Loss, "smooth_l1": nn.SmoothL1Loss, "l2": nn.MSELoss}
 SNAPSHOT = "network.pt"  # in a snapshot's folder: {"model": state_dict, "optimizer": state_dict}
@@ -48,21 +49,11 @@ class Network(network.Network):
         self.val_batch_size = spec.val_batch_size or loaded.val_batch_size or backend.val_batch_size
         self._check_shapes()
         self.lowered = lowering.lower(self.model) if spec.lowering else []
-        self.optimizer = _optimizer(spec.solver, self.model) if spec.solver else None
+        self.solver = Solver(spec, self.model) if spec.solver else None
 
     def _check_shapes(self) -> None:
         self.model.eval()
-        try:
-            with torch.no_grad():
-                made = self.model(torch.zeros(1, *self.spec.input_shape, device=self.device))
-        except ModelError as error:
-            raise ModelError(f"{self.spec.model}: {error}") from error
-        except Exception as error:
-            raise ModelError(
-                f"{self.spec.model}: cannot take images of {self.spec.input_shape} (C, H, W): {error}"
-            ) from error
-        if not isinstance(made, Tensor):
-            raise ModelError(f"{self.spec.model}: gives a {type(made).__name__}; it must give one output")
+        made = files.trial(self.spec.model, self.model, torch.zeros(1, *self.spec.input_shape, device=self.device))
         shape, label = tuple(made.shape[1:]), self.spec.label_shape
         if label[1:] == (1, 1):  # a class number or a value for each image: the loss says what fits it
             return
@@ -78,21 +69,24 @@ class Network(network.Network):
             "loss": self.spec.loss or f"{Path(self.spec.model).name}'s own",
             "own_loss": self.spec.loss is None,
             "device": str(self.device),
-            "parameters": {name: list(value.shape) for name, value in files.weights(self.model).items()},
+            "parameters": {name: list(value.shape) for name, value in neutral.of(self.model).items()},
             "lowered": self.lowered,
         }
 
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:
-        assert self.optimizer is not None
+        assert self.solver is not None
         torch.manual_seed(seed)
         self.model.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(self.model(self._tensor(features)), self._tensor(labels))
-        loss.backward()
-        self.optimizer.step()
-        return float(loss.detach())
+        total = 0.0
+        with self.solver.gradients():
+            for start in range(0, len(features), self.batch_size):
+                part = slice(start, start + self.batch_size)
+                loss = self.loss(self.model(self._tensor(features[part])), self._tensor(labels[part]))
+                loss = loss * (len(features[part]) / len(features))
+                loss.backward()
+                total += float(loss.detach())
+        self.solver.step(rate)
+        return total
 
     @torch.no_grad()
     def predict(
@@ -116,27 +110,28 @@ class Network(network.Network):
         return torch.from_numpy(array).to(self.device)
 
     def get_weights(self) -> dict[str, Array]:
-        return {name: value.cpu().numpy().copy() for name, value in files.weights(self.model).items()}
+        return {name: value.cpu().numpy().copy() for name, value in neutral.of(self.model).items()}
 
     def set_weights(self, weights: Mapping[str, Array]) -> None:
-        state = files.weights(self.model)
-        network.check_weights(self.spec.model, {name: tuple(value.shape) for name, value in state.items()}, weights)
-        for name, value in state.items():
+        own = neutral.of(self.model)
+        weights = neutral.put(self.model, self.spec.model, weights)
+        network.check_weights(self.spec.model, {name: tuple(value.shape) for name, value in own.items()}, weights)
+        for name, value in own.items():
             value.copy_(torch.from_numpy(np.array(weights[name])))
 
     def save(self, folder: str) -> None:
-        assert self.optimizer is not None
-        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        assert self.solver is not None
+        state = {"model": self.model.state_dict(), "optimizer": self.solver.state_dict()}
         torch.save(state, Path(folder) / SNAPSHOT)
 
     def restore(self, folder: str) -> None:
         state = torch.load(Path(folder) / SNAPSHOT, map_location=self.device, weights_only=True)
         self.model.load_state_dict(state["model"])
-        if self.optimizer is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
+        if self.solver is not None:
+            self.solver.load_state_dict(state["optimizer"])
 
     def close(self) -> None:
-        del self.model, self.optimizer
+        del self.model, self.solver
 
 
 def _watch(model: nn.Module, seen: dict[str, Array]) -> list[RemovableHandle]:
@@ -157,25 +152,3 @@ def _watch(model: nn.Module, seen: dict[str, Array]) -> list[RemovableHandle]:
         for name, module in model.named_modules()
         if not next(module.children(), None)
     ]
-
-
-def _optimizer(solver: Mapping[str, Any], model: nn.Module) -> torch.optim.Optimizer:
-    """torch's own optimisers, fused: one pass over parameters, gradients and state."""
-    name, decay = solver["name"], solver["weight_decay"]
-    if name == "adam":
-        return torch.optim.Adam(
-            model.parameters(),
-            betas=(solver["momentum"], solver["momentum2"]),
-            eps=solver["delta"],
-            weight_decay=decay,
-            fused=True,
-        )
-    return torch.optim.SGD(
-        model.parameters(),
-        lr=1.0,  # the core sets it at every step
-        momentum=solver["momentum"],
-        dampening=solver.get("dampening", 0.0),
-        nesterov=name == "nesterov",
-        weight_decay=decay,
-        fused=True,
-    )

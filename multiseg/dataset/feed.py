@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from multiseg.dataset.reading import Split
 from multiseg.errors import SettingsError
-from multiseg.layout import Floats, Layout
+from multiseg.layout import Array, Floats, Layout
 
 Indices = NDArray[np.int64]
+Change = Callable[[Array, Array | None, Indices], tuple[Array, Array | None]]
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,17 @@ class Batches(Iterator[Batch]):
     """The batches of one pass over a split; see :func:`batches`. Closing it, or dropping it, ends its thread."""
 
     def __init__(
-        self, split: Split, batch_size: int, order: Indices, layout: Layout, prefetch: int, start: int
+        self,
+        split: Split,
+        batch_size: int,
+        order: Indices,
+        layout: Layout,
+        prefetch: int,
+        start: int,
+        change: Change | None,
     ) -> None:
         self._remaining = len(range(start * batch_size, len(order), batch_size))
-        self._source = _read(split, batch_size, order, layout, start)
+        self._source = _read(split, batch_size, order, layout, start, change)
         self._ready: queue.Queue[Batch | BaseException] | None = None
         self._stop = threading.Event()
         if prefetch and self._remaining:
@@ -96,24 +104,30 @@ def batches(
     layout: Layout | None = None,
     prefetch: int = 2,
     start: int = 0,
+    change: Change | None = None,
 ) -> Batches:
     """Iterate over a split in batches of float32 arrays in ``layout`` (None: NCHW, RGB, no mean); the last is smaller.
 
     ``order`` gives the positions to read (None: as stored). Up to ``prefetch`` batches are made ready by a thread;
-    0 reads without one. ``start`` skips that many batches. Raises SettingsError for numbers that cannot be; iterating
+    0 reads without one. ``start`` skips that many batches. ``change`` is applied to neutral features, labels (N, C, H, W, as
+    stored) and their positions, before the layout. Raises SettingsError for numbers that cannot be; iterating
     raises DatasetError for records that cannot be read.
     """
     for name, value, least in (("batch_size", batch_size, 1), ("prefetch", prefetch, 0), ("start", start, 0)):
         if value < least:
             raise SettingsError(f"{name} {value} must be {least} or more")
     positions = np.arange(len(split)) if order is None else np.asarray(order, dtype=np.int64)
-    return Batches(split, batch_size, positions, layout or Layout(), prefetch, start)
+    return Batches(split, batch_size, positions, layout or Layout(), prefetch, start, change)
 
 
-def _read(split: Split, batch_size: int, order: Indices, layout: Layout, start: int) -> Iterator[Batch]:
+def _read(
+    split: Split, batch_size: int, order: Indices, layout: Layout, start: int, change: Change | None
+) -> Iterator[Batch]:
     for first in range(start * batch_size, len(order), batch_size):
         indices = order[first : first + batch_size]
         features, labels = split.read(indices)
+        if change is not None:
+            features, labels = change(features, labels, indices)
         yield Batch(layout.features(features), None if labels is None else layout.labels(labels), indices)
 
 

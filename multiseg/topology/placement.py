@@ -65,6 +65,7 @@ def place(boxes: Sequence[T], reads: Mapping[T, Sequence[T]], sizes: Mapping[T, 
                 lower.above.append(upper)
     _order(rows)
     _spread(rows)
+    _straighten(rows)
     least = min(spot.x - spot.width / 2 for each in rows for spot in each)
     heights = [max((sizes[spot.box][1] for spot in each if spot.box is not None), default=0.0) for each in rows]
     tops = [sum(heights[:at]) + at * ROW_GAP for at in range(len(rows))]
@@ -146,6 +147,20 @@ def _spread(rows: list[list[_Spot[T]]]) -> None:
         moves = [_median(pool) for pool in pools for _ in pool]
         for spot, move in zip(each, moves, strict=True):
             spot.x += move
+
+
+def _straighten(rows: list[list[_Spot[T]]]) -> None:
+    """Let lines that pass several rows go as they go further down, where there is room: they bend once then."""
+    for each in reversed(rows):
+        for way, ordered in ((1.0, each[::-1]), (-1.0, each)):
+            beside: _Spot[T] | None = None
+            for spot in ordered:
+                if spot.box is None and spot.below[0].box is None:
+                    target = way * spot.below[0].x
+                    if beside is not None:
+                        target = min(target, way * beside.x - (beside.width + spot.width) / 2 - COLUMN_GAP)
+                    spot.x = way * max(way * spot.x, target)
+                beside = spot
 
 
 def _wish(spot: _Spot[T]) -> float:

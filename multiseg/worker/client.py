@@ -114,6 +114,11 @@ class Worker:
         kept = self._log_path and method not in ("open", "load")
         return f"; more is in {self._log_path}" if kept else ""
 
+    def drain(self) -> None:
+        """Wait for all answers that are still to come, and forget them."""
+        while self._pending:
+            self.result()
+
     def call(self, method: str, **arguments: Any) -> Any:
         """Ask and wait for the answer."""
         self.submit(method, **arguments)

@@ -70,7 +70,9 @@ def serve(connection_fd: int, lifeline_fd: int, scratch: str) -> None:
 
     ``scratch`` is the worker's folder for temporary files, which the program removes, or the worker where it is gone.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's to handle: it asks for a snapshot first
+    # both are the program's to handle, which asks for a snapshot first; they may go to the whole group of processes
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     lifeline = threading.Thread(target=_end_with_parent, args=(lifeline_fd, scratch), daemon=True)
     lifeline.start()
     connection = Connection(connection_fd)
@@ -82,6 +84,7 @@ def serve(connection_fd: int, lifeline_fd: int, scratch: str) -> None:
         if call["call"] == "close":
             if server.network is not None:
                 server.network.close()
+            shutil.rmtree(scratch, ignore_errors=True)  # the program may be killed before it does
             os._exit(0)  # frameworks' own ends at exit take long, or crash
         try:
             answer = {"value": server.method(call["call"])(**call["arguments"])}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,28 @@ def test_a_database_in_a_stream_into_a_dataset(backend: str, trained: Any, datas
     for key in result:
         assert key in timed or said[key] == pytest.approx(result[key], rel=1e-5)
     assert again["pixel_accuracy"] == 1, "a network agrees with its own outputs"
+
+
+def test_a_database_of_any_length_takes_the_same_memory(backends: list[str], trained: Any, tmp_path: Path) -> None:
+    images = multiseg.create_images(tmp_path / "images", count=1200, seed=1)
+    peaks = []
+    with Run.open(trained(backends[0])) as run:
+        for count in (120, 1200):
+            folder = tmp_path / str(count)
+            for kind in ("input", "target"):
+                (folder / kind).mkdir(parents=True)
+                for path in sorted((images / kind).iterdir())[:count]:
+                    path.rename(folder / kind / path.name) if count == 1200 else shutil.copy(path, folder / kind)
+            made = multiseg.Dataset.create(
+                folder / "db", input=folder / "input", target=folder / "target", val_percent=0
+            )
+            tracemalloc.start()
+            result = run.test_db(made.path / "train_db" / "features", each=lambda index, output: None)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+            assert result["count"] == count
+    # opening reads the index some pages at once, up to 2 MB; outputs alone would be 5 MB
+    assert peaks[1] < peaks[0] + 2_500_000
 
 
 def test_layers_with_their_statistics(backend: str, trained: Any, tmp_path: Path) -> None:

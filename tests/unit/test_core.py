@@ -231,7 +231,7 @@ def test_a_solver_option_that_does_not_fit_is_named() -> None:
 
 
 def test_a_momentum_that_cannot_be_is_said() -> None:
-    with pytest.raises(SettingsError, match=r"momentum=1: must be below 1"):
+    with pytest.raises(SettingsError, match=r"momentum=1: must be from 0 to below 1"):
         multiseg.Job(dataset="x", solver_options={"momentum": 1}).resolve()
     with pytest.raises(SettingsError, match=r"momentum=0: must be above 0 and below 1"):
         multiseg.Job(dataset="x", solver="nesterov", solver_options={"momentum": 0}).resolve()

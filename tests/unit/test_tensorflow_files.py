@@ -97,7 +97,7 @@ def test_a_tower_sees_the_stage(tmp_path: Path, solver: dict[str, str] | None) -
         (model(LINEAR, LOSS.replace("digits.mse_loss", "tf.subtract")), ["loss has the shape", "tf.reduce_mean"]),
         (model(LINEAR, LOSS.replace("digits.mse_loss(", "('a', ")), ["loss must return a tensor"]),
         (model(LINEAR, LOSS.replace("self.y", "self.y[:, :3]")), ["line 15", "ValueError"]),
-        (model("return self.x"), ["No variables to optimize"]),
+        (model("return self.x"), ["loss depends on none of the variables"]),
     ],
 )
 def test_a_wrong_file_is_named_with_line_and_mend(tmp_path: Path, text: str, words: list[str]) -> None:

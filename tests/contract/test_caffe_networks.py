@@ -321,7 +321,7 @@ def test_a_softmax_that_is_deployed_alone_is_the_prediction(tmp_path: Path) -> N
     (("num_output: 10", "num_output: 10 bias_term: maybe"), r"net.prototxt:\d+:\d+: "),
     (('bottom: "pool2"', 'bottom: "pool3"'), r"layer 'ip1' \(InnerProduct\): reads 'pool3', which no layer before it makes; "
                                              r"near it are: pool2, pool1"),
-    (('type: "Pooling"', 'type: "Poling"'), r"layer 'pool1' \(Poling\): Caffe has no layer of this type; near it are: Pooling"),
+    (('type: "Pooling"', 'type: "Poling"'), r"'pool1' \(Poling\): BVLC Caffe has no layer of this type; near it are: Pooling"),
     (("kernel_size: 5", "kernel_size: 50"), r"layer 'conv1' \(Convolution\): has a 50x50 kernel, larger than its input of 28x28"),
     (('type: "xavier"', 'type: "xaver"'), r"weight_filler \{ type: 'xaver' \} is unknown; near it are: xavier"),
     (('top: "accuracy"', 'top: "accuracy" accuracy_param { top_k: 11 }'), r"has top_k 11 for 10 classes"),

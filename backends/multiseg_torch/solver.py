@@ -1,0 +1,106 @@
+"""torch.optim's solvers, with Caffe's names for their options, multipliers, and the recipe `equal`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn, optim
+
+from multiseg.network import NetworkSpec, factors, is_frozen
+from multiseg_torch import neutral
+
+Settings = Mapping[str, Any]
+Groups = list[dict[str, Any]]
+
+
+class Solver:
+    """An optimiser over groups of parameters that share their multipliers."""
+
+    def __init__(self, spec: NetworkSpec, model: nn.Module) -> None:
+        assert spec.solver is not None
+        self._settings = spec.solver
+        # the recipe's Adam has its delta beside the plain root of the second moment, PyTorch's beside the corrected one
+        self._corrects_delta = spec.recipe == "equal" and spec.solver["name"] == "adam"
+        trained = factors(spec, dict.fromkeys(neutral.of(model), (1.0, 1.0)))
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            factor = trained.get(neutral.neutral_name(name))
+            if factor is None:
+                parameter.requires_grad_(False)
+            elif parameter.requires_grad:
+                groups.setdefault(factor, []).append(parameter)
+        # what a frozen layer notes of its inputs, e.g. batch normalisation's averages
+        self._kept = [
+            buffer for name, buffer in model.named_buffers() if is_frozen(neutral.neutral_name(name), spec.frozen)
+        ]
+        self._rates = [lr for lr, _ in groups]
+        self._optimizer = OPTIMIZERS[spec.solver["name"]](
+            spec.solver,
+            [
+                {"params": members, "weight_decay": decay * spec.solver["weight_decay"]}
+                for (_, decay), members in groups.items()
+            ],
+        )
+
+    @contextmanager
+    def gradients(self) -> Iterator[None]:
+        """Within it, gradients are gathered from none; what frozen layers note of their inputs is undone."""
+        kept = [buffer.clone() for buffer in self._kept]
+        self._optimizer.zero_grad(set_to_none=True)
+        yield
+        for buffer, value in zip(self._kept, kept):  # noqa: B905 - worker code runs on Python 3.9
+            buffer.copy_(value)
+
+    def step(self, rate: float) -> None:
+        """Update once at learning rate ``rate`` by the gradients that the parameters have."""
+        for group, factor in zip(self._optimizer.param_groups, self._rates):  # noqa: B905
+            group["lr"] = rate * factor
+            if self._corrects_delta:
+                group["eps"] = self._settings["delta"] / math.sqrt(
+                    1 - self._settings["momentum2"] ** (self._steps() + 1)
+                )
+        self._optimizer.step()
+
+    def _steps(self) -> int:
+        """Updates so far."""
+        return next((int(state["step"]) for state in self._optimizer.state.values()), 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimiser's."""
+        state: dict[str, Any] = self._optimizer.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self._optimizer.load_state_dict(state)
+
+
+def _sgd(s: Settings, groups: Groups) -> optim.Optimizer:
+    nesterov = s["name"] == "nesterov"
+    return optim.SGD(
+        groups, momentum=s["momentum"], dampening=s.get("dampening", 0.0), nesterov=nesterov, lr=1.0, fused=True
+    )
+
+
+def _betas(s: Settings) -> tuple[float, float]:
+    return s["momentum"], s["momentum2"]
+
+
+# fused: one pass over parameters, gradients and state, where PyTorch has it. The core sets the rate at every step.
+OPTIMIZERS: dict[str, Callable[[Settings, Groups], torch.optim.Optimizer]] = {
+    "sgd": _sgd,
+    "nesterov": _sgd,
+    "adagrad": lambda s, groups: optim.Adagrad(groups, eps=s["delta"], fused=True),
+    "rmsprop": lambda s, groups: optim.RMSprop(
+        groups, alpha=s["rms_decay"], eps=s["delta"], momentum=s.get("momentum", 0.0)
+    ),
+    "adadelta": lambda s, groups: optim.Adadelta(groups, rho=s["momentum"], eps=s["delta"]),
+    "adam": lambda s, groups: optim.Adam(groups, betas=_betas(s), eps=s["delta"], fused=True),
+    "adamw": lambda s, groups: optim.AdamW(groups, betas=_betas(s), eps=s["delta"], fused=True),
+    "nadam": lambda s, groups: optim.NAdam(groups, betas=_betas(s), eps=s["delta"], momentum_decay=s["momentum_decay"]),
+    "radam": lambda s, groups: optim.RAdam(groups, betas=_betas(s), eps=s["delta"]),
+}

@@ -1,0 +1,63 @@
+"""Torch7's criterions as PyTorch's losses. Class numbers are the core's: they count from 0, in Torch7 from 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from multiseg_torch.losses import over_labels
+from multiseg_torch.torch7.objects import Object, Problem
+
+
+class MultiCriterion(nn.Module):
+    """The weighted sum of several losses of one output."""
+
+    def __init__(self, losses: list[nn.Module], weights: list[float]) -> None:
+        super().__init__()
+        self.losses, self.weights = nn.ModuleList(losses), weights
+
+    def forward(self, output: Tensor, labels: Tensor) -> Tensor:
+        total = output.new_zeros(())
+        for loss, weight in zip(self.losses, self.weights, strict=True):
+            total = total + weight * over_labels(loss)(output, labels)
+        return total
+
+
+def build(criterion: Object) -> nn.Module:
+    """The loss of a criterion. Raises Problem naming what is wrong, or that it is not known."""
+    kind = criterion.kind
+    if kind == "MultiCriterion":
+        losses = [build(each) for each in criterion.modules("criterions")]
+        given = criterion.fields.get("weights")
+        values = given.listed() if isinstance(given, Object) else [] if given is None else np.ravel(given).tolist()
+        weights = [float(each) for each in values[: len(losses)]]
+        return MultiCriterion(losses, weights + [1.0] * (len(losses) - len(weights)))
+    if kind not in CRITERIONS:
+        raise Problem(f"{criterion.place}: is no criterion that is supported; known are: {', '.join(CRITERIONS)}")
+    nll = criterion.fields.get("nll")  # where a CrossEntropyCriterion in a .t7 file keeps its settings
+    settings = nll if isinstance(nll, Object) else criterion
+    reduction = "mean" if settings.flag("sizeAverage", criterion.flag("sizeAverage", True)) else "sum"
+    by_class = settings.fields.get("weights")
+    if isinstance(by_class, Object):
+        by_class = np.array([float(each) for each in by_class.listed()])
+    if not isinstance(by_class, np.ndarray):
+        return CRITERIONS[kind](reduction=reduction)
+    if kind in ("SmoothL1Criterion", "AbsCriterion", "MSECriterion", "DistKLDivCriterion"):
+        raise Problem(f"{criterion.place}: takes no weights")
+    return CRITERIONS[kind](weight=torch.from_numpy(by_class.astype(np.float32).ravel()), reduction=reduction)
+
+
+CRITERIONS: dict[str, Callable[..., nn.Module]] = {
+    "SmoothL1Criterion": nn.SmoothL1Loss,
+    "AbsCriterion": nn.L1Loss,
+    "MSECriterion": nn.MSELoss,
+    "ClassNLLCriterion": nn.NLLLoss,
+    "CrossEntropyCriterion": nn.CrossEntropyLoss,
+    "SpatialClassNLLCriterion": nn.NLLLoss,
+    "SpatialCrossEntropyCriterion": nn.CrossEntropyLoss,
+    "BCECriterion": nn.BCELoss,
+    "DistKLDivCriterion": nn.KLDivLoss,
+}

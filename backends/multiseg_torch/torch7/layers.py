@@ -1,0 +1,252 @@
+"""Torch7's modules that PyTorch has not, for batches. Dimensions count from 1, as in Torch7; the batch is the first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Concat(nn.Sequential):
+    """Each module's output for the one input, joined along a dimension."""
+
+    def __init__(self, children: Sequence[nn.Module], dimension: int) -> None:
+        super().__init__(*children)
+        self.dimension = dimension
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([module(x) for module in self], self.dimension - 1)
+
+
+class DepthConcat(Concat):
+    """As Concat, of outputs of several sizes: the smaller are centred in zeros, the odd one below and right
+    (https://github.com/torch/nn/blob/master/DepthConcat.lua)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = [module(x) for module in self]
+        largest = [max(sizes) for sizes in zip(*(output.shape for output in outputs), strict=True)]
+        padded = []
+        for output in outputs:
+            pads = []  # F.pad begins with the last axis
+            for axis in reversed(range(1, output.ndim)):
+                missing = 0 if axis == self.dimension - 1 else largest[axis] - output.shape[axis]
+                pads += [missing // 2, missing - missing // 2]
+            padded.append(F.pad(output, pads) if any(pads) else output)
+        return torch.cat(padded, self.dimension - 1)
+
+
+class ConcatTable(nn.Sequential):
+    """Each module's output for the one input, as a table."""
+
+    def forward(self, x: Any) -> list[Any]:
+        return [module(x) for module in self]
+
+
+class ParallelTable(nn.Sequential):
+    """Each module over its own element of the input table."""
+
+    def forward(self, table: list[Any]) -> list[Any]:
+        if len(table) != len(self):
+            raise ValueError(f"has {len(self)} modules for {len(table)} inputs")
+        return [module(x) for module, x in zip(self, table, strict=True)]
+
+
+class JoinTable(nn.Module):
+    """The tensors of a table, joined along a dimension; one more where inputs have one axis more than ``dims``."""
+
+    def __init__(self, dimension: int, dims: int | None) -> None:
+        super().__init__()
+        self.dimension, self.dims = dimension, dims
+
+    def forward(self, table: list[Tensor]) -> Tensor:
+        return torch.cat(table, _axis(self.dimension, self.dims, table[0]))
+
+
+class Table(nn.Module):
+    """A function of a table: select, narrow, flatten."""
+
+    def __init__(self, function: Callable[[list[Any]], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, table: list[Any]) -> Any:
+        return self.function(table)
+
+
+ELEMENTWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "Sum": torch.add,
+    "Mul": torch.mul,
+    "Sub": torch.sub,
+    "Div": torch.div,
+    "Max": torch.maximum,
+}
+
+
+class Elementwise(nn.Module):
+    """Tensors of a table, combined element by element: Sum, Mul, Sub, Div or Max."""
+
+    def __init__(self, operation: str) -> None:
+        super().__init__()
+        self.operation = operation
+
+    def forward(self, table: list[Tensor]) -> Tensor:
+        if any(other.shape != table[0].shape for other in table):
+            shapes = " and ".join(str(tuple(each.shape[1:])) for each in table)
+            raise ValueError(f"needs inputs of one shape, they are {shapes}")
+        made = table[0]
+        for other in table[1:]:
+            made = ELEMENTWISE[self.operation](made, other)
+        return made
+
+
+class Function(nn.Module):
+    """A function of a tensor."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+class View(nn.Module):
+    """Another shape for each image. As in Torch7, ``dims`` says how many axes an image has; without it a -1 stands for
+    whatever is left, the batch included (https://github.com/torch/nn/blob/master/View.lua)."""
+
+    def __init__(self, size: list[int], dims: int | None) -> None:
+        super().__init__()
+        self.size, self.dims = size, dims
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.dims is not None and x.ndim > self.dims:
+            return x.reshape(math.prod(x.shape[: x.ndim - self.dims]), *self.size)
+        if self.size == [-1]:
+            return x.flatten(1)
+        return x.reshape(self.size if -1 in self.size else [-1, *self.size])
+
+
+class Reshape(nn.Module):
+    """Another shape for each image, or for the whole batch where ``whole``."""
+
+    def __init__(self, size: list[int], whole: bool) -> None:
+        super().__init__()
+        self.size, self.whole = size, whole
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(self.size if self.whole else [x.shape[0], *self.size])
+
+
+class Transpose(nn.Module):
+    """Pairs of dimensions exchanged, one pair after the other."""
+
+    def __init__(self, pairs: list[tuple[int, int]], dims: int | None) -> None:
+        super().__init__()
+        self.pairs, self.dims = pairs, dims
+
+    def forward(self, x: Tensor) -> Tensor:
+        order = list(range(x.ndim))
+        for pair in self.pairs:
+            a, b = (_axis(each, self.dims, x) for each in pair)
+            order[a], order[b] = order[b], order[a]
+        return x.permute(order).contiguous()
+
+
+class Squeeze(nn.Module):
+    """Without axes of size 1: all but the batch, or the one named."""
+
+    def __init__(self, dimension: int | None, dims: int | None) -> None:
+        super().__init__()
+        self.dimension, self.dims = dimension, dims
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.dimension is not None:
+            return x.squeeze(_axis(self.dimension, self.dims, x))
+        return x.reshape(x.shape[0], *(size for size in x.shape[1:] if size != 1))
+
+
+class Unsqueeze(nn.Module):
+    """An axis of size 1 more."""
+
+    def __init__(self, position: int, dims: int | None) -> None:
+        super().__init__()
+        self.position, self.dims = position, dims
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unsqueeze(_axis(self.position, self.dims, x))
+
+
+class Narrow(nn.Module):
+    """``length`` elements from ``index`` on; negative ones count from the end."""
+
+    def __init__(self, dimension: int, index: int, length: int) -> None:
+        super().__init__()
+        self.dimension, self.index, self.length = dimension, index, length
+
+    def forward(self, x: Tensor) -> Tensor:
+        axis = _axis(self.dimension, None, x)
+        start = self.index - 1 if self.index > 0 else x.shape[axis] + self.index
+        length = self.length if self.length > 0 else x.shape[axis] - start + self.length + 1
+        return x.narrow(axis, start, length)
+
+
+class Select(nn.Module):
+    """One element along a dimension, which is gone afterwards."""
+
+    def __init__(self, dimension: int, index: int) -> None:
+        super().__init__()
+        self.dimension, self.index = dimension, index
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.select(_axis(self.dimension, None, x), self.index - 1 if self.index > 0 else self.index)
+
+
+class Padding(nn.Module):
+    """``pad`` values more along a dimension, before it where negative."""
+
+    def __init__(self, dimension: int, pad: int, dims: int | None, value: float) -> None:
+        super().__init__()
+        self.dimension, self.pad, self.dims, self.value = dimension, pad, dims, value
+
+    def forward(self, x: Tensor) -> Tensor:
+        axis = self.dimension - 1 + (self.dims is not None and x.ndim != self.dims)
+        pads = [0, 0] * (x.ndim - 1 - axis) + [max(-self.pad, 0), max(self.pad, 0)]
+        return F.pad(x, pads, value=self.value)
+
+
+class Reduce(nn.Module):
+    """Mean, sum, largest or smallest along a dimension, which is gone afterwards unless ``keep``."""
+
+    def __init__(self, operation: str, dimension: int, dims: int | None, keep: bool = False) -> None:
+        super().__init__()
+        self.operation, self.dimension, self.dims, self.keep = operation, dimension, dims, keep
+
+    def forward(self, x: Tensor) -> Tensor:
+        axis = _axis(self.dimension, self.dims, x)
+        return {"mean": torch.mean, "sum": torch.sum, "max": torch.amax, "min": torch.amin}[self.operation](
+            x, axis, self.keep
+        )
+
+
+class UpSamplingBilinear(nn.Module):
+    """Corners on corners: (size - 1) * (scale - 1) + size pixels, or a given (height, width)
+    (https://github.com/torch/nn/blob/master/SpatialUpSamplingBilinear.lua)."""
+
+    def __init__(self, scale: int | None, size: tuple[int, int] | None) -> None:
+        super().__init__()
+        self.scale, self.size = scale, size
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = self.size or tuple((n - 1) * ((self.scale or 1) - 1) + n for n in x.shape[2:])
+        return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+
+
+def _axis(dimension: int, dims: int | None, x: Tensor) -> int:
+    """Axis from 0 of Torch7's dimension, which is of one image where the input has one axis more than ``dims``."""
+    if dimension < 0:
+        return x.ndim + dimension
+    return dimension - 1 + int(dims is not None and x.ndim == dims + 1)

@@ -1,0 +1,139 @@
+"""Torch7 network files: run by Lua in a sandbox, then built as PyTorch modules.
+
+The file runs in a process of its own (sandbox.py), over an ``nn`` and ``torch`` that only note what is built and done
+(nn.lua). It sees no os, io, debug, package or file loading, and no object of Python's. Memory, instructions and the time on
+the processor are bounded.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multiseg.errors import ModelError
+from multiseg_torch.torch7 import criterions, start
+from multiseg_torch.torch7.modules import MODULES, Builder
+from multiseg_torch.torch7.objects import Object, Problem
+
+MEMORY_BYTES = 256 * 2**20
+INSTRUCTIONS = 200_000_000  # about a second
+SECONDS = 5  # on the processor: Lua's own long calls, such as string.find with a bad pattern
+WALL_SECONDS = 300  # where the machine does other things too
+
+HOOKS = {"labelHook": "changes the labels while it trains; make them in the dataset"}
+
+
+def run(path: str, params: dict[str, Any]) -> dict[str, Any]:
+    """The table that the file's function returns for ``params``, with PyTorch modules in it.
+
+    Raises ModelError naming file and line: Lua errors, unknown modules, wrong arguments, a file that runs on or away.
+    """
+    try:
+        return _build(_execute(path, params))
+    except Problem as error:
+        message = str(error)
+        line = re.match(r"line (\d+): ", message)
+        raise ModelError(f"{path}:{line[1]}: {message[line.end() :]}" if line else f"{path}: {message}") from error
+    except RecursionError as error:
+        raise ModelError(f"{path}: its containers nest too deeply") from error
+
+
+def _execute(path: str, params: dict[str, Any]) -> dict[str, Any]:
+    try:
+        source = Path(path).read_bytes().decode("latin-1")
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    limits = {"memory": MEMORY_BYTES, "instructions": INSTRUCTIONS, "seconds": SECONDS}
+    request = json.dumps({"source": source, "params": params, **limits})
+    script = str(Path(__file__).with_name("sandbox.py"))
+    try:
+        done = subprocess.run(
+            [sys.executable, script], input=request.encode(), stdout=subprocess.PIPE, timeout=WALL_SECONDS
+        )
+        made: dict[str, Any] = json.loads(done.stdout)
+    except subprocess.TimeoutExpired as error:
+        raise Problem(f"takes longer than {WALL_SECONDS} seconds") from error
+    except ValueError as error:  # no answer
+        raise Problem(f"ends the Lua that runs it (exit status {done.returncode})") from error
+    if "missing" in made:
+        raise ModelError(
+            f"{path}: Lua files need lupa with its Lua 5.1; install it with `pip install 'multiseg[torch]'`"
+        )
+    if "error" in made:
+        raise Problem(_clear(made["error"]))
+    return made
+
+
+def _clear(message: str) -> str:
+    """The first line of a message of Lua's, as a Problem says it; with names near one that nn has not."""
+    first = (message.splitlines() or [""])[0]
+    place = re.match(r"network:(\d+): ", first)
+    said = re.sub(r"^(nn|sandbox):\d+: ", "", first[place.end() :] if place else first)
+    unknown = re.search(r"attempt to (?:call|index) field '([A-Z]\w*)' \(a nil value\)", said)
+    if unknown:
+        known = sorted({*MODULES, *criterions.CRITERIONS, "MultiCriterion"})
+        near = difflib.get_close_matches(unknown[1], known, 5, 0.5)
+        said += f"; nn.{unknown[1]} is not supported, " + (
+            f"near it are: {', '.join(near)}" if near else f"known are: {', '.join(known)}"
+        )
+    return f"line {place[1]}: {said}" if place else said
+
+
+def _build(made: dict[str, Any]) -> dict[str, Any]:
+    objects = {int(number): Object(each["type"]) for number, each in made["objects"].items()}
+    recorded: list[tuple[Object, Any, int]] = []  # fields that are tensors, by the tensor's number
+
+    def value(item: Any) -> Any:
+        return objects[item["object"]] if isinstance(item, dict) and "object" in item else item
+
+    for number, each in made["objects"].items():
+        for key, item in each["fields"]:
+            if isinstance(item, dict) and "tensor" in item:
+                recorded.append((objects[int(number)], key, item["tensor"]))
+            objects[int(number)].fields[key] = value(item)
+    returned, owners = (value(made["root"]).fields.get(index) for index in (1, 2))
+    if not isinstance(returned, Object):
+        raise Problem(
+            f"returns {_type(returned)}; it must `return function(params) ... end`, whose function returns a table with `model`"
+        )
+    table = {"model": returned} if returned.type else returned.fields
+    for hook, why in HOOKS.items():
+        if table.get(hook) is not None:
+            raise Problem(f"has a {hook}, which is not supported: it {why}")
+    model = table.get("model")
+    if not isinstance(model, Object) or model.type is None:
+        raise Problem(f"gives {_type(model)} as its model; a module of nn is needed")
+    builder = Builder()
+    root = builder.module(model)
+    for owner in owners.listed():  # modules outside the model too: others may be copies of them
+        builder.module(owner)
+    numbers = {id(each): number for number, each in objects.items()}
+    modules = {numbers[known]: module for known, module in builder.built.items() if module is not None}
+    tensors = start.replay(made["log"], modules)
+    for each, key, number in recorded:
+        if number in tensors:
+            each.fields[key] = np.asarray(tensors[number].detach())
+    loss = table.get("loss")
+    if loss is not None and not isinstance(loss, Object):
+        raise Problem(f"gives {_type(loss)} as its loss; a criterion such as nn.SmoothL1Criterion() is needed")
+    return {
+        "model": root,
+        # DIGITS' own choice for a file that names none
+        "loss": criterions.build(loss or Object("nn.ClassNLLCriterion")),
+        **{key: table.get(key) for key in ("trainBatchSize", "validationBatchSize")},
+    }
+
+
+def _type(value: Any) -> str:
+    if isinstance(value, Object):
+        return value.type or "table"
+    if isinstance(value, dict):
+        return str(value.get("is", "tensor"))
+    return {type(None): "nil", bool: "boolean", str: "string"}.get(type(value), "number")

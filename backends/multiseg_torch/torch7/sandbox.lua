@@ -1,0 +1,100 @@
+-- What a network file may reach. Run before it, in the same Lua; everything below is kept from it in locals.
+--
+-- Given: how many instructions it may run, and a function that notes the line at which a long call of C's began.
+
+local limit, note = ...
+local getinfo, sethook, stderr, guarded = debug.getinfo, debug.sethook, io.stderr, xpcall
+local step, count, depth, position = 20, 0, 0, 'network'
+
+-- 'network:line' of the file's innermost function
+local function where()
+   for level = 2, 50 do
+      local info = getinfo(level, 'Sl')
+      if not info then break end
+      if info.source == '=network' and info.currentline > 0 then return 'network:' .. info.currentline end
+   end
+   return position
+end
+
+local function fail(message) error(where() .. ': ' .. message, 0) end
+
+local function check()
+   if count >= limit then fail('runs too long: is there an endless loop?') end
+end
+
+-- often at first: a file of a few lines can take all memory
+local function hook()
+   count = count + step
+   position = where()
+   check()
+   if step == 20 and count > 100000 then
+      step = 1000
+      sethook(hook, '', step)
+   end
+end
+sethook(hook, '', step)
+
+-- a file must not catch that
+local function checked(caught)
+   return function(...)
+      depth = depth + 1
+      return (function(...) depth = depth - 1; check(); return ... end)(caught(...))
+   end
+end
+pcall, xpcall = checked(pcall), checked(xpcall)
+
+-- hooks do not reach into these calls of C's, whose time grows with a power of what they are given
+local function noted(call)
+   return function(...)
+      position = where()
+      note(position)
+      return (function(...) note(nil); return ... end)(call(...))
+   end
+end
+local gmatch = string.gmatch
+for _, name in ipairs({'find', 'match', 'gsub', 'rep', 'format'}) do string[name] = noted(string[name]) end
+string.gmatch = function(...) return noted(gmatch(...)) end
+string.gfind, string.dump = nil
+table.concat, table.sort = noted(table.concat), noted(table.sort)
+
+os, io, debug, package, python, module, coroutine, newproxy, gcinfo, getfenv, setfenv = nil
+dofile, loadfile, load, loadstring = nil
+function collectgarbage() return 0 end
+function print(...)
+   local line = {}
+   for i = 1, select('#', ...) do line[i] = tostring((select(i, ...))) end
+   stderr:write(table.concat(line, '\t'), '\n')
+end
+
+-- CUDA's packages: not there for a file that asks (within pcall), and nn by another name for one that insists
+local insisted = {cudnn = true, cunn = true, cutorch = true}
+function require(name)
+   if name == 'nn' or name == 'torch' then return _G[name] end
+   if insisted[name] and depth == 0 then
+      if name == 'cutorch' then
+         cutorch = {getDeviceCount = function() return 0 end}
+         for _, done in ipairs({'setDevice', 'manualSeed', 'manualSeedAll', 'synchronize'}) do
+            cutorch[done] = function() end
+         end
+      elseif name == 'cudnn' then
+         cudnn = cudnn or setmetatable({}, {__index = nn})
+      end
+      return _G[name]
+   end
+   fail("module '" .. tostring(name) .. "' is not provided; a network file may require nn and torch")
+end
+
+-- calls the file; what it gives, or nil, the message with the line, and whether memory ran out
+local function run(f, ...)
+   local given, arguments = select('#', ...), {...}
+   local function locate(message)
+      message = tostring(message)
+      return message:match('^network:%d') and message or where() .. ': ' .. message
+   end
+   local done, made = guarded(function() return f(unpack(arguments, 1, given)) end, locate)
+   if done then return made end
+   if made == 'not enough memory' then return nil, position, true end
+   return nil, made, false
+end
+
+return fail, where, run

@@ -1,0 +1,101 @@
+"""Torch7's start values, and what a network file does to its parameters after that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from multiseg_torch.torch7.objects import Problem
+
+LARGEST = 1 << 28  # elements of all tensors that a file makes itself
+
+
+def reset(module: nn.Module, deviation: float | None = None) -> None:
+    """As a module's ``reset`` does: uniform within 1/sqrt(fan in), or of the standard deviation that is given.
+
+    Sources, in https://github.com/torch/nn: SpatialConvolution.lua and its kin, Linear.lua (fan in: input planes x kernel,
+    for SpatialFullConvolution too), BatchNormalization.lua (weights uniform within 0 and 1), PReLU.lua (1/4).
+    """
+    with torch.no_grad():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            if isinstance(module, nn.ConvTranspose2d):
+                fan_in = module.in_channels * module.kernel_size[0] * module.kernel_size[1]
+            else:
+                fan_in = module.weight[0].numel()
+            bound = fan_in**-0.5 if deviation is None else deviation * 3**0.5
+            for parameter in module.parameters():
+                parameter.uniform_(-bound, bound)
+        elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            module.reset_running_stats()
+            if module.affine:
+                module.weight.uniform_(0, 1)
+                module.bias.zero_()
+        elif isinstance(module, nn.PReLU):
+            module.weight.fill_(0.25)
+
+
+@torch.no_grad()
+def replay(log: Sequence[Sequence[Any]], modules: Mapping[int, nn.Module]) -> dict[int, Tensor]:
+    """Do to tensors what a Lua file did, in its order; the tensors by their numbers. See nn.lua for the operations.
+
+    A parameter of a module that the file has taken away (a bias, by noBias) is left out. Raises Problem.
+    """
+    tensors: dict[int, list[Tensor]] = {}  # several where all parameters of a network were taken as one
+    elements = 0
+
+    def new(size: Sequence[int]) -> Tensor:
+        nonlocal elements
+        elements += torch.Size(size).numel()
+        if elements > LARGEST:
+            raise Problem(f"its tensors hold more than {LARGEST} numbers")
+        return torch.zeros(size)
+
+    for operation, target, *arguments in log:
+        if operation == "reset":
+            if target in modules:
+                reset(modules[target], *arguments)
+        elif operation == "parameter":
+            number, name = arguments
+            found = getattr(modules.get(number), name, None)
+            tensors[target] = [] if found is None else [found.detach()]
+        elif operation == "flat":
+            tensors[target] = [each for member in arguments[0] for each in tensors[member]]
+        elif operation == "new":
+            tensors[target] = [new(arguments[0])]
+        elif operation == "values":
+            tensors[target] = [torch.tensor(arguments[1], dtype=torch.float32).reshape(arguments[0])]
+        elif operation == "clone":
+            tensors[target] = [new(each.shape).copy_(each) for each in tensors[arguments[0]]]
+        elif operation == "select":
+            tensors[target] = [each[arguments[1] - 1] for each in tensors[arguments[0]]]
+        elif operation == "view":
+            tensors[target] = [each.view(arguments[1]) for each in tensors[arguments[0]]]
+        elif operation == "copy":
+            _copy(tensors[target], tensors[arguments[0]])
+        else:
+            for each in tensors[target]:
+                _in_place(each, operation, arguments)
+    return {number: torch.cat([each.flatten() for each in made]) if len(made) > 1 else made[0]
+            for number, made in tensors.items() if made}  # fmt: skip
+
+
+def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
+    if not sources or not targets:
+        return
+    flat = torch.cat([each.flatten() for each in sources])
+    for target, values in zip(targets, flat.split([each.numel() for each in targets]), strict=True):
+        target.copy_(values.reshape(target.shape))
+
+
+def _in_place(tensor: Tensor, operation: str, arguments: Sequence[Any]) -> None:
+    if operation == "set":
+        tensor[arguments[0] - 1] = arguments[1]
+        return
+    if operation == "normal" and arguments[1] < 0:
+        raise Problem(f"tensor:normal: its standard deviation is {arguments[1]}")
+    if operation == "uniform" and arguments[1] < arguments[0]:
+        raise Problem(f"tensor:uniform: {arguments[0]} is above {arguments[1]}")
+    getattr(tensor, f"{operation}_")(*arguments)

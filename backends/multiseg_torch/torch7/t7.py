@@ -1,0 +1,198 @@
+"""Torch7's .t7 files, binary and ASCII, read without Torch7. Nothing in them is executed: functions are passed over.
+
+The format is that of torch7's File.lua (types, references, classes), generic/Tensor.c and generic/Storage.c (payload), and
+lib/TH/THDiskFile.c (how numbers are written); 64-bit little-endian files, as torch.save writes them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from multiseg.errors import ModelError
+from multiseg_torch.torch7.objects import Object, Problem
+
+NIL, NUMBER, STRING, TABLE, TORCH, BOOLEAN, OLD_FUNCTION, LEGACY_FUNCTION, FUNCTION = range(9)
+ELEMENTS = {
+    "": "<f4", "Float": "<f4", "Double": "<f8", "Half": "<f2", "Byte": "u1", "Char": "i1", "Short": "<i2", "Int": "<i4",
+    "Long": "<i8",
+}  # fmt: skip
+CLASS = re.compile(r"torch\.(Cuda)?(Float|Double|Half|Byte|Char|Short|Int|Long|)(Tensor|Storage)")
+LARGEST_VIEW = 1 << 28  # elements that a tensor may have beyond those of its storage, by strides of 0
+
+Array = npt.NDArray[Any]
+
+
+def read(path: str) -> Any:
+    """What the file holds: None, number, str, bool, array, or Object. Raises ModelError naming the file."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    source = _Ascii(data) if re.match(rb"\s*\d{1,2}\n", data) else _Binary(data)
+    try:
+        return _Reader(source).object()
+    except Problem as error:
+        raise ModelError(f"{path}: is no sound .t7 file: {error} (at byte {source.at} of {len(data)})") from error
+    except RecursionError as error:
+        raise ModelError(f"{path}: is no sound .t7 file: its tables nest too deeply") from error
+
+
+class _Binary:
+    """Little-endian numbers one after the other."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, size: int) -> bytes:
+        if size < 0 or size > len(self.data) - self.at:
+            raise Problem(f"{size} bytes are needed, {len(self.data) - self.at} are left")
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def array(self, dtype: str, count: int) -> Array:
+        size = np.dtype(dtype).itemsize
+        if count < 0 or count > (len(self.data) - self.at) // size:
+            raise Problem(f"{count} numbers of {size} bytes are needed, {len(self.data) - self.at} bytes are left")
+        self.at += count * size
+        return np.frombuffer(self.data, dtype, count, self.at - count * size)
+
+    def integer(self) -> int:
+        return int.from_bytes(self.take(4), "little", signed=True)
+
+    def double(self) -> float:
+        return float(self.array("<f8", 1)[0])
+
+
+class _Ascii(_Binary):
+    """Numbers as text, between white space; characters as they are. A line's end is passed after each item."""
+
+    WORD = re.compile(rb"\s*(\S{1,40})(?=\s|$)")
+
+    def word(self) -> bytes:
+        found = self.WORD.match(self.data, self.at)
+        if not found:
+            raise Problem("a number is needed")
+        self.at = found.end()
+        return found[1]
+
+    def pass_line(self) -> None:
+        self.at += self.data[self.at : self.at + 1] == b"\n"
+
+    def take(self, size: int) -> bytes:
+        taken = super().take(size)
+        if size:
+            self.pass_line()
+        return taken
+
+    def array(self, dtype: str, count: int) -> Array:
+        if np.dtype(dtype).itemsize == 1:  # bytes are written as they are
+            return np.frombuffer(self.take(count), dtype)
+        if count < 0 or count > len(self.data) - self.at:
+            raise Problem(f"{count} numbers are needed, {len(self.data) - self.at} bytes are left")
+        kind = int if np.dtype(dtype).kind == "i" else float
+        try:
+            values = np.array([kind(self.word()) for _ in range(count)], dtype)
+        except (ValueError, OverflowError) as error:
+            raise Problem(f"is no number: {error}") from error
+        if count:
+            self.pass_line()
+        return values
+
+    def integer(self) -> int:
+        return int(self.array("<i4", 1)[0])
+
+
+class _Reader:
+    """Objects, each read once and referred to by its number after that."""
+
+    def __init__(self, source: _Binary) -> None:
+        self.source = source
+        self.known: dict[int, Any] = {}
+
+    def object(self) -> Any:
+        kind = self.source.integer()
+        if kind == NIL:
+            return None
+        if kind == NUMBER:
+            value = self.source.double()
+            return int(value) if value.is_integer() else value
+        if kind == BOOLEAN:
+            return self.source.integer() == 1
+        if kind == STRING:
+            return self.string()
+        if kind == OLD_FUNCTION:
+            return self.function()
+        if kind not in (TABLE, TORCH, FUNCTION, LEGACY_FUNCTION):
+            raise Problem(f"{kind} is no type of object")
+        index = self.source.integer()
+        if index in self.known:
+            return self.known[index]
+        if kind == TABLE:
+            return self.table(self.known.setdefault(index, Object(None)))
+        if kind == TORCH:
+            return self.torch(index)
+        self.known[index] = Object("function")
+        return self.function()
+
+    def string(self) -> str:
+        return self.source.take(self.source.integer()).decode("latin-1")
+
+    def function(self) -> Object:
+        """Lua bytecode and what it refers to: passed over."""
+        self.source.take(self.source.integer())
+        self.object()
+        return Object("function")
+
+    def table(self, made: Object) -> Object:
+        for _ in range(self.source.integer()):
+            key, value = self.object(), self.object()
+            if isinstance(key, (str, int, float)):
+                made.fields[key] = value
+        return made
+
+    def torch(self, index: int) -> Any:
+        version = self.string()
+        name = self.string() if re.fullmatch(r"V -?\d+", version) else version  # files before there were versions
+        found = CLASS.fullmatch(name)
+        if found:
+            value = self.tensor() if found[3] == "Tensor" else self.storage(ELEMENTS[found[2]])
+            return self.known.setdefault(index, value)
+        if not re.fullmatch(r"[A-Za-z_][\w.]{0,99}", name):
+            raise Problem(f"{name[:40]!r} is no name of a class")
+        if name.startswith("torch."):
+            raise Problem(f"holds a {name}, which is not supported")
+        made = self.known.setdefault(index, Object(name))
+        content = self.object()
+        if not isinstance(content, Object) or content is made:
+            raise Problem(f"a {name} has no fields")
+        made.fields = content.fields
+        return made
+
+    def storage(self, dtype: str) -> Array:
+        return self.source.array(dtype, int(self.source.array("<i8", 1)[0]))
+
+    def tensor(self) -> Array:
+        axes = self.source.integer()
+        if not 0 <= axes <= 32:
+            raise Problem(f"a tensor has {axes} dimensions")
+        sizes, strides = (self.source.array("<i8", axes).tolist() for _ in range(2))
+        first = int(self.source.array("<i8", 1)[0]) - 1
+        values = self.object()
+        if values is None or not axes:
+            return np.zeros(0, np.float32)
+        elements = math.prod(sizes)
+        if not isinstance(values, np.ndarray) or values.ndim != 1 or min(sizes) < 0 or min(strides) < 0 or first < 0:
+            raise Problem(f"a tensor of {sizes}, strides {strides}, has no storage that fits")
+        if not elements:
+            return np.zeros(sizes, values.dtype)
+        last = first + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
+        if last >= len(values) or elements > max(len(values), LARGEST_VIEW):
+            raise Problem(f"a tensor of {sizes}, strides {strides}, is larger than its storage of {len(values)}")
+        steps = [stride * values.itemsize for stride in strides]
+        return np.lib.stride_tricks.as_strided(values[first:], sizes, steps, writeable=False)

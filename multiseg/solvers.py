@@ -1,0 +1,74 @@
+"""Solvers: which options are valid, and the defaults of the recipe ``equal``. The formulas are in docs/solvers.md."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Neutral:
+    """A solver of the recipe ``equal``: its base rate and options, the same for every backend."""
+
+    rate: float
+    options: Mapping[str, float]
+
+
+# Rates: chosen by trying, on the tutorial's network and images, powers of ten for each solver (docs/solvers.md).
+# Options: the values of the papers and of Caffe, where these differ PyTorch's.
+NEUTRAL: dict[str, Neutral] = {
+    "sgd": Neutral(1e-6, {"momentum": 0.9}),
+    "nesterov": Neutral(1e-6, {"momentum": 0.9}),
+    "adagrad": Neutral(1e-2, {"delta": 1e-8}),
+    "rmsprop": Neutral(1e-4, {"rms_decay": 0.99, "delta": 1e-8}),
+    "adadelta": Neutral(1.0, {"momentum": 0.9, "delta": 1e-6}),
+    "adam": Neutral(1e-3, {"momentum": 0.9, "momentum2": 0.999, "delta": 1e-8}),
+}
+NEUTRAL_BATCH_SIZE = 16  # DIGITS' own default
+NEUTRAL_LOSS = "l2"
+
+# option -> what its value must be, for a solver's options and for multipliers
+_BELOW_1 = ("from 0 to below 1", lambda value: 0 <= value < 1)
+_ABOVE_0 = ("above 0", lambda value: value > 0)
+_FROM_0 = ("a number from 0", lambda value: value >= 0)
+_VALID: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "momentum": _BELOW_1,
+    "momentum2": _BELOW_1,
+    "rms_decay": _BELOW_1,
+    "dampening": ("from 0 to 1", lambda value: 0 <= value <= 1),
+    "delta": _ABOVE_0,  # what is divided by may be 0 without it
+    "initial_accumulator": _ABOVE_0,
+}
+
+
+def option_problems(solver: str, options: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the values of a solver's options, in words."""
+    problems = []
+    for key, value in options.items():
+        wanted, valid = _VALID.get(key, _FROM_0)
+        if solver == "nesterov" and key == "momentum":
+            wanted, valid = "above 0 and below 1", lambda number: 0 < number < 1
+        if not (_number(value) and valid(value)):
+            problems.append(f"{key}={value!r}: must be {wanted}")
+    return problems
+
+
+def multiplier_problems(multipliers: Any) -> list[str]:
+    """What is wrong with a job's ``multipliers``, in words."""
+    if not isinstance(multipliers, Mapping):
+        return [f"multipliers={multipliers!r}: must map names of parameters to {{'lr': a, 'decay': b}}"]
+    problems = []
+    for pattern, factors in multipliers.items():
+        if not isinstance(factors, Mapping) or not factors or not set(factors) <= {"lr", "decay"}:
+            problems.append(f"multipliers[{pattern!r}]={factors!r}: must be {{'lr': a, 'decay': b}}, or one of the two")
+            continue
+        for key, value in factors.items():
+            if not (_number(value) and value >= 0):
+                problems.append(f"multipliers[{pattern!r}][{key!r}]={value!r}: must be a number from 0")
+    return problems
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,78 @@
+"""A log that TensorBoard shows, written by TensorBoard's own package (the extra ``tensorboard``).
+
+Of that package only what writes records is used: its event writers would import TensorFlow where that is installed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from multiseg.errors import SettingsError
+
+FLUSH_SECONDS = 5
+EPOCH = ("train_loss", "val_loss", "l1", "l2", "pixel_accuracy", "iou", "images_per_second")
+
+
+def require() -> None:
+    """Raise SettingsError where TensorBoard's package is not there."""
+    try:
+        import tensorboard.compat.proto.event_pb2
+        import tensorboard.summary.writer.record_writer  # noqa: F401
+    except ImportError as error:
+        raise SettingsError(f"tensorboard: cannot be loaded ({error}); pip install 'multiseg[tensorboard]'") from error
+
+
+class Log:
+    """Takes a training's events: ``step/loss`` and ``step/rate`` at each step, ``epoch/...`` for each row of the history.
+
+    A resumed training writes on in a file of its own; TensorBoard drops the points that it repeats.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        require()
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._event, self._session, self._summary = Event, SessionLog, Summary
+        folder.mkdir(exist_ok=True)
+        # TensorBoard reads the files in the order of their names
+        path = folder / f"events.out.tfevents.{time.time_ns() // 1000:017}.{os.getpid()}"
+        self._writer = RecordWriter(path.open("wb"))
+        self._flushed = time.monotonic()
+        self._write(file_version="brain.Event:2")
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Write one event of multiseg.training."""
+        step = event.get("iteration", 0)
+        if event["event"] == "start":
+            self._write(step=step + 1, session_log=self._session(status=self._session.START))
+        elif event["event"] == "step":
+            self._scalars(step, {"step/loss": event["loss"], "step/rate": event["rate"]})
+        elif event["event"] == "epoch":
+            self._scalars(step, {f"epoch/{key}": event[key] for key in EPOCH})
+
+    def _scalars(self, step: int, values: dict[str, float | None]) -> None:
+        known = {tag: value for tag, value in values.items() if value is not None and math.isfinite(value)}
+        if known:
+            scalars = [self._summary.Value(tag=tag, simple_value=value) for tag, value in known.items()]
+            self._write(step=step, summary=self._summary(value=scalars))
+
+    def _write(self, **fields: Any) -> None:
+        self._writer.write(self._event(wall_time=time.time(), **fields).SerializeToString())
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self._writer.flush()
+            self._flushed = time.monotonic()
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()

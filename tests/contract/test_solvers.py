@@ -1,0 +1,286 @@
+"""Solvers, multipliers, accumulation, losses and the recipe `equal`, against float64 numpy, on every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from reference import Array, random_weights
+from rules import DECOUPLED, EQUAL, OWN, Rule
+from small import gradients, l2_gradients, output, start_weights, write_model
+
+from multiseg import backend as registry
+from multiseg.errors import SettingsError
+from multiseg.job import Job
+from multiseg.training import network_spec
+from multiseg.worker.client import Worker
+
+SIZE = 8
+# different for each parameter, so that a mix-up shows
+MULTIPLIERS = {"*": {"decay": 1}, "conv1.*": {"lr": 0.5}, "*.bias": {"decay": 0}, "conv2.bias": {"lr": 2}}
+FACTORS = {"conv1.weight": (0.5, 1), "conv1.bias": (0.5, 0), "conv2.weight": (1, 1), "conv2.bias": (2, 0)}
+U = 2.0**-24  # rounding to float32
+
+Load = Callable[..., Worker]
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[dict[str, Worker]]:
+    """One of each backend for all tests here: starting a framework takes longer than these networks train."""
+    started: dict[str, Worker] = {}
+    yield started
+    for worker in started.values():
+        worker.close()
+
+
+@pytest.fixture
+def small(backend: str, dataset: Any, workers: dict[str, Worker], tmp_path: Path) -> Load:
+    """small(**settings of a Job): the backend's worker with the small network newly in it."""
+    if backend not in workers:
+        workers[backend] = Worker(registry.get(backend), threads=1)
+
+    def load(channels: int = 1, norm: bool = False, **settings: Any) -> Worker:
+        path = write_model(tmp_path, backend, channels, norm)
+        job = Job(
+            dataset=dataset, backend=backend, model=path, **{"seed": 3, "threads": 1, "batch_size": 4, **settings}
+        )
+        shape = (channels, SIZE, SIZE)
+        spec = replace(network_spec(job.resolve(), dataset), input_shape=shape, label_shape=shape)
+        workers[backend].described = workers[backend].call("load", spec=spec.to_json())
+        return workers[backend]
+
+    return load
+
+
+def images(step: int, count: int = 4, scale: float = 1.0) -> tuple[Array, Array]:
+    draw = np.random.default_rng(step)
+    return draw.uniform(-1, 1, (count, 1, SIZE, SIZE)), scale * draw.uniform(-1, 1, (count, 1, SIZE, SIZE))
+
+
+def train_step(worker: Worker, backend: str, x: Array, y: Array, rate: float) -> float:
+    order = (0, 2, 3, 1) if registry.get(backend).data_order == "NHWC" else (0, 1, 2, 3)
+    arrays = [np.ascontiguousarray(array.transpose(order), np.float32) for array in (x, y)]
+    loss: float = worker.call("train_step", features=arrays[0], labels=arrays[1], rate=rate)
+    return loss
+
+
+def batch(step: int) -> tuple[Array, Array]:
+    """Every fifth is smaller, as an epoch's last one is."""
+    return images(step, 3 if step % 5 == 4 else 4)
+
+
+def rate_of(step: int, base: float) -> float:
+    """Rises and falls at every step."""
+    return base * (1 + 0.5 * np.sin(step)) * (0.2 if step > 30 else 1)
+
+
+def reference(
+    rule: Rule, options: Mapping[str, float], base: float, steps: int, decoupled: bool = False
+) -> tuple[Any, Any]:
+    """Weights after these steps, and the way that each weight went."""
+    w = {name: value.astype(np.float64) for name, value in start_weights().items()}
+    states: dict[str, dict[str, Any]] = {name: {} for name in w}
+    way = {name: np.zeros(value.shape) for name, value in w.items()}
+    for step in range(steps):
+        found = l2_gradients(*batch(step), w)
+        for name, (lr, decay) in FACTORS.items():
+            rate, decay = lr * rate_of(step, base), decay * options["weight_decay"]
+            if decoupled:
+                at, g = w[name] * (1 - rate * decay), found[name]
+            else:
+                at, g = w[name], found[name] + decay * w[name]
+            after = rule(at, g, rate, step + 1, states[name], options)
+            way[name] += np.abs(after - w[name])
+            w[name] = after
+    return w, way
+
+
+def tolerance(way: Array, w: Array, steps: int) -> float:
+    """What rounding may add up to: at each step that of the weight, and that of the gradient, a sum of 256 products.
+
+    A sum of n terms errs by about the root of n roundings; how large it is shows in the way that the weight goes.
+    """
+    return U * (steps * float(np.abs(w).max()) + 16 * float(way.max()))
+
+
+STEPS = 50
+BASE = {"sgd": 0.05, "nesterov": 0.05, "adagrad": 0.1, "adadelta": 1.0, "ftrl": 0.2}  # rates; others 0.02
+# large, so that its place in the formula shows
+DELTA = {"adagrad": 0.05, "rmsprop": 0.05, "adadelta": 1e-3, "adam": 0.05}
+
+
+def job_of(backend: str, solver: str, recipe: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of a job, and the options that its solver then has."""
+    delta = {"delta": DELTA[solver]} if recipe == "equal" and solver in DELTA else {}
+    options = {"weight_decay": 0.01, **delta}
+    settings = {"recipe": recipe, "solver": solver, "solver_options": options, "multipliers": MULTIPLIERS, "loss": "l2"}
+    return settings, Job(dataset="", backend=backend, **settings).resolve().solver
+
+
+def check_steps(worker: Worker, backend: str, rule: Rule, options: Mapping[str, Any]) -> None:
+    """Whether training with a changing rate, batches of two sizes, multipliers and weight decay is the reference's."""
+    solver = options["name"]
+    base = BASE.get(solver, 0.02)
+    worker.call("set_weights", weights=start_weights())
+    for step in range(STEPS):
+        train_step(worker, backend, *batch(step), rate_of(step, base))
+    found = worker.call("get_weights")
+    expected, way = reference(rule, options, base, STEPS, solver in DECOUPLED)
+    for name, value in expected.items():
+        error = np.abs(found[name] - value).max()
+        assert error < tolerance(way[name], value, STEPS), (
+            name,
+            error,
+            tolerance(way[name], value, STEPS),
+            way[name].max(),
+        )
+
+
+@pytest.mark.parametrize("solver", list(EQUAL))
+def test_equal_is_one_rule_in_all_frameworks(backend: str, small: Load, solver: str) -> None:
+    settings, options = job_of(backend, solver, "equal")
+    check_steps(small(**settings), backend, EQUAL[solver], options)
+
+
+def test_the_rules_would_be_told_apart() -> None:
+    """What the frameworks do by themselves is far outside the tolerance of the recipe's rule."""
+    others = [
+        ("sgd", OWN["caffe"]["sgd"], {}),
+        ("nesterov", OWN["caffe"]["nesterov"], {}),
+        ("sgd", OWN["torch"]["sgd"], {"dampening": 0.9}),
+        ("adam", OWN["torch"]["adam"], {}),
+        ("adagrad", OWN["tensorflow"]["adagrad"], {"initial_accumulator": 0.1}),
+        ("rmsprop", OWN["tensorflow"]["rmsprop"], {"momentum": 0.0}),
+    ]
+    for solver, rule, more in others:
+        _, options = job_of("torch", solver, "equal")
+        base = BASE.get(solver, 0.02)
+        ours, way = reference(EQUAL[solver], options, base, STEPS)
+        theirs, _ = reference(rule, {**options, **more}, base, STEPS)
+        for name, value in ours.items():
+            assert np.abs(theirs[name] - value).max() > 100 * tolerance(way[name], value, STEPS), (solver, name)
+
+
+@pytest.mark.parametrize("solver", sorted({solver for rules in OWN.values() for solver in rules}))
+def test_tutorial_is_the_frameworks_own_rule(backend: str, small: Load, solver: str) -> None:
+    assert set(OWN[backend]) == set(registry.get(backend).solvers)
+    if solver not in OWN[backend]:
+        with pytest.raises(SettingsError, match=f"solver='{solver}': choose one of sgd, nesterov"):
+            job_of(backend, solver, "tutorial")
+        return
+    settings, options = job_of(backend, solver, "tutorial")
+    check_steps(small(**settings), backend, OWN[backend][solver], options)
+
+
+@pytest.mark.parametrize("recipe", ["tutorial", "equal"])
+def test_every_solver_goes_on_from_a_snapshot_to_the_bit(
+    backend: str, small: Load, tmp_path: Path, recipe: str
+) -> None:
+    for solver in OWN[backend] if recipe == "tutorial" else EQUAL:
+        settings, _ = job_of(backend, solver, recipe)
+        base, folder = BASE.get(solver, 0.02), tmp_path / f"{recipe}-{solver}"
+        folder.mkdir()
+        worker = small(**settings)
+        ends = []
+        for step in range(8):
+            if step == 4:
+                worker.call("save", folder=str(folder))
+            train_step(worker, backend, *batch(step), rate_of(step, base))
+        ends.append(worker.call("get_weights"))
+        worker = small(**settings, seed=9)
+        worker.call("restore", folder=str(folder))
+        for step in range(4, 8):
+            train_step(worker, backend, *batch(step), rate_of(step, base))
+        ends.append(worker.call("get_weights"))
+        assert all(np.array_equal(ends[0][name], ends[1][name]) for name in ends[0]), solver
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+@pytest.mark.parametrize("images_given", [6, 5, 1])  # three batches of 2; as an epoch's last may be
+def test_accumulated_batches_are_one_large_batch(backend: str, small: Load, solver: str, images_given: int) -> None:
+    ends = []
+    for batch_size, accumulate in ((6, 1), (2, 3)):
+        worker = small(solver=solver, batch_size=batch_size, accumulate=accumulate, loss="l2")
+        worker.call("set_weights", weights=start_weights())
+        losses = [train_step(worker, backend, *images(step, images_given), 0.02) for step in range(6)]
+        ends.append((losses, worker.call("get_weights")))
+    assert ends[0][0] == pytest.approx(ends[1][0], rel=1e-5)
+    for name, start in start_weights().items():
+        whole, pieces = ends[0][1][name], ends[1][1][name]
+        way = np.abs(whole - start).max()
+        assert way > 1e-3
+        assert np.abs(whole - pieces).max() < U * (12 * np.abs(whole).max() + 32 * 6 * way)
+
+
+@pytest.mark.parametrize(("loss", "slope"), [
+    ("l1", np.sign),
+    ("l2", lambda d: 2 * d),
+    ("smooth_l1", lambda d: np.clip(d, -1, 1)),
+])  # fmt: skip
+def test_a_losss_gradient_is_its_formulas(backend: str, small: Load, loss: str, slope: Any) -> None:
+    worker = small(loss=loss, solver_options={"momentum": 0, "weight_decay": 0})
+    w = start_weights()
+    worker.call("set_weights", weights=w)
+    x, y = (array.astype(np.float32).astype(np.float64) for array in images(1, scale=3.0))
+    exact = {name: value.astype(np.float64) for name, value in w.items()}
+    difference = output(x, exact) - y
+    assert 0.2 < (np.abs(difference) < 1).mean() < 0.8
+    value = {"l1": np.abs(difference), "l2": difference**2,
+             "smooth_l1": np.where(np.abs(difference) < 1, difference**2 / 2, np.abs(difference) - 0.5)}[loss]  # fmt: skip
+    assert train_step(worker, backend, x, y, 1.0) == pytest.approx(value.mean(), rel=1e-5)
+    found = worker.call("get_weights")
+    for name, expected in gradients(x, exact, slope(difference) / y.size).items():
+        assert np.abs(w[name] - found[name] - expected).max() < U * (2 * np.abs(w[name]).max() + 16)
+
+
+def test_frozen_layers_stay_as_they_are(backend: str, small: Load) -> None:
+    worker = small(norm=True, freeze=["conv1", "norm"], solver="adam", solver_options={"weight_decay": 0.1})
+    before = worker.call("get_weights")
+    for step in range(3):
+        train_step(worker, backend, *batch(step), 0.1)
+    after = worker.call("get_weights")
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert {name for name in changed if name.startswith("conv")} == {"conv2.weight", "conv2.bias"}
+    assert not any(name.startswith("norm.") for name in changed)
+    free = small(norm=True)
+    before = free.call("get_weights")
+    train_step(free, backend, *batch(1), 0.1)
+    after = free.call("get_weights")
+    assert any(name.startswith("norm.") and not np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_multipliers_that_match_nothing_are_named(backend: str, small: Load) -> None:
+    with pytest.raises(
+        SettingsError, match=r"multipliers='conv9\.\*': the network has no such parameter; it has: conv1\.w"
+    ):
+        small(multipliers={"conv9.*": {"lr": 2}})
+    with pytest.raises(SettingsError, match="leaves no layer to train"):
+        small(freeze=["*"])
+
+
+@pytest.mark.needs("caffe")
+@pytest.mark.parametrize(("recipe", "multipliers", "expected"), [
+    ("tutorial", {}, 0.1),  # the file's own lr_mult
+    ("tutorial", {"conv2.bias": {"decay": 0}}, 0.1),
+    ("tutorial", {"conv2.bias": {"lr": 2}}, 2),
+    ("equal", {}, 1),
+])  # fmt: skip
+def test_a_jobs_multipliers_override_the_prototxts(
+    workers: dict[str, Worker], dataset: Any, recipe: str, multipliers: Any, expected: float
+) -> None:
+    worker = workers.setdefault("caffe", Worker(registry.get("caffe"), threads=1))
+    moved = []
+    for given in (multipliers, {"conv2.bias": {"lr": 1}}):
+        job = Job(dataset=dataset, backend="caffe", recipe=recipe, multipliers=given, seed=1, batch_size=4, loss="l2",
+                  solver_options={"momentum": 0, "weight_decay": 0})  # fmt: skip
+        worker.call("load", spec=network_spec(job.resolve(), dataset).to_json())
+        weights = random_weights()
+        worker.call("set_weights", weights=weights)
+        x, y = (np.random.default_rng(1).uniform(0, 255, (4, 1, 32, 32)).astype(np.float32) for _ in range(2))
+        worker.call("train_step", features=x, labels=y, rate=1e-3)
+        moved.append(worker.call("get_weights")["conv2.bias"] - weights["conv2.bias"])
+    assert np.allclose(moved[0], expected * moved[1], rtol=1e-4, atol=1e-6)

@@ -1,0 +1,55 @@
+"""The examples run as they stand, on few images."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+import multiseg
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def script(name: str, *arguments: object, cwd: Path) -> str:
+    """Run an example and return what it printed."""
+    command = [sys.executable, EXAMPLES / name, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_tutorial(backends: list[str], tmp_path: Path) -> None:
+    said = script("tutorial.py", backends[0], "--count", 40, "--epochs", 1, cwd=tmp_path)
+    assert "'iou'" in said
+    assert (tmp_path / "tutorial/grid.png").is_file()
+
+
+def test_the_comparison_of_backends(backends: list[str], dataset: multiseg.Dataset, tmp_path: Path) -> None:
+    available = [found.name for found in multiseg.backends() if found.available]
+    said = script("compare_backends.py", dataset.path, tmp_path / "out", "--epochs", 1, cwd=tmp_path)
+    assert "| Run | Version |" in said
+    assert (tmp_path / "out/report.html").is_file()
+    assert set(backends) <= set(available)
+    assert all((tmp_path / "out" / name / "summary.json").is_file() for name in available)
+
+
+def test_the_notebook(backends: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = nbformat.read(EXAMPLES / "tutorial.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "outputs are left out of the repository"
+    (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    parameters.source += f"\ncount, epochs, backends = 40, 1, {backends!r}"
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert (tmp_path / "tutorial-notebook/report.html").is_file()
+    assert (tmp_path / "tutorial-notebook/layers.html").is_file()
+    pictures = [
+        output for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
+    ]
+    assert len(pictures) == 4

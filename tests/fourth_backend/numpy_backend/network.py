@@ -1,0 +1,110 @@
+"""A 3x3 convolution of one plane, then a factor and an offset for all pixels; the mean squared error, SGD or Adam."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multiseg import network
+from multiseg.errors import ModelError
+from multiseg.network import Array, NetworkSpec, is_frozen
+
+SNAPSHOT = "network.npz"
+SHAPES = {"conv.weight": (1, 1, 3, 3), "conv.bias": (1,), "scale.weight": (1,), "scale.bias": (1,)}
+
+
+def probe() -> dict[str, Any]:
+    return {"version": np.__version__, "device": "cpu", "numpy": np.__version__}
+
+
+class Network(network.Network):
+    def __init__(self, spec: NetworkSpec) -> None:
+        self.spec = spec
+        self.dropout = json.loads(Path(spec.model).read_text())["numpy network"]["dropout"]
+        if spec.input_shape != spec.label_shape or spec.input_shape[0] != 1:
+            raise ModelError(f"{spec.model}: takes images of one channel and gives the same, not {spec.input_shape}")
+        draw = np.random.default_rng(spec.seed)
+        self.weights = {name: draw.normal(0, 0.1, shape).astype(np.float32) for name, shape in SHAPES.items()}
+        self.weights["scale.weight"] += 1
+        self.state = {f"{name}/{kind}": np.zeros(SHAPES[name]) for name in SHAPES for kind in ("first", "second")}
+        self.steps = 0
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.spec.batch_size or 8,
+            "val_batch_size": self.spec.val_batch_size or 8,
+            "loss": self.spec.loss or "model.json's own",
+            "own_loss": self.spec.loss is None,
+            "device": "cpu",
+            "parameters": {name: list(shape) for name, shape in SHAPES.items()},
+            "lowered": [],
+        }
+
+    def _forward(self, features: Array) -> tuple[Any, Any, Any]:
+        padded = np.pad(features, ((0, 0), (0, 0), (1, 1), (1, 1)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))
+        mixed = np.einsum("ncyxij,ocij->noyx", windows, self.weights["conv.weight"]) + self.weights["conv.bias"]
+        return windows, mixed, mixed * self.weights["scale.weight"] + self.weights["scale.bias"]
+
+    def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:
+        kept = np.random.default_rng(seed).random(features.shape) >= self.dropout
+        windows, mixed, output = self._forward((features * kept).astype(np.float32))
+        error = output - labels
+        outer = 2 * error / error.size
+        inner = outer * self.weights["scale.weight"]
+        gradients = {
+            "conv.weight": np.einsum("ncyxij,noyx->ocij", windows, inner),
+            "conv.bias": inner.sum(axis=(0, 2, 3)),
+            "scale.weight": np.array([(outer * mixed).sum()]),
+            "scale.bias": np.array([outer.sum()]),
+        }
+        self.steps += 1
+        for name, gradient in gradients.items():
+            if not is_frozen(name, self.spec.frozen):
+                self.weights[name] -= (rate * self._direction(name, gradient)).astype(np.float32)
+        return float(np.square(error, dtype=np.float64).mean())
+
+    def _direction(self, name: str, gradient: Any) -> Any:
+        assert self.spec.solver is not None
+        solver, state = self.spec.solver, self.state
+        first, second = f"{name}/first", f"{name}/second"
+        if solver["name"] == "sgd":
+            state[first] = solver["momentum"] * state[first] + gradient
+            return state[first]
+        state[first] = solver["momentum"] * state[first] + (1 - solver["momentum"]) * gradient
+        state[second] = solver["momentum2"] * state[second] + (1 - solver["momentum2"]) * gradient**2
+        correction = (1 - solver["momentum2"] ** self.steps) ** 0.5 / (1 - solver["momentum"] ** self.steps)
+        return correction * state[first] / (np.sqrt(state[second]) + solver["delta"])
+
+    def predict(
+        self, features: Array, labels: Array | None, activations: bool = False
+    ) -> tuple[Array, float | None, dict[str, Array]]:
+        _, mixed, output = self._forward(features * np.float32(1 - self.dropout))
+        loss = None if labels is None else float(np.square(output - labels, dtype=np.float64).mean())
+        made = {"conv": mixed, "scale": output} if activations else {}
+        return output.astype(np.float32), loss, {name: value.astype(np.float32) for name, value in made.items()}
+
+    def get_weights(self) -> dict[str, Array]:
+        return {name: value.copy() for name, value in self.weights.items()}
+
+    def set_weights(self, weights: Mapping[str, Array]) -> None:
+        network.check_weights(self.spec.model, SHAPES, weights)
+        self.weights = {name: np.array(weights[name], np.float32) for name in SHAPES}
+
+    def save(self, folder: str) -> None:
+        weights = {f"weights/{name}": value for name, value in self.weights.items()}
+        state = {f"state/{name}": value for name, value in self.state.items()}
+        np.savez(Path(folder) / SNAPSHOT, **weights, **state, **{"state/steps": self.steps})
+
+    def restore(self, folder: str) -> None:
+        with np.load(Path(folder) / SNAPSHOT) as file:
+            self.weights = {name: file[f"weights/{name}"] for name in self.weights}
+            self.state = {name: file[f"state/{name}"] for name in self.state}
+            self.steps = int(file["state/steps"])
+
+    def close(self) -> None:
+        self.weights.clear()
