@@ -248,5 +248,5 @@ class UpSamplingBilinear(nn.Module):
 def _axis(dimension: int, dims: int | None, x: Tensor) -> int:
     """Axis from 0 of Torch7's dimension, which is of one image where the input has one axis more than ``dims``."""
     if dimension < 0:
-        return x.ndim + dimension
+        return int(x.ndim) + dimension
     return dimension - 1 + int(dims is not None and x.ndim == dims + 1)

@@ -1,0 +1,41 @@
+"""What is in files for PyTorch and Torch7; see multiseg.model_files. Runs in the backend's process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from multiseg.errors import ModelError
+from multiseg.network import Array
+from multiseg_torch import files, neutral, tracing
+from multiseg_torch.vocabulary import loss_in_words
+
+
+def describe(path: str, input_shape: list[int] | tuple[int, int, int] | None) -> dict[str, Any]:
+    """The network's layers for images of ``input_shape`` (C, H, W). A Python file is executed. Raises ModelError."""
+    if input_shape is None:
+        raise ModelError(f"{path}: does not say for which images it is; give the input shape: channels, height, width")
+    channels, height, width = input_shape
+    torch.manual_seed(0)
+    loaded = files.load(path, (channels, height, width))
+    loaded.model.eval()
+    images = torch.zeros(2, channels, height, width)
+    files.trial(path, loaded.model, images)
+    try:
+        layers, outputs = tracing.layers_of(loaded.model, images)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    return {
+        "input": tracing.INPUT,
+        "input_shape": [channels, height, width],
+        "layers": layers,
+        "outputs": outputs,
+        "loss": loss_in_words(loaded.loss),
+    }
+
+
+def read_weights(path: str) -> dict[str, Array]:
+    """Neutral weights of a state_dict or a .t7 file. Raises ModelError naming the file."""
+    return neutral.read(str(Path(path)))

@@ -1,0 +1,207 @@
+"""Layers of any nn.Module, seen while it computes: each call of a module of PyTorch's, or of a function on tensors.
+
+The model runs once, on two images. Its own Python decides what happens, so loops and conditions on shapes need no care.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from multiseg.errors import ModelError
+from multiseg.topology.shapes import RULES, ShapeError, infer
+from multiseg_torch import vocabulary
+from multiseg_torch.vocabulary import Call, Said
+
+INPUT = "input"
+
+
+def layers_of(model: nn.Module, images: Tensor) -> tuple[list[dict[str, Any]], list[str]]:
+    """Layers in the order of their computation, as multiseg.model_files wants them, and the names of the outputs.
+
+    Raises ModelError where there is not one output that depends on the images.
+    """
+    model.eval()
+    recorder = _Recorder(model, images)
+    with torch.no_grad(), recorder.watching(), recorder:
+        made = model(images)
+    if not isinstance(made, Tensor) or id(made) not in recorder.names:
+        raise ModelError("gives no output that depends on its input")
+    return recorder.layers, [recorder.names[id(made)]]
+
+
+class _Recorder(TorchFunctionMode):
+    """Notes calls; what happens within a module that is one layer is not noted."""
+
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        super().__init__()
+        self.model, self.batch = model, images.shape[0]
+        self.names: dict[int, str] = {id(images): INPUT}  # of values, by their tensors
+        self.alive: list[Any] = [images]  # so that no tensor takes the identity of one that is gone
+        self.parameters = {id(each): name for name, each in [*model.named_parameters(), *model.named_buffers()]}
+        self.taken = {INPUT}
+        self.layers: list[dict[str, Any]] = []
+        self.scope: list[str] = []
+        self.within = 0
+
+    def watching(self) -> ExitStack:
+        """Hooks on all modules, while the stack is open."""
+        stack = ExitStack()
+        for name, module in self.model.named_modules():
+            if vocabulary.of_module(module) or (_torchs(module) and not next(module.children(), None)):
+                enter, leave = self._leaf(name)
+            else:
+                enter, leave = self._inner(name)
+            stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
+            stack.callback(module.register_forward_hook(leave, with_kwargs=True).remove)
+        return stack
+
+    def _leaf(self, name: str) -> tuple[Any, Any]:
+        def enter(module: nn.Module, arguments: Any, named: Any) -> None:
+            self.within += 1
+
+        def leave(module: nn.Module, arguments: Any, named: Any, made: Any) -> None:
+            self.within -= 1
+            if not self.within:
+                self._note_module(name or "model", module, [*_tensors([*arguments, *named.values()])], made)
+
+        return enter, leave
+
+    def _inner(self, name: str) -> tuple[Any, Any]:
+        def leave(*_: Any) -> None:
+            self.scope.pop()
+
+        return lambda *_: self.scope.append(name), leave
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        if not self.within:
+            self._note_function(function, args, kwargs or {}, made)
+        return made
+
+    def _note_module(self, name: str, module: nn.Module, read: list[Tensor], made: Any) -> None:
+        outputs, inputs = list(_tensors([made])), self._known(read)
+        if not inputs or not outputs:
+            return
+        weights = {part: tuple(v.shape) for part, v in module.state_dict().items() if v.is_floating_point()}
+        rule = vocabulary.of_module(module)
+        call = Call({"input": read[0]}, tuple(read[0].shape), tuple(outputs[0].shape))
+        said = rule(module, call) if rule else None
+        self._add(name, type(module).__name__, said, inputs, read, outputs, weights)
+
+    def _note_function(self, function: Any, args: Any, kwargs: Mapping[str, Any], made: Any) -> None:
+        name = str(getattr(function, "__name__", function))
+        if name == "__setitem__":  # the tensor that it writes to is another value afterwards
+            made = args[0]
+        outputs = list(_tensors([made]))
+        read = list(_tensors([*args, *kwargs.values()]))
+        inputs = self._known(read)
+        if not inputs or not outputs:
+            return
+        self.alive.append(made)
+        plain = name if name.startswith("__") else name.rstrip("_").removeprefix("__i")
+        if name.startswith("__i") and name.endswith("__") and name != "__init__":
+            plain = f"__{name[3:]}" if f"__{name[3:]}" in vocabulary.FUNCTIONS else name
+        same = len(outputs) == 1 and outputs[0].shape == read[0].shape
+        if plain in vocabulary.NOTHING or (same and plain in ("view", "reshape", "flatten", "__get__", "expand_as")):
+            self.names[id(outputs[0])] = self.names[id(next(each for each in read if id(each) in self.names))]
+            return
+        used = {self.parameters[id(each)] for each in read if id(each) in self.parameters}
+        layer, weights = self._owner(plain.strip("_"), used)
+        said = None
+        if plain in vocabulary.FUNCTIONS:
+            order, rule = vocabulary.FUNCTIONS[plain]
+            call = Call(_bound(order, args, kwargs, outputs), tuple(read[0].shape), tuple(outputs[0].shape))
+            said = rule(call)
+        self._add(layer, plain.strip("_"), said, inputs, read, outputs, weights)
+
+    def _owner(self, word: str, used: set[str]) -> tuple[str, dict[str, tuple[int, ...]]]:
+        """Name of the layer that a function is, after the module whose parameters it reads, and these by their part."""
+        if not used:
+            scope = self.scope[-1] if self.scope else ""
+            return self._free(f"{scope}.{word}" if scope else word), {}
+        owner = sorted(used)[0].rpartition(".")[0]
+        state = {name: value for name, value in [*self.model.named_parameters(), *self.model.named_buffers()]}
+        return owner or "model", {
+            name.rpartition(".")[2]: tuple(state[name].shape)
+            for name in sorted(used)
+            if name.rpartition(".")[0] == owner
+        }
+
+    def _known(self, read: Iterable[Tensor]) -> list[str]:
+        return [self.names[id(each)] for each in read if id(each) in self.names]
+
+    def _free(self, name: str) -> str:
+        """The name, or name:2 and so on where it is taken."""
+        count, free = 1, name
+        while free in self.taken:
+            count += 1
+            free = f"{name}:{count}"
+        return free
+
+    def _add(
+        self,
+        name: str,
+        word: str,
+        said: Said,
+        inputs: list[str],
+        read: list[Tensor],
+        outputs: list[Tensor],
+        weights: dict[str, tuple[int, ...]],
+    ) -> None:
+        shapes = [tuple(each.shape[1:]) for each in outputs]
+        reads = [tuple(each.shape[1:]) for each in read if id(each) in self.names]
+        several = [f"{name}.{index}" for index in range(len(outputs))]
+        values = [self._free(each) for each in (several if len(outputs) > 1 else [name])]
+        # called again, a layer without weights is another layer; one with weights keeps the name that these have
+        own = name if weights else self._free(name)
+        layer: dict[str, Any] = {"name": own, "inputs": inputs, "outputs": values}
+        self.taken.update([own, *values])
+        if said and self._right(said, reads, shapes, weights):
+            layer |= {"type": said[0], "parameters": said[1]}
+        else:
+            layer |= {"type": f"torch.{word}" if word in RULES else word, "shapes": shapes, "weights": weights}
+        self.layers.append(layer)
+        for tensor, value in zip(outputs, values, strict=True):
+            self.names[id(tensor)] = value
+            self.alive.append(tensor)
+
+    def _right(self, said: Any, reads: Any, shapes: Any, weights: Any) -> bool:
+        """Whether the vocabulary's own rule comes to the shapes and weights that PyTorch has."""
+        try:
+            inferred, expected, _ = infer(said[0], said[1], reads)
+        except (ShapeError, KeyError, IndexError, TypeError, ValueError):
+            return False
+        return bool([tuple(each) for each in inferred] == shapes and expected == weights)
+
+
+def _bound(order: str, args: Any, kwargs: Mapping[str, Any], outputs: list[Tensor]) -> dict[str, Any]:
+    """Arguments by the names of the signature; those after a ``*`` as one."""
+    names = order.split()
+    found: dict[str, Any] = {"all_made": [tuple(each.shape) for each in outputs]}
+    for place, name in enumerate(names):
+        if name.startswith("*"):
+            found[name[1:]] = args[place:]
+        elif place < len(args):
+            found[name] = args[place]
+    return found | dict(kwargs)
+
+
+def _tensors(values: Iterable[Any]) -> Iterable[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors(value)
+        elif isinstance(value, dict):
+            yield from _tensors(value.values())
+
+
+def _torchs(module: nn.Module) -> bool:
+    return inspect.getmodule(type(module)).__name__.startswith("torch.nn.modules")  # type: ignore[union-attr]

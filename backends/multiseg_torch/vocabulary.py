@@ -1,0 +1,428 @@
+"""PyTorch's modules and functions in the words of multiseg.topology.shapes: a layer type and its parameters.
+
+Each rule is given a call's arguments by the names of its signature, and the shapes, batch included, of what the call reads
+and makes. It returns None where the vocabulary has no word; a rule that is wrong about shapes or weights is not believed,
+see multiseg_torch.tracing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from multiseg_torch.torch7 import layers
+
+Said = tuple[str, dict[str, Any]] | None
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a function was called with: arguments by name, the shape it reads (first tensor) and the one it makes."""
+
+    arguments: Mapping[str, Any]
+    read: tuple[int, ...]
+    made: tuple[int, ...]
+
+    def __getattr__(self, name: str) -> Any:
+        return self.arguments.get(name)
+
+    def axis(self, dim: int) -> int:
+        """The axis counted from 0, the batch, whichever way it is given."""
+        return dim + len(self.read) if dim < 0 else dim
+
+
+def pair(value: Any) -> list[int]:
+    """Two numbers of one or two: height and width."""
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return values * 2 if len(values) == 1 else values
+
+
+def number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _window(kernel: Any, stride: Any, padding: Any, dilation: Any = 1) -> dict[str, Any]:
+    strides = pair(kernel if stride is None or stride == [] else stride)
+    return {"kernel_shape": pair(kernel), "strides": strides, "pads": pair(padding) * 2, "dilations": pair(dilation)}
+
+
+def _convolution_window(kernel: Any, stride: Any, padding: Any, dilation: Any) -> dict[str, Any]:
+    found = _window(kernel, stride, 0, dilation)
+    if padding == "same":  # the odd one below and right
+        total = [d * (k - 1) for k, d in zip(found["kernel_shape"], found["dilations"], strict=True)]
+        return found | {"pads": [n // 2 for n in total] + [n - n // 2 for n in total]}
+    return found | {"pads": [0, 0, 0, 0] if padding == "valid" else pair(padding) * 2}
+
+
+def _max_pool(call: Call) -> Said:
+    window = _window(call.kernel_size, call.stride, call.padding or 0, call.dilation or 1)
+    return "MaxPool", {**window, "ceil_mode": bool(call.ceil_mode)}
+
+
+def _average_pool(call: Call) -> Said:
+    if call.divisor_override:
+        return None
+    window = _window(call.kernel_size, call.stride, call.padding or 0)
+    include = call.arguments.get("count_include_pad", True)
+    del window["dilations"]
+    return "AveragePool", {**window, "ceil_mode": bool(call.ceil_mode), "count_include_pad": bool(include)}
+
+
+def _adaptive(kind: str) -> Callable[[Call], Said]:
+    def rule(call: Call) -> Said:
+        if call.made[2:] == (1, 1):
+            return f"Global{kind}", {}
+        if any(n % m for n, m in zip(call.read[2:], call.made[2:], strict=True)):
+            return None
+        kernel = [n // m for n, m in zip(call.read[2:], call.made[2:], strict=True)]
+        return kind, {"kernel_shape": kernel, "strides": kernel}
+
+    return rule
+
+
+def _reshape(call: Call) -> Said:
+    if call.made[:1] != call.read[:1]:
+        return None
+    if len(call.made) == 2:
+        return "Flatten", {}
+    return "Reshape", {"shape": list(call.made[1:])}
+
+
+def _permute(call: Call) -> Said:
+    dims = call.dims
+    dims = dims[0] if len(dims) == 1 and isinstance(dims[0], (list, tuple)) else dims
+    perm = [call.axis(dim) for dim in dims]
+    return ("Transpose", {"perm": perm}) if perm[0] == 0 else None
+
+
+def _transpose(call: Call) -> Said:
+    perm = list(range(len(call.read)))
+    a, b = call.axis(call.dim0), call.axis(call.dim1)
+    perm[a], perm[b] = perm[b], perm[a]
+    return ("Transpose", {"perm": perm}) if perm[0] == 0 else None
+
+
+def _index(call: Call) -> Said:
+    """x[:, a:b, ...], whole numbers and steps left out."""
+    index = list(call.index) if isinstance(call.index, tuple) else [call.index]
+    if Ellipsis in index:
+        at = index.index(Ellipsis)
+        index[at : at + 1] = [slice(None)] * (len(call.read) - len(index) + 1)
+    if not all(isinstance(each, slice) and each.step in (None, 1) for each in index):
+        return None
+    bounds = [each.indices(n)[:2] for each, n in zip(index, call.read, strict=False)]
+    cut = [axis for axis, (each, n) in enumerate(zip(bounds, call.read, strict=False)) if each != (0, n)]
+    if not cut:
+        return "Identity", {}
+    if 0 in cut:
+        return None
+    return "Slice", {
+        "axes": cut,
+        "starts": [bounds[axis][0] for axis in cut],
+        "ends": [bounds[axis][1] for axis in cut],
+    }
+
+
+def _concat(call: Call) -> Said:
+    return "Concat", {"axis": call.axis(call.dim or 0)}
+
+
+def _narrow(call: Call) -> Said:
+    axis = call.axis(call.dim)
+    start = int(call.start) % call.read[axis]
+    return "Slice", {"axes": [axis], "starts": [start], "ends": [start + int(call.length)]}
+
+
+def _split(call: Call) -> Said:
+    axis = call.axis(call.dim or 0)
+    return "Split", {"axis": axis, "split": [shape[axis] for shape in call.all_made]}
+
+
+def _pad(call: Call) -> Said:
+    pads = list(call.pad)
+    if len(call.read) != 4 or any(pads[4:]):
+        return None
+    left, right, top, bottom = (pads + [0] * 4)[:4]
+    if max(left, right, top, bottom) <= 0 and min(left, right, top, bottom) < 0:
+        height, width = call.read[2:]
+        return "Slice", {"axes": [2, 3], "starts": [-top, -left], "ends": [height + bottom, width + right]}
+    modes = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
+    mode = call.mode or "constant"
+    if mode not in modes:
+        return None
+    return "Pad", {"pads": [top, left, bottom, right], "mode": modes[mode], "value": call.value or 0}
+
+
+def _resize(call: Call) -> Said:
+    if call.mode in (None, "nearest"):
+        mode, coordinates = "nearest", "asymmetric"
+    elif call.mode == "bilinear":
+        mode, coordinates = "linear", "align_corners" if call.align_corners else "half_pixel"
+    else:
+        return None
+    if call.scale_factor is not None and call.size is None:
+        return "Resize", {"mode": mode, "scales": pair(call.scale_factor), "coordinates": coordinates}
+    return "Resize", {"mode": mode, "sizes": list(call.made[2:]), "coordinates": coordinates}
+
+
+def _reduce(kind: str) -> Callable[[Call], Said]:
+    def rule(call: Call) -> Said:
+        if call.dim is None:
+            return None
+        axes = [call.axis(dim) for dim in (call.dim if isinstance(call.dim, (list, tuple)) else [call.dim])]
+        return None if 0 in axes else (kind, {"axes": axes, "keepdims": bool(call.keepdim)})
+
+    return rule
+
+
+def _binary(kind: str) -> Callable[[Call], Said]:
+    """Of two tensors of one shape, or of a tensor and a number."""
+
+    def rule(call: Call) -> Said:
+        values = [call.input, call.other]
+        if all(isinstance(value, Tensor) for value in values):
+            alpha = call.arguments.get("alpha", 1)
+            if kind == "Sum":
+                return "Sum", {} if alpha == 1 else {"coefficients": [1, alpha]}
+            return (kind, {}) if alpha == 1 else None
+        if not number(values[1]):
+            return None
+        value = values[1] * call.arguments.get("alpha", 1)
+        if kind == "Div":
+            return ("Mul", {"value": 1 / value}) if value else None
+        return {
+            "Sum": ("Add", {"value": value}),
+            "Sub": ("Add", {"value": -value}),
+            "Mul": ("Mul", {"value": value}),
+        }.get(kind)
+
+    return rule
+
+
+def _clip(low: str, high: str, default: tuple[Any, Any] = (None, None)) -> Callable[[Call], Said]:
+    def rule(call: Call) -> Said:
+        bounds = (call.arguments.get(low, default[0]), call.arguments.get(high, default[1]))
+        if any(isinstance(bound, Tensor) for bound in bounds):
+            return None
+        return "Clip", {name: bound for name, bound in zip(("min", "max"), bounds, strict=True) if bound is not None}
+
+    return rule
+
+
+def _threshold(call: Call) -> Said:
+    """max(0, x) where both are 0; the value where x is not above the threshold is 0 in the vocabulary."""
+    if call.value != 0:
+        return None
+    return ("Relu", {}) if call.threshold == 0 else ("ThresholdedRelu", {"alpha": call.threshold})
+
+
+def _power(call: Call) -> Said:
+    return ("Pow", {"exponent": call.exponent}) if number(call.exponent) else None
+
+
+def _softplus(call: Call) -> Said:
+    return ("Softplus", {}) if (call.beta or 1) == 1 else None
+
+
+def _softmax(kind: str) -> Callable[[Call], Said]:
+    return lambda call: None if call.dim is None else (kind, {"axis": call.axis(call.dim)})
+
+
+def _lrn(call: Call) -> Said:
+    given = {"alpha": 1e-4, "beta": 0.75, "k": 1.0} | dict(call.arguments)
+    return "LRN", {"size": call.size, "alpha": given["alpha"], "beta": given["beta"], "bias": given["k"]}
+
+
+def _convolution(call: Call) -> Said:
+    group = call.groups or 1
+    window = _convolution_window(list(call.weight.shape[2:]), call.stride or 1, call.padding or 0, call.dilation or 1)
+    return "Conv", {"num_output": call.weight.shape[0], **window, "group": group, "bias_term": call.bias is not None}
+
+
+def _deconvolution(call: Call) -> Said:
+    group = call.groups or 1
+    window = _window(list(call.weight.shape[2:]), call.stride or 1, call.padding or 0, call.dilation or 1)
+    return "ConvTranspose", {
+        "num_output": call.weight.shape[1] * group,
+        **window,
+        "output_padding": pair(call.output_padding or 0),
+        "group": group,
+        "bias_term": call.bias is not None,
+    }
+
+
+def _linear(call: Call) -> Said:
+    return "Gemm", {"num_output": call.weight.shape[0], "bias_term": call.bias is not None}
+
+
+def _normalisation(call: Call) -> Said:
+    if call.running_mean is None or call.training:
+        return None
+    return "BatchNormalization", {"epsilon": call.arguments.get("eps", 1e-5), "affine": call.weight is not None}
+
+
+def _dropout(call: Call) -> Said:
+    return "Dropout", {"ratio": call.arguments.get("p", 0.5)}
+
+
+def _plain(kind: str, **parameters: str) -> Callable[[Call], Said]:
+    return lambda call: (kind, {ours: call.arguments[theirs] for ours, theirs in parameters.items()})
+
+
+Rule = Callable[[Call], Said]
+# A function by its name, without the underscore of one that works in place; and the names of its arguments in order.
+FUNCTIONS: dict[str, tuple[str, Rule]] = {
+    "conv2d": ("input weight bias stride padding dilation groups", _convolution),
+    "conv_transpose2d": ("input weight bias stride padding output_padding groups dilation", _deconvolution),
+    "linear": ("input weight bias", _linear),
+    "batch_norm": ("input running_mean running_var weight bias training momentum eps", _normalisation),
+    "prelu": ("input weight", lambda call: ("PRelu", {"num_parameters": call.weight.numel()})),
+    "max_pool2d": ("input kernel_size stride padding dilation ceil_mode return_indices", _max_pool),
+    "avg_pool2d": (
+        "input kernel_size stride padding ceil_mode count_include_pad divisor_override",
+        _average_pool,
+    ),
+    "adaptive_avg_pool2d": ("input output_size", _adaptive("AveragePool")),
+    "adaptive_max_pool2d": ("input output_size", _adaptive("MaxPool")),
+    "local_response_norm": ("input size alpha beta k", _lrn),
+    "dropout": ("input p training inplace", _dropout),
+    **dict.fromkeys(("relu", "__relu__"), ("input", _plain("Relu"))),
+    "relu6": ("input", lambda call: ("Clip", {"min": 0, "max": 6})),
+    "leaky_relu": ("input negative_slope inplace", lambda call: ("LeakyRelu", {"alpha": call.negative_slope or 0.01})),
+    "elu": ("input alpha inplace", lambda call: ("Elu", {"alpha": call.arguments.get("alpha", 1.0)})),
+    "hardtanh": ("input min_val max_val inplace", _clip("min_val", "max_val", (-1, 1))),
+    "clamp": ("input min max", _clip("min", "max")),
+    "threshold": ("input threshold value inplace", _threshold),
+    "sigmoid": ("input", _plain("Sigmoid")),
+    "tanh": ("input", _plain("Tanh")),
+    "softplus": ("input beta threshold", _softplus),
+    "softmax": ("input dim", _softmax("Softmax")),
+    "log_softmax": ("input dim", _softmax("LogSoftmax")),
+    "abs": ("input", _plain("Abs")),
+    "exp": ("input", _plain("Exp")),
+    "log": ("input", _plain("Log")),
+    "neg": ("input", _plain("Neg")),
+    "sqrt": ("input", _plain("Sqrt")),
+    "square": ("input", lambda call: ("Pow", {"exponent": 2})),
+    "pow": ("input exponent", _power),
+    **dict.fromkeys(("add", "__add__", "__radd__"), ("input other alpha", _binary("Sum"))),
+    **dict.fromkeys(("sub", "__sub__"), ("input other alpha", _binary("Sub"))),
+    **dict.fromkeys(("mul", "__mul__", "__rmul__", "multiply"), ("input other", _binary("Mul"))),
+    **dict.fromkeys(("div", "true_divide", "__truediv__"), ("input other", _binary("Div"))),
+    **dict.fromkeys(("maximum", "max"), ("input other", lambda call: ("Max", {}) if isinstance(call.other, Tensor) else None)),
+    **dict.fromkeys(("cat", "concat", "concatenate"), ("tensors dim", _concat)),
+    "flatten": ("input start_dim end_dim", _reshape),
+    **dict.fromkeys(("view", "reshape", "squeeze", "unsqueeze", "unflatten", "view_as", "reshape_as"), ("input", _reshape)),
+    "permute": ("input *dims", _permute),
+    **dict.fromkeys(("transpose", "swapaxes", "swapdims"), ("input dim0 dim1", _transpose)),
+    "__getitem__": ("input index", _index),
+    "narrow": ("input dim start length", _narrow),
+    "chunk": ("input chunks dim", _split),
+    "split": ("input split_size dim", _split),
+    "pad": ("input pad mode value", _pad),
+    "interpolate": ("input size scale_factor mode align_corners", _resize),
+    "mean": ("input dim keepdim", _reduce("ReduceMean")),
+    "sum": ("input dim keepdim", _reduce("ReduceSum")),
+}  # fmt: skip
+# Calls that change no value; so does a reshape that keeps the shape.
+NOTHING = ("contiguous", "clone", "detach", "to", "float", "type_as", "requires_grad", "type", "cpu", "cuda", "alias")
+
+
+def _module(name: str, *attributes: str, **renamed: str) -> Callable[[Any, Call], Said]:
+    """A module that says what its function does, with its attributes as arguments."""
+
+    def rule(module: Any, call: Call) -> Said:
+        found = {each: getattr(module, each) for each in attributes}
+        found |= {argument: getattr(module, attribute) for argument, attribute in renamed.items()}
+        return FUNCTIONS[name][1](Call({**call.arguments, **found}, call.read, call.made))
+
+    return rule
+
+
+def _if_zeros(rule: Callable[[Any, Call], Said]) -> Callable[[Any, Call], Said]:
+    return lambda module, call: rule(module, call) if module.padding_mode == "zeros" else None
+
+
+def _around(mode: str) -> Callable[[Any, Call], Said]:
+    return lambda module, call: _pad(
+        Call({"pad": module.padding, "mode": mode, "value": getattr(module, "value", 0)}, call.read, call.made)
+    )
+
+
+_batch_norm = _module("batch_norm", "weight", "bias", "running_mean", "running_var", "eps")
+# A module by its class, whose subclasses with a forward of their own are no longer it.
+MODULES: dict[type[nn.Module], Callable[[Any, Call], Said]] = {
+    nn.Conv2d: _if_zeros(_module("conv2d", "weight", "bias", "stride", "padding", "dilation", "groups")),
+    nn.ConvTranspose2d: _module(
+        "conv_transpose2d", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"
+    ),
+    nn.Linear: _module("linear", "weight", "bias"),
+    nn.BatchNorm1d: _batch_norm,
+    nn.BatchNorm2d: _batch_norm,
+    nn.PReLU: _module("prelu", "weight"),
+    nn.MaxPool2d: _module("max_pool2d", "kernel_size", "stride", "padding", "dilation", "ceil_mode"),
+    nn.AvgPool2d: _module(
+        "avg_pool2d", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"
+    ),
+    nn.AdaptiveAvgPool2d: _module("adaptive_avg_pool2d"),
+    nn.AdaptiveMaxPool2d: _module("adaptive_max_pool2d"),
+    nn.LocalResponseNorm: _module("local_response_norm", "size", "alpha", "beta", "k"),
+    nn.Dropout: _module("dropout", "p"),
+    nn.ReLU: _module("relu"),
+    nn.ReLU6: _module("relu6"),
+    nn.LeakyReLU: _module("leaky_relu", "negative_slope"),
+    nn.ELU: _module("elu", "alpha"),
+    nn.Hardtanh: _module("hardtanh", "min_val", "max_val"),
+    nn.Threshold: _module("threshold", "threshold", "value"),
+    nn.Sigmoid: _module("sigmoid"),
+    nn.Tanh: _module("tanh"),
+    nn.Softplus: _module("softplus", "beta"),
+    nn.Softmax: _module("softmax", "dim"),
+    nn.LogSoftmax: _module("log_softmax", "dim"),
+    nn.Identity: lambda module, call: ("Identity", {}),
+    nn.Flatten: _module("flatten"),
+    nn.Unflatten: _module("unflatten"),
+    nn.ZeroPad2d: _around("constant"),
+    nn.ConstantPad2d: _around("constant"),
+    nn.ReflectionPad2d: _around("reflect"),
+    nn.ReplicationPad2d: _around("replicate"),
+    nn.Upsample: _module("interpolate", "size", "scale_factor", "mode", "align_corners"),
+    nn.UpsamplingNearest2d: _module("interpolate", "size", "scale_factor", "mode"),
+    nn.UpsamplingBilinear2d: _module("interpolate", "size", "scale_factor", "mode", "align_corners"),
+    layers.Elementwise: lambda module, call: (module.operation, {}),
+}
+
+
+def of_module(module: nn.Module) -> Callable[[Any, Call], Said] | None:
+    """The rule of a module's class, or of the one whose forward it has."""
+    for known, rule in MODULES.items():
+        if isinstance(module, known) and type(module).forward is known.forward:
+            return rule
+    return None
+
+
+LOSSES = {
+    "L1Loss": "absolute differences",
+    "SmoothL1Loss": "smooth L1 (squares below 1, absolute differences beyond)",
+    "MSELoss": "squared differences",
+    "HuberLoss": "Huber's loss",
+    "BCELoss": "binary cross-entropy",
+    "BCEWithLogitsLoss": "binary cross-entropy of the sigmoid",
+    "CrossEntropyLoss": "cross-entropy of the softmax over class numbers",
+    "NLLLoss": "negative log-likelihood of class numbers",
+    "KLDivLoss": "Kullback-Leibler divergence",
+}
+
+
+def loss_in_words(loss: Any) -> str | None:
+    """What a loss measures; None for none."""
+    if loss is None:
+        return None
+    name = type(loss).__name__ if isinstance(loss, nn.Module) else getattr(loss, "__name__", type(loss).__name__)
+    if name not in LOSSES:
+        return f"the file's own, {name}"
+    weighted = ", weighted by class" if getattr(loss, "weight", None) is not None else ""
+    return f"{LOSSES[name]}, {'summed' if getattr(loss, 'reduction', 'mean') == 'sum' else 'mean'}{weighted}"
