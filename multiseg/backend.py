@@ -27,13 +27,15 @@ ChannelOrder = Literal["RGB", "BGR"]
 class FileKind:
     """A kind of file that a backend reads. ``recognise`` is told the file's beginning (empty for a folder) and its path.
 
-    It goes by content; the extensions are for messages.
+    It goes by content; the extensions are for messages. ``beside`` are patterns (glob) of further files in the same folder that
+    belong to one, with its ``{name}``, or that without extension, ``{stem}``.
     """
 
     name: str
     extensions: tuple[str, ...]
     holds: Literal["network", "weights"]
     recognise: Callable[[bytes, Path], bool]
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,10 @@ Neutral weights themselves are kept as safetensors, under these names; those the
 
 from __future__ import annotations
 
+import filecmp
+import glob
 import importlib
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -93,6 +96,33 @@ def _read_safetensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: cannot be read as safetensors: {error}") from error
     return {name: array.astype(np.float32, copy=False) for name, array in loaded.items()}
+
+
+def copy(path: Path, folder: Path) -> None:
+    """Copy a network file into an existing folder, with all that belongs to it."""
+    for source in _parts(path):
+        target = folder / source.relative_to(path.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+
+
+def same(path: Path, other: Path) -> bool:
+    """Whether two network files of one name have the same content, with all that belongs to them."""
+    ours, theirs = ({part.relative_to(each.parent): part for part in _parts(each)} for each in (path, other))
+    return ours.keys() == theirs.keys() and all(
+        filecmp.cmp(part, theirs[name], shallow=False) for name, part in ours.items()
+    )
+
+
+def _parts(path: Path) -> list[Path]:
+    """The files that a network file consists of."""
+    try:
+        beside = kind_of(path, "network")[1].beside
+    except ModelError:  # of no known kind: the backend that is to load it says so
+        beside = ()
+    patterns = [pattern.format(name=glob.escape(path.name), stem=glob.escape(path.stem)) for pattern in beside]
+    inside = [part for part in sorted(path.rglob("*")) if part.is_file()] if path.is_dir() else [path]
+    return inside + sorted(part for pattern in patterns for part in path.parent.glob(pattern))
 
 
 def _ask(backend: Backend, function: str, **arguments: Any) -> Any:

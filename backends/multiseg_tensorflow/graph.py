@@ -13,7 +13,7 @@ import tf_slim
 from multiseg.errors import ModelError
 from multiseg_tensorflow import digits, dropout
 from multiseg_tensorflow.files import NetworkFile
-from multiseg_tensorflow.layers import Layers, read
+from multiseg_tensorflow.layers import Layers, read, with_dropouts
 from multiseg_tensorflow.lowering import lower
 from multiseg_tensorflow.randomness import depend_on_seed
 from multiseg_tensorflow.user_file import blaming
@@ -48,25 +48,27 @@ class UserGraph:
     layers: dict[str, Any]
 
 
-def read_layers(file: NetworkFile, shape: Shape) -> Layers:
-    """The layers of a network file at an image size, as it predicts. Raises ModelError where the file fails."""
+def read_layers(file: NetworkFile, shape: Shape, dropouts: bool = False) -> Layers:
+    """The layers of a network file at an image size, as it predicts; with the dropout that it trains with, where asked for.
+
+    Raises ModelError where the file fails.
+    """
     with tf.Graph().as_default():
-        x, output = _inference(file, shape, training=False)
-        return read(x, output)
-
-
-def dropouts(file: NetworkFile, shape: Shape) -> dict[str, tuple[str, float]]:
-    """Names and ratios of a network file's dropout layers, by the name of the tensor that each takes."""
+        x, output = _inference(file, shape, None)
+        layers = read(x, output)
+    if not dropouts:
+        return layers
     with tf.Graph().as_default() as graph:
-        _inference(file, shape, training=True)
-        return dropout.dropouts(graph)
+        _inference(file, shape, output.shape)
+        return with_dropouts(layers, dropout.dropouts(graph))
 
 
-def _inference(file: NetworkFile, shape: Shape, training: bool) -> tuple[Any, Any]:
-    """Images, one at a time so that all shapes are known, and what the file's network makes of them."""
+def _inference(file: NetworkFile, shape: Shape, label_shape: Any) -> tuple[Any, Any]:
+    """Images, one at a time so that all shapes are known, and what the network makes of them; trained where it has labels."""
     x = tf.placeholder(tf.float32, [1, *shape], "x")
     with blaming(file.path):
-        tower = file.tower(x, None, list(shape), None, training, True)
+        y = None if label_shape is None else tf.placeholder(tf.float32, label_shape, "y")
+        tower = file.tower(x, y, list(shape), None, y is not None, y is None)
         output = _output(file.path, tower)
     return x, output
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from multiseg.backend import FileKind
 
 INDEX_MAGIC = bytes.fromhex("57fb808b247547db")  # ends a checkpoint's index, as any LevelDB table
+SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
 CHECKPOINT_STATE = re.compile(rb'^\s*model_checkpoint_path:\s*"', re.MULTILINE)
 DATA = re.compile(r"\.data-\d{5}-of-\d{5}$")
 Field = tuple[int, "int | bytes"]
@@ -42,9 +43,8 @@ def is_meta_graph(head: bytes, path: Path) -> bool:
 
 
 def is_saved_model(head: bytes, path: Path) -> bool:
-    """A SavedModel's folder, or the file saved_model.pb in it."""
-    folder = saved_model_folder(path)
-    return any((folder / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt"))
+    """A SavedModel's folder, or the file in it that holds its graph."""
+    return path.name in SAVED_MODEL or any((path / name).is_file() for name in SAVED_MODEL)
 
 
 def is_checkpoint(head: bytes, path: Path) -> bool:
@@ -55,11 +55,6 @@ def is_checkpoint(head: bytes, path: Path) -> bool:
 def is_keras(head: bytes, path: Path) -> bool:
     """Keras' own files: HDF5, or the zip archive of Keras 3."""
     return head.startswith(b"\x89HDF\r\n") or (head.startswith(b"PK\x03\x04") and b"config.json" in head)
-
-
-def saved_model_folder(path: Path) -> Path:
-    """The folder of the SavedModel that ``path`` names."""
-    return path.parent if path.name in ("saved_model.pb", "saved_model.pbtxt") else path
 
 
 def checkpoint_prefix(path: Path) -> Path | None:
@@ -131,9 +126,11 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
 
 KINDS = (
     FileKind("DIGITS TensorFlow file", (".py",), "network", is_digits),
-    FileKind("TensorFlow graph", (".pb", ".pbtxt"), "network", is_graph),
-    FileKind("TensorFlow MetaGraph", (".meta",), "network", is_meta_graph),
-    FileKind("TensorFlow SavedModel", (), "network", is_saved_model),
+    FileKind("TensorFlow graph", (".pb", ".pbtxt"), "network", is_graph, ("{name}.json",)),
+    FileKind(
+        "TensorFlow MetaGraph", (".meta",), "network", is_meta_graph, ("{stem}.index", "{stem}.data-*", "{name}.json")
+    ),
+    FileKind("TensorFlow SavedModel", (), "network", is_saved_model, ("{name}.json",)),
     FileKind("TensorFlow checkpoint", (".index",), "weights", is_checkpoint),
     FileKind("Keras file", (".h5", ".keras"), "weights", is_keras),
 )

@@ -21,7 +21,7 @@ class Layers:
     output: str
     weights: dict[str, Weight]
     tensors: dict[str, Any]
-    input: str = "data"
+    source: Node
 
     def described(self) -> list[dict[str, Any]]:
         """The layers, as multiseg.model_files has them."""
@@ -51,11 +51,11 @@ def read(x: Any, output: Any) -> Layers:
             walk.visit(op)
     last = walk.values.get(output.ref())
     if last is None:  # what leads there cannot be followed, e.g. a loop
-        (last,) = walk.add(output.op, output.op.type, [walk.values[x.ref()]])
+        (last,) = walk.add(output.op, f"tf.{output.op.type}", [walk.values[x.ref()]])
     needed = reached([last.node], lambda node: (value.node for value in node.inputs))
     nodes = [node for node in walk.nodes if node in needed]
     weights = _named(nodes)
-    return Layers(nodes, _name(last), weights, {node.name: node.tensor for node in nodes})
+    return Layers(nodes, _name(last), weights, {node.name: node.tensor for node in nodes}, walk.source)
 
 
 def _name(value: Value) -> str:
@@ -106,11 +106,12 @@ def with_dropouts(layers: Layers, found: Mapping[str, tuple[str, float]]) -> Lay
     nodes: list[Node] = []
     instead: dict[Node, Node] = {}
     taken = {node.name for node in layers.nodes}
-    for node in layers.nodes:
+    for node in [layers.source, *layers.nodes]:
         node.inputs = [
             replace(value, node=instead[value.node]) if value.node in instead else value for value in node.inputs
         ]
-        nodes.append(node)
+        if node is not layers.source:
+            nodes.append(node)
         scope, ratio = found.get(node.tensor.name, ("", 0.0))
         if ratio and node.count == 1:
             name = _unique(_path(scope), taken)

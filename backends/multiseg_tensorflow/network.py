@@ -165,6 +165,11 @@ class Network(network.Network):
         self._predictors[key] = predictor  # the last is the one used last
         while len(self._predictors) > PREDICTORS:
             self._close(self._predictors.pop(next(iter(self._predictors))))
+        new = [name for name in predictor.user.variables if name not in self._main.variables]
+        if new:
+            raise ModelError(
+                f"{self._path}: names its variables anew each time it is built, as {new[0]}; give its layers names"
+            )
         if predictor.session is not self._session and predictor.changes != self._changes:
             values = self._session.run({name: self._main.variables[name] for name in predictor.user.variables})
             _assign(predictor.session, predictor.user.variables, values)

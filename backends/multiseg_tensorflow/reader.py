@@ -7,8 +7,7 @@ from typing import Any
 
 from multiseg.errors import ModelError
 from multiseg_tensorflow import checkpoints, files, kinds
-from multiseg_tensorflow.graph import dropouts, read_layers
-from multiseg_tensorflow.layers import with_dropouts
+from multiseg_tensorflow.graph import read_layers
 
 
 def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
@@ -23,10 +22,9 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
         height, width, channels = file.shape
     else:
         raise ModelError(f"{path}: does not say how large its images are; give input_shape=(channels, height, width)")
-    shape = (height, width, channels)
-    layers = with_dropouts(read_layers(file, shape), dropouts(file, shape))
+    layers = read_layers(file, (height, width, channels), dropouts=True)
     return {
-        "input": layers.input,
+        "input": layers.source.name,
         "input_shape": [channels, height, width],
         "layers": layers.described(),
         "outputs": [layers.output],

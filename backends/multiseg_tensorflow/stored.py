@@ -43,7 +43,7 @@ def read(path: Path, head: bytes, seed: int) -> Stored:
     Raises ModelError naming the file.
     """
     if kinds.is_saved_model(head, path):
-        stored = _saved_model(kinds.saved_model_folder(path))
+        stored = _saved_model(path)
     elif kinds.is_meta_graph(head, path):
         stored = _meta_graph(path, seed)
     else:
@@ -135,7 +135,9 @@ def checkpoint(prefix: Path) -> dict[str, Any]:
 
 
 def _saved_model(folder: Path) -> Stored:
-    file = next(folder / name for name in ("saved_model.pb", "saved_model.pbtxt") if (folder / name).is_file())
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: is a part of a SavedModel; name its folder, {folder.parent}")
+    file = next(folder / name for name in kinds.SAVED_MODEL if (folder / name).is_file())
     models = list(parse(file, saved_model_pb2.SavedModel()).meta_graphs)
     if not models:
         raise ModelError(f"{folder}: this SavedModel holds no graph; export it again")

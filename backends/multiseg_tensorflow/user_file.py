@@ -21,7 +21,7 @@ import tf_slim
 from tensorflow.python.framework import ops
 
 from multiseg.errors import ModelError
-from multiseg_tensorflow import digits
+from multiseg_tensorflow import digits, old_layers
 
 tf = tensorflow.compat.v1
 ops.Tensor = tensorflow.Tensor  # where TensorFlow 1 had it: tf_slim looks there, as users' files do
@@ -41,6 +41,7 @@ def load(path: Path) -> type[digits.Tower]:
         "tf": modules["tensorflow"],
         "slim": tf_slim,
         "np": np,
+        "xrange": range,  # DIGITS was Python 2's
     }
     try:
         source = path.read_bytes()
@@ -89,6 +90,8 @@ def _importer(modules: Mapping[str, ModuleType]) -> Callable[..., Any]:
     ) -> Any:
         if level == 0 and name in modules:
             return modules[name if fromlist else name.partition(".")[0]]
+        if level == 0 and name.startswith("tensorflow.contrib."):
+            raise ModuleNotFoundError(_contrib(name.removeprefix("tensorflow.contrib.")))
         return builtins.__import__(name, globals, locals, fromlist or (), level)
 
     return load_module
@@ -97,14 +100,18 @@ def _importer(modules: Mapping[str, ModuleType]) -> Callable[..., Any]:
 def _modules() -> dict[str, ModuleType]:
     """What DIGITS' files import, by name."""
     # tf_slim holds all of contrib's layers, initialisers, regularisers and arg_scope
-    parts = {"slim": tf_slim, "layers": tf_slim, "framework": tf_slim, "losses": tf_slim.losses}
+    slim = {name: part for name, part in vars(tf_slim).items() if not name.startswith("_")}
+    parts: dict[str, Any] = {"slim": tf_slim, "losses": tf_slim.losses}
+    for name in ("layers", "framework"):
+        parts[name] = _module(f"tensorflow.contrib.{name}", slim, _gone(f"tf.contrib.{name}"))
     contrib = _module("tensorflow.contrib", parts, _no_contrib)
     # TensorFlow still carries its layers of old, but no longer shows them beside Keras 3
     layers = _module("tensorflow.layers", {}, _no_layer)
     for name in ("convolutional", "core", "pooling"):
         part = vars(importlib.import_module(f"tensorflow.python.layers.{name}"))
         vars(layers).update({key: value for key, value in part.items() if not key.startswith("_")})
-    tensorflow_1 = _module("tensorflow", {"contrib": contrib, "layers": layers}, lambda name: getattr(tf, name))
+    vars(layers)["batch_normalization"] = old_layers.batch_normalization
+    tensorflow_1 = _module("tensorflow", {"contrib": contrib, "layers": layers}, _tensorflow)
     return {
         "model": digits,
         "utils": digits,
@@ -112,6 +119,7 @@ def _modules() -> dict[str, ModuleType]:
         "tensorflow.layers": layers,
         "tensorflow.contrib": contrib,
         **{f"tensorflow.contrib.{name}": part for name, part in parts.items()},
+        "tensorflow.contrib.slim.nets": importlib.import_module("tf_slim.nets"),
     }
 
 
@@ -127,6 +135,32 @@ def _no_layer(name: str) -> Any:
 
 
 def _no_contrib(name: str) -> Any:
-    raise AttributeError(
-        f"tf.contrib.{name} is gone from TensorFlow; of tf.contrib there are slim, layers, framework and losses"
-    )
+    raise AttributeError(_contrib(name))
+
+
+def _contrib(name: str) -> str:
+    return f"tf.contrib.{name} is gone from TensorFlow; of tf.contrib there are slim, layers, framework and losses"
+
+
+def _gone(module: str) -> Callable[[str], Any]:
+    def raises(name: str) -> Any:
+        raise AttributeError(f"{module}.{name} is gone from TensorFlow; write it with tf.nn or slim")
+
+    return raises
+
+
+# names of before TensorFlow 1 -> of since
+RENAMED = {
+    "mul": "multiply", "sub": "subtract", "neg": "negative", "pack": "stack", "unpack": "unstack", "select": "where",
+    "inv": "reciprocal", "batch_matmul": "matmul", "image_summary": "summary.image", "scalar_summary": "summary.scalar",
+    "histogram_summary": "summary.histogram", "merge_all_summaries": "summary.merge_all",
+}  # fmt: skip
+
+
+def _tensorflow(name: str) -> Any:
+    if name in RENAMED:
+        raise AttributeError(f"tf.{name} is of before TensorFlow 1; use tf.{RENAMED[name]}")
+    try:
+        return getattr(tf, name)
+    except AttributeError as error:
+        raise AttributeError(f"TensorFlow {tensorflow.__version__} has no tf.{name}, nor had TensorFlow 1") from error

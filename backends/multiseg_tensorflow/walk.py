@@ -126,11 +126,14 @@ class Walk:
         self.fed = reached([x.op], consumers)  # what depends on the images
         behind = reached([output.op], lambda op: (tensor.op for tensor in op.inputs))
         self.between = self.fed & behind
-        self.values: dict[Any, Value] = {x.ref(): Value(Node(x.op, "Input", [], name="data"), layout="NHWC")}
+        self.source = Node(x.op, "Input", [], tensor=x, name="data")
+        self.values: dict[Any, Value] = {x.ref(): Value(self.source, layout="NHWC")}
         self.nodes: list[Node] = []
 
     def visit(self, op: Any) -> None:
         """Read one operation, whose inputs were read before."""
+        if op.type in SHAPES:
+            return
         if op.type == "Merge":
             live = _live(op)
             if live is not None and live.ref() in self.values:
@@ -140,6 +143,8 @@ class Walk:
             tensor.op in self.fed and tensor.ref() not in self.values for tensor in op.inputs if self._takes(tensor)
         ):
             return  # on a branch that is not taken
+        if not any(tensor.ref() in self.values for tensor in op.inputs):
+            return
         if op.type == "Switch" and constant(op.inputs[1]) is not None:
             self.values[op.outputs[int(bool(constant(op.inputs[1])))].ref()] = self.values[op.inputs[0].ref()]
             return
@@ -209,7 +214,7 @@ class Walk:
             value = None if tensor.op in self.fed else constant(tensor)
             if value is not None and value.size <= 16:
                 parameters[f"input{list(op.inputs).index(tensor)}"] = value.tolist()
-        made = self.add(op, op.type, inputs, parameters, weights=weights, count=len(op.outputs))
+        made = self.add(op, f"tf.{op.type}", inputs, parameters, weights=weights, count=len(op.outputs))
         for index, tensor in enumerate(op.outputs):
             layout = None
             if tensor.shape.rank == 4:
