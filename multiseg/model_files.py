@@ -120,6 +120,8 @@ def _parts(path: Path) -> list[Path]:
         beside = kind_of(path, "network")[1].beside
     except ModelError:  # of no known kind: the backend that is to load it says so
         beside = ()
+    if not path.exists():
+        return []
     patterns = [pattern.format(name=glob.escape(path.name), stem=glob.escape(path.stem)) for pattern in beside]
     inside = [part for part in sorted(path.rglob("*")) if part.is_file()] if path.is_dir() else [path]
     return inside + sorted(part for pattern in patterns for part in path.parent.glob(pattern))

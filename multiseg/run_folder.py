@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from multiseg import snapshots
+from multiseg import model_files, snapshots
 from multiseg.errors import RunError
 from multiseg.files import write_json, write_text
 from multiseg.metrics import RISING
@@ -79,7 +79,7 @@ class RunFolder:
         if settings.loss is None and not job["network"]["own_loss"]:
             settings.loss = kept["loss"]
         model = path / "model" / kept["model"]
-        if settings.model.name == model.name and settings.model.read_bytes() != model.read_bytes():
+        if settings.model.name == model.name and not model_files.same(settings.model, model):
             raise RunError(f"{settings.model}: has changed since {path} began; the run's own copy is {model}")
         now = settings.to_json()
         for key, value in kept.items():

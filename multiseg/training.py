@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from multiseg import environment, transfer
+from multiseg import environment, model_files, transfer
 from multiseg.dataset import Dataset
 from multiseg.errors import SettingsError
 from multiseg.fitting import mean_of, shapes_of
@@ -108,7 +107,7 @@ def _plan(settings: Settings, dataset: Dataset) -> Plan:
 
 def _copy_model(model: Path, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
-    shutil.copyfile(model, folder / model.name)
+    model_files.copy(model, folder)
 
 
 @contextmanager

@@ -29,19 +29,27 @@ class NetworkFile:
     loss: str | None = None
 
 
-def load(path: Path, seed: int = 0) -> NetworkFile:
-    """Load a network file. Raises ModelError naming it."""
+def head(path: Path) -> bytes:
+    """The beginning of a file, by which its kind is told; nothing of a folder. Raises ModelError."""
+    if path.is_dir():
+        return b""
     try:
-        head = b"" if path.is_dir() else path.open("rb").read(HEAD)
+        with path.open("rb") as file:
+            return file.read(HEAD)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    if any(is_kind(head, path) for is_kind in (kinds.is_graph, kinds.is_meta_graph, kinds.is_saved_model)):
-        graph = plain.plain(path, stored.read(path, head, seed))
+
+
+def load(path: Path, seed: int = 0) -> NetworkFile:
+    """Load a network file. Raises ModelError naming it."""
+    start = head(path)
+    if any(is_kind(start, path) for is_kind in (kinds.is_graph, kinds.is_meta_graph, kinds.is_saved_model)):
+        graph = plain.plain(path, stored.read(path, start, seed))
         height, width, channels = graph.shape
         shape = (height, width, channels) if height and width and channels else None
         weights = {f"{GraphKeys.MODEL}/{name}": value for name, value in graph.weights.items()}
         return NetworkFile(path, plain.tower(graph), weights, shape, "l2")
-    if path.suffix == ".py" or kinds.is_digits(head, path):
+    if path.suffix == ".py" or kinds.is_digits(start, path):
         return NetworkFile(path, user_file.load(path))
     raise ModelError(
         f"{path}: is no TensorFlow network; expected is a DIGITS file with a class UserModel (.py), a GraphDef (.pb, "

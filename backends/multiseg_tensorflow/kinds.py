@@ -131,6 +131,8 @@ KINDS = (
         "TensorFlow MetaGraph", (".meta",), "network", is_meta_graph, ("{stem}.index", "{stem}.data-*", "{name}.json")
     ),
     FileKind("TensorFlow SavedModel", (), "network", is_saved_model, ("{name}.json",)),
+    FileKind("TensorFlow graph", (".pb", ".pbtxt"), "weights", is_graph),
+    FileKind("TensorFlow SavedModel", (), "weights", is_saved_model),
     FileKind("TensorFlow checkpoint", (".index",), "weights", is_checkpoint),
     FileKind("Keras file", (".h5", ".keras"), "weights", is_keras),
 )

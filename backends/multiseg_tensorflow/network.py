@@ -51,7 +51,7 @@ class Network(network.Network):
         with self._main.graph.as_default(), user_file.blaming(self._path):
             solver = Solver(self._main, spec) if spec.solver else None
             self._variables = tf.global_variables()  # the solver's among them
-            self._saver = tf.train.Saver(self._variables, max_to_keep=None, save_relative_paths=True)
+            self._saver = tf.train.Saver(self._variables, max_to_keep=None, save_relative_paths=True, allow_empty=True)
             initialise = tf.variables_initializer(self._variables + (solver.gathered if solver else []))
         self._main.graph.finalize()
         self._session = self._open(self._main)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from multiseg.errors import ModelError
-from multiseg_tensorflow import checkpoints, files, kinds
+from multiseg_tensorflow import files, kinds, weights_files
 from multiseg_tensorflow.graph import read_layers
 
 
@@ -33,14 +33,13 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
 
 
 def read_weights(path: str) -> dict[str, Any]:
-    """Neutral weights from a checkpoint. Raises ModelError naming it."""
+    """Neutral weights from a checkpoint, a graph or a SavedModel. Raises ModelError naming it."""
     file = Path(path)
-    if file.is_file():
-        with file.open("rb") as opened:
-            head = opened.read(files.HEAD)
-        if kinds.is_keras(head, file):
-            raise ModelError(
-                f"{path}: Keras' own files are not read; export the model with model.export(FOLDER) and use that folder as "
-                "network file"
-            )
-    return checkpoints.read(file)
+    head = files.head(file) if file.exists() else b""
+    if kinds.is_keras(head, file):
+        raise ModelError(
+            f"{path}: Keras' own files are not read; export the model with model.export(FOLDER) and use that folder"
+        )
+    if kinds.is_graph(head, file) or kinds.is_saved_model(head, file):
+        return weights_files.of_graph(file)
+    return weights_files.read(file)

@@ -1,4 +1,4 @@
-"""Neutral weights from TensorFlow's checkpoints."""
+"""Neutral weights from TensorFlow's files."""
 
 from __future__ import annotations
 
@@ -19,6 +19,17 @@ NO_WEIGHT = re.compile(  # what optimisers and counters keep
     r"(^|/)(global_step|save_counter|_CHECKPOINTABLE_OBJECT_GRAPH|beta\d_power|Adam(_\d+)?|Momentum(_\d+)?|RMSProp(_\d+)?|"
     r"Adagrad(_\d+)?|Adadelta(_\d+)?|Ftrl(_\d+)?|ExponentialMovingAverage|optimizer|_optimizer|\.OPTIMIZER_SLOT)(/|$)"
 )
+
+
+def of_graph(path: Path) -> dict[str, Any]:
+    """Weights that a graph's own file holds. Raises ModelError naming it, also where it does not say its images' size."""
+    file = files.load(path)
+    if file.shape is None:
+        raise ModelError(
+            f"{path}: does not say how large its images are, on which its layers depend; export it with a size"
+        )
+    known = read_layers(file, file.shape).weights
+    return {weight.name: weight.neutral(file.weights[name]).astype(np.float32) for name, weight in known.items()}
 
 
 def read(path: Path) -> dict[str, Any]:
