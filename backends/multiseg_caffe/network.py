@@ -203,15 +203,15 @@ class Network(network.Network):
 
     def _forward_watched(self, net: Any, count: int) -> dict[str, Array]:
         """A forward pass that copies what each of the file's layers made before the next one may overwrite it."""
-        known = {layer.name for layer in self.deployed.net.layer}
+        known = {layer.name for layer in self.deployed.net.layer if layer.type not in ("Input", "Split")}
         blobs, seen = list(net.blobs.values()), {}
         for index, layer in enumerate(net._layer_names):
             net._forward(index, index)
             if layer not in known:  # Caffe's own Split layers, a mosaic's, a loss
                 continue
             tops = list(net._top_ids(index))
-            for top in tops:
-                name = layer if len(tops) == 1 else net._blob_names[top]
+            for number, top in enumerate(tops):
+                name = layer if len(tops) == 1 else f"{layer}:{number}"  # as the file's description calls it
                 seen[name] = lowering.unmosaic(blobs[top].data, count)
         return seen
 

@@ -22,6 +22,8 @@ from multiseg.dataset.check import check_dataset
 from multiseg.errors import ImageError
 from multiseg.inference import Output
 from multiseg.run import Run
+from multiseg.training import network_spec
+from multiseg.worker.client import Worker
 
 
 def command(*arguments: Any) -> Result:
@@ -150,6 +152,37 @@ def test_a_database_of_any_length_takes_the_same_memory(backends: list[str], tra
             assert result["count"] == count
     # opening reads the index some pages at once, up to 2 MB; outputs alone would be 5 MB
     assert peaks[1] < peaks[0] + 2_500_000
+
+
+BRANCHES = """
+layer { name: "data" type: "Data" top: "data" }
+layer { name: "label" type: "Data" top: "label" exclude { stage: "deploy" } }
+layer { name: "conv1" type: "Convolution" bottom: "data" top: "x" convolution_param { num_output: 4 kernel_size: 3 pad: 1
+        weight_filler { type: "gaussian" std: 0.1 } bias_filler { type: "constant" value: -3 } } }
+layer { name: "relu1" type: "ReLU" bottom: "x" top: "x" }
+layer { name: "cut" type: "Slice" bottom: "x" top: "a" top: "b" slice_param { slice_point: 3 } }
+layer { name: "half" type: "Power" bottom: "b" top: "b" power_param { scale: 0.5 } }
+layer { name: "joined" type: "Concat" bottom: "a" bottom: "b" top: "joined" }
+layer { name: "conv2" type: "Convolution" bottom: "joined" top: "y" convolution_param { num_output: 1 kernel_size: 1 } }
+"""
+
+
+@pytest.mark.needs("caffe")
+def test_activations_are_called_as_the_file_is_described(dataset: Any, tmp_path: Path) -> None:
+    """In Caffe, where layers overwrite blobs in place, have several tops, and are given Split layers by Caffe itself."""
+    model = tmp_path / "net.prototxt"
+    model.write_text(BRANCHES)
+    settings = multiseg.Job(dataset=dataset, backend="caffe", model=model, loss="l2", seed=1).resolve()
+    features = dataset.val.read([0, 1])[0].astype(np.float32)
+    with Worker(settings.backend) as worker:
+        worker.call("load", spec=network_spec(settings, dataset).to_json())
+        _, _, made = worker.call("predict", features=features, labels=None, activations=True)
+    assert list(made) == [name for layer in multiseg.describe(model, (1, 32, 32)).layers for name in layer.outputs]
+    assert made["conv1"].min() < 0
+    assert np.array_equal(made["relu1"], np.maximum(made["conv1"], 0))
+    assert np.array_equal(made["cut:0"], made["relu1"][:, :3])
+    assert np.array_equal(made["cut:1"], made["relu1"][:, 3:]) and made["cut:1"].any()
+    assert np.array_equal(made["joined"], np.concatenate([made["cut:0"], made["cut:1"] / 2], axis=1))
 
 
 def test_layers_with_their_statistics(backend: str, trained: Any, tmp_path: Path) -> None:
