@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from multiseg.run import Run
 
 
+LOSSES = {"l1": "mean absolute difference", "l2": "mean squared difference", "smooth_l1": "smooth L1"}
+
+
 @dataclass(frozen=True)
 class Best:
     """The best value of a metric and the epoch it was reached in."""
@@ -47,8 +50,9 @@ class RunFacts:
 
     @property
     def loss(self) -> str:
-        """The name of its own loss."""
-        return str(self.run.settings.get("loss") or "")
+        """Its own loss in words, or by name."""
+        name = str(self.run.settings.get("loss") or "")
+        return LOSSES.get(name, name)
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,8 @@ def _origin(facts: RunFacts) -> dict[str, Any]:
 
 
 def environment(facts: Sequence[RunFacts]) -> list[Row]:
-    """Every version and fact about the machine over all runs."""
-    return _rows([each.run.environment for each in facts])
+    """Every version and fact about the machine over all runs, and the seed: what a training could be repeated with."""
+    return _rows([{**each.run.environment, "seed": each.run.settings.get("seed")} for each in facts])
 
 
 def _rows(parts: Sequence[Mapping[str, Any]]) -> list[Row]:

@@ -41,7 +41,10 @@ def browser() -> Iterator[Browser]:
         launched.close()
 
 
-@pytest.fixture(params=[(WIDE, "light"), (NARROW, "dark")], ids=lambda seen: f"{seen[0]}-{seen[1]}")
+@pytest.fixture(
+    params=[(width, scheme) for width in (WIDE, NARROW) for scheme in ("light", "dark")],
+    ids=lambda seen: f"{seen[0]}-{seen[1]}",
+)
 def page(browser: Browser, page_file: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
     """The page, opened from disk; whatever it complains of or asks the network for fails the test that opened it."""
     width, scheme = request.param
@@ -51,6 +54,7 @@ def page(browser: Browser, page_file: Path, request: pytest.FixtureRequest) -> I
     opened.on("console", lambda message: complaints.append(message.text))
     opened.on("pageerror", lambda error: complaints.append(str(error)))
     opened.on("request", lambda request: complaints.append(request.url) if request.url[:5] != "data:" else None)
+    opened.scheme = scheme  # type: ignore[attr-defined]
     opened.goto(page_file.as_uri())
     yield opened
     opened.close()
@@ -72,7 +76,7 @@ def test_it_says_who_did_best_and_fits_the_screen(page: Page) -> None:
         assert width == page.viewport_size["width"], f"scrolls sideways, {state}"
         page.locator("details").first.evaluate("details => { details.open = true; }")
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert background == ("rgb(252, 252, 250)" if page.viewport_size["width"] == WIDE else "rgb(19, 19, 18)")
+    assert background == ("rgb(252, 252, 250)" if page.scheme == "light" else "rgb(19, 19, 18)")
 
 
 def test_curves_draw_zoom_and_show_values(page: Page) -> None:
@@ -131,6 +135,23 @@ def test_the_gallery_filters_and_enlarges(page: Page) -> None:
     assert viewer.locator("p").inner_text().endswith(": target")
     page.keyboard.press("Escape")
     assert not viewer.is_visible()
+
+
+def test_150_epochs_of_every_backend_stay_small(
+    backends: list[str], page_file: Path, images: Path, tmp_path: Path
+) -> None:
+    """Three runs (or more: of fewer backends the same ones again) with 24 validation images and the large one."""
+    folders = []
+    for number in range(3):
+        backend = backends[number % len(backends)]
+        folders.append(shutil.copytree(page_file.parent / backend, tmp_path / f"{number}-{backend}"))
+        table = folders[-1] / "history.csv"
+        head, *rows = table.read_text().splitlines()
+        long = [",".join([str(epoch), *rows[epoch % len(rows)].split(",")[1:]]) for epoch in range(151)]
+        table.write_text("\n".join([head, *long]) + "\n")
+    page = multiseg.compare(folders, images=24, grid=images / "grid.png").to_html(tmp_path / "page.html")
+    assert page.stat().st_size < 8_000_000
+    assert page.read_text().count("<img") > 50
 
 
 def test_the_large_image_is_at_its_own_size(page: Page) -> None:
