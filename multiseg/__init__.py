@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from multiseg.dataset import Dataset
     from multiseg.exporting import export
     from multiseg.job import Job
+    from multiseg.jobs import read_jobs, train_jobs
     from multiseg.model_files import describe
     from multiseg.report import compare
     from multiseg.run import Run
@@ -31,9 +32,23 @@ _WHERE = {
     "create_images": "multiseg.triangles",
     "describe": "multiseg.model_files",
     "export": "multiseg.exporting",
+    "read_jobs": "multiseg.jobs",
+    "train_jobs": "multiseg.jobs",
 }
 
-__all__ = ["Dataset", "Job", "MultisegError", "Run", "backends", "compare", "create_images", "describe", "export"]
+__all__ = [
+    "Dataset",
+    "Job",
+    "MultisegError",
+    "Run",
+    "backends",
+    "compare",
+    "create_images",
+    "describe",
+    "export",
+    "read_jobs",
+    "train_jobs",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,7 @@ import numpy.typing as npt
 from multiseg import backend as registry
 from multiseg import inference
 from multiseg.dataset import Dataset
-from multiseg.errors import DatasetError, ModelError, MultisegError, RunError
+from multiseg.errors import DatasetError, ModelError, MultisegError, RunError, SettingsError
 from multiseg.geometry import Geometry, NotLocal
 from multiseg.images import PixelConversion
 from multiseg.inference import Options, Output
@@ -115,6 +116,25 @@ class Run:
     def history(self) -> list[dict[str, Any]]:
         """One dict per epoch and validation: epoch, iteration, train_loss, val_loss, l1, l2, pixel_accuracy, iou, ..."""
         return read_history(self.path / "history.csv")
+
+    def export_history(self, path: str | Path) -> Path:
+        """Write the history as a table: .csv, or .parquet through pyarrow (the extra ``parquet``).
+
+        Raises SettingsError for another kind of file, or without pyarrow.
+        """
+        target = Path(path)
+        if target.suffix == ".csv":
+            shutil.copyfile(self.path / "history.csv", target)
+        elif target.suffix == ".parquet":
+            try:
+                from pyarrow import Table, parquet
+            except ImportError as error:
+                raise SettingsError(f"{target}: needs pyarrow ({error}); pip install 'multiseg[parquet]'") from error
+            columns = {name: [row[name] for row in self.history] for name in COLUMNS}
+            parquet.write_table(Table.from_pydict(columns), target)
+        else:
+            raise SettingsError(f"{target}: is no kind of table; name it .csv or .parquet")
+        return target
 
     @property
     def summary(self) -> dict[str, Any]:

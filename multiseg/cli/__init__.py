@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import signal
 from importlib.metadata import entry_points
 from typing import Any
 
 import click
 
-from multiseg.errors import MultisegError
+from multiseg.errors import MultisegError, TrainingStopped
 
 # name -> module:attribute; packages add theirs as entry points of the group multiseg.commands
 COMMANDS = {
@@ -17,6 +18,7 @@ COMMANDS = {
     "check-dataset": "multiseg.cli.dataset:check_dataset",
     "show-dataset": "multiseg.cli.dataset:show_dataset",
     "train": "multiseg.cli.train:train",
+    "export-history": "multiseg.cli.history:export_history",
     "test-one": "multiseg.cli.results:test_one",
     "test-list": "multiseg.cli.results:test_list",
     "test-db": "multiseg.cli.results:test_db",
@@ -27,6 +29,9 @@ COMMANDS = {
     "backends": "multiseg.cli.backends:backends",
     "demo": "multiseg.cli.demo:demo",
 }
+
+
+ARGUMENTS = "multiseg.arguments"  # in a context's meta: what was typed after the program's name
 
 
 class LazyGroup(click.Group):
@@ -47,9 +52,16 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except TrainingStopped as error:
+            click.echo(f"multiseg: {error}", err=True)
+            ctx.exit(128 + (error.signal or signal.SIGINT))  # as a shell reports a program that the signal ended
         except MultisegError as error:
             click.echo(f"multiseg: {error}", err=True)
             ctx.exit(2)

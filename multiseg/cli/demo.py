@@ -50,7 +50,7 @@ def demo(output: Path, count: int, epochs: int, chosen: tuple[str, ...]) -> None
 
     import multiseg
     from multiseg import backend as registry
-    from multiseg.errors import MultisegError, RunError
+    from multiseg.errors import MultisegError, RunError, TrainingStopped
     from multiseg.images import save_image
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -74,6 +74,8 @@ def demo(output: Path, count: int, epochs: int, chosen: tuple[str, ...]) -> None
             )
             tested = run.test_db(dataset.path / "val_db" / "features")
             save_image(run.test_one(images / "grid.png", resize=False).image, runs / backend.name / "grid.png")
+        except TrainingStopped:
+            raise
         except MultisegError as error:
             failures.append(f"{backend.title} failed: {error}")
             table.add_row(backend.title, "failed", "-", "-", "-")

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
+
+from multiseg.cli import ARGUMENTS
+from multiseg.schedule import DEFAULT
 
 
 @click.command()
-@click.option(
-    "--dataset", required=True, type=click.Path(path_type=Path), help="Dataset folder, ours or a DIGITS job's."
-)
+@click.argument("jobs", required=False, type=click.Path(path_type=Path))
+@click.option("--dataset", type=click.Path(path_type=Path), help="Dataset folder, ours or a DIGITS job's.")
 @click.option("--backend", default="torch", show_default=True, help="Framework to train in; see `multiseg backends`.")
-@click.option(
-    "--run", "folder", required=True, type=click.Path(path_type=Path), help="Folder for the run; must be new."
-)
+@click.option("--run", "folder", type=click.Path(path_type=Path), help="Folder for the run; must be new.")
 @click.option("--model", type=click.Path(path_type=Path), help="Network file.  [default: the backend's FCN]")
 @click.option("--epochs", default=150, show_default=True)
 @click.option("--recipe", default="tutorial", show_default=True, help="tutorial: each framework's own defaults.")
@@ -29,32 +32,100 @@ import click
 @click.option("--solver", default="sgd", show_default=True, help="sgd, nesterov, adam.")
 @click.option("--solver-option", multiple=True, metavar="NAME=VALUE", help="e.g. momentum=0.9; may be repeated.")
 @click.option("--lr-policy", help="fixed, step, multistep, exp, inv, poly, sigmoid, linear.  [default: step 33 % 0.1]")
+@click.option(
+    "--lr-option", multiple=True, metavar="NAME=VALUE", help="e.g. gamma=0.5, stepvalues=50,85 or warmup=5 (percent)."
+)
 @click.option("--loss", help="l1, smooth_l1 or l2, mean over elements.  [default: the network file's own]")
 @click.option("--seed", type=int, help="Seed of weights and batch order.  [default: drawn, and kept with the run]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--threads", default=0, help="Threads of the backend.  [default: all cores]")
 @click.option("--lowering/--no-lowering", default=True, help="Compute kernel = stride convolutions as one product.")
+@click.option("--val-interval", type=float, default=1, show_default=True, help="Epochs between validations, e.g. 0.5.")
+@click.option("--snapshot-interval", type=float, default=1, show_default=True, help="Epochs between snapshots.")
 @click.option("--keep", default="best", show_default=True, help="Snapshots kept: last, best (and last), all.")
+@click.option(
+    "--metric", default="l1", show_default=True, help="Tells the best: l1, l2, val_loss, iou, pixel_accuracy."
+)
+@click.option("--threshold", type=float, default=128, show_default=True, help="Pixels below it are of the object.")
+@click.option("--patience", type=int, help="Stop after so many validations that are no better.")
+@click.option("--min-delta", type=float, default=0, show_default=True, help="By which a better one must be better.")
+@click.option("--weights", type=click.Path(path_type=Path), help="Weights file to start from, by layer name.")
+@click.option("--freeze", multiple=True, metavar="LAYER", help="Layer, or pattern, left as it is; may be repeated.")
+@click.option(
+    "--augment", multiple=True, metavar="NAME=VALUE",
+    help="flip=both, quarter_turns=true, rotation=10, scale=0.1, translation=0.1, noise=5; may be repeated.",
+)  # fmt: skip
+@click.option("--tensorboard", is_flag=True, help="Write a log for TensorBoard into the run folder.")
 @click.option("--resume", is_flag=True, help="Go on from the run's last snapshot.")
+@click.option("--parallel", type=click.IntRange(min=1), help="With a file of JOBS: how many at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print each event as one line of JSON.")
+@click.pass_context
 def train(
-    dataset: Path, folder: Path, solver_option: tuple[str, ...], resume: bool, as_json: bool, **settings: Any
-) -> None:
-    """Train a network in one framework."""
+    ctx: click.Context, /, jobs: Path | None, dataset: Path | None, folder: Path | None, solver_option: tuple[str, ...],
+    lr_policy: str | None, lr_option: tuple[str, ...], augment: tuple[str, ...], tensorboard: bool, resume: bool,
+    parallel: int | None, as_json: bool, **settings: Any,
+) -> None:  # fmt: skip
+    """Train a network in one framework, or several of them, from a file of JOBS (TOML).
+
+    Jobs of such a file that are finished are skipped, interrupted ones go on. Exits with 1 if one failed.
+    """
+    if jobs is not None:
+        from multiseg.cli.jobs import train_file
+
+        given = [name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE]
+        if other := sorted(set(given) - {"jobs", "folder", "parallel", "as_json"}):
+            raise click.UsageError(f"--{other[0].replace('_', '-')} does not go with a file of jobs; write it there")
+        return train_file(ctx, jobs, folder, parallel, as_json)
+    for name, value in (("--dataset", dataset), ("--run", folder)):
+        if value is None:
+            raise click.UsageError(f"Missing option '{name}'.")
+    assert dataset is not None and folder is not None
+
+    from multiseg.errors import TrainingStopped
     from multiseg.job import Job
 
-    job = Job(dataset=dataset, solver_options=numbers(solver_option), **settings)
-    run = job.train(folder, resume=resume, progress=print_json if as_json else True)
+    policy = {"policy": lr_policy or DEFAULT, **pairs(lr_option, "--lr-option")} if lr_option else lr_policy
+    job = Job(
+        dataset=dataset, solver_options=numbers(solver_option), lr_policy=policy, augment=pairs(augment, "--augment"),
+        **settings,
+    )  # fmt: skip
+    try:
+        run = job.train(folder, resume=resume, progress=print_json if as_json else True, tensorboard=tensorboard)
+    except TrainingStopped as error:
+        typed = ctx.meta[ARGUMENTS]
+        again = shlex.join(["multiseg", *typed, *([] if resume else ["--resume"])])
+        raise TrainingStopped(f"{error}:\n  {again}", error.signal) from None
     if not as_json:
         row = run.history[-1]
         scores = f"; validation L1 {row['l1']:.4g}, IoU {row['iou']:.4f}" if row["l1"] is not None else ""
         click.echo(f"{run.path}: {run.title}, {row['epoch']} epochs{scores}")
 
 
-def numbers(pairs: tuple[str, ...]) -> dict[str, float]:
+def pairs(given: tuple[str, ...], option: str) -> dict[str, Any]:
+    """NAME=VALUE pairs: true and false, numbers, lists of numbers by commas, else words as they are."""
+
+    def read(text: str) -> Any:
+        if text in ("true", "false"):
+            return text == "true"
+        try:
+            values = [float(part) for part in text.split(",")]
+        except ValueError:
+            return text
+        return values if "," in text else values[0]
+
+    result = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{each!r} is not NAME=VALUE", param_hint=option)
+        result[name.strip()] = read(value.strip())
+    return result
+
+
+def numbers(given: tuple[str, ...]) -> dict[str, float]:
     """NAME=VALUE pairs as numbers. Raises click.BadParameter for anything else."""
     result = {}
-    for pair in pairs:
+    for pair in given:
         name, _, value = pair.partition("=")
         try:
             result[name.strip()] = float(value)
@@ -64,5 +135,8 @@ def numbers(pairs: tuple[str, ...]) -> dict[str, float]:
 
 
 def print_json(event: dict[str, Any]) -> None:
-    """One event, one line."""
-    click.echo(json.dumps(event))
+    """One event, one line; a number that is none is null."""
+    plain = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in event.items()
+    }
+    click.echo(json.dumps(plain))

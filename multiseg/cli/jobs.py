@@ -1,0 +1,71 @@
+"""``multiseg train`` over a file of jobs."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import click
+
+from multiseg.cli import ARGUMENTS
+
+
+class Lines:
+    """One line for each job on a terminal, which it keeps to its end; elsewhere a line whenever something became of one."""
+
+    def __init__(self, names: list[str]) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self.bars = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=20), TaskProgressColumn(), TextColumn("{task.fields[state]}"),
+            TextColumn("left"), TimeRemainingColumn(), console=console, disable=not console.is_terminal,
+        )  # fmt: skip
+        self.tasks = {name: self.bars.add_task(name, total=None, state="waiting", start=False) for name in names}
+
+    def __enter__(self) -> Lines:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bars.stop()
+
+    def __call__(self, name: str, event: dict[str, Any]) -> None:
+        """Show an event of one job."""
+        task, kind = self.tasks[name], event["event"]
+        if kind == "start":
+            self.bars.start_task(task)
+            self.bars.update(task, total=event["iterations"], completed=event["iteration"], state="begins")
+        elif kind == "step":
+            self.bars.update(task, advance=1, state=f"loss {event['loss']:.4g}")
+        elif kind in ("finished", "skipped", "stopped", "failed"):
+            self.bars.update(task, state=kind)
+            if self.bars.disable:
+                click.echo(f"{name}: {kind}", err=True)
+
+
+def train_file(ctx: click.Context, file: Path, runs: Path | None, parallel: int | None, as_json: bool) -> None:
+    """Train the jobs of a file and say what became of each."""
+    from multiseg.cli.train import print_json
+    from multiseg.errors import TrainingStopped
+    from multiseg.jobs import read_jobs, train_jobs
+
+    given = read_jobs(file)
+    where, at_once = runs or given.runs, parallel or given.parallel
+    if as_json:
+        outcomes = train_jobs(given.jobs, where, at_once, report=lambda name, event: print_json({"job": name, **event}))
+    else:
+        with Lines(list(given.jobs)) as lines:
+            outcomes = train_jobs(given.jobs, where, at_once, report=lines)
+        for each in outcomes:
+            click.echo(f"{each.folder}: {each.status}" + (f": {each.error}" if each.error else ""))
+    if any(each.status == "stopped" for each in outcomes):
+        again = shlex.join(["multiseg", *ctx.meta[ARGUMENTS]])
+        raise TrainingStopped(f"stopped; the same command goes on:\n  {again}")
+    if any(each.status == "failed" for each in outcomes):
+        ctx.exit(1)

@@ -1,0 +1,217 @@
+"""Several jobs: read from one file, trained some at a time; what is finished is skipped, what was interrupted goes on.
+
+A file of jobs is TOML. A list of values stands for one job each, several lists for every combination::
+
+    runs = "runs"                # folder of the run folders; this and other paths are relative to the file
+    parallel = 2                 # jobs at a time
+
+    [defaults]
+    dataset = "dataset"
+    epochs = 6
+
+    [[job]]
+    backend = ["caffe", "torch", "tensorflow"]
+    seed = [1, 2]
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from multiseg.dataset import Dataset
+from multiseg.errors import MultisegError, SettingsError, TrainingStopped
+from multiseg.job import Job
+from multiseg.run_folder import RunFolder
+from multiseg.stopping import Stop, listening
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PATHS = ("dataset", "model", "weights")
+SETTINGS = tuple(each.name for each in fields(Job))
+POLL_SECONDS = 0.2  # how often the wish to stop is looked at while jobs run
+
+Report = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: ``skipped`` was finished before, ``stopped`` can be resumed, ``failed`` has an ``error``."""
+
+    name: str
+    folder: Path
+    status: Literal["finished", "skipped", "stopped", "failed"]
+    error: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class JobList:
+    """Jobs by name, the folder for their run folders, and how many at a time."""
+
+    jobs: dict[str, Job]
+    runs: Path
+    parallel: int = 1
+
+
+def read_jobs(path: str | Path) -> JobList:
+    """The jobs in a TOML file. Raises SettingsError naming the file and everything in it that is unknown."""
+    file = Path(path)
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: is not TOML: {error}") from error
+    tables = content.get("job")
+    defaults = content.get("defaults", {})
+    if not isinstance(tables, list) or not tables or not all(isinstance(each, dict) for each in (*tables, defaults)):
+        raise SettingsError(f"{file}: needs a [[job]] table for each job, and may have one table [defaults]")
+    problems = [f"unknown key {key!r}" for key in content if key not in ("runs", "parallel", "defaults", "job")]
+    for where, table in [("[defaults]", defaults), *(("[[job]]", table) for table in tables)]:
+        unknown = [key for key in table if key not in (*SETTINGS, "name")]
+        problems += [f"{where} has the unknown key {key!r}; it takes: name, {', '.join(SETTINGS)}" for key in unknown]
+    parallel = content.get("parallel", 1)
+    if not isinstance(parallel, int) or isinstance(parallel, bool) or parallel < 1:
+        problems.append(f"parallel={parallel!r}: must be a whole number from 1")
+    runs = content.get("runs", "runs")
+    if not isinstance(runs, str):
+        problems.append(f"runs={runs!r}: must be a folder")
+    if problems:
+        raise SettingsError(f"{file}: {'; '.join(problems)}")
+    jobs: dict[str, Job] = {}
+    for table in tables:
+        for name, settings in _expanded({**defaults, **table}):
+            if name in jobs:
+                raise SettingsError(f"{file}: two jobs are called {name!r}; give one of them another name = ...")
+            if "dataset" not in settings:
+                raise SettingsError(f"{file}: job {name!r} has no dataset")
+            given = {key: file.parent / value for key, value in settings.items() if key in PATHS}
+            jobs[name] = Job(**{**settings, **given})
+    return JobList(jobs, file.parent / runs, parallel)
+
+
+def _expanded(table: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and settings of each combination."""
+    base = table.get("name")
+    choices = {key: value if _is_choice(key, value) else [value] for key, value in table.items() if key != "name"}
+    for combination in itertools.product(*choices.values()):
+        settings = dict(zip(choices, combination, strict=True))
+        parts = [str(base or settings.get("backend", Job.backend))]
+        for key, values in choices.items():
+            if len(values) > 1 and (key != "backend" or base):
+                value = settings[key]
+                number = values.index(value) + 1
+                shown = number if isinstance(value, (dict, list)) else Path(value).stem if key in PATHS else value
+                parts.append(str(shown) if key == "backend" else f"{key}={shown}")
+        yield re.sub(r"[^\w.=+-]+", "-", "_".join(parts)), settings
+
+
+def _is_choice(key: str, value: Any) -> bool:
+    """Whether a list stands for several jobs; ``freeze`` is a list itself, of which a list is several."""
+    return isinstance(value, list) and (key != "freeze" or any(isinstance(each, list) for each in value))
+
+
+def train_jobs(
+    jobs: Mapping[str, Job],
+    runs: str | Path,
+    parallel: int = 1,
+    executor: Executor | None = None,
+    report: Report | None = None,
+) -> list[Outcome]:
+    """Train jobs, each into the folder of its name in ``runs``, at most ``parallel`` at once; their outcomes in order.
+
+    One that fails leaves the others alone. Where a job leaves ``threads`` open, the cores are shared out. ``executor`` (None:
+    threads of this process, each with its backend's own process) may be any of concurrent.futures' kind, which must reach
+    the same folders; jobs in it tell of nothing but their outcome. ``report`` gets a name and an event.
+
+    In the main thread Ctrl-C and SIGTERM stop all that run here, with snapshots, and start no more. Raises
+    one SettingsError for all that is wrong with any job, before any starts.
+    """
+    _check(jobs)
+    folder, stop = Path(runs), Stop()
+    share = max(1, len(os.sched_getaffinity(0)) // max(1, min(parallel, len(jobs))))
+    waiting = {name: replace(job, dataset=_path(job), threads=job.threads or share) for name, job in jobs.items()}
+    outcomes: dict[str, Outcome] = {}
+    running: dict[Future[Outcome], str] = {}
+    with ExitStack() as stack:
+        stack.enter_context(listening(stop))
+        pool = executor or stack.enter_context(ThreadPoolExecutor(parallel))
+        try:
+            while running or (waiting and not stop.asked):
+                while waiting and len(running) < parallel and not stop.asked:
+                    name = next(iter(waiting))
+                    job = waiting.pop(name)
+                    # another process has neither this one's wish to stop nor its ears
+                    near = () if executor else (stop, report)
+                    running[pool.submit(train_one, name, job, folder / name, *near)] = name
+                for future in wait(running, POLL_SECONDS, FIRST_COMPLETED).done:
+                    name = running.pop(future)
+                    outcomes[name] = _outcome(future, name, folder / name)
+                    if report:
+                        report(name, {"event": outcomes[name].status, "error": outcomes[name].error})
+        except BaseException:
+            stop.ask()  # so that the threads end
+            raise
+    for name in waiting:
+        outcomes[name] = Outcome(name, folder / name, "stopped", "not begun")
+    return [outcomes[name] for name in jobs]
+
+
+def train_one(name: str, job: Job, folder: Path, stop: Stop | None = None, report: Report | None = None) -> Outcome:
+    """Train one job into ``folder``, or go on with what is there; never raises what multiseg raises on purpose."""
+    began = time.perf_counter()
+
+    def outcome(status: Literal["finished", "skipped", "stopped", "failed"], error: object = "") -> Outcome:
+        return Outcome(name, folder, status, str(error), time.perf_counter() - began)
+
+    def listen(event: dict[str, Any]) -> None:
+        if report:
+            report(name, event)
+
+    there = folder.is_dir() and any(folder.iterdir())
+    finished = there and RunFolder(folder).finished
+    try:
+        job.train(folder, resume=there, progress=listen, stop=stop)
+    except TrainingStopped as error:
+        return outcome("stopped", error)
+    except (MultisegError, OSError) as error:
+        return outcome("failed", error)
+    return outcome("skipped" if finished else "finished")
+
+
+def _outcome(future: Future[Outcome], name: str, folder: Path) -> Outcome:
+    try:
+        return future.result()
+    except Exception as error:  # what an executor makes of a process that died, or a fault of ours: the others go on
+        return Outcome(name, folder, "failed", f"{type(error).__name__}: {error}")
+
+
+def _path(job: Job) -> Path:
+    return job.dataset.path if isinstance(job.dataset, Dataset) else Path(job.dataset)
+
+
+def _check(jobs: Mapping[str, Job]) -> None:
+    problems, datasets = [], {}
+    for name, job in jobs.items():
+        try:
+            path = _path(job)
+            if path not in datasets:
+                datasets[path] = Dataset.open(path)
+            job.resolve(datasets[path])
+        except MultisegError as error:
+            problems.append(f"job {name!r}: {error}")
+    if problems:
+        raise SettingsError("\n".join(problems))

@@ -1,0 +1,119 @@
+"""Learning-rate policies at 1,000 points each, against Caffe's formulas and DIGITS' conversion of percents, written out here."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from multiseg.errors import SettingsError
+from multiseg.schedule import POLICIES, Schedule
+
+BASE = 0.01
+
+
+def steps(percent: float, iterations: int) -> int:
+    """DIGITS (caffe_train.py): int(math.ceil(iterations * percent / 100))."""
+    return math.ceil(iterations * percent / 100)
+
+
+# sgd_solver.cpp, GetLearningRate, in its own words: (base_lr, iter, max_iter) -> rate
+def fixed(base_lr: float, it: int, max_iter: int) -> float:
+    return base_lr
+
+
+def step(base_lr: float, it: int, max_iter: int, percent: float = 33, gamma: float = 0.1) -> float:
+    current_step = it // steps(percent, max_iter)
+    return base_lr * math.pow(gamma, current_step)
+
+
+def exp(base_lr: float, it: int, max_iter: int, gamma: float = 0.95) -> float:
+    return base_lr * math.pow(gamma, it)
+
+
+def inv(base_lr: float, it: int, max_iter: int, gamma: float = 0.1, power: float = 0.5) -> float:
+    return base_lr * math.pow(1 + gamma * it, -power)
+
+
+def multistep(base_lr: float, it: int, max_iter: int, values: Any = (50, 85), gamma: float = 0.5) -> float:
+    current_step = 0
+    for value in values:
+        if it >= steps(value, max_iter):
+            current_step += 1
+    return base_lr * math.pow(gamma, current_step)
+
+
+def poly(base_lr: float, it: int, max_iter: int, power: float = 3) -> float:
+    return base_lr * math.pow(1 - it / max_iter, power)
+
+
+def sigmoid(base_lr: float, it: int, max_iter: int, percent: float = 50, gamma: float = 0.1) -> float:
+    caffe_gamma = -gamma  # DIGITS: solver.gamma = -1 * float(gamma)
+    return base_lr * (1 / (1 + math.exp(-caffe_gamma * (it - steps(percent, max_iter)))))
+
+
+FORMULAS: dict[str, Callable[..., float]] = {
+    "fixed": fixed, "step": step, "multistep": multistep, "exp": exp, "inv": inv, "poly": poly, "sigmoid": sigmoid,
+    "linear": lambda base_lr, it, max_iter: poly(base_lr, it, max_iter, 1),
+}  # fmt: skip
+
+
+def points(iterations: int) -> list[int]:
+    """1,000 iterations: all of the way, first and last among them."""
+    return [round(i * (iterations - 1) / 999) for i in range(1000)]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("iterations", [1000, 1234, 337_500])  # the last: the tutorial's in Caffe
+def test_rates_are_caffes_at_1000_points(policy: str, iterations: int) -> None:
+    schedule = Schedule.of(policy)
+    formula = FORMULAS[policy]
+    for i in points(iterations):
+        if policy == "sigmoid" and 0.1 * (i - iterations / 2) > 700:
+            continue  # Caffe's exp overflows there; the rate is 0 either way
+        assert schedule.rate(BASE, i, iterations) == pytest.approx(formula(BASE, i, iterations), rel=1e-12, abs=0)
+
+
+@pytest.mark.parametrize(("given", "formula"), [
+    ({"policy": "step", "step": 12.5, "gamma": 0.7}, lambda *at: step(*at, 12.5, 0.7)),
+    ({"policy": "multistep", "stepvalues": [10, 33.3, 99], "gamma": 0.3}, lambda *at: multistep(*at, (10, 33.3, 99), 0.3)),
+    ({"policy": "exp", "gamma": 0.999}, lambda *at: exp(*at, 0.999)),
+    ({"policy": "inv", "gamma": 1e-4, "power": 0.75}, lambda *at: inv(*at, 1e-4, 0.75)),
+    ({"policy": "poly", "power": 0.9}, lambda *at: poly(*at, 0.9)),
+    ({"policy": "sigmoid", "step": 25, "gamma": 0.01}, lambda *at: sigmoid(*at, 25, 0.01)),
+])  # fmt: skip
+def test_rates_are_caffes_with_other_parameters_too(given: dict[str, Any], formula: Callable[..., float]) -> None:
+    schedule = Schedule.of(given)
+    for i in points(1777):
+        assert schedule.rate(BASE, i, 1777) == pytest.approx(formula(BASE, i, 1777), rel=1e-12, abs=0)
+
+
+def test_a_warm_up_rises_in_a_line_to_the_policys_rate() -> None:
+    warm, plain = Schedule.of({"policy": "poly", "warmup": 10}), Schedule.of("poly")
+    for i in range(1000):
+        part = (i + 1) / 100 if i < 100 else 1
+        assert warm.rate(BASE, i, 1000) == pytest.approx(part * plain.rate(BASE, i, 1000))
+    assert Schedule.of(warm.to_json()) == warm
+
+
+def test_linear_decay_ends_one_step_above_nothing() -> None:
+    assert Schedule.of("linear").rate(1.0, 999, 1000) == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize(("policy", "words"), [
+    ({"policy": "step", "gamma": None, "step": 0}, ["gamma is missing; DIGITS' default is 0.1", "step=0: must be percent"]),
+    ({"policy": "step", "step": 101}, ["step=101: must be percent of all iterations"]),
+    ({"policy": "multistep", "stepvalues": [50, 20]}, ["stepvalues=[50, 20]: must rise"]),
+    ({"policy": "multistep", "stepvalues": []}, ["stepvalues=[]: must be"]),
+    ({"policy": "exp", "gamma": -1}, ["gamma=-1: must be above 0"]),
+    ({"policy": "exp", "gamma": float("nan")}, ["must be finite"]),
+    ({"policy": "fixed", "warmup": 200}, ["warmup=200"]),
+    ({"policy": "inv", "steps": 1, "power": "x"}, ["has no parameter 'steps'", "power must be a number"]),
+])  # fmt: skip
+def test_all_that_is_wrong_with_a_policy_is_said(policy: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Schedule.of(policy)
+    assert all(re.search(re.escape(word), str(caught.value)) for word in words), str(caught.value)

@@ -1,0 +1,113 @@
+"""What others can read of a training: TensorBoard, tables, events, the progress on a terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyarrow import parquet
+from rich.console import Console
+
+import multiseg
+from multiseg.errors import SettingsError, TrainingStopped
+from multiseg.progress import Bar
+from multiseg.stopping import Stop
+
+READER = """
+import json, sys
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+log = EventAccumulator(sys.argv[1], size_guidance={"scalars": 0})
+log.Reload()
+print(json.dumps({tag: [[each.step, each.value] for each in log.Scalars(tag)] for tag in log.Tags()["scalars"]}))
+"""
+
+
+def read_by_tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Each tag's steps and values, as TensorBoard's own reader has them; in a process of its own, as it may import TensorFlow."""
+    done = subprocess.run([sys.executable, "-c", READER, folder], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return {tag: [(step, value) for step, value in points] for tag, points in json.loads(done.stdout).items()}
+
+
+@pytest.fixture
+def job(fourth: str, dataset: Any) -> multiseg.Job:
+    return multiseg.Job(dataset=dataset, backend=fourth, epochs=2, seed=1, solver="adam", learning_rate=1e-2)
+
+
+def test_tensorboard_reads_every_step_and_row_once_after_a_resume_too(job: multiseg.Job, tmp_path: Path) -> None:
+    stop, losses = Stop(), {}
+
+    def listen(event: dict[str, Any]) -> None:
+        if event["event"] == "step":
+            losses[event["iteration"]] = event["loss"]
+            if event["iteration"] == 17:
+                stop.ask()
+
+    with pytest.raises(TrainingStopped):
+        job.train(tmp_path / "run", progress=listen, tensorboard=True, stop=stop)
+    run = job.train(tmp_path / "run", resume=True, progress=listen, tensorboard=True)
+    found = read_by_tensorboard(run.path / "tensorboard")
+    assert [step for step, _ in found["step/loss"]] == list(range(1, 29))
+    assert [value for _, value in found["step/loss"]] == pytest.approx([losses[i] for i in range(1, 29)], rel=1e-6)
+    assert [value for _, value in found["step/rate"]][::10] == pytest.approx([1e-2, 1e-3, 1e-4])  # steps of 10 of 28
+    for key in ("train_loss", "val_loss", "l1", "iou"):
+        rows = [(row["iteration"], row[key]) for row in run.history if row[key] is not None]
+        assert found[f"epoch/{key}"] == [(step, pytest.approx(value, rel=1e-6)) for step, value in rows]
+
+
+def test_without_tensorboards_package_nothing_starts(
+    job: multiseg.Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
+    with pytest.raises(SettingsError, match=r"pip install 'multiseg\[tensorboard\]'"):
+        job.train(tmp_path / "run", tensorboard=True, progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_writing_the_log_imports_no_framework(job: multiseg.Job, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom multiseg.tensorboard import Log\n"
+        f"with Log(Path({str(tmp_path / 'log')!r})) as log: log({{'event': 'step', 'iteration': 1, 'loss': 1.0, 'rate': 1.0}})\n"
+        "assert not {'torch', 'tensorflow', 'keras', 'caffe'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_history_is_exported_as_csv_and_parquet(job: multiseg.Job, tmp_path: Path) -> None:
+    run = job.train(tmp_path / "run", progress=False)
+    run.export_history(tmp_path / "history.csv")
+    with (tmp_path / "history.csv").open(newline="") as file:
+        assert [float(row["l1"]) for row in csv.DictReader(file)] == [row["l1"] for row in run.history]
+    command = [sys.executable, "-m", "multiseg.cli", "export-history", run.path, "-o", tmp_path / "history.parquet"]
+    subprocess.run(command, check=True, timeout=60)
+    table = parquet.read_table(tmp_path / "history.parquet")
+    assert table.to_pylist() == run.history
+    assert str(table.schema.field("iteration").type) == "int64" and str(table.schema.field("l1").type) == "double"
+    with pytest.raises(SettingsError, match=r"name it .csv or .parquet"):
+        run.export_history(tmp_path / "history.xlsx")
+
+
+def test_the_run_folder_tells_what_happened_when(job: multiseg.Job, tmp_path: Path) -> None:
+    run = job.train(tmp_path / "run", progress=False)
+    events = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events] == ["start", "epoch", "epoch", "snapshot", "epoch", "snapshot", "end"]
+    assert all(event["time"] for event in events)
+    assert {path.name for path in run.path.iterdir()} == {
+        "job.json", "history.csv", "summary.json", "events.jsonl", "model", "snapshots", "worker.log", ".lock",
+    }  # fmt: skip
+
+
+def test_the_bar_shows_loss_rate_speed_and_time_left(job: multiseg.Job, tmp_path: Path) -> None:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=160, color_system=None)
+    with Bar(console) as bar:
+        job.train(tmp_path / "run", progress=bar)
+    shown = text.getvalue()
+    for words in ("NumPy epoch 2/2", "28/28", "loss ", "rate 0.001", "images/s", "left 0:00:00"):
+        assert words in shown
