@@ -1,6 +1,7 @@
 """Learning-rate policies: Caffe's, with the parameters in percent of all iterations as DIGITS asks for them, and a warm-up.
 
-Formulas: caffe/src/caffe/solvers/sgd_solver.cpp, ``GetLearningRate``. Defaults: DIGITS' model form.
+Formulas: caffe/src/caffe/solvers/sgd_solver.cpp, ``GetLearningRate``. Defaults: DIGITS' model form. Conversion from percent:
+digits/model/tasks/caffe_train.py; steps are rounded up, and the gamma of exp, inv and sigmoid is one for each percent.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from multiseg.errors import SettingsError
 
-# policy -> its parameters and DIGITS' defaults; step and stepvalues are percent of all iterations
+# policy -> its parameters and DIGITS' defaults
 POLICIES: dict[str, dict[str, Any]] = {
     "fixed": {},
     "step": {"step": 33.0, "gamma": 0.1},
@@ -94,21 +95,21 @@ def _wrong(key: str, value: float | list[float]) -> str | None:
 
 
 def _at(percent: float, iterations: int) -> int:
-    """The iteration at this percentage, at least 1; DIGITS rounds up."""
-    return max(1, math.ceil(iterations * percent / 100))
+    """The iteration at this percentage, at least 1; rounded up, in DIGITS' order of operations."""
+    return max(1, math.ceil(percent * (iterations / 100)))
 
 
 def _sigmoid(p: Mapping[str, Any], i: int, n: int) -> float:
     # Caffe's rises with iterations for a positive gamma; DIGITS passes it negated, so that the rate falls
-    return 1 / (1 + math.exp(min(700.0, p["gamma"] * (i - _at(p["step"], n)))))
+    return 1 / (1 + math.exp(min(700.0, p["gamma"] * 100 / n * (i - _at(p["step"], n)))))
 
 
 _FACTOR: dict[str, Callable[[Mapping[str, Any], int, int], float]] = {
     "fixed": lambda p, i, n: 1.0,
     "step": lambda p, i, n: p["gamma"] ** (i // _at(p["step"], n)),
     "multistep": lambda p, i, n: p["gamma"] ** sum(i >= _at(value, n) for value in p["stepvalues"]),
-    "exp": lambda p, i, n: p["gamma"] ** i,
-    "inv": lambda p, i, n: (1 + p["gamma"] * i) ** -p["power"],
+    "exp": lambda p, i, n: p["gamma"] ** (100 * i / n),
+    "inv": lambda p, i, n: (1 + p["gamma"] * 100 * i / n) ** -p["power"],
     "poly": lambda p, i, n: (1 - i / n) ** p["power"],
     "sigmoid": _sigmoid,
     "linear": lambda p, i, n: 1 - i / n,
