@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError
 from multiseg.network import Array, NetworkSpec
-from multiseg_torch import backend, files, losses, lowering, neutral
+from multiseg_torch import backend, files, losses, lowering, neutral, tracing
 from multiseg_torch.solver import Solver
 
 LOSSES = {"l1": nn.L1Loss, "smooth_l1": nn.SmoothL1Loss, "l2": nn.MSELoss}
@@ -93,16 +91,16 @@ class Network(network.Network):
         self, features: Array, labels: Array | None, activations: bool = False
     ) -> tuple[Array, float | None, dict[str, Array]]:
         self.model.eval()
+        images = self._tensor(features)
         seen: dict[str, Array] = {}
-        hooks = _watch(self.model, seen) if activations else []
         try:
-            output = self.model(self._tensor(features))
+            if activations:
+                output, seen = tracing.activations_of(self.model, images)
+            else:
+                output = self.model(images)
         except RuntimeError as error:
             size = "x".join(map(str, features.shape[:0:-1][:2]))
             raise ModelError(f"{self.spec.model}: cannot take an image of {size} pixels: {error}") from error
-        finally:
-            for hook in hooks:
-                hook.remove()
         loss = None if labels is None else float(self.loss(output, self._tensor(labels)))
         return output.cpu().numpy(), loss, seen
 
@@ -132,23 +130,3 @@ class Network(network.Network):
 
     def close(self) -> None:
         del self.model, self.solver
-
-
-def _watch(model: nn.Module, seen: dict[str, Array]) -> list[RemovableHandle]:
-    """Hooks that copy what each innermost module makes into ``seen``; called again, a module is named name:2 and so on."""
-
-    def watcher(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        calls = itertools.count(1)
-
-        def copy(module: nn.Module, inputs: Any, made: Any) -> None:
-            call = next(calls)
-            if isinstance(made, Tensor):
-                seen[name if call == 1 else f"{name}:{call}"] = made.detach().cpu().numpy().copy()
-
-        return copy
-
-    return [
-        module.register_forward_hook(watcher(name))
-        for name, module in model.named_modules()
-        if not next(module.children(), None)
-    ]

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from multiseg.errors import ModelError
+from multiseg.network import Array
 from multiseg.topology.shapes import RULES, ShapeError, infer
 from multiseg_torch import vocabulary
+from multiseg_torch.lowering import PatchConv2d, PatchConvTranspose2d
 from multiseg_torch.vocabulary import Call, Said
 
 INPUT = "input"
@@ -34,6 +36,17 @@ def layers_of(model: nn.Module, images: Tensor) -> tuple[list[dict[str, Any]], l
     if not isinstance(made, Tensor) or id(made) not in recorder.names:
         raise ModelError("gives no output that depends on its input")
     return recorder.layers, [recorder.names[id(made)]]
+
+
+def activations_of(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Array]]:
+    """The output, and copies of what every layer made, under the names that :func:`layers_of` has for its values.
+
+    Copied at once: the next layer may work in place.
+    """
+    keeper = _Keeper(model, images)
+    with torch.no_grad(), keeper.watching(), keeper:
+        made = model(images)
+    return made, keeper.made
 
 
 class _Recorder(TorchFunctionMode):
@@ -54,7 +67,7 @@ class _Recorder(TorchFunctionMode):
         """Hooks on all modules, while the stack is open."""
         stack = ExitStack()
         for name, module in self.model.named_modules():
-            if vocabulary.of_module(module) or (_torchs(module) and not next(module.children(), None)):
+            if _is_layer(module):
                 enter, leave = self._leaf(name)
             else:
                 enter, leave = self._inner(name)
@@ -181,6 +194,30 @@ class _Recorder(TorchFunctionMode):
         return bool([tuple(each) for each in inferred] == shapes and expected == weights)
 
 
+class _Keeper(_Recorder):
+    """A recorder that keeps what the layers made."""
+
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        super().__init__(model, images)
+        self.made: dict[str, Array] = {}
+
+    def _add(
+        self,
+        name: str,
+        word: str,
+        said: Said,
+        inputs: list[str],
+        read: list[Tensor],
+        outputs: list[Tensor],
+        weights: dict[str, tuple[int, ...]],
+    ) -> None:
+        super()._add(name, word, said, inputs, read, outputs, weights)
+        self.within += 1  # copying is no layer
+        for value, tensor in zip(self.layers[-1]["outputs"], outputs):  # noqa: B905 - worker code runs on Python 3.9
+            self.made[value] = tensor.cpu().numpy().copy()
+        self.within -= 1
+
+
 def _bound(order: str, args: Any, kwargs: Mapping[str, Any], outputs: list[Tensor]) -> dict[str, Any]:
     """Arguments by the names of the signature; those after a ``*`` as one."""
     names = order.split()
@@ -201,6 +238,13 @@ def _tensors(values: Iterable[Any]) -> Iterable[Tensor]:
             yield from _tensors(value)
         elif isinstance(value, dict):
             yield from _tensors(value.values())
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """Whether a module is one layer, lowered ones included, or else what happens in it is to be noted."""
+    if isinstance(module, (PatchConv2d, PatchConvTranspose2d)) or vocabulary.of_module(module):
+        return True
+    return _torchs(module) and not next(module.children(), None)
 
 
 def _torchs(module: nn.Module) -> bool:

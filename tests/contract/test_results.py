@@ -185,6 +185,48 @@ def test_activations_are_called_as_the_file_is_described(dataset: Any, tmp_path:
     assert np.array_equal(made["joined"], np.concatenate([made["cut:0"], made["cut:1"] / 2], axis=1))
 
 
+FUNCTIONS = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 4, 16, stride=16)
+        self.act = nn.ReLU(inplace=True)
+        self.up = nn.ConvTranspose2d(4, 1, 16, stride=16)
+
+    def forward(self, x):
+        x = self.act(self.conv1(x) - 3)
+        return F.relu(self.act(self.up(x)) - 0.01)
+"""
+
+
+@pytest.mark.needs("torch")
+@pytest.mark.parametrize("lowering", [True, False])
+def test_functions_and_modules_called_again_are_layers_too(dataset: Any, tmp_path: Path, lowering: bool) -> None:
+    """In PyTorch, under the names that the file's description has."""
+    model = tmp_path / "net.py"
+    model.write_text(FUNCTIONS)
+    settings = multiseg.Job(
+        dataset=dataset, backend="torch", model=model, loss="l2", seed=1, lowering=lowering
+    ).resolve()
+    features = dataset.val.read([0, 1, 2])[0].astype(np.float32)
+    with Worker(settings.backend) as worker:
+        described = worker.call("load", spec=network_spec(settings, dataset).to_json())
+        output, _, made = worker.call("predict", features=features, labels=None, activations=True)
+        plain, _, _ = worker.call("predict", features=features, labels=None)
+    assert described["lowered"] == (["conv1", "up"] if lowering else [])
+    assert list(made) == [name for layer in multiseg.describe(model, (1, 32, 32)).layers for name in layer.outputs]
+    conv, moved, act, up, again, less, last = made.values()
+    assert conv.min() < 0, "though what comes after works in place"
+    assert np.array_equal(act, np.maximum(moved, 0)) and np.array_equal(moved, conv - 3)
+    assert np.array_equal(again, np.maximum(up, 0)) and up.min() < 0
+    assert np.array_equal(last, np.maximum(less, 0)) and np.array_equal(last, output)
+    assert np.array_equal(output, plain)
+
+
 def test_layers_with_their_statistics(backend: str, trained: Any, tmp_path: Path) -> None:
     path, weights = noise(tmp_path / "noise.png", 32, 48), random_weights()
     with Run.open(trained(backend)) as run:
