@@ -9,13 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from linear_net import gradients, l2_gradients, output, start_weights, write_model
+from PIL import Image
 from reference import Array, random_weights
 from rules import DECOUPLED, EQUAL, OWN, Rule
-from small import gradients, l2_gradients, output, start_weights, write_model
 
 from multiseg import backend as registry
+from multiseg.dataset import Dataset
+from multiseg.dataset.feed import epoch_order
 from multiseg.errors import SettingsError
+from multiseg.initial import initial_weights
 from multiseg.job import Job
+from multiseg.schedule import Schedule
 from multiseg.training import network_spec
 from multiseg.worker.client import Worker
 
@@ -284,3 +289,59 @@ def test_a_jobs_multipliers_override_the_prototxts(
         worker.call("train_step", features=x, labels=y, rate=1e-3)
         moved.append(worker.call("get_weights")["conv2.bias"] - weights["conv2.bias"])
     assert np.allclose(moved[0], expected * moved[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def coloured(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """14 pairs of 8x8 images in colour, noise, 4 of them for validation."""
+    folder, draw = tmp_path_factory.mktemp("coloured"), np.random.default_rng(8)
+    for kind in ("input", "target"):
+        (folder / kind).mkdir()
+        for index in range(14):
+            picture = draw.integers(0, 256, (SIZE, SIZE, 3), np.uint8) // np.array([1, 2, 4], np.uint8)
+            Image.fromarray(picture).save(folder / kind / f"{index}.png")
+    return Dataset.create(folder / "dataset", input=folder / "input", target=folder / "target", val_percent=30, seed=1)
+
+
+def test_equal_trains_all_backends_alike(backend: str, coloured: Dataset, tmp_path: Path) -> None:
+    """From one initialisation over one order of batches, on images in colour, which Caffe is fed as BGR."""
+    job = Job(dataset=coloured, backend=backend, model=write_model(tmp_path, backend, 3), recipe="equal", seed=6, epochs=2,
+              batch_size=2, accumulate=2, learning_rate=5e-6, threads=1)  # fmt: skip
+    run = job.train(tmp_path / "run", progress=False)
+
+    shapes = {name: value.shape for name, value in start_weights(3).items()}
+    w = {name: value.astype(np.float64) for name, value in initial_weights(shapes, 6, "RGB", (3, 3)).items()}
+    assert coloured.mean_pixel is not None
+    mean = coloured.mean_pixel.astype(np.float64)[:, np.newaxis, np.newaxis]
+    images, targets = (array.astype(np.float64) for array in coloured.val.read(range(len(coloured.val))))
+    count, velocity = len(coloured.train), {name: np.zeros(value.shape) for name, value in w.items()}
+    iterations = 2 * -(-count // 4)
+    expected, iteration = [np.abs(output(images - mean, w) - targets).mean()], 0
+    for epoch in range(2):
+        order = epoch_order(count, 6, epoch)
+        for at in range(0, count, 4):
+            x, y = (array.astype(np.float64) for array in coloured.train.read(order[at : at + 4]))
+            rate = Schedule.of(None).rate(5e-6, iteration, iterations)
+            for name, gradient in l2_gradients(x - mean, y, w).items():
+                velocity[name] = 0.9 * velocity[name] + gradient
+                w[name] = w[name] - rate * velocity[name]
+            iteration += 1
+        expected.append(np.abs(output(images - mean, w) - targets).mean())
+    assert expected[0] - expected[1] > 1
+    assert [row["l1"] for row in run.history] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_seed_repeats_a_training_to_the_bit(backend: str, load: Any, threads: int) -> None:
+    ends = []
+    for _ in range(2):
+        worker = load(solver="adam", seed=5, threads=threads, batch_size=4)
+        order = registry.get(backend).data_order
+        for step in range(3):
+            draw = np.random.default_rng(step)
+            shape = (4, 1, 32, 32) if order == "NCHW" else (4, 32, 32, 1)
+            features, labels = (draw.uniform(0, 255, shape).astype(np.float32) for _ in range(2))
+            worker.call("train_step", features=features, labels=labels, rate=1e-4)
+        ends.append(worker.call("get_weights"))
+        worker.close()
+    assert all(np.array_equal(ends[0][name], ends[1][name]) for name in ends[0])
