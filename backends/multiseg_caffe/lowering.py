@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from multiseg_caffe import windows
 from multiseg_caffe.proto import NetParameter
 
 ELEMENTWISE = {"ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "AbsVal", "BNLL", "Power", "Exp", "Log"}
@@ -90,19 +91,11 @@ def _tiles(layer: Any, shapes: Shapes) -> bool:
     """Whether windows lie side by side, without overlap or rest."""
     if layer.type not in ("Convolution", "Deconvolution") or len(layer.bottom) != 1:
         return False
-    p = layer.convolution_param
-    kernel = (p.kernel_h, p.kernel_w) if p.kernel_h else _pair(p.kernel_size)
-    stride = (p.stride_h, p.stride_w) if p.stride_h else _pair(p.stride)
-    plain = not any(p.pad) and not p.pad_h and not p.pad_w and all(d == 1 for d in p.dilation) and p.axis == 1
-    shape = shapes.get(layer.bottom[0], ())
-    if not plain or kernel != stride or len(shape) != 4:
+    p, shape = layer.convolution_param, shapes.get(layer.bottom[0], ())
+    window = windows.of_convolution(p)
+    if window.kernel != window.stride or any(window.pad) or window.dilation != (1, 1) or p.axis != 1 or len(shape) != 4:
         return False
-    return layer.type == "Deconvolution" or shape[WIDTH] % kernel[1] == 0
-
-
-def _pair(values: Any) -> tuple[int, int]:
-    numbers = list(values) or [1]
-    return (numbers[0], numbers[-1])
+    return bool(layer.type == "Deconvolution" or shape[WIDTH] % window.kernel[1] == 0)
 
 
 def _gains(net: Any, chain: list[int], shapes: Shapes) -> bool:
@@ -113,7 +106,7 @@ def _gains(net: Any, chain: list[int], shapes: Shapes) -> bool:
         if layer.type in ELEMENTWISE:
             continue
         p = layer.convolution_param
-        kernel = (p.kernel_h, p.kernel_w) if p.kernel_h else _pair(p.kernel_size)
+        kernel = windows.of_convolution(p).kernel
         weights += shapes[layer.bottom[0]][1] * p.num_output * kernel[0] * kernel[1] // (p.group or 1)
     first, last = shapes[net.layer[chain[0]].bottom[0]], shapes[net.layer[chain[-1]].top[0]]
     copied = first[1] * first[2] * first[3] + last[1] * last[2] * last[3]

@@ -60,6 +60,8 @@ class Network(network.Network):
         self._check_output(tuple(self.base.blobs[self.output].data.shape[1:]))
         if spec.loss is None and losses.words(prototxt.filtered(self.file, "train", spec.model)) is None:
             raise ModelError(f"{spec.model}: has no loss layer for training; add one, or name one with loss=")
+        if spec.solver:
+            self._definition("val", (self.val_batch_size, *spec.input_shape))
         self.solver = self._make_solver() if spec.solver else None
 
     # --- building
@@ -92,6 +94,10 @@ class Network(network.Network):
             net = sources.fed(prototxt.filtered(self.file, state, path), path, shapes)
             if self.spec.loss is not None:
                 net, _ = losses.without(net)
+                if not any(self.output in layer.top for layer in net.layer):
+                    raise ModelError(
+                        f"{path}: its output {self.output!r} is made when deployed alone; loss= needs it in training"
+                    )
                 losses.add(net, self.spec.loss, self.output, self.spec.label_shape[0] * height * width)
         placed = rules.infer(net, path, {}, caffe.layer_type_list())
         known = {top: shape for here in placed for top, shape in zip(here.layer.top, here.tops) if shape}  # noqa: B905
@@ -198,7 +204,8 @@ class Network(network.Network):
             net._forward(0, len(net.layers) - 1)
         loss = None if labels is None else _loss(net)
         if self.output not in net.blobs:  # made when deployed alone, as a softmax after the loss's own often is
-            return self.predict(features, None)[0], loss, seen
+            output, _, seen = self.predict(features, None, activations)
+            return output, loss, seen
         return net.blobs[self.output].data.copy(), loss, seen
 
     def _forward_watched(self, net: Any, count: int) -> dict[str, Array]:

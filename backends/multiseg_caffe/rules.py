@@ -21,11 +21,9 @@ Shape = tuple[int, ...]
 Made = tuple[list[Shape], list[Shape]]  # shapes of tops, of weights
 
 FILLERS = ("constant", "gaussian", "positive_unitball", "uniform", "xavier", "msra", "bilinear")
+READERS = ("Data", "ImageData", "HDF5Data", "MemoryData", "WindowData")  # of data sets
 # layers whose outputs only Caffe can tell, or a program
-UNRULED = (
-    "Python", "LSTM", "RNN", "LSTMUnit", "Filter", "BatchReindex", "Im2col", "HDF5Output", "Data", "HDF5Data",
-    "MemoryData", "ImageData", "WindowData",
-)  # fmt: skip
+UNRULED = (*READERS, "Python", "LSTM", "RNN", "LSTMUnit", "Filter", "BatchReindex", "Im2col", "HDF5Output")
 
 
 @dataclass(frozen=True)
@@ -71,6 +69,10 @@ def _place(layer: Any, known: Mapping[str, Shape | None], makers: Mapping[str, s
     if layer.type not in RULES and layer.type not in UNRULED and layer.type not in also:
         types = sorted({*RULES, *UNRULED, *also})
         raise WrongLayer(f"BVLC Caffe has no layer of this type{near(layer.type, types)}")
+    if layer.type in READERS and layer.bottom:
+        raise WrongLayer(f"reads a data set, so it cannot read {layer.bottom[0]!r}; leave bottom out")
+    if layer.type == "Python" and not (layer.python_param.module and layer.python_param.layer):
+        raise WrongLayer("needs python_param { module: ... layer: ... }")
     for bottom in layer.bottom:
         if bottom not in known:
             raise WrongLayer(f"reads {bottom!r}, which no layer before it makes{near(bottom, known)}")
@@ -117,9 +119,14 @@ def _fillers(layer: Any) -> None:
         if not field.name.endswith("_param"):
             continue
         for each, filler in parameters.ListFields():
-            known = each.message_type is None or each.message_type.name != "FillerParameter"
-            if not known and not hasattr(filler, "append") and filler.type not in FILLERS:
+            if each.message_type is None or each.message_type.name != "FillerParameter" or hasattr(filler, "append"):
+                continue
+            if filler.type not in FILLERS:
                 raise WrongLayer(f"{each.name} {{ type: {filler.type!r} }} is unknown{near(filler.type, FILLERS)}")
+            if filler.type == "gaussian" and filler.std <= 0:
+                raise WrongLayer(f"{each.name} {{ std: {filler.std:g} }} is not above 0")
+            if filler.type == "uniform" and filler.min > filler.max:
+                raise WrongLayer(f"{each.name} {{ min: {filler.min:g} }} is above max, {filler.max:g}")
 
 
 def _weight_filler(layer: Any) -> str:
@@ -203,7 +210,7 @@ def _convolution(layer: Any, bottoms: list[Shape]) -> Made:
     if len(bottoms) != len(layer.top):
         raise WrongLayer(f"has {len(bottoms)} bottoms and {len(layer.top)} tops; it makes one of each")
     channels = image(bottoms[0])[1]
-    if channels % p.group or p.num_output % p.group or not p.group:
+    if not p.group or channels % p.group or p.num_output % p.group:
         raise WrongLayer(
             f"has {p.group} groups, which divide its {channels} inputs and {p.num_output} outputs unevenly"
         )

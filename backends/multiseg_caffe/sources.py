@@ -7,10 +7,10 @@ from typing import Any
 
 from multiseg.errors import ModelError
 from multiseg_caffe import prototxt
+from multiseg_caffe.rules import READERS
 
 # what the core feeds: blob name -> which of its arrays
 DATA, LABEL = "data", "label"
-READERS = ("Data", "ImageData", "HDF5Data", "MemoryData", "WindowData")
 TRANSFORMERS = ("Data", "ImageData", "MemoryData", "WindowData")
 BATCHES = ("data_param", "image_data_param", "hdf5_data_param", "memory_data_param", "window_data_param")
 

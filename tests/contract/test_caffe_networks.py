@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -326,8 +328,8 @@ def test_a_softmax_that_is_deployed_alone_is_the_prediction(tmp_path: Path) -> N
     (('type: "xavier"', 'type: "xaver"'), r"weight_filler \{ type: 'xaver' \} is unknown; near it are: xavier"),
     (('top: "accuracy"', 'top: "accuracy" accuracy_param { top_k: 11 }'), r"has top_k 11 for 10 classes"),
     (('name: "loss"\n  type: "SoftmaxWithLoss"\n  bottom: "ip2"', 'name: "loss"\n  type: "SoftmaxWithLoss"\n  bottom: "conv2"'),
-     r"layer 'loss' \(SoftmaxWithLoss\): needs one class number for each of the 4096 places of \(64, 50, 8, 8\), its labels are "
-     r"\(64, 1, 1, 1\)"),
+     r"layer 'loss' \(SoftmaxWithLoss\): needs one class number for each of the 2048 places of \(32, 50, 8, 8\), its labels are "
+     r"\(32, 1, 1, 1\)"),
 ])  # fmt: skip
 def test_mistakes_are_told_before_caffe_ends_the_process(tmp_path: Path, change: tuple[str, str], message: str) -> None:
     text = (zoo.NETS / "lenet.prototxt").read_text()
@@ -335,6 +337,45 @@ def test_mistakes_are_told_before_caffe_ends_the_process(tmp_path: Path, change:
     (tmp_path / "net.prototxt").write_text(text.replace(*change))
     with pytest.raises(ModelError, match=message):
         zoo.load("caffe", tmp_path / "net.prototxt", *zoo.SHAPES["lenet"]).call("predict", **zoo.batch("lenet"))
+
+
+def test_a_slip_of_the_pen_never_kills_the_worker(tmp_path: Path) -> None:
+    """One number or word changed at random: the network loads, or a ModelError says why not."""
+    text = (zoo.NETS / "autoencoder.prototxt").read_text() + (zoo.NETS / "lenet.prototxt").read_text()
+    words = sorted(set(re.findall(r'"[^"]*"', text)))
+    loaded = {True: 0, False: 0}
+    model = tmp_path / "net.prototxt"
+    model.write_text((zoo.NETS / "lenet.prototxt").read_text())
+    with zoo.load("caffe", model, *zoo.SHAPES["lenet"]) as worker:
+        for seed in range(120):
+            draw = random.Random(seed)
+            name = draw.choice(["autoencoder", "lenet"])
+            tokens = re.findall(r'#[^\n]*|"[^"]*"|[\w.]+|[^\w\s]|\s+', (zoo.NETS / f"{name}.prototxt").read_text())
+            place = draw.choice([i for i, token in enumerate(tokens) if token[0] == '"' or token[0].isdigit()])
+            tokens[place] = draw.choice(
+                words if tokens[place][0] == '"' else ["0", "1", "2", "3", "5", "-1", "0.5", "99"]
+            )
+            model.write_text("".join(tokens))
+            try:
+                worker.call("load", spec=zoo.spec(model, *zoo.SHAPES[name]).to_json())
+                loaded[True] += 1
+            except ModelError as error:
+                assert str(error).startswith(str(model))
+                loaded[False] += 1
+    assert min(loaded.values()) > 20
+
+
+def test_a_loss_by_name_needs_the_output_in_training(tmp_path: Path) -> None:
+    text = (zoo.NETS / "autoencoder.prototxt").read_text()
+    once = text.replace(
+        'bottom: "deconv2"\n  top: "sigmoid"', 'bottom: "deconv2"\n  top: "sigmoid"\n  include { stage: "deploy" }'
+    )
+    assert once != text
+    (tmp_path / "net.prototxt").write_text(once)
+    with pytest.raises(
+        ModelError, match=r"its output 'sigmoid' is made when deployed alone; loss= needs it in training"
+    ):
+        zoo.load("caffe", tmp_path / "net.prototxt", *zoo.SHAPES["autoencoder"], loss="l2")
 
 
 def test_the_shape_of_labels_is_checked_where_it_says_something(tmp_path: Path) -> None:

@@ -21,16 +21,26 @@ SHAPES = {  # of images and labels
 }
 
 
+def spec(model: Path, input_shape: Any, label_shape: Any, **more: Any) -> NetworkSpec:
+    """What a backend is told of a network."""
+    settings = {
+        "loss": None,
+        "solver": {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0},
+        "lowering": False,
+        **more,
+    }
+    return NetworkSpec(
+        model=str(model), input_shape=input_shape, label_shape=label_shape, batch_size=None, val_batch_size=None, seed=1,
+        threads=1, device="cpu", **settings,
+    )  # fmt: skip
+
+
 def load(backend: str, model: Path, input_shape: Any, label_shape: Any, **more: Any) -> Worker:
     """A worker with a network in it. Close it."""
-    spec = NetworkSpec(
-        model=str(model), input_shape=input_shape, label_shape=label_shape, loss=more.get("loss"),
-        solver=more.get("solver", {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0}),
-        batch_size=None, val_batch_size=None, seed=1, threads=1, device="cpu", lowering=more.get("lowering", False),
-    )  # fmt: skip
     worker = Worker(registry.get(backend), threads=1)
     try:
-        worker.described = worker.call("load", spec=spec.to_json())  # type: ignore[attr-defined]
+        told = spec(model, input_shape, label_shape, **more).to_json()
+        worker.described = worker.call("load", spec=told)  # type: ignore[attr-defined]
     except BaseException:
         worker.close()
         raise

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from multiseg_caffe import proto
 from multiseg_caffe.kinds import KINDS
 
 from multiseg import describe
+from multiseg.cli import main
 from multiseg.errors import ModelError
 from multiseg.model_files import kind_of, read_weights
 from multiseg.topology import Topology
@@ -383,6 +385,17 @@ BAD = [
         r"weight_filler \{ type: 'gausian' \} is unknown; near it are: gaussian",
     ),
     (
+        "std",
+        INPUT + layer("Convolution", conv('num_output: 3 kernel_size: 3 weight_filler { type: "gaussian" std: -1 }')),
+        r"weight_filler \{ std: -1 \} is not above 0",
+    ),
+    ("no group", INPUT + layer("Convolution", conv("num_output: 3 kernel_size: 3 group: 0")), r"has 0 groups"),
+    (
+        "reads",
+        INPUT + layer("Data"),
+        r"layer 'it' \(Data\): reads a data set, so it cannot read 'data'; leave bottom out",
+    ),
+    (
         "bilinear",
         INPUT + layer("InnerProduct", 'inner_product_param { num_output: 3 weight_filler { type: "bilinear" } }'),
         r"has weight_filler \{ type: 'bilinear' \}, which is for square kernels",
@@ -460,6 +473,15 @@ def test_a_wrong_prototxt_is_one_clear_error(tmp_path: Path, text: str, message:
         described(tmp_path, text)
     assert str(caught.value).startswith(str(tmp_path / "net.prototxt"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [each[1] for each in BAD[::8]])
+def test_a_wrong_prototxt_is_one_line_at_the_command_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "net.prototxt").write_text(text)
+    done = CliRunner().invoke(main, ["describe", str(tmp_path / "net.prototxt")])
+    assert done.exit_code == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "net.prototxt" in done.stderr and "Traceback" not in done.output
 
 
 def weights_file(path: Path, **blobs: Any) -> Path:
