@@ -68,12 +68,7 @@ def _run_python(path: str, params: dict[str, Any]) -> Any:
     try:
         spec.loader.exec_module(module)
         make = _factory(path, module)
-        takes = [
-            each for each in inspect.signature(make).parameters.values()
-            if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
-            and (each.default is each.empty or each.name == "params")
-        ]  # fmt: skip
-        return make(params) if len(takes) == 1 else make()
+        return make(params) if _takes_params(make) else make()
     except ModelError:
         raise
     except SyntaxError as error:
@@ -85,6 +80,13 @@ def _run_python(path: str, params: dict[str, Any]) -> Any:
         raise ModelError(f"{path}: {type(error).__name__}") from error
     finally:
         sys.path.remove(str(Path(path).parent))
+
+
+def _takes_params(make: Any) -> bool:
+    """Whether a factory has an argument for DIGITS' params: any one that it needs, or for a class one of that name."""
+    parameters = inspect.signature(make).parameters
+    needed = [each for each in parameters.values() if each.kind < each.VAR_POSITIONAL and each.default is each.empty]
+    return "params" in parameters or (len(needed) == 1 and not inspect.isclass(make))
 
 
 def _factory(path: str, module: ModuleType) -> Any:
@@ -111,6 +113,8 @@ def from_table(path: str, made: Any) -> Loaded:
     model, loss = table.get("model"), table.get("loss")
     if not isinstance(model, nn.Module):
         raise ModelError(f"{path}: gives {type(model).__name__} as its model; an nn.Module is needed")
+    if "_modules" not in vars(model):
+        raise ModelError(f"{path}: the __init__ of {type(model).__name__} does not call super().__init__()")
     if loss is not None and not callable(loss):
         raise ModelError(
             f"{path}: gives {type(loss).__name__} as its loss; a criterion such as nn.SmoothL1Loss() is needed"

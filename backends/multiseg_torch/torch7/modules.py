@@ -12,6 +12,7 @@ from multiseg_torch.torch7 import layers, start
 from multiseg_torch.torch7.objects import Object, Problem
 
 PARTS = ("weight", "bias", "running_mean", "running_var")
+LARGEST = 1 << 30  # weights that a network may have: 4 GiB
 
 
 class Builder:
@@ -19,6 +20,7 @@ class Builder:
 
     def __init__(self) -> None:
         self.built: dict[int, nn.Module | None] = {}  # by the identity of the object; None while it is being built
+        self.weights = 0
 
     def module(self, made: Object) -> nn.Module:
         """The module of an object. Raises Problem naming what is wrong, or that it is not known."""
@@ -31,9 +33,10 @@ class Builder:
             raise Problem(f"{made.place}: is no module that is supported; known are: {', '.join(sorted(MODULES))}")
         self.built[id(made)] = None
         try:
-            module = MODULES[made.kind](made, self)
+            with torch.device("meta"):  # no memory is taken before the sizes are checked
+                module = MODULES[made.kind](made, self)
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-            if isinstance(error, Problem):
+            if isinstance(error, (Problem, RecursionError)):
                 raise
             raise Problem(f"{made.place}: {error}") from error
         self._fill(made, module)
@@ -45,20 +48,22 @@ class Builder:
         return [self.module(child) for child in made.modules()]
 
     def _fill(self, made: Object, module: nn.Module) -> None:
-        own = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
-        if not own:
+        sizes = {name: own.shape for name, own in module.state_dict().items() if name in PARTS}
+        if not sizes:
             return
-        start.reset(module)
-        for part in PARTS:
-            if part in own and made.array(part):
-                values = made.fields[part]
-                if values.size != own[part].numel():
-                    raise Problem(
-                        f"{made.place}: its {part} holds {values.shape}, its fields say {tuple(own[part].shape)}"
-                    )
-                own[part].data.copy_(
-                    torch.from_numpy(np.ascontiguousarray(values, np.float32)).reshape(own[part].shape)
+        for part, shape in sizes.items():
+            self.weights += shape.numel()
+            if made.array(part) and made.fields[part].size != shape.numel():
+                raise Problem(
+                    f"{made.place}: its {part} holds {made.fields[part].shape}, its fields say {tuple(shape)}"
                 )
+        if self.weights > LARGEST:
+            raise Problem(f"{made.place}: the network would have {self.weights} weights, above {LARGEST}")
+        module.to_empty(device="cpu", recurse=False)
+        start.reset(module)
+        for part, own in module.state_dict().items():
+            if part in PARTS and made.array(part):
+                own.copy_(torch.from_numpy(np.array(made.fields[part], np.float32)).reshape(own.shape))
 
 
 Build = Callable[[Object, Builder], nn.Module]

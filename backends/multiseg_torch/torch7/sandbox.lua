@@ -4,7 +4,7 @@
 
 local limit, note = ...
 local getinfo, sethook, stderr, guarded = debug.getinfo, debug.sethook, io.stderr, xpcall
-local step, count, depth, position = 20, 0, 0, 'network'
+local step, count, depth, position = 1, 0, 0, 'network'
 
 -- 'network:line' of the file's innermost function
 local function where()
@@ -22,17 +22,16 @@ local function check()
    if count >= limit then fail('runs too long: is there an endless loop?') end
 end
 
--- often at first: a file of a few lines can take all memory
+-- at every instruction at first: a file of a few lines can take all memory
 local function hook()
    count = count + step
    position = where()
    check()
-   if step == 20 and count > 100000 then
+   if step == 1 and count > 20000 then
       step = 1000
       sethook(hook, '', step)
    end
 end
-sethook(hook, '', step)
 
 -- a file must not catch that
 local function checked(caught)
@@ -86,6 +85,7 @@ end
 
 -- calls the file; what it gives, or nil, the message with the line, and whether memory ran out
 local function run(f, ...)
+   sethook(hook, '', step)
    local given, arguments = select('#', ...), {...}
    local function locate(message)
       message = tostring(message)

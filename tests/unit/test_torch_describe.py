@@ -1,0 +1,189 @@
+"""What PyTorch and Torch7 files are described as, and that every shape is the one that PyTorch comes to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multiseg.errors import ModelError
+from multiseg.topology import Topology
+
+pytestmark = pytest.mark.needs("torch")
+
+
+def describe(path: Path, text: str, shape: tuple[int, ...] = (3, 16, 16)) -> Topology:
+    from multiseg_torch import reader
+
+    path.write_text(text)
+    return Topology.of(path.name, "test", reader.describe(str(path), shape))
+
+
+def python(tmp_path: Path, forward: str, layers: str = "pass", shape: Any = (3, 16, 16)) -> Topology:
+    """A module with these layers and this forward."""
+    return describe(
+        tmp_path / "net.py",
+        "import torch\nfrom torch import nn\nimport torch.nn.functional as F\nclass Net(nn.Module):\n"
+        f"    def __init__(self):\n        super().__init__()\n        {layers}\n"
+        f"    def forward(self, x):\n        {forward}\n",
+        shape,
+    )
+
+
+def said(topology: Topology) -> list[tuple[str, str]]:
+    return [(layer.name, layer.type) for layer in topology.layers]
+
+
+@pytest.mark.parametrize(
+    ("forward", "type", "parameters", "shape"),
+    [
+        ("return F.relu(x)", "Relu", {}, (3, 16, 16)),
+        ("return x.relu_()", "Relu", {}, (3, 16, 16)),
+        ("return F.leaky_relu(x, 0.2)", "LeakyRelu", {"alpha": 0.2}, (3, 16, 16)),
+        ("return x.clamp(0, 6)", "Clip", {"min": 0, "max": 6}, (3, 16, 16)),
+        ("return F.max_pool2d(x, 3, 2, 1)", "MaxPool",
+         {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "dilations": [1, 1], "ceil_mode": False}, (3, 8, 8)),
+        ("return F.avg_pool2d(x, (2, 4), ceil_mode=True)", "AveragePool",
+         {"kernel_shape": [2, 4], "strides": [2, 4], "pads": [0, 0, 0, 0], "ceil_mode": True, "count_include_pad": True},
+         (3, 8, 4)),
+        ("return F.adaptive_avg_pool2d(x, 1)", "GlobalAveragePool", {}, (3, 1, 1)),
+        ("return F.adaptive_avg_pool2d(x, (4, 2))", "AveragePool", {"kernel_shape": [4, 8], "strides": [4, 8]}, (3, 4, 2)),
+        ("return x.mean((2, 3))", "ReduceMean", {"axes": [2, 3], "keepdims": False}, (3,)),
+        ("return x.sum(dim=-1, keepdim=True)", "ReduceSum", {"axes": [3], "keepdims": True}, (3, 16, 1)),
+        ("return torch.cat([x, x], -3)", "Concat", {"axis": 1}, (6, 16, 16)),
+        ("return x + x", "Sum", {}, (3, 16, 16)),
+        ("return torch.add(x, x, alpha=2)", "Sum", {"coefficients": [1, 2]}, (3, 16, 16)),
+        ("x += 3\n        return x", "Add", {"value": 3}, (3, 16, 16)),
+        ("return x - 3", "Add", {"value": -3}, (3, 16, 16)),
+        ("return x / 4", "Mul", {"value": 0.25}, (3, 16, 16)),
+        ("return 2 * x", "Mul", {"value": 2}, (3, 16, 16)),
+        ("return x * x", "Mul", {}, (3, 16, 16)),
+        ("return torch.max(x, x)", "Max", {}, (3, 16, 16)),
+        ("return x ** 3", "Pow", {"exponent": 3}, (3, 16, 16)),
+        ("return x.view(x.size(0), -1)", "Flatten", {}, (768,)),
+        ("return torch.flatten(x, 1)", "Flatten", {}, (768,)),
+        ("return x.reshape(-1, 6, 8, 16)", "Reshape", {"shape": [6, 8, 16]}, (6, 8, 16)),
+        ("return x.permute(0, 2, 3, 1)", "Transpose", {"perm": [0, 2, 3, 1]}, (16, 16, 3)),
+        ("return x.transpose(-1, 1)", "Transpose", {"perm": [0, 3, 2, 1]}, (16, 16, 3)),
+        ("return x[:, :2, 1:-1]", "Slice", {"axes": [1, 2], "starts": [0, 1], "ends": [2, 15]}, (2, 14, 16)),
+        ("return x[..., 3:]", "Slice", {"axes": [3], "starts": [3], "ends": [16]}, (3, 16, 13)),
+        ("return x.narrow(1, 1, 2)", "Slice", {"axes": [1], "starts": [1], "ends": [3]}, (2, 16, 16)),
+        ("return F.pad(x, (1, 2, 3, 4))", "Pad", {"pads": [3, 1, 4, 2], "mode": "constant", "value": 0}, (3, 23, 19)),
+        ("return F.pad(x, (-1, -2, 0, -3))", "Slice", {"axes": [2, 3], "starts": [0, 1], "ends": [13, 14]}, (3, 13, 13)),
+        ("return F.interpolate(x, scale_factor=2)", "Resize",
+         {"mode": "nearest", "scales": [2, 2], "coordinates": "asymmetric"}, (3, 32, 32)),
+        ("return F.interpolate(x, (5, 7), mode='bilinear', align_corners=True)", "Resize",
+         {"mode": "linear", "sizes": [5, 7], "coordinates": "align_corners"}, (3, 5, 7)),
+        ("return F.softmax(x, dim=1)", "Softmax", {"axis": 1}, (3, 16, 16)),
+        ("return F.local_response_norm(x, 5, k=2.)", "LRN", {"size": 5, "alpha": 1e-4, "beta": 0.75, "bias": 2}, (3, 16, 16)),
+        ("return F.dropout(x, 0.3, self.training)", "Dropout", {"ratio": 0.3}, (3, 16, 16)),
+        # beyond the vocabulary, a layer is its function's or its class's name
+        ("return torch.cumsum(x, 1)", "cumsum", {}, (3, 16, 16)),
+        ("return x + x.mean((2, 3), keepdim=True)", "add", {}, (3, 16, 16)),
+        ("return F.softplus(x, beta=2)", "softplus", {}, (3, 16, 16)),
+        ("return x[:, 0]", "getitem", {}, (16, 16)),
+    ],
+)  # fmt: skip
+def test_a_function_is_a_layer_of_the_vocabulary(
+    tmp_path: Path, forward: str, type: str, parameters: Any, shape: tuple[int, ...]
+) -> None:
+    layer = python(tmp_path, forward).layers[-1]
+    assert (layer.type, layer.parameters, layer.shapes) == (type, parameters, (shape,))
+
+
+@pytest.mark.parametrize(
+    ("module", "type", "weights"),
+    [
+        ("nn.Conv2d(3, 6, (3, 5), 2, (1, 2), (2, 1), groups=3)", "Conv", {"weight": (6, 1, 3, 5), "bias": (6,)}),
+        ("nn.Conv2d(3, 6, 4, padding='same', bias=False)", "Conv", {"weight": (6, 3, 4, 4)}),
+        ("nn.Conv2d(3, 6, 3, padding=1, padding_mode='reflect')", "Conv2d", {"weight": (6, 3, 3, 3), "bias": (6,)}),
+        ("nn.ConvTranspose2d(3, 6, 3, 2, 1, 1, groups=3)", "ConvTranspose", {"weight": (3, 2, 3, 3), "bias": (6,)}),
+        ("nn.BatchNorm2d(3)", "BatchNormalization",
+         {"weight": (3,), "bias": (3,), "running_mean": (3,), "running_var": (3,)}),
+        ("nn.BatchNorm2d(3, affine=False)", "BatchNormalization", {"running_mean": (3,), "running_var": (3,)}),
+        ("nn.BatchNorm2d(3, track_running_stats=False)", "BatchNorm2d", {"weight": (3,), "bias": (3,)}),
+        ("nn.PReLU(3)", "PRelu", {"weight": (3,)}),
+        ("nn.Linear(16, 4)", "Linear", {"weight": (4, 16), "bias": (4,)}),  # over the last axis of an image: no Gemm
+        ("nn.GroupNorm(3, 3)", "GroupNorm", {"weight": (3,), "bias": (3,)}),
+        ("nn.MaxPool2d(3, 2, ceil_mode=True)", "MaxPool", {}),
+        ("nn.AdaptiveAvgPool2d((1, 1))", "GlobalAveragePool", {}),
+        ("nn.AdaptiveAvgPool2d(3)", "AdaptiveAvgPool2d", {}),
+        ("nn.LocalResponseNorm(5)", "LRN", {}),
+        ("nn.Hardtanh()", "Clip", {}),
+        ("nn.Threshold(0.5, 0)", "ThresholdedRelu", {}),
+        ("nn.Softmax(dim=1)", "Softmax", {}),
+        ("nn.Flatten()", "Flatten", {}),
+        ("nn.ReflectionPad2d(2)", "Pad", {}),
+        ("nn.Upsample(scale_factor=2, mode='bilinear')", "Resize", {}),
+        ("nn.Dropout2d()", "Dropout2d", {}),
+        ("nn.SiLU()", "SiLU", {}),
+    ],
+)  # fmt: skip
+def test_a_module_is_a_layer_of_the_vocabulary(tmp_path: Path, module: str, type: str, weights: Any) -> None:
+    topology = python(tmp_path, "return self.layer(x)", f"self.layer = {module}")
+    assert said(topology) == [("layer", type)] and topology.layers[0].weights == weights
+
+
+def test_layers_have_the_names_of_the_state_dict(tmp_path: Path) -> None:
+    from multiseg_torch import files, neutral
+
+    layers = "self.a = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)); self.kernel = nn.Parameter(torch.ones(4, 4, 1, 1))"
+    layers += "; self.b = nn.Linear(784, 5); self.scale = nn.Parameter(torch.ones(5))"
+    forward = (
+        "x = F.relu(self.a(x)); x = F.conv2d(x, self.kernel); x = F.relu(x).flatten(1); return self.b(x) * self.scale"
+    )
+    topology = python(tmp_path, forward, layers)
+    model = files.load(str(tmp_path / "net.py"), (3, 16, 16)).model
+    assert topology.weights == {name: tuple(value.shape) for name, value in neutral.of(model).items()}
+    assert [name for name, _ in said(topology)] == ["a.0", "a.1", "relu", "model", "relu:2", "flatten", "b", "model"]
+
+
+def test_a_module_used_twice_is_two_layers_with_one_set_of_weights(tmp_path: Path) -> None:
+    layers = "self.conv = nn.Conv2d(3, 3, 3, padding=1); self.act = nn.Tanh()"
+    topology = python(tmp_path, "return self.act(self.conv(self.act(self.conv(x))))", layers)
+    assert said(topology) == [("conv", "Conv"), ("act", "Tanh"), ("conv", "Conv"), ("act:2", "Tanh")]
+    assert topology.parameter_count == 3 * 3 * 9 + 3 and topology.layers[2].inputs == ("act",)
+
+
+def test_the_files_own_python_decides(tmp_path: Path) -> None:
+    forward = (
+        "for _ in range(x.shape[2] // 8): x = F.relu(x) if x.shape[1] == 3 else x\n        a, b, c = x.chunk(3, 1)\n"
+    )
+    topology = python(tmp_path, f"{forward}        return torch.cat([c, a], 1)")
+    assert [layer.type for layer in topology.layers] == ["Relu", "Relu", "Split", "Concat"]
+    assert topology.layers[2].outputs == ("chunk.0", "chunk.1", "chunk.2")
+    assert topology.layers[3].inputs == ("chunk.2", "chunk.0") and topology.shapes[topology.outputs[0]] == (2, 16, 16)
+
+
+def test_writing_into_a_tensor_is_seen(tmp_path: Path) -> None:
+    topology = python(tmp_path, "y = x * 2; y[:, 0] = 1; return y + x")
+    assert [layer.type for layer in topology.layers] == ["Mul", "setitem", "Sum"]
+    assert topology.layers[2].inputs == ("setitem", "input")
+
+
+def test_torch7s_own_modules(tmp_path: Path) -> None:
+    text = """local branches = nn.DepthConcat(2)
+    branches:add(nn.SpatialConvolution(3, 4, 1, 1)):add(nn.SpatialConvolution(3, 4, 3, 3))
+    local net = nn.Sequential():add(branches):add(nn.ConcatTable():add(nn.Tanh()):add(nn.Sigmoid())):add(nn.CAddTable())
+    net:add(nn.SpatialUpSamplingBilinear(2)):add(nn.View(-1):setNumInputDims(3)):add(nn.Linear(8 * 31 * 31, 2))
+    return {model = net, loss = nn.CrossEntropyCriterion(torch.Tensor{1, 2})}"""
+    topology = describe(tmp_path / "net.lua", text)
+    assert said(topology) == [
+        ("0.0", "Conv"), ("0.1", "Conv"), ("0.pad", "Pad"), ("0.cat", "Concat"), ("1.0", "Tanh"), ("1.1", "Sigmoid"),
+        ("2", "Sum"), ("3.interpolate", "Resize"), ("4.reshape", "Flatten"), ("5", "Gemm"),
+    ]  # fmt: skip
+    assert topology.loss == "cross-entropy of the softmax over class numbers, mean, weighted by class"
+
+
+def test_the_input_shape_must_be_given_and_the_output_depend_on_it(tmp_path: Path) -> None:
+    from multiseg_torch import reader
+
+    with pytest.raises(ModelError, match="give the input shape"):
+        reader.describe(str(tmp_path / "net.py"), None)
+    for forward, words in (
+        ("return torch.zeros(2, 3)", "gives no output that depends on its input"),
+        ("return [x, x]", "gives a list; it must give one output"),
+    ):
+        with pytest.raises(ModelError, match=words):
+            python(tmp_path, forward)

@@ -1,0 +1,116 @@
+"""PyTorch's weights files: state_dicts however people wrap them, and nothing else."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from multiseg import model_files
+from multiseg.errors import ModelError
+
+pytestmark = pytest.mark.needs("torch")
+
+
+def model() -> Any:
+    from torch import nn
+
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+
+
+def read(path: Path) -> Any:
+    from multiseg_torch import reader
+
+    return reader.read_weights(str(path))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": state, "optimizer": {"param_groups": []}, "best": 0.5},
+        lambda state: {"epoch": 1, "model_state_dict": state},
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}},
+        lambda state: {name: value.double() if value.is_floating_point() else value for name, value in state.items()},
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_state_dict_is_read_however_it_is_wrapped(tmp_path: Path, wrap: Any, zipped: bool) -> None:
+    import torch
+
+    state, path = model().state_dict(), tmp_path / "weights.pth"
+    torch.save(wrap(state), path, _use_new_zipfile_serialization=zipped)
+    assert model_files.kind_of(path, "weights")[1].name == "PyTorch weights"
+    found = read(path)
+    wanted = ["0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var"]  # no count of batches
+    assert list(found) == wanted
+    assert all(np.array_equal(found[name], state[name]) and found[name].dtype == np.float32 for name in wanted)
+
+
+def test_weights_of_a_single_layer_have_a_layers_name(tmp_path: Path) -> None:
+    import torch
+    from torch import nn
+
+    torch.save(nn.Linear(2, 1).state_dict(), tmp_path / "a.pt")
+    assert list(read(tmp_path / "a.pt")) == ["model.weight", "model.bias"]
+
+
+class Reaches:
+    """A pickle that runs a program when it is opened."""
+
+    def __reduce__(self) -> Any:
+        import os
+
+        return os.system, ("touch reached",)
+
+
+def save(path: Path, what: Any) -> Path:
+    import torch
+
+    torch.save(what, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.t7", "net.py"])
+def test_a_pickle_that_reaches_out_is_refused_and_not_run(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from multiseg_torch import files
+
+    monkeypatch.chdir(tmp_path)
+    for data in (pickle.dumps(Reaches()), save(tmp_path / "x.pt", {"a": Reaches()}).read_bytes()):
+        path = tmp_path / name
+        path.write_bytes(data)
+        with pytest.raises(ModelError) as caught:
+            read(path)
+        assert str(path) in str(caught.value) and "torch.save(model.state_dict(), path)" in str(caught.value)
+        with pytest.raises(ModelError):
+            model_files.kind_of(path, "network")
+        with pytest.raises(ModelError):
+            files.load(str(path), (1, 8, 8))
+    assert not (tmp_path / "reached").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: save(path, model()), "holds more than tensors, or is damaged, and is not unpickled"),
+        (lambda path: save(path, {"lr": 0.1}), "holds no state_dict but lr"),
+        (lambda path: save(path, [1, 2]), "holds no state_dict but list"),
+        (lambda path: save(path, {}), "holds no state_dict but nothing"),
+        (lambda path: path.write_bytes(save(path, model().state_dict()).read_bytes()[:900]), "is damaged"),
+        (lambda path: path.write_bytes(b"\x80\x02garbage"), "is damaged"),
+        (lambda path: path.write_bytes(b""), "is damaged"),
+    ],
+)
+def test_a_bad_weights_file_is_one_clear_error(tmp_path: Path, make: Any, words: str) -> None:
+    path = tmp_path / "weights.pt"
+    make(path)
+    with pytest.raises(ModelError) as caught:
+        read(path)
+    assert str(path) in str(caught.value) and words in str(caught.value) and "\n" not in str(caught.value)
