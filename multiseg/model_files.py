@@ -19,7 +19,7 @@ import importlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,9 @@ from multiseg import backend as registry
 from multiseg.backend import Backend, FileKind
 from multiseg.errors import ModelError
 from multiseg.topology import Topology
+
+if TYPE_CHECKING:
+    from multiseg.worker.client import Worker
 
 HEAD = 1 << 16  # bytes by which a kind is told
 
@@ -57,18 +60,21 @@ def kind_of(path: Path, holds: Literal["network", "weights"]) -> tuple[Backend, 
     raise ModelError(f"{path}: is no {holds} file of a known kind; expected is: {known}; found {_looks(head, path)}")
 
 
-def describe(file: str | Path, input_shape: tuple[int, int, int] | None = None) -> Topology:
+def describe(
+    file: str | Path, input_shape: tuple[int, int, int] | None = None, worker: Worker | None = None
+) -> Topology:
     """The network in ``file``, of any backend's formats, for images of ``input_shape`` (C, H, W).
 
-    Without a shape the file's own is taken. A network file written in Python is executed, in its backend's process. Raises
-    ModelError naming the file, and BackendUnavailable where the file needs a framework that is not there.
+    Without a shape the file's own is taken. A network file written in Python is executed, in its backend's process, or in
+    ``worker``, where one is at hand. Raises ModelError naming the file, and BackendUnavailable where the file needs a
+    framework that is not there.
     """
     path = Path(file)
     backend, kind = kind_of(path, "network")
     shape = None if input_shape is None else [int(size) for size in input_shape]
     if shape is not None and (len(shape) != 3 or min(shape) < 1):
         raise ModelError(f"input_shape={tuple(shape)}: must be three numbers from 1: channels, height, width")
-    description = _ask(backend, "describe", path=str(path.resolve()), input_shape=shape)
+    description = _ask(backend, "describe", worker, path=str(path.resolve()), input_shape=shape)
     return Topology.of(path.name, kind.name, description)
 
 
@@ -127,13 +133,15 @@ def _parts(path: Path) -> list[Path]:
     return inside + sorted(part for pattern in patterns for part in path.parent.glob(pattern))
 
 
-def _ask(backend: Backend, function: str, **arguments: Any) -> Any:
+def _ask(backend: Backend, function: str, worker: Worker | None = None, **arguments: Any) -> Any:
     if not backend.reader_needs_framework:
         return getattr(importlib.import_module(backend.reader), function)(**arguments)
+    if worker is not None:
+        return worker.call("read", module=backend.reader, function=function, arguments=arguments)
     from multiseg.worker.client import Worker
 
-    with Worker(backend) as worker:
-        return worker.call("read", module=backend.reader, function=function, arguments=arguments)
+    with Worker(backend) as started:
+        return _ask(backend, function, started, **arguments)
 
 
 def _head(path: Path) -> bytes:

@@ -33,6 +33,7 @@ from multiseg.layout import Layout
 from multiseg.model_files import describe
 from multiseg.network import NetworkSpec
 from multiseg.snapshots import Snapshot, snapshots
+from multiseg.topology import Topology
 from multiseg.worker.client import Worker
 
 if TYPE_CHECKING:
@@ -207,10 +208,19 @@ class Run:
         return self.path / "model" / str(self.settings["model"])
 
     @cached_property
+    def topology(self) -> Topology:
+        """The neutral description of its network, for images of the size that it was trained on.
+
+        Raises ModelError where the file cannot be described.
+        """
+        needed = registry.get(self.backend).reader_needs_framework and self.snapshot is not None
+        return describe(self.model, self.input_shape, self.worker() if needed else None)
+
+    @cached_property
     def geometry(self) -> Geometry:
         """Which sizes of images its network keeps, and how it can be tiled. Raises ModelError where that cannot be told."""
         try:
-            return Geometry.of(describe(self.model, self.input_shape))
+            return Geometry.of(self.topology)
         except NotLocal as error:
             raise ModelError(
                 f"{self.model.name}: cannot tell what other sizes give: {error}; test images of the dataset's size"

@@ -16,6 +16,7 @@ from multiseg.report import verdict
 from multiseg.report.facts import RunFacts, environment, settings
 from multiseg.report.grid import load_grid
 from multiseg.report.metrics import METRICS, Metric
+from multiseg.report.networks import networks
 from multiseg.report.scan import scan
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def render(comparison: Comparison) -> Page:
     try:
         seen = scan(facts, comparison.images) if comparison.images else None
         grid = load_grid(comparison.grid, facts) if comparison.grid else None
+        trained = networks(facts) if comparison.images or comparison.grid else None
     finally:
         for each in facts:
             each.run.close()
@@ -77,6 +79,7 @@ def render(comparison: Comparison) -> Page:
         scan=seen,
         side=_side(comparison),
         grid=grid,
+        networks=trained,
         settings=settings(facts),
         environment=environment(facts),
         now=datetime.now(timezone.utc),

@@ -19,9 +19,11 @@ from PIL import Image
 
 import multiseg
 from multiseg import errors
+from multiseg.backend import package_folder
 from multiseg.cli.compare import compare as compare_command
 from multiseg.report import pictures, scan
 from multiseg.report.metrics import duration, significant
+from multiseg.report.networks import networks
 from multiseg.run import COLUMNS
 
 Write = Callable[..., Path]
@@ -393,3 +395,39 @@ def test_the_command_refuses(write: Write, arguments: list[str]) -> None:
     runs = [str(write("a"))] if arguments else []
     done = CliRunner().invoke(compare_command, [*runs, *arguments])
     assert isinstance(done.exception, errors.MultisegError)
+
+
+# ---- networks
+
+
+@pytest.fixture
+def with_model(write: Write) -> Write:
+    """A run folder of Caffe's with its network file, whose second convolution has the given stride."""
+
+    def written(name: str, stride: int = 16) -> Path:
+        folder = write(name, "caffe", model="fcn.prototxt")
+        (folder / "model").mkdir()
+        text = (package_folder("multiseg_models") / "fcn.prototxt").read_text()
+        changed = text.replace("16\n    stride: 16\n    weight", f"16\n    stride: {stride}\n    weight")
+        (folder / "model" / "fcn.prototxt").write_text(changed)
+        return folder
+
+    return written
+
+
+def test_networks_are_shown_once_each_with_what_differs(with_model: Write) -> None:
+    comparison = multiseg.compare([with_model("a"), with_model("b", 8), with_model("c")])
+    found = networks(comparison.facts)
+    assert [[run.label for run in each.runs] for each in found.found] == [["Caffe · a", "Caffe · c"], ["Caffe · b"]]
+    assert not found.found[0].difference
+    assert list(found.found[1].difference) == ["conv2: stride 16 in Caffe · a, 8 in Caffe · b"]
+    assert not found.unknown
+
+
+def test_a_network_that_cannot_be_described_is_said(with_model: Write, write: Write) -> None:
+    broken = with_model("b")
+    (broken / "model" / "fcn.prototxt").write_text("nothing")
+    found = networks(multiseg.compare([with_model("a"), broken]).facts)
+    assert len(found.found) == 1
+    assert list(found.unknown) == ["Caffe · b"]
+    assert "fcn.prototxt" in found.unknown["Caffe · b"]
