@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from zoo import NETS, SHAPES
@@ -15,11 +17,39 @@ from multiseg.topology import Topology
 from multiseg.worker.client import Worker
 
 MODELS = package_folder("multiseg_models")
-FILES = {"fcn.prototxt": "caffe", "fcn_tensorflow.py": "tensorflow"}
-STRIDE = {
-    "fcn.prototxt": ("kernel_size: 16\n    stride: 16\n    weight", "kernel_size: 16\n    stride: 8\n    weight"),
+# the FCN's files, and how each says the stride of its second convolution, and says another
+FILES = {
+    "fcn.prototxt": ("16\n    stride: 16\n    weight", "16\n    stride: 8\n    weight"),
+    "fcn.lua": ("1024, 16, 16, 16, 16", "1024, 16, 16, 8, 8"),
+    "fcn_torch.py": ("1024, 16, stride=16", "1024, 16, stride=8"),
     "fcn_tensorflow.py": ("1024, [16, 16], stride=16", "1024, [16, 16], stride=8"),
 }
+OWNERS = {".prototxt": "caffe", ".lua": "torch", "_torch.py": "torch", "_tensorflow.py": "tensorflow"}
+ZOO = [(net, path.name) for net in SHAPES for path in sorted(NETS.glob(f"{net}*")) if path.name != f"{net}.prototxt"]
+
+
+def owned(name: str) -> Any:
+    """A file as a parameter, for the environments that have its framework."""
+    return pytest.param(name, marks=pytest.mark.needs(owner(name)))
+
+
+def owner(name: str) -> str:
+    return next(backend for ending, backend in OWNERS.items() if name.endswith(ending))
+
+
+@pytest.fixture(scope="module")
+def describe() -> Iterator[Callable[[Path, Any], Topology]]:
+    """multiseg.describe, in one process for each backend: starting a framework takes seconds."""
+    workers: dict[str, Worker] = {}
+
+    def described(path: Path, shape: Any) -> Topology:
+        backend = owner(path.name)
+        worker = workers.get(backend) or workers.setdefault(backend, Worker(registry.get(backend)))
+        return multiseg.describe(path, shape, worker)
+
+    yield described
+    for worker in workers.values():
+        worker.close()
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +58,7 @@ def reference() -> Topology:
     return multiseg.describe(MODELS / "fcn.prototxt", (1, 32, 32))
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.needs(owner)) for name, owner in FILES.items()])
+@pytest.mark.parametrize("name", [owned(each) for each in FILES])
 def test_the_fcn_is_the_same_in_every_format(name: str, reference: Topology) -> None:
     found = multiseg.describe(MODELS / name, (1, 32, 32))
     assert found == reference, str(reference.diff(found))
@@ -37,42 +67,26 @@ def test_the_fcn_is_the_same_in_every_format(name: str, reference: Topology) -> 
     assert found.multiply_adds == 32 * 32 * 32 * 9 + 2 * 2 * 1024 * 16 * 16 * 32 + 2 * 2 * 1024 * 16 * 16
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.needs(owner)) for name, owner in FILES.items()])
-def test_a_changed_stride_is_named(name: str, reference: Topology, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [owned(each) for each in FILES])
+def test_a_changed_stride_is_named(name: str, reference: Topology, describe: Any, tmp_path: Path) -> None:
     text = (MODELS / name).read_text()
-    before, after = STRIDE[name]
+    before, after = FILES[name]
     assert text.count(before) == 1
     changed = tmp_path / f"changed_{name}"
     changed.write_text(text.replace(before, after))
-    found = reference.diff(multiseg.describe(changed, (1, 32, 32)))
-    assert found
+    found = reference.diff(describe(changed, (1, 32, 32)))
+    assert len(found) == 1
     assert found.first is not None
-    assert found.first.endswith(f": stride 16 in fcn.prototxt, 8 in {changed.name}")
-    assert "conv2" in found.first
-
-
-FORMATS = {"_tensorflow.py": "tensorflow"}
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[dict[str, Worker]]:
-    """One process for each backend, started when it is first asked for: starting a framework takes seconds."""
-    started: dict[str, Worker] = {}
-    yield started
-    for worker in started.values():
-        worker.close()
+    assert re.fullmatch(
+        rf"conv2( \(\w+ in {changed.name}\))?: stride 16 in fcn.prototxt, 8 in {changed.name}", found.first
+    )
 
 
 @pytest.mark.parametrize(
-    "ending", [pytest.param(each, marks=pytest.mark.needs(owner)) for each, owner in FORMATS.items()]
+    ("net", "name"), [pytest.param(net, name, marks=pytest.mark.needs(owner(name))) for net, name in ZOO]
 )
-@pytest.mark.parametrize("net", list(SHAPES))
-def test_the_zoos_networks_are_the_same_in_every_format(net: str, ending: str, workers: dict[str, Worker]) -> None:
+def test_the_zoos_networks_are_the_same_in_every_format(net: str, name: str, describe: Any) -> None:
     one = multiseg.describe(NETS / f"{net}.prototxt", SHAPES[net][0])
-    backend, path = registry.get(FORMATS[ending]), NETS / f"{net}{ending}"
-    worker = workers.get(backend.name) or workers.setdefault(backend.name, Worker(backend))
-    arguments = {"path": str(path), "input_shape": list(SHAPES[net][0])}
-    description = worker.call("read", module=backend.reader, function="describe", arguments=arguments)
-    other = Topology.of(path.name, "", description)
+    other = describe(NETS / name, SHAPES[net][0])
     assert one == other, str(one.diff(other))
     assert one.parameter_count == other.parameter_count

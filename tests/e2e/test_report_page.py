@@ -108,6 +108,16 @@ def test_curves_draw_zoom_and_show_values(page: Page) -> None:
     assert ink(chart) > 500 and ink(loss) > 500
 
 
+def test_the_network_is_drawn_once_for_all_runs(page: Page) -> None:
+    section = page.locator("#networks")
+    assert "All runs trained the same network" in section.inner_text()
+    assert section.locator("svg").count() == 1
+    section.locator("summary").click()
+    drawing = section.locator("svg")
+    assert drawing.is_visible()
+    assert [drawing.get_by_text(name, exact=True).count() for name in ("conv1", "conv2", "deconv")] == [1, 1, 1]
+
+
 def test_the_table_sorts(page: Page) -> None:
     def shown() -> list[float]:
         return [float(text) for text in page.locator("#results-table tbody td:nth-child(2) .value").all_inner_texts()]

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import multiseg
+from multiseg import backend as registry
 from multiseg.backend import package_folder
 from multiseg.cli import main
 
@@ -122,3 +123,10 @@ def test_a_job_tells_before_anything_starts_that_a_model_is_another_backends(dat
     with pytest.raises(multiseg.MultisegError, match=r"fcn\.lua'?: is a Torch7 network, which backend torch loads"):
         multiseg.Job(dataset=dataset, backend="caffe", model=MODELS / "fcn.lua").resolve()
     assert multiseg.Job(dataset=dataset, backend="caffe", model=FCN).resolve().model == FCN.resolve()
+
+
+def test_the_docs_list_every_kind_of_file() -> None:
+    listed = (Path(__file__).parents[2] / "docs" / "model-files.md").read_text().partition("## What is in a file")[0]
+    for backend in map(registry.get, registry.names()):
+        for kind in backend.kinds:
+            assert all(f"`{extension}`" in listed for extension in kind.extensions), kind
