@@ -18,8 +18,8 @@ def is_lua(head: bytes, path: Path) -> bool:
 
 
 def is_python(head: bytes, path: Path) -> bool:
-    """A module that imports torch."""
-    return re.search(rb"^\s*(import|from)\s+torch\b", head, re.MULTILINE) is not None
+    """A module that imports torch or torchvision."""
+    return re.search(rb"^\s*(import|from)\s+torch(vision)?\b", head, re.MULTILINE) is not None
 
 
 def is_t7(head: bytes, path: Path) -> bool:

@@ -56,7 +56,7 @@ def put(model: nn.Module, path: str, values: Mapping[str, Array]) -> Mapping[str
     if count != flat.size:
         raise ModelError(f"{path}: has {count} parameters, the vector of weights holds {flat.size} numbers")
     cut = np.split(flat, np.cumsum([state[name].numel() for name in wanted])[:-1])
-    found = {name: part.reshape(tuple(state[name].shape)) for name, part in zip(wanted, cut, strict=True)}
+    found = {name: part.reshape(tuple(state[name].shape)) for name, part in zip(wanted, cut)}
     # statistics of batch normalisation are no parameters: they stay
     return {name: found.get(name, state[name].cpu().numpy()) for name in state}
 

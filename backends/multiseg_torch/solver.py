@@ -52,12 +52,12 @@ class Solver:
         kept = [buffer.clone() for buffer in self._kept]
         self._optimizer.zero_grad(set_to_none=True)
         yield
-        for buffer, value in zip(self._kept, kept):  # noqa: B905 - worker code runs on Python 3.9
+        for buffer, value in zip(self._kept, kept):
             buffer.copy_(value)
 
     def step(self, rate: float) -> None:
         """Update once at learning rate ``rate`` by the gradients that the parameters have."""
-        for group, factor in zip(self._optimizer.param_groups, self._rates):  # noqa: B905
+        for group, factor in zip(self._optimizer.param_groups, self._rates):
             group["lr"] = rate * factor
             if self._corrects_delta:
                 group["eps"] = self._settings["delta"] / math.sqrt(

@@ -181,7 +181,7 @@ class _Recorder(TorchFunctionMode):
         else:
             layer |= {"type": f"torch.{word}" if word in RULES else word, "shapes": shapes, "weights": weights}
         self.layers.append(layer)
-        for tensor, value in zip(outputs, values, strict=True):
+        for tensor, value in zip(outputs, values):
             self.names[id(tensor)] = value
             self.alive.append(tensor)
 
@@ -213,7 +213,7 @@ class _Keeper(_Recorder):
     ) -> None:
         super()._add(name, word, said, inputs, read, outputs, weights)
         self.within += 1  # copying is no layer
-        for value, tensor in zip(self.layers[-1]["outputs"], outputs):  # noqa: B905 - worker code runs on Python 3.9
+        for value, tensor in zip(self.layers[-1]["outputs"], outputs):
             self.made[value] = tensor.cpu().numpy().copy()
         self.within -= 1
 

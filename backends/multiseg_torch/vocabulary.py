@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 from torch import Tensor, nn
 
 from multiseg_torch.torch7 import layers
 
-Said = tuple[str, dict[str, Any]] | None
+Said = Optional[tuple[str, dict[str, Any]]]  # noqa: UP045 - worker code runs on Python 3.9
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def _window(kernel: Any, stride: Any, padding: Any, dilation: Any = 1) -> dict[s
 def _convolution_window(kernel: Any, stride: Any, padding: Any, dilation: Any) -> dict[str, Any]:
     found = _window(kernel, stride, 0, dilation)
     if padding == "same":  # the odd one below and right
-        total = [d * (k - 1) for k, d in zip(found["kernel_shape"], found["dilations"], strict=True)]
+        total = [d * (k - 1) for k, d in zip(found["kernel_shape"], found["dilations"])]
         return found | {"pads": [n // 2 for n in total] + [n - n // 2 for n in total]}
     return found | {"pads": [0, 0, 0, 0] if padding == "valid" else pair(padding) * 2}
 
@@ -75,9 +75,9 @@ def _adaptive(kind: str) -> Callable[[Call], Said]:
     def rule(call: Call) -> Said:
         if call.made[2:] == (1, 1):
             return f"Global{kind}", {}
-        if any(n % m for n, m in zip(call.read[2:], call.made[2:], strict=True)):
+        if any(n % m for n, m in zip(call.read[2:], call.made[2:])):
             return None
-        kernel = [n // m for n, m in zip(call.read[2:], call.made[2:], strict=True)]
+        kernel = [n // m for n, m in zip(call.read[2:], call.made[2:])]
         return kind, {"kernel_shape": kernel, "strides": kernel}
 
     return rule
@@ -113,8 +113,8 @@ def _index(call: Call) -> Said:
         index[at : at + 1] = [slice(None)] * (len(call.read) - len(index) + 1)
     if not all(isinstance(each, slice) and each.step in (None, 1) for each in index):
         return None
-    bounds = [each.indices(n)[:2] for each, n in zip(index, call.read, strict=False)]
-    cut = [axis for axis, (each, n) in enumerate(zip(bounds, call.read, strict=False)) if each != (0, n)]
+    bounds = [each.indices(n)[:2] for each, n in zip(index, call.read)]
+    cut = [axis for axis, (each, n) in enumerate(zip(bounds, call.read)) if each != (0, n)]
     if not cut:
         return "Identity", {}
     if 0 in cut:
@@ -207,7 +207,7 @@ def _clip(low: str, high: str, default: tuple[Any, Any] = (None, None)) -> Calla
         bounds = (call.arguments.get(low, default[0]), call.arguments.get(high, default[1]))
         if any(isinstance(bound, Tensor) for bound in bounds):
             return None
-        return "Clip", {name: bound for name, bound in zip(("min", "max"), bounds, strict=True) if bound is not None}
+        return "Clip", {name: bound for name, bound in zip(("min", "max"), bounds) if bound is not None}
 
     return rule
 

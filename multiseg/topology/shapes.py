@@ -64,8 +64,7 @@ def window_pads(parameters: Parameters, size: Shape) -> list[int]:
         return list(parameters.get("pads", (0, 0, 0, 0)))
     kernel, strides, dilations = _window(parameters)
     total = [
-        max((math.ceil(n / s) - 1) * s + (k - 1) * d + 1 - n, 0)
-        for n, k, s, d in zip(size, kernel, strides, dilations, strict=True)
+        max((math.ceil(n / s) - 1) * s + (k - 1) * d + 1 - n, 0) for n, k, s, d in zip(size, kernel, strides, dilations)
     ]
     return [total[0] // 2, total[1] // 2, total[0] - total[0] // 2, total[1] - total[1] // 2]
 
@@ -107,7 +106,7 @@ def _deconvolution(parameters: Parameters, inputs: list[Shape]) -> Inferred:
     if channels % group or outputs % group:
         raise ShapeError(f"has {group} groups, which divide its {channels} inputs and {outputs} outputs unevenly")
     if parameters.get("auto_pad") == "SAME_UPPER":
-        out = [n * s for n, s in zip(size, strides, strict=True)]
+        out = [n * s for n, s in zip(size, strides)]
     else:
         pads, more = parameters.get("pads", (0, 0, 0, 0)), parameters.get("output_padding", (0, 0))
         out = [
@@ -173,9 +172,7 @@ def _prelu(parameters: Parameters, inputs: list[Shape]) -> Inferred:
 def _concat(parameters: Parameters, inputs: list[Shape]) -> Inferred:
     axis = axis_index(parameters["axis"], inputs[0])
     for other in inputs[1:]:
-        if len(other) != len(inputs[0]) or any(
-            a != b for i, (a, b) in enumerate(zip(other, inputs[0], strict=True)) if i != axis
-        ):
+        if len(other) != len(inputs[0]) or any(a != b for i, (a, b) in enumerate(zip(other, inputs[0])) if i != axis):
             raise ShapeError(f"joins along axis {axis + 1}, but its inputs {_list(inputs)} differ in others")
     shape = list(inputs[0])
     shape[axis] = sum(each[axis] for each in inputs)
@@ -237,7 +234,7 @@ def _pad(parameters: Parameters, inputs: list[Shape]) -> Inferred:
 
 def _slice(parameters: Parameters, inputs: list[Shape]) -> Inferred:
     shape = list(inputs[0])
-    for each, start, end in zip(parameters["axes"], parameters["starts"], parameters["ends"], strict=True):
+    for each, start, end in zip(parameters["axes"], parameters["starts"], parameters["ends"]):
         axis = axis_index(each, inputs[0])
         first, last, _ = slice(start, end).indices(shape[axis])
         shape[axis] = last - first
@@ -255,10 +252,10 @@ def crop_bounds(parameters: Parameters, inputs: list[Shape]) -> dict[str, list[i
     offset = list(parameters["offset"]) * (len(axes) if len(parameters["offset"]) == 1 else 1)
     if len(offset) != len(axes):
         raise ShapeError(f"has {len(offset)} offsets for {len(axes)} axes")
-    for axis, start in zip(axes, offset, strict=True):
+    for axis, start in zip(axes, offset):
         if start + inputs[1][axis] > inputs[0][axis]:
             raise ShapeError(f"cannot cut {inputs[1]} out of {inputs[0]} at offset {start}")
-    ends = [start + inputs[1][axis] for axis, start in zip(axes, offset, strict=True)]
+    ends = [start + inputs[1][axis] for axis, start in zip(axes, offset)]
     return {"axes": [axis + 1 for axis in axes], "starts": offset, "ends": ends}
 
 
@@ -268,7 +265,7 @@ def _crop(parameters: Parameters, inputs: list[Shape]) -> Inferred:
 
 def _resize(parameters: Parameters, inputs: list[Shape]) -> Inferred:
     channels, *size = _image(inputs[0])
-    out = parameters.get("sizes") or [int(n * s) for n, s in zip(size, parameters["scales"], strict=True)]
+    out = parameters.get("sizes") or [int(n * s) for n, s in zip(size, parameters["scales"])]
     return [(channels, *out)], {}, 0
 
 

@@ -21,7 +21,7 @@ class MultiCriterion(nn.Module):
 
     def forward(self, output: Tensor, labels: Tensor) -> Tensor:
         total = output.new_zeros(())
-        for loss, weight in zip(self.losses, self.weights, strict=True):
+        for loss, weight in zip(self.losses, self.weights):
             total = total + weight * over_labels(loss)(output, labels)
         return total
 

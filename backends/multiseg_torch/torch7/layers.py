@@ -28,7 +28,7 @@ class DepthConcat(Concat):
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = [module(x) for module in self]
-        largest = [max(sizes) for sizes in zip(*(output.shape for output in outputs), strict=True)]
+        largest = [max(sizes) for sizes in zip(*(output.shape for output in outputs))]
         padded = []
         for output in outputs:
             pads = []  # F.pad begins with the last axis
@@ -52,7 +52,7 @@ class ParallelTable(nn.Sequential):
     def forward(self, table: list[Any]) -> list[Any]:
         if len(table) != len(self):
             raise ValueError(f"has {len(self)} modules for {len(table)} inputs")
-        return [module(x) for module, x in zip(self, table, strict=True)]
+        return [module(x) for module, x in zip(self, table)]
 
 
 class JoinTable(nn.Module):

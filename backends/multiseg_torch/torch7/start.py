@@ -86,7 +86,7 @@ def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
     if not sources or not targets:
         return
     flat = torch.cat([each.flatten() for each in sources])
-    for target, values in zip(targets, flat.split([each.numel() for each in targets]), strict=True):
+    for target, values in zip(targets, flat.split([each.numel() for each in targets])):
         target.copy_(values.reshape(target.shape))
 
 

@@ -191,7 +191,7 @@ class _Reader:
             raise Problem(f"a tensor of {sizes}, strides {strides}, has no storage that fits")
         if not elements:
             return np.zeros(sizes, values.dtype)
-        last = first + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
+        last = first + sum((size - 1) * stride for size, stride in zip(sizes, strides))
         if last >= len(values) or elements > max(len(values), LARGEST_VIEW):
             raise Problem(f"a tensor of {sizes}, strides {strides}, is larger than its storage of {len(values)}")
         steps = [stride * values.itemsize for stride in strides]
