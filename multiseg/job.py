@@ -59,7 +59,8 @@ class Job:
     - ``weights``: a weights file to start from, by layer name; ``freeze``: names of layers (patterns too) left as they are.
     - ``augment``: changes of the training images, see multiseg.augmentation.
 
-    A network file written in Python is executed, in the backend's process; load only files you trust.
+    A network file of another backend's formats is written as this backend's own, see multiseg.exporting; both are kept with
+    the run. One written in Python is executed, in its backend's process; load only files you trust.
     """
 
     dataset: Dataset | str | Path
@@ -184,7 +185,7 @@ class Job:
         model = Path(self.model) if self.model is not None else backend.default_model_path
         check(model.exists(), f"model={str(model)!r}: no such file")
         other = _kind_of_another(model, backend) if model.exists() else None
-        check(other is None, f"model={str(model)!r}: {other}")
+        check(other is None or backend.exporter is not None, f"model={str(model)!r}: {other}")
         schedule = None
         try:
             schedule = Schedule.of(self.lr_policy)
@@ -205,6 +206,7 @@ class Job:
         return Settings(
             backend=backend,
             model=model.resolve(),
+            exported=f"{model.stem}_{backend.name}{backend.formats[0]}" if other else None,
             epochs=self.epochs,
             subtract_mean=self.subtract_mean,
             recipe=self.recipe,
@@ -274,10 +276,14 @@ def _number(value: Any) -> bool:
 
 @dataclass
 class Settings:
-    """A job's settings, all checked; batch sizes and loss are filled in by the network where the job leaves them None."""
+    """A job's settings, all checked; batch sizes and loss are filled in by the network where the job leaves them None.
+
+    ``exported`` names the file that a model of another backend's is written as for this one; None where it is this one's.
+    """
 
     backend: Backend
     model: Path
+    exported: str | None
     epochs: int
     subtract_mean: str
     recipe: str

@@ -60,6 +60,7 @@ class Loop:
             "images": self.plan.images, "batch_size": self.plan.batch_size, "iterations": self.plan.iterations,
             "iteration": self.position.iteration, "epoch": self.position.epoch, "folder": str(self.folder.path),
             **({"weights": transferred} if transferred else {}),
+            **({"exported": self.settings.exported, "loss": self.settings.loss} if self.settings.exported else {}),
         })  # fmt: skip
         try:
             early = self._train()

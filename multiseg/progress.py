@@ -47,6 +47,13 @@ class Bar:
             self.backend, self.epochs, self.batch_size = event["backend"], event["epochs"], event["batch_size"]
             self.task = self.progress.add_task(self.backend, total=event["iterations"], loss="-", rate="-", speed="-")
             self.progress.update(self.task, completed=event["iteration"])
+            if "exported" in event:
+                self.progress.console.print(
+                    f"the network is written for {self.backend} as {event['folder']}/model/{event['exported']}; "
+                    f"loss: {event['loss']}",
+                    markup=False,
+                    highlight=False,
+                )
         elif event["event"] == "step":
             speed = self.progress.tasks[0].speed
             self.progress.update(

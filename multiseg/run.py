@@ -4,7 +4,7 @@ job.json         settings, dataset, network and environment, written once
 history.csv      one row per epoch and validation; row 0 is before training
 summary.json     status, best epoch, seconds, peak memory
 events.jsonl     what happened when: start, rows, snapshots, stop, end; one JSON object a line
-model/           the network file
+model/           the network file; where it is another backend's, also what it was exported to for this one
 snapshots/       epoch-0001/ ... the framework's own files and the training's position
 worker.log       what the backend's process printed
 """
@@ -204,8 +204,8 @@ class Run:
 
     @property
     def model(self) -> Path:
-        """Its network file."""
-        return self.path / "model" / str(self.settings["model"])
+        """Its network file: what the backend loaded, where the job's was another backend's."""
+        return self.path / "model" / str(self.settings.get("exported") or self.settings["model"])
 
     @cached_property
     def topology(self) -> Topology:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from multiseg import environment, model_files, transfer
+from multiseg import environment, exporting, model_files, transfer
 from multiseg.dataset import Dataset
 from multiseg.errors import SettingsError
+from multiseg.files import write_text
 from multiseg.fitting import mean_of, shapes_of
 from multiseg.initial import initial_weights
 from multiseg.job import Job, Progress, Settings
@@ -43,6 +45,11 @@ def train(job: Job, folder: Path, resume: bool, progress: bool | Progress, tenso
         stack.enter_context(run.locked())
         stack.enter_context(run.failing())
         stack.enter_context(listening(stop))
+        if settings.exported:
+            exported = run.path / "model" / settings.exported
+            if not run.born:
+                _export(settings, spec, exported)
+            spec = replace(spec, model=str(exported))
         worker = stack.enter_context(Worker(settings.backend, settings.threads, run.path / "worker.log"))
         described = worker.call("load", spec=spec.to_json())
         for key in ("batch_size", "val_batch_size", "loss", "device"):
@@ -103,6 +110,14 @@ def _plan(settings: Settings, dataset: Dataset) -> Plan:
             f"batch_size={settings.batch_size}{times}: is larger than the dataset, {count} training images; choose less"
         )
     return Plan(count, size, settings.epochs, settings.val_interval, settings.snapshot_interval)
+
+
+def _export(settings: Settings, spec: NetworkSpec, path: Path) -> None:
+    """Write a model of another backend's as this backend's own source. Raises ModelError."""
+    topology = model_files.describe(settings.model, spec.input_shape)
+    text = exporting.source(settings.backend, topology, exporting.of_classes(topology, spec.label_shape))
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, text)
 
 
 def _copy_model(model: Path, folder: Path) -> None:

@@ -126,7 +126,7 @@ def _facts(run: Run, label: str) -> RunFacts:
         status=str(summary.get("status") or "unfinished"),
         problem=str(summary.get("error") or ""),
         # a loss that the model brings along is its own; the core's losses are the same on every backend
-        loss_unit=":".join((run.backend, run.settings["model"]) if job["network"]["own_loss"] else ())
+        loss_unit=":".join((run.backend, run.model.name) if job["network"]["own_loss"] else ())
         + f":{run.settings['loss']}",
         dataset=job["dataset"]["path"],
         content=job["dataset"]["content_hash"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +116,19 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path: Path, arguments: tuple[Any, 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_job_tells_before_anything_starts_that_a_model_is_another_backends(dataset: multiseg.Dataset) -> None:
+def test_a_job_takes_another_backends_model_where_its_own_backend_writes_files(
+    dataset: multiseg.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = multiseg.Job(dataset=dataset, backend="torch", model=FCN).resolve()
+    assert (settings.model, settings.exported) == (FCN.resolve(), "fcn_torch.py")
+    assert settings.to_json()["exported"] == "fcn_torch.py"
+    assert multiseg.Job(dataset=dataset, backend="caffe", model=FCN).resolve().exported is None
+    without = replace(registry.get("torch"), exporter=None)
+    monkeypatch.setattr(registry, "get", lambda name, get=registry.get: without if name == "torch" else get(name))
     with pytest.raises(multiseg.MultisegError, match="is a Caffe prototxt, which backend caffe loads") as error:
         multiseg.Job(dataset=dataset, backend="torch", model=FCN, epochs=0).resolve()
     assert "backend torch loads: PyTorch module (.py)" in str(error.value)
     assert "epochs=0" in str(error.value)  # all that is wrong is told at once
-    with pytest.raises(multiseg.MultisegError, match=r"fcn\.lua'?: is a Torch7 network, which backend torch loads"):
-        multiseg.Job(dataset=dataset, backend="caffe", model=MODELS / "fcn.lua").resolve()
-    assert multiseg.Job(dataset=dataset, backend="caffe", model=FCN).resolve().model == FCN.resolve()
 
 
 def test_the_docs_list_every_kind_of_file() -> None:
