@@ -529,7 +529,8 @@ def _list(shapes: Iterable[Shape | None]) -> str:
 
 
 ELEMENTWISE = ("AbsVal", "BNLL", "ELU", "Exp", "Log", "Power", "ReLU", "Sigmoid", "Swish", "TanH", "Threshold")
-IN_PLACE = {*ELEMENTWISE, "PReLU", "Dropout", "Clip", "BatchNorm", "Scale", "Bias", "Softmax", "LRN", "MVN", "Eltwise"}
+# AbsVal refuses it; Eltwise and LRN would use what they have just overwritten
+IN_PLACE = {*ELEMENTWISE, "PReLU", "Dropout", "Clip", "BatchNorm", "Scale", "Bias", "Softmax", "MVN"} - {"AbsVal"}
 
 MANY = 1 << 30
 COUNTS = {  # least and most bottoms, least and most tops, where not one of each

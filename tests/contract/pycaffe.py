@@ -25,9 +25,11 @@ for job in json.load(open(sys.argv[1])):
     if job.get("weights"):
         net.copy_from(job["weights"])
     elif "seed" in job:
+        types = dict(zip(net._layer_names, [layer.type for layer in net.layers]))
         for name, blobs in net.params.items():
+            signs = [1] if types[name] == "BatchNorm" else [-1, 1]  # a variance is positive
             for blob in blobs:
-                blob.data[...] = numbers.uniform(0.1, 0.5, blob.data.shape) * numbers.choice([-1, 1], blob.data.shape)
+                blob.data[...] = numbers.uniform(0.1, 0.5, blob.data.shape) * numbers.choice(signs, blob.data.shape)
     for name, path in job.get("feed", {}).items():
         net.blobs[name].data[...] = np.load(path)
     found = {}

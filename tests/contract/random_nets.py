@@ -21,11 +21,13 @@ def network(seed: int, batch: int, layers: int = 14) -> str:
     net = proto.NetParameter(name=f"random{seed}")
     net.layer.add(name="data", type="Input", top=["data"]).input_param.shape.add(dim=shape)
     shapes: dict[str, tuple[int, ...]] = {"data": shape}
+    sharing: set[str] = set()  # blobs that are in another one's memory
     while len(net.layer) < layers:
         kind = draw.choice(sorted(KINDS))
         layer = proto.LayerParameter(name=f"layer{len(net.layer)}", type=kind)
         layer.bottom.append(draw.choice(sorted(shapes)))
-        layer.top.append(layer.bottom[0] if kind in rules.IN_PLACE and draw.random() < 0.2 else layer.name)
+        own = kind not in rules.IN_PLACE or layer.bottom[0] in sharing or draw.random() > 0.2
+        layer.top.append(layer.name if own else layer.bottom[0])
         KINDS[kind](draw, layer, shapes)
         try:
             placed = rules.infer(_with(net, layer), "net", {})
@@ -34,11 +36,12 @@ def network(seed: int, batch: int, layers: int = 14) -> str:
         except ModelError:
             continue  # parameters that do not fit
         made = placed[-1]
-        if len(made.tops[0] or ()) < 4 and draw.random() < 0.8:
+        if len(made.tops[0] or ()) < 4 and draw.random() < 0.7:
             continue  # images stay images, mostly
         if sum(1 for top in made.tops for size in top or () if size > 64) or len(made.tops[0] or ()) < 2:
             continue
         net.layer.add().CopyFrom(layer)
+        sharing.update(layer.top if kind in ("Split", "Flatten", "Reshape") else ())
         shapes.update(zip(layer.top, made.tops, strict=True))
     return text_format.MessageToString(net)
 
@@ -92,7 +95,7 @@ def _several(draw: random.Random, layer: Any, shapes: dict[str, Any]) -> None:
     if layer.type == "Eltwise":
         layer.eltwise_param.operation = draw.randint(0, 2)
         if draw.random() < 0.3:
-            layer.eltwise_param.coeff.extend(draw.choice([1, -1, 0.5]) for _ in layer.bottom)
+            layer.eltwise_param.coeff.extend(draw.choice([[1, -1, 0.5], [0.5, 1, 1]])[: len(layer.bottom)])
     elif draw.random() < 0.5:
         layer.concat_param.axis = draw.choice([1, 2, -1])
 
@@ -118,7 +121,7 @@ def _reshape(draw: random.Random, layer: Any, shapes: dict[str, Any]) -> None:
 
 
 def _flatten(draw: random.Random, layer: Any, shapes: dict[str, Any]) -> None:
-    layer.flatten_param.axis, layer.flatten_param.end_axis = draw.choice([(1, -1), (1, 2), (2, -1), (-2, -1)])
+    layer.flatten_param.axis, layer.flatten_param.end_axis = draw.choice([(1, -1), (1, -1), (1, 2), (2, -1)])
 
 
 def _scale(draw: random.Random, layer: Any, shapes: dict[str, Any]) -> None:
@@ -154,6 +157,19 @@ def _prelu(draw: random.Random, layer: Any, shapes: dict[str, Any]) -> None:
     layer.prelu_param.channel_shared = draw.random() < 0.5
 
 
+def _elementwise(draw: random.Random, layer: Any, shapes: dict[str, Any]) -> None:
+    if layer.type == "ReLU":
+        layer.relu_param.negative_slope = draw.choice([0, 0.25])
+    elif layer.type == "ELU":
+        layer.elu_param.alpha = draw.choice([0.5, 1])
+    elif layer.type == "Power":
+        p = layer.power_param
+        p.power, p.scale, p.shift = draw.choice([(1, 1, 0), (1, 0.5, 0), (1, 1, -0.5), (2, 1, 0), (2, 0.25, 0.5)])
+    else:
+        q = layer.exp_param if layer.type == "Exp" else layer.log_param
+        q.base, q.scale, q.shift = draw.choice([(-1, 0.125, 0), (2, 0.125, 0.5), (3, 0.25, 1)])
+
+
 def _plain(draw: random.Random, layer: Any, shapes: dict[str, Any]) -> None:
     pass
 
@@ -177,5 +193,6 @@ KINDS = {
     "SPP": _spp,
     "LRN": _lrn,
     "PReLU": _prelu,
-    **dict.fromkeys(("BatchNorm", "MVN", "Softmax", "Dropout", "ReLU", "TanH", "ELU", "Power", "Split"), _plain),
+    **dict.fromkeys(("BatchNorm", "MVN", "Softmax", "Dropout", "TanH", "Sigmoid", "AbsVal", "BNLL", "Split"), _plain),
+    **dict.fromkeys(("ReLU", "ELU", "Power", "Exp", "Log"), _elementwise),
 }

@@ -95,6 +95,35 @@ def test_descriptions_have_the_shapes_that_caffe_gives(tmp_path: Path) -> None:
         assert ours + factors == sum(array.size for key, array in caffes.items() if key.startswith("weights/"))
 
 
+@pytest.mark.needs("caffe", "torch")
+def test_descriptions_and_weights_mean_what_caffe_computes(tmp_path: Path) -> None:
+    """Random networks, computed by Caffe; and from their description and neutral weights alone, by PyTorch in float64."""
+    from evaluate import TYPES, evaluate
+
+    jobs = []
+    for seed in range(100, 180):
+        net, numbers = tmp_path / f"{seed}.prototxt", np.random.default_rng(seed)
+        net.write_text(random_nets.network(seed, batch=1))
+        feed = {"data": numbers.normal(size=(1, *describe(net).input_shape)).astype("f")}
+        jobs.append({"net": net, "seed": seed, "save": net.with_suffix(".caffemodel"), "feed": feed})
+    compared: dict[str, int] = {}
+    for job, caffes in zip(jobs, pycaffe.run(tmp_path, jobs), strict=True):
+        topology = describe(job["net"])
+        last = {top: layer.name for layer in prototxt.read(str(job["net"])).layer for top in layer.top}
+        theirs = {name: caffes[f"data/{blob}"] for blob, name in last.items()}  # where nothing overwrote it
+        weights = read_weights(job["save"]) if topology.weights else {}
+        for layer, ours in evaluate(topology, weights, job["feed"]["data"], theirs):
+            expected = theirs.get(layer.name)
+            if not np.isfinite(ours).all() or np.abs(ours).max() > 1e6:
+                break  # the logarithm of something negative, or the like
+            if expected is None:
+                continue
+            scale = max(np.abs(expected).max(), 1)
+            assert np.allclose(ours, expected, rtol=1e-3, atol=1e-4 * scale), (job["net"], layer)
+            compared[layer.type] = compared.get(layer.type, 0) + 1
+    assert set(compared) >= set(TYPES) - {"Split", "Clip", "Flatten"}
+
+
 V1 = """
 name: "old"
 input: "data"
