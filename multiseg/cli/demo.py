@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ The demo's settings are quicker than the tutorial's: {epochs} epochs instead of 
 @click.option("-c", "--count", type=click.IntRange(min=10), default=10_000, show_default=True, help="Pairs of images.")
 @click.option("--epochs", type=click.IntRange(min=1), default=SETTINGS["epochs"], show_default=True)
 @click.option("--backend", "chosen", multiple=True, help="Only this backend; may be repeated.  [default: all]")
-def demo(output: Path, count: int, epochs: int, chosen: tuple[str, ...]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON, all else on standard error.")
+def demo(output: Path, count: int, epochs: int, chosen: tuple[str, ...], as_json: bool) -> None:
     """Create the triangles, train the FCN in every backend, test it, and write one page that compares them.
 
     Exits with 1 if a backend failed.
@@ -57,11 +59,15 @@ def demo(output: Path, count: int, epochs: int, chosen: tuple[str, ...]) -> None
         raise RunError(f"{output}: exists already; name another folder with -o, or remove it")
     backends = [registry.get(name) for name in chosen or registry.names()]
     images, folder, runs = output / "images", output / "dataset", output / "runs"
-    click.echo(f"Creating {count} pairs of images in {images}")
+
+    def say(text: str) -> None:
+        click.echo(text, err=as_json)
+
+    say(f"Creating {count} pairs of images in {images}")
     multiseg.create_images(images, count=count, seed=1)
-    click.echo(f"Creating the dataset in {folder}")
+    say(f"Creating the dataset in {folder}")
     dataset = multiseg.Dataset.create(folder, input=images / "input", target=images / "target", seed=1)
-    click.echo("\n" + NOTE.format(**{**SETTINGS, "epochs": epochs}, dataset=folder, runs=runs))
+    say("\n" + NOTE.format(**{**SETTINGS, "epochs": epochs}, dataset=folder, runs=runs))
 
     table = Table(title="Validation after training")
     for heading in ("backend", "version", "val loss", "IoU", "s/epoch"):
@@ -84,12 +90,17 @@ def demo(output: Path, count: int, epochs: int, chosen: tuple[str, ...]) -> None
         version = str(run.environment["framework"])
         table.add_row(backend.title, version, f"{tested['val_loss']:.1f}", f"{tested['iou']:.4f}", f"{seconds:.1f}")
         finished.append(run)
-    Console().print(table)
+    Console(stderr=as_json).print(table)
     for failure in failures:
         click.echo(failure, err=True)
+    figures: dict[str, Any] = {"report": None, "runs": []}
     if finished:
-        page = multiseg.compare(finished, grid=images / "grid.png").to_html(output / "report.html")
-        click.echo(f"Side by side: {page}")
+        comparison = multiseg.compare(finished, grid=images / "grid.png")
+        page = comparison.to_html(output / "report.html")
+        say(f"Side by side: {page}")
+        figures = {"report": str(page), **comparison.to_dict()}
+    if as_json:
+        click.echo(json.dumps({**figures, "failures": failures}, indent=2, ensure_ascii=False, allow_nan=False))
     for run in finished:
         run.close()
     if failures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,9 +16,9 @@ from multiseg import backend as registry
 from multiseg.run import Run
 
 
-def demo(folder: Path, backends: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+def demo(folder: Path, backends: list[str], *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command on few images for one epoch."""
-    command = [sys.executable, "-m", "multiseg.cli", "demo", "-o", str(folder), "-c", "60", "--epochs", "1"]
+    command = [sys.executable, "-m", "multiseg.cli", "demo", "-o", str(folder), "-c", "60", "--epochs", "1", *options]
     for name in backends:
         command += ["--backend", name]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=600)
@@ -40,8 +41,13 @@ def test_trains_tests_and_compares_every_backend(backends: list[str], tmp_path: 
 
 def test_a_backend_that_fails_is_said_and_the_others_are_done(backends: list[str], tmp_path: Path) -> None:
     broken, *others = backends
-    done = demo(tmp_path / "demo", backends, **{registry.get(broken).python_variable: "/no/such/python"})
+    python = {registry.get(broken).python_variable: "/no/such/python"}
+    done = demo(tmp_path / "demo", backends, "--json", **python)
     assert done.returncode == 1
+    said = json.loads(done.stdout)
+    assert [each["backend"] for each in said["runs"]] == others
+    assert len(said["failures"]) == 1 and "/no/such/python" in said["failures"][0]
+    assert bool(said["report"]) == bool(others)
     assert "/no/such/python" in done.stderr and "Traceback" not in done.stderr
     assert all((tmp_path / "demo/runs" / name / "summary.json").exists() for name in others)
 
