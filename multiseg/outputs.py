@@ -16,7 +16,7 @@ from multiseg.dataset.encoding import Sum
 from multiseg.dataset.records import encoded_datum, mean_blob, raw_datum
 from multiseg.dataset.staging import staged_folder
 from multiseg.dataset.writing import RecordWriter
-from multiseg.errors import ImageError, SettingsError
+from multiseg.errors import DatasetError, ImageError, SettingsError
 from multiseg.files import write_bytes
 from multiseg.images import encode_image, image_to_array
 from multiseg.inference import Output
@@ -92,6 +92,8 @@ def _dataset(folder: Path) -> Iterator[Write]:
                 return folder
 
             yield write
+        if not features.count:
+            raise DatasetError(f"{folder}: no output came, so there is nothing to make a dataset of")
         _describe(staging, features, labels, shapes, total)
 
 

@@ -361,6 +361,13 @@ def test_an_error_map_tells_lighter_from_darker() -> None:
     assert decoded(pictures.split_map(minority)).convert("RGB").getpixel((1, 0)) == pictures.LIGHTER
 
 
+def test_signs_have_colours_and_nothing_has_none() -> None:
+    shown = decoded(pictures.signed(np.array([[-2.0, 0.0, 2.0, np.nan]], np.float32)))
+    ends = [shown.getpixel((x, 0)) for x in (0, 2)]
+    assert ends == [(*pictures.DARKER, 255), (*pictures.LIGHTER, 255)]
+    assert shown.getpixel((3, 0))[3] == 0
+
+
 def test_large_pictures_are_shrunk() -> None:
     assert decoded(pictures.picture(np.zeros((3, 100, 400)), 200)).size == (200, 50)
     assert decoded(pictures.error_map(np.zeros((1, 64, 64)), np.zeros((1, 64, 64)), 32)).size == (32, 32)
