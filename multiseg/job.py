@@ -245,8 +245,12 @@ class Job:
             mean_of(dataset, self.subtract_mean)
         except SettingsError as error:
             problems.append(str(error))
-        if self.batch_size is not None and _whole(self.batch_size) and self.batch_size > count > 0:
-            problems.append(f"batch_size={self.batch_size}: is larger than the dataset, {count} training images")
+        if self.batch_size is not None and _whole(self.batch_size) and _whole(self.accumulate):
+            times = f" x accumulate={self.accumulate}" if self.accumulate > 1 else ""
+            if self.batch_size * self.accumulate > count > 0:
+                problems.append(
+                    f"batch_size={self.batch_size}{times}: is larger than the dataset, {count} training images"
+                )
         if self.patience is not None and not len(dataset.val):
             problems.append(f"patience={self.patience!r}: {dataset.path} has no validation images to go by")
         return problems

@@ -22,15 +22,22 @@ from multiseg.schedule import DEFAULT
 @click.option("--run", "folder", type=click.Path(path_type=Path), help="Folder for the run; must be new.")
 @click.option("--model", type=click.Path(path_type=Path), help="Network file.  [default: the backend's FCN]")
 @click.option("--epochs", default=150, show_default=True)
-@click.option("--recipe", default="tutorial", show_default=True, help="tutorial: each framework's own defaults.")
+@click.option(
+    "--recipe", default="tutorial", show_default=True, help="tutorial (each framework's own) or equal (one for all)."
+)
 @click.option("--subtract-mean", default="pixel", show_default=True, help="pixel, image or none.")
-@click.option("--learning-rate", type=float, help="Base learning rate.  [default: the backend's]")
+@click.option("--learning-rate", type=float, help="Base learning rate.  [default: the recipe's]")
 @click.option(
     "--batch-size", type=int, help="Images a training step.  [default: the network file's, else the backend's]"
 )
 @click.option("--val-batch-size", type=int, help="Images a validation batch.  [default: likewise]")
-@click.option("--solver", default="sgd", show_default=True, help="sgd, nesterov, adam.")
+@click.option("--solver", default="sgd", show_default=True, help="sgd, nesterov, adagrad, rmsprop, adadelta, adam, ...")
 @click.option("--solver-option", multiple=True, metavar="NAME=VALUE", help="e.g. momentum=0.9; may be repeated.")
+@click.option(
+    "--multiplier", multiple=True, metavar="PARAMETER=LR[,DECAY]",
+    help="Of learning rate and weight decay, e.g. '*.bias=2,0'; may be repeated.",
+)  # fmt: skip
+@click.option("--accumulate", default=1, show_default=True, help="Batches whose gradients make one update.")
 @click.option("--lr-policy", help="fixed, step, multistep, exp, inv, poly, sigmoid, linear.  [default: step 33 % 0.1]")
 @click.option(
     "--lr-option", multiple=True, metavar="NAME=VALUE", help="e.g. gamma=0.5, stepvalues=50,85 or warmup=5 (percent)."
@@ -62,8 +69,8 @@ from multiseg.schedule import DEFAULT
 @click.pass_context
 def train(
     ctx: click.Context, /, jobs: Path | None, dataset: Path | None, folder: Path | None, solver_option: tuple[str, ...],
-    lr_policy: str | None, lr_option: tuple[str, ...], augment: tuple[str, ...], tensorboard: bool, resume: bool,
-    parallel: int | None, as_json: bool, **settings: Any,
+    multiplier: tuple[str, ...], lr_policy: str | None, lr_option: tuple[str, ...], augment: tuple[str, ...],
+    tensorboard: bool, resume: bool, parallel: int | None, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Train a network in one framework, or several of them, from a file of JOBS (TOML).
 
@@ -86,8 +93,8 @@ def train(
 
     policy = {"policy": lr_policy or DEFAULT, **pairs(lr_option, "--lr-option")} if lr_option else lr_policy
     job = Job(
-        dataset=dataset, solver_options=numbers(solver_option), lr_policy=policy, augment=pairs(augment, "--augment"),
-        **settings,
+        dataset=dataset, solver_options=numbers(solver_option), multipliers=multipliers(multiplier), lr_policy=policy,
+        augment=pairs(augment, "--augment"), **settings,
     )  # fmt: skip
     try:
         run = job.train(folder, resume=resume, progress=print_json if as_json else True, tensorboard=tensorboard)
@@ -131,6 +138,21 @@ def numbers(given: tuple[str, ...]) -> dict[str, float]:
             result[name.strip()] = float(value)
         except ValueError:
             raise click.BadParameter(f"{pair!r} is not NAME=NUMBER", param_hint="--solver-option") from None
+    return result
+
+
+def multipliers(given: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """PARAMETER=LR[,DECAY] as a job takes them. Raises click.BadParameter for anything else."""
+    result = {}
+    for each in given:
+        name, _, text = each.partition("=")
+        try:
+            values = [float(part) for part in text.split(",")]
+        except ValueError:
+            values = []
+        if not 1 <= len(values) <= 2:
+            raise click.BadParameter(f"{each!r} is not PARAMETER=LR or PARAMETER=LR,DECAY", param_hint="--multiplier")
+        result[name.strip()] = dict(zip(("lr", "decay"), values, strict=False))
     return result
 
 
