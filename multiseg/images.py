@@ -6,6 +6,8 @@ import io
 import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -73,6 +75,16 @@ def decode_image(data: bytes, name: str, channels: Wanted = "none") -> Pixels:
     return image_to_array(image)
 
 
+@contextmanager
+def of_any_size() -> Iterator[None]:
+    """Lets images be opened however large they are; else Pillow refuses those of more than some 180 million pixels."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
 def image_to_array(image: Image.Image) -> Pixels:
     """Turn a Pillow image of mode L or RGB into ``(C, H, W)`` uint8."""
     array = np.asarray(image)
@@ -137,7 +149,7 @@ def open_plain_png(data: bytes) -> Image.Image | None:
         return None
     width, height, depth, colour, compression, filters, interlace = struct.unpack_from(">IIBBBBB", data, 16)
     mode = {0: "L", 2: "RGB"}.get(colour)
-    limit = Image.MAX_IMAGE_PIXELS or 0
+    limit = Image.MAX_IMAGE_PIXELS or width * height
     if (depth, compression, filters, interlace) != (8, 0, 0, 0) or mode is None or not 0 < width * height <= limit:
         return None
     packed = []
@@ -170,6 +182,10 @@ def _open(data: bytes, name: str, channels: Wanted) -> Image.Image:
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
         deep = _is_deep(opened, data)
         opened.load()
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{name}: is too large to be opened without tiles ({error}); shrink it, or test it in tiles"
+        ) from None
     except UnidentifiedImageError:
         raise ImageError(f"{name}: is not an image that can be read; supported are PNG, JPEG, BMP, PPM, PGM") from None
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files

@@ -5,12 +5,13 @@ image file -> pixels (uint8, CHW, RGB), resized or padded -> network, whole or i
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +23,7 @@ from multiseg.dataset import open_split
 from multiseg.dataset.feed import batches
 from multiseg.dataset.reading import Split
 from multiseg.errors import DatasetError, ImageError, ModelError, MultisegError, SettingsError, WorkerError
-from multiseg.images import Channels, PixelConversion, Pixels, array_to_image, load_image, to_image
+from multiseg.images import Channels, PixelConversion, Pixels, array_to_image, load_image, of_any_size, to_image
 from multiseg.layout import ChannelOrder, DataOrder, Floats, Layout
 from multiseg.metrics import THRESHOLD, Metrics
 
@@ -108,7 +109,8 @@ def prepare(run: Run, image: str | Path, options: Options) -> Pixels:
     """An image file's pixels as the network's channels, resized where asked for. Raises ImageError."""
     channels, height, width = run.input_shape
     wanted: dict[int, Channels] = {1: "L", 3: "RGB"}
-    pixels = load_image(image, wanted.get(channels, "none"))
+    with of_any_size() if options.tile else nullcontext():
+        pixels = load_image(image, wanted.get(channels, "none"))
     if pixels.shape[0] != channels:
         raise ImageError(f"{image}: has {pixels.shape[0]} channels, the network takes {channels}")
     if options.resize and pixels.shape[1:] != (height, width):
@@ -218,50 +220,50 @@ def test_list(run: Run, images: Iterable[str | Path], options: Options) -> Itera
     """
     _, height, width = run.input_shape
     most = run.settings["val_batch_size"] * height * width
-
-    def loaded() -> Iterator[tuple[Path, Pixels | MultisegError]]:
-        for image in images:
-            try:
-                yield Path(image), prepare(run, image, options)
-            except MultisegError as error:
-                yield Path(image), error
-
-    def group() -> Callable[[tuple[Path, Pixels | MultisegError]], tuple[Any, ...]]:
-        """A key that changes with the size, and when a batch is full."""
-        count, last, number = 0, (), 0
-
-        def key(item: tuple[Path, Pixels | MultisegError]) -> tuple[Any, ...]:
-            nonlocal count, last, number
-            shape = () if isinstance(item[1], MultisegError) else item[1].shape
-            if shape != last or (count + 1) * int(np.prod(shape[1:])) > most:
-                count, last, number = 0, shape, number + 1
-            count += 1
-            return (number, *shape)
-
-        return key
-
-    for _, together in groupby(loaded(), group()):
-        yield from _together(run, list(together), options)
+    together: list[Loaded] = []
+    for image in images:
+        loaded = _load(run, image, options)
+        if together and (loaded.shape != together[0].shape or (len(together) + 1) * math.prod(loaded.shape[1:]) > most):
+            yield from _together(run, together, options)
+            together = []
+        together.append(loaded)
+    yield from _together(run, together, options)
 
 
-def _together(
-    run: Run, some: list[tuple[Path, Pixels | MultisegError]], options: Options
-) -> Iterator[Output | Failure]:
-    """Test images of one size at once; or tell of those that could not even be loaded."""
-    pixels = [item for _, item in some if not isinstance(item, MultisegError)]
-    outputs: Iterable[Floats | MultisegError]
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """An image of a list, or why it could not be loaded."""
+
+    source: Path
+    found: Pixels | MultisegError
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return () if isinstance(self.found, MultisegError) else self.found.shape
+
+
+def _load(run: Run, image: str | Path, options: Options) -> Loaded:
     try:
-        outputs = predict(run, np.stack(pixels), options) if pixels else []
-    except (ModelError, SettingsError) as error:
-        outputs = [type(error)(f"{source}: {error}") for source, _ in some]
-    made = iter(outputs)
-    for source, item in some:
-        found = item if isinstance(item, MultisegError) else next(made)
-        if isinstance(found, MultisegError):
-            yield Failure(source, found)
+        return Loaded(Path(image), prepare(run, image, options))
+    except MultisegError as error:
+        return Loaded(Path(image), error)
+
+
+def _together(run: Run, some: list[Loaded], options: Options) -> Iterator[Output | Failure]:
+    """Test images of one size at once; or tell of those that could not be loaded."""
+    pixels = [each.found for each in some if not isinstance(each.found, MultisegError)]
+    outputs: Iterable[Floats | MultisegError] = [each.found for each in some if isinstance(each.found, MultisegError)]
+    if pixels:
+        try:
+            outputs = predict(run, np.stack(pixels), options)
+        except (ModelError, SettingsError) as error:
+            outputs = [type(error)(f"{each.source}: {error}") for each in some]
+    for each, output in zip(some, outputs, strict=True):
+        if isinstance(output, MultisegError) or isinstance(each.found, MultisegError):
+            assert isinstance(output, MultisegError)
+            yield Failure(each.source, output)
         else:
-            assert not isinstance(item, MultisegError)
-            yield Output(found, item, options.pixel_conversion, source)
+            yield Output(output, each.found, options.pixel_conversion, each.source)
 
 
 def test_db(

@@ -105,6 +105,8 @@ def test_a_list_of_mixed_images_with_one_missing(backend: str, trained: Any, tmp
         assert [each.source for each in outputs] == [path for path in paths if path != paths[40]]
         with pytest.raises(ImageError, match=r"40\.png"):
             run.test_list(paths)
+        sizes = [each.array.shape for each in run.test_list(paths[:20], resize=False, pad=True)]
+        assert sizes == [(1, *[(32, 32), (64, 48), (20, 50)][number // 5 % 3]) for number in range(20)]
 
 
 def test_a_database_in_a_stream_into_a_dataset(backend: str, trained: Any, dataset: Any, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from reference import random_weights
 
 import multiseg
 from multiseg.cli import main
-from multiseg.errors import ModelError, SettingsError
+from multiseg.errors import ImageError, ModelError, SettingsError
 from multiseg.run import Run
 
 
@@ -28,7 +28,9 @@ def noise(path: Path, height: int, width: int) -> Path:
     return path
 
 
-def test_any_size_whole_padded_or_in_tiles(backend: str, trained: Any, tmp_path: Path) -> None:
+def test_any_size_whole_padded_or_in_tiles(
+    backend: str, trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, odd = noise(tmp_path / "whole.png", 160, 224), noise(tmp_path / "odd.png", 100, 150)
     with Run.open(trained(backend)) as run:
         run.worker().call("set_weights", weights=random_weights())
@@ -42,6 +44,12 @@ def test_any_size_whole_padded_or_in_tiles(backend: str, trained: Any, tmp_path:
             assert np.abs(run.test_one(whole, resize=False, tile=side).array - plain).max() < tolerance
         with pytest.raises(SettingsError, match="tile=40: must be at least 48"):
             run.test_one(whole, resize=False, tile=40)
+
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)  # as an image of 180 million pixels meets Pillow's own
+        with pytest.raises(ImageError, match=r"whole\.png: is too large to be opened without tiles"):
+            run.test_one(whole, resize=False)
+        assert run.test_one(whole, resize=False, tile=100).array.shape == plain.shape
+        monkeypatch.undo()
 
         padded = run.test_one(odd, resize=False, pad=True)
         repeated = np.pad(padded.input[None], ((0, 0), (0, 0), (0, 12), (0, 10)), mode="edge")
@@ -86,3 +94,30 @@ def test_one_image_at_the_command_line(backend: str, trained: Any, tmp_path: Pat
         assert np.array_equal(np.asarray(picture)[:, :40], np.asarray(Image.open(image)))
     refused = command("test-one", trained(backend), image, "-o", tmp_path / "new" / "out.png", "--no-resize")
     assert refused.exit_code == 2 and "multiples of 16" in refused.stderr and refused.stderr.count("\n") == 1
+
+
+SKIPPING = """
+layer { name: "data" type: "Data" top: "data" }
+layer { name: "label" type: "Data" top: "label" exclude { stage: "deploy" } }
+layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1" convolution_param { num_output: 1 kernel_size: 3 pad: 1
+        weight_filler { type: "gaussian" std: 1 } } }
+layer { name: "pool" type: "Pooling" bottom: "conv1" top: "pool" pooling_param { pool: MAX kernel_size: 2 stride: 2 } }
+layer { name: "up" type: "Deconvolution" bottom: "pool" top: "up" convolution_param { num_output: 1 kernel_size: 4 stride: 2
+        pad: 1 weight_filler { type: "gaussian" std: 1 } } }
+layer { name: "sum" type: "Eltwise" bottom: "conv1" bottom: "up" top: "sum" }
+"""
+
+
+@pytest.mark.needs("caffe")
+def test_a_size_over_which_caffe_would_end_its_process(dataset: Any, tmp_path: Path) -> None:
+    """Where blobs do not fit together, Caffe itself aborts."""
+    (tmp_path / "net.prototxt").write_text(SKIPPING)
+    job = multiseg.Job(dataset=dataset, backend="caffe", model=tmp_path / "net.prototxt", loss="l2", epochs=1, seed=1)
+    odd = noise(tmp_path / "odd.png", 61, 75)
+    with job.train(tmp_path / "run", progress=False) as run:
+        with pytest.raises(ModelError, match=r"'sum'.*multiples of 2: crop or pad the image \(76x62;"):
+            run.test_one(odd, resize=False)
+        whole = run.test_one(odd, resize=False, pad=True).array
+        tiles = run.test_one(odd, resize=False, pad=True, tile=20).array
+    assert np.abs(tiles - whole).max() <= 1e-5 * np.abs(whole).max()
+    assert len(np.unique(whole)) > 100
