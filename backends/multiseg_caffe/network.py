@@ -165,9 +165,11 @@ class Network(network.Network):
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:
         solver = self.solver
         assert solver is not None
-        caffe.set_random_seed(seed)
         count, size = len(features), self.batch_size
         pieces = [slice(at, at + size) for at in range(0, count, size)]
+        for piece in pieces:
+            self._net("train", features[piece].shape)
+        caffe.set_random_seed(seed)  # after the nets are there: building one draws numbers, too
         loss = 0.0
         with solver.gradients():
             for piece in pieces[: count // size]:

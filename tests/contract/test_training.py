@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import small_models
+from processes import children, gone
 
+import multiseg
 from multiseg import backend as registry
+from multiseg.errors import RunError, TrainingStopped, WorkerError
 from multiseg.layout import Layout
+from multiseg.stopping import Stop
+
+TIMED = ("seconds", "val_seconds", "images_per_second")
 
 
 def batch(backend: str, count: int = 8) -> dict[str, Any]:
@@ -36,3 +51,108 @@ def test_what_is_random_in_a_step_depends_on_its_seed_alone(backend: str, load: 
     _, one, _ = worker.call("predict", **batch(backend))
     _, other, _ = worker.call("predict", **batch(backend))
     assert one == other  # nothing is random where nothing is learned
+
+
+@pytest.fixture
+def job(backend: str, dataset: Any, tmp_path: Path) -> multiseg.Job:
+    """3 epochs of 14 steps of a small network with dropout: Adam, shuffled, augmented."""
+    return multiseg.Job(
+        dataset=dataset.path, backend=backend, model=small_models.write(backend, tmp_path), epochs=3, batch_size=8,
+        solver="adam", learning_rate=1e-2, seed=3, threads=1, val_interval=0.5, snapshot_interval=0.3,
+        augment={"flip": "both", "quarter_turns": True, "rotation": 30, "noise": 5},
+    )  # fmt: skip
+
+
+def learned(run: multiseg.Run) -> dict[str, Any]:
+    """All that a training must come to again: weights to the bit, and the history but for its times."""
+    rows = [{key: row[key] for key in row if key not in TIMED} for row in run.history]
+    with run:
+        return {"rows": rows, **{name: value.tobytes() for name, value in run.worker().call("get_weights").items()}}
+
+
+def after(events: int, act: Callable[[], None]) -> Callable[[dict[str, Any]], None]:
+    """A listener that acts once, at that event."""
+    seen: list[Any] = []
+
+    def listen(event: dict[str, Any]) -> None:
+        seen.append(event)
+        if len(seen) == events:
+            act()
+
+    return listen
+
+
+PROGRAM = """
+import json, sys, multiseg
+multiseg.Job(**json.loads(sys.argv[1])).train(sys.argv[2], resume=sys.argv[3] == "True",
+                                              progress=lambda event: print(event["event"], flush=True))
+"""
+
+
+def test_killed_anywhere_it_comes_to_the_same_to_the_bit(
+    job: multiseg.Job, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL for the worker, then for the program, each at a random event of the 60 or so; then Ctrl-C."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    whole = learned(job.train(tmp_path / "whole", progress=False))
+    moments = random.Random(backend)
+
+    with pytest.raises((WorkerError, RunError), match="SIGKILL"):
+        kill = after(moments.randrange(5, 25), lambda: os.kill(children(os.getpid())[0], signal.SIGKILL))
+        job.train(tmp_path / "cut", progress=kill)
+
+    settings = json.dumps({**vars(job), "dataset": str(job.dataset)}, default=str)
+    program = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, settings, str(tmp_path / "cut"), "True"], stdout=subprocess.PIPE, text=True
+    )
+    assert program.stdout is not None
+    for _ in range(moments.randrange(2, 15)):
+        assert program.stdout.readline()
+    workers = children(program.pid)
+    program.kill()
+    program.wait()
+    program.stdout.close()
+    assert all(gone(worker) for worker in workers)
+
+    stop = Stop()
+    with pytest.raises(TrainingStopped):
+        job.train(tmp_path / "cut", resume=True, progress=after(moments.randrange(2, 10), stop.ask), stop=stop)
+    assert learned(job.train(tmp_path / "cut", resume=True, progress=False)) == whole
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_same_seed_gives_the_same_to_the_bit(job: multiseg.Job, tmp_path: Path, threads: int) -> None:
+    once, again = (
+        learned(replace(job, epochs=1, threads=threads).train(tmp_path / name, progress=False)) for name in "ab"
+    )
+    assert once == again
+    assert learned(replace(job, epochs=1, threads=threads, seed=4).train(tmp_path / "c", progress=False)) != once
+
+
+def test_a_full_disk_leaves_the_last_snapshot_and_says_why(job: multiseg.Job, tmp_path: Path) -> None:
+    """A limit on the size of files that the worker writes: as on a full disk, a write ends half way."""
+    program = (
+        "import json, os, resource, sys, multiseg\n"
+        "from pathlib import Path\n"
+        "from processes import children\n"
+        "def limit(event):\n"
+        "    if event['event'] == 'snapshot' and event['epoch'] == 1:\n"
+        "        files = (Path(sys.argv[2]) / 'snapshots/epoch-0001').iterdir()\n"
+        "        half = max(file.stat().st_size for file in files) // 2\n"
+        "        resource.prlimit(children(os.getpid())[0], resource.RLIMIT_FSIZE, (half, half))\n"
+        "multiseg.Job(**json.loads(sys.argv[1])).train(sys.argv[2], progress=limit)\n"
+    )
+    settings = json.dumps({**vars(job), "dataset": str(job.dataset)}, default=str)
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", program, settings, str(tmp_path / "cut")],
+        capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert done.returncode == 1 and "cannot be written: " in done.stderr, done.stderr
+    assert not list((tmp_path / "cut/snapshots").glob(".*"))
+    with multiseg.Run.open(tmp_path / "cut") as run:
+        assert run.snapshot is not None and run.snapshot.epoch == 1
+        assert run.worker().call("get_weights")  # it opens
+    assert job.train(tmp_path / "cut", resume=True, progress=False).summary["status"] == "finished"

@@ -10,13 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from processes import children, gone
 
 import multiseg
 from multiseg import snapshots
@@ -181,28 +181,6 @@ def start(job: multiseg.Job, folder: Path, resume: bool) -> subprocess.Popen[str
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-
-
-def children(pid: int) -> list[int]:
-    """Process ids of the workers that ``pid`` started."""
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(FileNotFoundError):  # a thread that has ended by now
-            found += map(int, (task / "children").read_text().split())
-    return [child for child in found if "boot.py" in Path(f"/proc/{child}/cmdline").read_text()]
-
-
-def gone(pid: int) -> bool:
-    """Whether a process ends within 20 seconds."""
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return True
-        except FileNotFoundError:
-            return True
-        time.sleep(0.02)
-    return False
 
 
 @pytest.mark.parametrize("victim", ["worker", "program"])
