@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from multiseg_tensorflow import digits
-from multiseg_tensorflow.walk import constant, number
+from multiseg_tensorflow.tensors import constant, number
 
 RANDOM = ("RandomUniform", "StatelessRandomUniformV2")
 MASKS = ("GreaterEqual", "Floor")
 SCALES = ("Mul", "RealDiv", "Div")
 
 
-def dropouts(graph: Any) -> dict[str, tuple[str, float]]:
-    """The name and ratio of each dropout, by the name of the tensor that it is applied to."""
-    found = {}
+@dataclass(frozen=True)
+class Dropout:
+    """``result`` is the operation that makes what is left of the tensor ``source``."""
+
+    source: Any
+    result: Any
+    name: str
+    ratio: float
+
+
+def find(graph: Any) -> list[Dropout]:
+    """All dropout in a graph, also of ratio 0."""
+    found = []
     for op in graph.get_operations():
         if op.type in RANDOM:
             mask = _mask(op)
             ratio = None if mask is None else _ratio(mask)
-            source = None if mask is None or ratio is None else _source(mask)
-            if source is not None and ratio is not None and 0 < ratio < 1:
+            ends = None if mask is None else _ends(mask)
+            if ends is not None and ratio is not None:
                 scope = re.sub(r"/random_uniform\b.*", "", op.name)
                 inner = re.sub(r"/dropout(_\d+)?$", "", scope)  # TensorFlow's own, in the scope that the user gave
-                found[str(source.name)] = (scope if inner in ("", digits.GraphKeys.MODEL) else inner, ratio)
+                found.append(Dropout(*ends, scope if inner in ("", digits.GraphKeys.MODEL) else inner, ratio))
     return found
 
 
@@ -54,8 +65,8 @@ def _ratio(mask: Any) -> float | None:
     return None
 
 
-def _source(mask: Any) -> Any:
-    """The tensor whose scaled copy the mask selects from, or is multiplied with."""
+def _ends(mask: Any) -> tuple[Any, Any] | None:
+    """The tensor whose scaled copy the mask selects from, or is multiplied with, and the operation that does so."""
     users = mask.outputs[0].consumers()
     while len(users) == 1 and users[0].type == "Cast":
         users = users[0].outputs[0].consumers()
@@ -65,5 +76,5 @@ def _source(mask: Any) -> Any:
             for tensor in others:
                 kept = [each for each in tensor.op.inputs if constant(each) is None]
                 if len(kept) == 1:
-                    return kept[0]
+                    return kept[0], user
     return None

@@ -60,7 +60,7 @@ def read_layers(file: NetworkFile, shape: Shape, dropouts: bool = False) -> Laye
         return layers
     with tf.Graph().as_default() as graph:
         _inference(file, shape, output.shape)
-        return with_dropouts(layers, dropout.dropouts(graph))
+        return with_dropouts(layers, dropout.find(graph))
 
 
 def _inference(file: NetworkFile, shape: Shape, label_shape: Any) -> tuple[Any, Any]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from multiseg_tensorflow import digits
+from multiseg_tensorflow.dropout import Dropout
 from multiseg_tensorflow.rules import RULES
-from multiseg_tensorflow.walk import Node, Value, Walk, reached
+from multiseg_tensorflow.tensors import reached
+from multiseg_tensorflow.walk import Node, Value, Walk
 from multiseg_tensorflow.weights import Weight, split_name
 
 
@@ -101,8 +103,9 @@ def _variable_shape(op: Any) -> list[int]:
     return [int(dim.size) for dim in op.node_def.attr["shape"].shape.dim]
 
 
-def with_dropouts(layers: Layers, found: Mapping[str, tuple[str, float]]) -> Layers:
-    """The layers with a Dropout behind each whose tensor has a name and ratio for one."""
+def with_dropouts(layers: Layers, dropouts: Iterable[Dropout]) -> Layers:
+    """The layers with a Dropout behind each whose tensor has one in the graph that trains."""
+    found = {each.source.name: each for each in dropouts if 0 < each.ratio < 1}
     nodes: list[Node] = []
     instead: dict[Node, Node] = {}
     taken = {node.name for node in layers.nodes}
@@ -112,10 +115,10 @@ def with_dropouts(layers: Layers, found: Mapping[str, tuple[str, float]]) -> Lay
         ]
         if node is not layers.source:
             nodes.append(node)
-        scope, ratio = found.get(node.tensor.name, ("", 0.0))
-        if ratio and node.count == 1:
-            name = _unique(_path(scope), taken)
-            drop = Node(node.op, "Dropout", [Value(node)], {"ratio": ratio}, tensor=node.tensor, name=name)
+        dropped = found.get(node.tensor.name)
+        if dropped is not None and node.count == 1:
+            name = _unique(_path(dropped.name), taken)
+            drop = Node(node.op, "Dropout", [Value(node)], {"ratio": dropped.ratio}, tensor=node.tensor, name=name)
             drop.shapes = node.shapes
             nodes.append(drop)
             instead[node] = drop

@@ -17,7 +17,8 @@ from tensorflow.python.grappler import tf_optimizer
 
 from multiseg.errors import ModelError
 from multiseg_tensorflow import digits
-from multiseg_tensorflow.stored import VARIABLES, Stored, names_file
+from multiseg_tensorflow.stored import Stored, names_file
+from multiseg_tensorflow.tensors import SHAPES, VARIABLES
 
 tf = tensorflow.compat.v1
 
@@ -32,7 +33,7 @@ WEIGHTS = {
     "FusedBatchNormV2": (1, 2, 3, 4),
     "FusedBatchNormV3": (1, 2, 3, 4),
 }
-SHAPES = ("Shape", "ShapeN", "Size", "Rank")  # what reads no values
+PASSED_ON = ("Identity", "ReadVariableOp", "Switch", "Enter")
 INPUTS = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
 STATISTICS = re.compile(r"(^|[/_])(moving|running)_(mean|var|variance)(_\d+)?$")
 LISTED = 8
@@ -90,16 +91,7 @@ def plain(path: Path, stored: Stored) -> Plain:
         if op.type in INPUTS and op is not source.op:
             fixed[op.outputs[0].name] = _switch(path, op)
     weights, reads, frozen = _weights(path, graph, stored)
-    definition = graph.as_graph_def()
-    gone = {name.partition(":")[0] for name in [*reads, *fixed, source.name]} | set(weights)
-    kept = [node for node in definition.node if node.name not in gone]
-    del definition.node[:]
-    definition.node.extend(kept)
-    for node in definition.node:
-        node.device = ""
-        controls = [name for name in node.input if name.startswith("^") and name[1:] in gone]
-        for name in controls:
-            node.input.remove(name)
+    definition = _without(_reading_values(graph), output.op.name, {*reads, *fixed, source.name})
     return Plain(path, definition, source, output, weights, reads, frozen, fixed)
 
 
@@ -120,18 +112,18 @@ class GraphTower(digits.Tower):
                 f"{graph.path}: its input {graph.input.name} takes images of {known[2]} channels, they have "
                 f"{self.input_shape[2]}; convert the images, or export the graph anew"
             )
-        x = digits.nhwc_to_nchw(self.x) if graph.channels_first else self.x
-        mapping = {graph.input.name: tf.cast(x, graph.input.dtype)}
         variables = {
             name: tf.get_variable(
                 name, value.shape, value.dtype, tf.zeros_initializer(), trainable=name not in graph.frozen
             )
             for name, value in graph.weights.items()
         }
-        for read, name in graph.reads.items():
-            mapping[read] = tf.convert_to_tensor(variables[name])
-        for name, value in graph.fixed.items():
-            mapping[name] = tf.constant(self.is_training if value is None else value)
+        with tf.name_scope("given"):  # away from the graph's own names
+            x = digits.nhwc_to_nchw(self.x) if graph.channels_first else self.x
+            mapping = {graph.input.name: tf.cast(x, graph.input.dtype)}
+            mapping.update({read: tf.convert_to_tensor(variables[name]) for read, name in graph.reads.items()})
+            for name, value in graph.fixed.items():
+                mapping[name] = tf.constant(self.is_training if value is None else value)
         scope = digits.GraphKeys.MODEL + "/"
         try:
             (output,) = tf.import_graph_def(
@@ -151,7 +143,8 @@ class GraphTower(digits.Tower):
         classes = output.shape.as_list()[-1]
         if self.y.shape.rank == 4 and (self.y.shape.as_list()[-1] == classes or output.shape.rank != 4):
             return digits.mse_loss(output, self.y)
-        logits = output.op.inputs[0] if output.op.type == "Softmax" else output
+        last = _origin(output)
+        logits = last.inputs[0] if last.type == "Softmax" else output
         return digits.classification_loss(logits, self.y)
 
 
@@ -180,14 +173,12 @@ def _reached(tensors: Iterable[Any]) -> set[Any]:
 
 
 def _ends(graph: Any, reached: set[Any]) -> list[Any]:
-    """Float tensors of images or vectors in ``reached`` that nothing there uses."""
+    """What operations in ``reached`` make that none there uses: images or vectors, of float."""
     return [
-        tensor
+        op.outputs[0]
         for op in graph.get_operations()
-        if op in reached and op.type not in INPUTS
-        for tensor in op.outputs
-        if tensor.dtype.base_dtype.is_floating and tensor.shape.rank != 0 and not reached & set(tensor.consumers())
-        and tensor.op.type not in ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
+        if op in reached and op.type not in INPUTS and op.outputs and op.outputs[0].dtype.base_dtype.is_floating
+        and op.outputs[0].shape.rank != 0 and not any(reached & set(tensor.consumers()) for tensor in op.outputs)
     ]  # fmt: skip
 
 
@@ -222,6 +213,42 @@ def _pruned(path: Path, graph: Any, output: Any, source: str | None) -> Any:
     with fresh.as_default():
         tf.import_graph_def(pruned, name="")
     return fresh
+
+
+def _reading_values(graph: Any) -> Any:
+    """The graph's definition with variables' values where it has handles of them: reads pass them on."""
+    definition = graph.as_graph_def()
+    for node in definition.node:
+        op = graph.get_operation_by_name(node.name)
+        if op.type == "ReadVariableOp":
+            node.op = "Identity"
+            node.attr["T"].CopyFrom(node.attr["dtype"])
+            del node.attr["dtype"]
+        elif op.type in PASSED_ON and op.inputs[0].dtype == tf.resource:
+            node.attr["T"].type = _origin(op.inputs[0]).get_attr("dtype").as_datatype_enum
+    return definition
+
+
+def _without(definition: Any, output: str, given: set[str]) -> Any:
+    """What of a graph is computed for the operation ``output`` where the tensors ``given`` are given."""
+    nodes = {node.name: node for node in definition.node}
+    gone = {name.partition(":")[0] for name in given}
+    needed, waiting = set(), [output]
+    while waiting:
+        node = nodes[waiting.pop()]
+        if node.name not in needed:
+            needed.add(node.name)
+            node.device = ""
+            node.attr.pop("_class", None)  # which others it is to be placed with
+            kept = [name for name in node.input if not (name.startswith("^") and name[1:] in gone)]
+            del node.input[:]
+            node.input.extend(kept)
+            sources = [name.lstrip("^").partition(":")[0] for name in kept]
+            waiting.extend(name for name in sources if name not in gone)
+    kept = [node for node in definition.node if node.name in needed]
+    del definition.node[:]
+    definition.node.extend(kept)
+    return definition
 
 
 def _inlined(definition: Any, output: str) -> Any:
@@ -259,47 +286,32 @@ def _switch(path: Path, op: Any) -> Any:
 def _weights(path: Path, graph: Any, stored: Stored) -> tuple[dict[str, Any], dict[str, str], set[str]]:
     """Start values by variable, the tensors that give way to each, and the names of those not to train."""
     weights: dict[str, Any] = {}
-    reads: dict[str, str] = {}
     statistics: set[str] = set()
     for op in graph.get_operations():
-        if op.type == "ReadVariableOp":
-            source, read = _origin(op.inputs[0]), op.outputs[0]
-        elif op.type in ("VariableV2", "Variable"):
-            source, read = op, op.outputs[0]
-        elif op.type == "Identity" and op.inputs[0].op.type == "Const":  # what freezing makes of a variable's read
-            source, read = op.inputs[0].op, op.inputs[0]
-        else:
-            for slot in WEIGHTS.get(op.type, ()):
-                source = _origin(op.inputs[slot])
-                if (
-                    source.type == "Const"
-                    and source.outputs[0].dtype.is_floating
-                    and source.outputs[0].shape.num_elements()
-                ):
-                    weights[source.name] = tensor_util.MakeNdarray(source.get_attr("value"))
-                    reads[source.outputs[0].name] = source.name
-                if slot > 2 and source.outputs:
-                    statistics.add(source.name)
-            continue
-        if not read.dtype.base_dtype.is_floating:
-            continue
-        if source.type == "Const":
-            if source.outputs[0].shape.rank and source.outputs[0].shape.num_elements():
-                weights[source.name] = tensor_util.MakeNdarray(source.get_attr("value"))
-                reads[read.name] = source.name
-        elif source.type in VARIABLES:
-            if source.name not in stored.values:
+        if op.type in VARIABLES:
+            if not op.get_attr("dtype").is_floating:
+                continue
+            if op.name not in stored.values:
                 raise ModelError(
-                    f"{path}: says nothing of the value of its variable {source.name}; freeze the graph, or give the "
+                    f"{path}: says nothing of the value of its variable {op.name}; freeze the graph, or give the "
                     "MetaGraph with its checkpoint"
                 )
-            weights[source.name] = stored.values[source.name]
-            reads[read.name] = source.name
+            weights[op.name] = stored.values[op.name]
+        # what freezing makes of the read of a variable, and what is taken as weight
+        slots = (0,) if op.type == "Identity" else WEIGHTS.get(op.type, ())
+        for slot in slots:
+            source = _origin(op.inputs[slot])
+            value = source.outputs[0]
+            if source.type == "Const" and value.dtype.is_floating and value.shape.rank and value.shape.num_elements():
+                weights[source.name] = tensor_util.MakeNdarray(source.get_attr("value"))
+            if slot > 2:
+                statistics.add(source.name)
+    reads = {f"{name}:0": name for name in weights}
     return weights, reads, statistics | {name for name in weights if STATISTICS.search(name)}
 
 
 def _origin(tensor: Any) -> Any:
     """The operation behind a tensor that is passed on."""
-    while tensor.op.type in ("Identity", "ReadVariableOp"):
+    while tensor.op.type in PASSED_ON:
         tensor = tensor.op.inputs[0]
     return tensor.op

@@ -15,11 +15,11 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from multiseg.errors import ModelError
 from multiseg_tensorflow import kinds
+from multiseg_tensorflow.tensors import VARIABLES
 from multiseg_tensorflow.user_file import first_line
 
 tf = tensorflow.compat.v1
 
-VARIABLES = ("VarHandleOp", "VariableV2", "Variable")
 SERVE, SIGNATURE = "serve", "serving_default"
 
 

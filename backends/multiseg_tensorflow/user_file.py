@@ -19,12 +19,19 @@ import numpy as np
 import tensorflow
 import tf_slim
 from tensorflow.python.framework import ops
+from tensorflow.python.ops import array_ops, control_flow_ops, variable_scope
 
 from multiseg.errors import ModelError
 from multiseg_tensorflow import digits, old_layers
 
 tf = tensorflow.compat.v1
-ops.Tensor = tensorflow.Tensor  # where TensorFlow 1 had it: tf_slim looks there, as users' files do
+
+# where TensorFlow 1 had them: tf_slim looks there, as users' files do
+ops.Tensor, ops.IndexedSlices = tensorflow.Tensor, tensorflow.IndexedSlices
+array_ops.stack, array_ops.unstack = tf.stack, tf.unstack
+control_flow_ops.cond, control_flow_ops.case, control_flow_ops.while_loop = tf.cond, tf.case, tf.while_loop
+control_flow_ops.Assert = tf.Assert
+variable_scope.variable = tf.Variable
 
 
 def load(path: Path) -> type[digits.Tower]:

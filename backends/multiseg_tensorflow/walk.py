@@ -8,18 +8,15 @@ operation's name, with its shapes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-from tensorflow.python.framework import tensor_util
-
+from multiseg_tensorflow import dropout
+from multiseg_tensorflow.tensors import SHAPES, VARIABLES, constant, consumers, live, reached
 from multiseg_tensorflow.weights import Weight, split_name
 from multiseg_tensorflow.weights import plain as plain_weight
 
-VARIABLES = ("VarHandleOp", "VariableV2", "Variable")
-SHAPES = ("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike")  # what reads no values
 RESHAPED = ("Reshape", "Squeeze", "ExpandDims", "Cast")
 NHWC_AXES = {0: 0, 1: 2, 2: 3, 3: 1}  # an axis of NHWC -> its place in NCHW
 Params = Mapping[str, Any]
@@ -68,52 +65,6 @@ class Weighted:
     arguments: tuple[Any, ...] = ()
 
 
-def number(value: Any) -> float:
-    """A float32 as the shortest number that is it, as it was written."""
-    return float(str(np.float32(value)))
-
-
-def reached(start: Iterable[Any], following: Callable[[Any], Iterable[Any]]) -> set[Any]:
-    """All that follows from ``start``, and that itself."""
-    seen, waiting = set(), list(start)
-    while waiting:
-        each = waiting.pop()
-        if each not in seen:
-            seen.add(each)
-            waiting.extend(following(each))
-    return seen
-
-
-def consumers(op: Any) -> list[Any]:
-    """The operations that take an operation's values."""
-    if op.type in SHAPES:
-        return []
-    return [consumer for tensor in op.outputs for consumer in tensor.consumers()]
-
-
-def constant(tensor: Any) -> Any:
-    """A tensor's value where the graph alone says it, else None."""
-    value = tensor_util.constant_value(tensor)
-    if value is None and tensor.op.type in ("Identity", "Switch", "Enter"):
-        return constant(tensor.op.inputs[0])
-    return value
-
-
-def _live(merge: Any) -> Any:
-    """The input of a Merge that is computed, where the condition is a constant."""
-    for tensor in merge.inputs:
-        ahead = reached([tensor.op], lambda op: () if op.type == "Switch" else (each.op for each in op.inputs))
-        for op in ahead:
-            taken = constant(op.inputs[1]) if op.type == "Switch" else None
-            if taken is None:
-                continue
-            used = [each for other in ahead for each in other.inputs if each.op is op]
-            used += [tensor] if tensor.op is op else []
-            if any(each is op.outputs[int(bool(taken))] for each in used):
-                return tensor
-    return None
-
-
 # takes the walk and an operation; the values of its outputs, or None to leave the operation as it is
 Rule = Callable[["Walk", Any], "list[Value] | None"]
 
@@ -129,15 +80,16 @@ class Walk:
         self.source = Node(x.op, "Input", [], tensor=x, name="data")
         self.values: dict[Any, Value] = {x.ref(): Value(self.source, layout="NHWC")}
         self.nodes: list[Node] = []
+        self.dropped = {found.result: found for found in dropout.find(x.graph)}
 
     def visit(self, op: Any) -> None:
         """Read one operation, whose inputs were read before."""
         if op.type in SHAPES:
             return
         if op.type == "Merge":
-            live = _live(op)
-            if live is not None and live.ref() in self.values:
-                self.values[op.outputs[0].ref()] = self.values[live.ref()]
+            taken = live(op)
+            if taken is not None and taken.ref() in self.values:
+                self.values[op.outputs[0].ref()] = self.values[taken.ref()]
                 return
         elif any(
             tensor.op in self.fed and tensor.ref() not in self.values for tensor in op.inputs if self._takes(tensor)
@@ -147,6 +99,13 @@ class Walk:
             return
         if op.type == "Switch" and constant(op.inputs[1]) is not None:
             self.values[op.outputs[int(bool(constant(op.inputs[1])))].ref()] = self.values[op.inputs[0].ref()]
+            return
+        found = self.dropped.get(op)
+        if found is not None and found.source.ref() in self.values:
+            value = self.values[found.source.ref()]
+            if 0 < found.ratio < 1:
+                (value,) = self.add(op, "Dropout", [value], {"ratio": found.ratio})
+            self.values[op.outputs[0].ref()] = value
             return
         rule = self.rules.get(op.type)
         made = rule(self, op) if rule is not None and self._known(op) else None
@@ -166,8 +125,8 @@ class Walk:
         return self.values.get(tensor.ref())
 
     def alone(self, tensor: Any) -> bool:
-        """Whether a single operation of the network takes this tensor."""
-        return sum(op in self.between for op in set(tensor.consumers())) == 1
+        """Whether a single operation of the network takes this tensor's values."""
+        return sum(op in self.between and op.type not in SHAPES for op in set(tensor.consumers())) == 1
 
     def add(
         self, op: Any, type: str, inputs: list[Value], parameters: Params | None = None, **more: Any
@@ -191,10 +150,10 @@ class Walk:
         if op in self.fed:
             return None
         while op.type in ("Identity", "ReadVariableOp", "Switch", "Merge", "Enter", *RESHAPED):
-            live = _live(op) if op.type == "Merge" else op.inputs[0]
-            if live is None:
+            source = live(op) if op.type == "Merge" else op.inputs[0]
+            if source is None:
                 return None
-            op = live.op
+            op = source.op
         if op.type in VARIABLES:
             return op, None
         value = constant(tensor)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from multiseg_tensorflow.rules.normalisation import unfused
-from multiseg_tensorflow.walk import Rule, Value, Walk, Weighted, neutral_axis, number
+from multiseg_tensorflow.tensors import number
+from multiseg_tensorflow.walk import Rule, Value, Walk, Weighted, neutral_axis
 from multiseg_tensorflow.weights import vector as vector_weight
 
 
@@ -53,7 +54,7 @@ def _channels(tensor: Any, value: Value, other: Any) -> bool:
     shape = tensor.shape.as_list()
     if value.layout == "NCHW":
         return bool(other.shape.rank == 4 and size == shape[1] and other.shape.as_list()[1] == size)
-    return bool(size == shape[-1] and other.shape.as_list()[-1] == size)
+    return bool(other.shape.rank and size == shape[-1] and other.shape.as_list()[-1] == size)
 
 
 def binary(walk: Walk, op: Any) -> list[Value] | None:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from multiseg_tensorflow.rules.convolution import groups
-from multiseg_tensorflow.walk import NHWC_AXES, Rule, Value, Walk, constant, neutral_axis, number
+from multiseg_tensorflow.tensors import constant, number
+from multiseg_tensorflow.walk import NHWC_AXES, Rule, Value, Walk, neutral_axis
 
 
 def reduce(walk: Walk, op: Any) -> list[Value] | None:
