@@ -40,11 +40,13 @@ def small(x: Any) -> Any:
 class Written:
     """A graph's files in ``folder``, and what it makes of an image when its own program runs it."""
 
-    def __init__(self, folder: Path, build: Callable[[Any], Any], shape: tuple[int | None, ...] = (8, 8, 1)) -> None:
+    def __init__(
+        self, folder: Path, build: Callable[[Any], Any], shape: tuple[int | None, ...] = (8, 8, 1), seed: int | None = 1
+    ) -> None:
         v1 = tf()
         self.folder = folder
         with v1.Graph().as_default() as graph, v1.Session() as session:
-            v1.set_random_seed(1)
+            v1.set_random_seed(seed)
             x = v1.placeholder(v1.float32, [None, *shape], "image")
             output = v1.identity(build(x), name="output")
             self.variables = [variable.op.name for variable in v1.global_variables()]
