@@ -14,7 +14,7 @@ from google.protobuf import text_format
 from multiseg import network
 from multiseg.errors import ModelError
 from multiseg.network import Array, NetworkSpec
-from multiseg_caffe import backend, losses, lowering, prototxt, rules, sources
+from multiseg_caffe import backend, losses, lowering, placing, prototxt, sources
 from multiseg_caffe.deploy import deployed
 from multiseg_caffe.solver import WEIGHTS, Solver, set_multipliers
 from multiseg_caffe.sources import DATA, LABEL
@@ -99,7 +99,7 @@ class Network(network.Network):
                         f"{path}: its output {self.output!r} is made when deployed alone; loss= needs it in training"
                     )
                 losses.add(net, self.spec.loss, self.output, self.spec.label_shape[0] * height * width)
-        placed = rules.infer(net, path, {}, caffe.layer_type_list())
+        placed = placing.infer(net, path, {}, caffe.layer_type_list())
         known = {top: shape for here in placed for top, shape in zip(here.layer.top, here.tops) if shape}  # noqa: B905
         return losses.with_native(net), known
 

@@ -10,8 +10,9 @@ from typing import Any
 from multiseg.errors import ModelError
 from multiseg.topology.shapes import RULES as VOCABULARY
 from multiseg_caffe import windows
+from multiseg_caffe.placing import Placed
 from multiseg_caffe.proto import EltwiseParameter, LRNParameter, PoolingParameter, ReductionParameter
-from multiseg_caffe.rules import RULES, Placed, Shape, axis, concat_axis
+from multiseg_caffe.rules import RULES, Shape, axis, concat_axis
 from multiseg_caffe.weights import part
 from multiseg_caffe.windows import WrongLayer
 

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from multiseg.errors import ModelError
 from multiseg.network import Array
-from multiseg_caffe import losses, prototxt, rules, weights
+from multiseg_caffe import losses, placing, prototxt, weights
 from multiseg_caffe.deploy import deployed
 from multiseg_caffe.neutral import described
 from multiseg_caffe.proto import NetParameter
@@ -29,7 +29,7 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
         raise ModelError(f"{path}: does not say the size of its input; give input_shape=(channels, height, width)")
     if min(shape, default=0) < 1:
         raise ModelError(f"{path}: its input {found.image!r} has the size {tuple(shape)}; sizes are from 1")
-    placed = rules.infer(found.net, path, {found.image: (1, *shape)})
+    placed = placing.infer(found.net, path, {found.image: (1, *shape)})
     layers, values = described(placed, path, found.image)
     return {
         "input": found.image,

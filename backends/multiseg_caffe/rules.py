@@ -1,18 +1,15 @@
-"""What Caffe's layers make of their inputs: shapes of blobs and weights, and what Caffe would end the process for.
+"""What Caffe's types of layers make of their inputs: shapes of blobs and of weights (src/caffe/layers/).
 
-Caffe checks a network by aborting. These are its rules (src/caffe/net.cpp, src/caffe/layers/), as errors that name the
-layer. Shapes count the batch: (N, C, H, W).
+A rule takes a LayerParameter and its bottoms' shapes, which count the batch: (N, C, H, W). It raises WrongLayer where Caffe
+would end the process.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from multiseg.errors import ModelError
 from multiseg_caffe import windows
 from multiseg_caffe.proto import EltwiseParameter, PoolingParameter
 from multiseg_caffe.windows import WrongLayer
@@ -20,155 +17,9 @@ from multiseg_caffe.windows import WrongLayer
 Shape = tuple[int, ...]
 Made = tuple[list[Shape], list[Shape]]  # shapes of tops, of weights
 
-FILLERS = ("constant", "gaussian", "positive_unitball", "uniform", "xavier", "msra", "bilinear")
 READERS = ("Data", "ImageData", "HDF5Data", "MemoryData", "WindowData")  # of data sets
 # layers whose outputs only Caffe can tell, or a program
 UNRULED = (*READERS, "Python", "LSTM", "RNN", "LSTMUnit", "Filter", "BatchReindex", "Im2col", "HDF5Output")
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A layer with its blobs' shapes; None where only Caffe can tell."""
-
-    layer: Any
-    bottoms: tuple[Shape | None, ...]
-    tops: tuple[Shape | None, ...]
-    weights: tuple[Shape, ...]
-
-
-def infer(net: Any, path: str, shapes: Mapping[str, Shape], also: Iterable[str] = ()) -> list[Placed]:
-    """The layers of ``net`` with their shapes, where the blobs in ``shapes`` are given.
-
-    ``also`` are further types that this Caffe has. Raises ModelError naming the layer and what is wrong with it.
-    """
-    known: dict[str, Shape | None] = dict(shapes)
-    makers: dict[str, str] = {}
-    readers: dict[str, str] = {}
-    names: dict[str, bool] = {}  # of layers, and whether they have weights
-    shared: dict[str, tuple[str, Shape]] = {}
-    placed = []
-    for layer in net.layer:
-        try:
-            here = _place(layer, known, makers, also)
-            _own(layer, readers)
-            if layer.name in names and (here.weights or names[layer.name]):
-                raise WrongLayer("is not the only layer of this name, and weights are found by it; rename one of them")
-            _share(layer, here.weights, shared)
-        except WrongLayer as error:
-            raise ModelError(f"{path}: layer {layer.name!r} ({layer.type or 'no type'}): {error}") from error
-        names[layer.name] = bool(here.weights)
-        for top, shape in zip(layer.top, here.tops):  # noqa: B905 - worker code runs on Python 3.9
-            known[top] = shape
-            makers[top] = layer.name
-            readers.pop(top, None)
-        placed.append(here)
-    return placed
-
-
-def _place(layer: Any, known: Mapping[str, Shape | None], makers: Mapping[str, str], also: Iterable[str]) -> Placed:
-    if layer.type not in RULES and layer.type not in UNRULED and layer.type not in also:
-        types = sorted({*RULES, *UNRULED, *also})
-        raise WrongLayer(f"BVLC Caffe has no layer of this type{near(layer.type, types)}")
-    if layer.type in READERS and layer.bottom:
-        raise WrongLayer(f"reads a data set, so it cannot read {layer.bottom[0]!r}; leave bottom out")
-    if layer.type == "Python" and not (layer.python_param.module and layer.python_param.layer):
-        raise WrongLayer("needs python_param { module: ... layer: ... }")
-    for bottom in layer.bottom:
-        if bottom not in known:
-            raise WrongLayer(f"reads {bottom!r}, which no layer before it makes{near(bottom, known)}")
-    for top in layer.top:
-        if top in layer.bottom:
-            if layer.type not in IN_PLACE and layer.type in RULES:
-                raise WrongLayer(f"writes its output over its input {top!r}, which this type cannot")
-        elif top in known:
-            maker = f"layer {makers[top]!r} makes" if top in makers else "the input is"
-            raise WrongLayer(f"makes {top!r}, which {maker} already")
-    _fillers(layer)
-    found = tuple(known[bottom] for bottom in layer.bottom)
-    bottoms = [shape for shape in found if shape is not None]
-    rule = RULES.get(layer.type)
-    if rule is None or len(bottoms) < len(found):
-        return Placed(layer, found, (None,) * len(layer.top), ())
-    _counted(layer)
-    tops, weights = rule(layer, bottoms)
-    if any(size < 1 for shape in tops for size in shape):
-        raise WrongLayer(f"would make {tops[0]} of {_list(bottoms)}")
-    filler = _weight_filler(layer)
-    if filler == "bilinear" and any(len(shape) != 4 or shape[2] != shape[3] for shape in weights[:1]):
-        raise WrongLayer(
-            f"has weight_filler {{ type: 'bilinear' }}, which is for square kernels; its weights are {weights[0]}"
-        )
-    if len(layer.param) > len(weights):
-        raise WrongLayer(f"has {len(layer.param)} times param {{ }}, and {len(weights)} arrays of weights")
-    if layer.loss_weight and len(layer.loss_weight) != max(len(layer.top), 1):
-        raise WrongLayer(f"has {len(layer.loss_weight)} times loss_weight for {len(layer.top)} tops")
-    return Placed(layer, found, tuple(tops[: len(layer.top)]), tuple(weights))
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: those most like it, or the first of them all."""
-    names = list(known)
-    like = difflib.get_close_matches(name, names, 3, 0.6)
-    if like:
-        return f"; near it are: {', '.join(like)}"
-    return f"; known are: {', '.join(names[:12])}{' and more' if len(names) > 12 else ''}" if names else ""
-
-
-def _fillers(layer: Any) -> None:
-    for field, parameters in layer.ListFields():
-        if not field.name.endswith("_param"):
-            continue
-        for each, filler in parameters.ListFields():
-            if each.message_type is None or each.message_type.name != "FillerParameter" or hasattr(filler, "append"):
-                continue
-            if filler.type not in FILLERS:
-                raise WrongLayer(f"{each.name} {{ type: {filler.type!r} }} is unknown{near(filler.type, FILLERS)}")
-            if filler.type == "gaussian" and filler.std <= 0:
-                raise WrongLayer(f"{each.name} {{ std: {filler.std:g} }} is not above 0")
-            if filler.type == "uniform" and filler.min > filler.max:
-                raise WrongLayer(f"{each.name} {{ min: {filler.min:g} }} is above max, {filler.max:g}")
-
-
-def _weight_filler(layer: Any) -> str:
-    p = layer.inner_product_param if layer.type == "InnerProduct" else layer.convolution_param
-    return str(p.weight_filler.type)
-
-
-def _own(layer: Any, readers: dict[str, str]) -> None:
-    """An input that is written over has no other reader: Caffe gives each reader a copy, and would write to that."""
-    for top in layer.top:
-        if top in layer.bottom and (top in readers or list(layer.bottom).count(top) > 1):
-            other = f"layer {readers[top]!r}" if top in readers else "itself once more"
-            raise WrongLayer(
-                f"writes its output over its input {top!r}, which is read by {other}; give it a top of its own"
-            )
-    readers.update(dict.fromkeys(layer.bottom, layer.name))
-
-
-def _share(layer: Any, weights: tuple[Shape, ...], shared: dict[str, tuple[str, Shape]]) -> None:
-    for spec, shape in zip(layer.param, weights):  # noqa: B905
-        if not spec.name:
-            continue
-        owner, theirs = shared.setdefault(spec.name, (layer.name, shape))
-        if theirs != shape and (spec.share_mode == 0 or math.prod(theirs) != math.prod(shape)):
-            raise WrongLayer(
-                f"shares the weights {spec.name!r} of layer {owner!r}, which are {theirs}, its own {shape}"
-            )
-
-
-def _counted(layer: Any) -> None:
-    """Numbers of bottoms and tops, as each layer's header declares them (include/caffe/layers/)."""
-    least, most, tops_least, tops_most = COUNTS.get(layer.type, (1, 1, 1, 1))
-    for what, count, low, high in (
-        ("inputs (bottom)", len(layer.bottom), least, most),
-        ("outputs (top)", len(layer.top), tops_least, tops_most),
-    ):
-        if not low <= count <= high:
-            needs = f"{low}" if low == high else f"{low} to {high}" if high < MANY else f"{low} or more"
-            raise WrongLayer(f"has {count} {what}, it needs {needs}")
-
-
-# --- the rules
 
 
 def _same(layer: Any, bottoms: list[Shape]) -> Made:
@@ -218,7 +69,7 @@ def _convolution(layer: Any, bottoms: list[Shape]) -> Made:
     tops: list[Shape] = []
     for bottom in bottoms:
         if bottom[:2] != bottoms[0][:2]:
-            raise WrongLayer(f"applies the same weights to inputs of different channels, {_list(bottoms)}")
+            raise WrongLayer(f"applies the same weights to inputs of different channels, {listed(bottoms)}")
         size = [_convolved(image(bottom)[2 + i], i, window, forward) for i in range(2)]
         if min(size) < 1:
             raise WrongLayer(
@@ -364,7 +215,7 @@ def _concat(layer: Any, bottoms: list[Shape]) -> Made:
             for i, (a, b) in enumerate(zip(other, bottoms[0]))  # noqa: B905
             if i != along
         ):
-            raise WrongLayer(f"joins along axis {along}, but its inputs {_list(bottoms)} differ in others")
+            raise WrongLayer(f"joins along axis {along}, but its inputs {listed(bottoms)} differ in others")
     total = sum(each[along] for each in bottoms)
     return [(*bottoms[0][:along], total, *bottoms[0][along + 1 :])], []
 
@@ -401,7 +252,7 @@ def _silence(layer: Any, bottoms: list[Shape]) -> Made:
 
 def _eltwise(layer: Any, bottoms: list[Shape]) -> Made:
     if any(other != bottoms[0] for other in bottoms):
-        raise WrongLayer(f"needs inputs of one shape, they are {_list(bottoms)}")
+        raise WrongLayer(f"needs inputs of one shape, they are {listed(bottoms)}")
     if layer.eltwise_param.coeff and layer.eltwise_param.operation == EltwiseParameter.PROD:
         raise WrongLayer("has coeff, which only operation SUM takes")
     if layer.eltwise_param.coeff and len(layer.eltwise_param.coeff) != len(bottoms):
@@ -412,7 +263,7 @@ def _eltwise(layer: Any, bottoms: list[Shape]) -> Made:
 def _crop(layer: Any, bottoms: list[Shape]) -> Made:
     p = layer.crop_param
     if len(bottoms[0]) != len(bottoms[1]):
-        raise WrongLayer(f"needs two inputs of one rank, they are {_list(bottoms)}")
+        raise WrongLayer(f"needs two inputs of one rank, they are {listed(bottoms)}")
     first = axis(p.axis, bottoms[0])
     axes = len(bottoms[0]) - first
     if len(p.offset) not in (0, 1, axes):
@@ -505,7 +356,7 @@ def _pairwise(layer: Any, bottoms: list[Shape]) -> Made:
 
 def _contrastive(layer: Any, bottoms: list[Shape]) -> Made:
     if bottoms[0][:2] != bottoms[1][:2] or any(math.prod(each[2:]) != 1 for each in bottoms[:2]):
-        raise WrongLayer(f"compares two vectors for each image, its inputs are {_list(bottoms)}")
+        raise WrongLayer(f"compares two vectors for each image, its inputs are {listed(bottoms)}")
     return [()], []
 
 
@@ -524,7 +375,8 @@ def image(shape: Shape) -> Shape:
     return shape
 
 
-def _list(shapes: Iterable[Shape | None]) -> str:
+def listed(shapes: Iterable[Shape | None]) -> str:
+    """Shapes, for messages."""
     return " and ".join(map(str, shapes)) or "no input"
 
 

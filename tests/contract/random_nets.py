@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 from google.protobuf import text_format
-from multiseg_caffe import neutral, proto, rules
+from multiseg_caffe import neutral, placing, proto, rules
 
 from multiseg.errors import ModelError
 
@@ -30,7 +30,7 @@ def network(seed: int, batch: int, layers: int = 14) -> str:
         layer.top.append(layer.name if own else layer.bottom[0])
         KINDS[kind](draw, layer, shapes)
         try:
-            placed = rules.infer(_with(net, layer), "net", {})
+            placed = placing.infer(_with(net, layer), "net", {})
             if batch == 1:
                 neutral.described(placed[1:], "net", "data")
         except ModelError:

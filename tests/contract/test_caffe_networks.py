@@ -14,7 +14,7 @@ import pytest
 import random_nets
 import zoo
 from google.protobuf import text_format
-from multiseg_caffe import deploy, losses, proto, prototxt, rules
+from multiseg_caffe import deploy, losses, placing, proto, prototxt
 
 import multiseg
 from multiseg import describe
@@ -69,7 +69,7 @@ def test_random_networks_have_the_shapes_that_caffe_gives_them(tmp_path: Path) -
     made = pycaffe.run(tmp_path, [{"net": net, "forward": False} for net in nets])
     types = set()
     for net, caffes in zip(nets, made, strict=True):
-        placed = rules.infer(prototxt.read(str(net)), str(net), {})
+        placed = placing.infer(prototxt.read(str(net)), str(net), {})
         ours = {f"data/{top}": shape for here in placed for top, shape in zip(here.layer.top, here.tops, strict=True)}
         ours |= {f"weights/{here.layer.name}/{i}": s for here in placed for i, s in enumerate(here.weights)}
         theirs = {name: array.shape for name, array in caffes.items() if "_split_" not in name}
@@ -265,7 +265,7 @@ def loss_net(text: str, tensors: dict[str, np.ndarray], path: Path) -> Path:
     for name, tensor in tensors.items():
         net.layer.add(name=name, type="Input", top=[name]).input_param.shape.add(dim=tensor.shape)
     text_format.Merge(text, net)
-    rules.infer(net, "net", {})
+    placing.infer(net, "net", {})
     native = losses.with_native(net)
     native.force_backward = True
     return written(path, native)
