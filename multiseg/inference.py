@@ -58,6 +58,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.tile is not None and (not isinstance(self.tile, int) or self.tile < 1):
             raise SettingsError(f"tile={self.tile!r}: must be a whole number of pixels from 1")
+        if self.resize and (self.pad or self.tile):
+            raise SettingsError("pad and tile are for images that are not resized; add resize=False (--no-resize)")
         choices: dict[str, tuple[str | None, ...]] = {
             "pixel_conversion": ("clip", "normalize"),
             "channel_order": ("RGB", "BGR", None),

@@ -102,7 +102,7 @@ def _environment(facts: Sequence[RunFacts]) -> jinja2.Environment:
     )
     numbers = {each.label: number for number, each in enumerate(facts)}
     loaded.filters["first_line"] = first_line
-    loaded.filters["percent"] = lambda part: f"{100 * part:.1f} %"
+    loaded.filters["percent"] = lambda part: f"{100 * part:.1f}\u00a0%"
     loaded.filters["colour"] = lambda each: f"var(--run-{numbers[each.label] % COLOURS})"
     loaded.globals.update(picture=pictures.picture, error_map=pictures.error_map, split_map=pictures.split_map)
     # our own files, so they need no escaping; they are text inside <style> and <script>
