@@ -48,7 +48,9 @@ def kind_of(path: Path, holds: Literal["network", "weights"]) -> tuple[Backend, 
         wanted = [each for each in wanted if path.suffix in each[1].extensions] or wanted
     if len(wanted) == 1:
         return wanted[0]
-    known = "; ".join(f"{kind.name} ({', '.join(kind.extensions)})" for _, kind in kinds if kind.holds == holds)
+    known = "; ".join(
+        f"{kind.name} ({', '.join(kind.extensions) or 'a folder'})" for _, kind in kinds if kind.holds == holds
+    )
     if wanted:
         raise ModelError(
             f"{path}: may be a {' or a '.join(kind.name for _, kind in wanted)}; name it with one of their extensions"

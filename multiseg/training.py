@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from multiseg import backend as registry
 from multiseg import environment, exporting, model_files, transfer
 from multiseg.dataset import Dataset
 from multiseg.errors import SettingsError
@@ -29,6 +30,7 @@ from multiseg.worker.client import Worker
 
 def train(job: Job, folder: Path, resume: bool, progress: bool | Progress, tensorboard: bool, stop: Stop) -> Run:
     """Train ``job`` into ``folder``; see Job.train."""
+    registry.get(job.backend)  # an unknown backend is told before anything is opened
     dataset = job.dataset if isinstance(job.dataset, Dataset) else Dataset.open(job.dataset)
     settings = job.resolve(dataset)
     if tensorboard:
