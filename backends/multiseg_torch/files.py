@@ -35,6 +35,7 @@ class Loaded:
     loss: nn.Module | None
     batch_size: int | None
     val_batch_size: int | None
+    crop: int | None  # side of the squares that DIGITS cuts out of images while it trains
 
 
 def load(path: str, input_shape: tuple[int, int, int]) -> Loaded:
@@ -120,7 +121,7 @@ def from_table(path: str, made: Any) -> Loaded:
             f"{path}: gives {type(loss).__name__} as its loss; a criterion such as nn.SmoothL1Loss() is needed"
         )
     sizes = []
-    for key in ("trainBatchSize", "validationBatchSize"):
+    for key in ("trainBatchSize", "validationBatchSize", "croplen"):
         size = table.get(key)
         if size is not None and (not isinstance(size, int) or size < 1):
             raise ModelError(f"{path}: {key} is {size!r}; it must be a whole number from 1")

@@ -35,6 +35,12 @@ class Network(network.Network):
         torch.use_deterministic_algorithms(True, warn_only=True)
         self.spec = spec
         loaded = files.load(spec.model, spec.input_shape)
+        if loaded.crop and spec.input_shape[1:] != (loaded.crop, loaded.crop):
+            height, width = spec.input_shape[1:]
+            raise ModelError(
+                f"{spec.model}: crops images to {loaded.crop}x{loaded.crop} (croplen), which is not supported; the dataset's "
+                f"are {width}x{height}: make one of that size, and take croplen out of the file"
+            )
         cuda = spec.device == "cuda" or (spec.device == "auto" and torch.cuda.is_available())
         if cuda and not torch.cuda.is_available():
             raise SettingsError(

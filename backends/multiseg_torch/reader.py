@@ -23,6 +23,8 @@ def describe(path: str, input_shape: list[int] | tuple[int, int, int] | None) ->
     torch.manual_seed(0)
     loaded = files.load(path, (channels, height, width))
     loaded.model.eval()
+    if loaded.crop:  # what the network sees is that much of an image
+        height, width = min(height, loaded.crop), min(width, loaded.crop)
     images = torch.zeros(2, channels, height, width)
     files.trial(path, loaded.model, images)
     try:

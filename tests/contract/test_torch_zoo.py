@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import zoo
 
+from multiseg.errors import ModelError
 from multiseg.model_files import describe
 
 pytestmark = pytest.mark.needs("torch")
@@ -43,3 +44,65 @@ def test_a_users_network_trains_a_step_and_is_what_the_prototxt_says(file: str) 
         assert math.isfinite(trained)
         after = worker.call("get_weights")
         assert all(np.abs(after[name] - before[name]).max() > 0 for name in before)
+
+
+def small(tmp_path: Path, text: str) -> Path:
+    (tmp_path / "net.lua").write_text(text)
+    return tmp_path / "net.lua"
+
+
+SCORES = "nn.Sequential():add(nn.SpatialConvolution(1, 3, 1, 1))"
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "words"),
+    [
+        (
+            f"return {{model = {SCORES}, croplen = 4}}",
+            (1, 8, 8),
+            "crops images to 4x4 (croplen), which is not supported",
+        ),
+        (
+            f"return {{model = {SCORES}, loss = nn.MSECriterion()}}",
+            (1, 4, 4),
+            "its output is (3, 8, 8) (C, H, W), the labels are",
+        ),
+        (f"return {{model = {SCORES}}}", (2, 8, 8), "its output is (3, 8, 8) (C, H, W), the labels are (2, 8, 8)"),
+    ],
+)
+def test_what_does_not_fit_the_dataset_is_told_when_it_is_loaded(
+    tmp_path: Path, text: str, label: tuple[int, ...], words: str
+) -> None:
+    with pytest.raises(ModelError) as caught:
+        zoo.load("torch", small(tmp_path, text), (1, 8, 8), label)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("loss", "label", "values", "words"),
+    [
+        ("SpatialClassNLL", (1, 8, 8), 3, "a label is class 3, the output has the classes 0 to 2"),
+        ("ClassNLL", (1, 1, 1), -1, "a label is class -1; classes count from 0"),
+        (
+            "MSE",
+            (1, 8, 8),
+            0,
+            "the loss compares element by element; the output is (3, 8, 8), the labels are (1, 8, 8)",
+        ),
+        (
+            "MSE",
+            (1, 1, 1),
+            0,
+            "the loss compares element by element; the output is (3, 8, 8), the labels are (1, 1, 1)",
+        ),
+    ],
+)
+def test_labels_that_a_loss_cannot_take_are_told(
+    tmp_path: Path, loss: str, label: tuple[int, ...], values: float, words: str
+) -> None:
+    pooled = f"{SCORES}:add(nn.SpatialAveragePooling(8, 8))" if loss == "ClassNLL" else SCORES
+    path = small(tmp_path, f"return {{model = {pooled}, loss = nn.{loss}Criterion()}}")
+    with zoo.load("torch", path, (1, 8, 8), label) as worker, pytest.raises(ModelError) as caught:
+        labels = np.full((2, *label), values, np.float32)
+        worker.call("train_step", features=np.zeros((2, 1, 8, 8), np.float32), labels=labels, rate=0.1)
+    assert words in str(caught.value)

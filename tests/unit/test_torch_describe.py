@@ -187,3 +187,15 @@ def test_the_input_shape_must_be_given_and_the_output_depend_on_it(tmp_path: Pat
     ):
         with pytest.raises(ModelError, match=words):
             python(tmp_path, forward)
+
+
+def test_a_file_that_crops_is_described_for_what_the_network_sees(tmp_path: Path) -> None:
+    text = """return function(params)
+        assert(params.inputShape[2] == 32 and #params.inputShape == 3, 'Network expects 32x32 images')
+        local size = 1
+        params.inputShape:apply(function(n) size = size * n end)
+        assert(size == 3 * 32 * 32)
+        return {model = nn.Sequential():add(nn.View(-1):setNumInputDims(3)):add(nn.Linear(3 * 24 * 24, 2)), croplen = 24}
+    end"""
+    topology = describe(tmp_path / "net.lua", text, (3, 32, 32))
+    assert topology.input_shape == (3, 24, 24) and said(topology) == [("0.reshape", "Flatten"), ("1", "Gemm")]

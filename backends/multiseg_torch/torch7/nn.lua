@@ -29,6 +29,7 @@ local function storage(values) return setmetatable(values, Storage) end
 
 local Tensor = {__typename = 'torch.FloatTensor'}
 local sizes = setmetatable({}, {__mode = 'k'})  -- of each tensor
+local rows = setmetatable({}, {__mode = 'k'})  -- of each tensor, those taken so far: filling one takes them again and again
 
 local function tensor(size, op, ...)
    local made = setmetatable({}, Tensor)
@@ -59,7 +60,10 @@ local function row(self, index)
       fail('index ' .. tostring(index) .. ' is outside a tensor of ' .. table.concat(size, 'x'))
    end
    if #size == 1 then fail('elements of a tensor can be set, not read, while a network file is loaded') end
-   return tensor({unpack(size, 2)}, 'select', id(self), index)
+   local known = rows[self] or {}
+   rows[self] = known
+   known[index] = known[index] or tensor({unpack(size, 2)}, 'select', id(self), index)
+   return known[index]
 end
 
 function Tensor.__index(self, key)
@@ -71,7 +75,12 @@ function Tensor.__newindex(self, key, value)
    if type(key) ~= 'number' then fail('a tensor takes whole numbers as index') end
    if type(value) == 'number' and #sizes[self] == 1 then
       if not whole(key) or key < 1 or key > sizes[self][1] then fail('index ' .. key .. ' is outside the tensor') end
-      log[#log + 1] = {'set', id(self), key, value}
+      local last = log[#log]
+      if last[1] == 'set' and last[2] == id(self) then
+         last[#last + 1], last[#last + 2] = key, value
+      else
+         log[#log + 1] = {'set', id(self), key, value}
+      end
    elseif type(value) == 'number' then
       row(self, key):fill(value)
    else

@@ -92,7 +92,8 @@ def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
 
 def _in_place(tensor: Tensor, operation: str, arguments: Sequence[Any]) -> None:
     if operation == "set":
-        tensor[arguments[0] - 1] = arguments[1]
+        last = dict(zip(arguments[::2], arguments[1::2]))  # of a place's values the last one counts
+        tensor[torch.tensor(list(last)) - 1] = torch.tensor(list(last.values()), dtype=torch.float32)
         return
     if operation == "normal" and arguments[1] < 0:
         raise Problem(f"tensor:normal: its standard deviation is {arguments[1]}")
