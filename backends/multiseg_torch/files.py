@@ -21,6 +21,7 @@ FACTORIES = (
     "network", "build_network", "create_network", "get_network", "make_network", "build_model", "create_model", "get_model",
     "make_model",
 )  # fmt: skip
+MADE = ("model", "net", "network")  # what files call the module that they make themselves
 FACTORY = (
     "define a function network(params) that returns the module, or a dict with model, loss, trainBatchSize and "
     "validationBatchSize"
@@ -93,7 +94,7 @@ def _takes_params(make: Any) -> bool:
 def _factory(path: str, module: ModuleType) -> Any:
     """The file's function that makes the network, or its one class of a module."""
     own = {name: value for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
-    if callable(getattr(module, "network", None)):
+    if callable(getattr(module, "network", None)) and not isinstance(module.network, nn.Module):
         return module.network
     factories = [own[name] for name in FACTORIES if inspect.isfunction(own.get(name))]
     if len(factories) == 1:
@@ -101,6 +102,9 @@ def _factory(path: str, module: ModuleType) -> Any:
     if factories:
         names = " and ".join(each.__name__ for each in factories)
         raise ModelError(f"{path}: defines {names}, and which one makes the network is open; call it network(params)")
+    made = [each for each in (getattr(module, name, None) for name in MADE) if isinstance(each, nn.Module)]
+    if len(made) == 1:
+        return lambda: made[0]
     classes = [value for value in own.values() if inspect.isclass(value) and issubclass(value, nn.Module)]
     if len(classes) != 1:
         names = ", ".join(each.__name__ for each in classes[:8])

@@ -65,6 +65,32 @@ def test_a_python_file_may_use_dataclasses(tmp_path: Path) -> None:
     assert load(path).model.out_channels == 3
 
 
+ONE = "from torch import nn\nclass One(nn.Module):\n    pass\n"
+
+
+@pytest.mark.parametrize(
+    ("python", "made"),
+    [
+        (ONE, "One"),
+        (f"{ONE}def network(params):\n    return nn.Tanh()", "Tanh"),
+        (f"{ONE}def network():\n    return nn.Tanh()", "Tanh"),
+        (
+            f"{ONE}def build_model(params, width=4):\n    return {{'model': nn.Linear(params['inputShape'][0], width)}}",
+            "Linear",
+        ),
+        (f"{ONE}def get_model(pretrained=False):\n    return nn.Tanh()", "Tanh"),
+        (f"{ONE}class Two(One):\n    pass\nmodel = Two()", "Two"),
+        (f"{ONE}network = nn.Sequential(One())", "Sequential"),
+        ("from torch import nn\nclass A(nn.Module):\n    def __init__(self, params):\n        super().__init__()", "A"),
+        ("from torch import nn\nfrom beside import Beside\nnet = Beside()", "Beside"),
+    ],
+)
+def test_the_network_of_a_python_file(tmp_path: Path, python: str, made: str) -> None:
+    (tmp_path / "beside.py").write_text("from torch import nn\nclass Beside(nn.Module):\n    pass\n")
+    (tmp_path / "net.py").write_text(python)
+    assert type(load(tmp_path / "net.py").model).__name__ == made
+
+
 @pytest.mark.parametrize(
     ("lua", "words"),
     [

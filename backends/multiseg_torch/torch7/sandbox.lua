@@ -66,7 +66,7 @@ function print(...)
 end
 
 -- CUDA's packages: not there for a file that asks (within pcall), and nn by another name for one that insists
-local insisted = {cudnn = true, cunn = true, cutorch = true}
+local insisted = {cudnn = true, cunn = true, cutorch = true, ccn2 = true}
 function require(name)
    if name == 'nn' or name == 'torch' then return _G[name] end
    if insisted[name] and depth == 0 then

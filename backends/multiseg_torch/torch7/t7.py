@@ -95,9 +95,15 @@ class _Ascii(_Binary):
             return np.frombuffer(self.take(count), dtype)
         if count < 0 or count > len(self.data) - self.at:
             raise Problem(f"{count} numbers are needed, {len(self.data) - self.at} bytes are left")
+        end = self.data.find(b"\n", self.at)
+        words = self.data[self.at : end].split() if end > 0 else []
+        if len(words) == count and count:  # as torch.save writes them: on one line
+            self.at = end
+        else:
+            words = [self.word() for _ in range(count)]
         kind = int if np.dtype(dtype).kind == "i" else float
         try:
-            values = np.array([kind(self.word()) for _ in range(count)], dtype)
+            values = np.array([kind(word) for word in words], dtype)
         except (ValueError, OverflowError) as error:
             raise Problem(f"is no number: {error}") from error
         if count:
