@@ -20,13 +20,15 @@ from multiseg.topology import Shape, Topology
 
 
 def export(
-    network: str | Path | Topology, backend: str, out: str | Path, input_shape: tuple[int, int, int] | None = None
-) -> Path:
+    network: str | Path | Topology, backend: str, out: str | Path,
+    input_shape: tuple[int, int, int] | None = None, label_shape: tuple[int, int, int] | None = None,
+) -> Path:  # fmt: skip
     """Write a network file (or a described network) as ``backend``'s own source, and return its path.
 
     ``input_shape`` (C, H, W) is as in :func:`multiseg.describe`; the file is right for images of this size, and says where it
-    may not be for others. Weights and start values are not part of it. Where the network's own loss is a cross entropy of
-    classes, or its output no image, the file's is one too; else it is the backend's own loss of images.
+    may not be for others. Weights and start values are not part of it. The file's loss is the backend's own one of images, or
+    the cross entropy of class numbers: where labels of ``label_shape`` are such, or without it where the network's own loss is
+    one, or its output no image.
 
     Raises BackendUnavailable for an unknown backend, and ModelError naming every layer that it cannot express; nothing is
     written then.
@@ -34,7 +36,7 @@ def export(
     path = Path(out)
     target = check_name(path, backend)
     topology = network if isinstance(network, Topology) else describe(network, input_shape)
-    write_text(path, source(target, topology, of_classes(topology)))
+    write_text(path, source(target, topology, of_classes(topology, label_shape)))
     return path
 
 
@@ -61,4 +63,5 @@ def of_classes(topology: Topology, label_shape: Shape | None = None) -> bool:
     output = topology.shapes[topology.outputs[0]]
     if label_shape is not None:
         return output != label_shape and math.prod(output) > 1 and label_shape[0] == 1
-    return "softmax cross-entropy" in (topology.loss or "") or len(output) == 1
+    loss = topology.loss or ""
+    return ("softmax" in loss and "cross-entropy" in loss) or "class numbers" in loss or len(output) == 1

@@ -229,6 +229,11 @@ class _TensorFlow(Writer):
         kernel, strides = ([1, *each, 1] for each in (pool.kernel, pool.strides))
         if max(pool.dilations) > 1:
             raise Refused("has dilation, which its pooling layers have not")
+        if pool.up and not any(pool.pads) and all(k == s <= 2 for k, s in zip(pool.kernel, pool.strides, strict=True)):
+            # pairs, and a single pixel at an odd end: SAME at any size
+            function = "avg_pool" if pool.average else "max_pool"
+            self._assign(layer, f"tf.nn.{function}({self._first(layer)}, {kernel}, {strides}, 'SAME')")
+            return
         if not pool.average:
             net, padding = self._padded(layer, beyond, "float('-inf')")
             self._assign(layer, f"tf.nn.max_pool({net}, {kernel}, {strides}, '{padding}')", here and padding != "SAME")

@@ -17,10 +17,14 @@ from multiseg.cli.model import FILE, shape_of, sizes, topology_of
 def export(file: Path, backend: str, output: Path, input_shape: str | None, dataset: Path | None) -> None:
     """Write the network in FILE, of any backend's formats, as another framework's own source file.
 
-    Layers that the framework cannot express exactly are refused by name. A network file written in Python is executed: load
-    only files you trust.
+    Its loss is the framework's own one of images, or the cross entropy of class numbers: where the dataset's labels are such,
+    or without a dataset where the network's own loss is one. Layers that the framework cannot express exactly are refused by
+    name. A network file written in Python is executed: load only files you trust.
     """
     from multiseg import exporting
+    from multiseg.dataset import Dataset
 
     exporting.check_name(output, backend)
-    click.echo(exporting.export(topology_of(file, shape_of(input_shape, dataset)), backend, output))
+    topology = topology_of(file, shape_of(input_shape, dataset))
+    labels = Dataset.open(dataset).train.label_shape if dataset else None
+    click.echo(exporting.export(topology, backend, output, label_shape=labels))

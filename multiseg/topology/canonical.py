@@ -7,21 +7,22 @@ and what can be said in several ways is said in one:
   each window is divided by counts too;
 - a pooling over the whole image is a global one; so is ReduceMean over height and width;
 - Flatten, Squeeze and Reshape are a Reshape to the shape they make, Crop and Split are Slices, Add and Sub are Sums;
-- BatchNormalization without weights and the Scale after it are one; so are zero padding and the convolution after it, a
+- BatchNormalization without weights and the Scale after it are one; so are padding and the convolution or pooling after it, a
   deconvolution and the Slice that cuts its borders off, and a Concat or Sum of Concats or Sums.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from multiseg.topology.layer import Layer, Shape
 from multiseg.topology.rules import factors, plain, rule
-from multiseg.topology.shapes import RULES, axis_index
+from multiseg.topology.shapes import RULES, axis_index, window_pads
 
 if TYPE_CHECKING:
     from multiseg.topology.topology import Topology
@@ -173,6 +174,8 @@ def _fold(nodes: list[Node], outputs: list[Wire], apart: Container[str]) -> list
             continue
         if (before.type, node.type) == ("Pad", "Conv"):
             _pad_inside(before, node)
+        elif before.type == "Pad" and node.layer.type in ("MaxPool", "AveragePool"):
+            _pad_inside_pool(before, node)
         elif _join(before, node):
             before.shape = node.shape
             uses[before] = uses[node]
@@ -224,6 +227,19 @@ def _pad_inside(pad: Node, node: Node) -> None:
     if pad.parameters["value"] == 0 and min(borders) >= 0:
         node.parameters["pads"] = tuple(a + b for a, b in zip(node.parameters["pads"], borders[:2], strict=True))
         node.inputs = pad.inputs
+
+
+def _pad_inside_pool(pad: Node, node: Node) -> None:
+    """Let a pooling pad itself: with what is no maximum, or with zeros that count in its averages."""
+    layer, borders = node.layer, pad.parameters["borders"]
+    average = layer.type == "AveragePool"
+    own = window_pads(layer.parameters, pad.shape[1:])
+    if pad.parameters["value"] != (0 if average else -math.inf) or min(borders) < 0 or (average and any(own)):
+        return
+    parameters = {key: value for key, value in layer.parameters.items() if key != "auto_pad"}
+    parameters |= {"pads": [a + b for a, b in zip(own, borders, strict=True)], "count_include_pad": True}
+    node.inputs = pad.inputs
+    node.type, node.parameters = rule(replace(layer, parameters=parameters), [pad.inputs[0].shape])
 
 
 def _complete_pads(node: Node) -> None:

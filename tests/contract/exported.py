@@ -10,6 +10,7 @@ import numpy as np
 from multiseg import backend as registry
 from multiseg import exporting
 from multiseg.layout import Layout
+from multiseg.model_files import kind_of
 from multiseg.network import NetworkSpec
 from multiseg.topology import Topology
 from multiseg.worker.client import Worker
@@ -42,16 +43,14 @@ def random_weights(topology: Topology, seed: int = 0) -> dict[str, Array]:
 
 
 class Frameworks:
-    """A worker for each backend; close them."""
+    """A worker for each backend, which loads networks and reads files; close them."""
 
     def __init__(self) -> None:
         self._workers: dict[str, Worker] = {}
 
-    def load(self, backend: str, topology: Topology, folder: Path, weights: dict[str, Array]) -> Worker:
-        """The worker of ``backend`` with the network in it, exported into ``folder``. Raises ModelError where it cannot be."""
-        path = exporting.export(topology, backend, folder / f"net_{backend}{registry.get(backend).formats[0]}")
-        worker = self._workers.get(backend) or Worker(registry.get(backend), threads=1)
-        self._workers[backend] = worker
+    def load(self, backend: str, path: Path, topology: Topology, weights: dict[str, Array]) -> Worker:
+        """The worker of ``backend`` with the network of a file in it, which ``topology`` describes, and these weights."""
+        worker = self._worker(backend)
         shape = topology.shapes[topology.outputs[0]]
         label = shape if len(shape) == 3 else (1, 1, 1)
         spec = NetworkSpec(
@@ -65,12 +64,29 @@ class Frameworks:
         return worker
 
     def outputs(self, backend: str, topology: Topology, folder: Path, images: Array) -> Array:
-        """What it makes of ``images`` (N, C, H, W) with random weights; vectors as (N, features)."""
+        """What the network, exported into ``folder``, makes of images with random weights. Raises ModelError if it cannot be."""
+        path = exporting.export(topology, backend, folder / f"net_{backend}{registry.get(backend).formats[0]}")
+        return self.predict(backend, path, topology, random_weights(topology), images)
+
+    def predict(self, backend: str, path: Path, topology: Topology, weights: dict[str, Array], images: Array) -> Array:
+        """What a file's network makes of ``images`` (N, C, H, W); vectors as (N, features)."""
         layout = Layout(registry.get(backend).data_order, "RGB", None)
-        worker = self.load(backend, topology, folder, random_weights(topology))
+        worker = self.load(backend, path, topology, weights)
         output, _, _ = worker.call("predict", features=layout.features(images), labels=None)
         neutral: Array = layout.activation(output)
         return neutral if len(topology.shapes[topology.outputs[0]]) == 3 else neutral.reshape(len(images), -1)
+
+    def describe(self, path: Path, shape: tuple[int, int, int]) -> Topology:
+        """As multiseg.describe, without a new process each time."""
+        backend, kind = kind_of(path, "network")
+        arguments = {"path": str(path), "input_shape": list(shape)}
+        said = self._worker(backend.name).call("read", module=backend.reader, function="describe", arguments=arguments)
+        return Topology.of(path.name, kind.name, said)
+
+    def _worker(self, backend: str) -> Worker:
+        if backend not in self._workers:
+            self._workers[backend] = Worker(registry.get(backend), threads=1)
+        return self._workers[backend]
 
     def close(self) -> None:
         """End the workers."""

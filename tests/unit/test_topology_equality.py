@@ -56,6 +56,24 @@ def test_tensorflows_same_is_caffes_rounding_up_where_it_is() -> None:
     assert same(pool(), pool(ceil_mode=True), (4, 7, 7))
 
 
+def padded_pool(type: str, borders: list[int], value: float, **more: Any) -> list[dict[str, Any]]:
+    before = layer("pad", "Pad", "data", pads=borders, mode="constant", value=value)
+    return [before, layer("pool", type, "pad", kernel_shape=[3, 3], strides=[2, 2], **more)]
+
+
+def test_padding_before_a_pooling_is_its_own_where_it_does_the_same() -> None:
+    nothing = float("-inf")
+    assert same(padded_pool("MaxPool", [0, 0, 1, 1], nothing), pool(ceil_mode=True))
+    assert same(padded_pool("MaxPool", [1, 1, 1, 1], nothing), pool(pads=[1] * 4))
+    assert not same(padded_pool("MaxPool", [1, 1, 1, 1], 0.0), pool(pads=[1] * 4))  # a maximum may be below 0
+    assert same(padded_pool("MaxPool", [0, 0, 1, 1], nothing), [layer("all", "GlobalMaxPool", "data")], (4, 3, 3))
+    counted = pool("AveragePool", pads=[1] * 4, count_include_pad=True)
+    assert same(padded_pool("AveragePool", [1, 1, 1, 1], 0.0), counted)
+    assert not same(padded_pool("AveragePool", [1, 1, 1, 1], 0.0), pool("AveragePool", pads=[1] * 4))
+    assert not same(padded_pool("AveragePool", [1, 1, 1, 1], 1.0), counted)
+    assert not same(padded_pool("AveragePool", [1, 1, 1, 1], 0.0, pads=[1] * 4), counted)
+
+
 def test_padding_below_that_no_window_reads_does_not_matter() -> None:
     conv = {"num_output": 2, "kernel_shape": [3, 3], "strides": [2, 2]}
     one = [layer("conv", "Conv", "data", **conv, pads=[1, 1, 1, 1])]
