@@ -169,7 +169,9 @@ class Job:
         )
         check(_number(self.min_delta) and self.min_delta >= 0, f"min_delta={self.min_delta!r}: must be a number from 0")
         if self.weights is not None:
-            check(Path(self.weights).exists(), f"weights={str(self.weights)!r}: no such file")
+            # a TensorFlow checkpoint is named by a prefix
+            there = any(Path(f"{self.weights}{suffix}").exists() for suffix in ("", ".index"))
+            check(there, f"weights={str(self.weights)!r}: no such file")
         check(
             not isinstance(self.freeze, str) and all(isinstance(each, str) and each for each in self.freeze),
             f"freeze={self.freeze!r}: must be a list of names of layers",

@@ -156,3 +156,49 @@ def test_a_full_disk_leaves_the_last_snapshot_and_says_why(job: multiseg.Job, tm
         assert run.snapshot is not None and run.snapshot.epoch == 1
         assert run.worker().call("get_weights")  # it opens
     assert job.train(tmp_path / "cut", resume=True, progress=False).summary["status"] == "finished"
+
+
+WEIGHTS = {"caffe": "network.caffemodel", "torch": "network.pt", "tensorflow": "network.ckpt"}
+
+
+def weights_of(run: multiseg.Run) -> dict[str, Any]:
+    with run:
+        weights: dict[str, Any] = run.worker().call("get_weights")
+    return weights
+
+
+def test_it_starts_from_the_weights_of_another_run_and_leaves_frozen_layers(job: multiseg.Job, tmp_path: Path) -> None:
+    first = replace(job, epochs=1).train(tmp_path / "first", progress=False)
+    assert first.snapshot is not None
+    given = first.snapshot.path / WEIGHTS[job.backend]
+    second = replace(job, epochs=1, seed=9, weights=given, freeze=["conv1"]).train(tmp_path / "second", progress=False)
+    assert second.summary["weights"] == {
+        "matched": list(small_models.PARAMETERS), "missing": [], "unused": [], "reshaped": [],
+    }  # fmt: skip
+    assert second.history[0]["l1"] == pytest.approx(first.history[-1]["l1"], rel=1e-6)
+    before, after = weights_of(first), weights_of(second)
+    for name in small_models.PARAMETERS:
+        assert np.array_equal(before[name], after[name]) == name.startswith("conv1")
+
+
+@pytest.mark.needs("caffe", "torch")
+def test_weights_move_from_one_framework_to_another(dataset: Any, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "dataset": dataset,
+        "epochs": 1,
+        "solver": "adam",
+        "learning_rate": 1e-2,
+        "seed": 1,
+        "loss": "l2",
+    }
+    for backend in ("caffe", "torch"):
+        (tmp_path / backend).mkdir()
+    caffe = multiseg.Job(backend="caffe", model=small_models.write("caffe", tmp_path / "caffe"), **settings)
+    first = caffe.train(tmp_path / "first", progress=False)
+    assert first.snapshot is not None
+    torch = multiseg.Job(
+        backend="torch", model=small_models.write("torch", tmp_path / "torch"),
+        weights=first.snapshot.path / "network.caffemodel", **settings,
+    )  # fmt: skip
+    second = torch.train(tmp_path / "second", progress=False)
+    assert second.history[0]["val_loss"] == pytest.approx(first.history[-1]["val_loss"], rel=1e-5)
