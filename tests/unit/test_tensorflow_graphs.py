@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import tensorflow_graphs
 from tensorflow_graphs import Written, linear, small
 
+import multiseg
 from multiseg import model_files
 from multiseg.network import NetworkSpec
 from multiseg.topology import Topology
@@ -240,3 +242,16 @@ def test_a_network_file_is_copied_with_all_that_belongs_to_it(tmp_path: Path, fi
     assert np.allclose(load(copy, solver=None).predict(written.images, None)[0], written.expected, atol=1e-6)
     (tmp_path / "to" / f"{file}.json").write_text("{}")
     assert not model_files.same(source, copy)
+
+
+def test_a_run_keeps_a_graph_of_several_files_whole(tmp_path: Path, dataset: multiseg.Dataset) -> None:
+    (tmp_path / "from").mkdir()
+    Written(tmp_path / "from", small, (32, 32, 1))
+    job = multiseg.Job(dataset, "tensorflow", model=tmp_path / "from" / "saved", epochs=1, seed=1, learning_rate=1e-9)
+    with job.train(tmp_path / "run", progress=False) as run:
+        expected = run.predict(dataset.val.read([0, 1])[0])
+    again = multiseg.Job(dataset, "tensorflow", model=tmp_path / "from" / "saved", epochs=1, learning_rate=1e-9)
+    again.train(tmp_path / "run", resume=True, progress=False).close()
+    shutil.rmtree(tmp_path / "from")
+    with multiseg.Run.open(tmp_path / "run") as run:
+        assert np.array_equal(run.predict(dataset.val.read([0, 1])[0]), expected)
