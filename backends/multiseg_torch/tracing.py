@@ -244,6 +244,8 @@ def _is_layer(module: nn.Module) -> bool:
     """Whether a module is one layer, lowered ones included, or else what happens in it is to be noted."""
     if isinstance(module, (PatchConv2d, PatchConvTranspose2d)) or vocabulary.of_module(module):
         return True
+    if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):  # an empty one too
+        return False
     return _torchs(module) and not next(module.children(), None)
 
 

@@ -69,6 +69,13 @@ LUA = {
                        "layer '1' (Conv2d with weights (2, 4, 3, 3)) is given (3, 16, 16): "),
     "wrong features": ("return nn.Sequential():add(nn.View(-1):setNumInputDims(3)):add(nn.Linear(100, 2))",
                        "layer '1' (Linear with weights (2, 100)) is given (768,): "),
+    "a tensor where a table is needed": ("return nn.Sequential():add(nn.CAddTable())", "takes a table of tensors"),
+    "weights of another shape": ("local n = nn.Linear(4, 2)\nn.weight = torch.zeros(3)\nreturn nn.Sequential():add(n)",
+                                 ":1: nn.Linear: its weight is (2, 4), the file puts (3,) there"),
+    "shared weights": ("local a, b = nn.Linear(4, 4), nn.Linear(4, 4)\na.weight = b.weight\nreturn nn.Sequential():add(a):add(b)",
+                       ":1: nn.Linear: its weight is another module's; sharing is not supported"),
+    "a number as weights": ("local n = nn.Linear(4, 2) n.weight = 7 return n", ":1: nn.Linear: its weight is 7; it must be"),
+    "a MultiCriterion of nothing": ("return {model = nn.ReLU(), loss = nn.MultiCriterion()}", ":1: nn.MultiCriterion: needs"),
     "a table as output": ("return nn.ConcatTable():add(nn.ReLU())", "gives a list; it must give one output"),
 }  # fmt: skip
 PYTHON = {

@@ -188,6 +188,7 @@ def test_what_a_file_does_to_its_weights_is_done(tmp_path: Path) -> None:
     net:add(nn.Linear(2, 2)):get(4).weight[2]:fill(9)
     net:remove(3)
     net:insert(block, 3)
+    net:get(2):get(1).weight = torch.Tensor(8, 3, 5, 5):fill(4)
     local w = net:get(4):getParameters()
     w:uniform(3, 4)
     torch.setdefaulttensortype('torch.FloatTensor')
@@ -196,7 +197,7 @@ def test_what_a_file_does_to_its_weights_is_done(tmp_path: Path) -> None:
     net = loaded.model
     assert [type(each).__name__ for each in net] == ["Linear", "Sequential", "Sequential", "Linear"]
     assert float(net[0].weight.detach().std()) == pytest.approx(0.2, rel=0.1)
-    assert net[1][0].weight.unique().tolist() == [3.5] == net[2][0].weight.unique().tolist()
+    assert net[1][0].weight.unique().tolist() == [4] and net[2][0].weight.unique().tolist() == [3.5]
     assert net[1][0].bias.abs().max() == 0 != net[2][0].bias.abs().max()
     for parameter in net[3].parameters():
         assert parameter.min() >= 3 and parameter.max() < 4

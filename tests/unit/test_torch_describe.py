@@ -179,7 +179,7 @@ def test_torch7s_own_modules(tmp_path: Path) -> None:
 def test_the_input_shape_must_be_given_and_the_output_depend_on_it(tmp_path: Path) -> None:
     from multiseg_torch import reader
 
-    with pytest.raises(ModelError, match="give the input shape"):
+    with pytest.raises(ModelError, match="does not say for which images it is"):
         reader.describe(str(tmp_path / "net.py"), None)
     for forward, words in (
         ("return torch.zeros(2, 3)", "gives no output that depends on its input"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from multiseg_torch.torch7.objects import Object, Problem
 class MultiCriterion(nn.Module):
     """The weighted sum of several losses of one output."""
 
-    def __init__(self, losses: list[nn.Module], weights: list[float]) -> None:
+    def __init__(self, losses: list[nn.Module], weights: list[Any]) -> None:
         super().__init__()
         self.losses, self.weights = nn.ModuleList(losses), weights
 
@@ -33,7 +34,9 @@ def build(criterion: Object) -> nn.Module:
         losses = [build(each) for each in criterion.modules("criterions")]
         given = criterion.fields.get("weights")
         values = given.listed() if isinstance(given, Object) else [] if given is None else np.ravel(given).tolist()
-        weights = [float(each) for each in values[: len(losses)]]
+        weights = [each if isinstance(each, (int, float)) else None for each in values[: len(losses)]]
+        if not losses or None in weights:
+            raise Problem(f"{criterion.place}: needs criterions, and numbers as their weights")
         return MultiCriterion(losses, weights + [1.0] * (len(losses) - len(weights)))
     if kind not in CRITERIONS:
         raise Problem(f"{criterion.place}: is no criterion that is supported; known are: {', '.join(CRITERIONS)}")
@@ -42,7 +45,10 @@ def build(criterion: Object) -> nn.Module:
     reduction = "mean" if settings.flag("sizeAverage", criterion.flag("sizeAverage", True)) else "sum"
     by_class = settings.fields.get("weights")
     if isinstance(by_class, Object):
-        by_class = np.array([float(each) for each in by_class.listed()])
+        listed = by_class.listed()
+        if not all(isinstance(each, (int, float)) for each in listed):
+            raise Problem(f"{criterion.place}: its weights must be numbers, one for each class")
+        by_class = np.array(listed)
     if not isinstance(by_class, np.ndarray):
         return CRITERIONS[kind](reduction=reduction)
     if kind in ("SmoothL1Criterion", "AbsCriterion", "MSECriterion", "DistKLDivCriterion"):

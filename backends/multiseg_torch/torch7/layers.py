@@ -50,7 +50,7 @@ class ParallelTable(nn.Sequential):
     """Each module over its own element of the input table."""
 
     def forward(self, table: list[Any]) -> list[Any]:
-        if len(table) != len(self):
+        if len(_table(table)) != len(self):
             raise ValueError(f"has {len(self)} modules for {len(table)} inputs")
         return [module(x) for module, x in zip(self, table)]
 
@@ -63,7 +63,7 @@ class JoinTable(nn.Module):
         self.dimension, self.dims = dimension, dims
 
     def forward(self, table: list[Tensor]) -> Tensor:
-        return torch.cat(table, _axis(self.dimension, self.dims, table[0]))
+        return torch.cat(_table(table), _axis(self.dimension, self.dims, table[0]))
 
 
 class Table(nn.Module):
@@ -74,7 +74,7 @@ class Table(nn.Module):
         self.function = function
 
     def forward(self, table: list[Any]) -> Any:
-        return self.function(table)
+        return self.function(_table(table))
 
 
 ELEMENTWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -94,7 +94,7 @@ class Elementwise(nn.Module):
         self.operation = operation
 
     def forward(self, table: list[Tensor]) -> Tensor:
-        if any(other.shape != table[0].shape for other in table):
+        if any(other.shape != table[0].shape for other in _table(table)):
             shapes = " and ".join(str(tuple(each.shape[1:])) for each in table)
             raise ValueError(f"needs inputs of one shape, they are {shapes}")
         made = table[0]
@@ -243,6 +243,12 @@ class UpSamplingBilinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         size = self.size or tuple((n - 1) * ((self.scale or 1) - 1) + n for n in x.shape[2:])
         return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+
+
+def _table(value: Any) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise ValueError("takes a table of tensors")
+    return value
 
 
 def _axis(dimension: int, dims: int | None, x: Tensor) -> int:

@@ -19,7 +19,7 @@ import numpy as np
 
 from multiseg.errors import ModelError
 from multiseg_torch.torch7 import criterions, start
-from multiseg_torch.torch7.modules import MODULES, Builder
+from multiseg_torch.torch7.modules import MODULES, PARTS, Builder
 from multiseg_torch.torch7.objects import Object, Problem
 
 MEMORY_BYTES = 256 * 2**20
@@ -116,10 +116,15 @@ def _build(made: dict[str, Any]) -> dict[str, Any]:
         builder.module(owner)
     numbers = {id(each): number for number, each in objects.items()}
     modules = {numbers[known]: module for known, module in builder.built.items() if module is not None}
+    owned = {entry[1]: entry[2] for entry in made["log"] if entry[0] == "parameter"}
     tensors = start.replay(made["log"], modules)
     for each, key, number in recorded:
         if number in tensors:
             each.fields[key] = np.asarray(tensors[number].detach())
+            if key in PARTS and numbers[id(each)] in modules:
+                if owned.get(number, numbers[id(each)]) != numbers[id(each)]:
+                    raise Problem(f"{each.place}: its {key} is another module's; sharing is not supported")
+                start.put(each, modules[numbers[id(each)]], key, tensors[number])
     loss = table.get("loss")
     if loss is not None and not isinstance(loss, Object):
         raise Problem(f"gives {_type(loss)} as its loss; a criterion such as nn.SmoothL1Criterion() is needed")

@@ -53,6 +53,8 @@ class Builder:
             return
         for part, shape in sizes.items():
             self.weights += shape.numel()
+            if isinstance(made.fields.get(part), (int, float, str)) and not isinstance(made.fields[part], bool):
+                raise Problem(f"{made.place}: its {part} is {made.fields[part]!r}; it must be a tensor")
             if made.array(part) and made.fields[part].size != shape.numel():
                 raise Problem(
                     f"{made.place}: its {part} holds {made.fields[part].shape}, its fields say {tuple(shape)}"

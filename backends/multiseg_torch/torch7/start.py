@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from multiseg_torch.torch7.objects import Problem
+from multiseg_torch.torch7.objects import Object, Problem
 
 LARGEST = 1 << 28  # elements of all tensors that a file makes itself
 
@@ -80,6 +80,17 @@ def replay(log: Sequence[Sequence[Any]], modules: Mapping[int, nn.Module]) -> di
                 _in_place(each, operation, arguments)
     return {number: torch.cat([each.flatten() for each in made]) if len(made) > 1 else made[0]
             for number, made in tensors.items() if made}  # fmt: skip
+
+
+@torch.no_grad()
+def put(made: Object, module: nn.Module, part: str, values: Tensor) -> None:
+    """Make a tensor that a file put in the place of a parameter that parameter's values. Raises Problem."""
+    own = getattr(module, part)
+    if own.data_ptr() == values.data_ptr():
+        return
+    if own.numel() != values.numel():
+        raise Problem(f"{made.place}: its {part} is {tuple(own.shape)}, the file puts {tuple(values.shape)} there")
+    own.copy_(values.reshape(own.shape))
 
 
 def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
