@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow
-import tf_slim
 
 from multiseg.errors import ModelError
 from multiseg_tensorflow import digits, dropout
@@ -159,7 +158,7 @@ def _layer_tensors(graph: Any, layers: Layers) -> dict[str, Any]:
 
 
 def _output(path: Path, tower: Any) -> Any:
-    with tf.variable_scope(digits.GraphKeys.MODEL), _batch_norm_without_keras():
+    with tf.variable_scope(digits.GraphKeys.MODEL):
         output = tower.inference
     if not isinstance(output, tf.Tensor) or output.shape.rank not in (2, 4):
         raise ModelError(
@@ -173,14 +172,6 @@ def _labels(y: Any, loss: str | None) -> Any:
     if y is None or loss or y.shape.as_list()[1:] != [1, 1, 1]:
         return y
     return tf.cast(tf.reshape(y, [-1]), tf.int64)
-
-
-def _batch_norm_without_keras() -> Any:
-    """Makes tf_slim compute batch normalisation itself, as it does for any but its usual collection of updates.
-
-    For that one it calls TensorFlow's old layer, which needs Keras 2; a list of the one name is not the name.
-    """
-    return tf_slim.arg_scope([tf_slim.batch_norm], updates_collections=[tf.GraphKeys.UPDATE_OPS])
 
 
 def _check_output(path: Path, output: Any, label_shape: Shape | None, loss: str | None) -> None:

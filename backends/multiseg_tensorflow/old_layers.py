@@ -52,6 +52,5 @@ def batch_normalization(
             trainable=trainable,
             fused=fused,
             data_format="NHWC" if axis % rank == rank - 1 else "NCHW",
-            updates_collections=[tf.GraphKeys.UPDATE_OPS],
             scope=scope,
         )

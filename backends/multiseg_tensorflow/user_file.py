@@ -20,6 +20,7 @@ import tensorflow
 import tf_slim
 from tensorflow.python.framework import ops
 from tensorflow.python.ops import array_ops, control_flow_ops, variable_scope
+from tf_slim.layers import layers as slim_layers
 
 from multiseg.errors import ModelError
 from multiseg_tensorflow import digits, old_layers
@@ -32,6 +33,13 @@ array_ops.stack, array_ops.unstack = tf.stack, tf.unstack
 control_flow_ops.cond, control_flow_ops.case, control_flow_ops.while_loop = tf.cond, tf.case, tf.while_loop
 control_flow_ops.Assert = tf.Assert
 variable_scope.variable = tf.Variable
+
+
+class _Keys(ops.GraphKeys):  # type: ignore[misc]
+    """For tf_slim, which hands batch normalisation to a layer that needs Keras 2 where its updates' collection is this very
+    string, and computes it itself for any other, also an equal one."""
+
+    UPDATE_OPS = "".join(tf.GraphKeys.UPDATE_OPS.partition("_"))
 
 
 def load(path: Path) -> type[digits.Tower]:
@@ -135,6 +143,9 @@ def _module(name: str, contents: Mapping[str, Any], otherwise: Callable[[str], A
     module = ModuleType(name)
     vars(module).update(contents, **({"__getattr__": otherwise} if otherwise else {}))
     return module
+
+
+slim_layers.ops = _module("ops", {"GraphKeys": _Keys}, lambda name: getattr(ops, name))
 
 
 def _no_layer(name: str) -> Any:

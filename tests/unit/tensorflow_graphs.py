@@ -64,7 +64,7 @@ class Written:
 
 KERAS = """
 import sys
-import keras, numpy as np
+import keras, numpy as np, tensorflow as tf
 keras.utils.set_random_seed(1)
 image = keras.Input((8, 8, 1))
 net = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="conv")(image)
@@ -76,6 +76,10 @@ model = keras.Model(image, keras.layers.Reshape((8, 8, 1))(net))
 model.export(sys.argv[1] + "/exported", verbose=False)
 model.save(sys.argv[1] + "/model.keras")
 model.save_weights(sys.argv[1] + "/model.weights.h5")
+tf.train.Checkpoint(model=model).write(sys.argv[1] + "/numbered")
+net, net.conv = tf.Module(), tf.Module()
+net.conv.kernel, net.conv.bias = tf.Variable(tf.reshape(tf.range(24.0), [3, 2, 1, 4])), tf.Variable(tf.ones([4]))
+tf.train.Checkpoint(net=net).save(sys.argv[1] + "/named")
 images = np.random.default_rng(2).normal(size=(2, 8, 8, 1)).astype(np.float32)
 np.savez(sys.argv[1] + "/made.npz", images=images, expected=model.predict(images, verbose=0))
 """

@@ -70,6 +70,51 @@ def test_layers_of_every_kind_are_named_neutrally(tmp_path: Path) -> None:
     assert (described["loss"], described["own_loss"]) == ("net.py's own", True)
 
 
+USED = [  # of what DIGITS' users write
+    "n = self.x\nfor i in xrange(2): n = slim.conv2d(n, 1, [3, 3])\nreturn n",
+    "n = slim.repeat(self.x, 2, slim.conv2d, 4, [3, 3], scope='c')\n"
+    "return slim.stack(n, slim.conv2d, [(4, [3, 3]), (1, [1, 1])], scope='s')",
+    "n = tf.contrib.layers.instance_norm(tf.contrib.layers.layer_norm(tf.contrib.layers.conv2d(self.x, 4, 3)))\n"
+    "return tf.contrib.layers.convolution2d(n, 1, 1, weights_initializer=tf.contrib.layers.variance_scaling_initializer())",
+    "with tf.contrib.framework.arg_scope([slim.conv2d], activation_fn=None):\n"
+    "    tf.contrib.framework.get_or_create_global_step()\n    return slim.conv2d(self.x, 1, [3, 3])",
+    "w = tf.Variable(tf.truncated_normal([3, 3, 1, 1], stddev=0.1))\nb = tf.Variable(tf.constant(0.1, shape=[1]))\n"
+    "n = tf.nn.dropout(tf.nn.conv2d(self.x, w, [1, 1, 1, 1], 'SAME') + b, 0.5 if self.is_training else 1.0)\n"
+    "self.summaries.append(tf.summary.image('n', n))\ntf.summary.histogram('h', n)\n"
+    "tf.contrib.layers.summarize_collection(tf.GraphKeys.WEIGHTS)\nreturn n",
+    "n = tf.layers.conv2d(self.x, 4, 3, padding='same', kernel_regularizer=tf.contrib.layers.l2_regularizer(0.1))\n"
+    "n = tf.layers.dropout(tf.layers.average_pooling2d(n, 2, 2), 0.3, training=self.is_training)\n"
+    "return tf.layers.conv2d_transpose(n, 1, 2, strides=2)",
+    "with tf.variable_scope('s', reuse=tf.AUTO_REUSE):\n    a = slim.conv2d(self.x, 1, [3, 3], scope='c')\n"
+    "    return slim.conv2d(a, 1, [3, 3], scope='c')",
+    "n = tf.map_fn(tf.image.per_image_standardization, self.x)\nreturn slim.conv2d(n, 1, [1, 1])",
+    "from tensorflow.contrib.slim.nets import resnet_v1\nwith slim.arg_scope(resnet_v1.resnet_arg_scope()):\n"
+    "    n = slim.conv2d(self.x, 4, [3, 3])\nreturn slim.conv2d(n, 1, [1, 1])",
+]
+
+
+@pytest.mark.parametrize("inference", USED)
+def test_what_users_write_builds_trains_and_predicts(tmp_path: Path, inference: str) -> None:
+    from multiseg_tensorflow.reader import describe
+
+    loaded = network(tmp_path, model(inference))
+    x = np.random.default_rng(0).uniform(size=(3, 8, 8, 1)).astype(np.float32)
+    before = loaded.get_weights()
+    assert np.isfinite(loaded.train_step(x, x, 0.01))
+    after = loaded.get_weights()
+    assert any(not np.array_equal(after[name], before[name]) for name in before)
+    assert loaded.predict(x, None)[0].shape == (3, 8, 8, 1)
+    loaded.set_weights(before)
+    assert all(np.array_equal(value, before[name]) for name, value in loaded.get_weights().items())
+    assert describe(str(tmp_path / "net.py"), [1, 8, 8])["layers"]
+
+
+def test_a_network_that_is_named_anew_each_time_says_so(tmp_path: Path) -> None:
+    loaded = network(tmp_path, model("return tf.keras.layers.Conv2D(1, 3, padding='same')(self.x)"))
+    with pytest.raises(ModelError, match=r"net\.py: names its variables anew .* give its layers names"):
+        loaded.predict(np.zeros((1, 8, 8, 1), np.float32), None)
+
+
 @pytest.mark.parametrize("solver", [None, {"name": "sgd"}])
 def test_a_tower_sees_the_stage(tmp_path: Path, solver: dict[str, str] | None) -> None:
     loaded = network(tmp_path, model(FLAGS), solver=solver)

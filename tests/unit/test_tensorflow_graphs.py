@@ -192,6 +192,12 @@ def test_a_keras_export_loads_and_its_own_files_say_what_to_do(tmp_path: Path) -
         assert model_files.kind_of(tmp_path / file, "weights")[1].name == "Keras file"
         with pytest.raises(ModelError, match=rf"{file}: Keras' own files .* model\.export"):
             read_weights(str(tmp_path / file))
+    with pytest.raises(ModelError, match=r"numbered: .* layers are numbered, not named"):
+        read_weights(str(tmp_path / "numbered"))
+    named = read_weights(str(tmp_path / "named-1"))
+    assert set(named) == {"net.conv.weight", "net.conv.bias"}
+    kernel = np.arange(24, dtype=np.float32).reshape(3, 2, 1, 4)
+    assert np.array_equal(named["net.conv.weight"], kernel.transpose(3, 2, 0, 1))
 
 
 def test_weights_are_read_from_checkpoints_and_graphs(tmp_path: Path) -> None:

@@ -17,7 +17,15 @@ pytestmark = pytest.mark.needs("tensorflow")
 Array = npt.NDArray[np.float32]
 
 REGULARISED = LINEAR.replace("scope=", "weights_regularizer=slim.l2_regularizer(0.05), scope=")
-NORMALISED = "return slim.batch_norm(self.x, is_training=self.is_training, decay=0.5, scope='norm')"
+NORMALISED = [
+    "return slim.batch_norm(self.x, is_training=self.is_training, decay=0.5, scope='norm')",
+    "return slim.batch_norm(self.x, is_training=self.is_training, decay=0.5, scope='norm', "
+    "updates_collections=tf.GraphKeys.UPDATE_OPS)",
+    "return slim.batch_norm(self.x, is_training=self.is_training, decay=0.5, scope='norm', updates_collections=None)",
+    "return slim.batch_norm(self.x, is_training=self.is_training, decay=0.5, scope='norm', fused=False)",
+    "return slim.batch_norm(self.x, is_training=tf.constant(self.is_training), decay=0.5, scope='norm')",
+    "return tf.layers.batch_normalization(self.x, training=self.is_training, momentum=0.5, name='norm')",
+]
 DROPPED = "return slim.conv2d(slim.dropout(self.x, is_training=self.is_training), 1, [3, 3], scope='only')"
 CLIPPED = """
     def gradientUpdate(self, grad):
@@ -105,8 +113,9 @@ def test_a_file_may_change_gradients_and_have_several_losses(tmp_path: Path) -> 
     assert scalars(loaded) == pytest.approx(at - 0.1 * np.array([x.mean(), -2]), rel=1e-4)
 
 
-def test_moving_averages_are_kept_in_training_and_used_in_validation(tmp_path: Path) -> None:
-    loaded = network(tmp_path, model(NORMALISED))
+@pytest.mark.parametrize("normalised", NORMALISED)
+def test_moving_averages_are_kept_in_training_and_used_in_validation(tmp_path: Path, normalised: str) -> None:
+    loaded = network(tmp_path, model(normalised))
     x, y = batch(1)
     loaded.train_step(x + 3, y, 0.0)
     weights = loaded.get_weights()
