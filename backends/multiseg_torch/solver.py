@@ -86,6 +86,11 @@ def _sgd(s: Settings, groups: Groups) -> optim.Optimizer:
     )
 
 
+def _on_cpu(groups: Groups) -> bool:
+    """AdaGrad is fused there only."""
+    return all(parameter.device.type == "cpu" for group in groups for parameter in group["params"])
+
+
 def _betas(s: Settings) -> tuple[float, float]:
     return s["momentum"], s["momentum2"]
 
@@ -94,7 +99,7 @@ def _betas(s: Settings) -> tuple[float, float]:
 OPTIMIZERS: dict[str, Callable[[Settings, Groups], torch.optim.Optimizer]] = {
     "sgd": _sgd,
     "nesterov": _sgd,
-    "adagrad": lambda s, groups: optim.Adagrad(groups, eps=s["delta"], fused=True),
+    "adagrad": lambda s, groups: optim.Adagrad(groups, eps=s["delta"], fused=_on_cpu(groups)),
     "rmsprop": lambda s, groups: optim.RMSprop(
         groups, alpha=s["rms_decay"], eps=s["delta"], momentum=s.get("momentum", 0.0)
     ),
