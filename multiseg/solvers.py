@@ -19,11 +19,11 @@ class Neutral:
 # Rates: chosen by trying, on the tutorial's network and images, powers of ten for each solver (docs/solvers.md).
 # Options: the values of the papers and of Caffe, where these differ PyTorch's.
 NEUTRAL: dict[str, Neutral] = {
-    "sgd": Neutral(1e-6, {"momentum": 0.9}),
-    "nesterov": Neutral(1e-6, {"momentum": 0.9}),
+    "sgd": Neutral(1e-5, {"momentum": 0.9}),
+    "nesterov": Neutral(1e-5, {"momentum": 0.9}),
     "adagrad": Neutral(1e-2, {"delta": 1e-8}),
-    "rmsprop": Neutral(1e-4, {"rms_decay": 0.99, "delta": 1e-8}),
-    "adadelta": Neutral(1.0, {"momentum": 0.9, "delta": 1e-6}),
+    "rmsprop": Neutral(1e-3, {"rms_decay": 0.99, "delta": 1e-8}),
+    "adadelta": Neutral(0.1, {"momentum": 0.9, "delta": 1e-6}),
     "adam": Neutral(1e-3, {"momentum": 0.9, "momentum2": 0.999, "delta": 1e-8}),
 }
 NEUTRAL_BATCH_SIZE = 16  # DIGITS' own default

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,27 @@ def test_a_whole_update_may_not_be_larger_than_the_dataset(dataset: Any, tmp_pat
     ):
         multiseg.Job(dataset=dataset, batch_size=60, accumulate=2).train(tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+# --- the documentation
+
+
+def table_rows(solver: str) -> list[list[str]]:
+    """Cells of the rows for a solver in the tables of docs/solvers.md."""
+    text = (Path(__file__).parents[2] / "docs/solvers.md").read_text()
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith(f"| `{solver}` |")]
+    return [[cell.strip() for cell in row[1:]] for row in rows]
+
+
+def numbers_in(cell: str) -> list[float]:
+    return sorted(float(number) for number in re.findall(r"(?<= )\d[\d.e-]*", f" {cell}"))
+
+
+@pytest.mark.parametrize("solver", FIELD)
+def test_the_documented_defaults_are_the_real_ones(solver: str) -> None:
+    _, own, equal = table_rows(solver)
+    for cell, name in zip(own, ("caffe", "torch", "tensorflow"), strict=True):
+        options = registry.get(name).solvers[solver]
+        assert numbers_in(cell) == sorted(value for key, value in options.items() if "weight_decay" not in key)
+    assert numbers_in(equal[1]) == sorted(NEUTRAL[solver].options.values())
+    assert numbers_in(equal[2]) == [NEUTRAL[solver].rate]
