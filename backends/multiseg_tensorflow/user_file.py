@@ -22,7 +22,7 @@ from tensorflow.python.framework import ops
 from tensorflow.python.ops import array_ops, control_flow_ops, variable_scope
 from tf_slim.layers import layers as slim_layers
 
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, SettingsError
 from multiseg_tensorflow import digits, old_layers
 
 tf = tensorflow.compat.v1
@@ -78,7 +78,7 @@ def blaming(path: Path) -> Iterator[None]:
     """Turns whatever the user's file raises into a ModelError that names the file and its line."""
     try:
         yield
-    except ModelError:
+    except (ModelError, SettingsError):
         raise
     except SyntaxError as error:
         raise ModelError(f"{path}, line {error.lineno}: is not Python 3: {error.msg}") from error
