@@ -106,3 +106,42 @@ def test_labels_that_a_loss_cannot_take_are_told(
         labels = np.full((2, *label), values, np.float32)
         worker.call("train_step", features=np.zeros((2, 1, 8, 8), np.float32), labels=labels, rate=0.1)
     assert words in str(caught.value)
+
+
+def test_batch_normalisations_statistics_are_weights_and_its_count_is_none(tmp_path: Path) -> None:
+    path = small(
+        tmp_path,
+        "return {model = nn.Sequential():add(nn.SpatialBatchNormalization(1)):add(nn.ReLU()), loss = nn.MSECriterion()}",
+    )
+    names = ["0.weight", "0.bias", "0.running_mean", "0.running_var"]
+    assert list(describe(path, (1, 8, 8)).weights) == names
+    with zoo.load("torch", path, (1, 8, 8), (1, 8, 8)) as worker:
+        given = {name: np.array([number], np.float32) for number, name in enumerate(names, 1)}
+        worker.call("set_weights", weights=given)
+        assert worker.call("get_weights") == given
+        images = np.arange(128, dtype=np.float32).reshape(2, 1, 8, 8)
+        output, _, _ = worker.call("predict", features=images, labels=None)
+        assert np.allclose(output, np.maximum((images - 3) / np.sqrt(4 + 1e-5) + 2, 0), rtol=1e-5)
+        worker.call("train_step", features=images, labels=images, rate=0.0)
+        after = worker.call("get_weights")
+    # momentum 0.1: nine parts of what was, one of the batch's mean and unbiased variance
+    assert after["0.running_mean"][0] == pytest.approx(0.9 * 3 + 0.1 * 63.5)
+    assert after["0.running_var"][0] == pytest.approx(0.9 * 4 + 0.1 * images.var(ddof=1), rel=1e-5)
+
+
+def test_a_state_dict_goes_into_the_network_that_it_is_of(tmp_path: Path) -> None:
+    import torch
+
+    from multiseg.model_files import read_weights
+
+    (tmp_path / "net.py").write_text((zoo.NETS / "inception_torch.py").read_text())
+    with zoo.load("torch", tmp_path / "net.py", *zoo.SHAPES["inception"]) as worker:
+        weights = worker.call("get_weights")
+        torch.save(
+            {"state_dict": {f"module.{name}": torch.tensor(value + 1) for name, value in weights.items()}},
+            tmp_path / "a.pth",
+        )
+        found = read_weights(tmp_path / "a.pth")
+        worker.call("set_weights", weights=found)
+        after = worker.call("get_weights")
+    assert all(np.array_equal(after[name], weights[name] + 1) for name in weights)
