@@ -48,13 +48,16 @@ class Frameworks:
     def __init__(self) -> None:
         self._workers: dict[str, Worker] = {}
 
-    def load(self, backend: str, path: Path, topology: Topology, weights: dict[str, Array]) -> Worker:
+    def load(
+        self, backend: str, path: Path, topology: Topology, weights: dict[str, Array],
+        label_shape: Any = None, solver: Any = None,
+    ) -> Worker:  # fmt: skip
         """The worker of ``backend`` with the network of a file in it, which ``topology`` describes, and these weights."""
         worker = self._worker(backend)
         shape = topology.shapes[topology.outputs[0]]
-        label = shape if len(shape) == 3 else (1, 1, 1)
+        label = label_shape or (shape if len(shape) == 3 else (1, 1, 1))
         spec = NetworkSpec(
-            model=str(path), input_shape=topology.input_shape, label_shape=label, solver=None, loss=None,
+            model=str(path), input_shape=topology.input_shape, label_shape=label, solver=solver, loss=None,
             batch_size=2, val_batch_size=2, seed=1, threads=1, device="cpu", lowering=False,
         )  # fmt: skip
         described = worker.call("load", spec=spec.to_json())
