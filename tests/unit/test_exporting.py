@@ -203,6 +203,12 @@ def test_labels_are_class_numbers_by_their_shape_or_the_networks_own_loss() -> N
     assert exporting.of_classes(topology([layer("a", "Relu", "data")], loss="softmax cross-entropy, mean over places"))
 
 
+def test_the_docs_show_what_is_written() -> None:
+    described = multiseg.describe(registry.get("caffe").default_model_path, (1, 32, 32))
+    shown = (Path(__file__).parents[2] / "docs" / "migrate.md").read_text()
+    assert f"```python\n{source('torch', described)}```" in shown
+
+
 def test_command_line(tmp_path: Path) -> None:
     fcn_file = registry.get("caffe").default_model_path
     run = CliRunner().invoke
