@@ -138,7 +138,7 @@ def test_a_database_of_any_length_takes_the_same_memory(backends: list[str], tra
     images = multiseg.create_images(tmp_path / "images", count=1200, seed=1)
     peaks = []
     with Run.open(trained(backends[0])) as run:
-        for count in (120, 1200):
+        for count in (400, 1200):
             folder = tmp_path / str(count)
             for kind in ("input", "target"):
                 (folder / kind).mkdir(parents=True)
@@ -152,8 +152,8 @@ def test_a_database_of_any_length_takes_the_same_memory(backends: list[str], tra
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
             assert result["count"] == count
-    # opening reads the index some pages at once, up to 2 MB; outputs alone would be 5 MB
-    assert peaks[1] < peaks[0] + 2_500_000
+    # the outputs of the 800 more alone would be 3.3 MB
+    assert peaks[1] < peaks[0] + 1_000_000
 
 
 BRANCHES = """
