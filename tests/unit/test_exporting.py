@@ -221,7 +221,7 @@ def test_command_line(tmp_path: Path) -> None:
             ["--to", "mxnet", "--input-shape", "1,32,32", "-o", str(tmp_path / "b.py")],
             "known are: caffe, tensorflow, torch",
         ),
-        (["--to", "torch", "-o", str(tmp_path / "b.py")], "give --input-shape C,H,W"),
+        (["--to", "torch", "-o", str(tmp_path / "b.py")], "--input-shape"),
         (["--to", "torch", "--input-shape", "1,32,32", "-o", str(tmp_path / "no" / "b.py")], "no"),
     ):
         result = run(main, ["export", str(fcn_file), *arguments])
