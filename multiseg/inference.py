@@ -275,28 +275,30 @@ def test_db(
     split = open_split(path)
     size = batch_size or run.settings["val_batch_size"]
     metrics, total, seen = Metrics(run.settings.get("threshold", THRESHOLD)), 0.0, 0
-    losses = labelled = True
+    losses = measured = True
+    run.worker()  # its start is no part of the pace
     began = time.perf_counter()
     for indices, output, labels, loss in _stream(run, split, size, options):
         seen += len(indices)
-        labelled = labelled and labels is not None
         losses = losses and loss is not None
-        if labels is not None:
-            if labels.shape != output.shape:
-                raise DatasetError(
-                    f"{split.name}: has labels of {labels.shape[1:]} (C, H, W) where {run.model.name} makes {output.shape[1:]}"
-                )
+        total += (loss or 0.0) * len(indices)
+        if labels is None or labels.shape[1] != output.shape[1]:  # none, or class numbers, which have no such measures
+            measured = False
+        elif labels.shape != output.shape:
+            raise DatasetError(
+                f"{split.name}: has labels of {labels.shape[1:]} (C, H, W) where {run.model.name} makes {output.shape[1:]}"
+            )
+        else:
             metrics.add(output, labels)
-            total += (loss or 0.0) * len(indices)
         if each is not None:
             features, _ = split.read(indices)
             for index, feature, one in zip(indices, features, output, strict=True):
                 each(int(index), Output(one, feature, options.pixel_conversion))
     seconds = time.perf_counter() - began
-    scores: dict[str, Any] = metrics.result() if seen and labelled else dict.fromkeys(metrics.result())
+    scores: dict[str, Any] = metrics.result() if seen and measured else dict.fromkeys(metrics.result())
     return {
         "count": seen,
-        "val_loss": total / seen if seen and labelled and losses else None,
+        "val_loss": total / seen if seen and losses else None,
         **scores,
         "seconds": seconds,
         "images_per_second": seen / seconds if seen else None,

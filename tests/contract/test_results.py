@@ -134,6 +134,36 @@ def test_a_database_in_a_stream_into_a_dataset(backend: str, trained: Any, datas
     assert again["pixel_accuracy"] == 1, "a network agrees with its own outputs"
 
 
+CLASSES = """
+from torch import nn
+
+def network(params):
+    return {"model": nn.Sequential(nn.Conv2d(1, 5, 3, padding=1)), "loss": nn.CrossEntropyLoss()}
+"""
+
+
+@pytest.mark.needs("torch")
+def test_class_numbers_have_a_loss_and_no_measures_of_pictures(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(CLASSES)
+    for folder, most in (("input", 256), ("target", 5)):
+        (tmp_path / folder).mkdir()
+        for number in range(8):
+            values = np.random.default_rng(number).integers(0, most, (16, 16), dtype=np.uint8)
+            Image.fromarray(values).save(tmp_path / folder / f"{number}.png")
+    dataset = multiseg.Dataset.create(
+        tmp_path / "db", input=tmp_path / "input", target=tmp_path / "target", val_percent=25
+    )
+    job = multiseg.Job(dataset=dataset, backend="torch", model=tmp_path / "net.py", epochs=1, batch_size=3)
+    with job.train(tmp_path / "run", progress=False) as run:
+        result = run.test_db(dataset.path / "val_db" / "features")
+        output = run.test_one(tmp_path / "input" / "0.png")
+    assert result["val_loss"] == pytest.approx(run.history[-1]["val_loss"], rel=1e-5)
+    assert result["count"] == 2 and result["iou"] is None and result["l1"] is None
+    assert output.array.shape == (5, 16, 16)
+    with pytest.raises(ImageError, match="one or three channels"):
+        print(output.image)
+
+
 def test_a_database_of_any_length_takes_the_same_memory(backends: list[str], trained: Any, tmp_path: Path) -> None:
     images = multiseg.create_images(tmp_path / "images", count=1200, seed=1)
     peaks = []
