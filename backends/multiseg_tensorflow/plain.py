@@ -11,31 +11,17 @@ from typing import Any
 
 import numpy as np
 import tensorflow
-from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.framework import tensor_util
-from tensorflow.python.grappler import tf_optimizer
 
 from multiseg.errors import ModelError
-from multiseg_tensorflow import digits
+from multiseg_tensorflow import definitions, digits
 from multiseg_tensorflow.stored import Stored, names_file
-from multiseg_tensorflow.tensors import SHAPES, VARIABLES
+from multiseg_tensorflow.tensors import SHAPES
 
 tf = tensorflow.compat.v1
 
-# operations and which of their inputs are weights
-WEIGHTS = {
-    "Conv2D": (1,),
-    "DepthwiseConv2dNative": (1,),
-    "Conv2DBackpropInput": (1,),
-    "MatMul": (1,),
-    "BiasAdd": (1,),
-    "FusedBatchNorm": (1, 2, 3, 4),
-    "FusedBatchNormV2": (1, 2, 3, 4),
-    "FusedBatchNormV3": (1, 2, 3, 4),
-}
-PASSED_ON = ("Identity", "ReadVariableOp", "Switch", "Enter")
 INPUTS = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
-STATISTICS = re.compile(r"(^|[/_])(moving|running)_(mean|var|variance)(_\d+)?$")
+GRADIENTS = re.compile(r"(^|/)gradients(_\d+)?/")
 LISTED = 8
 
 
@@ -76,9 +62,9 @@ def plain(path: Path, stored: Stored) -> Plain:
     graph = stored.graph
     if stored.output is None:
         reached = _reached(_inputs(graph) if stored.input is None else [_tensor(path, graph, stored.input)])
-        stored.output = _only(path, "output", _ends(graph, reached))
+        stored.output = _only(path, "output", _ends(graph, reached), _images(graph, reached))
     output = _tensor(path, graph, stored.output)
-    graph = _pruned(path, graph, output, stored.input)
+    graph = definitions.pruned(graph, output, stored.input)
     output = graph.get_tensor_by_name(output.name)
     if stored.input is None:
         images = [tensor for tensor in _inputs(graph) if tensor.shape.rank in (None, 4)]
@@ -90,8 +76,8 @@ def plain(path: Path, stored: Stored) -> Plain:
     for op in graph.get_operations():
         if op.type in INPUTS and op is not source.op:
             fixed[op.outputs[0].name] = _switch(path, op)
-    weights, reads, frozen = _weights(path, graph, stored)
-    definition = _without(_reading_values(graph), output.op.name, {*reads, *fixed, source.name})
+    weights, reads, frozen = definitions.weights(path, graph, stored)
+    definition = definitions.without(definitions.reading_values(graph), output.op.name, {*reads, *fixed, source.name})
     return Plain(path, definition, source, output, weights, reads, frozen, fixed)
 
 
@@ -143,7 +129,7 @@ class GraphTower(digits.Tower):
         classes = output.shape.as_list()[-1]
         if self.y.shape.rank == 4 and (self.y.shape.as_list()[-1] == classes or output.shape.rank != 4):
             return digits.mse_loss(output, self.y)
-        last = _origin(output)
+        last = definitions.origin(output)
         logits = last.inputs[0] if last.type == "Softmax" else output
         return digits.classification_loss(logits, self.y)
 
@@ -174,21 +160,26 @@ def _reached(tensors: Iterable[Any]) -> set[Any]:
 
 def _ends(graph: Any, reached: set[Any]) -> list[Any]:
     """What operations in ``reached`` make that none there uses: images or vectors, of float."""
-    return [
-        op.outputs[0]
-        for op in graph.get_operations()
-        if op in reached and op.type not in INPUTS and op.outputs and op.outputs[0].dtype.base_dtype.is_floating
-        and op.outputs[0].shape.rank != 0 and not any(reached & set(tensor.consumers()) for tensor in op.outputs)
-    ]  # fmt: skip
+    made = [op for op in graph.get_operations() if op in reached and op.type not in INPUTS and op.outputs]
+    last = [op for op in made if not any(reached & set(tensor.consumers()) for tensor in op.outputs)]
+    tensors = [op.outputs[0] for op in last if not GRADIENTS.search(op.name)]
+    return [tensor for tensor in tensors if tensor.dtype.base_dtype.is_floating and tensor.shape.rank != 0]
 
 
-def _only(path: Path, end: str, tensors: list[Any]) -> str:
+def _images(graph: Any, reached: set[Any]) -> list[Any]:
+    """The last images that operations in ``reached`` make, gradients left out: what a graph that trains may mean as output."""
+    made = [op.outputs[0] for op in graph.get_operations() if op in reached and op.type not in INPUTS and op.outputs]
+    return [tensor for tensor in made if tensor.shape.rank == 4 and not GRADIENTS.search(tensor.name)][-LISTED:]
+
+
+def _only(path: Path, end: str, tensors: list[Any], others: Iterable[Any] = ()) -> str:
+    """The name of the one tensor; an error lists all, or ``others`` where there is none."""
     if len(tensors) == 1:
         return str(tensors[0].name)
-    listed = ", ".join(f"{tensor.name} {tensor.shape}" for tensor in tensors[:LISTED]) or "none"
+    listed = ", ".join(f"{tensor.name} {tensor.shape}" for tensor in tensors[:LISTED] or others) or "none"
     more = f" and {len(tensors) - LISTED} more" if len(tensors) > LISTED else ""
     raise ModelError(
-        f"{path}: has {len(tensors) or 'no'} {end}s for images, not one: {listed}{more}; name the one to use in "
+        f"{path}: has {len(tensors) or 'no'} {end}s for images, not one; it has {listed}{more}; name the one to use in "
         f'{names_file(path).name} beside it: {{"{end}": "NAME:0"}}'
     )
 
@@ -199,68 +190,6 @@ def _tensor(path: Path, graph: Any, name: str) -> Any:
     except (KeyError, ValueError) as error:
         last = ", ".join(op.name for op in graph.get_operations()[-LISTED:])
         raise ModelError(f"{path}: has no tensor {name!r}; the last of its operations are: {last}") from error
-
-
-def _pruned(path: Path, graph: Any, output: Any, source: str | None) -> Any:
-    """What ``output`` is made of, with functions put in where they are called."""
-    definition = graph.as_graph_def()
-    ends = [output.op.name] + ([] if source is None else [source.partition(":")[0]])
-    pruned = tf.graph_util.extract_sub_graph(definition, ends)
-    if any(node.op in ("PartitionedCall", "StatefulPartitionedCall") for node in pruned.node):
-        pruned.library.CopyFrom(definition.library)
-        pruned = _inlined(pruned, output.name)
-    fresh = tf.Graph()
-    with fresh.as_default():
-        tf.import_graph_def(pruned, name="")
-    return fresh
-
-
-def _reading_values(graph: Any) -> Any:
-    """The graph's definition with variables' values where it has handles of them: reads pass them on."""
-    definition = graph.as_graph_def()
-    for node in definition.node:
-        op = graph.get_operation_by_name(node.name)
-        if op.type == "ReadVariableOp":
-            node.op = "Identity"
-            node.attr["T"].CopyFrom(node.attr["dtype"])
-            del node.attr["dtype"]
-        elif op.type in PASSED_ON and op.inputs[0].dtype == tf.resource:
-            node.attr["T"].type = _origin(op.inputs[0]).get_attr("dtype").as_datatype_enum
-    return definition
-
-
-def _without(definition: Any, output: str, given: set[str]) -> Any:
-    """What of a graph is computed for the operation ``output`` where the tensors ``given`` are given."""
-    nodes = {node.name: node for node in definition.node}
-    gone = {name.partition(":")[0] for name in given}
-    needed, waiting = set(), [output]
-    while waiting:
-        node = nodes[waiting.pop()]
-        if node.name not in needed:
-            needed.add(node.name)
-            node.device = ""
-            node.attr.pop("_class", None)  # which others it is to be placed with
-            kept = [name for name in node.input if not (name.startswith("^") and name[1:] in gone)]
-            del node.input[:]
-            node.input.extend(kept)
-            sources = [name.lstrip("^").partition(":")[0] for name in kept]
-            waiting.extend(name for name in sources if name not in gone)
-    kept = [node for node in definition.node if node.name in needed]
-    del definition.node[:]
-    definition.node.extend(kept)
-    return definition
-
-
-def _inlined(definition: Any, output: str) -> Any:
-    with tf.Graph().as_default() as graph:
-        tf.import_graph_def(definition, name="")
-        meta = tf.train.export_meta_graph(graph=graph)
-    meta.collection_def["train_op"].node_list.value.append(output)
-    config = config_pb2.ConfigProto()
-    rewrite = config.graph_options.rewrite_options
-    rewrite.min_graph_nodes = -1  # also small graphs
-    rewrite.optimizers.append("function")
-    return tf_optimizer.OptimizeGraph(config, meta)
 
 
 def _switch(path: Path, op: Any) -> Any:
@@ -281,37 +210,3 @@ def _switch(path: Path, op: Any) -> Any:
         f"{path}: needs a value for the placeholder {tensor.name} ({tensor.dtype.name}, {tensor.shape}) besides its image; "
         "name an output that does not, or export the graph with tf.placeholder_with_default"
     )
-
-
-def _weights(path: Path, graph: Any, stored: Stored) -> tuple[dict[str, Any], dict[str, str], set[str]]:
-    """Start values by variable, the tensors that give way to each, and the names of those not to train."""
-    weights: dict[str, Any] = {}
-    statistics: set[str] = set()
-    for op in graph.get_operations():
-        if op.type in VARIABLES:
-            if not op.get_attr("dtype").is_floating:
-                continue
-            if op.name not in stored.values:
-                raise ModelError(
-                    f"{path}: says nothing of the value of its variable {op.name}; freeze the graph, or give the "
-                    "MetaGraph with its checkpoint"
-                )
-            weights[op.name] = stored.values[op.name]
-        # what freezing makes of the read of a variable, and what is taken as weight
-        slots = (0,) if op.type == "Identity" else WEIGHTS.get(op.type, ())
-        for slot in slots:
-            source = _origin(op.inputs[slot])
-            value = source.outputs[0]
-            if source.type == "Const" and value.dtype.is_floating and value.shape.rank and value.shape.num_elements():
-                weights[source.name] = tensor_util.MakeNdarray(source.get_attr("value"))
-            if slot > 2:
-                statistics.add(source.name)
-    reads = {f"{name}:0": name for name in weights}
-    return weights, reads, statistics | {name for name in weights if STATISTICS.search(name)}
-
-
-def _origin(tensor: Any) -> Any:
-    """The operation behind a tensor that is passed on."""
-    while tensor.op.type in PASSED_ON:
-        tensor = tensor.op.inputs[0]
-    return tensor.op

@@ -92,6 +92,16 @@ def a_placeholder_without_value(folder: Path) -> Path:
     return path
 
 
+def a_graph_that_trains(folder: Path) -> Path:
+    v1 = tensorflow_graphs.tf()
+    with v1.Graph().as_default():
+        output = v1.nn.relu(linear(v1.placeholder(v1.float32, [None, 8, 8, 1], "image")), name="result")
+        loss = v1.reduce_mean(v1.square(output - v1.placeholder(v1.float32, [None, 8, 8, 1], "labels")))
+        v1.train.GradientDescentOptimizer(0.1).minimize(loss)
+        v1.train.export_meta_graph(str(folder / "train.meta"))
+    return folder / "train.meta"
+
+
 def no_such_name(folder: Path) -> Path:
     frozen(folder)
     (folder / "frozen.pb.json").write_text('{"output": "probability"}')
@@ -181,6 +191,10 @@ BAD = {
     "an unknown operation": (unknown_operation, ["unknown.pb", "'FancyBiasAdd'", "export the graph without it"]),
     "two inputs": (two_inputs, ["2 inputs", "image:0", "depth:0", "frozen.pb.json", '"input"']),
     "two outputs": (two_outputs, ["two.pb", "2 outputs", "output:0", "edges:0", "two.pb.json"]),
+    "a graph that trains": (
+        a_graph_that_trains,
+        ["train.meta", "no outputs", "result:0 (?, 8, 8, 1)", "train.meta.json"],
+    ),
     "no input": (no_input, ["none.pb", "no outputs", "none"]),
     "a placeholder": (a_placeholder_without_value, ["scaled.pb", "brightness:0", "placeholder_with_default"]),
     "no such name": (no_such_name, ["frozen.pb", "no tensor 'probability'", "output"]),
@@ -259,3 +273,10 @@ def test_the_worker_lives_on_and_says_the_same(tmp_path: Path, bad: str) -> None
     assert path.name in str(caught.value)
     if bad != "text":  # which is of no kind
         assert all(word in str(caught.value) for word in words)
+
+
+def test_a_graph_that_trains_predicts_with_the_output_that_is_named(tmp_path: Path) -> None:
+    path = a_graph_that_trains(tmp_path)
+    path.with_name("train.meta.json").write_text('{"output": "result"}')
+    assert set(load(path).get_weights()) == {"only.weight", "only.bias"}
+    assert [layer["type"] for layer in describe(path)["layers"]] == ["Conv", "Relu"]
