@@ -216,15 +216,24 @@ class Run:
         needed = registry.get(self.backend).reader_needs_framework and self.snapshot is not None
         return describe(self.model, self.input_shape, self.worker() if needed else None)
 
-    @cached_property
+    @property
     def geometry(self) -> Geometry:
         """Which sizes of images its network keeps, and how it can be tiled. Raises ModelError where that cannot be told."""
+        if isinstance(self._geometry, MultisegError):
+            raise self._geometry
+        return self._geometry
+
+    @cached_property
+    def _geometry(self) -> Geometry | MultisegError:
+        """Asked for once, though it cannot be told: a description may take a process of its own."""
         try:
             return Geometry.of(self.topology)
         except NotLocal as error:
-            raise ModelError(
+            return ModelError(
                 f"{self.model.name}: cannot tell what other sizes give: {error}; test images of the dataset's size"
-            ) from error
+            )
+        except MultisegError as error:
+            return error
 
     def predict(self, features: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Outputs (N, C, H, W float32, RGB) for images (N, C, H, W uint8, RGB) of any size that the network takes.
