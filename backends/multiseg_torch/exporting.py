@@ -26,12 +26,16 @@ from multiseg.topology.writing import (
 
 # names that attributes of the module or variables of forward must not have
 RESERVED = (
-    "x", "self", "torch", "nn", "F", "T_destination", "add_module", "apply", "bfloat16", "buffers", "call_super_init",
-    "children", "compile", "cpu", "cuda", "double", "dump_patches", "eval", "extra_repr", "float", "forward",
-    "get_buffer", "get_extra_state", "get_parameter", "get_submodule", "half", "ipu", "load_state_dict", "modules",
-    "mtia", "named_buffers", "named_children", "named_modules", "named_parameters", "parameters", "register_buffer",
-    "register_module", "register_parameter", "requires_grad_", "set_extra_state", "set_submodule", "share_memory",
-    "state_dict", "to", "to_empty", "train", "training", "type", "xpu", "zero_grad",
+    "x", "self", "torch", "nn", "F", "T_destination", "add_module", "apply", "bfloat16", "buffers",
+    "call_super_init", "children", "compile", "cpu", "cuda", "double", "dump_patches", "eval", "extra_repr",
+    "float", "forward", "get_buffer", "get_extra_state", "get_parameter", "get_submodule", "half", "ipu",
+    "load_state_dict", "modules", "mtia", "named_buffers", "named_children", "named_modules", "named_parameters",
+    "parameters", "register_buffer", "register_module", "register_parameter", "register_backward_hook",
+    "register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook",
+    "register_full_backward_pre_hook", "register_load_state_dict_post_hook", "register_load_state_dict_pre_hook",
+    "register_state_dict_post_hook", "register_state_dict_pre_hook", "requires_grad_", "set_extra_state",
+    "set_submodule", "share_memory", "state_dict", "to", "to_empty", "train", "training", "type", "xpu",
+    "zero_grad",
 )  # fmt: skip
 
 SCALE = '''
@@ -46,8 +50,9 @@ class Scale(nn.Module):
 
     def forward(self, x):
         shape = (1, -1) + (1,) * (x.ndim - 2)
-        x = x * self.weight.reshape(shape)
-        return x if self.bias is None else x + self.bias.reshape(shape)
+        if self.bias is None:
+            return x * self.weight.reshape(shape)
+        return torch.addcmul(self.bias.reshape(shape), x, self.weight.reshape(shape))
 '''
 LOG_LOSS = '''
 

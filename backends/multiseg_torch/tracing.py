@@ -115,6 +115,9 @@ class _Recorder(TorchFunctionMode):
         outputs = list(_tensors([made]))
         read = list(_tensors([*args, *kwargs.values()]))
         inputs = self._known(read)
+        if not inputs and len(outputs) == len(read) == 1 and id(read[0]) in self.parameters:
+            self.parameters[id(outputs[0])] = self.parameters[id(read[0])]  # a weight in another shape
+            self.alive.append(made)
         if not inputs or not outputs:
             return
         self.alive.append(made)
@@ -132,7 +135,19 @@ class _Recorder(TorchFunctionMode):
             order, rule = vocabulary.FUNCTIONS[plain]
             call = Call(_bound(order, args, kwargs, outputs), tuple(read[0].shape), tuple(outputs[0].shape))
             said = rule(call)
+        if used and said and said[0] in ("Mul", "Scale"):
+            said = self._scale(args, outputs[0])
         self._add(layer, plain.strip("_"), said, inputs, read, outputs, weights)
+
+    def _scale(self, args: Any, made: Tensor) -> Said:
+        """A weight for each channel, and with addcmul a bias, its first argument; None for weights of another kind."""
+        channels = (1, made.shape[1], *[1] * (made.ndim - 2))
+        weights = [each for each in args if id(each) in self.parameters]
+        last = [self.parameters[id(each)].rpartition(".")[2] for each in weights]
+        right = last == ["weight"] or (last == ["bias", "weight"] and args[0] is weights[0])
+        if not right or len(args) != len(weights) + 1 or any(each.shape != channels for each in weights):
+            return None
+        return "Scale", {"bias_term": len(weights) > 1}
 
     def _owner(self, word: str, used: set[str]) -> tuple[str, dict[str, tuple[int, ...]]]:
         """Name of the layer that a function is, after the module whose parameters it reads, and these by their part."""

@@ -268,8 +268,17 @@ def _dropout(call: Call) -> Said:
     return "Dropout", {"ratio": call.arguments.get("p", 0.5)}
 
 
+def _scale(call: Call) -> Said:
+    """A summand and a factor for each channel; whether they are weights is for the recorder to tell."""
+    return None if "value" in call.arguments else ("Scale", {"bias_term": True})
+
+
 def _plain(kind: str, **parameters: str) -> Callable[[Call], Said]:
     return lambda call: (kind, {ours: call.arguments[theirs] for ours, theirs in parameters.items()})
+
+
+def _plain_or(kind: str, theirs: str, ours: str, default: float) -> Callable[[Call], Said]:
+    return lambda call: (kind, {ours: call.arguments.get(theirs, default)})
 
 
 Rule = Callable[[Call], Said]
@@ -291,8 +300,8 @@ FUNCTIONS: dict[str, tuple[str, Rule]] = {
     "dropout": ("input p training inplace", _dropout),
     **dict.fromkeys(("relu", "__relu__"), ("input", _plain("Relu"))),
     "relu6": ("input", lambda call: ("Clip", {"min": 0, "max": 6})),
-    "leaky_relu": ("input negative_slope inplace", lambda call: ("LeakyRelu", {"alpha": call.negative_slope or 0.01})),
-    "elu": ("input alpha inplace", lambda call: ("Elu", {"alpha": call.arguments.get("alpha", 1.0)})),
+    "leaky_relu": ("input negative_slope inplace", _plain_or("LeakyRelu", "negative_slope", "alpha", 0.01)),
+    "elu": ("input alpha inplace", _plain_or("Elu", "alpha", "alpha", 1.0)),
     "hardtanh": ("input min_val max_val inplace", _clip("min_val", "max_val", (-1, 1))),
     "clamp": ("input min max", _clip("min", "max")),
     "threshold": ("input threshold value inplace", _threshold),
@@ -311,6 +320,7 @@ FUNCTIONS: dict[str, tuple[str, Rule]] = {
     **dict.fromkeys(("add", "__add__", "__radd__"), ("input other alpha", _binary("Sum"))),
     **dict.fromkeys(("sub", "__sub__"), ("input other alpha", _binary("Sub"))),
     **dict.fromkeys(("mul", "__mul__", "__rmul__", "multiply"), ("input other", _binary("Mul"))),
+    "addcmul": ("input tensor1 tensor2 value", _scale),
     **dict.fromkeys(("div", "true_divide", "__truediv__"), ("input other", _binary("Div"))),
     **dict.fromkeys(("maximum", "max"), ("input other", lambda call: ("Max", {}) if isinstance(call.other, Tensor) else None)),
     **dict.fromkeys(("cat", "concat", "concatenate"), ("tensors dim", _concat)),

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from exported import Array, Frameworks, Step, network, random_weights
 
+from multiseg import backend as registry
+from multiseg import exporting
 from multiseg.errors import ModelError
 from multiseg.topology import Topology
 
@@ -167,6 +169,28 @@ def test_frameworks_that_can_say_a_layer_compute_the_same(case: str, frameworks:
     check_alike(made)
 
 
+# What a framework says in several words, which are read back as these: the layers compute the same, the descriptions differ.
+TF, TORCH = {"tensorflow"}, {"torch"}
+IN_SEVERAL_WORDS = {
+    "pad-conv-padded": TF | TORCH, "deconv-groups": TF, "average-up": TF, "average-padded": TF, "average-padded-up": TF,
+    "average-padded-counted-up": TF, "prelu": TF, "prelu-shared": TF, "lrn-within": TF | TORCH, "lrn-within-bias": TF | TORCH,
+    "elu": TF, "thresholded": TF, "softmax-width": TF, "sum": TF | TORCH, "div": {"caffe"}, "constants": ALL, "reshape": TF,
+    "resize-nearest-size": TORCH, "sum-width": TF, "mean-height": TF,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_layers_are_read_back_as_they_were_described(case: str, frameworks: Frameworks, tmp_path: Path) -> None:
+    steps, known = CASES[case]
+    topology = network(*steps)
+    otherwise = set()
+    for backend in known:
+        path = exporting.export(topology, backend, tmp_path / f"net_{backend}{registry.get(backend).formats[0]}")
+        if frameworks.describe(path, topology.input_shape) != topology:
+            otherwise.add(backend)
+    assert otherwise == IN_SEVERAL_WORDS.get(case, set())
+
+
 ELEMENTWISE: dict[str, Callable[[Array], Array]] = {
     "Relu": lambda x: np.maximum(x, 0),
     "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
@@ -257,3 +281,11 @@ def test_random_windows_are_the_same_in_all_that_can_say_them(
             check_alike(made)
             compared += 1
     assert compared >= 15
+
+
+@pytest.mark.needs("torch")
+def test_no_name_of_a_layer_hides_one_of_pytorchs_module() -> None:
+    from multiseg_torch.exporting import RESERVED
+    from torch import nn
+
+    assert {name for name in dir(nn.Module) if not name.startswith("_")} <= set(RESERVED)

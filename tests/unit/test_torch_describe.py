@@ -41,6 +41,7 @@ def said(topology: Topology) -> list[tuple[str, str]]:
         ("return F.relu(x)", "Relu", {}, (3, 16, 16)),
         ("return x.relu_()", "Relu", {}, (3, 16, 16)),
         ("return F.leaky_relu(x, 0.2)", "LeakyRelu", {"alpha": 0.2}, (3, 16, 16)),
+        ("return F.leaky_relu(x, 0.0)", "LeakyRelu", {"alpha": 0.0}, (3, 16, 16)),
         ("return x.clamp(0, 6)", "Clip", {"min": 0, "max": 6}, (3, 16, 16)),
         ("return F.max_pool2d(x, 3, 2, 1)", "MaxPool",
          {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "dilations": [1, 1], "ceil_mode": False}, (3, 8, 8)),
@@ -123,6 +124,30 @@ def test_a_function_is_a_layer_of_the_vocabulary(
 def test_a_module_is_a_layer_of_the_vocabulary(tmp_path: Path, module: str, type: str, weights: Any) -> None:
     topology = python(tmp_path, "return self.layer(x)", f"self.layer = {module}")
     assert said(topology) == [("layer", type)] and topology.layers[0].weights == weights
+
+
+@pytest.mark.parametrize(
+    ("forward", "type"),
+    [
+        ("return x * self.weight.reshape(1, -1, 1, 1)", "Scale"),
+        ("return torch.addcmul(self.bias.view(1, 3, 1, 1), x, self.weight.view(1, 3, 1, 1))", "Scale"),
+        # what the vocabulary has not is no layer of it, and keeps its weights
+        ("return torch.addcmul(self.bias.view(1, 3, 1, 1), x, self.weight.view(1, 3, 1, 1), value=2)", "addcmul"),
+        ("return torch.addcmul(self.weight.view(1, 3, 1, 1), x, self.bias.view(1, 3, 1, 1))", "addcmul"),
+        ("return x * self.wide", "mul"),
+        ("return x * self.wide.reshape(1, 1, 1, -1)", "mul"),
+        ("return x + self.bias.reshape(1, -1, 1, 1)", "add"),
+    ],
+)
+def test_arithmetic_with_weights_is_a_scale_of_the_channels_or_no_layer_of_the_vocabulary(
+    tmp_path: Path, forward: str, type: str
+) -> None:
+    parts = {"weight": 3, "bias": 3, "wide": 16}
+    made = "; ".join(f"self.{part} = nn.Parameter(torch.ones({size}))" for part, size in parts.items())
+    topology = python(tmp_path, forward, made)
+    (layer,) = topology.layers
+    assert layer.type.removeprefix("torch.") == type
+    assert layer.weights == {part: (size,) for part, size in parts.items() if f"self.{part}" in forward}
 
 
 def test_layers_have_the_names_of_the_state_dict(tmp_path: Path) -> None:

@@ -58,10 +58,11 @@ def unfused(walk: Walk, op: Any, value: Value, tensor: Any, other: Any) -> list[
     while source.type in ("Identity", *RESHAPED):
         source = source.inputs[0].op
     offset = walk.weight(source.inputs[0]) if source.type == "Sub" else None
-    product = source.inputs[1].op if source.type == "Sub" else source.inputs[0].op if source.type == "Neg" else None
-    if product is None or product.type != "Mul" or (source.type == "Sub" and offset is None):
+    product = source.inputs[1].op if source.type == "Sub" else source.inputs[0].op if source.type == "Neg" else source
+    if product.type != "Mul" or (source.type == "Sub" and offset is None):
         return None
-    mean = next((found for found in map(walk.weight, product.inputs) if found is not None), None)
+    factors = [each.op.inputs[0] if each.op.type == "Neg" else each for each in product.inputs]  # -mean * factor
+    mean = next((found for found in map(walk.weight, factors) if found is not None), None)
     if mean is None:
         return None
     walk.nodes.remove(node)
