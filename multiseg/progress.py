@@ -53,6 +53,7 @@ class Bar:
                     f"loss: {event['loss']}",
                     markup=False,
                     highlight=False,
+                    soft_wrap=True,
                 )
         elif event["event"] == "step":
             speed = self.progress.tasks[0].speed
