@@ -26,9 +26,7 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
     found = deployed(file, path)
     shape = input_shape or (None if found.shape is None else list(found.shape[1:]))
     if shape is None:
-        raise ModelError(
-            f"{path}: does not say the size of its input; give input_shape (--input-shape): channels, height, width"
-        )
+        raise ModelError(f"{path}: does not say the size of its input; give input_shape=(channels, height, width)")
     if min(shape, default=0) < 1:
         raise ModelError(f"{path}: its input {found.image!r} has the size {tuple(shape)}; sizes are from 1")
     placed = placing.infer(found.net, path, {found.image: (1, *shape)})

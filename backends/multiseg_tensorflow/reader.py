@@ -21,9 +21,7 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
     elif file.shape is not None:
         height, width, channels = file.shape
     else:
-        raise ModelError(
-            f"{path}: does not say how large its images are; give input_shape (--input-shape): channels, height, width"
-        )
+        raise ModelError(f"{path}: does not say how large its images are; give input_shape=(channels, height, width)")
     layers = read_layers(file, (height, width, channels), dropouts=True)
     return {
         "input": layers.source.name,

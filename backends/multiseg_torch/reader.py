@@ -16,9 +16,7 @@ from multiseg_torch.vocabulary import loss_in_words
 def describe(path: str, input_shape: list[int] | tuple[int, int, int] | None) -> dict[str, Any]:
     """The network's layers for images of ``input_shape`` (C, H, W). A Python file is executed. Raises ModelError."""
     if input_shape is None:
-        raise ModelError(
-            f"{path}: does not say for which images it is; give input_shape (--input-shape): channels, height, width"
-        )
+        raise ModelError(f"{path}: does not say for which images it is; give input_shape=(channels, height, width)")
     channels, height, width = input_shape
     torch.manual_seed(0)
     loaded = files.load(path, (channels, height, width))

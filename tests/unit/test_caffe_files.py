@@ -443,7 +443,7 @@ BAD = [
         INPUT + INPUT.replace("data", "more").replace('"in"', '"in2"') + layer("ReLU"),
         r"has several inputs, 'data' and 'more'",
     ),
-    ("no size", BODY + loss(), r"does not say the size of its input; give input_shape \(--input-shape\)"),
+    ("no size", BODY + loss(), r"does not say the size of its input; give input_shape=\(channels, height, width\)"),
     ("input_dim", 'input: "data" input_dim: 1 input_dim: 2\n' + BODY, r"input_dim four times"),
     ("zero", INPUT.replace("dim: 8", "dim: 0") + layer("ReLU"), r"its input 'data' has the size \(4, 0, 0\)"),
     (
