@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, NoReturn
 import tensorflow
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf import saved_model_pb2, trackable_object_graph_pb2
 
 from multiseg.errors import ModelError
 from multiseg_tensorflow import kinds
@@ -157,7 +158,21 @@ def _saved_model(folder: Path) -> Stored:
                 values[op.name] = session.run(_value(op))
             except tf.errors.OpError:
                 continue  # one that loading uses for a while only
+        unread = {op.name for op in graph.get_operations() if op.type in VARIABLES} - values.keys()
+    if unread:
+        values.update(_of_objects(folder / "variables" / "variables", unread))
     return Stored(graph, values, **_signature(folder, model.signature_def))
+
+
+def _of_objects(prefix: Path, names: set[str]) -> dict[str, Any]:
+    """Values, by its objects' names, of variables that a SavedModel's graph does not restore itself, but its checkpoint holds:
+    tf.saved_model.save writes a Keras 3 model so."""
+    reader = tf.train.load_checkpoint(str(prefix))
+    objects = trackable_object_graph_pb2.TrackableObjectGraph()
+    objects.ParseFromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
+    held = [each for node in objects.nodes for each in node.attributes if each.full_name in names]
+    counts = Counter(each.full_name for each in held)
+    return {each.full_name: reader.get_tensor(each.checkpoint_key) for each in held if counts[each.full_name] == 1}
 
 
 def _value(op: Any) -> Any:

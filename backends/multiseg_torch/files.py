@@ -77,7 +77,9 @@ def _run_python(path: str, params: dict[str, Any]) -> Any:
         raise ModelError(f"{path}:{error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:
         at = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-        raise ModelError(f"{path}:{at[-1] if at else ''}: {type(error).__name__}: {error}") from error
+        said = (str(error).splitlines() or [""])[0]
+        where = f"{path}:{at[-1]}" if at else path
+        raise ModelError(f"{where}: {type(error).__name__}{f': {said}' if said else ''}") from error
     except BaseException as error:
         raise ModelError(f"{path}: {type(error).__name__}") from error
     finally:

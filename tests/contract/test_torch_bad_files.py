@@ -45,6 +45,8 @@ LUA = {
     "endless strings": ("local s = 'x'\nwhile true do s = s .. s end", ":2: takes more than 256 MiB of memory"),
     "string.rep": ("return function(p)\n return ('x'):rep(1e10) end", ":2: takes more than 256 MiB of memory"),
     "a pathological pattern": ("local s = ('a'):rep(3000)\nlocal t = s:find(('a-'):rep(6) .. 'b')", ":2: takes longer"),
+    "endless filling": ("local l = nn.Linear(1000, 1000)\nfor i = 1, 20000 do l.weight:zero() end return l",
+                        "fills its tensors again and again"),
     "os.execute": ("os.execute('touch reached')", ":1: attempt to index global 'os' (a nil value)"),
     "io.open": ("return function(p) io.open('reached', 'w') end", ":1: attempt to index global 'io'"),
     "another file": ("require 'weight-init'", ":1: module 'weight-init' is not provided"),
@@ -81,6 +83,7 @@ LUA = {
 PYTHON = {
     "a syntax error": ("import torch\nx = = 3", ":2: invalid syntax"),
     "an error of its own": ("import torch\n\ndef network(params):\n    raise ValueError('none')", ":4: ValueError: none"),
+    "an error of several lines": ("import torch\nraise ValueError('one\\ntwo')", ":2: ValueError: one"),
     "two classes": ("from torch import nn\nclass A(nn.Module): pass\nclass B(nn.Module): pass", "2 nn.Module classes (A, B)"),
     "two factories": ("import torch\ndef get_model(): pass\ndef build_model(): pass", "build_model and get_model, and which one"),
     "no class": ("import torch", "defines 0 nn.Module classes; define a function network(params)"),
@@ -88,7 +91,7 @@ PYTHON = {
     "an interruption": ("import torch\nraise KeyboardInterrupt", "KeyboardInterrupt"),
     "a class as model": ("from torch import nn\ndef network(p): return nn.ReLU", "gives type as its model"),
     "no super().__init__()": ("from torch import nn\nclass A(nn.Module):\n    def __init__(self): pass", "does not call super()"),
-    "a class with arguments": ("from torch import nn\nclass A(nn.Module):\n    def __init__(self, n): pass", "TypeError: "),
+    "a class with arguments": ("from torch import nn\nclass A(nn.Module):\n    def __init__(self, n): pass", ".py: TypeError"),
     "a missing import": ("import torch\nimport nowhere_to_be_found", ":2: ModuleNotFoundError: No module named"),
     "wrong channels": ("from torch import nn\nclass A(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
                        "        self.conv = nn.Conv2d(1, 2, 3)\n    def forward(self, x): return self.conv(x)",

@@ -177,8 +177,9 @@ def test_a_keras_export_loads_and_its_own_files_say_what_to_do(tmp_path: Path) -
     from multiseg.errors import ModelError
 
     made = tensorflow_graphs.keras(tmp_path)
-    loaded = load(tmp_path / "exported")
-    assert np.allclose(loaded.predict(made["images"], None)[0], made["expected"], atol=1e-5)
+    for folder in ("saved", "exported"):
+        loaded = load(tmp_path / folder)
+        assert np.allclose(loaded.predict(made["images"], None)[0], made["expected"], atol=1e-5)
     description, weights = describe(tmp_path / "exported"), loaded.get_weights()
     types = [layer["type"] for layer in description["layers"]]
     assert types == ["Conv", "Relu", "BatchNormalization", "Flatten", "Gemm", "Reshape"]

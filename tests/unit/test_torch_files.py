@@ -149,3 +149,13 @@ def test_a_bad_python_file_is_one_clear_error(tmp_path: Path, python: str, words
     with pytest.raises(ModelError) as caught:
         load(path)
     assert str(path) in str(caught.value) and words in str(caught.value)
+
+
+def test_a_lua_file_out_of_time_is_told_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from multiseg_torch.torch7 import lua
+
+    path = tmp_path / "net.lua"
+    path.write_text("local t = {}\nfor i = 1, 1e9 do\n   table.insert(t, 1, i)\nend")
+    monkeypatch.setattr(lua, "SECONDS", 1)
+    with pytest.raises(ModelError, match=r"net\.lua:3: takes longer than 1 seconds"):
+        lua.run(str(path), {})

@@ -117,7 +117,7 @@ def _build(made: dict[str, Any]) -> dict[str, Any]:
     numbers = {id(each): number for number, each in objects.items()}
     modules = {numbers[known]: module for known, module in builder.built.items() if module is not None}
     owned = {entry[1]: entry[2] for entry in made["log"] if entry[0] == "parameter"}
-    tensors = start.replay(made["log"], modules)
+    tensors = start.replay(made["log"], modules, {number for _, _, number in recorded})
     for each, key, number in recorded:
         if number in tensors:
             each.fields[key] = np.asarray(tensors[number].detach())

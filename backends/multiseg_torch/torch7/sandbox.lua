@@ -1,6 +1,6 @@
 -- What a network file may reach. Run before it, in the same Lua; everything below is kept from it in locals.
 --
--- Given: how many instructions it may run, and a function that notes the line at which a long call of C's began.
+-- Given: how many instructions it may run, and a function that notes the line it is at.
 
 local limit, note = ...
 local getinfo, sethook, stderr, guarded = debug.getinfo, debug.sethook, io.stderr, xpcall
@@ -26,6 +26,7 @@ end
 local function hook()
    count = count + step
    position = where()
+   note(position)
    check()
    if step == 1 and count > 20000 then
       step = 1000
@@ -45,9 +46,8 @@ pcall, xpcall = checked(pcall), checked(xpcall)
 -- hooks do not reach into these calls of C's, whose time grows with a power of what they are given
 local function noted(call)
    return function(...)
-      position = where()
-      note(position)
-      return (function(...) note(nil); return ... end)(call(...))
+      note(where())
+      return call(...)
    end
 end
 local gmatch = string.gmatch

@@ -25,17 +25,17 @@ class Watch(threading.Thread):
     def __init__(self, seconds: float, answer: Callable[[Any], None]) -> None:
         super().__init__(daemon=True)
         self.seconds, self.answer = seconds, answer
-        self.position: str | None = None
+        self.position = "network"
 
-    def note(self, position: str | None) -> None:
-        """Say where a long call begins, or None where it is over."""
+    def note(self, position: str) -> None:
+        """Say at which line the file is."""
         self.position = position
 
     def run(self) -> None:
         """See threading.Thread."""
         while time.process_time() < self.seconds:
             time.sleep(0.05)
-        self.answer({"error": f"{self.position or 'network'}: takes longer than {self.seconds} seconds"})
+        self.answer({"error": f"{self.position}: takes longer than {self.seconds} seconds"})
 
 
 def answer(out: TextIO, made: Any) -> None:

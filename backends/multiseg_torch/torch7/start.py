@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from multiseg_torch.torch7.objects import Object, Problem
 
 LARGEST = 1 << 28  # elements of all tensors that a file makes itself
+WORK = 1 << 33  # elements that a file may write, again and again: half a minute
 
 
 def reset(module: nn.Module, deviation: float | None = None) -> None:
@@ -38,22 +39,36 @@ def reset(module: nn.Module, deviation: float | None = None) -> None:
 
 
 @torch.no_grad()
-def replay(log: Sequence[Sequence[Any]], modules: Mapping[int, nn.Module]) -> dict[int, Tensor]:
-    """Do to tensors what a Lua file did, in its order; the tensors by their numbers. See nn.lua for the operations.
+def replay(log: Sequence[Sequence[Any]], modules: Mapping[int, nn.Module], wanted: Container[int]) -> dict[int, Tensor]:
+    """Do to tensors what a Lua file did, in its order; those with a wanted number. See nn.lua for the operations.
 
     A parameter of a module that the file has taken away (a bias, by noBias) is left out. Raises Problem.
     """
     tensors: dict[int, list[Tensor]] = {}  # several where all parameters of a network were taken as one
-    elements = 0
+    elements = work = 0
 
-    def new(size: Sequence[int]) -> Tensor:
+    def hold(count: int) -> None:
         nonlocal elements
-        elements += torch.Size(size).numel()
+        elements += count
         if elements > LARGEST:
             raise Problem(f"its tensors hold more than {LARGEST} numbers")
+
+    def new(size: Sequence[int]) -> Tensor:
+        hold(torch.Size(size).numel())
         return torch.zeros(size)
 
+    def joined(parts: list[Tensor]) -> Tensor:
+        if len(parts) == 1:
+            return parts[0]
+        hold(_numel(parts))
+        return torch.cat([each.flatten() for each in parts])
+
     for operation, target, *arguments in log:
+        work += _numel(modules[target].parameters() if target in modules else tensors.get(target, ()))
+        if work > WORK:
+            raise Problem(
+                f"fills its tensors again and again, with more than {WORK} numbers: is there a loop too long?"
+            )
         if operation == "reset":
             if target in modules:
                 reset(modules[target], *arguments)
@@ -78,8 +93,11 @@ def replay(log: Sequence[Sequence[Any]], modules: Mapping[int, nn.Module]) -> di
         else:
             for each in tensors[target]:
                 _in_place(each, operation, arguments)
-    return {number: torch.cat([each.flatten() for each in made]) if len(made) > 1 else made[0]
-            for number, made in tensors.items() if made}  # fmt: skip
+    return {number: joined(made) for number, made in tensors.items() if made and number in wanted}
+
+
+def _numel(tensors: Iterable[Tensor]) -> int:
+    return sum(each.numel() for each in tensors)
 
 
 @torch.no_grad()
