@@ -15,6 +15,7 @@ from multiseg.errors import ModelError
 from multiseg_caffe.rules import COUNTS, IN_PLACE, MANY, READERS, RULES, UNRULED, Shape, listed
 from multiseg_caffe.windows import WrongLayer
 
+LARGEST = 1 << 31  # Blob::Reshape counts in an int
 FILLERS = ("constant", "gaussian", "positive_unitball", "uniform", "xavier", "msra", "bilinear")
 
 
@@ -85,6 +86,10 @@ def _place(layer: Any, known: Mapping[str, Shape | None], makers: Mapping[str, s
     tops, weights = rule(layer, bottoms)
     if any(size < 1 for shape in tops for size in shape):
         raise WrongLayer(f"would make {tops[0]} of {listed(bottoms)}")
+    for made, shapes in (("make", tops), ("have weights of", weights)):
+        large = next((shape for shape in shapes if math.prod(shape) >= LARGEST), None)
+        if large is not None:
+            raise WrongLayer(f"would {made} {large}; Caffe's arrays have fewer than {LARGEST} elements")
     filler = _weight_filler(layer)
     if filler == "bilinear" and any(len(shape) != 4 or shape[2] != shape[3] for shape in weights[:1]):
         raise WrongLayer(

@@ -363,6 +363,16 @@ BAD = [
         INPUT + layer("Convolution", conv("kernel_size: 3")),
         r"layer 'it' \(Convolution\): has no num_output",
     ),
+    (
+        "num_output beyond Caffe's",
+        INPUT + layer("Convolution", conv("num_output: 4294967295 kernel_size: 1")),
+        r"layer 'it' \(Convolution\): would make .*4294967295.*; Caffe's arrays have fewer than 2147483648 elements",
+    ),
+    (
+        "weights beyond Caffe's",
+        INPUT + layer("InnerProduct", "inner_product_param { num_output: 2000000000 }"),
+        r"layer 'it' \(InnerProduct\): would have weights of .*; Caffe's arrays have fewer than 2147483648 elements",
+    ),
     ("kernel", INPUT + layer("Convolution", conv("num_output: 3")), r"has no kernel_size, nor kernel_h and kernel_w"),
     (
         "two kernels",
