@@ -7,6 +7,7 @@ whole run: nothing is skipped for want of a framework.
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ REQUIRED = [name for name in os.environ.get("MULTISEG_TEST_BACKENDS", ",".join(A
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
+    # a shell that starts the tests in the background has them and all that they start ignore Ctrl-C, which they send
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     unknown = sorted(set(REQUIRED) - set(ALL))
     if unknown:
         pytest.exit(f"MULTISEG_TEST_BACKENDS names {unknown[0]!r}; known are: {', '.join(ALL)}", 4)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from multiseg.errors import InstallError
 
+ENDING_SECONDS = 10  # for an interrupted program to end, before it is told more strongly
+
 
 class Log:
     """A log file. It is begun anew when the first program runs."""
@@ -64,9 +66,16 @@ class Log:
                 status = process.wait()
             except BaseException:
                 # e.g. Ctrl-C. Wait for all that it started, so that their folder can be removed
-                with contextlib.suppress(PermissionError):  # of sudo, which has heard of it from the terminal
-                    process.send_signal(signal.SIGINT)
-                process.communicate()
+                for number in (
+                    signal.SIGINT,
+                    signal.SIGTERM,
+                    signal.SIGKILL,
+                ):  # one started in the background ignores the first
+                    with contextlib.suppress(PermissionError):  # of sudo, which has heard of it from the terminal
+                        process.send_signal(number)
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.communicate(timeout=ENDING_SECONDS)
+                        break
                 raise
         if status != 0:
             raise InstallError(f"{what} failed: {telling_line(lines)} (the full log is {self.path})")
