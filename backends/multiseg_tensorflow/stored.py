@@ -151,6 +151,10 @@ def _saved_model(folder: Path) -> Stored:
             raise ModelError(f"{folder}: this SavedModel has no variables/variables.index; copy the whole folder")
         try:
             tf.saved_model.loader.load(session, list(model.meta_info_def.tags), str(folder))
+        except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.OutOfRangeError) as error:
+            raise ModelError(
+                f"{folder}: its variables cannot be read: {first_line(error)}; copy the whole folder again"
+            ) from error
         except (ValueError, TypeError, KeyError, OSError, RuntimeError, tf.errors.OpError) as error:
             _cannot(folder, error)
         for op in [op for op in graph.get_operations() if op.type in VARIABLES]:

@@ -89,8 +89,9 @@ def blaming(path: Path) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's message without the pages that TensorFlow appends."""
-    return str(error).partition("\n")[0]
+    """An error's message without the pages that TensorFlow appends, and without what it says before it of a graph that runs."""
+    said = str(error).split("Graph execution error:\n")[-1].splitlines()
+    return next((line for line in said if line and not line.startswith(("Detected at node", "Node: "))), "")
 
 
 def _importer(modules: Mapping[str, ModuleType]) -> Callable[..., Any]:

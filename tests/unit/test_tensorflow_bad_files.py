@@ -137,6 +137,12 @@ def a_damaged_saved_model(folder: Path) -> Path:
     return folder / "saved"
 
 
+def a_saved_model_of_damaged_variables(folder: Path) -> Path:
+    Written(folder, linear)
+    (folder / "saved" / "variables" / "variables.index").write_bytes(b"cut short")
+    return folder / "saved"
+
+
 def a_checkpoint_without_data(folder: Path) -> Path:
     Written(folder, linear)
     (folder / "net.data-00000-of-00001").unlink()
@@ -203,6 +209,10 @@ BAD = {
     "no variables": (no_variables, ["saved", "no variables/variables.index", "copy the whole folder"]),
     "a part": (a_part_of_a_saved_model, ["saved_model.pb", "name its folder", "saved"]),
     "a damaged SavedModel": (a_damaged_saved_model, ["saved_model.pb", "is damaged or cut short"]),
+    "damaged variables": (
+        a_saved_model_of_damaged_variables,
+        ["saved", "file is too short to be an sstable", "copy the whole"],
+    ),
     "no data": (a_checkpoint_without_data, ["net", "net.data-00000-of-00001 is missing", "copy all the files"]),
     "three channels": (three_channels, ["frozen.pb", "takes images of 3 channels, they have 1", "convert"]),
     "a graph of another size": (another_size, ["frozen.pb", "(4, 4, 1)", "(8, 8, 1)"]),
