@@ -63,11 +63,11 @@ def _told(error: text_format.ParseError) -> str:
     field = re.search(r'Message type "caffe\.([\w.]+)" has no field named "(\w+)"', message)
     value = re.search(r'Enum type "(caffe\.[\w.]+)" has no value named (\w+)', message)
     if field:
-        known = proto.pool.FindMessageTypeByName(f"caffe.{field[1]}").fields_by_name
-        message = f"{field[1]} has no field {field[2]!r}{near(field[2], known)}"
+        fields = proto.pool.FindMessageTypeByName(f"caffe.{field[1]}").fields_by_name
+        message = f"{field[1]} has no field {field[2]!r}{near(field[2], fields)}"
     elif value:
-        known = proto.pool.FindEnumTypeByName(value[1]).values_by_name
-        message = f"no value {value[2]!r}{near(value[2], known)}"
+        values = proto.pool.FindEnumTypeByName(value[1]).values_by_name
+        message = f"no value {value[2]!r}{near(value[2], values)}"
     place = f"{line}:{column}: " if line is not None else " "
     return f"{place}{message}"
 

@@ -165,15 +165,15 @@ def test_class_numbers_have_a_loss_and_no_measures_of_pictures(tmp_path: Path) -
 
 
 def test_a_database_of_any_length_takes_the_same_memory(backends: list[str], trained: Any, tmp_path: Path) -> None:
-    images = multiseg.create_images(tmp_path / "images", count=1200, seed=1)
+    images = multiseg.create_images(tmp_path / "images", count=2000, seed=1)
     peaks = []
     with Run.open(trained(backends[0])) as run:
-        for count in (400, 1200):
+        for count in (400, 2000):
             folder = tmp_path / str(count)
             for kind in ("input", "target"):
                 (folder / kind).mkdir(parents=True)
                 for path in sorted((images / kind).iterdir())[:count]:
-                    path.rename(folder / kind / path.name) if count == 1200 else shutil.copy(path, folder / kind)
+                    path.rename(folder / kind / path.name) if count == 2000 else shutil.copy(path, folder / kind)
             made = multiseg.Dataset.create(
                 folder / "db", input=folder / "input", target=folder / "target", val_percent=0
             )
@@ -182,8 +182,8 @@ def test_a_database_of_any_length_takes_the_same_memory(backends: list[str], tra
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
             assert result["count"] == count
-    # the outputs of the 800 more alone would be 3.3 MB
-    assert peaks[1] < peaks[0] + 1_000_000
+    # the outputs of the 1600 more alone would be 6.5 MB; how far reading is ahead makes a difference of 1.5
+    assert peaks[1] < peaks[0] + 3_000_000
 
 
 BRANCHES = """
