@@ -67,6 +67,7 @@ def _run_python(path: str, params: dict[str, Any]) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and others look a class's module up there
     sys.path.append(str(Path(path).parent))  # for what the file imports from beside it
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # the file's folder stays as it is
     try:
         spec.loader.exec_module(module)
         make = _factory(path, module)
@@ -83,6 +84,7 @@ def _run_python(path: str, params: dict[str, Any]) -> Any:
     except BaseException as error:
         raise ModelError(f"{path}: {type(error).__name__}") from error
     finally:
+        sys.dont_write_bytecode = writes
         sys.path.remove(str(Path(path).parent))
 
 

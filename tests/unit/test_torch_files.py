@@ -159,3 +159,14 @@ def test_a_lua_file_out_of_time_is_told_with_its_line(tmp_path: Path, monkeypatc
     monkeypatch.setattr(lua, "SECONDS", 1)
     with pytest.raises(ModelError, match=r"net\.lua:3: takes longer than 1 seconds"):
         lua.run(str(path), {})
+
+
+def test_a_python_file_is_read_anew_and_its_folder_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.dont_write_bytecode", False)
+    path = tmp_path / "net.py"
+    for channels in (3, 4):  # of one size and second: Python's cache would not tell them apart
+        path.write_text(f"from torch import nn\n\ndef network(params):\n    return nn.Conv2d(1, {channels}, 1)\n")
+        assert load(path).model.out_channels == channels
+    assert list(tmp_path.iterdir()) == [path]
