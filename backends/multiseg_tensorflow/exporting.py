@@ -11,14 +11,13 @@ from typing import ClassVar
 
 from multiseg.topology import Layer, Topology
 from multiseg.topology.pooling import Pooling, pooling
+from multiseg.topology.python_source import PythonWriter, bounds, grouped
 from multiseg.topology.shapes import window_pads
 from multiseg.topology.writing import (
     Refused,
-    Writer,
     axis,
     deconvolution_pads,
     distinct,
-    factors,
     finite,
     identifiers,
     number,
@@ -114,8 +113,9 @@ def source(topology: Topology, classes: bool = False) -> str:
     return writer.text(classes)
 
 
-class _TensorFlow(Writer):
+class _TensorFlow(PythonWriter):
     title = "TensorFlow"
+    module = "tf"
 
     def __init__(self, topology: Topology) -> None:
         super().__init__(topology)
@@ -171,9 +171,6 @@ class _TensorFlow(Writer):
         note = f"  # right for images of {self.size} only" if here else ""
         self.steps.append(f"{targets} = {expression}{note}")
 
-    def _inputs(self, layer: Layer) -> list[str]:
-        return [self.values[value] for value in layer.inputs]
-
     def _first(self, layer: Layer) -> str:
         return self.values[layer.inputs[0]]
 
@@ -194,7 +191,7 @@ class _TensorFlow(Writer):
             options += f", dilations={list(dilations)}"
         kernel = list(layer.parameters["kernel_shape"])
         call = f"convolution({net}, {self._scope(layer)}, {layer.parameters['num_output']}, {kernel}{options}"
-        self._assign(layer, f"{call}{_grouped(layer)})")
+        self._assign(layer, f"{call}{grouped(layer)})")
 
     def deconvolution(self, layer: Layer) -> None:
         pads, more = deconvolution_pads(layer)
@@ -213,9 +210,9 @@ class _TensorFlow(Writer):
         if any(more) and not same:
             options += f", more={list(more)}"
         call = f"deconvolution({self._first(layer)}, {self._scope(layer)}, {layer.parameters['num_output']}, {list(kernel)}"
-        call += f"{options}{_grouped(layer)})"
+        call += f"{options}{grouped(layer)})"
         if any(pads) and not same:
-            call += f"[:, {_range(pads[0], -pads[2] or None)}, {_range(pads[1], -pads[3] or None)}, :]"
+            call += f"[:, {bounds(pads[0], -pads[2] or None)}, {bounds(pads[1], -pads[3] or None)}, :]"
         self._assign(layer, call)
 
     def dense(self, layer: Layer) -> None:
@@ -266,7 +263,7 @@ class _TensorFlow(Writer):
         """The layer's input, padded where VALID or SAME do not, and which of these it is."""
         net = self._first(layer)
         if min(pads) < 0:
-            rows, columns = (_range(-min(pads[i], 0), min(pads[i + 2], 0) or None) for i in range(2))
+            rows, columns = (bounds(-min(pads[i], 0), min(pads[i + 2], 0) or None) for i in range(2))
             net, pads = f"{net}[:, {rows}, {columns}, :]", [max(each, 0) for each in pads]
         elif may_be_same and ("auto_pad" in layer.parameters or any(pads)) and self._same(layer, pads):
             return net, "SAME"
@@ -376,7 +373,7 @@ class _TensorFlow(Writer):
         taken = self.taken(layer)
         ranges = [":"] * (len(taken) + 1)
         for place, (start, end) in slices(layer, taken).items():
-            ranges[PLACES[place] if len(taken) == 3 else place] = _range(start, end)
+            ranges[PLACES[place] if len(taken) == 3 else place] = bounds(start, end)
         self._assign(layer, f"{self._first(layer)}[{', '.join(ranges)}]")
 
     def crop(self, layer: Layer) -> None:
@@ -408,27 +405,7 @@ class _TensorFlow(Writer):
             call = f"tf.transpose({call}, [0, 2, 1])"
         self._assign(layer, call)
 
-    # --- arithmetic
-
-    def arithmetic(self, layer: Layer) -> None:
-        operator = {"Add": "+", "Sub": "-", "Mul": "*", "Div": "/"}[layer.type]
-        values = self._inputs(layer)
-        if len(values) == 1 and "value" in layer.parameters:
-            values.append(number(layer.parameters["value"]))
-        self._assign(layer, f" {operator} ".join(values).replace("+ -", "- "))
-
-    def total(self, layer: Layer) -> None:
-        terms = [
-            value if factor == 1 else f"-{value}" if factor == -1 else f"{number(factor)} * {value}"
-            for factor, value in zip(factors(layer), self._inputs(layer), strict=True)
-        ]
-        self._assign(layer, " + ".join(terms).replace("+ -", "- "))
-
-    def maximum(self, layer: Layer) -> None:
-        first, *others = self._inputs(layer)
-        for other in others:
-            first = f"tf.maximum({first}, {other})"
-        self._assign(layer, first)
+    # --- elementwise
 
     def clip(self, layer: Layer) -> None:
         low, high = (finite(said(layer, key)) for key in ("min", "max"))
@@ -466,7 +443,7 @@ class _TensorFlow(Writer):
         "Scale": scale, "PRelu": prelu, "LRN": lrn, "Dropout": dropout, "Resize": resize, "Pad": pad,
         "Flatten": flatten, "Reshape": reshape, "Squeeze": reshape, "Transpose": transpose, "Slice": cut, "Crop": crop,
         "Concat": concat, "Split": split, "ReduceMean": reduce, "ReduceSum": reduce,
-        "Add": arithmetic, "Sub": arithmetic, "Mul": arithmetic, "Div": arithmetic, "Sum": total, "Max": maximum,
+        **PythonWriter.shared,
         "Clip": clip, "Elu": elu, "Softmax": softmax, "LogSoftmax": softmax,
         **dict.fromkeys(
             ("Relu", "LeakyRelu", "ThresholdedRelu", "Sigmoid", "Tanh", "Softplus", "Abs", "Exp", "Log", "Neg", "Sqrt",
@@ -504,11 +481,6 @@ def _options(layer: Layer, padding: str) -> str:
     return options + (f", padding='{padding}'" if padding != "VALID" else "")
 
 
-def _grouped(layer: Layer) -> str:
-    groups = said(layer, "group")
-    return (f", groups={groups}" if groups != 1 else "") + ("" if said(layer, "bias_term") else ", bias=False")
-
-
 def _beyond(pool: Pooling) -> tuple[list[int], bool]:
     """How far windows reach beyond the image on each side, and whether that holds for this size only.
 
@@ -529,7 +501,3 @@ def _beyond(pool: Pooling) -> tuple[list[int], bool]:
 def _paddings(pads: Sequence[int]) -> str:
     top, left, bottom, right = pads
     return f"[[0, 0], [{top}, {bottom}], [{left}, {right}], [0, 0]]"
-
-
-def _range(start: int, end: int | None) -> str:
-    return f"{start or ''}:{'' if end is None else end}"

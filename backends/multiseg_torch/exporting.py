@@ -9,13 +9,12 @@ from typing import ClassVar
 
 from multiseg.topology import Layer, Topology
 from multiseg.topology.pooling import pooling
+from multiseg.topology.python_source import PythonWriter, bounds, grouped
 from multiseg.topology.shapes import window_pads
 from multiseg.topology.writing import (
     Refused,
-    Writer,
     axis,
     deconvolution_pads,
-    factors,
     finite,
     identifiers,
     number,
@@ -76,8 +75,9 @@ def source(topology: Topology, classes: bool = False) -> str:
     return writer.text(classes)
 
 
-class _Torch(Writer):
+class _Torch(PythonWriter):
     title = "PyTorch"
+    module = "torch"
 
     def __init__(self, topology: Topology) -> None:
         super().__init__(topology)
@@ -140,9 +140,6 @@ class _Torch(Writer):
     def _note(self, here: bool) -> str:
         return f"  # right for images of {self.size} only" if here else ""
 
-    def _inputs(self, layer: Layer) -> list[str]:
-        return [self.values[value] for value in layer.inputs]
-
     def _module(self, layer: Layer, constructor: str, here: bool = False, pads: str = "", after: str = "") -> None:
         """A line of __init__ and one of forward; ``pads`` is a module before it, ``after`` follows the call."""
         name = self.modules[layer.name]
@@ -161,7 +158,7 @@ class _Torch(Writer):
         here = "auto_pad" in said_ and max(said(layer, "strides")) > 1
         even = (top, left) == (bottom, right) and min(top, left) >= 0
         arguments = _windows(layer, [top, left] if even else [0, 0])
-        constructor = f"nn.Conv2d({taken[0]}, {said_['num_output']}, {arguments}{_grouped(layer)})"
+        constructor = f"nn.Conv2d({taken[0]}, {said_['num_output']}, {arguments}{grouped(layer)})"
         self._module(layer, constructor, here, "" if even else _zero_pad([top, left, bottom, right]))
 
     def deconvolution(self, layer: Layer) -> None:
@@ -176,9 +173,9 @@ class _Torch(Writer):
         edges = [top - pads[0], left - pads[1], bottom - pads[0], right - pads[1]]
         if min(edges) < 0:
             raise Refused("has negative padding")
-        rows, columns = (_range(edges[i], -edges[i + 2] or None) for i in range(2))
+        rows, columns = (bounds(edges[i], -edges[i + 2] or None) for i in range(2))
         after = f"[:, :, {rows}, {columns}]" if any(edges) else ""
-        constructor = f"nn.ConvTranspose2d({taken[0]}, {layer.parameters['num_output']}, {arguments}{_grouped(layer)})"
+        constructor = f"nn.ConvTranspose2d({taken[0]}, {layer.parameters['num_output']}, {arguments}{grouped(layer)})"
         self._module(layer, constructor, after=after)
 
     def dense(self, layer: Layer) -> None:
@@ -291,7 +288,7 @@ class _Torch(Writer):
     def cut(self, layer: Layer) -> None:
         taken = self.taken(layer)
         found = slices(layer, taken)
-        ranges = [_range(*found[i]) if i in found else ":" for i in range(1, len(taken) + 1)]
+        ranges = [bounds(*found[i]) if i in found else ":" for i in range(1, len(taken) + 1)]
         self._assign(layer, f"{self._inputs(layer)[0]}[{', '.join([':', *ranges])}]")
 
     def crop(self, layer: Layer) -> None:
@@ -319,26 +316,6 @@ class _Torch(Writer):
         keep = ", keepdim=True" if said(layer, "keepdims") else ""
         function = "mean" if layer.type == "ReduceMean" else "sum"
         self._assign(layer, f"{self._inputs(layer)[0]}.{function}({tuple(axes) if len(axes) > 1 else axes[0]}{keep})")
-
-    def arithmetic(self, layer: Layer) -> None:
-        operator = {"Add": "+", "Sub": "-", "Mul": "*", "Div": "/"}[layer.type]
-        values = self._inputs(layer)
-        if len(values) == 1 and "value" in layer.parameters:
-            values.append(number(layer.parameters["value"]))
-        self._assign(layer, f" {operator} ".join(values).replace("+ -", "- "))
-
-    def total(self, layer: Layer) -> None:
-        terms = [
-            value if factor == 1 else f"-{value}" if factor == -1 else f"{number(factor)} * {value}"
-            for factor, value in zip(factors(layer), self._inputs(layer), strict=True)
-        ]
-        self._assign(layer, " + ".join(terms).replace("+ -", "- "))
-
-    def maximum(self, layer: Layer) -> None:
-        first, *others = self._inputs(layer)
-        for other in others:
-            first = f"torch.maximum({first}, {other})"
-        self._assign(layer, first)
 
     def power(self, layer: Layer) -> None:
         exponent = number(layer.parameters["exponent"])
@@ -370,7 +347,7 @@ class _Torch(Writer):
         "BatchNormalization": batch_norm, "Scale": scale, "LRN": lrn, "Resize": resize, "Pad": pad,
         "Reshape": reshape, "Squeeze": squeeze, "Transpose": transpose, "Slice": cut, "Crop": crop,
         "Concat": concat, "Split": split, "ReduceMean": reduce, "ReduceSum": reduce,
-        "Add": arithmetic, "Sub": arithmetic, "Mul": arithmetic, "Div": arithmetic, "Sum": total, "Max": maximum,
+        **PythonWriter.shared,
         "Pow": power, "Clip": clip, "Identity": identity, "Softmax": softmax, "LogSoftmax": softmax,
         **dict.fromkeys(
             ("Relu", "LeakyRelu", "Elu", "PRelu", "ThresholdedRelu", "Sigmoid", "Tanh", "Softplus", "Dropout", "Flatten",
@@ -410,11 +387,6 @@ def _padding(pads: list[int]) -> str:
     return f", padding={pair(pads)}" if any(pads) else ""
 
 
-def _grouped(layer: Layer) -> str:
-    groups = said(layer, "group")
-    return (f", groups={groups}" if groups != 1 else "") + ("" if said(layer, "bias_term") else ", bias=False")
-
-
 def _zero_pad(pads: list[int]) -> str:
     top, left, bottom, right = pads
     return f"nn.ZeroPad2d(({left}, {right}, {top}, {bottom}))"
@@ -423,7 +395,3 @@ def _zero_pad(pads: list[int]) -> str:
 def _constant_pad(pads: list[int], value: str) -> str:
     top, left, bottom, right = pads
     return f"nn.ConstantPad2d(({left}, {right}, {top}, {bottom}), {value})"
-
-
-def _range(start: int, end: int | None) -> str:
-    return f"{start or ''}:{'' if end is None else end}"

@@ -1,0 +1,62 @@
+"""What is common to writing a described network as Python: arithmetic and other words that frameworks share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+from multiseg.topology.layer import Layer
+from multiseg.topology.writing import Writer, factors, number, said
+
+
+class PythonWriter(Writer):
+    """A writer whose layers are expressions over Python variables."""
+
+    module: ClassVar[str]  # what the framework is called in the source
+    values: dict[str, str]  # the variable, or expression, of each of the network's values
+
+    def _inputs(self, layer: Layer) -> list[str]:
+        return [self.values[value] for value in layer.inputs]
+
+    @abstractmethod
+    def _assign(self, layer: Layer, expression: str, here: bool = False) -> None:
+        """Let the layer's output be this expression, which holds ``here``, at the size described, alone or at any size."""
+
+    def arithmetic(self, layer: Layer) -> None:
+        """Add, Sub, Mul and Div, of several inputs or of one and a constant."""
+        operator = {"Add": "+", "Sub": "-", "Mul": "*", "Div": "/"}[layer.type]
+        values = self._inputs(layer)
+        if len(values) == 1 and "value" in layer.parameters:
+            values.append(number(layer.parameters["value"]))
+        self._assign(layer, f" {operator} ".join(values).replace("+ -", "- "))
+
+    def total(self, layer: Layer) -> None:
+        """A Sum, with its coefficients."""
+        terms = [
+            value if factor == 1 else f"-{value}" if factor == -1 else f"{number(factor)} * {value}"
+            for factor, value in zip(factors(layer), self._inputs(layer), strict=True)
+        ]
+        self._assign(layer, " + ".join(terms).replace("+ -", "- "))
+
+    def maximum(self, layer: Layer) -> None:
+        """A Max of several inputs, by the framework's function of two."""
+        first, *others = self._inputs(layer)
+        for other in others:
+            first = f"{self.module}.maximum({first}, {other})"
+        self._assign(layer, first)
+
+    shared: ClassVar[Mapping[str, Callable[[PythonWriter, Layer], None]]] = {
+        **dict.fromkeys(("Add", "Sub", "Mul", "Div"), arithmetic), "Sum": total, "Max": maximum,
+    }  # fmt: skip
+
+
+def grouped(layer: Layer) -> str:
+    """A convolution's groups and bias as keyword arguments, where they are not 1 and there."""
+    groups = said(layer, "group")
+    return (f", groups={groups}" if groups != 1 else "") + ("" if said(layer, "bias_term") else ", bias=False")
+
+
+def bounds(start: int, end: int | None) -> str:
+    """What stands between the brackets of a slice."""
+    return f"{start or ''}:{'' if end is None else end}"
