@@ -32,7 +32,7 @@ class RunFacts:
     run: Run
     label: str
     version: str
-    epoch: int
+    epoch: float
     """The epoch whose weights the run tests with: its figures are that epoch's."""
     final: Mapping[str, float | None]
     """Every metric's value, None where there is none."""
@@ -120,7 +120,7 @@ def _facts(run: Run, label: str) -> RunFacts:
         run=run,
         label=label,
         version=str(run.environment.get("framework") or ""),
-        epoch=int(last.get("epoch", 0)),
+        epoch=last.get("epoch", 0),
         final=final,
         best=best,
         status=str(summary.get("status") or "unfinished"),

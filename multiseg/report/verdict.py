@@ -60,7 +60,7 @@ def headline(facts: Sequence[RunFacts], comparable: bool) -> str:
 
 def _cost(facts: RunFacts) -> str:
     seconds = facts.final["train_seconds"]
-    epochs = f"{facts.epoch} epoch{'' if facts.epoch == 1 else 's'}"
+    epochs = f"{facts.epoch:g} epoch{'' if facts.epoch == 1 else 's'}"
     return f" after {epochs}" + (f" and {duration(seconds)} of training" if seconds is not None else "")
 
 

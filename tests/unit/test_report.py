@@ -149,6 +149,17 @@ def test_figures_are_those_of_the_weights_that_are_tested(write: Write) -> None:
     assert figures["best"]["iou"] == {"value": pytest.approx(0.9), "epoch": 3}
 
 
+def test_a_part_of_an_epoch_is_told(write: Write) -> None:
+    folder = write("a", iou=0.9)
+    (folder / "snapshots" / "epoch-0003").rmdir()
+    rows = (folder / "history.csv").read_text().splitlines()
+    rows[-1] = "2.5" + rows[-1].removeprefix("3")
+    (folder / "history.csv").write_text("\n".join(rows) + "\n")
+    comparison = multiseg.compare([folder])
+    assert comparison.to_dict()["runs"][0]["epoch"] == 2.5
+    assert "2.5 epochs" in comparison.to_markdown()
+
+
 def test_costs_leave_out_the_row_before_training(write: Write) -> None:
     cost = multiseg.compare([write("a", seconds=10.0)]).to_dict()["runs"][0]["cost"]
     assert cost == {
