@@ -17,7 +17,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from multiseg.topology.layer import Layer, Shape
@@ -43,15 +43,25 @@ class Wire(NamedTuple):
 
 @dataclass(eq=False)
 class Node:
-    """A layer in canonical form; ``layer`` is what it was, for words. ``shape`` is that of its first output."""
+    """A layer in canonical form; ``layer`` is what it was, for words. ``shape`` is that of its first output.
+
+    ``weights``: neutral names of its parameters by their part; ``value``: what the file calls that which it makes. Where several
+    layers are one node, the parameters are all of theirs, and the value is the last one's.
+    """
 
     layer: Layer
     type: str
     parameters: dict[str, Any]
     inputs: list[Wire]
     shape: Shape
+    weights: dict[str, str] = field(default_factory=dict)
+    value: str = ""
     ahead: str = ""  # digest of all that leads to it
     behind: str = ""  # digest of all that follows it, sizes left out
+
+    def __post_init__(self) -> None:
+        self.weights = self.weights or {part: f"{self.layer.name}.{part}" for part in self.layer.weights}
+        self.value = self.value or self.layer.outputs[0]
 
     def said(self, sized: bool = True) -> tuple[Any, ...]:
         """Type and parameters, and the weights of types beyond the vocabulary; those of others follow from the former."""
@@ -130,9 +140,9 @@ def _translate(layer: Layer, inputs: list[Wire]) -> list[tuple[Node | None, int]
 def _split(layer: Layer, wire: Wire) -> list[tuple[Node | None, int]]:
     axis, start = axis_index(layer.parameters["axis"], wire.shape), 0
     made: list[tuple[Node | None, int]] = []
-    for size, shape in zip(layer.parameters["split"], layer.shapes, strict=True):
+    for size, shape, value in zip(layer.parameters["split"], layer.shapes, layer.outputs, strict=True):
         bounds = tuple((start, start + size) if i == axis else (0, n) for i, n in enumerate(wire.shape))
-        made.append((Node(layer, "Slice", {"bounds": bounds}, [wire], shape), 0))
+        made.append((Node(layer, "Slice", {"bounds": bounds}, [wire], shape, value=value), 0))
         start += size
     return made
 
@@ -177,7 +187,8 @@ def _fold(nodes: list[Node], outputs: list[Wire], apart: Container[str]) -> list
         elif before.type == "Pad" and node.layer.type in ("MaxPool", "AveragePool"):
             _pad_inside_pool(before, node)
         elif _join(before, node):
-            before.shape = node.shape
+            before.shape, before.value = node.shape, node.value
+            before.weights |= node.weights
             uses[before] = uses[node]
             instead[node] = Wire(before, 0, node.shape)
             if before.type == "Reshape" and before.shape == before.inputs[0].shape:  # there and back again
