@@ -8,7 +8,7 @@ A backend's reader is a module with two functions. Both raise ModelError naming 
   and for types beyond the vocabulary ``shapes`` and ``weights``. ``input_shape`` may be None: then the file must say it.
 - ``read_weights(path)``: neutral weights, ``{"layer.part": array}``.
 
-Neutral weights themselves are kept as safetensors, under these names; those the core reads itself.
+Neutral weights themselves are kept as safetensors, see multiseg.weights_file; those the core reads itself.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from multiseg import backend as registry
+from multiseg import weights_file
 from multiseg.backend import Backend, FileKind
 from multiseg.errors import ModelError
 from multiseg.topology import Topology
@@ -55,7 +56,7 @@ def kind_of(path: Path, holds: Literal["network", "weights"]) -> tuple[Backend, 
         raise ModelError(
             f"{path}: may be a {' or a '.join(kind.name for _, kind in wanted)}; name it with one of their extensions"
         )
-    if holds == "network" and _is_safetensors(head):
+    if holds == "network" and weights_file.recognised(head):
         raise ModelError(f"{path}: is safetensors, which holds weights; expected is: {known}")
     if found:
         raise ModelError(f"{path}: is a {found[0][1].name}, which holds {found[0][1].holds}; expected is: {known}")
@@ -83,27 +84,11 @@ def describe(
 def read_weights(file: str | Path) -> Mapping[str, npt.NDArray[np.float32]]:
     """Neutral weights from a safetensors file, or one of any backend's formats. Raises ModelError naming the file."""
     path = Path(file)
-    if _is_safetensors(_head(path)):
-        return _read_safetensors(path)
+    if weights_file.recognised(_head(path)):
+        return weights_file.read(path).weights
     backend, _ = kind_of(path, "weights")
     weights: Mapping[str, npt.NDArray[np.float32]] = _ask(backend, "read_weights", path=str(path.resolve()))
     return weights
-
-
-def _is_safetensors(head: bytes) -> bool:
-    """Eight bytes of length, then that much JSON (https://github.com/huggingface/safetensors#format)."""
-    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 27
-
-
-def _read_safetensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        loaded = load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: cannot be read as safetensors: {error}") from error
-    return {name: array.astype(np.float32, copy=False) for name, array in loaded.items()}
 
 
 def copy(path: Path, folder: Path) -> None:
