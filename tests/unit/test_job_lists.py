@@ -112,7 +112,7 @@ def test_one_that_fails_leaves_the_others_alone_and_the_status_is_1(file: Path) 
     done = multiseg_command("train", file, "--run", file.parent / "elsewhere")
     assert done.returncode == 1
     assert done.stdout.count(": finished") == 6
-    assert "bad: failed: NumPy: load failed: KeyError: 'dropout'" in done.stdout
+    assert "bad.json: is no NumPy network: 'dropout'" in done.stdout
     assert not (file.parent / "elsewhere/bad").exists()
 
 

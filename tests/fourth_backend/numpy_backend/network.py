@@ -1,8 +1,7 @@
-"""A 3x3 convolution of one plane, then a factor and an offset for all pixels; the mean squared error, SGD or Adam."""
+"""A 3x3 convolution of one plane, then a factor and an offset for all pixels; three losses, SGD or Adam."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,16 @@ import numpy as np
 
 from multiseg import network
 from multiseg.errors import ModelError
-from multiseg.network import Array, NetworkSpec, is_frozen
+from multiseg.network import Array, NetworkSpec, factors
+from numpy_backend import reader
 
 SNAPSHOT = "network.npz"
 SHAPES = {"conv.weight": (1, 1, 3, 3), "conv.bias": (1,), "scale.weight": (1,), "scale.bias": (1,)}
+LOSSES = {  # of the differences between output and labels, and their slope
+    "l1": (np.abs, np.sign),
+    "l2": (np.square, lambda d: 2 * d),
+    "smooth_l1": (lambda d: np.where(np.abs(d) < 1, d**2 / 2, np.abs(d) - 0.5), lambda d: np.clip(d, -1, 1)),
+}
 
 
 def probe() -> dict[str, Any]:
@@ -24,12 +29,14 @@ def probe() -> dict[str, Any]:
 class Network(network.Network):
     def __init__(self, spec: NetworkSpec) -> None:
         self.spec = spec
-        self.dropout = json.loads(Path(spec.model).read_text())["numpy network"]["dropout"]
+        self.dropout = reader.dropout(spec.model)
         if spec.input_shape != spec.label_shape or spec.input_shape[0] != 1:
             raise ModelError(f"{spec.model}: takes images of one channel and gives the same, not {spec.input_shape}")
         draw = np.random.default_rng(spec.seed)
         self.weights = {name: draw.normal(0, 0.1, shape).astype(np.float32) for name, shape in SHAPES.items()}
         self.weights["scale.weight"] += 1
+        self.loss, self.slope = LOSSES[spec.loss or "l2"]
+        self.factors = factors(spec, dict.fromkeys(SHAPES, (1.0, 1.0)))  # none for what is frozen
         self.state = {f"{name}/{kind}": np.zeros(SHAPES[name]) for name in SHAPES for kind in ("first", "second")}
         self.steps = 0
 
@@ -52,9 +59,9 @@ class Network(network.Network):
 
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:
         kept = np.random.default_rng(seed).random(features.shape) >= self.dropout
-        windows, mixed, output = self._forward((features * kept).astype(np.float32))
+        windows, mixed, output = self._forward((features * kept / (1 - self.dropout)).astype(np.float32))
         error = output - labels
-        outer = 2 * error / error.size
+        outer = self.slope(error) / error.size
         inner = outer * self.weights["scale.weight"]
         gradients = {
             "conv.weight": np.einsum("ncyxij,noyx->ocij", windows, inner),
@@ -62,11 +69,12 @@ class Network(network.Network):
             "scale.weight": np.array([(outer * mixed).sum()]),
             "scale.bias": np.array([outer.sum()]),
         }
+        assert self.spec.solver is not None
         self.steps += 1
-        for name, gradient in gradients.items():
-            if not is_frozen(name, self.spec.frozen):
-                self.weights[name] -= (rate * self._direction(name, gradient)).astype(np.float32)
-        return float(np.square(error, dtype=np.float64).mean())
+        for name, (lr, decay) in self.factors.items():
+            gradient = gradients[name] + decay * self.spec.solver["weight_decay"] * self.weights[name]
+            self.weights[name] -= (rate * lr * self._direction(name, gradient)).astype(np.float32)
+        return float(self.loss(error.astype(np.float64)).mean())
 
     def _direction(self, name: str, gradient: Any) -> Any:
         assert self.spec.solver is not None
@@ -83,8 +91,8 @@ class Network(network.Network):
     def predict(
         self, features: Array, labels: Array | None, activations: bool = False
     ) -> tuple[Array, float | None, dict[str, Array]]:
-        _, mixed, output = self._forward(features * np.float32(1 - self.dropout))
-        loss = None if labels is None else float(np.square(output - labels, dtype=np.float64).mean())
+        _, mixed, output = self._forward(features)
+        loss = None if labels is None else float(self.loss((output - labels).astype(np.float64)).mean())
         made = {"conv": mixed, "scale": output} if activations else {}
         return output.astype(np.float32), loss, {name: value.astype(np.float32) for name, value in made.items()}
 
