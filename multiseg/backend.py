@@ -63,6 +63,10 @@ class Backend:
     loss: str
     solvers: Mapping[str, Mapping[str, float]]
     exporter: str | None = None  # "module:function" that writes its first kind of network file, see multiseg.exporting
+    onnx: str | None = None  # "module:function" that writes an exported file as ONNX, in its process; see multiseg.onnx_export
+    weights_format: str = ""  # what its weights files are called where they are written, e.g. pt
+    writer: str | None = None  # "module:function" that writes them, see multiseg.model_files
+    writer_needs_framework: bool = True  # whether that module runs only in the backend's process
     environment: Mapping[str, str] = field(default_factory=dict)  # set in the worker before anything is imported
 
     @property

@@ -6,7 +6,12 @@ A backend's reader is a module with two functions. Both raise ModelError naming 
   ``layers``, ``outputs`` (names of values) and ``loss`` (in words, or None). Each layer is a dict with ``name``, ``type``,
   ``inputs`` and ``parameters`` in the vocabulary of multiseg.topology.shapes, ``outputs`` where they are not just its name,
   and for types beyond the vocabulary ``shapes`` and ``weights``. ``input_shape`` may be None: then the file must say it.
-- ``read_weights(path)``: neutral weights, ``{"layer.part": array}``.
+- ``read_weights(path)``: neutral weights, ``{"layer.part": array}``. Where the network file of the same backend that they belong
+  to is known, it is called with ``network`` and ``input_shape`` too: not every file says how its arrays lie.
+
+A backend's writer is a function ``write(path, weights, network, input_shape)`` that writes neutral weights as the framework's
+own file, or as several whose names begin with that of ``path``: where ``network`` is not None, as this network file has them,
+by names that are its own and complete; else under the names as they are. It raises ModelError for what cannot be.
 
 Neutral weights themselves are kept as safetensors, see multiseg.weights_file; those the core reads itself.
 """
@@ -29,6 +34,7 @@ from multiseg import weights_file
 from multiseg.backend import Backend, FileKind
 from multiseg.errors import ModelError
 from multiseg.topology import Topology
+from multiseg.weights_file import NeutralWeights
 
 if TYPE_CHECKING:
     from multiseg.worker.client import Worker
@@ -83,12 +89,43 @@ def describe(
 
 def read_weights(file: str | Path) -> Mapping[str, npt.NDArray[np.float32]]:
     """Neutral weights from a safetensors file, or one of any backend's formats. Raises ModelError naming the file."""
+    return read_neutral(file).weights
+
+
+def read_neutral(
+    file: str | Path, network: Path | None = None, input_shape: tuple[int, int, int] | None = None,
+    worker: Worker | None = None,
+) -> NeutralWeights:  # fmt: skip
+    """The same, with all that the file says of them; the order of the colours is that of the file's backend.
+
+    ``network`` is the file of the network that they belong to, for images of ``input_shape`` (C, H, W), where it is known.
+    """
     path = Path(file)
     if weights_file.recognised(_head(path)):
-        return weights_file.read(path).weights
+        return weights_file.read(path)
     backend, _ = kind_of(path, "weights")
-    weights: Mapping[str, npt.NDArray[np.float32]] = _ask(backend, "read_weights", path=str(path.resolve()))
-    return weights
+    more = {}
+    if network is not None and input_shape is not None and kind_of(network, "network")[0] == backend:
+        more = {"network": str(network.resolve()), "input_shape": list(input_shape)}
+    weights = _ask(backend, "read_weights", worker, path=str(path.resolve()), **more)
+    return NeutralWeights(weights, backend.channel_order)
+
+
+def write_weights(
+    backend: Backend, path: Path, weights: Mapping[str, npt.NDArray[np.float32]], network: Path | None,
+    input_shape: tuple[int, int, int] | None, worker: Worker | None = None,
+) -> None:  # fmt: skip
+    """Write neutral weights as the backend's own file: see above. Raises ModelError also where it writes none."""
+    if backend.writer is None:
+        raise ModelError(f"{path}: backend {backend.name!r} reads weights, but writes none")
+    module, _, function = backend.writer.partition(":")
+    arguments = {
+        "path": str(path.resolve()),
+        "weights": dict(weights),
+        "network": None if network is None else str(network.resolve()),
+        "input_shape": None if input_shape is None else list(input_shape),
+    }
+    _call(backend, module, function, backend.writer_needs_framework, worker, arguments)
 
 
 def copy(path: Path, folder: Path) -> None:
@@ -121,14 +158,26 @@ def _parts(path: Path) -> list[Path]:
 
 
 def _ask(backend: Backend, function: str, worker: Worker | None = None, **arguments: Any) -> Any:
-    if not backend.reader_needs_framework:
-        return getattr(importlib.import_module(backend.reader), function)(**arguments)
+    return _call(backend, backend.reader, function, backend.reader_needs_framework, worker, arguments)
+
+
+def _call(
+    backend: Backend,
+    module: str,
+    function: str,
+    needs_framework: bool,
+    worker: Worker | None,
+    arguments: dict[str, Any],
+) -> Any:
+    """Call a backend's function: here, or in its process, where ``worker`` may be one."""
+    if not needs_framework:
+        return getattr(importlib.import_module(module), function)(**arguments)
     if worker is not None:
-        return worker.call("read", module=backend.reader, function=function, arguments=arguments)
+        return worker.call("read", module=module, function=function, arguments=arguments)
     from multiseg.worker.client import Worker
 
     with Worker(backend) as started:
-        return _ask(backend, function, started, **arguments)
+        return _call(backend, module, function, needs_framework, started, arguments)
 
 
 def _head(path: Path) -> bytes:

@@ -40,8 +40,8 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
     }
 
 
-def read_weights(path: str) -> dict[str, Array]:
-    """Neutral weights of a caffemodel. Raises ModelError where it is none, or cut short."""
+def read_weights(path: str, network: str | None = None, input_shape: list[int] | None = None) -> dict[str, Array]:
+    """Neutral weights of a caffemodel, which says all of them itself. Raises ModelError where it is none, or cut short."""
     try:
         net = NetParameter.FromString(Path(path).read_bytes())
     except OSError as error:

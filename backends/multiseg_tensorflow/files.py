@@ -27,6 +27,11 @@ class NetworkFile:
     weights: Mapping[str, Any] = field(default_factory=dict)
     shape: tuple[int, int, int] | None = None
     loss: str | None = None
+    plain: bool = False  # a graph, not a program
+
+    def own_name(self, variable: str) -> str:
+        """What the file calls a variable of the network that is made of it: DIGITS has all in a scope, graphs have not."""
+        return variable.partition("/")[2] if self.plain else variable
 
 
 def head(path: Path) -> bytes:
@@ -48,7 +53,7 @@ def load(path: Path, seed: int = 0) -> NetworkFile:
         height, width, channels = graph.shape
         shape = (height, width, channels) if height and width and channels else None
         weights = {f"{GraphKeys.MODEL}/{name}": value for name, value in graph.weights.items()}
-        return NetworkFile(path, plain.tower(graph), weights, shape, "l2")
+        return NetworkFile(path, plain.tower(graph), weights, shape, "l2", plain=True)
     if path.suffix == ".py" or kinds.is_digits(start, path):
         return NetworkFile(path, user_file.load(path))
     raise ModelError(

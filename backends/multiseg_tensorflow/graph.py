@@ -102,7 +102,7 @@ def build(
     graph, convolutions = lower(graph) if lowering else (graph, [])
     with graph.as_default():
         variables = {variable.op.name: variable for variable in tf.global_variables()}
-        weights = _neutral(variables, layers.weights)
+        weights = variables_of(variables, layers.weights)
         step_seed = depend_on_seed(graph, seed) if training else None
 
     def here(tensor: Any) -> Any:
@@ -125,7 +125,7 @@ def build(
     )
 
 
-def _neutral(variables: Mapping[str, Any], known: Mapping[str, Weight]) -> dict[str, Weight]:
+def variables_of(variables: Mapping[str, Any], known: Mapping[str, Weight]) -> dict[str, Weight]:
     """How each variable becomes neutral: as its layer has it, else by its own name and shape."""
     found = {name: known[name] for name in known if name in variables}
     taken = {weight.name for weight in found.values()}

@@ -32,8 +32,11 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
     }
 
 
-def read_weights(path: str) -> dict[str, Any]:
-    """Neutral weights from a checkpoint, a graph or a SavedModel. Raises ModelError naming it."""
+def read_weights(path: str, network: str | None = None, input_shape: list[int] | None = None) -> dict[str, Any]:
+    """Neutral weights from a checkpoint, a graph or a SavedModel. Raises ModelError naming it.
+
+    A checkpoint's arrays are taken as the ``network`` uses them at images of ``input_shape`` (C, H, W), where it is given.
+    """
     file = Path(path)
     head = files.head(file) if file.exists() else b""
     if kinds.is_keras(head, file):
@@ -42,4 +45,7 @@ def read_weights(path: str) -> dict[str, Any]:
         )
     if kinds.is_graph(head, file) or kinds.is_saved_model(head, file):
         return weights_files.of_graph(file)
-    return weights_files.read(file)
+    if network is None or input_shape is None:
+        return weights_files.read(file)
+    channels, height, width = input_shape
+    return weights_files.read(file, Path(network), (height, width, channels))

@@ -32,11 +32,11 @@ def of_graph(path: Path) -> dict[str, Any]:
     return {weight.name: weight.neutral(file.weights[name]).astype(np.float32) for name, weight in known.items()}
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, network: Path | None = None, shape: tuple[int, int, int] | None = None) -> dict[str, Any]:
     """Weights of the checkpoint that ``path`` names, by ``layer.part``. Raises ModelError naming it.
 
-    With a graph beside it (``.meta``) whose input and output can be told, weights become neutral as that graph uses them;
-    else as their names and shapes say.
+    They become neutral as the ``network`` file uses them at images of ``shape`` (H, W, C), where it is given; else as a graph
+    beside the checkpoint (``.meta``) does whose input and output can be told; else as their names and shapes say.
     """
     prefix = kinds.checkpoint_prefix(path)
     if prefix is None:
@@ -46,7 +46,7 @@ def read(path: Path) -> dict[str, Any]:
         for name, value in stored.checkpoint(prefix).items()
         if np.issubdtype(value.dtype, np.floating) and not NO_WEIGHT.search(name)
     }
-    known = _by_graph(prefix)
+    known = _by_network(network, shape) if network and shape else _by_graph(prefix)
     if known and all(name in arrays for name in known):
         return {weight.name: weight.neutral(arrays[name]).astype(np.float32) for name, weight in known.items()}
     return _by_name(prefix, arrays)
@@ -62,6 +62,11 @@ def _by_graph(prefix: Path) -> dict[str, Weight]:
     except ModelError:  # e.g. a graph that trains, with several ends
         return {}
     return {name.partition("/")[2]: weight for name, weight in weights.items()}
+
+
+def _by_network(network: Path, shape: tuple[int, int, int]) -> dict[str, Weight]:
+    file = files.load(network)
+    return {file.own_name(name): weight for name, weight in read_layers(file, shape).weights.items()}
 
 
 def _by_name(prefix: Path, arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,13 +92,20 @@ def _by_name(prefix: Path, arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_dense(prefix: Path, weights: Mapping[str, Any]) -> None:
     """Whether the order of every dense layer's inputs can be told: not where they are a flattened image."""
+    name = dense_over_image(weights)
+    if name is not None:
+        raise ModelError(
+            f"{prefix}: {name} takes {weights[name].shape[1]} inputs, which seem to be a flattened image; the order of its axes "
+            f"is the graph's alone: put {prefix.name}.meta of the network as it predicts beside the checkpoint"
+        )
+
+
+def dense_over_image(weights: Mapping[str, Any]) -> str | None:
+    """A dense layer's weights whose inputs no other layer makes as such."""
     made = {value.shape[0] for value in weights.values() if value.ndim == 4}
     made |= {value.shape[1] for value in weights.values() if value.ndim == 4}
     made |= {value.shape[0] for value in weights.values() if value.ndim == 2}
     images = any(value.ndim == 4 for value in weights.values())
-    for name, value in weights.items():
-        if images and value.ndim == 2 and value.shape[1] not in made:
-            raise ModelError(
-                f"{prefix}: {name} takes {value.shape[1]} inputs, which seem to be a flattened image; the order of its axes is "
-                f"the graph's alone: put {prefix.name}.meta of the network as it predicts beside the checkpoint"
-            )
+    return next(
+        (name for name, value in weights.items() if images and value.ndim == 2 and value.shape[1] not in made), None
+    )

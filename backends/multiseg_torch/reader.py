@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,13 @@ def describe(path: str, input_shape: list[int] | tuple[int, int, int] | None) ->
     }
 
 
-def read_weights(path: str) -> dict[str, Array]:
-    """Neutral weights of a state_dict or a .t7 file. Raises ModelError naming the file."""
-    return neutral.read(str(Path(path)))
+def read_weights(path: str, network: str | None = None, input_shape: list[int] | None = None) -> Mapping[str, Array]:
+    """Neutral weights of a state_dict or a .t7 file. Raises ModelError naming the file.
+
+    A .t7 that is one vector is cut up as the ``network`` has it, which is made for images of ``input_shape`` (C, H, W).
+    """
+    found = neutral.read(str(Path(path)))
+    if network is None or input_shape is None or set(found) != {neutral.FLAT}:
+        return found
+    channels, height, width = input_shape
+    return neutral.put(files.load(network, (channels, height, width)).model, network, found)

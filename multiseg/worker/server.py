@@ -45,7 +45,7 @@ class Server:
         return network.describe()
 
     def read(self, module: str, function: str, arguments: dict[str, Any]) -> Any:
-        """What a backend's reader says of a file; see multiseg.model_files."""
+        """What a backend's reader says of a file, or its writer of one that it writes; see multiseg.model_files."""
         return getattr(importlib.import_module(module), function)(**arguments)
 
     def memory(self) -> float:

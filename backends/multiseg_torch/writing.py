@@ -1,0 +1,48 @@
+"""Writing neutral weights as a state_dict. Runs in the backend's process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multiseg.errors import ModelError
+from multiseg.network import Array, check_weights
+from multiseg_torch import files
+from multiseg_torch.neutral import neutral_name
+
+
+def write(path: str, weights: Mapping[str, Array], network: str | None, input_shape: list[int] | None) -> None:
+    """See multiseg.model_files. What is written loads with ``model.load_state_dict(torch.load(path))``."""
+    state = _of_names(weights) if network is None else _of_network(network, weights, input_shape)
+    torch.save(state, path)
+
+
+def _of_network(network: str, weights: Mapping[str, Array], input_shape: list[int] | None) -> dict[str, Tensor]:
+    if input_shape is None:
+        raise ModelError(f"{network}: does not say for which images it is; give input_shape=(channels, height, width)")
+    channels, height, width = input_shape
+    model = files.load(network, (channels, height, width)).model
+    own = model.state_dict()
+    floats = {name: neutral_name(name) for name, value in own.items() if value.is_floating_point()}
+    check_weights(network, {floats[name]: tuple(own[name].shape) for name in floats}, weights)
+    return {
+        name: _tensor(weights[floats[name]]).to(value.dtype) if name in floats else value.clone()
+        for name, value in own.items()
+    }
+
+
+def _of_names(weights: Mapping[str, Array]) -> dict[str, Tensor]:
+    state = {}
+    for name, value in weights.items():
+        state[name] = _tensor(value)
+        layer, _, part = name.rpartition(".")
+        if part == "running_var":  # a batch normalisation counts its batches, too
+            state[f"{layer}.num_batches_tracked"] = torch.tensor(0)
+    return state
+
+
+def _tensor(value: Array) -> Tensor:
+    return torch.from_numpy(np.array(value, order="C"))
