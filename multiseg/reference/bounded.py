@@ -1,0 +1,90 @@
+"""Numbers with a bound of the rounding error that float32 arithmetic may have made of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+U = 2.0**-24  # float32's unit roundoff
+LAMBDA = 10.0  # of the probabilistic bound: one in 10^21 roundings of a sum breaks it
+TINY = 2.0**-126  # the smallest normal float32: results below it may be flushed to 0
+
+# Errors of functions in units in the last place, the most that OpenCL allows single precision (OpenCL C 3.0 specification,
+# section "Relative Error as ULPs"); frameworks' own vectorised ones keep to the same order.
+EXP, LOG, TANH, POW, ROOT, QUOTIENT = 3, 3, 5, 16, 3, 3
+
+
+def gamma(terms: float) -> float:
+    """Bound of the relative error of a sum of so many products, in any order: |error| <= gamma(n) * sum |a_i b_i|.
+
+    The lesser of the worst case n u / (1 - n u) (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1) and
+    the probabilistic exp((lambda sqrt(n) u + n u^2) / (1 - u)) - 1 (Higham and Mary, A New Approach to Probabilistic Rounding
+    Error Analysis, SIAM J. Sci. Comput. 41(5), 2019, theorem 2.4), which fails for one in exp(lambda^2 / 2) / 2n sums at most.
+    """
+    likely = math.expm1((LAMBDA * math.sqrt(terms) * U + terms * U * U) / (1 - U))
+    return min(terms * U / (1 - terms * U), likely) if terms * U < 0.5 else likely
+
+
+@dataclass(frozen=True, eq=False)
+class Bounded:
+    """``value`` (float64), and ``bound``, how far float32's may be from it, of the same shape; 0.0 where it is exact.
+
+    ``terms``: how many terms the sums have that made it, for words.
+    """
+
+    value: Array
+    bound: Array | float = 0.0
+    terms: int = 0
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing was rounded."""
+        return isinstance(self.bound, float)
+
+    @property
+    def size(self) -> Array:
+        """The absolute value."""
+        return np.abs(self.value)
+
+    def mapped(self, move: Callable[[Array], Array]) -> Bounded:
+        """What only moves numbers about, or leaves some out, done to value and bound."""
+        return Bounded(move(self.value), self.bound if self.exact else move(np.asarray(self.bound)), self.terms)
+
+    def rounded(self, terms: float) -> Array:
+        """Bound plus what ``terms`` roundings add to the value."""
+        return self.bound + gamma(terms) * self.size
+
+
+def exact(array: Array) -> Bounded:
+    """An array as it is."""
+    return Bounded(np.asarray(array, dtype=np.float64))
+
+
+def total(values: list[Bounded]) -> Bounded:
+    """The sum of values of one shape; of one alone, that one."""
+    if len(values) == 1:
+        return values[0]
+    value = np.sum([each.value for each in values], axis=0)
+    size = np.sum([each.size for each in values], axis=0)
+    bound = np.sum([np.broadcast_to(each.bound, value.shape) for each in values], axis=0)
+    return Bounded(value, bound + gamma(len(values) - 1) * size, max(each.terms for each in values))
+
+
+def reduced(x: Bounded, axes: tuple[int, ...], keepdims: bool = False, factor: float = 1.0) -> Bounded:
+    """``factor`` times the sum along axes; the factor is a rounded number where it is not 1."""
+    terms = math.prod(x.value.shape[axis] for axis in axes)
+    value = x.value.sum(axes, keepdims=keepdims) * factor
+    bound = np.asarray(x.rounded(terms + (factor != 1) * 2)).sum(axes, keepdims=keepdims) * abs(factor)
+    return Bounded(value, bound, terms)
+
+
+def channelwise(vector: Array, like: Array) -> Array:
+    """A vector with one number a channel, in the shape that multiplies (N, C, ...)."""
+    return vector.reshape(1, -1, *(1,) * (like.ndim - 2))

@@ -1,0 +1,234 @@
+"""Layers that work on each element alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from multiseg.reference.bounded import (
+    EXP,
+    LOG,
+    POW,
+    QUOTIENT,
+    ROOT,
+    TANH,
+    Array,
+    Bounded,
+    U,
+    channelwise,
+    gamma,
+    reduced,
+    total,
+)
+from multiseg.reference.rule import Given, Gradients, Pull
+
+Parameters = Mapping[str, Any]
+Map = Callable[[Array, Parameters], Array]
+
+
+@dataclass(frozen=True)
+class Function:
+    """``f`` and its derivative ``slope``; ``ulps`` that float32's f is off by; ``steepness``: the slope's own derivative.
+
+    At the ``kinks`` the derivative jumps by ``jump`` at most: within a value's bound of one it is open on which side it is. On a
+    ``shared`` kink frameworks do not agree either.
+    """
+
+    f: Map
+    slope: Map
+    ulps: float = 0
+    steepness: Map | float = 0.0
+    kinks: Callable[[Parameters], tuple[float, ...]] = lambda p: ()
+    jump: float = 1.0
+    shared: bool = False
+    leap: Callable[[Parameters], float] = lambda p: 0.0  # by which f itself jumps there
+
+
+def _sigmoid(x: Array) -> Array:
+    return np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))), np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x))))
+
+
+def _elu(x: Array, p: Parameters) -> Array:
+    return np.where(x > 0, x, p.get("alpha", 1.0) * np.expm1(np.minimum(x, 0)))
+
+
+def _limits(p: Parameters) -> tuple[float, ...]:
+    return tuple(limit for limit in (p.get("min"), p.get("max")) if limit is not None)
+
+
+def _clip(x: Array, p: Parameters) -> Array:
+    low, high = p.get("min"), p.get("max")
+    return x if low is None and high is None else np.clip(x, low, high)
+
+
+def _at_zero(p: Parameters) -> tuple[float, ...]:
+    return (0.0,)
+
+
+def _exponent(p: Parameters) -> float:
+    return float(p["exponent"])
+
+
+FUNCTIONS: dict[str, Function] = {
+    "Identity": Function(lambda x, p: x, lambda x, p: np.ones_like(x)),
+    "Neg": Function(lambda x, p: -x, lambda x, p: -np.ones_like(x)),
+    "Relu": Function(lambda x, p: np.maximum(x, 0), lambda x, p: (x > 0) * 1.0, kinks=_at_zero),
+    "LeakyRelu": Function(
+        lambda x, p: np.where(x > 0, x, p.get("alpha", 0.01) * x),
+        lambda x, p: np.where(x > 0, 1.0, p.get("alpha", 0.01)),
+        ulps=1, kinks=_at_zero,
+    ),
+    "ThresholdedRelu": Function(
+        lambda x, p: np.where(x > p.get("alpha", 1.0), x, 0.0),
+        lambda x, p: (x > p.get("alpha", 1.0)) * 1.0,
+        kinks=lambda p: (p.get("alpha", 1.0),), leap=lambda p: abs(p.get("alpha", 1.0)),
+    ),
+    "Clip": Function(
+        _clip, lambda x, p: ((_clip(x, p) == x) & ~np.isin(x, _limits(p))) * 1.0, kinks=_limits, shared=True
+    ),
+    "Abs": Function(lambda x, p: np.abs(x), lambda x, p: np.sign(x), kinks=_at_zero, jump=2.0),
+    "Elu": Function(
+        _elu, lambda x, p: np.where(x > 0, 1.0, p.get("alpha", 1.0) * np.exp(np.minimum(x, 0))),
+        # exp(x) - 1, as some compute it, loses what is small against 1
+        ulps=EXP + 2, steepness=1.0, kinks=_at_zero,
+    ),
+    "Sigmoid": Function(
+        lambda x, p: _sigmoid(x), lambda x, p: _sigmoid(x) * (1 - _sigmoid(x)), EXP + QUOTIENT + 2, 0.1
+    ),
+    "Tanh": Function(lambda x, p: np.tanh(x), lambda x, p: 1 - np.tanh(x) ** 2, TANH + 2, 0.77),
+    "Softplus": Function(lambda x, p: np.logaddexp(0, x), lambda x, p: _sigmoid(x), EXP + LOG + 2, 0.25),
+    "Exp": Function(lambda x, p: np.exp(x), lambda x, p: np.exp(x), EXP, lambda x, p: np.exp(x)),
+    "Log": Function(lambda x, p: np.log(x), lambda x, p: 1 / x, LOG, lambda x, p: x**-2.0),
+    "Sqrt": Function(lambda x, p: np.sqrt(x), lambda x, p: 0.5 / np.sqrt(x), ROOT, lambda x, p: 0.25 * x**-1.5),
+    "Pow": Function(
+        lambda x, p: x ** _exponent(p), lambda x, p: _exponent(p) * x ** (_exponent(p) - 1), POW,
+        lambda x, p: np.abs(_exponent(p) * (_exponent(p) - 1) * x ** (_exponent(p) - 2)),
+    ),
+}  # fmt: skip
+# These are near a constant other than 0 where their inputs are large or small: errors are of the size of 1, not of the result's.
+OF_ONE = ("Elu", "Sigmoid", "Tanh", "Softplus")
+
+
+def unary(given: Given) -> tuple[list[Bounded], Pull]:
+    """A function of one variable."""
+    (x,), p, function = given.inputs, given.said, FUNCTIONS[given.layer.type]
+    value, slope = function.f(x.value, p), function.slope(x.value, p)
+    size = np.abs(value) + (1.0 if given.layer.type in OF_ONE else 0.0)
+    steepness = function.steepness(x.value, p) if callable(function.steepness) else function.steepness
+    change = np.minimum(steepness * x.bound, 1e30)  # of the slope, within the bound
+    at_kink = np.zeros(x.value.shape, bool)
+    for kink in function.kinks(p):
+        distance = np.abs(x.value - kink)
+        at_kink |= (distance <= x.bound) & ((distance > 0) | function.shared | (not x.exact))
+    jump = np.where(at_kink, function.jump, 0.0)
+    bound = (
+        x.bound * (np.abs(slope) + change + jump) + function.ulps * U * size + np.where(at_kink, function.leap(p), 0.0)
+    )
+
+    def pull(gradients: list[Bounded]) -> Gradients:
+        (g,) = gradients
+        off = g.bound * (np.abs(slope) + change + jump) + g.size * (change + jump)
+        off = off + (function.ulps + 2) * U * g.size * (np.abs(slope) + (1.0 if given.layer.type in OF_ONE else 0.0))
+        return [Bounded(g.value * slope, off if function.ulps or not g.exact or at_kink.any() else 0.0)], {}
+
+    exact = x.exact and not function.ulps
+    return [Bounded(value, 0.0 if exact else bound)], pull
+
+
+def prelu(given: Given) -> tuple[list[Bounded], Pull]:
+    """A slope below zero for each channel, or one for all."""
+    (x,), slope = given.inputs, given.weights["weight"].astype(np.float64)
+    factor = channelwise(slope, x.value) if len(slope) > 1 else slope.reshape((1,) * x.value.ndim)
+    below = np.minimum(x.value, 0)
+    value = np.where(x.value > 0, x.value, factor * x.value)
+    steep = np.maximum(1.0, np.abs(factor))
+    y = Bounded(value, x.bound * steep + gamma(1) * np.abs(value))
+
+    def pull(gradients: list[Bounded]) -> Gradients:
+        (g,) = gradients
+        tilt = np.where(x.value > 0, 1.0, factor)
+        kink = (np.abs(x.value) <= x.bound) & (not x.exact)
+        off = g.bound * steep + gamma(1) * np.abs(g.value * tilt) + np.where(kink, g.size * (1 + steep), 0)
+        back = Bounded(g.value * tilt, off)
+        part = Bounded(g.value * below, g.bound * np.abs(below) + g.size * x.bound)
+        axes = (0, *range(2, x.value.ndim)) if len(slope) > 1 else tuple(range(x.value.ndim))
+        return [back], {"weight": reduced(part, axes).mapped(lambda v: v.reshape(-1))}
+
+    return [y], pull
+
+
+def constant(given: Given) -> tuple[list[Bounded], Pull]:
+    """A constant added or taken away, or one to multiply with or divide by."""
+    (x,), value, kind = given.inputs, np.asarray(given.said["value"], np.float64), given.layer.type
+    if value.ndim == 1:
+        value = channelwise(value, x.value)
+    if kind in ("Add", "Sub"):
+        y = x.value + (value if kind == "Add" else -value)
+        return [Bounded(y, x.bound + gamma(1) * (np.abs(y) + np.abs(value)))], lambda gradients: (gradients, {})
+    if kind == "Div":
+        value = 1 / value
+
+    def times(v: Bounded) -> Bounded:
+        return Bounded(v.value * value, v.rounded(2) * np.abs(value))
+
+    return [times(x)], lambda gradients: ([times(gradients[0])], {})
+
+
+def weighted_sum(given: Given) -> tuple[list[Bounded], Pull]:
+    """A sum of inputs, each with its factor."""
+    from multiseg.topology.rules import factors
+
+    weights = factors(given.layer, len(given.inputs))
+
+    def times(v: Bounded, factor: float) -> Bounded:
+        if abs(factor) == 1:
+            return v.mapped(lambda each: each) if factor == 1 else Bounded(-v.value, v.bound, v.terms)
+        return Bounded(v.value * factor, v.rounded(1) * abs(factor))
+
+    y = total([times(x, factor) for x, factor in zip(given.inputs, weights, strict=True)])
+    return [y], lambda gradients: ([times(gradients[0], factor) for factor in weights], {})
+
+
+def product(given: Given) -> tuple[list[Bounded], Pull]:
+    """Several inputs multiplied with each other."""
+
+    def times(one: Bounded, other: Bounded) -> Bounded:
+        bound = one.bound * other.size + one.size * other.bound + one.bound * other.bound
+        value = one.value * other.value
+        return Bounded(value, bound + gamma(1) * np.abs(value))
+
+    y = given.inputs[0]
+    for x in given.inputs[1:]:
+        y = times(y, x)
+
+    def pull(gradients: list[Bounded]) -> Gradients:
+        found = []
+        for i in range(len(given.inputs)):
+            g = gradients[0]
+            for j, x in enumerate(given.inputs):
+                g = times(g, x) if j != i else g
+            found.append(g)
+        return found, {}
+
+    return [y], pull
+
+
+def quotient(given: Given) -> tuple[list[Bounded], Pull]:
+    """The first input divided by the second."""
+    one, other = given.inputs
+    value = one.value / other.value
+    low = np.maximum(other.size - other.bound, np.finfo(float).tiny)
+    y = Bounded(value, (one.bound + np.abs(value) * other.bound) / low + QUOTIENT * U * np.abs(value))
+
+    def pull(gradients: list[Bounded]) -> Gradients:
+        (g,) = gradients
+        back = g.value / other.value
+        first = Bounded(back, (g.bound + np.abs(back) * other.bound) / low + QUOTIENT * U * np.abs(back))
+        second = -back * value
+        off = first.bound * np.abs(value) + np.abs(back) * y.bound + gamma(3) * np.abs(second)
+        return [first, Bounded(second, off)], {}
+
+    return [y], pull

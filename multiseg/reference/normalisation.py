@@ -1,0 +1,156 @@
+"""Layers that divide by what they find: batch and response normalisation, softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from multiseg.reference.bounded import EXP, LOG, POW, ROOT, Array, Bounded, U, channelwise, gamma, reduced
+from multiseg.reference.rule import Given, Gradients, Pull
+from multiseg.reference.windows import Windows
+from multiseg.topology.shapes import axis_index
+
+FEW = ROOT + 5  # roundings of (x - mean) * weight / sqrt(var + epsilon) + bias, in whichever order
+
+
+def batch_norm(given: Given) -> tuple[list[Bounded], Pull]:
+    """Batch normalisation: by the averages that are kept, or in training by those of the batch."""
+    (x,), epsilon = given.inputs, float(given.said.get("epsilon", 1e-5))
+    channels = x.value.shape[1]
+    weight = given.weights.get("weight", np.ones(channels)).astype(np.float64)
+    bias = given.weights.get("bias", np.zeros(channels)).astype(np.float64)
+    axes = (0, *range(2, x.value.ndim))
+    if given.training:
+        return _by_batch(given, x, weight, bias, epsilon)
+    mean, variance = (given.weights[part].astype(np.float64) for part in ("running_mean", "running_var"))
+    root = 1 / np.sqrt(variance + epsilon)
+    factor, centred = channelwise(weight * root, x.value), x.value - channelwise(mean, x.value)
+    value = centred * factor + channelwise(bias, x.value)
+    size = (x.size + np.abs(channelwise(mean, x.value))) * np.abs(factor) + np.abs(channelwise(bias, x.value))
+    y = Bounded(value, x.bound * np.abs(factor) + gamma(FEW) * size)
+
+    def pull(gradients: list[Bounded]) -> Gradients:
+        (g,) = gradients
+        back = Bounded(g.value * factor, g.bound * np.abs(factor) + gamma(FEW) * np.abs(g.value * factor))
+        return [back], _of_affine(given, g, Bounded(centred * channelwise(root, x.value)), axes)
+
+    return [y], pull
+
+
+def _of_affine(given: Given, g: Bounded, normal: Bounded, axes: tuple[int, ...]) -> dict[str, Bounded]:
+    found = {}
+    if "weight" in given.weights:
+        bound = g.bound * normal.size + g.size * (normal.bound + gamma(FEW) * normal.size)
+        found["weight"] = reduced(Bounded(g.value * normal.value, bound), axes)
+    if "bias" in given.weights:
+        found["bias"] = reduced(g, axes)
+    return found
+
+
+def _by_batch(given: Given, x: Bounded, weight: Array, bias: Array, epsilon: float) -> tuple[list[Bounded], Pull]:
+    axes = (0, *range(2, x.value.ndim))
+    count = x.value.size // x.value.shape[1]
+    mean = x.value.mean(axes, keepdims=True)
+    off_mean = np.mean(np.asarray(x.rounded(count)), axes, keepdims=True)
+    centred = x.value - mean
+    off = x.bound + off_mean + gamma(1) * (x.size + np.abs(mean))  # of the centred values
+    variance = np.square(centred).mean(axes, keepdims=True)
+    # of E[x^2] - E[x]^2, as some compute it
+    squares = np.square(x.value).mean(axes, keepdims=True)
+    off_variance = (2 * np.abs(centred) * off).mean(axes, keepdims=True) + 2 * gamma(count) * squares
+    root = 1 / np.sqrt(variance + epsilon)
+    off_root = np.minimum(0.5 * off_variance / (variance + epsilon), 1) * root
+    normal = Bounded(centred * root, off * root + np.abs(centred) * off_root + gamma(FEW) * np.abs(centred * root))
+    factor = channelwise(weight, x.value)
+    value = normal.value * factor + channelwise(bias, x.value)
+    size = np.abs(normal.value * factor) + np.abs(channelwise(bias, x.value))
+    y = Bounded(value, normal.bound * np.abs(factor) + gamma(2) * size)
+
+    def pull(gradients: list[Bounded]) -> Gradients:
+        (g,) = gradients
+        mean_g = reduced(g, axes, True, 1 / count)
+        both = Bounded(g.value * normal.value, g.bound * normal.size + g.size * normal.bound)
+        mean_both = reduced(both, axes, True, 1 / count)
+        inner = g.value - mean_g.value - normal.value * mean_both.value
+        size = g.size + mean_g.size + normal.size * mean_both.size
+        off_inner = (
+            g.bound + mean_g.bound + normal.size * mean_both.bound + normal.bound * mean_both.size + gamma(4) * size
+        )
+        scale = np.abs(factor) * root
+        back = Bounded(inner * factor * root, off_inner * scale + size * np.abs(factor) * off_root)
+        return [back], _of_affine(given, g, normal, axes)
+
+    return [y], pull
+
+
+def lrn(given: Given) -> tuple[list[Bounded], Pull]:
+    """Local response normalisation: x / (bias + alpha / n * sum of x^2 around)^beta, n the size (within a channel size^2)."""
+    (x,), said = given.inputs, given.said
+    size, alpha, beta, bias = (said.get(k, d) for k, d in (("size", 5), ("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0)))
+    around, count = _neighbours(size, bool(said.get("within_channel")), x.value.shape)
+    scale = bias + alpha / count * around(np.square(x.value))
+    off_scale = alpha / count * around(2 * x.size * x.bound) + gamma(count + 4) * scale
+    power = scale**-beta
+    off_power = beta * power * off_scale / scale + POW * U * power
+    value = x.value * power
+    y = Bounded(value, x.bound * power + x.size * off_power + gamma(2) * np.abs(value), count)
+
+    def pull(gradients: list[Bounded]) -> Gradients:
+        (g,) = gradients
+        ratio = g.value * value / scale
+        off_ratio = np.abs(ratio) * (off_scale / scale + 4 * U) + (g.bound * np.abs(value) + g.size * y.bound) / scale
+        factor = 2 * alpha * beta / count
+        back = g.value * power - factor * x.value * around(ratio)
+        off = g.bound * power + g.size * off_power
+        off = off + factor * (
+            x.size * around(off_ratio + gamma(count + 4) * np.abs(ratio)) + x.bound * around(np.abs(ratio))
+        )
+        return [Bounded(back, off + gamma(3) * (np.abs(g.value * power) + np.abs(back)), count)], {}
+
+    return [y], pull
+
+
+def _neighbours(size: int, within: bool, shape: tuple[int, ...]) -> tuple[Callable[[Array], Array], int]:
+    """The sum over each element's neighbours, which is its own adjoint; and how many they are."""
+    half = (size - 1) // 2
+    if within:
+        windows = Windows(shape[2:], shape[2:], (size, size), (1, 1), (1, 1), (half, half))
+        return lambda v: windows.gather(v).sum((4, 5)), size * size
+
+    def across(v: Array) -> Array:
+        found = np.zeros_like(v)
+        for shift in range(-half, size - half):
+            to = slice(max(-shift, 0), v.shape[1] - max(shift, 0))
+            found[:, to] += v[:, max(shift, 0) : v.shape[1] + min(shift, 0)]
+        return found
+
+    return across, size
+
+
+def softmax(given: Given) -> tuple[list[Bounded], Pull]:
+    """Softmax, and its logarithm."""
+    (x,), log = given.inputs, given.layer.type == "LogSoftmax"
+    axis = 1 + axis_index(given.said.get("axis", -1), x.value.shape[1:])
+    shifted = x.value - x.value.max(axis, keepdims=True)
+    powers = np.exp(shifted)
+    y = powers / powers.sum(axis, keepdims=True)
+    # relative: of the difference, the exponential, and the sum
+    off = 2 * (np.max(x.bound) + (np.abs(shifted) + EXP + 2) * U) + gamma(x.value.shape[axis] + 3)
+    if not log:
+        made = Bounded(y, y * off, x.value.shape[axis])
+    else:
+        value = shifted - np.log(powers.sum(axis, keepdims=True))
+        rounding = gamma(x.value.shape[axis] + 3) + (LOG + 2) * U * (np.abs(value) + np.abs(shifted) + 1)
+        made = Bounded(value, 2 * np.max(x.bound) + rounding)
+
+    def pull(gradients: list[Bounded]) -> Gradients:
+        (g,) = gradients
+        terms = g.value if log else g.value * y
+        off_terms = g.bound + np.zeros_like(terms) if log else g.bound * y + g.size * y * off
+        sum_ = reduced(Bounded(terms, off_terms), (axis,), True)
+        value = g.value - y * sum_.value if log else y * (g.value - sum_.value)
+        each = y * (sum_.bound + sum_.size * off) + (g.bound if log else y * (g.bound + (g.size + sum_.size) * off))
+        return [Bounded(value, each + gamma(3) * (np.abs(value) + y * sum_.size + (g.size if log else y * g.size)))], {}
+
+    return [made], pull

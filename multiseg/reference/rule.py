@@ -1,0 +1,35 @@
+"""What a rule for a type of layer is: the layer's outputs, and a function that takes gradients back through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from multiseg.reference.bounded import Array, Bounded
+from multiseg.topology.layer import Layer
+
+Gradients = tuple["list[Bounded]", "dict[str, Bounded]"]  # by input, and by part of the layer's weights
+Pull = Callable[["list[Bounded]"], Gradients]
+
+
+class NotComputable(Exception):
+    """The reference has no rule for this; the message says for what."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a rule is given: the layer, its inputs (N, ...), its weights by part, and whether the network is trained."""
+
+    layer: Layer
+    inputs: list[Bounded]
+    weights: Mapping[str, Array]
+    training: bool = False
+
+    @property
+    def said(self) -> Mapping[str, Any]:
+        """The layer's parameters."""
+        return self.layer.parameters
+
+
+Rule = Callable[[Given], "tuple[list[Bounded], Pull]"]
