@@ -2,7 +2,8 @@
 
 All arrays are float32, in the data order and channel order that the backend declares; conversion is the core's.
 Weights are neutral: one array per parameter, named ``layer.weight`` / ``layer.bias``, convolutions OIHW, deconvolutions
-IOHW.
+IOHW. So is what the solver keeps of them from step to step: by ``slot/layer.weight``, in the same layout, slots as
+docs/solvers.md defines them; beside them ``steps``, one whole number, where the solver's rule counts its updates.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from multiseg.errors import ModelError, SettingsError
 
 Array = npt.NDArray[np.float32]
+STEPS = "steps"  # in a solver's state: how many updates it has made
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ class Network(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """``batch_size``, ``val_batch_size``, ``loss`` (its name), ``device``, ``parameters`` ({name: shape}) and ``lowered``
-        (names of the layers that are computed as one matrix product), own_loss (whether the loss is the model's own)."""
+        (names of the layers that are computed as one matrix product), own_loss (whether the loss is the model's own), and
+        ``trained`` ({name: factor of the learning rate} of the parameters that the solver moves)."""
 
     @abstractmethod
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:
@@ -93,12 +96,18 @@ class Network(ABC):
         place does not hide what the one before it made, and a lowered layer shows what it would show unlowered."""
 
     @abstractmethod
-    def get_weights(self) -> dict[str, Array]:
-        """Copies of all parameters, neutral."""
+    def get_weights(self, state: bool = False) -> dict[str, Array]:
+        """Copies of all parameters, neutral; or, with ``state``, of what the solver keeps of those that it trains.
+
+        Before the first step that is what it starts from.
+        """
 
     @abstractmethod
-    def set_weights(self, weights: Mapping[str, Array]) -> None:
-        """Replace all parameters. Raises ModelError naming what is missing, unknown or of another shape."""
+    def set_weights(self, weights: Mapping[str, Array], state: Mapping[str, Array] | None = None) -> None:
+        """Replace all parameters, and all that the solver keeps where ``state`` is given: the next step goes on from there.
+
+        Raises ModelError naming what is missing, unknown or of another shape.
+        """
 
     @abstractmethod
     def save(self, folder: str) -> None:
@@ -137,6 +146,18 @@ def factors(spec: NetworkSpec, own: Mapping[str, tuple[float, float]]) -> dict[s
     if own and not trained:
         raise SettingsError(f"freeze={list(spec.frozen)!r}: leaves no layer to train")
     return trained
+
+
+def check_state(model: str, shapes: Mapping[str, tuple[int, ...]], state: Mapping[str, Array]) -> None:
+    """Raise ModelError unless the state is exactly what the solver keeps, by name and shape."""
+    for name, shape in shapes.items():
+        if name not in state:
+            raise ModelError(f"{model}: its solver keeps {name!r}; given are: {', '.join(state) or 'none'}")
+        if state[name].shape != tuple(shape):
+            raise ModelError(f"{model}: {name!r} given to its solver is {state[name].shape}, it keeps {tuple(shape)}")
+    unknown = [name for name in state if name not in shapes]
+    if unknown:
+        raise ModelError(f"{model}: its solver keeps no {unknown[0]!r}; it keeps: {', '.join(shapes) or 'nothing'}")
 
 
 def check_weights(model: str, shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, Array]) -> None:

@@ -13,8 +13,8 @@ from google.protobuf import text_format
 
 from multiseg import network
 from multiseg.errors import ModelError
-from multiseg.network import Array, NetworkSpec
-from multiseg_caffe import backend, losses, lowering, placing, prototxt, sources
+from multiseg.network import STEPS, Array, NetworkSpec
+from multiseg_caffe import backend, history, losses, lowering, placing, prototxt, sources
 from multiseg_caffe.deploy import deployed
 from multiseg_caffe.solver import WEIGHTS, Solver, set_multipliers
 from multiseg_caffe.sources import DATA, LABEL
@@ -160,6 +160,7 @@ class Network(network.Network):
             "device": "cuda" if self.spec.device == "cuda" else "cpu",
             "parameters": {name: list(array.shape) for name, array in self.get_weights().items()},
             "lowered": self.lowered,
+            "trained": self.solver.trained if self.solver else {},
         }
 
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:
@@ -229,16 +230,36 @@ class Network(network.Network):
         for name, blobs in self.base.params.items():
             yield self.layers[name], [blob.data for blob in blobs]
 
-    def get_weights(self) -> dict[str, Array]:
+    def get_weights(self, state: bool = False) -> dict[str, Array]:
+        if state:
+            return self._state()
         return {
             f"{layer.name}.{part}": array
             for layer, blobs in self._parameters()
             for part, array in neutral(layer, blobs).items()
         }
 
-    def set_weights(self, weights: Mapping[str, Array]) -> None:
+    def _state(self) -> dict[str, Array]:
+        solver = self.solver
+        if solver is None:
+            return {}
+        kept, steps = solver.history()
+        named = history.named(self.layers, solver.net.params, solver.slots, kept)
+        found = {name: array for name, array in named.items() if name.partition("/")[2] in solver.trained}
+        return {**found, STEPS: np.array(steps)} if solver.steps_count else found
+
+    def _set_state(self, state: Mapping[str, Array]) -> None:
+        solver = self.solver
+        if solver is not None:
+            kept, steps = solver.history()
+            history.put(self.layers, solver.net.params, solver.slots, kept, state)
+            solver.set_history(kept, int(state.get(STEPS, steps)))
+
+    def set_weights(self, weights: Mapping[str, Array], state: Mapping[str, Array] | None = None) -> None:
         shapes = {name: array.shape for name, array in self.get_weights().items()}
         network.check_weights(self.spec.model, shapes, weights)
+        if state is not None:
+            network.check_state(self.spec.model, {name: kept.shape for name, kept in self._state().items()}, state)
         for layer, blobs in self._parameters():
             parts = {
                 name.rpartition(".")[2]: array
@@ -246,6 +267,8 @@ class Network(network.Network):
                 if name.rpartition(".")[0] == layer.name
             }
             assign(layer, blobs, parts)
+        if state is not None:
+            self._set_state(state)
 
     def save(self, folder: str) -> None:
         assert self.solver is not None

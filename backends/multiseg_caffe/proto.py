@@ -49,6 +49,7 @@ def message(name: str) -> Any:
 NetParameter = message("NetParameter")
 LayerParameter = message("LayerParameter")
 ParamSpec = message("ParamSpec")
+BlobProto = message("BlobProto")
 SolverParameter = message("SolverParameter")
 SolverState = message("SolverState")
 ConvolutionParameter = message("ConvolutionParameter")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,9 @@ import caffe
 import numpy as np
 from google.protobuf import text_format
 
-from multiseg.network import NetworkSpec, factors, is_frozen
-from multiseg_caffe.proto import ParamSpec, SolverParameter, SolverState
+from multiseg.network import Array, NetworkSpec, factors, is_frozen
+from multiseg_caffe import history
+from multiseg_caffe.proto import NetParameter, ParamSpec, SolverParameter, SolverState
 from multiseg_caffe.weights import part
 
 TYPES = {
@@ -24,6 +26,14 @@ TYPES = {
     "rmsprop": "RMSProp",
     "adadelta": "AdaDelta",
     "adam": "Adam",
+}
+SLOTS = {  # what Caffe keeps of each parameter (docs/solvers.md), in its order
+    "sgd": ("displacement",),
+    "nesterov": ("displacement",),
+    "adagrad": ("square_sum",),
+    "rmsprop": ("square",),
+    "adadelta": ("square", "delta"),
+    "adam": ("mean", "square"),
 }
 WEIGHTS, STATE = "network.caffemodel", "network.solverstate"  # in a snapshot's folder
 STATISTICS = "BatchNorm"  # the type of layer whose parameters are no solver's
@@ -60,11 +70,17 @@ class Solver:
         """``net`` is what to train; Caffe reads the solver from ``folder`` and writes its snapshots there."""
         assert spec.solver is not None
         self._folder = folder
+        name = spec.solver["name"]
         options = {key: value for key, value in spec.solver.items() if key != "name"}
         # Caffe's momentum holds the rate, the recipe's does not: Caffe gives its update at rate 1, to be multiplied here
-        self._rate_outside = spec.recipe == "equal" and spec.solver["name"] in ("sgd", "nesterov")
+        self._rate_outside = spec.recipe == "equal" and name in ("sgd", "nesterov")
+        self.slots = ("momentum",) if self._rate_outside else SLOTS[name]
+        self.steps_count = name == "adam"
+        rates = _rates(net)
+        if self._rate_outside:
+            net = _at_rate_1(net)
         parameter = SolverParameter(
-            type=TYPES[spec.solver["name"]],
+            type=TYPES[name],
             net_param=net,
             base_lr=1.0,
             lr_policy="fixed",  # the core says the rate at every step
@@ -79,7 +95,15 @@ class Solver:
         path.write_text(text_format.MessageToString(parameter))
         self._solver = caffe.get_solver(str(path))
         self.net = self._solver.net
-        self._blobs = _distinct(blob for blobs in self.net.params.values() for blob in blobs)
+        owners = history.owners(self.net.params)
+        self._blobs = [self.net.params[layer][index] for layer, index in owners]
+        self._rates = [rates[owner] for owner in owners]
+        kinds = {layer.name: layer.type for layer in net.layer}
+        self.trained = {
+            f"{layer}.{part(kinds[layer], index)}": rates[layer, index]
+            for layer, index in owners
+            if kinds[layer] != STATISTICS and rates[layer, index]
+        }
         statistics = [layer.name for layer in net.layer if layer.type == STATISTICS]
         frozen = [name for name in statistics if is_frozen(f"{name}.weight", spec.frozen)]
         self._kept = [blob for name in frozen for blob in self.net.params[name]]
@@ -101,7 +125,7 @@ class Solver:
 
     def add_gradients(self, net: Any, factor: float) -> None:
         """Add ``factor`` times those of another net of the same parameters, which are set to 0."""
-        theirs = _distinct(blob for blobs in net.params.values() for blob in blobs)
+        theirs = [net.params[layer][index] for layer, index in history.owners(net.params)]
         for blob, other in zip(self._blobs, theirs):  # noqa: B905
             np.multiply(other.diff, factor, out=other.diff)
             np.add(blob.diff, other.diff, out=blob.diff)
@@ -116,21 +140,41 @@ class Solver:
         for before, blob in zip(self._before, self._blobs):  # noqa: B905 - worker code runs on Python 3.9
             np.copyto(before, blob.data)
         self._solver.apply_update()
-        for before, blob in zip(self._before, self._blobs):  # noqa: B905
-            np.multiply(blob.diff, rate, out=blob.diff)
+        for before, blob, factor in zip(self._before, self._blobs, self._rates):  # noqa: B905
+            np.multiply(blob.diff, rate * factor, out=blob.diff)
             np.subtract(before, blob.diff, out=blob.data)
 
     def save(self, folder: Path) -> None:
         """Write Caffe's own files, weights and state, into a folder, which may be moved."""
+        state = self._snapshot(folder / WEIGHTS)
+        state.learned_net = WEIGHTS  # relative: a snapshot's folder may be moved
+        (folder / STATE).write_bytes(state.SerializeToString())
+
+    def _snapshot(self, weights: Path) -> Any:
+        """Caffe's SolverState; the weights are written to a file."""
         self._solver.snapshot()
         prefix = f"snapshot_iter_{self._solver.iter}"
-        shutil.move(str(self._folder / f"{prefix}.caffemodel"), str(folder / WEIGHTS))
+        shutil.move(str(self._folder / f"{prefix}.caffemodel"), str(weights))
         written = self._folder / f"{prefix}.solverstate"
         state = SolverState()
         state.ParseFromString(written.read_bytes())
-        state.learned_net = WEIGHTS  # relative: a snapshot's folder may be moved
-        (folder / STATE).write_bytes(state.SerializeToString())
         written.unlink()
+        return state
+
+    def history(self) -> tuple[list[Array], int]:
+        """What Caffe keeps of each parameter, all parameters for each slot in turn, and how many updates it has made."""
+        weights = self._folder / WEIGHTS
+        state = self._snapshot(weights)
+        weights.unlink()
+        return [history.array(blob) for blob in state.history], state.iter
+
+    def set_history(self, arrays: list[Array], steps: int) -> None:
+        """The inverse of :meth:`history`."""
+        state = SolverState(iter=steps, history=map(history.blob, arrays))  # naming no weights, it leaves them
+        path = self._folder / STATE
+        path.write_bytes(state.SerializeToString())
+        self._solver.restore(str(path))
+        path.unlink()
 
     def restore(self, folder: Path) -> None:
         """Read what :meth:`save` wrote."""
@@ -142,6 +186,16 @@ class Solver:
             os.chdir(before)
 
 
-def _distinct(blobs: Any) -> list[Any]:
-    """Without those that share the memory of another."""
-    return list({blob.data.ctypes.data: blob for blob in blobs}.values())
+def _rates(net: Any) -> dict[tuple[str, int], float]:
+    """Factors of the learning rate by layer and place; a layer that says none has 1."""
+    said = {(layer.name, index): param.lr_mult for layer in net.layer for index, param in enumerate(layer.param)}
+    return defaultdict(lambda: 1.0, said)
+
+
+def _at_rate_1(net: Any) -> Any:
+    """A copy in which what is trained is trained at 1."""
+    copy = NetParameter()
+    copy.CopyFrom(net)
+    for param in (param for layer in copy.layer for param in layer.param):
+        param.lr_mult = float(param.lr_mult != 0)
+    return copy

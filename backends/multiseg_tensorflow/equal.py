@@ -14,6 +14,16 @@ tf = tensorflow.compat.v1
 Optimizer: Any = tf.train.Optimizer
 
 
+def make_steps(optimizer: Any, variables: list[Any]) -> None:
+    """Give an optimiser a variable that counts its steps."""
+    optimizer._create_non_slot_variable(tf.constant(0, tf.int64), "steps", min(variables, key=lambda v: v.name))
+
+
+def steps_of(optimizer: Any) -> Any:
+    """That variable, in the default graph."""
+    return optimizer._get_non_slot_variable("steps", graph=tf.get_default_graph())
+
+
 class AdaGrad(Optimizer):
     """TensorFlow's own starts its sum at 0.1 and divides by its root alone."""
 
@@ -66,16 +76,13 @@ class Adam(Optimizer):
         self._betas = [float(np.float32(beta)) for beta in (beta1, beta2)]
 
     def _create_slots(self, variables: list[Any]) -> None:
-        self._create_non_slot_variable(tf.constant(0, tf.int64), "steps", min(variables, key=lambda v: v.name))
+        make_steps(self, variables)
         for variable in variables:
             self._zeros_slot(variable, "m", self._name)
             self._zeros_slot(variable, "v", self._name)
 
-    def _steps(self) -> Any:
-        return self._get_non_slot_variable("steps", graph=tf.get_default_graph())
-
     def _prepare(self) -> None:
-        step = tf.cast(self._steps() + 1, tf.float64)
+        step = tf.cast(steps_of(self) + 1, tf.float64)
         first, second = (1 - tf.constant(beta, tf.float64) ** step for beta in self._betas)
         self._corrected_rate = tf.cast(tf.cast(self._rate, tf.float64) * tf.sqrt(second) / first, tf.float32)
 
@@ -95,4 +102,4 @@ class Adam(Optimizer):
 
     def _finish(self, updates: list[Any], name: str) -> Any:
         with tf.control_dependencies(updates):
-            return tf.group(*updates, self._steps().assign_add(1), name=name)
+            return tf.group(*updates, steps_of(self).assign_add(1), name=name)

@@ -53,6 +53,7 @@ class Network(network.Network):
             self._variables = tf.global_variables()  # the solver's among them
             self._saver = tf.train.Saver(self._variables, max_to_keep=None, save_relative_paths=True, allow_empty=True)
             initialise = tf.variables_initializer(self._variables + (solver.gathered if solver else []))
+        self._solver = solver
         self._main.graph.finalize()
         self._session = self._open(self._main)
         self._session.run(initialise)
@@ -73,6 +74,7 @@ class Network(network.Network):
             "device": self._device,
             "parameters": {name: list(weight.shape) for name, weight in self._main.weights.items()},
             "lowered": self._main.lowered,
+            "trained": self._solver.trained if self._solver else {},
         }
 
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:
@@ -92,14 +94,19 @@ class Network(network.Network):
         output, loss = predictor.run(features, labels)
         return output, float(loss), seen
 
-    def get_weights(self) -> dict[str, Array]:
+    def get_weights(self, state: bool = False) -> dict[str, Array]:
+        if state:
+            return self._solver.slots.read(self._session, self._main.weights) if self._solver else {}
         values = self._session.run(self._main.variables)
         return {name: self._main.weights[name].neutral(value) for name, value in values.items()}
 
-    def set_weights(self, weights: Mapping[str, Array]) -> None:
+    def set_weights(self, weights: Mapping[str, Array], state: Mapping[str, Array] | None = None) -> None:
         network.check_weights(
             str(self._path), {name: weight.shape for name, weight in self._main.weights.items()}, weights
         )
+        if state is not None:
+            kept = self.get_weights(state=True)
+            network.check_state(str(self._path), {name: value.shape for name, value in kept.items()}, state)
         self._changes += 1
         variables = self._main.variables
         own = {
@@ -107,6 +114,9 @@ class Network(network.Network):
             for name, value in weights.items()
         }
         _assign(self._session, variables, own)
+        if state is not None and self._solver is not None:
+            slots = self._solver.slots
+            _assign(self._session, slots.variables, slots.own(state, self._main.weights))
 
     def save(self, folder: str) -> None:
         with self._main.graph.as_default():

@@ -11,6 +11,7 @@ from multiseg.errors import ModelError
 from multiseg.network import Array, NetworkSpec, factors
 from multiseg_tensorflow import equal
 from multiseg_tensorflow.graph import UserGraph
+from multiseg_tensorflow.slots import Adam, Slots
 
 tf = tensorflow.compat.v1
 
@@ -34,13 +35,20 @@ class Solver:
         self._names = {variable.ref(): name for name, variable in user.variables.items()}
         self._factors = factors(spec, dict.fromkeys(user.variables, (1.0, 1.0)))
         self._optimizers: dict[float, Any] = {}  # by their multiplier of the rate
+        self._movers: dict[str, Any] = {}  # the optimiser of each variable that is moved, by neutral name
+        self.trained: dict[str, float] = {}  # and its factor of the rate
         parts = [self._gradients(loss, variables) for loss, variables in user.losses]
         if not any(parts):
             raise ModelError(f"{spec.model}: its loss depends on none of the variables that are to be trained")
         if spec.accumulate == 1:
             with tf.control_dependencies([user.loss]):  # the loss reported is that before the update
                 self._whole = tf.group(*self._noted(), *[self._apply(pairs) for pairs in parts])
-            return
+        else:
+            self._accumulate(parts)
+        momentum = spec.solver.get("momentum", 0.0)
+        self.slots = Slots({name: (user.variables[name], self._movers[name]) for name in self.trained}, momentum)
+
+    def _accumulate(self, parts: list[Pairs]) -> None:
         sums = [[(self._sum(variable), variable) for _, variable in pairs] for pairs in parts]
         each = [(kept, g) for pairs, slots in zip(parts, sums) for (g, _), (kept, _) in zip(pairs, slots)]  # noqa: B905
         self._first = tf.group(*self._noted(), *[kept.assign(self._share * g) for kept, g in each])
@@ -102,10 +110,14 @@ class Solver:
                 decay *= self._spec.solver.get("weight_decay", 0.0)
                 groups.setdefault(lr, []).append((gradient + decay * variable if decay else gradient, variable))
         optimizers = NEUTRAL if self._spec.recipe == "equal" else OWN
-        for factor in groups:
+        for factor, group in groups.items():
             if factor not in self._optimizers:
                 rate = self._rate if factor == 1 else factor * self._rate
                 self._optimizers[factor] = optimizers[self._spec.solver["name"]](self._spec.solver, rate)
+            if factor:
+                names = [self._names[variable.ref()] for _, variable in group]
+                self.trained.update(dict.fromkeys(names, factor))
+                self._movers.update({name: self._optimizers[factor] for name in names})
         return tf.group(*[self._optimizers[factor].apply_gradients(group) for factor, group in groups.items()])
 
 
@@ -122,7 +134,7 @@ OWN: dict[str, Make] = {
     "adagrad": lambda s, rate: tf.train.AdagradOptimizer(rate, s["initial_accumulator"]),
     "rmsprop": lambda s, rate: tf.train.RMSPropOptimizer(rate, s["rms_decay"], s["momentum"], s["delta"]),
     "adadelta": lambda s, rate: tf.train.AdadeltaOptimizer(rate, s["momentum"], s["delta"]),
-    "adam": lambda s, rate: tf.train.AdamOptimizer(rate, s["momentum"], s["momentum2"], s["delta"]),
+    "adam": lambda s, rate: Adam(rate, s["momentum"], s["momentum2"], s["delta"]),
     "ftrl": lambda s, rate: tf.train.FtrlOptimizer(
         rate,
         initial_accumulator_value=s["initial_accumulator"],

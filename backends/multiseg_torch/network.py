@@ -75,6 +75,7 @@ class Network(network.Network):
             "device": str(self.device),
             "parameters": {name: list(value.shape) for name, value in neutral.of(self.model).items()},
             "lowered": self.lowered,
+            "trained": self.solver.trained if self.solver else {},
         }
 
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:
@@ -113,15 +114,22 @@ class Network(network.Network):
     def _tensor(self, array: Array) -> Tensor:
         return torch.from_numpy(array).to(self.device)
 
-    def get_weights(self) -> dict[str, Array]:
+    def get_weights(self, state: bool = False) -> dict[str, Array]:
+        if state:
+            return self.solver.state() if self.solver else {}
         return {name: value.cpu().numpy().copy() for name, value in neutral.of(self.model).items()}
 
-    def set_weights(self, weights: Mapping[str, Array]) -> None:
+    def set_weights(self, weights: Mapping[str, Array], state: Mapping[str, Array] | None = None) -> None:
         own = neutral.of(self.model)
         weights = neutral.put(self.model, self.spec.model, weights)
         network.check_weights(self.spec.model, {name: tuple(value.shape) for name, value in own.items()}, weights)
+        if state is not None:
+            kept = self.get_weights(state=True)
+            network.check_state(self.spec.model, {name: value.shape for name, value in kept.items()}, state)
         for name, value in own.items():
             value.copy_(torch.from_numpy(np.array(weights[name])))
+        if state is not None and self.solver is not None:
+            self.solver.set_state(state)
 
     def save(self, folder: str) -> None:
         assert self.solver is not None

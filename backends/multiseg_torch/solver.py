@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn, optim
 
-from multiseg.network import NetworkSpec, factors, is_frozen
-from multiseg_torch import neutral
+from multiseg.network import Array, NetworkSpec, factors, is_frozen
+from multiseg_torch import neutral, slots
 
 Settings = Mapping[str, Any]
 Groups = list[dict[str, Any]]
@@ -27,12 +27,17 @@ class Solver:
         self._corrects_delta = spec.recipe == "equal" and spec.solver["name"] == "adam"
         trained = factors(spec, dict.fromkeys(neutral.of(model), (1.0, 1.0)))
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        self._parameters: dict[str, nn.Parameter] = {}  # that the solver moves, by their neutral names
+        self.trained: dict[str, float] = {}  # factors of the rate of these
         for name, parameter in model.named_parameters():
             factor = trained.get(neutral.neutral_name(name))
             if factor is None:
                 parameter.requires_grad_(False)
             elif parameter.requires_grad:
                 groups.setdefault(factor, []).append(parameter)
+                if factor[0]:
+                    self._parameters[neutral.neutral_name(name)] = parameter
+                    self.trained[neutral.neutral_name(name)] = factor[0]
         # what a frozen layer notes of its inputs, e.g. batch normalisation's averages
         self._kept = [
             buffer for name, buffer in model.named_buffers() if is_frozen(neutral.neutral_name(name), spec.frozen)
@@ -68,6 +73,14 @@ class Solver:
     def _steps(self) -> int:
         """Updates so far."""
         return next((int(state["step"]) for state in self._optimizer.state.values()), 0)
+
+    def state(self) -> dict[str, Array]:
+        """What the optimiser keeps, by neutral names."""
+        return slots.state(self._optimizer, self._parameters)
+
+    def set_state(self, state: Mapping[str, Array]) -> None:
+        """The inverse of :meth:`state`."""
+        slots.set_state(self._optimizer, self._parameters, state)
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's."""

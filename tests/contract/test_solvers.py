@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from linear_net import gradients, l2_gradients, output, start_weights, write_model
+from linear_training import (
+    BASE,
+    FACTORS,
+    SIZE,
+    Workers,
+    batch,
+    images,
+    job_of,
+    open_workers,
+    rate_of,
+    train_step,
+)
 from PIL import Image
 from reference import Array, random_weights
 from rules import DECOUPLED, EQUAL, OWN, Rule
@@ -24,63 +36,22 @@ from multiseg.schedule import Schedule
 from multiseg.training import network_spec
 from multiseg.worker.client import Worker
 
-SIZE = 8
-# different for each parameter, so that a mix-up shows
-MULTIPLIERS = {"*": {"decay": 1}, "conv1.*": {"lr": 0.5}, "*.bias": {"decay": 0}, "conv2.bias": {"lr": 2}}
-FACTORS = {"conv1.weight": (0.5, 1), "conv1.bias": (0.5, 0), "conv2.weight": (1, 1), "conv2.bias": (2, 0)}
 U = 2.0**-24  # rounding to float32
+STEPS = 50
 
 Load = Callable[..., Worker]
 
 
 @pytest.fixture(scope="module")
-def workers() -> Iterator[dict[str, Worker]]:
-    """One of each backend for all tests here: starting a framework takes longer than these networks train."""
-    started: dict[str, Worker] = {}
-    yield started
-    for worker in started.values():
-        worker.close()
+def workers() -> Iterator[Workers]:
+    with open_workers() as workers:
+        yield workers
 
 
 @pytest.fixture
-def small(backend: str, dataset: Any, workers: dict[str, Worker], tmp_path: Path) -> Load:
+def small(backend: str, dataset: Any, workers: Workers, tmp_path: Path) -> Load:
     """small(**settings of a Job): the backend's worker with the small network newly in it."""
-    if backend not in workers:
-        workers[backend] = Worker(registry.get(backend), threads=1)
-
-    def load(channels: int = 1, norm: bool = False, **settings: Any) -> Worker:
-        path = write_model(tmp_path, backend, channels, norm)
-        job = Job(
-            dataset=dataset, backend=backend, model=path, **{"seed": 3, "threads": 1, "batch_size": 4, **settings}
-        )
-        shape = (channels, SIZE, SIZE)
-        spec = replace(network_spec(job.resolve(), dataset), input_shape=shape, label_shape=shape)
-        workers[backend].described = workers[backend].call("load", spec=spec.to_json())
-        return workers[backend]
-
-    return load
-
-
-def images(step: int, count: int = 4, scale: float = 1.0) -> tuple[Array, Array]:
-    draw = np.random.default_rng(step)
-    return draw.uniform(-1, 1, (count, 1, SIZE, SIZE)), scale * draw.uniform(-1, 1, (count, 1, SIZE, SIZE))
-
-
-def train_step(worker: Worker, backend: str, x: Array, y: Array, rate: float) -> float:
-    order = (0, 2, 3, 1) if registry.get(backend).data_order == "NHWC" else (0, 1, 2, 3)
-    arrays = [np.ascontiguousarray(array.transpose(order), np.float32) for array in (x, y)]
-    loss: float = worker.call("train_step", features=arrays[0], labels=arrays[1], rate=rate)
-    return loss
-
-
-def batch(step: int) -> tuple[Array, Array]:
-    """Every fifth is smaller, as an epoch's last one is."""
-    return images(step, 3 if step % 5 == 4 else 4)
-
-
-def rate_of(step: int, base: float) -> float:
-    """Rises and falls at every step."""
-    return base * (1 + 0.5 * np.sin(step)) * (0.2 if step > 30 else 1)
+    return partial(workers.load, dataset, tmp_path, backend)
 
 
 def reference(
@@ -113,17 +84,6 @@ def tolerance(way: Array, w: Array, steps: int) -> float:
 
 
 STEPS = 50
-BASE = {"sgd": 0.05, "nesterov": 0.05, "adagrad": 0.1, "adadelta": 1.0, "ftrl": 0.2}  # rates; others 0.02
-# large, so that its place in the formula shows
-DELTA = {"adagrad": 0.05, "rmsprop": 0.05, "adadelta": 1e-3, "adam": 0.05}
-
-
-def job_of(backend: str, solver: str, recipe: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings of a job, and the options that its solver then has."""
-    delta = {"delta": DELTA[solver]} if recipe == "equal" and solver in DELTA else {}
-    options = {"weight_decay": 0.01, **delta}
-    settings = {"recipe": recipe, "solver": solver, "solver_options": options, "multipliers": MULTIPLIERS, "loss": "l2"}
-    return settings, Job(dataset="", backend=backend, **settings).resolve().solver
 
 
 def check_steps(worker: Worker, backend: str, rule: Rule, options: Mapping[str, Any]) -> None:
@@ -275,9 +235,9 @@ def test_multipliers_that_match_nothing_are_named(backend: str, small: Load) -> 
     ("equal", {}, 1),
 ])  # fmt: skip
 def test_a_jobs_multipliers_override_the_prototxts(
-    workers: dict[str, Worker], dataset: Any, recipe: str, multipliers: Any, expected: float
+    workers: Workers, dataset: Any, recipe: str, multipliers: Any, expected: float
 ) -> None:
-    worker = workers.setdefault("caffe", Worker(registry.get("caffe"), threads=1))
+    worker = workers.of("caffe")
     moved = []
     for given in (multipliers, {"conv2.bias": {"lr": 1}}):
         job = Job(dataset=dataset, backend="caffe", recipe=recipe, multipliers=given, seed=1, batch_size=4, loss="l2",

@@ -10,11 +10,12 @@ import numpy as np
 
 from multiseg import network
 from multiseg.errors import ModelError
-from multiseg.network import Array, NetworkSpec, factors
+from multiseg.network import STEPS, Array, NetworkSpec, factors
 from numpy_backend import reader
 
 SNAPSHOT = "network.npz"
 SHAPES = {"conv.weight": (1, 1, 3, 3), "conv.bias": (1,), "scale.weight": (1,), "scale.bias": (1,)}
+SLOTS = {"sgd": ("momentum",), "adam": ("mean", "square")}  # what a solver keeps of each parameter
 LOSSES = {  # of the differences between output and labels, and their slope
     "l1": (np.abs, np.sign),
     "l2": (np.square, lambda d: 2 * d),
@@ -37,7 +38,8 @@ class Network(network.Network):
         self.weights["scale.weight"] += 1
         self.loss, self.slope = LOSSES[spec.loss or "l2"]
         self.factors = factors(spec, dict.fromkeys(SHAPES, (1.0, 1.0)))  # none for what is frozen
-        self.state = {f"{name}/{kind}": np.zeros(SHAPES[name]) for name in SHAPES for kind in ("first", "second")}
+        slots = SLOTS[spec.solver["name"]] if spec.solver else ()
+        self.state = {f"{slot}/{name}": np.zeros(SHAPES[name], np.float32) for slot in slots for name in self.factors}
         self.steps = 0
 
     def describe(self) -> dict[str, Any]:
@@ -49,6 +51,7 @@ class Network(network.Network):
             "device": "cpu",
             "parameters": {name: list(shape) for name, shape in SHAPES.items()},
             "lowered": [],
+            "trained": {name: lr for name, (lr, _) in self.factors.items()} if self.spec.solver else {},
         }
 
     def _forward(self, features: Array) -> tuple[Any, Any, Any]:
@@ -78,15 +81,18 @@ class Network(network.Network):
 
     def _direction(self, name: str, gradient: Any) -> Any:
         assert self.spec.solver is not None
-        solver, state = self.spec.solver, self.state
-        first, second = f"{name}/first", f"{name}/second"
+        solver = self.spec.solver
         if solver["name"] == "sgd":
-            state[first] = solver["momentum"] * state[first] + gradient
-            return state[first]
-        state[first] = solver["momentum"] * state[first] + (1 - solver["momentum"]) * gradient
-        state[second] = solver["momentum2"] * state[second] + (1 - solver["momentum2"]) * gradient**2
-        correction = (1 - solver["momentum2"] ** self.steps) ** 0.5 / (1 - solver["momentum"] ** self.steps)
-        return correction * state[first] / (np.sqrt(state[second]) + solver["delta"])
+            return self._running(f"momentum/{name}", solver["momentum"], gradient)
+        first, second = solver["momentum"], solver["momentum2"]
+        mean = self._running(f"mean/{name}", first, (1 - first) * gradient)
+        square = self._running(f"square/{name}", second, (1 - second) * gradient**2)
+        correction = (1 - second**self.steps) ** 0.5 / (1 - first**self.steps)
+        return correction * mean / (np.sqrt(square) + solver["delta"])
+
+    def _running(self, key: str, decay: float, value: Any) -> Any:
+        self.state[key] = (decay * self.state[key] + value).astype(np.float32)
+        return self.state[key]
 
     def predict(
         self, features: Array, labels: Array | None, activations: bool = False
@@ -96,11 +102,23 @@ class Network(network.Network):
         made = {"conv": mixed, "scale": output} if activations else {}
         return output.astype(np.float32), loss, {name: value.astype(np.float32) for name, value in made.items()}
 
-    def get_weights(self) -> dict[str, Array]:
-        return {name: value.copy() for name, value in self.weights.items()}
+    def get_weights(self, state: bool = False) -> dict[str, Array]:
+        if not state:
+            return {name: value.copy() for name, value in self.weights.items()}
+        return {**{name: value.copy() for name, value in self.state.items()}, **self._counted()}
 
-    def set_weights(self, weights: Mapping[str, Array]) -> None:
+    def _counted(self) -> dict[str, Any]:
+        """The number of updates, where the solver's rule depends on it."""
+        counts = self.spec.solver is not None and self.spec.solver["name"] == "adam"
+        return {STEPS: np.array(self.steps)} if counts else {}
+
+    def set_weights(self, weights: Mapping[str, Array], state: Mapping[str, Array] | None = None) -> None:
         network.check_weights(self.spec.model, SHAPES, weights)
+        if state is not None:
+            kept = {**self.state, **self._counted()}
+            network.check_state(self.spec.model, {name: value.shape for name, value in kept.items()}, state)
+            self.state = {name: np.array(state[name], np.float32) for name in self.state}
+            self.steps = int(state.get(STEPS, self.steps))
         self.weights = {name: np.array(weights[name], np.float32) for name in SHAPES}
 
     def save(self, folder: str) -> None:

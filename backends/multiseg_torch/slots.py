@@ -1,0 +1,70 @@
+"""What PyTorch's optimisers keep of each parameter, under neutral names (docs/solvers.md).
+
+PyTorch makes an optimiser's state at the first step. One that has none yet is shown as it will start: with zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn, optim
+
+from multiseg.network import STEPS, Array
+
+_MOMENTS = {"exp_avg": "mean", "exp_avg_sq": "square"}
+SLOTS: dict[type[optim.Optimizer], dict[str, str]] = {  # PyTorch's names -> neutral ones
+    optim.SGD: {"momentum_buffer": "momentum"},
+    optim.Adagrad: {"sum": "square_sum"},
+    optim.RMSprop: {"square_avg": "square", "momentum_buffer": "momentum"},
+    optim.Adadelta: {"square_avg": "square", "acc_delta": "delta"},
+    optim.Adam: _MOMENTS,
+    optim.AdamW: _MOMENTS,
+    optim.NAdam: {**_MOMENTS, "mu_product": "momentum_product"},
+    optim.RAdam: _MOMENTS,
+}
+COUNTING = (optim.Adam, optim.AdamW, optim.NAdam, optim.RAdam)  # whose rule depends on the number of the update
+STEP = "step"  # PyTorch's name for it, kept for each parameter
+
+Parameters = Mapping[str, nn.Parameter]
+
+
+def state(optimizer: optim.Optimizer, parameters: Parameters) -> dict[str, Array]:
+    """The optimiser's state by ``slot/parameter``, and ``steps`` where it counts."""
+    found: dict[str, Any] = {}
+    for own, slot in _slots(optimizer).items():
+        for name, parameter in parameters.items():
+            value = optimizer.state.get(parameter, {}).get(own)
+            found[f"{slot}/{name}"] = (_start(own, parameter) if value is None else value).cpu().numpy().copy()
+    if isinstance(optimizer, COUNTING):
+        steps = (int(kept[STEP]) for kept in map(optimizer.state.get, parameters.values()) if kept)
+        found[STEPS] = np.array(next(steps, 0))
+    return found
+
+
+def set_state(optimizer: optim.Optimizer, parameters: Parameters, state: Mapping[str, Array]) -> None:
+    """The inverse of :func:`state`."""
+    kept = optimizer.state_dict()
+    members = [id(each) for group in optimizer.param_groups for each in group["params"]]  # by place, as in kept
+    for own, slot in _slots(optimizer).items():
+        values = {name: state[f"{slot}/{name}"] for name in parameters}
+        # SGD does not dampen its first step, which it tells by having no buffer
+        fresh = isinstance(optimizer, optim.SGD) and not any(value.any() for value in values.values())
+        for name, parameter in parameters.items():
+            own_state = kept["state"].setdefault(members.index(id(parameter)), {})
+            own_state[own] = None if fresh else torch.from_numpy(np.array(values[name]))
+            if not isinstance(optimizer, optim.SGD):
+                own_state[STEP] = torch.tensor(float(state.get(STEPS, np.array(0))))
+    optimizer.load_state_dict(kept)
+
+
+def _slots(optimizer: optim.Optimizer) -> dict[str, str]:
+    """Without a momentum of 0, which PyTorch does not keep."""
+    keeps = optimizer.defaults.get("momentum") != 0
+    return {own: slot for own, slot in SLOTS[type(optimizer)].items() if keeps or own != "momentum_buffer"}
+
+
+def _start(own: str, parameter: nn.Parameter) -> Tensor:
+    return torch.ones(()) if own == "mu_product" else torch.zeros_like(parameter)
