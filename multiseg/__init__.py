@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from multiseg.errors import MultisegError
 
 if TYPE_CHECKING:
+    from multiseg.conversion import convert
     from multiseg.dataset import Dataset
     from multiseg.exporting import export
     from multiseg.job import Job
@@ -29,6 +30,7 @@ _WHERE = {
     "Run": "multiseg.run",
     "backends": "multiseg.status",
     "compare": "multiseg.report",
+    "convert": "multiseg.conversion",
     "create_images": "multiseg.triangles",
     "describe": "multiseg.model_files",
     "export": "multiseg.exporting",
@@ -43,6 +45,7 @@ __all__ = [
     "Run",
     "backends",
     "compare",
+    "convert",
     "create_images",
     "describe",
     "export",

@@ -47,6 +47,14 @@ def recognised(head: bytes) -> bool:
     return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 27
 
 
+def is_one(path: Path) -> bool:
+    """Whether a file is safetensors."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return recognised(file.read(16))
+
+
 def write(path: Path, content: NeutralWeights) -> None:
     """Write a file whole, or leave what is there. Raises ModelError for a weight that is named as a solver's array."""
     from safetensors.numpy import save

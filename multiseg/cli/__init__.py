@@ -26,6 +26,7 @@ COMMANDS = {
     "visualize": "multiseg.cli.model:visualize",
     "compare": "multiseg.cli.compare:compare",
     "export": "multiseg.cli.export:export",
+    "convert": "multiseg.cli.convert:convert",
     "backends": "multiseg.cli.backends:backends",
     "demo": "multiseg.cli.demo:demo",
 }

@@ -28,7 +28,8 @@ def match(one: Topology, other: Topology) -> Match:
     found = one.diff(other)
     if found:
         raise ModelError(f"{one.source} and {other.source} are not the same network: {found.first}")
-    parameters, values = {}, {other.input: one.input}
+    parameters: dict[str, str] = {}
+    values = {other.input: one.input}
     for node, partner in zip(one.canonical.nodes, other.canonical.nodes, strict=True):
         parameters |= {partner.weights[part]: node.weights[part] for part in node.weights}
         values[partner.value] = node.value

@@ -1,0 +1,83 @@
+"""``multiseg convert``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from multiseg.cli.model import shape_of, sizes
+from multiseg.errors import ModelError, SettingsError
+
+FILE = click.Path(path_type=Path)
+WORDS = {  # of messages, in this program's words
+    "source_network=FILE": "--source-network FILE",
+    "network=FILE": "--network FILE",
+    "map={'OLD': 'NEW'}": "--map OLD=NEW",
+    'channels="keep"': "--channels keep",
+    "input_shape=(channels, height, width)": "--input-shape C,H,W or --dataset DIR",
+    "label_shape=(channels, height, width)": "--dataset DIR",
+}
+
+
+@click.command()
+@click.argument("source", metavar="RUN|WEIGHTS", type=FILE)
+@click.option("--to", required=True, help="safetensors, caffemodel, pt (PyTorch's state_dict) or tf (a checkpoint).")
+@click.option(
+    "-o", "--output", required=True, type=FILE, help="File to write; of a checkpoint, what its files begin with."
+)
+@click.option("--network", type=FILE, help="Network file that the weights are for. Default: see above.")
+@click.option("--source-network", type=FILE, help="Network file that WEIGHTS are of; a run has its own.")
+@click.option("--with-network", type=FILE, help="Also write the network, as `multiseg export` does.")
+@click.option("--map", "pairs", multiple=True, metavar="OLD=NEW", help="A layer, or parameter, and what it becomes.")
+@click.option(
+    "--channels", type=click.Choice(["image", "keep"]), default="image", show_default=True,
+    help="image: the same of the same image, where colours are read in another order; keep: the same arrays.",
+)  # fmt: skip
+@click.option("--snapshot", default="last", show_default=True, metavar="last|best|N", help="Which one of a run.")
+@sizes
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def convert(
+    source: Path, to: str, output: Path, network: Path | None, source_network: Path | None, with_network: Path | None,
+    pairs: tuple[str, ...], channels: Literal["image", "keep"], snapshot: str, input_shape: str | None, dataset: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Write the weights of a run, or of a weights file of any framework, as another framework's weights file.
+
+    They are for --network, else for the file that `multiseg export` writes of their network (--with-network writes it, too),
+    which is that of the run or --source-network. Where no network is known, they keep their names. Parameters are matched as
+    --map says, else by the structure of both networks, else by name or by shape. A network file written in Python is executed:
+    load only files you trust.
+    """
+    from multiseg import conversion
+    from multiseg.dataset import Dataset
+
+    try:
+        found = conversion.convert(
+            source, to, output, network=network, source_network=source_network, map=dict(map(_pair, pairs)),
+            channels=channels, input_shape=shape_of(input_shape, dataset),
+            label_shape=Dataset.open(dataset).train.label_shape if dataset else None,
+            snapshot=snapshot if snapshot in ("last", "best") else _epoch(snapshot), with_network=with_network,
+        )  # fmt: skip
+    except (ModelError, SettingsError) as error:
+        said = str(error)
+        for words, own in WORDS.items():
+            said = said.replace(words, own)
+        raise type(error)(said) from error
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else found)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    old, sign, new = text.partition("=")
+    if not (old and sign and new):
+        raise SettingsError(f"--map {text!r} is not of the form OLD=NEW, as in conv1=features.0")
+    return old, new
+
+
+def _epoch(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise SettingsError(f"--snapshot {text!r}: choose last, best, or an epoch's number") from None

@@ -1,0 +1,72 @@
+"""The backends' processes that a conversion needs: each is started when it is first needed, and once."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from multiseg import model_files, weights_file
+from multiseg.backend import Backend
+from multiseg.run import Run
+from multiseg.topology import Topology
+from multiseg.weights_file import Array, NeutralWeights
+
+if TYPE_CHECKING:
+    from multiseg.worker.client import Worker
+
+InputShape = tuple[int, int, int]
+
+
+class Frameworks:
+    """Reads and writes files of any backend; a context that ends the processes."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._workers: dict[str, Worker] = {}
+
+    def opened(self, run: Run) -> Run:
+        """The run, whose process is ended too."""
+        return self._stack.enter_context(run)
+
+    def describe(self, file: Path, input_shape: InputShape | None) -> Topology:
+        """See multiseg.describe."""
+        backend, _ = model_files.kind_of(file, "network")
+        worker = self._worker(backend) if backend.reader_needs_framework else None
+        return model_files.describe(file, input_shape, worker)
+
+    def read(self, file: Path, network: Path | None = None, input_shape: InputShape | None = None) -> NeutralWeights:
+        """See multiseg.model_files.read_neutral."""
+        if weights_file.is_one(file):
+            return weights_file.read(file)
+        backend, _ = model_files.kind_of(file, "weights")
+        worker = self._worker(backend) if backend.reader_needs_framework else None
+        return model_files.read_neutral(file, network, input_shape, worker)
+
+    def write(
+        self,
+        backend: Backend,
+        path: Path,
+        weights: dict[str, Array],
+        network: Path | None,
+        input_shape: InputShape | None,
+    ) -> None:
+        """See multiseg.model_files.write_weights."""
+        worker = self._worker(backend) if backend.writer and backend.writer_needs_framework else None
+        model_files.write_weights(backend, path, weights, network, input_shape, worker)
+
+    def _worker(self, backend: Backend) -> Worker:
+        from multiseg.worker.client import Worker
+
+        if backend.name not in self._workers:
+            self._workers[backend.name] = self._stack.enter_context(Worker(backend))
+        return self._workers[backend.name]
+
+    def __enter__(self) -> Frameworks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()

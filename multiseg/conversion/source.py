@@ -1,0 +1,122 @@
+"""What is converted: a run's weights, or those in a file, with what is known of their network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiseg import backend as registry
+from multiseg import exporting, model_files
+from multiseg.backend import Backend, ChannelOrder
+from multiseg.conversion.frameworks import Frameworks, InputShape
+from multiseg.conversion.mapping import Side
+from multiseg.errors import ModelError, SettingsError
+from multiseg.run import Run
+from multiseg.topology import Shape, Topology
+from multiseg.weights_file import Array
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights, and of their network the file, the backend, the description and the shapes of images and labels, where known.
+
+    ``order`` is that of the colours it is fed; ``left`` names what is in the file and is no weights.
+    """
+
+    title: str
+    weights: dict[str, Array]
+    order: ChannelOrder | None
+    backend: Backend | None = None
+    network: Path | None = None
+    topology: Topology | None = None
+    input_shape: InputShape | None = None
+    label_shape: Shape | None = None
+    left: tuple[str, ...] = ()
+
+    @property
+    def side(self) -> Side:
+        """As it is mapped. Raises ModelError where the weights are not those of the network."""
+        shapes = {name: value.shape for name, value in self.weights.items()}
+        if self.topology is not None:
+            for name, shape in self.topology.weights.items():
+                if shapes.get(name) != shape:
+                    has = f"it is {shapes[name]} there" if name in shapes else "there is none"
+                    raise ModelError(
+                        f"{self.title}: is not of the network in {self.topology.source}, which has {name!r} {shape}; {has}"
+                    )
+        return Side(self.title, shapes, self.topology)
+
+
+def of_run(run: Run) -> Source:
+    """A run's snapshot."""
+    backend = registry.get(run.backend)
+    return Source(
+        title=str(run.path),
+        weights=run.worker().call("get_weights"),
+        order=backend.channel_order,
+        backend=backend,
+        network=run.model,
+        topology=run.topology,
+        input_shape=run.input_shape,
+        label_shape=run.label_shape,
+    )
+
+
+def of_file(
+    file: Path, network: Path | None, input_shape: InputShape | None, label_shape: Shape | None, frameworks: Frameworks
+) -> Source:
+    """A weights file; where it holds a network as well and none is given, that is its own."""
+    own = network or _itself(file, input_shape)
+    topology = None if own is None else frameworks.describe(own, input_shape)
+    backend = None if own is None else model_files.kind_of(own, "network")[0]
+    shape = input_shape if topology is None else image_shape(topology)
+    found = frameworks.read(file, own, shape)
+    return Source(
+        title=str(file),
+        weights=dict(found.weights),
+        order=found.channel_order or (backend.channel_order if backend else None),
+        backend=backend,
+        network=own,
+        topology=topology,
+        input_shape=shape,
+        label_shape=label_shape,
+        left=("the solver's state",) if found.state or found.solver else (),
+    )
+
+
+def _itself(file: Path, input_shape: InputShape | None) -> Path | None:
+    """The file, where a network is in it that can be described."""
+    try:
+        model_files.kind_of(file, "network")
+    except ModelError:
+        return None
+    return file if input_shape is not None else None
+
+
+def image_shape(topology: Topology) -> InputShape:
+    """Its images' shape (C, H, W)."""
+    channels, height, width = topology.input_shape
+    return channels, height, width
+
+
+def labels_are_colours(source: Source, topology: Topology) -> bool:
+    """Whether the network makes images of three colours, and not the scores of three classes.
+
+    By the labels' shape where it is known, else by the network's end and loss. Raises SettingsError where neither tells.
+    """
+    made = topology.shapes[topology.outputs[0]]
+    if len(made) != 3 or made[0] != 3:
+        return False
+    if source.label_shape is not None:
+        return source.label_shape[0] == 3
+    described = source.topology or topology
+    maker = next(layer for layer in topology.layers if topology.outputs[0] in layer.outputs)
+    if maker.type in ("Softmax", "LogSoftmax") or exporting.of_classes(described):
+        return False
+    loss = described.loss or ""
+    if "difference" in loss or loss == "l2":  # words of the backends' readers
+        return True
+    raise SettingsError(
+        f"{topology.source}: whether the three channels that it makes are colours or scores of classes cannot be told; give "
+        'label_shape=(channels, height, width), or channels="keep"'
+    )
