@@ -170,7 +170,12 @@ def _source(
         return of_file(path, None if network is None else Path(network), input_shape, label_shape, frameworks)
     if network is not None:
         raise SettingsError(f"{path}: is a run, which has its network; leave source_network out")
-    return of_run(source if isinstance(source, Run) else frameworks.opened(Run.open(path, snapshot)))
+    run = source if isinstance(source, Run) else frameworks.opened(Run.open(path, snapshot))
+    if input_shape is not None and tuple(input_shape) != run.input_shape:
+        raise SettingsError(
+            f"{path}: is a run with images of {run.input_shape}, not {tuple(input_shape)}; leave input_shape out"
+        )
+    return of_run(run)
 
 
 def _given(found: Source, backend: Backend | None, network: Path, frameworks: Frameworks) -> _Target:
