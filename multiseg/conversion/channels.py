@@ -8,7 +8,7 @@ or dense layer that reads another order has the inputs of its weights in it, and
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NoReturn
 
 import numpy as np
@@ -75,7 +75,7 @@ def evident(title: str, weights: Mapping[str, Array]) -> dict[str, Array]:
         others += [name for name, value in weights.items() if value.ndim == 2 and value.shape[1] % 3 == 0]
     if not reading and not others:
         return dict(weights)
-    if len(reading) != 1 or others or not _is_first(reading[0], images, weights):
+    if len(reading) != 1 or others or not _reads(reading[0], weights):
         raise ModelError(
             f"{title}: which of its weights meet the colours of images, whose order differs between the frameworks, cannot be "
             f"told: it may be {', '.join([*reading, *others])}; name the network file that they are of (source_network=FILE), "
@@ -84,11 +84,10 @@ def evident(title: str, weights: Mapping[str, Array]) -> dict[str, Array]:
     return {**weights, reading[0]: np.ascontiguousarray(np.take(weights[reading[0]], REVERSED, 1))}
 
 
-def _is_first(name: str, images: Sequence[str], weights: Mapping[str, Array]) -> bool:
-    """Whether weights with three in their second axis are a convolution's that reads them: a deconvolution makes them."""
-    outputs = weights[name].shape[0]
-    bias = weights.get(f"{name.rpartition('.')[0]}.bias")
-    return outputs != 3 and (name == images[0] if bias is None else len(bias) == outputs)
+def _reads(name: str, weights: Mapping[str, Array]) -> bool:
+    """Whether weights with three in their second axis are a convolution's, which reads them: a deconvolution makes them."""
+    outputs, bias = weights[name].shape[0], weights.get(f"{name.rpartition('.')[0]}.bias")
+    return outputs != 3 and bias is not None and len(bias) == outputs
 
 
 def _is_colours(shape: Shape) -> bool:

@@ -175,6 +175,7 @@ def test_without_a_network_one_convolution_that_reads_colours_is_evident() -> No
         {"a.weight": (4, 1, 3, 3), "up.weight": (4, 3, 3, 3), "up.bias": (3,)},  # a deconvolution
         {"scale.weight": (3,), "a.weight": (4, 3, 3, 3)},
         {"a.weight": (3, 3, 3, 3)},
+        {"a.weight": (4, 3, 3, 3)},  # without a bias it may be a deconvolution's, too
         {"fc.weight": (4, 48)},
     ],
 )
