@@ -2,42 +2,86 @@
 
 A backend's exporter is a function ``source(topology, classes)`` that gives the file's text. ``classes`` says whether labels
 are class numbers: the file's loss is their cross entropy then, else the backend's own loss of images. It raises ModelError
-naming the layers that the framework cannot express; it imports no framework.
+naming the layers that the framework cannot express; it imports no framework. Where the backend also writes ONNX, the same module
+has ``names(topology)``: what the file calls each layer.
 """
 
 from __future__ import annotations
 
 import importlib
 import math
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from multiseg import backend as registry
 from multiseg.backend import Backend
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, SettingsError
 from multiseg.files import write_text
 from multiseg.model_files import describe
 from multiseg.topology import Shape, Topology
 
+if TYPE_CHECKING:
+    from multiseg.run import Run
+
 
 def export(
-    network: str | Path | Topology, backend: str, out: str | Path,
+    network: str | Path | Run | Topology, to: str, out: str | Path,
     input_shape: tuple[int, int, int] | None = None, label_shape: tuple[int, int, int] | None = None,
+    weights: str | Path | Run | None = None,
 ) -> Path:  # fmt: skip
-    """Write a network file (or a described network) as ``backend``'s own source, and return its path.
+    """Write a network file (or a run's, or a described network) as ``to``'s own source or as ONNX, and return its path.
 
-    ``input_shape`` (C, H, W) is as in :func:`multiseg.describe`; the file is right for images of this size, and says where it
-    may not be for others. Weights and start values are not part of it. The file's loss is the backend's own one of images, or
-    the cross entropy of class numbers: where labels of ``label_shape`` are such, or without it where the network's own loss is
-    one, or its output no image.
+    ``to`` is a backend's name or ``onnx``. ``input_shape`` (C, H, W) is as in :func:`multiseg.describe`; the file is right for
+    images of this size, and says where it may not be for others.
 
-    Raises BackendUnavailable for an unknown backend, and ModelError naming every layer that it cannot express; nothing is
-    written then.
+    A source has no weights. Its loss is the backend's own one of images, or the cross entropy of class numbers: where labels of
+    ``label_shape`` are such, or without it where the network's own loss is one, or its output no image.
+
+    An ONNX file has no loss. Its ``weights`` are those in a file of any backend's formats, or of another run of this network;
+    by default the run's own, or those that the network file holds itself. See docs/migrate.md for how it is fed.
+
+    Raises BackendUnavailable for an unknown backend, and ModelError naming every layer that it cannot express, or weights that
+    are not the network's; SettingsError without the extra ``onnx``. Nothing is written then.
     """
+    from multiseg import onnx_export
+
     path = Path(out)
-    target = check_name(path, backend)
-    topology = network if isinstance(network, Topology) else describe(network, input_shape)
-    write_text(path, source(target, topology, of_classes(topology, label_shape)))
+    network = Path(network) if isinstance(network, str) else network
+    if to == onnx_export.KIND:
+        return onnx_export.export(network, path, input_shape, Path(weights) if isinstance(weights, str) else weights)
+    target = check_name(path, to)
+    if weights is not None:
+        raise SettingsError(
+            f"weights={str(weights)!r}: a network file for {target.title} has none; they go with to='onnx'"
+        )
+    with ExitStack() as stack:
+        run = run_of(network, stack)
+        topology = described(network, run, input_shape)
+        labels = run.label_shape if run and label_shape is None else label_shape
+    write_text(path, source(target, topology, of_classes(topology, labels)))
     return path
+
+
+def run_of(given: Path | Run | Topology, stack: ExitStack) -> Run | None:
+    """The run that is given, or that is in the folder given, which ``stack`` closes then; None where it is something else."""
+    from multiseg.run import Run
+
+    if isinstance(given, Run):
+        return given
+    if isinstance(given, Path) and (given / "job.json").is_file():
+        return stack.enter_context(Run.open(given))
+    return None
+
+
+def described(network: Path | Run | Topology, run: Run | None, input_shape: tuple[int, int, int] | None) -> Topology:
+    """A network file's, run's or described network, for images of ``input_shape``; a run's by default for its dataset's."""
+    if isinstance(network, Topology):
+        return network
+    if run is None:
+        assert isinstance(network, Path)
+        return describe(network, input_shape)
+    return run.topology if input_shape is None else describe(run.model, input_shape)
 
 
 def check_name(path: Path, backend: str) -> Backend:

@@ -104,7 +104,7 @@ class _Caffe(Writer):
         if layer.type in IN_PLACE and self._may_overwrite(layer.inputs[0]):
             self.blobs[layer.outputs[0]] = bottoms[0]
         if here:
-            self.lines.append(f"# right for images of {self.size} only")
+            self.lines.append(self.only)
         self._write(self.names[layer.name], type, bottoms, [self.blobs[value] for value in layer.outputs], fields)
 
     def _may_overwrite(self, value: str) -> bool:
@@ -306,7 +306,7 @@ class _Caffe(Writer):
             rest += [each for each in tops if each != made]
             points = [("slice_point", point) for point, is_cut in ((first, before), (last, after)) if is_cut]
             if place > 1:
-                self.lines.append(f"# right for images of {self.size} only")
+                self.lines.append(self.only)
             self._write(label, "Slice", [bottom], tops, [("slice_param", [("axis", place), *points])])
             bottom = made
         self._write(self._fresh(f"{name}_rest"), "Silence", rest, [], [])

@@ -168,7 +168,7 @@ class _TensorFlow(PythonWriter):
         if len(layer.outputs) == 1 and self.passes_on(layer.outputs[0]):
             self.values[layer.outputs[0]] = "net"
         targets = ", ".join(self.values[value] for value in layer.outputs)
-        note = f"  # right for images of {self.size} only" if here else ""
+        note = f"  {self.only}" if here else ""
         self.steps.append(f"{targets} = {expression}{note}")
 
     def _first(self, layer: Layer) -> str:

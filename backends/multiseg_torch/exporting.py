@@ -75,6 +75,11 @@ def source(topology: Topology, classes: bool = False) -> str:
     return writer.text(classes)
 
 
+def names(topology: Topology) -> dict[str, str]:
+    """What each layer that leads to the output is called in the file, by its name."""
+    return _Torch(topology).modules
+
+
 class _Torch(PythonWriter):
     title = "PyTorch"
     module = "torch"
@@ -138,7 +143,7 @@ class _Torch(PythonWriter):
         self.steps.append(f"{targets} = {expression}{self._note(here)}")
 
     def _note(self, here: bool) -> str:
-        return f"  # right for images of {self.size} only" if here else ""
+        return f"  {self.only}" if here else ""
 
     def _module(self, layer: Layer, constructor: str, here: bool = False, pads: str = "", after: str = "") -> None:
         """A line of __init__ and one of forward; ``pads`` is a module before it, ``after`` follows the call."""

@@ -6,25 +6,29 @@ from pathlib import Path
 
 import click
 
-from multiseg.cli.model import FILE, shape_of, sizes, topology_of
+from multiseg.cli.model import FILE, in_our_words, shape_of, sizes
 
 
 @click.command()
 @FILE
-@click.option("--to", "backend", required=True, help="Framework to write it for; see `multiseg backends`.")
+@click.option("--to", required=True, help="Framework to write it for, see `multiseg backends`; or onnx.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="File to write.")
+@click.option(
+    "--weights", type=click.Path(path_type=Path), help="Weights for onnx: a file, or a run. Default: FILE's own."
+)
 @sizes
-def export(file: Path, backend: str, output: Path, input_shape: str | None, dataset: Path | None) -> None:
-    """Write the network in FILE, of any backend's formats, as another framework's own source file.
+def export(
+    file: Path, to: str, output: Path, weights: Path | None, input_shape: str | None, dataset: Path | None
+) -> None:
+    """Write the network in FILE, of any backend's formats or a run folder, as another framework's own source file, or as ONNX.
 
-    Its loss is the framework's own one of images, or the cross entropy of class numbers: where the dataset's labels are such,
-    or without a dataset where the network's own loss is one. Layers that the framework cannot express exactly are refused by
-    name. A network file written in Python is executed: load only files you trust.
+    A source's loss is the framework's own one of images, or the cross entropy of class numbers: where the dataset's labels are
+    such, or without a dataset where the network's own loss is one. An ONNX file has weights and no loss. Layers that the
+    framework cannot express exactly are refused by name. A network file written in Python is executed: load only files you trust.
     """
     from multiseg import exporting
     from multiseg.dataset import Dataset
 
-    exporting.check_name(output, backend)
-    topology = topology_of(file, shape_of(input_shape, dataset))
     labels = Dataset.open(dataset).train.label_shape if dataset else None
-    click.echo(exporting.export(topology, backend, output, label_shape=labels))
+    with in_our_words():
+        click.echo(exporting.export(file, to, output, shape_of(input_shape, dataset), labels, weights))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,11 +103,18 @@ def topology_of(file: Path, shape: tuple[int, int, int] | None) -> Topology:
     """The network in a file."""
     from multiseg.model_files import describe
 
-    try:
+    with in_our_words():
         return describe(file, shape)
-    except ModelError as error:  # say it in this program's words
+
+
+@contextmanager
+def in_our_words() -> Iterator[None]:
+    """Has a ModelError name this program's options in the place of a function's arguments."""
+    try:
+        yield
+    except ModelError as error:
         said = str(error).replace("input_shape=(channels, height, width)", "--input-shape C,H,W or --dataset DIR")
-        raise ModelError(said) from error
+        raise ModelError(said.replace("weights=FILE or a run folder", "--weights, a file or a run folder")) from error
 
 
 def _print_table(topology: Topology) -> None:

@@ -20,6 +20,8 @@ DEFAULTS: Mapping[str, Any] = {
     "ratio": 0.5, "num_parameters": 1, "axis": -1, "mode": "constant", "value": 0.0, "coordinates": "half_pixel",
     "keepdims": False, "min": None, "max": None, "axes": None, "coefficients": None,
 }  # fmt: skip
+# what a file says beside what is right for no other size of images
+ONLY = "right for images of"
 ALPHA = {"LeakyRelu": 0.01, "Elu": 1.0, "ThresholdedRelu": 1.0, "LRN": 1e-4}
 
 
@@ -80,6 +82,11 @@ class Writer:
     def size(self) -> str:
         """The images' size as in 3x64x64."""
         return "x".join(map(str, self.topology.input_shape))
+
+    @property
+    def only(self) -> str:
+        """A comment on what is right for images of this size only."""
+        return f"# {ONLY} {self.size} only"
 
 
 def _leading_to(topology: Topology) -> list[Layer]:

@@ -1,0 +1,129 @@
+"""A PyTorch network file as ONNX, by torch.onnx's exporter; see multiseg.onnx_export. Runs in the backend's process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from multiseg.errors import ModelError, SettingsError
+from multiseg.network import Array, check_weights
+from multiseg_torch import files, neutral
+
+AXES = ("batch", None, "height", "width")  # those that vary, by their names in the file
+
+
+def write(
+    path: str, title: str, weights: Mapping[str, Array], images: Sequence[Array], values: Sequence[str],
+    metadata: Mapping[str, str], out: str, tolerance: float,
+) -> list[Array]:  # fmt: skip
+    """Write the network of a Python file with these weights as the ONNX file ``out``; ``title`` names it in messages.
+
+    ``images``: batches (N, C, H, W), the first of the network's size. The file takes any batch; where there is another one, of
+    another size, any height and width, unless the exporter or onnxruntime fails at it. ``values`` name input and output.
+    Returns what onnxruntime makes of the first batch. Raises SettingsError without ONNX's packages; ModelError for weights that
+    are not the network's, what cannot be exported, and outputs that are off PyTorch's by more than ``tolerance`` of the largest.
+    """
+    _check_packages()
+    model = _loaded(path, title, weights, images[0])
+    expected = [_made(model, batch) for batch in images]
+    for count in range(len(images), 0, -1):
+        try:
+            content = _exported(model, images[count - 1], values, metadata, sizes=count > 1)
+            outputs = _run(content, title, images[:count])
+            _compare(title, outputs, expected, tolerance)
+            break
+        except ModelError:
+            if count == 1:
+                raise
+    Path(out).write_bytes(content)
+    return outputs[:1]
+
+
+def _check_packages() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise SettingsError(
+            f"onnx: {sys.executable} cannot load what writes it ({error}); pip install 'multiseg[onnx]'"
+        ) from error
+
+
+def _loaded(path: str, title: str, weights: Mapping[str, Array], images: Array) -> nn.Module:
+    """The file's module in evaluation, with the weights."""
+    model = files.load(path, images.shape[1:]).model.eval()
+    own = neutral.of(model)
+    given = neutral.put(model, title, weights)
+    check_weights(title, {name: tuple(value.shape) for name, value in own.items()}, given)
+    for name, value in own.items():
+        value.copy_(torch.from_numpy(np.array(given[name])))
+    return model
+
+
+@torch.no_grad()
+def _made(model: nn.Module, images: Array) -> Array:
+    made: Array = model(torch.from_numpy(images)).numpy()
+    return made
+
+
+def _exported(
+    model: nn.Module, images: Array, values: Sequence[str], metadata: Mapping[str, str], sizes: bool
+) -> bytes:
+    """The content of an ONNX file that holds the network. Raises ModelError saying what cannot be exported."""
+    import onnx
+
+    axes = {axis: name for axis, name in enumerate(AXES) if name and (sizes or axis == 0)}
+    try:
+        program = torch.onnx.export(
+            model, (torch.from_numpy(images),), dynamo=True, input_names=[values[0]], output_names=[values[1]],
+            dynamic_shapes=(axes,), external_data=False, verbose=False,
+        )  # fmt: skip
+        proto = program.model_proto
+        for part in [*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output]:
+            del part.metadata_props[:]  # where in whose files each was found
+        for key, text in metadata.items():
+            proto.metadata_props.add(key=key, value=text)
+        onnx.checker.check_model(proto, full_check=True)
+        content: bytes = proto.SerializeToString()
+    except Exception as error:  # of many kinds: the exporter's, the checker's, protobuf's for more than 2 GiB
+        raise ModelError(f"cannot be exported to ONNX: {_first_line(error)}") from error
+    return content
+
+
+def _run(content: bytes, title: str, images: Sequence[Array]) -> list[Array]:
+    """What onnxruntime makes of the images."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
+        return [session.run(None, {name: batch})[0] for batch in images]
+    except Exception as error:  # onnxruntime's own, which have no common class
+        raise ModelError(f"{title}: onnxruntime cannot run the exported network: {_first_line(error)}") from error
+
+
+def _compare(title: str, outputs: Sequence[Array], expected: Sequence[Array], tolerance: float) -> None:
+    for output, other in zip(outputs, expected):
+        alike = output.shape == other.shape and np.array_equal(np.isfinite(output), np.isfinite(other))
+        known = np.isfinite(other)
+        largest = np.abs(other[known]).max(initial=1e-30)
+        apart = np.abs(output[known] - other[known]).max(initial=0) / largest if alike else np.inf
+        if not apart <= tolerance:
+            raise ModelError(
+                f"{title}: onnxruntime's output differs from PyTorch's by {apart:.1e} of its largest value, more than "
+                f"{tolerance:g}; the file is not written"
+            )
+
+
+def _first_line(error: BaseException) -> Any:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

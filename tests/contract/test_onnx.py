@@ -1,0 +1,252 @@
+"""Networks as ONNX files: onnxruntime makes of them what the frameworks make, and what float64 makes of their description."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import test_exported_layers as layers
+import zoo
+from click.testing import CliRunner
+from evaluate import evaluate
+from exported import Array, Frameworks, network, random_weights
+
+import multiseg
+from multiseg import backend as registry
+from multiseg import exporting, onnx_export, weights_file
+from multiseg.backend import package_folder
+from multiseg.cli import main
+from multiseg.errors import BackendUnavailable, ModelError, SettingsError
+from multiseg.topology import Topology
+from multiseg.weights_file import NeutralWeights
+from multiseg.worker.client import Worker
+
+pytestmark = pytest.mark.needs("caffe", "tensorflow", "torch")
+
+MODELS = package_folder("multiseg_models")
+FCN = MODELS / "fcn.prototxt"
+SHAPE = (1, 32, 32)
+
+
+@pytest.fixture(scope="module")
+def frameworks() -> Iterator[Frameworks]:
+    found = Frameworks()
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    """PyTorch's process, which writes the files."""
+    with Worker(registry.get("torch"), threads=1) as started:
+        yield started
+
+
+def weights_of(topology: Topology, folder: Path, order: Any = None) -> Path:
+    """A file with random weights of a network."""
+    path = folder / "weights.safetensors"
+    weights_file.write(path, NeutralWeights(random_weights(topology), order))
+    return path
+
+
+def run(path: Path, images: Array) -> Array:
+    """What onnxruntime makes of images."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    made: Array = session.run(None, {session.get_inputs()[0].name: images})[0]
+    return made
+
+
+def said(path: Path) -> dict[str, str]:
+    """The file's metadata."""
+    return {prop.key: prop.value for prop in onnx.load(path).metadata_props}
+
+
+def axes(path: Path) -> list[str | int]:
+    """Of the file's input: the names of those that vary, the sizes of the others."""
+    return [dim.dim_param or dim.dim_value for dim in onnx.load(path).graph.input[0].type.tensor_type.shape.dim]
+
+
+def in_float64(topology: Topology, images: Array) -> Array:
+    *_, (layer, made) = evaluate(topology, random_weights(topology), images, {})
+    assert layer.name == topology.outputs[0]
+    return made
+
+
+# --- layers and networks
+
+
+LAYERS = (
+    "conv-same-strided", "deconv-unequal-pads", "deconv-output-padding", "max-pool-padded-up", "average-padded-up", "prelu",
+    "gemm-to-image", "lrn-within", "thresholded", "softmax-width", "crop-offsets", "resize-nearest-size",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_a_layer_computes_what_it_does_in_the_frameworks(
+    case: str, frameworks: Frameworks, worker: Worker, tmp_path: Path
+) -> None:
+    topology = network(*layers.CASES[case][0])
+    path = onnx_export.export(topology, tmp_path / "net.onnx", None, weights_of(topology, tmp_path), worker)
+    made = layers.outputs(frameworks, topology, tmp_path)
+    assert made.keys() == layers.CASES[case][1]
+    layers.check_alike({**made, "onnx": run(path, layers.images(topology))})
+
+
+@pytest.mark.parametrize("net", zoo.SHAPES)
+def test_a_network_computes_what_its_framework_and_float64_do(
+    net: str, frameworks: Frameworks, worker: Worker, tmp_path: Path
+) -> None:
+    file, (shape, _) = zoo.NETS / f"{net}.prototxt", zoo.SHAPES[net]
+    topology = frameworks.describe(file, shape)
+    path = onnx_export.export(file, tmp_path / "net.onnx", shape, weights_of(topology, tmp_path), worker)
+    images = np.random.default_rng(4).standard_normal((3, *shape)).astype(np.float32)
+    output, expected = run(path, images), in_float64(topology, images)
+    framework = frameworks.predict("caffe", file, topology, random_weights(topology), images)
+    # some ten layers of sums of up to 2304 float32 products, near 1 and random in sign
+    for other in (expected, framework):
+        assert np.abs(output - other).max() <= 1e-5 * np.abs(expected).max()
+    assert axes(path) == (
+        ["batch", shape[0], "height", "width"] if net in ("autoencoder", "fcn8s") else ["batch", *shape]
+    )
+
+
+@pytest.mark.parametrize("file", ["fcn.prototxt", "fcn.lua"])
+def test_the_fcn_takes_any_batch_and_size(file: str, frameworks: Frameworks, worker: Worker, tmp_path: Path) -> None:
+    topology = frameworks.describe(MODELS / file, SHAPE)
+    path = onnx_export.export(topology, tmp_path / "net.onnx", None, weights_of(topology, tmp_path), worker)
+    assert axes(path) == ["batch", 1, "height", "width"]
+    draw = np.random.default_rng(1)
+    for images in (draw.standard_normal((1, *SHAPE)), draw.standard_normal((2, 1, 48, 80))):
+        expected = in_float64(frameworks.describe(FCN, images.shape[1:]), images)
+        output = run(path, images.astype(np.float32))
+        assert np.abs(output - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+# --- runs, names, colours
+
+
+def test_a_run_is_written_as_it_was_trained(
+    backend: str, trained: Any, worker: Worker, dataset: multiseg.Dataset, tmp_path: Path
+) -> None:
+    onnx_export.export(trained(backend), tmp_path / "net.onnx", None, None, worker)
+    metadata = said(tmp_path / "net.onnx")
+    mean = np.array(json.loads(metadata["multiseg.mean"]), np.float32)
+    assert mean.shape == (1, 1, 1)
+    assert metadata["multiseg.channel_order"] == registry.get(backend).channel_order
+    assert metadata["multiseg.epoch"] == "1"
+    features = np.stack([dataset.val[index][0] for index in range(3)])
+    with multiseg.Run.open(trained(backend)) as opened:
+        for images in (features, np.tile(features, (1, 1, 2, 3))):
+            expected = opened.predict(images)
+            output = run(tmp_path / "net.onnx", images - mean)
+            assert np.abs(output - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_weights_of_a_run_under_other_names_are_matched(trained: Any, tmp_path: Path) -> None:
+    file = tmp_path / "named.prototxt"
+    file.write_text(FCN.read_text().replace('"conv1"', '"first/3x3"').replace('"deconv"', '"last"'))
+    out, weights = tmp_path / "net.onnx", trained("torch")
+    words = ["export", file, "--to", "onnx", "--weights", weights, "--input-shape", "1,32,32", "-o", out]
+    result = CliRunner().invoke(main, list(map(str, words)))
+    assert (result.exit_code, result.output) == (0, f"{out}\n")
+    assert {each.name for each in tmp_path.iterdir()} == {"net.onnx", "named.prototxt"}
+    images = np.full((1, *SHAPE), 7, np.float32)
+    with multiseg.Run.open(trained("torch")) as opened:
+        expected = opened.worker().call("predict", features=images, labels=None)[0]
+    assert np.abs(run(tmp_path / "net.onnx", images) - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert said(tmp_path / "net.onnx")["multiseg.channel_order"] == "RGB"
+
+
+@pytest.mark.parametrize(("order", "found"), [(None, "BGR"), ("RGB", "RGB")])
+def test_the_order_of_the_colours_is_the_weights_own(
+    order: Any, found: str, frameworks: Frameworks, worker: Worker, tmp_path: Path
+) -> None:
+    file, (shape, _) = zoo.NETS / "inception.prototxt", zoo.SHAPES["inception"]
+    topology = frameworks.describe(file, shape)
+    assert any("/" in name for name in topology.weights)
+    # under the names that the file exported for PyTorch has
+    text = exporting.source(registry.get("torch"), topology, False)
+    (tmp_path / "net.py").write_text(text)
+    again = frameworks.describe(tmp_path / "net.py", shape)
+    own = dict(zip(again.weights, random_weights(topology).values(), strict=True))
+    weights_file.write(tmp_path / "w.safetensors", NeutralWeights(own, order))
+    path = onnx_export.export(file, tmp_path / "net.onnx", shape, tmp_path / "w.safetensors", worker)
+    metadata = said(path)
+    assert metadata["multiseg.channel_order"] == found
+    assert metadata["multiseg.source"] == "inception.prototxt"
+    assert "/tmp" not in path.read_bytes().decode("latin-1")  # nothing of this machine
+
+
+# --- what is refused
+
+
+def test_what_is_wrong_is_told_in_one_line_and_nothing_is_written(
+    frameworks: Frameworks, worker: Worker, tmp_path: Path
+) -> None:
+    topology = frameworks.describe(FCN, SHAPE)
+    out, folder = tmp_path / "out", tmp_path / "given"
+    out.mkdir()
+    folder.mkdir()
+
+    def refused(given: Any, name: str = "net.onnx", what: Any = FCN) -> str:
+        with pytest.raises(ModelError) as error:
+            onnx_export.export(what, out / name, SHAPE, given, worker)
+        assert not list(out.iterdir())
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    def given(weights: dict[str, Array]) -> Path:
+        weights_file.write(folder / "w.safetensors", NeutralWeights(weights))
+        return folder / "w.safetensors"
+
+    weights = random_weights(topology)
+    assert "a name ending in .onnx" in refused(given(weights), "net.pt")
+    assert "fcn.prototxt: holds no weights" in refused(None)
+    less = {name: value for name, value in weights.items() if name != "conv2.bias"}
+    assert "fcn.prototxt: no weights are given for 'conv2.bias'" in refused(given(less))
+    assert "weights of 'conv1.bias' are (3,)" in refused(given({**weights, "conv1.bias": np.zeros(3, np.float32)}))
+    assert "is no weights file of a known kind" in refused(FCN.with_name("__init__.py"))
+
+
+def test_a_layer_that_pytorch_has_no_words_for_is_refused_by_name(worker: Worker, tmp_path: Path) -> None:
+    topology = network(("Resize", {"mode": "linear", "scales": [2.0, 2.0], "coordinates": "asymmetric"}))
+    with pytest.raises(ModelError, match=r"cannot express it exactly; layer 'l0' \(Resize\): has no linear resizing"):
+        onnx_export.export(topology, tmp_path / "net.onnx", None, weights_of(topology, tmp_path), worker)
+    assert not (tmp_path / "net.onnx").exists()
+
+
+def test_a_run_of_another_network_is_refused(trained: Any, frameworks: Frameworks, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="are not the same network"):
+        multiseg.export(
+            zoo.NETS / "autoencoder.prototxt", "onnx", tmp_path / "net.onnx", SHAPE, weights=trained("caffe")
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_its_packages_the_mend_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = tmp_path / "absent"
+    absent.mkdir()
+    (absent / "onnxruntime.py").write_text("raise ImportError('No module named onnxruntime')")
+    monkeypatch.setenv("PYTHONPATH", str(absent))
+    weights = weights_of(multiseg.describe(FCN, SHAPE), tmp_path)
+    with pytest.raises(SettingsError, match=r"No module named onnxruntime\); pip install 'multiseg\[onnx\]'"):
+        multiseg.export(FCN, "onnx", tmp_path / "net.onnx", SHAPE, weights=weights)
+    assert not (tmp_path / "net.onnx").exists()
+
+
+def test_a_source_takes_no_weights_and_a_kind_must_be_known(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="a network file for PyTorch has none"):
+        multiseg.export(FCN, "torch", tmp_path / "net.py", SHAPE, weights=tmp_path / "w.pt")
+    with pytest.raises(BackendUnavailable, match="no backend is called 'onyx'"):
+        multiseg.export(FCN, "onyx", tmp_path / "net.onnx", SHAPE)
+
+
+def test_a_run_is_written_as_another_frameworks_source(trained: Any, tmp_path: Path) -> None:
+    multiseg.export(trained("caffe"), "torch", tmp_path / "net.py")
+    assert "fcn.prototxt (Caffe prototxt) in PyTorch, for images of 1x32x32" in (tmp_path / "net.py").read_text()
