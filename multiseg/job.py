@@ -56,7 +56,10 @@ class Job:
     - ``metric``: what makes a validation the best: ``l1``, ``l2``, ``val_loss`` (the least), ``iou``, ``pixel_accuracy`` (the
       most); ``threshold``: below it a pixel is of the object, 0 to 255.
     - ``patience``: stop after so many validations without one better by ``min_delta``; None: train all epochs.
-    - ``weights``: a weights file to start from, by layer name; ``freeze``: names of layers (patterns too) left as they are.
+    - ``weights``: what to start from, a run's folder (its last snapshot) or a weights file, of any backend.
+    - ``solver_state``: whether what that run's solver kept, its momentum and the like, goes along: None where there is any,
+      True or not at all, False never (docs/jobs.md).
+    - ``freeze``: names of layers (patterns too) left as they are.
     - ``augment``: changes of the training images, see multiseg.augmentation.
 
     A network file of another backend's formats is written as this backend's own, see multiseg.exporting; both are kept with
@@ -90,6 +93,7 @@ class Job:
     patience: int | None = None
     min_delta: float = 0.0
     weights: str | Path | None = None
+    solver_state: bool | None = None
     freeze: Sequence[str] = ()
     augment: Mapping[str, Any] = field(default_factory=dict)
 
@@ -171,7 +175,15 @@ class Job:
         if self.weights is not None:
             # a TensorFlow checkpoint is named by a prefix
             there = any(Path(f"{self.weights}{suffix}").exists() for suffix in ("", ".index"))
-            check(there, f"weights={str(self.weights)!r}: no such file")
+            check(there, f"weights={str(self.weights)!r}: no such file or run folder")
+        check(
+            self.solver_state in (None, False, True),
+            f"solver_state={self.solver_state!r}: must be true, false, or left out",
+        )
+        check(
+            not self.solver_state or self.weights is not None,
+            "solver_state=True: is that of a run to go on from; name it with weights",
+        )
         check(
             not isinstance(self.freeze, str) and all(isinstance(each, str) and each for each in self.freeze),
             f"freeze={self.freeze!r}: must be a list of names of layers",
@@ -232,6 +244,7 @@ class Job:
             patience=self.patience,
             min_delta=self.min_delta,
             weights=None if self.weights is None else Path(self.weights).resolve(),
+            solver_state=self.solver_state,
             freeze=tuple(self.freeze),
             augmentation=augmentation,
         )
@@ -313,6 +326,7 @@ class Settings:
     patience: int | None
     min_delta: float
     weights: Path | None
+    solver_state: bool | None
     freeze: tuple[str, ...]
     augmentation: Augmentation
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -177,7 +178,7 @@ class Loop:
 
     def _snapshot(self) -> None:
         """Write a snapshot, where there is none of this position yet, and remove those not to be kept."""
-        position = self.position
+        position = replace(self.position, rate=self._rate(max(self.position.iteration - 1, 0)))
         last = self.folder.last_snapshot()
         if last is None or last.position.iteration != position.iteration:
             with snapshots.writing(self.folder.path, position, self.plan.per_epoch) as part:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import filecmp
 import glob
+import hashlib
 import importlib
 import shutil
 from collections.abc import Mapping
@@ -142,6 +143,14 @@ def same(path: Path, other: Path) -> bool:
     return ours.keys() == theirs.keys() and all(
         filecmp.cmp(part, theirs[name], shallow=False) for name, part in ours.items()
     )
+
+
+def fingerprint(path: Path) -> str:
+    """Of a network file's content, with all that belongs to it: twelve digits of its SHA-256."""
+    digest = hashlib.sha256()
+    for part in _parts(path):
+        digest.update(part.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _parts(path: Path) -> list[Path]:

@@ -172,23 +172,29 @@ class Run:
             if self.snapshot is None:
                 raise RunError(f"{self.path}: has no snapshot yet; train it first")
             worker = Worker(registry.get(self.backend), self.settings["threads"])
-            kept = ("batch_size", "val_batch_size", "seed", "threads", "device", "lowering")
-            spec = NetworkSpec(
-                model=str(self.model.resolve()),
-                input_shape=self.input_shape,
-                label_shape=self.label_shape,
-                solver=None,
-                loss=None if self._job["network"]["own_loss"] else self.settings["loss"],
-                **{key: self.settings[key] for key in kept},
-            )
             try:
-                worker.call("load", spec=spec.to_json())
+                worker.call("load", spec=self.spec().to_json())
                 worker.call("restore", folder=str(self.snapshot.path.resolve()))
             except BaseException:
                 worker.close()
                 raise
             self._worker = worker
         return self._worker
+
+    def spec(self, trains: bool = False) -> NetworkSpec:
+        """What its backend builds: for prediction, or as it was trained."""
+        settings = self.settings
+        kept = ("batch_size", "val_batch_size", "seed", "threads", "device", "lowering")
+        training = ("solver", "recipe", "multipliers", "accumulate")
+        return NetworkSpec(
+            model=str(self.model.resolve()),
+            input_shape=self.input_shape,
+            label_shape=self.label_shape,
+            loss=None if self._job["network"]["own_loss"] else settings["loss"],
+            **{key: settings[key] for key in kept},
+            **({key: settings[key] for key in training} if trains else {"solver": None}),
+            frozen=tuple(settings["freeze"]) if trains else (),
+        )
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

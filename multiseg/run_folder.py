@@ -99,6 +99,12 @@ class RunFolder:
         return (self.path / "job.json").exists()
 
     @property
+    def transferred(self) -> dict[str, Any] | None:
+        """What it started from, as job.json has it; None where there were no weights."""
+        found: dict[str, Any] | None = read_job(self.path)["weights"]
+        return found
+
+    @property
     def finished(self) -> bool:
         """Whether the training here is complete."""
         try:

@@ -21,7 +21,10 @@ FULL = 1 << 20  # bytes: a disk with less than that left is full
 
 @dataclass
 class Position:
-    """Where a training is: steps done, rows written to the history, and what it has summed up since the last row."""
+    """Where a training is: steps done, rows written to the history, and what it has summed up since the last row.
+
+    ``rate`` is the learning rate of the last step, as a snapshot has it.
+    """
 
     iteration: int = 0
     epoch: float = 0
@@ -29,6 +32,7 @@ class Position:
     loss_sum: float = 0.0  # of each image's loss
     images: int = 0
     seconds: float = 0.0
+    rate: float | None = None
 
 
 @dataclass(frozen=True)

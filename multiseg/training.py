@@ -11,7 +11,7 @@ from typing import Any
 from multiseg import backend as registry
 from multiseg import environment, exporting, model_files, transfer
 from multiseg.dataset import Dataset
-from multiseg.errors import SettingsError
+from multiseg.errors import RunError, SettingsError
 from multiseg.files import write_text
 from multiseg.fitting import mean_of, shapes_of
 from multiseg.initial import initial_weights
@@ -60,7 +60,7 @@ def train(job: Job, folder: Path, resume: bool, progress: bool | Progress, tenso
         transfer.check_frozen(settings.freeze, described["parameters"])
         if settings.recipe == "equal":
             set_initial_weights(worker, settings, spec)
-        transferred = transfer.start_from(settings.weights, worker) if settings.weights else None
+        transferred = _start(settings, plan, worker, spec, described, run) if settings.weights else None
         if not run.born:
             _copy_model(settings.model, run.path / "model")
             found = environment.of(worker.found, settings.threads)
@@ -112,6 +112,28 @@ def _plan(settings: Settings, dataset: Dataset) -> Plan:
             f"batch_size={settings.batch_size}{times}: is larger than the dataset, {count} training images; choose less"
         )
     return Plan(count, size, settings.epochs, settings.val_interval, settings.snapshot_interval)
+
+
+def _start(
+    settings: Settings, plan: Plan, worker: Worker, spec: NetworkSpec, described: dict[str, Any], run: RunFolder
+) -> dict[str, Any]:
+    """Let the network start from the job's weights, and tell what came of it.
+
+    Raises RunError where an interrupted run, not yet at its first snapshot, would start from another snapshot than before.
+    """
+    assert settings.weights is not None
+    kept = run.transferred if run.born else None
+    if kept and run.last_snapshot() is not None:
+        return kept
+    rate = settings.schedule.rate(settings.learning_rate, 0, plan.iterations)
+    job = transfer.Beginning(worker, spec, described, rate)
+    found = transfer.start_from(settings.weights, job, settings.solver_state)
+    if kept and kept["snapshot"] != found["snapshot"]:
+        raise RunError(
+            f"{settings.weights}: was at {kept['snapshot']} when {run.path} began, and is at {found['snapshot']} now; "
+            "begin again in another folder"
+        )
+    return found
 
 
 def _export(settings: Settings, spec: NetworkSpec, path: Path) -> None:

@@ -56,7 +56,11 @@ from multiseg.schedule import DEFAULT
 @click.option("--threshold", type=float, default=128, show_default=True, help="Pixels below it are of the object.")
 @click.option("--patience", type=int, help="Stop after so many validations that are no better.")
 @click.option("--min-delta", type=float, default=0, show_default=True, help="By which a better one must be better.")
-@click.option("--weights", type=click.Path(path_type=Path), help="Weights file to start from, by layer name.")
+@click.option("--weights", type=click.Path(path_type=Path), help="Run folder, or weights file, to start from.")
+@click.option(
+    "--solver-state/--no-solver-state", default=None,
+    help="Whether that run's solver is carried on, too.  [default: where there is one]",
+)  # fmt: skip
 @click.option("--freeze", multiple=True, metavar="LAYER", help="Layer, or pattern, left as it is; may be repeated.")
 @click.option(
     "--augment", multiple=True, metavar="NAME=VALUE",

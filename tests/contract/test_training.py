@@ -174,6 +174,7 @@ def test_it_starts_from_the_weights_of_another_run_and_leaves_frozen_layers(job:
     second = replace(job, epochs=1, seed=9, weights=given, freeze=["conv1"]).train(tmp_path / "second", progress=False)
     assert second.summary["weights"] == {
         "matched": list(small_models.PARAMETERS), "missing": [], "unused": [], "reshaped": [],
+        "renamed": {}, "reversed": [], "snapshot": None, "solver_state": None,
     }  # fmt: skip
     assert second.history[0]["l1"] == pytest.approx(first.history[-1]["l1"], rel=1e-6)
     before, after = weights_of(first), weights_of(second)
