@@ -184,7 +184,9 @@ def _images(topology: Topology, text: str) -> list[Array]:
     except NotLocal:
         pass
     draw = np.random.default_rng(0)
-    return [draw.uniform(0, 255, (2 + n, channels, *size)).astype(np.float32) for n, size in enumerate(sizes)]
+    # the second image negative: what one of them leaves dark behind a ReLU, the other may not
+    pixels = [draw.uniform(0, 255, (2 + n, channels, *size)) for n, size in enumerate(sizes)]
+    return [(batch * (-1) ** np.arange(len(batch))[:, None, None, None]).astype(np.float32) for batch in pixels]
 
 
 def _metadata(topology: Topology, trained: Trained) -> dict[str, str]:
