@@ -37,9 +37,9 @@ class Weight:
         return np.ascontiguousarray(value.reshape(self.seen).transpose(self.axes)).reshape(self.shape)
 
     def own(self, value: Any, shape: Sequence[int]) -> Any:
-        """The inverse of :meth:`neutral`, for a variable of ``shape``."""
+        """The inverse of :meth:`neutral`, for a variable of ``shape``; a copy, as TensorFlow keeps an array that it is fed."""
         middle = value.reshape([self.seen[axis] for axis in self.axes])
-        return middle.transpose(np.argsort(self.axes)).reshape(shape)
+        return np.array(middle.transpose(np.argsort(self.axes)).reshape(shape))
 
 
 def plain(name: str, shape: Sequence[int]) -> Weight:

@@ -1,0 +1,21 @@
+"""For tests of users: a contract suite for backends (:class:`BackendContract`), and a pytest plugin (multiseg.testing.plugin).
+
+The plugin is loaded by every pytest in whose environment multiseg is installed, so importing this brings in nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from multiseg.testing.contract import BackendContract
+
+__all__ = ["BackendContract"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "BackendContract":
+        raise AttributeError(f"module 'multiseg.testing' has no attribute {name!r}")
+    from multiseg.testing.contract import BackendContract
+
+    return BackendContract

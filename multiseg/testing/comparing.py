@@ -1,0 +1,39 @@
+"""Assertions about arrays by name, whose messages say which is off, where, and by how much."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def same_bits(found: Mapping[str, Array], expected: Mapping[str, Array], what: str) -> None:
+    """Assert that two sets of arrays are the same to the last bit; ``what`` says which ought to be."""
+    assert list(found) == list(expected), f"{what}: names are {list(found)}, not {list(expected)}"
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype and found[name].shape == value.shape, (
+            f"{what}: {name!r} is {found[name].dtype} {found[name].shape}, not {value.dtype} {value.shape}"
+        )
+        if found[name].tobytes() != value.tobytes():
+            differing = int((found[name] != value).sum())
+            apart = float(np.abs(found[name].astype(np.float64) - value).max(initial=0))
+            raise AssertionError(
+                f"{what}: {differing} of {value.size} numbers of {name!r} differ, by {apart:.3g} at most"
+            )
+
+
+def close(found: Array, expected: Array, tolerance: Array | float, what: str) -> None:
+    """Assert that each number is as near to what is expected as the tolerance of its place; ``what`` names it and the mend."""
+    assert found.shape == expected.shape, f"{what}: has the shape {found.shape}, not {expected.shape}"
+    excess = np.abs(found.astype(np.float64) - expected) - tolerance
+    if found.size and not excess.max() <= 0:
+        at = np.unravel_index(int(np.argmax(np.where(np.isnan(excess), np.inf, excess))), found.shape)
+        allowed = float(np.broadcast_to(tolerance, found.shape)[at])
+        raise AssertionError(
+            f"{what}: is {float(found[at]):.9g} at {[int(i) for i in at]}, expected is {float(expected[at]):.9g}, within "
+            f"{allowed:.2g}; {int((~(excess <= 0)).sum())} of {found.size} numbers are off"
+        )

@@ -1,0 +1,72 @@
+"""The backend's metadata, and its interface."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from multiseg import backend as registry
+from multiseg.backend import Backend
+from multiseg.model_files import kind_of
+from multiseg.testing.bench import Bench
+from multiseg.testing.contract.subject import Subject
+
+CODE = """
+import sys
+before = set(sys.modules)
+from multiseg import backend
+found = backend.get({name!r})
+assert found.framework not in set(sys.modules) - before, found.framework
+"""
+
+
+class Interface(Subject):
+    """Declared values and signatures."""
+
+    def test_metadata_needs_no_framework(self, bench: Bench) -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", CODE.format(name=bench.backend.name)], capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, (
+            f"asking for the backend {bench.backend.name!r} must not import {bench.backend.framework!r}: import it in "
+            f"{bench.backend.module} alone\n{done.stderr}"
+        )
+
+    def test_metadata_is_what_it_says(self, bench: Bench) -> None:
+        declared: Backend = registry.get(bench.backend.name)
+        assert declared.name in registry.names(), f"the entry point and Backend.name={declared.name!r} differ"
+        assert declared.data_order in ("NCHW", "NHWC") and declared.channel_order in ("RGB", "BGR")
+        assert declared.learning_rate > 0 and declared.batch_size >= 1 and declared.val_batch_size >= 1
+        assert "sgd" in declared.solvers, "solvers: sgd is what a job trains with that names none"
+        assert declared.install and declared.title and declared.framework
+        for holds in ("network", "weights"):
+            assert any(kind.holds == holds for kind in declared.kinds), f"kinds: none holds {holds}"
+        assert declared.formats, "kinds: no network file has an extension"
+        owner, _ = kind_of(declared.default_model_path, "network")
+        assert owner.name == declared.name, f"{declared.default_model_path}: is recognised as a file of {owner.name!r}"
+
+    def test_has_the_interfaces_signatures(self, bench: Bench) -> None:
+        problems = bench.inside("signatures")
+        assert not problems, "\n".join(problems)
+
+    def test_tells_its_version_and_device(self, bench: Bench) -> None:
+        for key in ("version", "device"):
+            assert isinstance(bench.worker.found.get(key), str), f"probe() must say its {key!r}: {bench.worker.found}"
+
+    def test_describes_itself(self, bench: Bench) -> None:
+        bench.load(batch_size=3, val_batch_size=5, loss="l1")
+        said = bench.described
+        for key, kind in {"batch_size": int, "val_batch_size": int, "loss": str, "own_loss": bool, "device": str,
+                          "parameters": dict, "lowered": list}.items():  # fmt: skip
+            assert isinstance(said.get(key), kind), f"describe()[{key!r}] must be a {kind.__name__}: {said.get(key)!r}"
+        given = {"batch_size": 3, "val_batch_size": 5, "loss": "l1", "own_loss": False}
+        assert {key: said[key] for key in given} == given, "describe() must say what the specification asked for"
+        shapes = {name: list(value.shape) for name, value in bench.weights.items()}
+        assert said["parameters"] == shapes and list(said["parameters"]) == list(shapes), (
+            "describe()['parameters'] must be the names and shapes of get_weights(), in its order"
+        )
+        layers = {name.rpartition(".")[0] for name in shapes}
+        assert set(said["lowered"]) <= layers, f"describe()['lowered'] must be names of layers: {said['lowered']}"
+        bench.load(batch_size=None, loss=None)
+        assert bench.described["batch_size"] >= 1 and bench.described["val_batch_size"] >= 1
+        assert bench.described["own_loss"] is True, "describe()['own_loss']: the specification named no loss"

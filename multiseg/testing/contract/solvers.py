@@ -1,0 +1,180 @@
+"""Solvers of the recipe `equal`, step by step against their formulas, and what multiplies, freezes and gathers gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from multiseg.errors import SettingsError
+from multiseg.reference import Bounded
+from multiseg.reference.solvers import Solver
+from multiseg.solvers import NEUTRAL
+from multiseg.testing.bench import GRADIENT_RATE, PLAIN, Bench, Weights
+from multiseg.testing.comparing import close, same_bits
+from multiseg.testing.contract.subject import Subject
+
+Doubles = dict[str, npt.NDArray[np.float64]]
+
+U = 2.0**-24  # rounding to float32
+RATES = (1.0, 0.5, 2.0, 0.25, 1.0)  # of the steps: what keeps a rate in its state shows
+COUNTS = (4, 4, 3, 4, 1)  # images; an epoch's last batch is smaller
+
+
+class Solvers(Subject):
+    """How the weights move."""
+
+    def test_a_solver_follows_its_rule(self, bench: Bench, rule: str) -> None:
+        """By itself, and with weight decay and multipliers: each step from the weights that it really had, in float64.
+
+        The gradient there is the backend's own, which another test compares with the loss. Only a step's own rounding is
+        between what is found and what is expected, so that another formula shows.
+        """
+        bench.load(**PLAIN)
+        start = bench.begin()
+        averages = bench.averages()
+        trained = [name for name in start if name not in averages]
+        w, g = _size(start, trained), _size(bench.gradient(bench.batch()), trained)
+        assert g > 0, "train_step: a step of plain SGD moves no weight"
+        options = dict(NEUTRAL[rule].options)
+        # each step goes about 2 % of the weights' size, and delta is as large as what it is added to: its place shows
+        rate = 0.02 * w / g if rule in ("sgd", "nesterov", "adadelta") else 0.02 * w
+        if "delta" in options:
+            options["delta"] = g**2 if rule == "adadelta" else g
+        layer = trained[0].rpartition(".")[0]
+        ways = [
+            _walk(bench, start, rule, rate, options, {}),
+            _walk(bench, start, rule, rate, {**options, "weight_decay": g / w},
+                  {"*": {"decay": 1}, f"{layer}.*": {"lr": 0.5}, "*.bias": {"decay": 0}}),
+        ]  # fmt: skip
+        bench.load(**PLAIN)
+        for way in ways:
+            _check(bench, way, trained)
+
+    def test_frozen_layers_stay_to_the_bit(self, bench: Bench) -> None:
+        """Every second layer, and then the others; with weight decay, and averages that are noted while training."""
+        bench.load()
+        layers = list(dict.fromkeys(name.rpartition(".")[0] for name in bench.weights))
+        if len(layers) < 2:
+            pytest.skip("the network has one layer of weights")
+        for frozen in (layers[::2], layers[1::2]):
+            bench.load(freeze=frozen, solver_options={"weight_decay": 0.1}, loss="l2")
+            before = bench.begin()
+            for step in range(2):
+                bench.step(bench.batch(seed=step), 0.1, seed=step)
+            after = bench.weights
+            kept = [name for name in before if name.rpartition(".")[0] in frozen]
+            same_bits(
+                {name: after[name] for name in kept}, {name: before[name] for name in kept}, f"layers frozen, {frozen}"
+            )
+            for layer in set(layers) - set(frozen):
+                names = [name for name in before if name.rpartition(".")[0] == layer]
+                assert any(not np.array_equal(before[name], after[name]) for name in names), (
+                    f"freeze={frozen}: {layer!r} is not frozen, and is not trained"
+                )
+
+    def test_patterns_that_leave_nothing_are_refused(self, bench: Bench) -> None:
+        with pytest.raises(SettingsError, match=r"multipliers='nowhere\.\*': the network has no such parameter"):
+            bench.load(multipliers={"nowhere.*": {"lr": 2}})
+        with pytest.raises(SettingsError, match="leaves no layer to train"):
+            bench.load(freeze=["*"])
+
+    def test_accumulated_batches_count_by_their_images(self, bench: Bench) -> None:
+        """Five images in batches of two: the gradient is the average over the images of what the batches' are."""
+        bench.load(**PLAIN)
+        own, batch = bench.begin(), bench.batch(5)
+        if bench.step(batch, 0.0, seed=1) != bench.step(batch, 0.0, seed=2):
+            pytest.skip("the network draws at random while it trains: its batches cannot be had one by one")
+        averages = bench.averages()
+        expected: Doubles = {name: np.zeros(value.shape) for name, value in own.items() if name not in averages}
+        expected_loss = 0.0
+        for at in (0, 2, 4):
+            part = {name: array[at : at + 2] for name, array in batch.items()}
+            share = len(part["features"]) / 5
+            bench.weights = own
+            expected_loss += share * bench.step(part, 0.0)
+            bench.weights = own
+            for name, gradient in bench.gradient(part).items():
+                if name in expected:
+                    expected[name] += share * gradient
+        bench.load(**PLAIN, batch_size=2, accumulate=3)
+        bench.weights = own
+        loss = bench.step(batch, 0.0)
+        assert loss == pytest.approx(expected_loss, rel=1e-5), "accumulate: the loss is the mean over all images"
+        bench.weights = own
+        found = bench.gradient(batch)
+        largest = max(float(np.abs(value).max()) for value in expected.values())
+        for name, gradient in expected.items():
+            what = f"accumulate=3, batch_size=2, 5 images: the gradient by {name!r}, the average over all images,"
+            close(found[name], gradient, 1e-5 * largest, what)
+
+    def test_lowering_changes_no_gradient(self, bench: Bench) -> None:
+        found: list[Doubles] = []
+        for lowering in (False, True):
+            bench.load(**PLAIN, lowering=lowering)
+            own = bench.begin()
+            averages = bench.averages()
+            bench.weights = own
+            found.append(bench.gradient(bench.batch(3)))
+        for name, plain in found[0].items():
+            if name not in averages:
+                largest = max(float(np.abs(value).max()) for value in found[0].values())
+                close(found[1][name], plain, 1e-5 * largest, f"the gradient by {name!r} with lowering")
+
+
+@dataclass
+class _Way:
+    """The weights before and after each step of a solver, and what it was told."""
+
+    rule: str
+    rate: float
+    options: Mapping[str, float]
+    multipliers: Mapping[str, Mapping[str, float]]
+    weights: list[Weights]
+
+
+def _walk(
+    bench: Bench, start: Weights, rule: str, rate: float, options: Mapping[str, float],
+    multipliers: Mapping[str, Mapping[str, float]],
+) -> _Way:  # fmt: skip
+    bench.load(recipe="equal", solver=rule, solver_options=options, multipliers=multipliers, loss="l2")
+    bench.weights = start
+    way = _Way(rule, rate, options, multipliers, [start])
+    for at, times in enumerate(RATES):
+        bench.step(bench.batch(COUNTS[at], seed=at), times * rate, seed=at)
+        way.weights.append(bench.weights)
+    return way
+
+
+def _check(bench: Bench, way: _Way, names: list[str]) -> None:
+    """Compare each step with the formula's, for which the network tells the gradient."""
+    factors: dict[str, tuple[float, float]] = {}
+    for name in names:
+        matching = [given for pattern, given in way.multipliers.items() if fnmatchcase(name, pattern)]
+        told = {key: value for given in matching for key, value in given.items()}
+        factors[name] = told.get("lr", 1.0), told.get("decay", 1.0) * way.options.get("weight_decay", 0.0)
+    solvers = {name: Solver(way.rule, {**way.options, "weight_decay": decay}) for name, (_, decay) in factors.items()}
+    for at, times in enumerate(RATES):
+        bench.weights = way.weights[at]
+        gradients = bench.gradient(bench.batch(COUNTS[at], seed=at), seed=at)
+        for name, solver in solvers.items():
+            before, gradient, rate = way.weights[at][name], gradients[name], times * way.rate * factors[name][0]
+            rounding = 2 * U * (np.abs(gradient) + np.abs(before) / GRADIENT_RATE)
+            expected = solver.step({name: before}, {name: Bounded(gradient, rounding)}, rate)[name]
+            close(
+                way.weights[at + 1][name], expected.value, expected.bound,
+                f"{name!r} after step {at + 1} of {way.rule} by the recipe equal (docs/solvers.md) with {dict(way.options)}"
+                f"{f', multipliers {way.multipliers}' if way.multipliers else ''}, at a rate of {times * way.rate:.3g} that "
+                "changes from step to step",
+            )  # fmt: skip
+
+
+def _size(arrays: Mapping[str, npt.NDArray[Any]], names: list[str]) -> float:
+    """Root of the mean square of all their numbers."""
+    squares = sum(float(np.square(arrays[name], dtype=np.float64).sum()) for name in names)
+    return float(np.sqrt(squares / sum(arrays[name].size for name in names)))
