@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from multiseg.job import Job
     from multiseg.jobs import read_jobs, train_jobs
     from multiseg.model_files import describe
+    from multiseg.parity import check_parity
     from multiseg.report import compare
     from multiseg.run import Run
     from multiseg.status import backends
@@ -29,6 +30,7 @@ _WHERE = {
     "Job": "multiseg.job",
     "Run": "multiseg.run",
     "backends": "multiseg.status",
+    "check_parity": "multiseg.parity",
     "compare": "multiseg.report",
     "convert": "multiseg.conversion",
     "create_images": "multiseg.triangles",
@@ -44,6 +46,7 @@ __all__ = [
     "MultisegError",
     "Run",
     "backends",
+    "check_parity",
     "compare",
     "convert",
     "create_images",

@@ -25,6 +25,7 @@ COMMANDS = {
     "describe": "multiseg.cli.model:describe",
     "visualize": "multiseg.cli.model:visualize",
     "compare": "multiseg.cli.compare:compare",
+    "parity": "multiseg.cli.parity:parity",
     "export": "multiseg.cli.export:export",
     "convert": "multiseg.cli.convert:convert",
     "backends": "multiseg.cli.backends:backends",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class Bounded:
         """Whether nothing was rounded."""
         return isinstance(self.bound, float)
 
-    @property
+    @cached_property
     def size(self) -> Array:
         """The absolute value."""
         return np.abs(self.value)

@@ -1,0 +1,102 @@
+"""``multiseg parity``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from multiseg.parity import Parity
+
+AS_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--dataset", required=True, type=AS_PATH, help="Folder of the dataset whose batches are used.")
+@click.option(
+    "--backend", "backends", multiple=True, help="Where to compute; may be repeated.  [default: all installed]"
+)
+@click.option("--model", "models", multiple=True, type=AS_PATH, help="Network file or run folder; may be repeated.")
+@click.option("--weights", multiple=True, type=AS_PATH, help="Weights or run: one for all, or one for each --model.")
+@click.option("--steps", default=20, show_default=True, help="Training steps to compare.")
+@click.option("--solver", default="sgd", show_default=True, help="A solver of the recipe equal.")
+@click.option("--learning-rate", type=float, help="Base rate; it falls to half.  [default: the recipe's]")
+@click.option("--loss", type=click.Choice(["l1", "smooth_l1", "l2"]), help="[default: l2, or cross entropy of classes]")
+@click.option("--batch-size", type=int, help="[default: 16, or as many images as there are]")
+@click.option("--subtract-mean", default="pixel", show_default=True, type=click.Choice(["pixel", "image", "none"]))
+@click.option("--seed", default=1, show_default=True, help="Of start values and the order of images.")
+@click.option("--threads", default=0, help="Threads of a backend.  [default: all cores]")
+@click.option("--no-lowering", is_flag=True, help="Do not compute convolutions as one matrix product.")
+@click.option("-o", "--output", type=AS_PATH, help="Page (.html) to write.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.pass_context
+def parity(
+    ctx: click.Context, dataset: Path, backends: tuple[str, ...], models: tuple[Path, ...], weights: tuple[Path, ...],
+    steps: int, solver: str, learning_rate: float | None, loss: str | None, batch_size: int | None, subtract_mean: str,
+    seed: int, threads: int, no_lowering: bool, output: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Check that networks compute and train alike in several frameworks, every number against a float64 reference.
+
+    All are given the same weights and batches. Compared are each layer's output, the loss, each gradient, and the weights after
+    each step; what is beyond rounding is named. Without --model it is each backend's own FCN. Exits 1 where anything is beyond
+    rounding. A network file written in Python is executed: load only files you trust.
+    """
+    from rich.console import Console
+
+    from multiseg.parity import check_parity
+
+    errors = Console(stderr=True)
+    with errors.status("") as status:
+        found = check_parity(
+            dataset, list(backends), list(models), list(weights), steps, solver=solver, learning_rate=learning_rate,
+            loss=loss, batch_size=batch_size, subtract_mean=subtract_mean, seed=seed, threads=threads,
+            lowering=not no_lowering, progress=status.update,
+        )  # fmt: skip
+    if output is not None:
+        found.to_html(output)
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        _print(found)
+        if output is not None:
+            click.echo(output)
+    if not found.ok:
+        ctx.exit(1)
+
+
+def _print(found: Parity) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from multiseg.parity.result import TITLES, figures, rows_by_stage
+
+    click.echo(
+        "Largest differences from float64, and how much of what rounding may come to they are, where they are nearest to it."
+    )
+    console = Console(width=None if sys.stdout.isatty() else 160, markup=False, highlight=False)
+    for stage, names in rows_by_stage(found.rows).items():
+        if stage == "network":
+            continue
+        table = Table(title=TITLES[stage], title_justify="left")
+        table.add_column("", overflow="fold")
+        for side in found.sides:
+            table.add_column(side, justify="right", overflow="fold")
+        for name, by_side in names.items():
+            cells = []
+            for side in found.sides:
+                row = by_side.get(side)
+                text = "" if row is None else figures(row)
+                cells.append(Text(text, style="" if row is None or row.ok else "bold red"))
+            table.add_row(name, *cells)
+        console.print(table)
+    for note in found.notes:
+        click.echo(f"note: {note}")
+    click.echo(("agrees: " if found.ok else "differs: ") + found.headline)
+    if not found.ok:
+        for line in found.differences[1:]:
+            click.echo(f"         {line}")

@@ -1,0 +1,243 @@
+"""check_parity: the networks, one after the other, against the float64 reference of the first."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multiseg import exporting, reference
+from multiseg.backend import Backend
+from multiseg.dataset import Dataset
+from multiseg.errors import ModelError, SettingsError
+from multiseg.initial import initial_weights
+from multiseg.model_files import describe, kind_of
+from multiseg.parity import comparing, given
+from multiseg.parity.comparing import Loss, Weights
+from multiseg.parity.explanation import of_weights
+from multiseg.parity.plan import Entry, Plan
+from multiseg.parity.result import Parity, Row
+from multiseg.parity.side import Side
+from multiseg.parity.twin import without_dropout
+from multiseg.reference.bounded import Array, Bounded
+from multiseg.topology import Topology
+from multiseg.topology.words import listed
+from multiseg.training import network_spec
+from multiseg.worker.client import Worker
+
+Progress = Callable[[str], None]
+PLAIN = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0}
+
+
+def check_parity(
+    dataset: Dataset | str | Path, backends: Sequence[str] | None = None,
+    models: Sequence[str | Path] | str | Path | None = None, weights: Sequence[str | Path] | str | Path | None = None,
+    steps: int = 20, *, solver: str = "sgd", solver_options: Mapping[str, float] | None = None,
+    learning_rate: float | None = None, loss: str | None = None, batch_size: int | None = None,
+    subtract_mean: str = "pixel", seed: int = 1, device: str = "auto", threads: int = 0, lowering: bool = True,
+    progress: Progress | None = None,
+) -> Parity:  # fmt: skip
+    """Check that networks compute and train alike: same weights, same batches of ``dataset``, every number against float64.
+
+    ``models``: network files of any formats, or run folders; without them each backend's own FCN. ``backends``: where to compute;
+    without them each model's own backend, or all that are installed. One model goes to every backend, written for it where it is
+    another's; of several each is computed by its own backend, and the first also by those named beside.
+
+    What is compared, with the first network's description computed in float64 NumPy: what each layer makes of the inputs that it
+    had; the output end to end; the loss; each parameter's gradient; the weights after each of ``steps`` steps of the recipe
+    `equal` (``solver``, ``learning_rate`` and so on as in :class:`multiseg.Job`). Tolerances are what rounding to float32 may
+    come to (multiseg.reference.bounded). Of a side that differs, what follows from that is not compared.
+
+    ``weights``: files or run folders, one for the first network, which all are given, or one for each model, which are compared
+    as well; without them the recipe's initialisation from ``seed``. ``progress`` is told what is being done.
+
+    Raises SettingsError, DatasetError, ModelError and BackendUnavailable for what cannot be compared at all.
+    """
+    if not isinstance(steps, int) or steps < 0:
+        raise SettingsError(f"steps={steps!r}: must be a whole number from 0")
+    data = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
+    options = {
+        "solver": solver, "solver_options": dict(solver_options or {}), "learning_rate": learning_rate, "loss": loss,
+        "batch_size": batch_size, "subtract_mean": subtract_mean, "seed": seed, "device": device, "threads": threads,
+        "lowering": lowering,
+    }  # fmt: skip
+    plan = Plan(data, _paths(models), list(backends or []), _paths(weights), options)
+    with tempfile.TemporaryDirectory(prefix="multiseg-parity-") as folder:
+        return _Check(plan, steps, loss, Path(folder), progress or (lambda text: None)).run()
+
+
+def _paths(names: Any) -> list[Path]:
+    if names is None:
+        return []
+    return [Path(names)] if isinstance(names, (str, Path)) else [Path(each) for each in names]
+
+
+class _Check:
+    """One check: the reference is described first, then each side is compared in its own worker."""
+
+    def __init__(self, plan: Plan, steps: int, loss: str | None, folder: Path, say: Progress) -> None:
+        self.plan, self.steps, self.folder, self.say = plan, steps, folder, say
+        entry = plan.entries[0]
+        spec = network_spec(entry.settings, plan.dataset)
+        self.input_shape, self.label_shape = spec.input_shape, spec.label_shape
+        self.first = self._describe_first(entry)
+        self.classes = exporting.of_classes(self.first, self.label_shape)
+        self.loss = None if self.classes and loss is None else entry.settings.loss  # the cross entropy of class numbers
+        self.twin, dropped = without_dropout(self.first)
+        self.parity = Parity(
+            self.first.source, [], {**plan.to_json(), "loss": self.loss or "the file's own", "steps": steps}
+        )
+        if dropped:
+            self.parity.notes.append(
+                f"training is compared without {listed(dropped)}, whose numbers each framework draws itself: on files that are "
+                "written from the description"
+            )
+        self.start: dict[str, Array] = {}  # the weights that all are given, by the reference's names, for images in RGB
+        self.whole: Bounded | None = None  # the reference's output
+        self.kept: list[Weights] = []  # the first side's weights after each step
+
+    def _describe_first(self, entry: Entry) -> Topology:
+        owner, _ = kind_of(entry.path, "network")
+        with ExitStack() as stack:
+            worker = stack.enter_context(Worker(owner, 1)) if owner.reader_needs_framework else None
+            return describe(entry.path, self.input_shape, worker)
+
+    def run(self) -> Parity:
+        """Compare everything."""
+        for number, entry in enumerate(self.plan.entries):
+            self.parity.sides.append(entry.name)
+            self.say(entry.name)
+            with Worker(entry.backend, entry.settings.threads) as worker:
+                try:
+                    stopped = self._compare(entry, number, worker)
+                except reference.NotComputable as error:
+                    stopped = f"the rest is not compared: {error}"
+                if stopped:
+                    self.parity.notes.append(f"{entry.name}: {stopped}")
+        return self.parity
+
+    def _compare(self, entry: Entry, number: int, worker: Worker) -> str | None:
+        """Compare one side; what is not compared any more, in words."""
+        side = self._side(entry, number, worker)
+        if side is None:
+            return "numbers are not compared, as it is another network"
+        spec = replace(network_spec(entry.settings, self.plan.dataset), loss=self.loss)
+        side.load(replace(spec, solver=PLAIN))
+        own = self._weights(entry, number, side)
+        batch, loss = self.plan.batch(0), Loss.of(self.first, self.loss, self.classes)
+        if not self._add(comparing.forward(side, batch, own, self.start, self.whole, loss, self.plan.mean)):
+            return "training is not compared, as the network computes something else"
+        trained = self._trained(side, number)
+        if trained is None:
+            return None
+        if trained is not side:
+            trained.load(replace(spec, solver=PLAIN))
+        loss = Loss.of(trained.reference, self.loss, self.classes)
+        if not self._add(comparing.gradients(trained, batch, self.start, loss)):
+            return "steps are not compared, as gradients differ"
+        if self.steps:
+            follow = self._follow(entry.name)
+            self._add(comparing.steps(trained, spec, self.plan, self.steps, self.start, loss, follow))
+        return None
+
+    def _add(self, rows: list[Row]) -> bool:
+        """Whether all are well."""
+        self.parity.rows += rows
+        return all(row.ok for row in rows)
+
+    def _follow(self, name: str) -> Callable[[int, Weights], None]:
+        lead, apart = not self.kept, self.parity.apart
+
+        def follow(step: int, weights: Weights) -> None:
+            if lead:
+                self.kept.append(weights)
+            elif step <= len(self.kept):
+                apart.setdefault(name, []).append(_apart(self.kept[step - 1], weights))
+            self.say(f"{name}, step {step} of {self.steps}")
+
+        return follow
+
+    # --- sides and weights
+
+    def _side(self, entry: Entry, number: int, worker: Worker) -> Side | None:
+        """The side, or None where its network is another one, which is noted then."""
+        path, first = entry.path, self.first
+        if kind_of(path, "network")[0].name != entry.backend.name:
+            path = self._exported(first, entry.backend, f"side{number}")
+        topology = describe(path, self.input_shape, worker if entry.backend.reader_needs_framework else None)
+        if path == entry.path and number:
+            differences = [
+                Row(entry.name, "network", first.source, math.inf, math.inf, 0.0, math.inf, words=line)
+                for line in first.diff(topology)
+            ]
+            self.parity.rows += differences or [Row(entry.name, "network", first.source)]
+            if differences:
+                return None
+        return Side(
+            entry.name, entry.backend, worker, path, first, topology, self.plan.layout(entry.backend),
+            self._colours(entry.backend),
+        )  # fmt: skip
+
+    def _exported(self, topology: Topology, backend: Backend, stem: str) -> Path:
+        path = self.folder / f"{stem}_{backend.name}{backend.formats[0]}"
+        path.write_text(exporting.source(backend, topology, self.classes))
+        return path
+
+    def _trained(self, side: Side, number: int) -> Side | None:
+        """The side itself, or where it has dropout its network without it, in the same backend."""
+        if self.twin is self.first:
+            return side
+        try:
+            path = self._exported(self.twin, side.backend, f"twin{number}")
+        except ModelError as error:
+            self.parity.notes.append(f"{side.name}: training is not compared: {error}")
+            return None
+        worker = side.worker if side.backend.reader_needs_framework else None
+        return replace(side, path=path, reference=self.twin, topology=describe(path, self.input_shape, worker))
+
+    def _colours(self, backend: Backend) -> tuple[bool, bool]:
+        """Whether input and output are colours that this backend has the other way round."""
+        other = backend.channel_order != "RGB"
+        return other and self.input_shape[0] == 3, other and given.colour_output(self.plan.dataset, self.first)
+
+    def _weights(self, entry: Entry, number: int, side: Side) -> Weights:
+        """What the side computes with: what all are given, or its own, compared with these. The first side settles the former."""
+        if not number:
+            self.start = self._start(entry, side)
+            try:
+                self.whole = reference.forward(self.first, self.start, self.plan.batch(0).images).output
+            except reference.NotComputable as error:
+                self.parity.notes.append(f"the output is not compared end to end: {error}")
+            return self.start
+        if entry.weights is None:
+            return self.start
+        found = given.read(entry.weights, entry.path, side.topology, self.plan.dataset)
+        own = {name: found[mine] for mine, name in side.match.parameters.items()}
+        for name, expected in self.start.items():
+            row = Row.of(entry.name, "weights", name, reference.exact(expected), own[name])
+            words = None if row.ok else of_weights(self.first, name, expected, own[name])
+            self.parity.rows.append(replace(row, words=words or row.words))
+        return own
+
+    def _start(self, entry: Entry, side: Side) -> dict[str, Array]:
+        own = side.get_weights()
+        if entry.weights is not None:
+            return given.read(entry.weights, entry.path, self.first, self.plan.dataset)
+        channels = (self.input_shape[0], self.label_shape[0])
+        made = initial_weights(self.first.weights, entry.settings.seed, "RGB", channels)
+        return {name: made.get(name, own[name]) for name in own}
+
+
+def _apart(one: Weights, other: Weights) -> float:
+    """The largest difference of a parameter over its largest weight."""
+    return max(
+        float(np.abs(other[name].astype(np.float64) - value).max() / max(float(np.abs(value).max()), 1e-30))
+        for name, value in one.items()
+        if name in other
+    )

@@ -1,0 +1,212 @@
+"""What would explain a difference: each likely mistake is tried, and named where the framework computes just that.
+
+The mistakes are those that ports of networks are known for: kernels in another axis order, colours in the other order, images in
+the other data order, a mean that is not subtracted, a bias or an activation left out, another epsilon or padding, and solvers
+that put dampening, momentum or the rate elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from multiseg import reference
+from multiseg.reference.bounded import TINY, Array, Bounded
+from multiseg.reference.network import compute, weights_of
+from multiseg.reference.solvers import Solver
+from multiseg.topology import Layer, Topology
+from multiseg.topology.shapes import infer, window_pads
+
+Weights = Mapping[str, Array]
+Try = tuple[str, Layer, "list[Bounded]", Weights]
+
+
+def of_weights(topology: Topology, name: str, expected: Array, found: Array) -> str | None:
+    """What was done to weights that are not those that they should be."""
+    if found.shape == expected.shape and not found.any():
+        return "they are all 0"
+    for words, other in _rearranged(topology, name, expected):
+        if other.shape == found.shape and np.array_equal(other, found):
+            return f"they are the reference's {words}"
+    return None
+
+
+def of_layer(
+    topology: Topology, layer: Layer, inputs: list[Bounded], weights: Weights, made: Array, mean: Any
+) -> str | None:
+    """What the layer does instead, if it is one of the usual mistakes."""
+    own = weights_of(layer, weights)
+    for words, other, given, changed in _mistakes(topology, layer, inputs, own, mean):
+        try:
+            found = compute(other, given, changed)[0][0]
+        except (reference.NotComputable, ValueError, KeyError, IndexError):
+            continue
+        if _agrees(found, made):
+            return f"it agrees {words}"
+    return None
+
+
+def _agrees(expected: Bounded, measured: Array) -> bool:
+    if expected.value.shape != measured.shape:
+        return False
+    difference = np.abs(measured.astype(np.float64) - expected.value)
+    return bool((difference <= np.broadcast_to(expected.bound, difference.shape) + TINY).all())
+
+
+def _mistakes(topology: Topology, layer: Layer, inputs: list[Bounded], weights: Weights, mean: Any) -> Iterator[Try]:
+    identity = replace(layer, type="Identity", parameters={}, weights={})
+    if inputs[0].value.shape[1:] == layer.shapes[0]:
+        yield "if it is left out", identity, inputs[:1], {}
+    if "bias" in weights:
+        yield "if its bias is 0", layer, inputs, {**weights, "bias": np.zeros_like(weights["bias"])}
+    for part, value in weights.items():
+        for words, other in _rearranged(topology, f"{layer.name}.{part}", value):
+            if other.shape == value.shape:
+                yield f"with its {part} {words}", layer, inputs, {**weights, part: other}
+    if topology.input in layer.inputs:
+        for words, image in _other_images(inputs[0].value, mean):
+            yield f"if the images are {words}", layer, [reference.exact(image), *inputs[1:]], weights
+    for words, parameters in _other_parameters(layer, inputs):
+        try:
+            shapes, _, _ = infer(layer.type, parameters, [each.value.shape[1:] for each in inputs])
+        except ValueError:
+            continue
+        yield f"with {words}", replace(layer, parameters=parameters, shapes=tuple(shapes)), inputs, weights
+
+
+def _rearranged(topology: Topology, name: str, value: Array) -> Iterator[tuple[str, Array]]:
+    """Weights as wrong conversions leave them."""
+    layer = next((each for each in topology.layers if name.rpartition(".")[0] == each.name), None)
+    if value.ndim == 4:
+        yield "transposed (height and width exchanged)", value.swapaxes(2, 3)
+        yield "turned by 180 degrees", value[:, :, ::-1, ::-1]
+        yield "with inputs and outputs exchanged", value.swapaxes(0, 1)
+        for axis, what in ((1, "inputs"), (0, "outputs")):
+            if value.shape[axis] == 3:
+                yield f"with its three {what} reversed (RGB for BGR)", np.flip(value, axis)
+        yield "read as HWIO", value.ravel().reshape([value.shape[i] for i in (2, 3, 1, 0)]).transpose(3, 2, 0, 1)
+        yield "written as HWIO", value.transpose(2, 3, 1, 0).ravel().reshape(value.shape)
+    if value.ndim == 2:
+        yield "transposed", value.T if value.shape[0] == value.shape[1] else value.ravel().reshape(value.shape[::-1]).T
+        image = _flattened(topology, layer) if layer is not None else None
+        if image is not None:
+            channels, height, width = image
+            hwc = value.reshape(-1, height, width, channels).transpose(0, 3, 1, 2).reshape(value.shape)
+            chw = value.reshape(-1, channels, height, width).transpose(0, 2, 3, 1).reshape(value.shape)
+            yield "taking a flattened image as height, width, channels", chw
+            yield "taking a flattened image as channels, height, width where it is height, width, channels", hwc
+
+
+def _flattened(topology: Topology, layer: Layer) -> tuple[int, ...] | None:
+    """The shape of the image that a dense layer takes flattened."""
+    makers = {name: each for each in topology.layers for name in each.outputs}
+    shapes, value = topology.shapes, layer.inputs[0]
+    while value in makers and len(shapes[value]) == 1:
+        before = makers[value]
+        if before.type not in ("Flatten", "Reshape", "Squeeze", "Dropout", "Identity"):
+            return None
+        value = before.inputs[0]
+    return shapes[value] if len(shapes[value]) == 3 else None
+
+
+def _other_images(images: Array, mean: Any) -> Iterator[tuple[str, Array]]:
+    if mean is not None:
+        shaped = np.asarray(mean, np.float64).reshape(1, -1, *(np.shape(mean)[1:] or (1, 1)))
+        yield "taken without the mean subtracted", images + shaped
+        yield "taken with the mean subtracted twice", images - shaped
+    if images.shape[1] == 3:
+        yield "taken in BGR for RGB, or RGB for BGR", images[:, ::-1]
+    yield "read as CHW where they are HWC", images.transpose(0, 2, 3, 1).reshape(images.shape)
+    count, channels, height, width = images.shape
+    yield "read as HWC where they are CHW", images.reshape(count, height, width, channels).transpose(0, 3, 1, 2)
+    yield "divided by 255", images / 255
+    yield "transposed (height and width exchanged)", images.swapaxes(2, 3)
+
+
+def _other_parameters(layer: Layer, inputs: list[Bounded]) -> Iterator[tuple[str, dict[str, Any]]]:
+    said = dict(layer.parameters)
+    if "epsilon" in said or layer.type == "BatchNormalization":
+        for epsilon in (1e-5, 1e-3, 2e-5, 1e-4, 1e-2, 1e-6, 1e-8, 1e-12, 0.0):
+            if epsilon != said.get("epsilon", 1e-5):
+                yield f"epsilon {epsilon:g} (here {said.get('epsilon', 1e-5):g})", {**said, "epsilon": epsilon}
+    if layer.type in ("LeakyRelu", "Elu"):
+        for alpha in (0.0, 0.01, 0.1, 0.2, 0.3, 1.0):
+            yield f"alpha {alpha:g} (here {said.get('alpha', 0.01):g})", {**said, "alpha": alpha}
+    if layer.type == "LRN":
+        for factor, words in (
+            (said["size"], "not divided by the size"),
+            (1 / said["size"], "divided by the size twice"),
+        ):
+            yield f"alpha {words}", {**said, "alpha": said.get("alpha", 1e-4) * factor}
+        for bias in (1.0, 2.0):
+            yield f"bias {bias:g}", {**said, "bias": bias}
+    if layer.type == "AveragePool":
+        other = not said.get("count_include_pad")
+        yield f"padding {'counted' if other else 'not counted'} in its averages", {**said, "count_include_pad": other}
+    if layer.type.endswith("Pool") and "kernel_shape" in said:
+        other = not said.get("ceil_mode")
+        yield f"sizes rounded {'up' if other else 'down'}", {**said, "ceil_mode": other}
+    if layer.type in ("Conv", "ConvTranspose", "MaxPool", "AveragePool") and "kernel_shape" in said:
+        yield from _other_windows(layer, inputs, said)
+
+
+def _other_windows(layer: Layer, inputs: list[Bounded], said: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    size = inputs[0].value.shape[2:] if layer.type != "ConvTranspose" else layer.shapes[0][1:]
+    top, left, bottom, right = window_pads(said, size)
+    plain = {key: value for key, value in said.items() if key != "auto_pad"}
+    for pads in ([bottom, right, top, left], [top + bottom, left + right, 0, 0], [0, 0, top + bottom, left + right]):
+        if pads != [top, left, bottom, right]:
+            yield f"padding (top, left, bottom, right) {tuple(pads)}", {**plain, "pads": pads}
+    for stride in (1, 2, 3, 4):
+        if tuple(said.get("strides", (1, 1))) != (stride, stride):
+            yield f"stride {stride}", {**said, "strides": [stride, stride]}
+    if tuple(said.get("dilations", (1, 1))) != (1, 1):
+        yield "no dilation", {**said, "dilations": [1, 1]}
+
+
+def of_step(
+    solver: Solver, weights: Weights, gradients: Mapping[str, Bounded], rate: float, name: str, after: Array
+) -> str | None:
+    """What a solver does instead, if it is one of the usual ways to write it; ``solver`` is as it was before the step."""
+    if np.array_equal(weights[name], after):
+        return "it does not change at all"
+    for words, other, gradient, at_rate in _other_updates(solver, gradients[name], rate, name):
+        found = other.step({name: weights[name]}, {name: gradient}, at_rate)[name]
+        if _agrees(found, after):
+            return f"it agrees {words}"
+    return None
+
+
+def _other_updates(solver: Solver, g: Bounded, rate: float, name: str) -> Iterator[tuple[str, Solver, Bounded, float]]:
+    def other(kind: str = solver.name, **options: float) -> Solver:
+        found = solver.copy()
+        found.name, found.options = kind, {**solver.options, **options}
+        return found
+
+    said, t = solver.options, solver.steps + 1
+    momentum = said.get("momentum", 0.0)
+    if solver.name in ("sgd", "nesterov"):
+        damped = Bounded(g.value * (1 - momentum), g.bound * (1 - momentum))
+        yield f"with dampening {momentum:g}, as its momentum is", other(), damped, rate
+        yield "without momentum", other(momentum=0.0), g, rate
+        kind = "nesterov" if solver.name == "sgd" else "sgd"
+        yield f"with the rule of {kind}", other(kind), g, rate
+        if solver.last_rate and name in solver.state:
+            within = other()
+            within.state[name] = [Bounded(s.value * solver.last_rate / rate, s.bound * 2) for s in solver.state[name]]
+            yield "with the rate kept within the momentum, as Caffe does", within, g, rate
+    if solver.name == "adam":
+        root = (1 - said["momentum2"] ** t) ** 0.5
+        yield "with delta beside the corrected root, as in PyTorch", other(delta=said["delta"] * root), g, rate
+        yield "without bias correction", other(), g, rate * (1 - momentum**t) / root
+    for delta in (1e-3, 1e-7, 1e-8, 1e-10):
+        if "delta" in said and said["delta"] != delta:
+            yield f"with delta {delta:g} (here {said['delta']:g})", other(delta=delta), g, rate
+    for decay in (1e-4, 5e-4, 1e-2, rate / 100):
+        if not said.get("weight_decay"):
+            yield f"with weight decay {decay:.3g}", other(weight_decay=decay), g, rate
+    for factor in (2, 0.1, 10):
+        yield f"with a multiplier of {factor:g} of its learning rate", other(), g, rate * factor

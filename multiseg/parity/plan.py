@@ -1,0 +1,119 @@
+"""What is compared with what: which network file in which backend, over which batches, from which weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from multiseg import backend as registry
+from multiseg.backend import Backend
+from multiseg.dataset import Dataset
+from multiseg.dataset.feed import epoch_order
+from multiseg.errors import ModelError, SettingsError
+from multiseg.fitting import mean_of
+from multiseg.job import Job, Settings
+from multiseg.layout import Layout
+from multiseg.model_files import kind_of
+from multiseg.parity.given import run_of
+from multiseg.reference.bounded import Array
+from multiseg.run import Run
+from multiseg.solvers import NEUTRAL_BATCH_SIZE
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One side that is to be compared: a file, the backend that computes it, its settings, and its weights where it has own."""
+
+    name: str
+    backend: Backend
+    path: Path
+    settings: Settings
+    weights: Path | Run | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Neutral images and labels (N, C, H, W), and the images as float32 with the mean subtracted."""
+
+    features: Array
+    labels: Array
+    images: Array
+
+
+class Plan:
+    """The sides of a check, and the batches that all are given. Raises what check_parity does."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        models: Sequence[Path],
+        backends: Sequence[str],
+        weights: Sequence[Path],
+        options: dict[str, Any],
+    ) -> None:
+        if len(weights) > 1 and len(weights) != len(models):
+            raise SettingsError(
+                f"weights: {len(weights)} are given for {len(models)} models; give one for the first, or one for each"
+            )
+        self.dataset = dataset
+        size = options["batch_size"] or min(NEUTRAL_BATCH_SIZE, len(dataset.train))
+        self._options = {**options, "recipe": "equal", "batch_size": size, "val_batch_size": size}
+        self.mean = mean_of(dataset, options["subtract_mean"])
+        runs = [run_of(model) for model in models]
+        self._given: list[Path | Run | None] = list(weights) if weights else list(runs)
+        self.entries = self._entries(
+            [run.model if run else model for run, model in zip(runs, models, strict=True)], runs, backends
+        )
+
+    def _entries(self, models: list[Path], runs: Sequence[Run | None], backends: Sequence[str]) -> list[Entry]:
+        if not models:
+            chosen = [registry.get(name) for name in backends or registry.names()]
+            return [self._entry(backend, backend.default_model_path, backend.title) for backend in chosen]
+        missing = next((model for model in models if not model.exists()), None)
+        if missing is not None:
+            raise ModelError(f"{missing}: no such file")
+        owners = [
+            registry.get(run.backend) if run else kind_of(model, "network")[0]
+            for run, model in zip(runs, models, strict=True)
+        ]
+        if len(models) == 1 and backends:
+            pairs = [(registry.get(name), models[0]) for name in backends]
+        else:
+            known = {owner.name for owner in owners}
+            pairs = list(zip(owners, models, strict=True))
+            pairs += [(registry.get(name), models[0]) for name in backends if name not in known]
+        found: list[Entry] = []
+        for number, (backend, model) in enumerate(pairs):
+            name = f"{backend.title} ({model.name})"
+            name = name if all(entry.name != name for entry in found) else f"{name}, {number + 1}"
+            own = self._given[number] if number < min(len(self._given), len(models)) else None
+            found.append(self._entry(backend, model, name, own))
+        return found
+
+    def _entry(self, backend: Backend, path: Path, name: str, weights: Path | Run | None = None) -> Entry:
+        settings = Job(dataset=self.dataset, backend=backend.name, model=path, **self._options).resolve(self.dataset)
+        return Entry(name, backend, path, settings, weights)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step, from 0: those of a training's epochs, whole ones only."""
+        count, size, seed = len(self.dataset.train), self._options["batch_size"], self._options["seed"]
+        epoch, place = divmod(step, max(count // size, 1))
+        features, labels = self.dataset.train.read(epoch_order(count, seed, epoch)[place * size : (place + 1) * size])
+        assert labels is not None  # the settings were resolved for this dataset
+        return Batch(features, labels, Layout("NCHW", "RGB", self.mean).features(features))
+
+    def layout(self, backend: Backend) -> Layout:
+        """How a backend is fed."""
+        return Layout(backend.data_order, backend.channel_order, self.mean)
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings that all share, as plain values."""
+        settings = self.entries[0].settings
+        return {
+            "dataset": str(self.dataset.path), "solver": settings.solver, "learning_rate": settings.learning_rate,
+            "loss": settings.loss, "batch_size": settings.batch_size, "seed": settings.seed,
+            "subtract_mean": settings.subtract_mean, "lowering": settings.lowering, "threads": settings.threads,
+            "weights": [None if each is None else str(getattr(each, "path", each)) for each in self._given],
+        }  # fmt: skip

@@ -1,0 +1,43 @@
+"""A network as it can be trained alike everywhere: without dropout, and up to the scores that a cross entropy takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from multiseg.reference import Trace
+from multiseg.topology import Layer, Topology
+
+SOFT = ("Softmax", "LogSoftmax")
+
+
+def without_dropout(topology: Topology) -> tuple[Topology, list[str]]:
+    """The network without the layers that draw numbers when it is trained, and their names."""
+    instead: dict[str, str] = {}
+    layers: list[Layer] = []
+    dropped = []
+    for layer in topology.layers:
+        inputs = tuple(instead.get(name, name) for name in layer.inputs)
+        if layer.type == "Dropout" and layer.parameters.get("ratio", 0.5) > 0:
+            instead[layer.outputs[0]] = inputs[0]
+            dropped.append(layer.name)
+        else:
+            layers.append(replace(layer, inputs=inputs))
+    outputs = tuple(instead.get(name, name) for name in topology.outputs)
+    return (replace(topology, layers=tuple(layers), outputs=outputs), dropped) if dropped else (topology, [])
+
+
+def last_soft(topology: Topology) -> Layer | None:
+    """The softmax, or its logarithm, that the network ends in."""
+    return next(
+        (layer for layer in topology.layers if topology.outputs[0] in layer.outputs and layer.type in SOFT), None
+    )
+
+
+def scores_of(trace: Trace) -> Trace:
+    """A forward pass up to what the network's last softmax takes."""
+    last = last_soft(trace.topology)
+    if last is None:
+        return trace
+    layers = tuple(layer for layer in trace.topology.layers if layer is not last)
+    topology = replace(trace.topology, layers=layers, outputs=last.inputs)
+    return replace(trace, topology=topology, pulls=[(layer, pull) for layer, pull in trace.pulls if layer is not last])
