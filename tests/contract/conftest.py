@@ -6,9 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from linear_training import SIZE
+from PIL import Image
 
 from multiseg import backend as registry
+from multiseg.dataset import Dataset
 from multiseg.job import Job
 from multiseg.training import network_spec
 from multiseg.worker.client import Worker
@@ -46,3 +50,15 @@ def trained(dataset: Any, tmp_path_factory: pytest.TempPathFactory) -> Trained:
         return folder / backend
 
     return run
+
+
+@pytest.fixture(scope="session")
+def coloured(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """14 pairs of 8x8 images in colour, noise, 4 of them for validation."""
+    folder, draw = tmp_path_factory.mktemp("coloured"), np.random.default_rng(8)
+    for kind in ("input", "target"):
+        (folder / kind).mkdir()
+        for index in range(14):
+            picture = draw.integers(0, 256, (SIZE, SIZE, 3), np.uint8) // np.array([1, 2, 4], np.uint8)
+            Image.fromarray(picture).save(folder / kind / f"{index}.png")
+    return Dataset.create(folder / "dataset", input=folder / "input", target=folder / "target", val_percent=30, seed=1)

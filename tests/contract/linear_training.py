@@ -18,6 +18,7 @@ from multiseg.training import network_spec
 from multiseg.worker.client import Worker
 
 SIZE = 8
+U = 2.0**-24  # rounding to float32
 # different for each parameter, so that a mix-up shows
 MULTIPLIERS = {"*": {"decay": 1}, "conv1.*": {"lr": 0.5}, "*.bias": {"decay": 0}, "conv2.bias": {"lr": 2}}
 FACTORS = {"conv1.weight": (0.5, 1), "conv1.bias": (0.5, 0), "conv2.weight": (1, 1), "conv2.bias": (2, 0)}
@@ -92,3 +93,11 @@ def batch(step: int) -> tuple[Array, Array]:
 def rate_of(step: int, base: float) -> float:
     """Rises and falls at every step."""
     return base * (1 + 0.5 * np.sin(step)) * (0.2 if step > 30 else 1)
+
+
+def tolerance(way: Array, w: Array, steps: int) -> float:
+    """What rounding may add up to: at each step that of the weight, and that of the gradient, a sum of 256 products.
+
+    A sum of n terms errs by about the root of n roundings; how large it is shows in the way that the weight goes.
+    """
+    return U * (steps * float(np.abs(w).max()) + 16 * float(way.max()))

@@ -13,17 +13,17 @@ from linear_net import gradients, l2_gradients, output, start_weights, write_mod
 from linear_training import (
     BASE,
     FACTORS,
-    SIZE,
+    U,
     Workers,
     batch,
     images,
     job_of,
     open_workers,
     rate_of,
+    tolerance,
     train_step,
 )
-from PIL import Image
-from reference import Array, random_weights
+from reference import random_weights
 from rules import DECOUPLED, EQUAL, OWN, Rule
 
 from multiseg import backend as registry
@@ -35,9 +35,6 @@ from multiseg.job import Job
 from multiseg.schedule import Schedule
 from multiseg.training import network_spec
 from multiseg.worker.client import Worker
-
-U = 2.0**-24  # rounding to float32
-STEPS = 50
 
 Load = Callable[..., Worker]
 
@@ -73,14 +70,6 @@ def reference(
             way[name] += np.abs(after - w[name])
             w[name] = after
     return w, way
-
-
-def tolerance(way: Array, w: Array, steps: int) -> float:
-    """What rounding may add up to: at each step that of the weight, and that of the gradient, a sum of 256 products.
-
-    A sum of n terms errs by about the root of n roundings; how large it is shows in the way that the weight goes.
-    """
-    return U * (steps * float(np.abs(w).max()) + 16 * float(way.max()))
 
 
 STEPS = 50
@@ -249,18 +238,6 @@ def test_a_jobs_multipliers_override_the_prototxts(
         worker.call("train_step", features=x, labels=y, rate=1e-3)
         moved.append(worker.call("get_weights")["conv2.bias"] - weights["conv2.bias"])
     assert np.allclose(moved[0], expected * moved[1], rtol=1e-4, atol=1e-6)
-
-
-@pytest.fixture(scope="module")
-def coloured(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """14 pairs of 8x8 images in colour, noise, 4 of them for validation."""
-    folder, draw = tmp_path_factory.mktemp("coloured"), np.random.default_rng(8)
-    for kind in ("input", "target"):
-        (folder / kind).mkdir()
-        for index in range(14):
-            picture = draw.integers(0, 256, (SIZE, SIZE, 3), np.uint8) // np.array([1, 2, 4], np.uint8)
-            Image.fromarray(picture).save(folder / kind / f"{index}.png")
-    return Dataset.create(folder / "dataset", input=folder / "input", target=folder / "target", val_percent=30, seed=1)
 
 
 def test_equal_trains_all_backends_alike(backend: str, coloured: Dataset, tmp_path: Path) -> None:
