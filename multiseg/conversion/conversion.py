@@ -79,7 +79,9 @@ class _Target:
     @property
     def side(self) -> Side | None:
         """As it is mapped."""
-        return None if self.topology is None else Side(self.topology.source, self.topology.weights, self.topology)
+        if self.topology is None:
+            return None
+        return Side(self.topology.source, self.topology.weights, self.topology, exported=self.text is not None)
 
 
 def convert(

@@ -63,10 +63,14 @@ class Frameworks:
             self._workers[backend.name] = self._stack.enter_context(Worker(backend))
         return self._workers[backend.name]
 
+    def close(self) -> None:
+        """End the processes."""
+        self._stack.close()
+
     def __enter__(self) -> Frameworks:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,11 +19,15 @@ LISTED = 8
 
 @dataclass(frozen=True)
 class Side:
-    """Parameters of one side, in order; ``title`` names it in messages, ``topology`` is its network where that is known."""
+    """Parameters of one side, in order; ``title`` names it in messages, ``topology`` is its network where that is known.
+
+    ``exported``: the network was written from the other side's, with its names as far as they can be spelt.
+    """
 
     title: str
     shapes: Mapping[str, Shape]
     topology: Topology | None = None
+    exported: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,8 @@ def mapped(source: Side, target: Side | None, given: Mapping[str, str]) -> Mappe
     """Find every parameter of ``target`` in ``source``; without a target they keep their names.
 
     ``given`` are layers by layers, or parameters by parameters, of the target by those of the source, and come first. The rest
-    goes by structure where both networks are known; else by name, where each has its own with its shape; else by shape, where
-    there is one of each.
+    goes by structure where both networks are known, or by what exporting made of the names where it says the network otherwise;
+    else by name, where each has its own with its shape; else by shape, where there is one of each.
 
     Raises SettingsError for names in ``given`` that are unknown, and ModelError where the networks differ (with their first
     difference), a parameter is missing or of another shape, or several could be meant (with the candidates).
@@ -58,7 +63,12 @@ def mapped(source: Side, target: Side | None, given: Mapping[str, str]) -> Mappe
     if not left:
         pass
     elif source.topology is not None and target.topology is not None:
-        found, how = _by_structure(source, source.topology, target.topology, left, free)
+        try:
+            found, how = _by_structure(source, source.topology, target.topology, left, free)
+        except ModelError:  # a layer that a framework says in several words is described otherwise
+            found, how = _by_spelling(left, free) if target.exported else {}, "name"
+            if not found:
+                raise
     elif all(free.get(name) == shape for name, shape in left.items()):
         found, how = {name: name for name in left}, "name"
     else:
@@ -81,6 +91,24 @@ def _by_structure(
             raise ModelError(f"{source.title}: has no {found[name]!r}, which {one.source} needs for {name!r}; {MEND}")
         names[name] = found[name]
     return names, "name" if all(name == own for name, own in names.items()) else "structure"
+
+
+def _by_spelling(left: Mapping[str, Shape], free: Mapping[str, Shape]) -> dict[str, str]:
+    """What exporters make of names, and of a batch normalisation's in Caffe; nothing where it is not found of every one."""
+
+    def spelt(name: str) -> tuple[str, str]:
+        layer, _, part = name.rpartition(".")
+        return re.sub(r"\W", "_", layer, flags=re.ASCII), part
+
+    found: dict[str, str] = {}
+    for name, shape in left.items():
+        layer, part = spelt(name)
+        like = [own for own in free if spelt(own) == (layer, part)]
+        like = like or [own for own in free if spelt(own) == (layer.removesuffix("_scale"), part)]
+        if len(like) != 1 or free[like[0]] != shape or like[0] in found.values():
+            return {}
+        found[name] = like[0]
+    return found
 
 
 MEND = "say which is which, as in map={'OLD': 'NEW'}"
