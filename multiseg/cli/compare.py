@@ -19,6 +19,12 @@ from multiseg.errors import SettingsError
 @click.option("--markdown", is_flag=True, help="Print the figures as Markdown, for a comment in a review.")
 @click.option("--require", multiple=True, metavar="EXPR", help='What each run must hold, e.g. "iou>=0.85".')
 @click.option("--max-gap", multiple=True, metavar="METRIC=VALUE", help="How far the runs may lie apart, e.g. iou=0.02.")
+@click.option(
+    "--within-seeds",
+    type=float,
+    metavar="FACTOR",
+    help="How far backends may lie apart at one seed, in multiples of what seeds of one backend differ by, e.g. 1.",
+)
 @click.pass_context
 def compare(
     ctx: click.Context,
@@ -30,23 +36,25 @@ def compare(
     markdown: bool,
     require: tuple[str, ...],
     max_gap: tuple[str, ...],
+    within_seeds: float | None,
 ) -> None:
     """Put trained RUNs side by side: one page that opens from disk, with their figures, curves and pictures.
 
-    Without -o and --json it prints the figures as Markdown. Exits 1 where --require or --max-gap does not hold.
+    Without -o and --json it prints the figures as Markdown. Exits 1 where --require, --max-gap or --within-seeds does not
+    hold.
     """
     from multiseg.report import compare as compare_runs
 
     if as_json and markdown:
         raise click.UsageError("choose one of --json and --markdown")
     comparison = compare_runs(runs, images=images, grid=grid)
-    failures = comparison.check(require, dict(_gap(text) for text in max_gap))
+    failures = comparison.check(require, dict(_gap(text) for text in max_gap), within_seeds)
     if output is not None:
         comparison.to_html(output)
     for label, reason in comparison.left_out.items():
         click.echo(f"left out of the pictures: {label}: {reason}", err=True)
     if as_json:
-        checked = {"failures": failures} if require or max_gap else {}
+        checked = {"failures": failures} if require or max_gap or within_seeds else {}
         click.echo(json.dumps({**comparison.to_dict(), **checked}, indent=2, ensure_ascii=False, allow_nan=False))
     elif markdown or output is None:
         click.echo(comparison.to_markdown(), nl=False)

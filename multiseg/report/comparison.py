@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from multiseg.errors import RunError, SettingsError
 from multiseg.files import write_text
 from multiseg.report import requirements, verdict
+from multiseg.report.agreement import Agreement, agreement
 from multiseg.report.facts import Row, RunFacts, environment, gather, settings
-from multiseg.report.metrics import COSTS, METRICS
+from multiseg.report.metrics import COSTS, METRICS, number
 
 if TYPE_CHECKING:
     from multiseg.run import Run
@@ -57,6 +58,14 @@ class Comparison:
         """One sentence: which run did best, and at what cost."""
         return verdict.headline(self.facts, self.comparable)
 
+    @property
+    def agreement(self) -> Agreement | None:
+        """Whether backends differ by less than seeds do; None where the runs do not say."""
+        try:
+            return agreement(self.facts)
+        except SettingsError:
+            return None
+
     def to_html(self, path: str | Path) -> Path:
         """Write one self-contained page and return its path; the file appears whole or not at all.
 
@@ -82,21 +91,35 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pictures as plain values that JSON can hold; what is unknown or not finite is None."""
+        found = self.agreement
         return {
             "headline": self.headline,
             "comparable": self.comparable,
+            "agreement": found.to_dict() if found else None,
             "runs": [_plain(each) for each in self.facts],
             "settings": self._differing(settings(self.facts)),
             "environment": self._differing(environment(self.facts)),
         }
 
-    def check(self, require: Iterable[str] = (), max_gap: Mapping[str, float] | None = None) -> list[str]:
+    def check(
+        self,
+        require: Iterable[str] = (),
+        max_gap: Mapping[str, float] | None = None,
+        within_seeds: float | None = None,
+    ) -> list[str]:
         """One line for everything that does not hold: no line, all is well.
 
         ``require``: ``metric>=value`` (or ``<=``, ``>``, ``<``), which every run must hold; ``max_gap``: metric -> how
-        far the runs may lie apart. Raises SettingsError for an unknown metric or an expression that cannot be read.
+        far the runs may lie apart; ``within_seeds``: backends may differ by at most so many times what seeds do, at the end
+        and at the epoch where they differ most. Raises SettingsError for an unknown metric, an expression that cannot be read,
+        and runs that do not say what backends or seeds differ by.
         """
-        return requirements.check(self.facts, require, max_gap or {})
+        failures = requirements.check(self.facts, require, max_gap or {})
+        if within_seeds is None:
+            return failures
+        if not within_seeds > 0 or number(within_seeds) is None:
+            raise SettingsError(f"within_seeds={within_seeds}: must be a number above 0")
+        return failures + agreement(self.facts).failures(within_seeds)
 
     def _differing(self, rows: Iterable[Row]) -> dict[str, dict[str, str]]:
         labels = [each.label for each in self.facts]

@@ -47,6 +47,10 @@ class RunFacts:
     """The dataset's folder."""
     content: str
     """The hash of the dataset's content: the same wherever it lies."""
+    title: str
+    """The backend's name as people write it."""
+    shapes: tuple[tuple[int, ...], ...]
+    """Of the network's weights, sorted: the same for one network in every framework."""
 
     @property
     def loss(self) -> str:
@@ -130,6 +134,8 @@ def _facts(run: Run, label: str) -> RunFacts:
         + f":{run.settings['loss']}",
         dataset=job["dataset"]["path"],
         content=job["dataset"]["content_hash"],
+        title=_title(run),
+        shapes=tuple(sorted(tuple(shape) for shape in job["network"]["parameters"].values())),
     )
 
 

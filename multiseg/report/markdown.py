@@ -6,17 +6,20 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from multiseg.report import verdict
+from multiseg.report.agreement import Measure, times
 from multiseg.report.facts import RunFacts, settings
-from multiseg.report.metrics import METRICS, Metric
+from multiseg.report.metrics import METRICS, Metric, significant
 
 if TYPE_CHECKING:
     from multiseg.report.comparison import Comparison
 
 COLUMNS = ("val_loss", "iou", "l1", "pixel_accuracy", "seconds", "images_per_second", "peak_memory_mb", "train_seconds")
 
+AGREEMENT = ("Metric", "Backends differ by", "Seeds differ by", "Standard deviation", "Ratio", "Most along the curves")
+
 
 def write(comparison: Comparison) -> str:
-    """Headline, table of figures (the best ones bold), settings that differ."""
+    """Headline, table of figures (the best ones bold), what backends and seeds differ by, settings that differ."""
     facts = comparison.facts
     metrics = [METRICS[key] for key in COLUMNS]
     best = {metric.key: verdict.marked(facts, metric, comparison.comparable) for metric in metrics}
@@ -27,6 +30,10 @@ def write(comparison: Comparison) -> str:
 
     body = [[each.label, each.version or "–", *(figure(each, metric) for metric in metrics)] for each in facts]
     parts = [_escaped(comparison.headline), _table(["Run", "Version", *(metric.title for metric in metrics)], body)]
+    found = comparison.agreement
+    if found:
+        parts.append(_escaped(" ".join([found.headline, found.basis, *found.missing])))
+        parts += [_table(AGREEMENT, map(_measured, found.measures))] * bool(found.measures)
     differing = [row for row in settings(facts) if row.differs]
     if differing:
         parts.append("Settings that differ:")
@@ -34,6 +41,13 @@ def write(comparison: Comparison) -> str:
             _table(["Setting", *(each.label for each in facts)], [[f"`{row.key}`", *row.values] for row in differing])
         )
     return "\n\n".join(parts) + "\n"
+
+
+def _measured(measure: Measure) -> list[str]:
+    last, widest = measure.last, measure.widest
+    ratio = "–" if last.ratio is None else significant(last.ratio, 2)
+    along = f"{significant(100 * widest.relative, 2)} % after epoch {widest.epoch:g}, {times(widest)}"
+    return [measure.metric.title, *(significant(v, 3) for v in (last.gap, last.spread, last.deviation)), ratio, along]
 
 
 def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:

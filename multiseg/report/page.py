@@ -13,9 +13,10 @@ import jinja2
 
 import multiseg
 from multiseg.report import verdict
+from multiseg.report.agreement import times
 from multiseg.report.facts import RunFacts, environment, settings
 from multiseg.report.grid import load_grid
-from multiseg.report.metrics import METRICS, Metric
+from multiseg.report.metrics import METRICS, Metric, significant
 from multiseg.report.networks import networks
 from multiseg.report.scan import scan
 
@@ -76,6 +77,8 @@ def render(comparison: Comparison) -> Page:
         cell=lambda each, metric: _cell(comparison, each, metric),
         curves=_curves(facts),
         shared_loss=verdict.share_loss(facts),
+        agreement=comparison.agreement,
+        times=times,
         scan=seen,
         side=_side(comparison),
         grid=grid,
@@ -102,6 +105,7 @@ def _environment(facts: Sequence[RunFacts]) -> jinja2.Environment:
     )
     numbers = {each.label: number for number, each in enumerate(facts)}
     loaded.filters["first_line"] = first_line
+    loaded.filters["figure"] = significant
     loaded.filters["percent"] = lambda part: f"{100 * part:.1f}\u00a0%"
     loaded.filters["colour"] = lambda each: f"var(--run-{numbers[each.label] % COLOURS})"
     loaded.globals.update(picture=pictures.picture, error_map=pictures.error_map, split_map=pictures.split_map)
