@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from multiseg.conversion.source import Source, image_shape, labels_are_colours, 
 from multiseg.errors import ModelError, SettingsError
 from multiseg.files import write_text
 from multiseg.run import Run
-from multiseg.topology import Shape, Topology
+from multiseg.topology import Topology
 from multiseg.weights_file import Array, NeutralWeights
 
 NEUTRAL = "safetensors"
@@ -108,7 +108,14 @@ def convert(
     path, beside = Path(out), None if with_network is None else Path(with_network)
     backend = _check(to, path, channels, network, beside)
     with Frameworks() as frameworks, tempfile.TemporaryDirectory(prefix="multiseg-") as scratch:
-        found = _source(source, source_network, input_shape, label_shape, snapshot, frameworks)
+        if isinstance(source, Run) or (Path(source) / "job.json").is_file():
+            run = source if isinstance(source, Run) else frameworks.opened(Run.open(source, snapshot))
+            _check_run(run, source_network, input_shape)
+            at_home = network is None and beside is None and (backend is None or backend.name == run.backend)
+            found = of_run(run, state=backend is None, described=not at_home)
+        else:
+            own = None if source_network is None else Path(source_network)
+            found = of_file(Path(source), own, input_shape, label_shape, frameworks)
         if network is not None:
             target = _given(found, backend, Path(network), frameworks)
         else:
@@ -118,16 +125,27 @@ def convert(
         made = _of_the_same_image(found, target, weights) if channels == "image" else weights
         order = target.order if channels == "image" else found.order
         shape = found.input_shape if target.topology is None else image_shape(target.topology)
+        kept = _kept_state(found, matching, made) if backend is None else NeutralWeights(made)
         with _staged(path) as staged:
             if backend is None:
-                weights_file.write(staged, NeutralWeights(made, order))
+                weights_file.write(staged, replace(kept, channel_order=order))
             else:
                 frameworks.write(backend, staged, made, target.network, shape)
             if beside is not None and target.text is not None:
                 write_text(beside, target.text)
-    unused = [name for name in found.weights if name not in matching.names.values()]
     changed = tuple(name for name in made if not np.array_equal(made[name], weights[name], equal_nan=True))
-    return Converted(path, to, matching.names, matching.how, order, changed, (*unused, *found.left), beside)
+    left = [name for name in found.weights if name not in matching.names.values()]
+    if found.content.solver is not None and kept.solver is None:
+        left.append("the solver's state")
+    return Converted(path, to, matching.names, matching.how, order, changed, tuple(left), beside)
+
+
+def _kept_state(found: Source, matching: Mapped, made: Mapping[str, Array]) -> NeutralWeights:
+    """The weights, with what the solver kept where all of them are what and where they were."""
+    same = matching.names.items() == {name: name for name in found.weights}.items()
+    if same and all(made[name] is found.weights[name] for name in made):
+        return replace(found.content, weights=made)
+    return NeutralWeights(made)
 
 
 def formats() -> dict[str, Backend | None]:
@@ -163,21 +181,14 @@ def _check(to: str, out: Path, channels: str, network: object, beside: Path | No
     return backend
 
 
-def _source(
-    source: Run | str | Path, network: str | Path | None, input_shape: InputShape | None, label_shape: Shape | None,
-    snapshot: str | float, frameworks: Frameworks,
-) -> Source:  # fmt: skip
-    path = source.path if isinstance(source, Run) else Path(source)
-    if not isinstance(source, Run) and not (path / "job.json").is_file():
-        return of_file(path, None if network is None else Path(network), input_shape, label_shape, frameworks)
+def _check_run(run: Run, network: object, input_shape: InputShape | None) -> None:
+    """Raise SettingsError for what a run says itself."""
     if network is not None:
-        raise SettingsError(f"{path}: is a run, which has its network; leave source_network out")
-    run = source if isinstance(source, Run) else frameworks.opened(Run.open(path, snapshot))
+        raise SettingsError(f"{run.path}: is a run, which has its network; leave source_network out")
     if input_shape is not None and tuple(input_shape) != run.input_shape:
         raise SettingsError(
-            f"{path}: is a run with images of {run.input_shape}, not {tuple(input_shape)}; leave input_shape out"
+            f"{run.path}: is a run with images of {run.input_shape}, not {tuple(input_shape)}; leave input_shape out"
         )
-    return of_run(run)
 
 
 def _given(found: Source, backend: Backend | None, network: Path, frameworks: Frameworks) -> _Target:
@@ -198,10 +209,10 @@ def _derived(found: Source, backend: Backend | None, name: Path, wanted: bool, f
         raise SettingsError(
             f"{found.title}: with_network needs to know the network; name its file, source_network=FILE"
         )
-    if found.topology is None or (backend.exporter is None and found.backend != backend):
-        return _Target(backend.channel_order)
     if found.backend == backend and not wanted:
         return _Target(backend.channel_order, found.network, found.topology)
+    if found.topology is None or backend.exporter is None:
+        return _Target(backend.channel_order)
     text = exporting.source(backend, found.topology, exporting.of_classes(found.topology, found.label_shape))
     file = name.with_suffix(backend.formats[0])
     write_text(file, text)

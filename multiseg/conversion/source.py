@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,26 +13,29 @@ from multiseg.conversion.frameworks import Frameworks, InputShape
 from multiseg.conversion.mapping import Side
 from multiseg.errors import ModelError, SettingsError
 from multiseg.run import Run
+from multiseg.run_state import neutral_of
 from multiseg.topology import Shape, Topology
-from multiseg.weights_file import Array
+from multiseg.weights_file import Array, NeutralWeights
 
 
 @dataclass(frozen=True)
 class Source:
-    """Weights, and of their network the file, the backend, the description and the shapes of images and labels, where known.
-
-    ``order`` is that of the colours it is fed; ``left`` names what is in the file and is no weights.
-    """
+    """Weights with what is said of them, and of their network the file, the backend, the description and the shapes of images and
+    labels, where known. ``order`` is that of the colours it is fed."""
 
     title: str
-    weights: dict[str, Array]
+    content: NeutralWeights
     order: ChannelOrder | None
     backend: Backend | None = None
     network: Path | None = None
     topology: Topology | None = None
     input_shape: InputShape | None = None
     label_shape: Shape | None = None
-    left: tuple[str, ...] = ()
+
+    @property
+    def weights(self) -> Mapping[str, Array]:
+        """By the names that the source has."""
+        return self.content.weights
 
     @property
     def side(self) -> Side:
@@ -47,16 +51,17 @@ class Source:
         return Side(self.title, shapes, self.topology)
 
 
-def of_run(run: Run) -> Source:
-    """A run's snapshot."""
+def of_run(run: Run, state: bool, described: bool) -> Source:
+    """A run's snapshot, with the solver's ``state`` and the network's description where they are wanted."""
     backend = registry.get(run.backend)
+    content = neutral_of(run) if state else NeutralWeights(run.worker().call("get_weights"), backend.channel_order)
     return Source(
         title=str(run.path),
-        weights=run.worker().call("get_weights"),
+        content=content,
         order=backend.channel_order,
         backend=backend,
         network=run.model,
-        topology=run.topology,
+        topology=run.topology if described else None,
         input_shape=run.input_shape,
         label_shape=run.label_shape,
     )
@@ -73,14 +78,13 @@ def of_file(
     found = frameworks.read(file, own, shape)
     return Source(
         title=str(file),
-        weights=dict(found.weights),
+        content=found,
         order=found.channel_order or (backend.channel_order if backend else None),
         backend=backend,
         network=own,
         topology=topology,
         input_shape=shape,
         label_shape=label_shape,
-        left=("the solver's state",) if found.state or found.solver else (),
     )
 
 

@@ -24,6 +24,7 @@ from multiseg_caffe import deploy, prototxt
 
 import multiseg
 from multiseg import backend as registry
+from multiseg import weights_file
 from multiseg.backend import package_folder
 from multiseg.conversion import Converted
 from multiseg.conversion.frameworks import Frameworks
@@ -310,6 +311,9 @@ def test_a_run_goes_over_with_its_network(dataset: multiseg.Dataset, tmp_path: P
         with pytest.raises(multiseg.MultisegError, match=r"is a run with images of \(1, 32, 32\), not \(1, 16, 16\)"):
             multiseg.convert(run, "pt", tmp_path / "w.pt", input_shape=(1, 16, 16))
         topology = run.topology
+    kept = weights_file.read(multiseg.convert(run, "safetensors", tmp_path / "w.safetensors").path)
+    assert kept.solver is not None and kept.solver["solver"] == "adam" and kept.channel_order == "RGB"
+    assert {name.partition("/")[2] for name in kept.state} == set(own) == set(kept.weights)
     network = tmp_path / "n.prototxt"
     found = multiseg.convert(tmp_path / "run", "caffemodel", tmp_path / "w.caffemodel", with_network=network)
     assert found.network == network and describe(network, (1, 32, 32)) == topology

@@ -139,6 +139,11 @@ def test_what_is_left_out_is_told(model: Path, weights: dict[str, Array], net: P
     found = multiseg.convert(more, "caffemodel", net.with_name("o.caffemodel"), net)
     assert found.left_out == ("head.weight", "the solver's state")
     assert "left out: head.weight, the solver's state" in str(found)
+    same = multiseg.convert(more, "safetensors", net.with_name("o.safetensors"))
+    assert not same.left_out and weights_file.read(same.path).solver == {"name": "sgd"}
+    assert list(weights_file.read(same.path).state) == ["momentum/ip.weight"]
+    renamed = multiseg.convert(more, "safetensors", net.with_name("o.safetensors"), map={"ip": "fc"})
+    assert renamed.left_out == ("the solver's state",) and weights_file.read(renamed.path).solver is None
 
 
 def test_weights_that_are_not_of_their_network_are_refused(model: Path, net: Path, tmp_path: Path) -> None:
