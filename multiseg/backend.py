@@ -63,7 +63,9 @@ class Backend:
     loss: str
     solvers: Mapping[str, Mapping[str, float]]
     exporter: str | None = None  # "module:function" that writes its first kind of network file, see multiseg.exporting
-    onnx: str | None = None  # "module:function" that writes an exported file as ONNX, in its process; see multiseg.onnx_export
+    onnx: str | None = (
+        None  # "module:function" that writes an exported file as ONNX, in its process; see multiseg.onnx_export
+    )
     weights_format: str = ""  # what its weights files are called where they are written, e.g. pt
     writer: str | None = None  # "module:function" that writes them, see multiseg.model_files
     writer_needs_framework: bool = True  # whether that module runs only in the backend's process
@@ -128,17 +130,26 @@ def names() -> list[str]:
     return sorted(entry_point_table())
 
 
+def installed() -> list[Backend]:
+    """All installed backends, by name. Raises BackendUnavailable where one cannot be loaded."""
+    return [_load(point) for _, point in sorted(entry_point_table().items())]
+
+
 def get(name: str) -> Backend:
     """The backend called ``name``. Raises BackendUnavailable, listing the known names, where there is none."""
-    point = entry_point_table().get(name)
-    if point is None:
-        raise BackendUnavailable(f"no backend is called {name!r}; known are: {', '.join(names()) or 'none'}")
+    table = entry_point_table()
+    if name not in table:
+        raise BackendUnavailable(f"no backend is called {name!r}; known are: {', '.join(sorted(table)) or 'none'}")
+    return _load(table[name])
+
+
+def _load(point: EntryPoint) -> Backend:
     try:
         backend = point.load()
     except (ImportError, AttributeError) as error:
-        raise BackendUnavailable(f"backend {name!r} ({point.value}) cannot be loaded: {error}") from error
+        raise BackendUnavailable(f"backend {point.name!r} ({point.value}) cannot be loaded: {error}") from error
     if not isinstance(backend, Backend):
         raise BackendUnavailable(
-            f"backend {name!r}: {point.value} is a {type(backend).__name__}, not a multiseg Backend"
+            f"backend {point.name!r}: {point.value} is a {type(backend).__name__}, not a multiseg Backend"
         )
     return backend

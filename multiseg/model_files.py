@@ -49,7 +49,7 @@ def kind_of(path: Path, holds: Literal["network", "weights"]) -> tuple[Backend, 
     Raises ModelError saying what is there and what is expected.
     """
     head = _head(path)
-    kinds = [(backend, kind) for backend in map(registry.get, registry.names()) for kind in backend.kinds]
+    kinds = [(backend, kind) for backend in registry.installed() for kind in backend.kinds]
     found = [(backend, kind) for backend, kind in kinds if kind.recognise(head, path)]
     wanted = [(backend, kind) for backend, kind in found if kind.holds == holds]
     if len(wanted) > 1:

@@ -1,4 +1,4 @@
-"""Which backends the tests run over, and the small dataset that they share.
+"""Which backends the tests run over, and the small dataset that they share, which is that of multiseg's pytest plugin.
 
 MULTISEG_TEST_BACKENDS lists the backends, by commas; unset means all three. A listed backend that will not load fails the
 whole run: nothing is skipped for want of a framework.
@@ -53,13 +53,12 @@ def backends() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(multiseg_images: Path) -> Path:
     """120 pairs of 32x32 triangles and a 5x5 grid."""
-    return multiseg.create_images(tmp_path_factory.mktemp("triangles") / "images", count=120, grid=5, seed=5)
+    return multiseg_images
 
 
 @pytest.fixture(scope="session")
-def dataset(images: Path, tmp_path_factory: pytest.TempPathFactory) -> multiseg.Dataset:
+def dataset(multiseg_dataset: multiseg.Dataset) -> multiseg.Dataset:
     """108 pairs for training, 12 for validation."""
-    folder = tmp_path_factory.mktemp("triangles") / "dataset"
-    return multiseg.Dataset.create(folder, input=images / "input", target=images / "target", seed=5)
+    return multiseg_dataset

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from multiseg.errors import MultisegError
 
 Array = npt.NDArray[Any]
 
@@ -37,3 +39,13 @@ def close(found: Array, expected: Array, tolerance: Array | float, what: str) ->
             f"{what}: is {float(found[at]):.9g} at {[int(i) for i in at]}, expected is {float(expected[at]):.9g}, within "
             f"{allowed:.2g}; {int((~(excess <= 0)).sum())} of {found.size} numbers are off"
         )
+
+
+def refused(call: Callable[[], object], kind: type[MultisegError], words: str, what: str) -> None:
+    """Assert that a call raises an error of this kind, and that it says these words; ``what`` says what must be."""
+    try:
+        call()
+    except MultisegError as error:
+        assert isinstance(error, kind) and words in str(error), f"{what}; it is a {type(error).__name__}: {error}"
+    else:
+        raise AssertionError(f"{what}; it is accepted")
