@@ -310,13 +310,12 @@ def test_a_run_goes_over_with_its_network(dataset: multiseg.Dataset, tmp_path: P
             multiseg.convert(run, "pt", tmp_path / "w.pt", source_network=model)
         with pytest.raises(multiseg.MultisegError, match=r"is a run with images of \(1, 32, 32\), not \(1, 16, 16\)"):
             multiseg.convert(run, "pt", tmp_path / "w.pt", input_shape=(1, 16, 16))
-        topology = run.topology
-    kept = weights_file.read(multiseg.convert(run, "safetensors", tmp_path / "w.safetensors").path)
+        network = tmp_path / "n.prototxt"
+        found = multiseg.convert(run, "caffemodel", tmp_path / "w.caffemodel", with_network=network)
+        assert found.network == network and describe(network, (1, 32, 32)) == run.topology
+        np.testing.assert_equal(dict(read_weights(found.path)), own)
+    kept = weights_file.read(multiseg.convert(tmp_path / "run", "safetensors", tmp_path / "w.safetensors").path)
     assert kept.solver is not None and kept.solver["solver"] == "adam" and kept.channel_order == "RGB"
     assert {name.partition("/")[2] for name in kept.state} == set(own) == set(kept.weights)
-    network = tmp_path / "n.prototxt"
-    found = multiseg.convert(tmp_path / "run", "caffemodel", tmp_path / "w.caffemodel", with_network=network)
-    assert found.network == network and describe(network, (1, 32, 32)) == topology
-    np.testing.assert_equal(dict(read_weights(found.path)), own)
     with pytest.raises(multiseg.MultisegError, match=r"has no snapshot 7\.0"):
         multiseg.convert(tmp_path / "run", "pt", tmp_path / "w.pt", snapshot=7.0)
