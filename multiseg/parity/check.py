@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from multiseg import exporting, reference
 from multiseg.backend import Backend
 from multiseg.dataset import Dataset
 from multiseg.errors import ModelError, SettingsError
-from multiseg.initial import initial_weights
 from multiseg.model_files import describe, kind_of
 from multiseg.parity import comparing, given
 from multiseg.parity.comparing import Loss, Weights
@@ -24,6 +22,7 @@ from multiseg.parity.explanation import of_weights
 from multiseg.parity.plan import Entry, Plan
 from multiseg.parity.result import Parity, Row
 from multiseg.parity.side import Side
+from multiseg.parity.start import start_weights
 from multiseg.parity.twin import without_dropout
 from multiseg.reference.bounded import Array, Bounded
 from multiseg.topology import Topology
@@ -55,7 +54,7 @@ def check_parity(
     come to (multiseg.reference.bounded). Of a side that differs, what follows from that is not compared.
 
     ``weights``: files or run folders, one for the first network, which all are given, or one for each model, which are compared
-    as well; without them the recipe's initialisation from ``seed``. ``progress`` is told what is being done.
+    as well; without them random ones from ``seed`` (multiseg.parity.start). ``progress`` is told what is being done.
 
     Raises SettingsError, DatasetError, ModelError and BackendUnavailable for what cannot be compared at all.
     """
@@ -69,7 +68,17 @@ def check_parity(
     }  # fmt: skip
     plan = Plan(data, _paths(models), list(backends or []), _paths(weights), options)
     with tempfile.TemporaryDirectory(prefix="multiseg-parity-") as folder:
-        return _Check(plan, steps, loss, Path(folder), progress or (lambda text: None)).run()
+        say = progress or (lambda text: None)
+        entry = plan.entries[0]
+        say(entry.name)
+        with Worker(entry.backend, entry.settings.threads) as worker:
+            check = _Check(plan, steps, loss, Path(folder), worker, say)
+            check.compare(0, worker)
+        for number, entry in list(enumerate(plan.entries))[1:]:
+            say(entry.name)
+            with Worker(entry.backend, entry.settings.threads) as worker:
+                check.compare(number, worker)
+        return check.parity
 
 
 def _paths(names: Any) -> list[Path]:
@@ -79,20 +88,19 @@ def _paths(names: Any) -> list[Path]:
 
 
 class _Check:
-    """One check: the reference is described first, then each side is compared in its own worker."""
+    """One check: the reference is described first, in the first side's ``worker`` if it can, then side after side is compared."""
 
-    def __init__(self, plan: Plan, steps: int, loss: str | None, folder: Path, say: Progress) -> None:
+    def __init__(self, plan: Plan, steps: int, loss: str | None, folder: Path, worker: Worker, say: Progress) -> None:
         self.plan, self.steps, self.folder, self.say = plan, steps, folder, say
-        entry = plan.entries[0]
-        spec = network_spec(entry.settings, plan.dataset)
+        spec = network_spec(plan.entries[0].settings, plan.dataset)
         self.input_shape, self.label_shape = spec.input_shape, spec.label_shape
-        self.first = self._describe_first(entry)
+        self.first = self._described(plan.entries[0].path, worker)
         self.classes = exporting.of_classes(self.first, self.label_shape)
-        self.loss = None if self.classes and loss is None else entry.settings.loss  # the cross entropy of class numbers
+        # the cross entropy of class numbers, where nothing else is asked for
+        self.loss = None if self.classes and loss is None else plan.entries[0].settings.loss
+        told = {**plan.to_json(), "loss": self.loss or "the file's own", "steps": steps}
+        self.parity = Parity(self.first.source, [], told)
         self.twin, dropped = without_dropout(self.first)
-        self.parity = Parity(
-            self.first.source, [], {**plan.to_json(), "loss": self.loss or "the file's own", "steps": steps}
-        )
         if dropped:
             self.parity.notes.append(
                 f"training is compared without {listed(dropped)}, whose numbers each framework draws itself: on files that are "
@@ -102,25 +110,24 @@ class _Check:
         self.whole: Bounded | None = None  # the reference's output
         self.kept: list[Weights] = []  # the first side's weights after each step
 
-    def _describe_first(self, entry: Entry) -> Topology:
-        owner, _ = kind_of(entry.path, "network")
-        with ExitStack() as stack:
-            worker = stack.enter_context(Worker(owner, 1)) if owner.reader_needs_framework else None
-            return describe(entry.path, self.input_shape, worker)
+    def _described(self, path: Path, worker: Worker) -> Topology:
+        """The reference's network."""
+        owner, _ = kind_of(path, "network")
+        if not owner.reader_needs_framework or owner.name == worker.backend.name:
+            return describe(path, self.input_shape, worker)
+        with Worker(owner, 1) as other:
+            return describe(path, self.input_shape, other)
 
-    def run(self) -> Parity:
-        """Compare everything."""
-        for number, entry in enumerate(self.plan.entries):
-            self.parity.sides.append(entry.name)
-            self.say(entry.name)
-            with Worker(entry.backend, entry.settings.threads) as worker:
-                try:
-                    stopped = self._compare(entry, number, worker)
-                except reference.NotComputable as error:
-                    stopped = f"the rest is not compared: {error}"
-                if stopped:
-                    self.parity.notes.append(f"{entry.name}: {stopped}")
-        return self.parity
+    def compare(self, number: int, worker: Worker) -> None:
+        """Compare a side, in a worker of its backend."""
+        entry = self.plan.entries[number]
+        self.parity.sides.append(entry.name)
+        try:
+            stopped = self._compare(entry, number, worker)
+        except reference.NotComputable as error:
+            stopped = f"the rest is not compared: {error}"
+        if stopped:
+            self.parity.notes.append(f"{entry.name}: {stopped}")
 
     def _compare(self, entry: Entry, number: int, worker: Worker) -> str | None:
         """Compare one side; what is not compared any more, in words."""
@@ -226,12 +233,11 @@ class _Check:
         return own
 
     def _start(self, entry: Entry, side: Side) -> dict[str, Array]:
-        own = side.get_weights()
+        own = side.match.parameters.values()
         if entry.weights is not None:
             return given.read(entry.weights, entry.path, self.first, self.plan.dataset)
-        channels = (self.input_shape[0], self.label_shape[0])
-        made = initial_weights(self.first.weights, entry.settings.seed, "RGB", channels)
-        return {name: made.get(name, own[name]) for name in own}
+        made = start_weights(self.first, entry.settings.seed)
+        return {name: made[name] for name in own}
 
 
 def _apart(one: Weights, other: Weights) -> float:

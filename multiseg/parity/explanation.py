@@ -7,7 +7,7 @@ that put dampening, momentum or the rate elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -35,17 +35,66 @@ def of_weights(topology: Topology, name: str, expected: Array, found: Array) -> 
 
 
 def of_layer(
-    topology: Topology, layer: Layer, inputs: list[Bounded], weights: Weights, made: Array, mean: Any
+    trace: reference.Trace, layer: Layer, shown: Collection[str], weights: Weights, made: Array, mean: Any
 ) -> str | None:
-    """What the layer does instead, if it is one of the usual mistakes."""
-    own = weights_of(layer, weights)
-    for words, other, given, changed in _mistakes(topology, layer, inputs, own, mean):
-        try:
-            found = compute(other, given, changed)[0][0]
-        except (reference.NotComputable, ValueError, KeyError, IndexError):
-            continue
-        if _agrees(found, made):
-            return f"it agrees {words}"
+    """What the framework does instead of a layer, if it is one of the usual mistakes; ``made`` is what it makes.
+
+    ``shown`` are the values that the framework shows: the mistake may be in layers before this one that it does not.
+    """
+    part = _unseen(trace.topology, layer, shown)
+    for wrong in part:
+        inputs = [trace.values[name] for name in wrong.inputs]
+        for words, other, given, changed in _mistakes(trace.topology, wrong, inputs, weights_of(wrong, weights), mean):
+            try:
+                found = _through(trace, part, wrong, (other, given, changed), weights)
+            except (reference.NotComputable, ValueError, KeyError, IndexError):
+                continue
+            if _agrees(found, made):
+                return f"it agrees {words}" + (f" in {wrong.name!r}" if wrong is not layer else "")
+    return None
+
+
+def _unseen(topology: Topology, layer: Layer, shown: Collection[str]) -> list[Layer]:
+    """The layer, after those before it that only it reads and whose values are not shown."""
+    makers = {name: each for each in topology.layers for name in each.outputs}
+    found, before = [layer], makers.get(layer.inputs[0])
+    while before is not None and not any(name in shown for name in before.outputs):
+        found.insert(0, before)
+        before = makers.get(before.inputs[0])
+    return found
+
+
+def _through(
+    trace: reference.Trace,
+    part: list[Layer],
+    wrong: Layer,
+    instead: tuple[Layer, list[Bounded], Weights],
+    weights: Weights,
+) -> Bounded:
+    """What the last layer of a part makes where one is another."""
+    values = dict(trace.values)
+    for layer in part[part.index(wrong) :]:
+        other, given, own = layer, [values[name] for name in layer.inputs], weights_of(layer, weights)
+        if layer is wrong:
+            other, given, own = instead[0], instead[1], dict(instead[2])
+        made, _ = compute(other, given, own)
+        values.update(zip(layer.outputs, made, strict=True))
+    return values[part[-1].outputs[0]]
+
+
+def of_gradient(expected: Bounded, weights: Array, measured: Array) -> str | None:
+    """Whether a gradient is the right one times a factor, or with the weights' own part in it."""
+    flat, found = expected.value.ravel(), measured.ravel()
+    size = float(flat @ flat)
+    if size and measured.shape == expected.value.shape:
+        factor = float(f"{float(found @ flat) / size:.4g}")
+        if factor and _agrees(Bounded(factor * expected.value, abs(factor) * expected.bound), measured):
+            return f"it is {factor:g} times what it should be"
+        decay = float(
+            f"{float((found - flat) @ weights.ravel()) / max(float(weights.ravel() @ weights.ravel()), TINY):.3g}"
+        )
+        if _agrees(Bounded(expected.value + decay * weights, expected.bound), measured):
+            return f"it agrees with weight decay {decay:g}"
     return None
 
 
@@ -62,13 +111,13 @@ def _mistakes(topology: Topology, layer: Layer, inputs: list[Bounded], weights: 
         yield "if it is left out", identity, inputs[:1], {}
     if "bias" in weights:
         yield "if its bias is 0", layer, inputs, {**weights, "bias": np.zeros_like(weights["bias"])}
+    if topology.input in layer.inputs:
+        for words, image in _other_images(inputs[0].value, mean):
+            yield f"if the images are {words}", layer, [reference.exact(image), *inputs[1:]], weights
     for part, value in weights.items():
         for words, other in _rearranged(topology, f"{layer.name}.{part}", value):
             if other.shape == value.shape:
                 yield f"with its {part} {words}", layer, inputs, {**weights, part: other}
-    if topology.input in layer.inputs:
-        for words, image in _other_images(inputs[0].value, mean):
-            yield f"if the images are {words}", layer, [reference.exact(image), *inputs[1:]], weights
     for words, parameters in _other_parameters(layer, inputs):
         try:
             shapes, _, _ = infer(layer.type, parameters, [each.value.shape[1:] for each in inputs])

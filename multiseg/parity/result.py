@@ -221,10 +221,12 @@ def sentence(row: Row) -> str:
         "gradient": f"the gradient of {row.name!r} is the first that differs",
         "step": f"{row.name!r} is the first to differ, after step {row.step}",
         "weights": f"the weights {row.name!r} differ",
-        "network": "another network",
+        "network": "",
     }[row.stage]
+    if row.stage == "network":
+        return f"{row.side}: {row.words}"
     if not math.isfinite(row.share):
-        return f"{row.side}: {what}: {row.words}"
+        return f"{row.side}: {what}: it {row.words}"
     sums = f"rounding in sums of {row.terms:,} terms" if row.terms > 1 else "rounding"
     limit = (
         f"{row.share:.3g} times what {sums} allows ({row.tolerance:.2g})"

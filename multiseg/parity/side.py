@@ -85,9 +85,10 @@ class Side:
             return weights
         return swapped(self.topology, weights, *self.colours)
 
-    def predict(self, features: Array, labels: Array) -> tuple[Array, float, dict[str, Array]]:
+    def predict(self, features: Array, labels: Array | None) -> tuple[Array, float | None, dict[str, Array]]:
         """Output (N, ...), loss, and what layers made, by the reference's names, for neutral images and labels (N, C, H, W)."""
-        batch = {"features": self.layout.features(features), "labels": self.layout.labels(labels)}
+        told = None if labels is None else self.layout.labels(labels)
+        batch = {"features": self.layout.features(features), "labels": told}
         output, loss, made = self.worker.call("predict", **batch, activations=True)
         shapes = self.reference.shapes
         found = {}
@@ -100,7 +101,7 @@ class Side:
             output = output[:, ::-1]
             if last in found:
                 found[last] = found[last][:, ::-1]
-        return output, float(loss), found
+        return output, None if loss is None else float(loss), found
 
     def train_step(self, features: Array, labels: Array, rate: float, seed: int) -> float:
         """The loss before the update."""

@@ -1,0 +1,172 @@
+"""One mistake at a time is planted: in a backend, in a network file, or in weights; the check names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import multiseg
+from multiseg import exporting
+from multiseg.topology import Topology
+from multiseg.topology.matching import match
+from multiseg.weights_file import NeutralWeights, write
+
+pytestmark = pytest.mark.needs("caffe", "torch")
+
+FAULTY = Path(__file__).parents[1] / "faulty_backend"
+
+
+def layers(**changed: dict[str, Any]) -> list[dict[str, Any]]:
+    """A network of every kind of layer that mistakes are made with; ``changed``: parameters by layers' names, None drops one."""
+    windows = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    steps: list[tuple[str, str, dict[str, Any]]] = [
+        ("conv1", "Conv", {"num_output": 6, **windows}),
+        ("bn", "BatchNormalization", {"epsilon": 1e-5}),
+        ("relu", "Relu", {}),
+        ("pool", "MaxPool", {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": False}),
+        ("conv2", "Conv", {"num_output": 6, **windows}),
+        ("up", "ConvTranspose", {"num_output": 3, "kernel_shape": [3, 3], "strides": [2, 2]}),
+    ]
+    found, last = [], "data"
+    for name, kind, said in steps:
+        if changed.get(name, {}) is None:
+            continue
+        found.append({"name": name, "type": kind, "inputs": [last], "parameters": {**said, **changed.get(name, {})}})
+        last = name
+    return found
+
+
+def topology(**changed: Any) -> Topology:
+    described = layers(**changed)
+    said = {"input": "data", "input_shape": (3, 11, 11), "layers": described, "outputs": [described[-1]["name"]]}
+    return Topology.of("small.net", "test", said)
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> multiseg.Dataset:
+    """20 pairs of random pictures in colour, 11x11."""
+    folder, draw = tmp_path_factory.mktemp("colours"), np.random.default_rng(3)
+    for kind in ("input", "target"):
+        (folder / kind).mkdir()
+        for i in range(20):
+            tint = np.array([200, 100, 30]) if kind == "input" else np.array([128, 128, 128])
+            pixels = np.clip(draw.normal(tint, 40, (11, 11, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / kind / f"{i}.png")
+    return multiseg.Dataset.create(folder / "dataset", input=folder / "input", target=folder / "target", seed=1)
+
+
+@pytest.fixture(scope="module")
+def right(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The network as it is meant, as a prototxt, which is described without a framework."""
+    return exporting.export(topology(), "caffe", tmp_path_factory.mktemp("right") / "small.prototxt")
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FAULTY))
+
+
+def check(dataset: multiseg.Dataset, model: Path, steps: int = 3, **options: Any) -> Any:
+    return multiseg.check_parity(
+        dataset, backends=["faulty"], models=model, steps=steps, threads=1, batch_size=4, learning_rate=1e-6, **options
+    )
+
+
+FAULTS = {
+    "stride": ["conv1", "stride 2"],
+    "padding": ["conv1", "padding (top, left, bottom, right) (2, 2, 0, 0)"],
+    "ceil_mode": ["pool", "rounded up"],
+    "epsilon": ["bn", "epsilon 0.001 (here 1e-05)"],
+    "relu": ["relu", "if it is left out"],
+    "slope": ["relu"],
+    "bgr": ["conv1", "BGR for RGB"],
+    "hwc": ["conv1", "CHW where they are HWC"],
+    "mean": ["conv1", "without the mean subtracted"],
+    "transposed": ["conv1", "weight transposed"],
+    "turned": ["conv1", "weight turned by 180 degrees"],
+    "bias": ["conv1", "its bias is 0"],
+    "gradient": ["the gradient of 'up.", "it is 4 times what it should be"],
+    "dampening": ["after step 2", "with dampening 0.9"],
+    "nesterov": ["after step 1", "with the rule of nesterov"],
+    "decay": ["the gradient of 'up.", "with weight decay 0.1"],
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_mistake_in_a_backend_is_found_and_named(
+    fault: str, colours: multiseg.Dataset, right: Path, faulty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert colours.mean_pixel is not None
+    monkeypatch.setenv("MULTISEG_FAULT", fault)
+    monkeypatch.setenv("MEAN", " ".join(map(str, colours.mean_pixel)))
+    found = check(colours, right)
+    assert not found.ok
+    assert found.first_divergence.startswith("Faulty (small.prototxt): ")
+    for words in FAULTS[fault]:
+        assert words in found.first_divergence
+
+
+def test_without_a_mistake_nothing_is_found(colours: multiseg.Dataset, right: Path, faulty: None) -> None:
+    found = check(colours, right)
+    assert found.ok and found.first_divergence is None
+    assert {row.stage for row in found.rows} == {"forward", "output", "loss", "gradient", "step"}
+    assert {row.step for row in found.rows if row.stage == "step"} == {1, 2, 3}
+
+
+FILES: dict[str, tuple[dict[str, Any], str]] = {
+    "stride": ({"conv1": {"strides": [2, 2]}, "up": {"strides": [4, 4]}}, "conv1: stride 1 in small.py, 2 in other.py"),
+    "padding": (
+        {"conv1": {"pads": [0, 0, 0, 0]}, "up": {"pads": [1, 1, 1, 1], "output_padding": [1, 1]}},
+        "conv1: pad",
+    ),
+    "ceil_mode": ({"pool": {"ceil_mode": True}, "up": {"pads": [1, 1, 1, 1]}}, "pool: "),
+    "epsilon": ({"bn": {"epsilon": 1e-3}}, "bn: epsilon 1e-05 in small.py, 0.001 in other.py"),
+    "relu": ({"relu": None}, "other.py has no Relu"),
+}
+
+
+@pytest.mark.parametrize("fault", FILES)
+def test_a_mistake_in_a_network_file_is_found_and_named(
+    fault: str, colours: multiseg.Dataset, right: Path, tmp_path: Path
+) -> None:
+    changed, words = FILES[fault]
+    other = exporting.export(topology(**changed), "torch", tmp_path / "other.py")
+    found = multiseg.check_parity(colours, models=[right, other], steps=0, threads=1)
+    assert not found.ok
+    assert "other.py" in found.sides[1]
+    assert words.replace("small.py", "small.prototxt") in found.first_divergence
+
+
+def conversions() -> dict[str, tuple[str, Any, str]]:
+    return {
+        "transposed": ("conv1.weight", lambda w: w.swapaxes(2, 3), "transposed (height and width exchanged)"),
+        "colours": ("conv1.weight", lambda w: w[:, ::-1], "with its three inputs reversed (RGB for BGR)"),
+        "hwio": ("conv2.weight", lambda w: w.transpose(2, 3, 1, 0).ravel().reshape(w.shape), "written as HWIO"),
+        "bias": ("up.bias", lambda w: w * 0, "they are all 0"),
+        "digit": ("conv2.weight", lambda w: np.round(w, 3), "copies are exact"),
+    }
+
+
+@pytest.mark.parametrize("fault", conversions())
+def test_a_mistake_in_converted_weights_is_found_and_named(
+    fault: str, colours: multiseg.Dataset, right: Path, tmp_path: Path
+) -> None:
+    from multiseg.parity.start import start_weights
+
+    meant = multiseg.describe(right, (3, 11, 11))
+    weights = start_weights(meant, 3)
+    name, change, words = conversions()[fault]
+    copied = {own: weights[theirs] for own, theirs in match(meant, topology()).parameters.items()}
+    wrong = {**copied, name: np.ascontiguousarray(change(weights[name]))}
+    for path, content in (("right", weights), ("wrong", wrong)):
+        write(tmp_path / f"{path}.safetensors", NeutralWeights(content, "RGB"))
+    copy = exporting.export(topology(), "torch", tmp_path / "copy.py")
+    given = [tmp_path / "right.safetensors", tmp_path / "wrong.safetensors"]
+    found = multiseg.check_parity(colours, models=[right, copy], weights=given, steps=0, threads=1)
+    assert not found.ok
+    assert f"PyTorch (copy.py): the weights {name!r} differ" in found.first_divergence
+    assert words in found.first_divergence
