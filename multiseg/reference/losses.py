@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from multiseg.reference.bounded import EXP, LOG, Array, Bounded, U, gamma
+from multiseg.reference.bounded import EXP, LOG, TINY, Array, Bounded, U, gamma
 
 
 def by_element(name: str, output: Bounded, labels: Array) -> tuple[Bounded, Bounded]:
@@ -49,7 +49,10 @@ def cross_entropy(scores: Bounded, labels: Array) -> tuple[Bounded, Bounded]:
     sums = powers.sum(1)
     each = np.log(sums) - shifted[range(len(flat)), numbers]
     rounding = gamma(classes + 2) + LOG * U * np.abs(np.log(sums)) + 2 * U * (np.abs(shifted).max(1) + 1) + EXP * U
-    loss = Bounded(np.asarray(each.mean()), np.asarray((2 * off + rounding).mean() + gamma(len(flat)) * each.mean()))
+    # Caffe takes no probability for less than the smallest normal float32: its loss of an image or pixel is 87.3 at most
+    cut = np.maximum(each + math.log(TINY), 0)
+    bound = (2 * off + rounding + cut).mean() + gamma(len(flat)) * each.mean()
+    loss = Bounded(np.asarray(each.mean()), np.asarray(bound))
     chances = powers / sums[:, None]
     slope = chances.copy()
     slope[range(len(flat)), numbers] -= 1

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import numpy as np
 
 from multiseg import backend as registry
+from multiseg.dataset import Dataset
 from multiseg.network import NetworkSpec
 from multiseg.worker.client import Worker
 
@@ -55,6 +57,24 @@ def batch(net: str, count: int = 3) -> dict[str, np.ndarray]:
     classes = {"fcn8s": 5}.get(net, 10)
     made = numbers.random((count, *labels)) if net == "autoencoder" else numbers.integers(0, classes, (count, *labels))
     return {"features": features, "labels": made.astype(np.float32)}
+
+
+def dataset(net: str, folder: Path, count: int = 12) -> Dataset:
+    """A dataset of random images with labels for a network: class numbers in the records, as DIGITS has them, or images."""
+    from multiseg_caffe.proto import message
+
+    (images, labels), draw = SHAPES[net], np.random.default_rng(7)
+    classes = {"fcn8s": 5, "autoencoder": 256}.get(net, 10)
+    for name in ("features", "labels")[: 1 if labels == (1, 1, 1) else 2]:
+        path = folder / "train_db" / name
+        path.mkdir(parents=True)
+        with lmdb.open(str(path), map_size=1 << 26) as environment, environment.begin(write=True) as written:
+            for i in range(count):
+                (channels, height, width), most = (images, 256) if name == "features" else (labels, classes)
+                pixels = draw.integers(0, most, (channels, height, width), dtype=np.uint8)
+                datum = message("Datum")(channels=channels, height=height, width=width, data=pixels.tobytes(), label=i % classes)
+                written.put(b"%09d" % i, datum.SerializeToString())
+    return Dataset.open(folder)
 
 
 def bilinear(channels: int, size: int) -> np.ndarray:
