@@ -102,6 +102,12 @@ class Bench:
     def weights(self, weights: Mapping[str, Array]) -> None:
         self.call("set_weights", weights=dict(weights))
 
+    @property
+    def state(self) -> Weights:
+        """What the solver keeps of them."""
+        found: Weights = self.call("get_weights", state=True)
+        return found
+
     def begin(self, seed: int = 1) -> Weights:
         """Give the network weights with which all of it takes part, and return them.
 

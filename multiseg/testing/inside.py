@@ -40,8 +40,8 @@ def copies(
     made = importlib.import_module(module).Network(NetworkSpec.from_json(spec))
     problems = []
     try:
-        got = made.get_weights()
-        before = _copy(got)
+        got, kept = made.get_weights(), made.get_weights(state=True)
+        before, kept_before = _copy(got), _copy(kept)
         output, _, activations = made.predict(features, None, activations=True)
         shown = _copy({"output": output, **activations})
         made.predict(others, None, activations=True)
@@ -50,6 +50,10 @@ def copies(
         made.train_step(features, labels, rate)
         if not _same(before, got):
             problems.append("get_weights: what it returned changes when the network is trained; return copies")
+        if not _same(kept_before, kept):
+            problems.append(
+                "get_weights(state=True): what it returned changes when the network is trained; return copies"
+            )
         given = _copy(before)
         made.set_weights(given)
         made.train_step(features, labels, rate)

@@ -98,7 +98,7 @@ BREAKAGES = {
     ),
     "a solver that forgets": Breakage(
         'self.state = {name: file[f"state/{name}"] for name in self.state}', "pass",
-        "from_a_snapshot_to_the_bit[sgd-equal]", "save must keep all that the solver does",
+        "goes_on_to_the_bit[sgd-equal]", "save must keep all that the solver does",
     ),
     "dice of its own": Breakage(
         "default_rng(seed).random", "default_rng(self.steps).random",

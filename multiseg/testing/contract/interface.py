@@ -57,7 +57,7 @@ class Interface(Subject):
         bench.load(batch_size=3, val_batch_size=5, loss="l1")
         said = bench.described
         for key, kind in {"batch_size": int, "val_batch_size": int, "loss": str, "own_loss": bool, "device": str,
-                          "parameters": dict, "lowered": list}.items():  # fmt: skip
+                          "parameters": dict, "lowered": list, "trained": dict}.items():  # fmt: skip
             assert isinstance(said.get(key), kind), f"describe()[{key!r}] must be a {kind.__name__}: {said.get(key)!r}"
         given = {"batch_size": 3, "val_batch_size": 5, "loss": "l1", "own_loss": False}
         assert {key: said[key] for key in given} == given, "describe() must say what the specification asked for"
@@ -67,6 +67,14 @@ class Interface(Subject):
         )
         layers = {name.rpartition(".")[0] for name in shapes}
         assert set(said["lowered"]) <= layers, f"describe()['lowered'] must be names of layers: {said['lowered']}"
+        layer = next(iter(shapes)).rpartition(".")[0]
+        bench.load(recipe="equal", multipliers={"*.bias": {"lr": 2}}, freeze=[layer])
+        trained = bench.described["trained"]
+        moved = {name for name in shapes if name.rpartition(".")[0] != layer}
+        factors = {name: 2.0 if name.endswith(".bias") else 1.0 for name in trained}
+        assert set(trained) <= moved and trained == factors, (
+            f"describe()['trained'] must be what the solver moves, with its factor of the rate: {trained}; frozen is {layer!r}"
+        )
         bench.load(batch_size=None, loss=None)
         assert bench.described["batch_size"] >= 1 and bench.described["val_batch_size"] >= 1
         assert bench.described["own_loss"] is True, "describe()['own_loss']: the specification named no loss"

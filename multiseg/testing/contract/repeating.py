@@ -43,9 +43,7 @@ class Repeating(Subject):
         assert once[0].tobytes() == again[0].tobytes() and once[1] == again[1], "predict: must draw nothing"
 
     @pytest.mark.parametrize("recipe", ["tutorial", "equal"])
-    def test_a_solver_goes_on_from_a_snapshot_to_the_bit(
-        self, bench: Bench, solver: str, recipe: str, tmp_path: Path
-    ) -> None:
+    def test_a_solver_goes_on_to_the_bit(self, bench: Bench, solver: str, recipe: str, tmp_path: Path) -> None:
         if recipe == "equal" and solver not in NEUTRAL:
             pytest.skip(f"the recipe has no {solver}")
         settings: dict[str, Any] = {"recipe": recipe, "solver": solver, "loss": "l2"}
@@ -53,11 +51,17 @@ class Repeating(Subject):
         start = bench.begin()
         _steps(bench, range(2))
         bench.call("save", folder=str(tmp_path))
-        saved = bench.weights
+        saved, state = bench.weights, bench.state
         _steps(bench, range(2, 4))
         whole = bench.weights
         assert any(whole[name].tobytes() != start[name].tobytes() for name in start), "train_step: moves no weight"
         bench.load(**settings, seed=9)
+        bench.call("set_weights", weights=saved, state=state)
+        same_bits(bench.state, state, f"get_weights(state=True) of {solver} ({recipe}) after set_weights with it")
+        _steps(bench, range(2, 4))
+        same_bits(
+            bench.weights, whole, f"weights of {solver} ({recipe}) trained on from set_weights with the solver's state"
+        )
         bench.call("restore", folder=str(tmp_path))
         same_bits(bench.weights, saved, "weights restored from a snapshot")
         _steps(bench, range(2, 4))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -23,6 +23,10 @@ Doubles = dict[str, npt.NDArray[np.float64]]
 
 U = 2.0**-24  # rounding to float32
 RATES = (1.0, 0.5, 2.0, 0.25, 1.0)  # of the steps: what keeps a rate in its state shows
+SLOTS = {  # of docs/solvers.md
+    "sgd": ("momentum",), "nesterov": ("momentum",), "adagrad": ("square_sum",), "rmsprop": ("square",),
+    "adadelta": ("square", "delta"), "adam": ("mean", "square"),
+}  # fmt: skip
 COUNTS = (4, 4, 3, 4, 1)  # images; an epoch's last batch is smaller
 
 
@@ -85,33 +89,37 @@ class Solvers(Subject):
         refused(lambda: bench.load(freeze=["*"]), SettingsError, "leaves no layer to train", what)
 
     def test_accumulated_batches_count_by_their_images(self, bench: Bench) -> None:
-        """Five images in batches of two: the gradient is the average over the images of what the batches' are."""
+        """In batches of two, as many as there are: the gradient is the average over the images of what the batches' are."""
         bench.load(**PLAIN)
-        own, batch = bench.begin(), bench.batch(5)
-        if bench.step(batch, 0.0, seed=1) != bench.step(batch, 0.0, seed=2):
+        own, counts = bench.begin(), (6, 5, 1)
+        if bench.step(bench.batch(), 0.0, seed=1) != bench.step(bench.batch(), 0.0, seed=2):
             pytest.skip("the network draws at random while it trains: its batches cannot be had one by one")
         averages = bench.averages()
-        expected: Doubles = {name: np.zeros(value.shape) for name, value in own.items() if name not in averages}
-        expected_loss = 0.0
-        for at in (0, 2, 4):
-            part = {name: array[at : at + 2] for name, array in batch.items()}
-            share = len(part["features"]) / 5
-            bench.weights = own
-            expected_loss += share * bench.step(part, 0.0)
-            bench.weights = own
-            for name, gradient in bench.gradient(part).items():
-                if name in expected:
-                    expected[name] += share * gradient
+        expected: list[tuple[float, Doubles]] = []
+        for count in counts:
+            loss, gradients = 0.0, {name: np.zeros(value.shape) for name, value in own.items() if name not in averages}
+            for at in range(0, count, 2):
+                part = {name: array[at : at + 2] for name, array in bench.batch(count).items()}
+                share = len(part["features"]) / count
+                bench.weights = own
+                loss += share * bench.step(part, 0.0)
+                bench.weights = own
+                found = bench.gradient(part)
+                gradients = {name: value + share * found[name] for name, value in gradients.items()}
+            expected.append((loss, gradients))
         bench.load(**PLAIN, batch_size=2, accumulate=3)
-        bench.weights = own
-        loss = bench.step(batch, 0.0)
-        assert loss == pytest.approx(expected_loss, rel=1e-5), "accumulate: the loss is the mean over all images"
-        bench.weights = own
-        found = bench.gradient(batch)
-        largest = max(float(np.abs(value).max()) for value in expected.values())
-        for name, gradient in expected.items():
-            what = f"accumulate=3, batch_size=2, 5 images: the gradient by {name!r}, the average over all images,"
-            close(found[name], gradient, 1e-5 * largest, what)
+        for count, (loss, gradients) in zip(counts, expected, strict=True):
+            told = f"accumulate=3, batch_size=2, {count} images"
+            bench.weights = own
+            made = bench.step(bench.batch(count), 0.0)
+            assert made == pytest.approx(loss, rel=1e-5), f"{told}: the loss is the mean over all images"
+            bench.weights = own
+            found = bench.gradient(bench.batch(count))
+            tolerance = 1e-5 * max(float(np.abs(value).max()) for value in gradients.values())
+            for name, gradient in gradients.items():
+                close(
+                    found[name], gradient, tolerance, f"{told}: the gradient by {name!r}, the average over all of them,"
+                )
 
     def test_lowering_changes_no_gradient(self, bench: Bench) -> None:
         found: list[Doubles] = []
@@ -136,6 +144,7 @@ class _Way:
     options: Mapping[str, float]
     multipliers: Mapping[str, Mapping[str, float]]
     weights: list[Weights]
+    state: Weights = field(default_factory=dict)  # of the solver, at the end
 
 
 def _walk(
@@ -148,6 +157,7 @@ def _walk(
     for at, times in enumerate(RATES):
         bench.step(bench.batch(COUNTS[at], seed=at), times * rate, seed=at)
         way.weights.append(bench.weights)
+    way.state = bench.state
     return way
 
 
@@ -172,6 +182,20 @@ def _check(bench: Bench, way: _Way, names: list[str]) -> None:
                 f"{f', multipliers {way.multipliers}' if way.multipliers else ''}, at a rate of {times * way.rate:.3g} that "
                 "changes from step to step",
             )  # fmt: skip
+    for name, solver in solvers.items():
+        for slot, kept in zip(SLOTS[way.rule], solver.state[name], strict=False):
+            key = f"{slot}/{name}"
+            assert key in way.state, f"get_weights(state=True): {way.rule} keeps {key!r}; it has {', '.join(way.state)}"
+            # the state is as far off as the gradients that made it are, and those of all the steps
+            allowed = np.asarray(kept.bound) + 1e-6 * float(np.abs(kept.value).max(initial=0))
+            close(
+                way.state[key],
+                kept.value,
+                allowed,
+                f"get_weights(state=True): {key!r} after {len(RATES)} steps of {way.rule}",
+            )
+    if way.rule == "adam":
+        assert way.state.get("steps") == len(RATES), f"get_weights(state=True): 'steps' must be {len(RATES)}"
 
 
 def _size(arrays: Mapping[str, npt.NDArray[Any]], names: list[str]) -> float:

@@ -53,6 +53,26 @@ class Weights(Subject):
             refused(partial(setattr, bench, "weights", weights), ModelError, words, what)
         same_bits(bench.weights, own, "weights after others were refused")
 
+    def test_a_solvers_state_that_does_not_fit_is_refused_by_name(self, bench: Bench) -> None:
+        bench.load(solver="sgd", recipe="equal")
+        own = bench.begin()
+        bench.step(bench.batch(), 2.0**-6)
+        state = bench.state
+        slots = {name.rpartition("/")[2] for name in state if name != "steps"}
+        assert slots == set(bench.described["trained"]), (
+            f"get_weights(state=True): has slots of {sorted(slots)}; what sgd moves is {sorted(bench.described['trained'])}"
+        )
+        first = next(iter(state))
+        unfitting: dict[str, tuple[Arrays, str]] = {
+            "missing": ({name: value for name, value in state.items() if name != first}, first),
+            "unknown": ({**state, "momentum/nowhere.bias": state[first]}, "momentum/nowhere.bias"),
+            "reshaped": ({**state, first: np.zeros((*state[first].shape, 2), np.float32)}, first),
+        }
+        for kind, (given, words) in unfitting.items():
+            what = f"set_weights: {kind} state of a solver must be a ModelError that says {words}"
+            refused(partial(bench.call, "set_weights", weights=own, state=given), ModelError, words, what)
+        same_bits(bench.state, state, "the solver's state after others were refused")
+
     def test_every_parameter_has_a_part_in_the_output(self, bench: Bench) -> None:
         bench.load(predict_only=True)
         own, images = bench.begin(), bench.images()
