@@ -70,6 +70,14 @@ def kind_of(path: Path, holds: Literal["network", "weights"]) -> tuple[Backend, 
     raise ModelError(f"{path}: is no {holds} file of a known kind; expected is: {known}; found {_looks(head, path)}")
 
 
+def is_network(path: Path) -> bool:
+    """Whether a file is of a kind that holds a network."""
+    try:
+        return bool(kind_of(path, "network"))
+    except ModelError:
+        return False
+
+
 def describe(
     file: str | Path, input_shape: tuple[int, int, int] | None = None, worker: Worker | None = None
 ) -> Topology:

@@ -18,7 +18,7 @@ from multiseg.backend import Backend, ChannelOrder
 from multiseg.conversion import channels as colours
 from multiseg.conversion.frameworks import Frameworks, InputShape
 from multiseg.conversion.mapping import Mapped, Side, mapped
-from multiseg.conversion.source import Source, image_shape, labels_are_colours, of_file, of_run
+from multiseg.conversion.source import Source, image_shape, makes_colours, of_file, of_run
 from multiseg.errors import ModelError, SettingsError
 from multiseg.files import write_text
 from multiseg.run import Run
@@ -233,7 +233,12 @@ def _of_the_same_image(found: Source, target: _Target, weights: dict[str, Array]
     topology = target.topology or found.topology
     if topology is None:
         return colours.evident(found.title, weights)
-    reads, makes = topology.input_shape[0] == 3, labels_are_colours(found, topology)
+    # the loss of a file that is exported follows from what is known already
+    files = [each for each in (found.topology, target.topology if target.text is None else None) if each]
+    reads, makes = (
+        topology.input_shape[0] == 3,
+        makes_colours(topology, found.label_shape, [each.loss for each in files]),
+    )
     if not reads and not makes:
         return weights
     if found.order is None:
@@ -248,6 +253,10 @@ def _of_the_same_image(found: Source, target: _Target, weights: dict[str, Array]
 def _staged(path: Path) -> Iterator[Path]:
     """A path to write to, in a folder of its own; all that is there then moves beside ``path``, or nothing does."""
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        yield Path(folder) / path.name
+        staged = Path(folder) / path.name
+        try:
+            yield staged
+        except ModelError as error:
+            raise ModelError(str(error).replace(str(staged.resolve()), str(path))) from error
         for file in sorted(Path(folder).iterdir()):
             os.replace(file, path.parent / file.name)  # noqa: PTH105

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from multiseg import backend as registry
@@ -71,8 +71,16 @@ def of_file(
     file: Path, network: Path | None, input_shape: InputShape | None, label_shape: Shape | None, frameworks: Frameworks
 ) -> Source:
     """A weights file; where it holds a network as well and none is given, that is its own."""
-    own = network or _itself(file, input_shape)
-    topology = None if own is None else frameworks.describe(own, input_shape)
+    own, topology = network, None
+    if network is not None:
+        topology = frameworks.describe(network, input_shape)
+    elif model_files.is_network(file):
+        try:
+            own, topology = file, frameworks.describe(file, input_shape)
+        except ModelError:
+            if input_shape is not None:
+                raise
+            own = None  # it does not say for which images it is: weights are all there is to know
     backend = None if own is None else model_files.kind_of(own, "network")[0]
     shape = input_shape if topology is None else image_shape(topology)
     found = frameworks.read(file, own, shape)
@@ -88,37 +96,28 @@ def of_file(
     )
 
 
-def _itself(file: Path, input_shape: InputShape | None) -> Path | None:
-    """The file, where a network is in it that can be described."""
-    try:
-        model_files.kind_of(file, "network")
-    except ModelError:
-        return None
-    return file if input_shape is not None else None
-
-
 def image_shape(topology: Topology) -> InputShape:
     """Its images' shape (C, H, W)."""
     channels, height, width = topology.input_shape
     return channels, height, width
 
 
-def labels_are_colours(source: Source, topology: Topology) -> bool:
-    """Whether the network makes images of three colours, and not the scores of three classes.
+def makes_colours(topology: Topology, label_shape: Shape | None, losses: Iterable[str | None]) -> bool:
+    """Whether a network makes images of three colours, and not the scores of three classes.
 
-    By the labels' shape where it is known, else by the network's end and loss. Raises SettingsError where neither tells.
+    By the labels' shape where it is known, else by the network's end and the ``losses`` that files have in words. Raises
+    SettingsError where neither tells.
     """
     made = topology.shapes[topology.outputs[0]]
     if len(made) != 3 or made[0] != 3:
         return False
-    if source.label_shape is not None:
-        return source.label_shape[0] == 3
-    described = source.topology or topology
-    maker = next(layer for layer in topology.layers if topology.outputs[0] in layer.outputs)
-    if maker.type in ("Softmax", "LogSoftmax") or exporting.of_classes(described):
+    if label_shape is not None:
+        return label_shape[0] == 3
+    maker = next((layer for layer in topology.layers if topology.outputs[0] in layer.outputs), None)
+    said = [replace(topology, loss=loss) for loss in losses if loss]
+    if (maker and maker.type in ("Softmax", "LogSoftmax")) or any(map(exporting.of_classes, said)):
         return False
-    loss = described.loss or ""
-    if "difference" in loss or loss == "l2":  # words of the backends' readers
+    if any("difference" in (each.loss or "") for each in said):  # a word of the backends' readers
         return True
     raise SettingsError(
         f"{topology.source}: whether the three channels that it makes are colours or scores of classes cannot be told; give "

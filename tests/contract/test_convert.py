@@ -246,6 +246,12 @@ def test_without_any_network_names_stay_and_dense_layers_over_images_are_refused
     multiseg.convert(tmp_path / "a.pt", "tf", tmp_path / "a.ckpt")
     multiseg.convert(tmp_path / "a.ckpt", "caffemodel", tmp_path / "a.caffemodel")
     np.testing.assert_equal(dict(read_weights(tmp_path / "a.caffemodel")), moved["fcn"].weights)
+    feed = {"data": moved["fcn"].images}
+    made, expected = pycaffe.run(
+        tmp_path,
+        [{"net": moved["fcn"].deploy, "weights": path, "feed": feed} for path in (tmp_path / "a.caffemodel", first)],
+    )
+    np.testing.assert_equal(made, expected)
     with pytest.raises(ModelError, match=r"takes \d+ inputs, which seem to be a flattened image; .*network=FILE"):
         multiseg.convert(moved["lenet"].files["torch"], "tf", tmp_path / "b.ckpt")
     assert not list(tmp_path.glob("b.*")) and not list(tmp_path.glob(".*"))
