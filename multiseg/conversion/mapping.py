@@ -6,7 +6,7 @@ import difflib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from multiseg.errors import ModelError, SettingsError
@@ -80,7 +80,10 @@ def mapped(source: Side, target: Side | None, given: Mapping[str, str]) -> Mappe
 def _by_structure(
     source: Side, one: Topology, other: Topology, left: Mapping[str, Shape], free: Mapping[str, Shape]
 ) -> tuple[dict[str, str], How]:
-    found = match(one, other).parameters
+    try:
+        found = match(_predicting(one), _predicting(other)).parameters
+    except ModelError as error:
+        raise ModelError(f"{error}; if these weights are meant for it all the same, {MEND}, for every layer") from error
     names = {}
     for name in left:
         if name not in found:
@@ -91,6 +94,12 @@ def _by_structure(
             raise ModelError(f"{source.title}: has no {found[name]!r}, which {one.source} needs for {name!r}; {MEND}")
         names[name] = found[name]
     return names, "name" if all(name == own for name, own in names.items()) else "structure"
+
+
+def _predicting(network: Topology) -> Topology:
+    """The network without its dropout, which does nothing when it predicts, and which files for prediction alone have not."""
+    layers = [replace(each, type="Identity") if each.type == "Dropout" else each for each in network.layers]
+    return replace(network, layers=tuple(layers))
 
 
 def _by_spelling(left: Mapping[str, Shape], free: Mapping[str, Shape]) -> dict[str, str]:

@@ -169,3 +169,13 @@ def test_weights_that_the_sources_network_lacks_are_named() -> None:
     source = Side("old.pt", {"a.weight": (4, 3, 3, 3)}, network)
     with pytest.raises(ModelError, match=r"old\.pt: has no 'a\.bias', which a\.prototxt needs for 'a\.bias'"):
         mapped(source, of(network), {})
+
+
+def test_dropout_does_not_matter() -> None:
+    def net(*names: str, dropout: bool) -> Topology:
+        layers = [layer(names[0], "Conv", "data", num_output=4, kernel_shape=[3, 3]), layer("relu", "Relu", names[0])]
+        layers += [layer("drop", "Dropout", "relu", ratio=0.5)] if dropout else []
+        return topology([*layers, layer(names[1], "Conv", layers[-1]["name"], num_output=4, kernel_shape=[1, 1])])
+
+    found = mapped(of(net("a", "b", dropout=True)), of(net("c", "d", dropout=False)), {})
+    assert found.names == {"c.weight": "a.weight", "c.bias": "a.bias", "d.weight": "b.weight", "d.bias": "b.bias"}
