@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,22 +39,6 @@ def test_has_the_tutorials_parameters_in_neutral_shapes(load: Any) -> None:
     described = load(predict_only=True).described
     assert described["parameters"] == SHAPES
     assert sum(int(np.prod(shape)) for shape in described["parameters"].values()) == 8_652_097
-
-
-def test_has_the_interfaces_signatures(backend: str) -> None:
-    code = (
-        "import importlib, inspect, sys\n"
-        "from multiseg import network, backend\n"
-        f"made = importlib.import_module(backend.get({backend!r}).module)\n"
-        "names = network.Network.__abstractmethods__\n"
-        "assert len(names) == 9, names  # eight and __init__\n"
-        "for name in names:\n"
-        "    ours, theirs = (inspect.signature(getattr(c, name)) for c in (network.Network, made.Network))\n"
-        "    assert ours == theirs, (name, ours, theirs)\n"
-        "public = {n for n in vars(made.Network) if not n.startswith('_')}\n"
-        "assert public <= names, public - names\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 @pytest.mark.parametrize("lowering", [True, False])
@@ -101,51 +83,11 @@ def test_activations_are_those_of_the_float64_reference(
     assert np.array_equal(plain, output) and np.array_equal(plain, activations["deconv"])
 
 
-def test_weights_come_back_as_they_were_given(load: Any) -> None:
-    worker, weights = load(), random_weights(1)
-    worker.call("set_weights", weights=weights)
-    back = worker.call("get_weights")
-    assert list(back) == list(weights)
-    assert all(np.array_equal(back[name], weights[name]) for name in weights)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda w: w.pop("conv2.bias"), "conv2.bias"),
-        (lambda w: w.update({"conv9.bias": w["conv1.bias"]}), "conv9.bias"),
-        (lambda w: w.update({"conv1.weight": w["conv1.weight"][:, :, :2]}), "(32, 1, 2, 3)"),
-    ],
-)
-def test_unfitting_weights_are_refused_by_name(load: Any, change: Any, words: str) -> None:
-    worker, weights = load(predict_only=True), random_weights()
-    change(weights)
-    with pytest.raises(ModelError) as caught:
-        worker.call("set_weights", weights=weights)
-    assert words in str(caught.value)
-
-
-@pytest.mark.parametrize(("loss", "formula"), [
-    ("l1", lambda d: np.abs(d)),
-    ("l2", lambda d: d**2),
-    ("smooth_l1", lambda d: np.where(np.abs(d) < 1, d**2 / 2, np.abs(d) - 0.5)),
-])  # fmt: skip
-def test_a_named_loss_is_the_mean_over_elements(backend: str, load: Any, loss: str, formula: Any) -> None:
-    worker, weights, images = load(loss=loss), random_weights(), some_images()
-    weights["deconv.weight"] *= 0.02  # differences below and above 1
-    target = np.round(np.clip(fcn(images, weights), 0, 255)).astype(np.uint8)
-    worker.call("set_weights", weights=weights)
-    layout = layout_of(backend)
-    _, measured, _ = worker.call("predict", features=layout.features(images), labels=layout.labels(target))
-    assert measured == pytest.approx(formula(fcn(images, weights) - target).mean(), rel=1e-4)
-
-
-@pytest.mark.parametrize("solver", ["sgd", "nesterov", "adam"])
-def test_lowering_changes_no_training(backend: str, load: Any, solver: str) -> None:
+def test_lowering_changes_no_training(backend: str, load: Any) -> None:
     trained = []
     layout = layout_of(backend)
     for lowering in (False, True):
-        worker = load(lowering=lowering, solver=solver, loss="l2", batch_size=3)
+        worker = load(lowering=lowering, solver="adam", loss="l2", batch_size=3)
         assert worker.described["lowered"] == (["conv2", "deconv"] if lowering else [])
         worker.call("set_weights", weights=random_weights())
         images = some_images(5)

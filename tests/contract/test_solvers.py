@@ -130,46 +130,6 @@ def test_tutorial_is_the_frameworks_own_rule(backend: str, small: Load, solver: 
     check_steps(small(**settings), backend, OWN[backend][solver], options)
 
 
-@pytest.mark.parametrize("recipe", ["tutorial", "equal"])
-def test_every_solver_goes_on_from_a_snapshot_to_the_bit(
-    backend: str, small: Load, tmp_path: Path, recipe: str
-) -> None:
-    for solver in OWN[backend] if recipe == "tutorial" else EQUAL:
-        settings, _ = job_of(backend, solver, recipe)
-        base, folder = BASE.get(solver, 0.02), tmp_path / f"{recipe}-{solver}"
-        folder.mkdir()
-        worker = small(**settings)
-        ends = []
-        for step in range(8):
-            if step == 4:
-                worker.call("save", folder=str(folder))
-            train_step(worker, backend, *batch(step), rate_of(step, base))
-        ends.append(worker.call("get_weights"))
-        worker = small(**settings, seed=9)
-        worker.call("restore", folder=str(folder))
-        for step in range(4, 8):
-            train_step(worker, backend, *batch(step), rate_of(step, base))
-        ends.append(worker.call("get_weights"))
-        assert all(np.array_equal(ends[0][name], ends[1][name]) for name in ends[0]), solver
-
-
-@pytest.mark.parametrize("solver", ["sgd", "adam"])
-@pytest.mark.parametrize("images_given", [6, 5, 1])  # three batches of 2; as an epoch's last may be
-def test_accumulated_batches_are_one_large_batch(backend: str, small: Load, solver: str, images_given: int) -> None:
-    ends = []
-    for batch_size, accumulate in ((6, 1), (2, 3)):
-        worker = small(solver=solver, batch_size=batch_size, accumulate=accumulate, loss="l2")
-        worker.call("set_weights", weights=start_weights())
-        losses = [train_step(worker, backend, *images(step, images_given), 0.02) for step in range(6)]
-        ends.append((losses, worker.call("get_weights")))
-    assert ends[0][0] == pytest.approx(ends[1][0], rel=1e-5)
-    for name, start in start_weights().items():
-        whole, pieces = ends[0][1][name], ends[1][1][name]
-        way = np.abs(whole - start).max()
-        assert way > 1e-3
-        assert np.abs(whole - pieces).max() < U * (12 * np.abs(whole).max() + 32 * 6 * way)
-
-
 @pytest.mark.parametrize(("loss", "slope"), [
     ("l1", np.sign),
     ("l2", lambda d: 2 * d),
@@ -189,31 +149,6 @@ def test_a_losss_gradient_is_its_formulas(backend: str, small: Load, loss: str, 
     found = worker.call("get_weights")
     for name, expected in gradients(x, exact, slope(difference) / y.size).items():
         assert np.abs(w[name] - found[name] - expected).max() < U * (2 * np.abs(w[name]).max() + 16)
-
-
-def test_frozen_layers_stay_as_they_are(backend: str, small: Load) -> None:
-    worker = small(norm=True, freeze=["conv1", "norm"], solver="adam", solver_options={"weight_decay": 0.1})
-    before = worker.call("get_weights")
-    for step in range(3):
-        train_step(worker, backend, *batch(step), 0.1)
-    after = worker.call("get_weights")
-    changed = {name for name in before if not np.array_equal(before[name], after[name])}
-    assert {name for name in changed if name.startswith("conv")} == {"conv2.weight", "conv2.bias"}
-    assert not any(name.startswith("norm.") for name in changed)
-    free = small(norm=True)
-    before = free.call("get_weights")
-    train_step(free, backend, *batch(1), 0.1)
-    after = free.call("get_weights")
-    assert any(name.startswith("norm.") and not np.array_equal(before[name], after[name]) for name in before)
-
-
-def test_multipliers_that_match_nothing_are_named(backend: str, small: Load) -> None:
-    with pytest.raises(
-        SettingsError, match=r"multipliers='conv9\.\*': the network has no such parameter; it has: conv1\.w"
-    ):
-        small(multipliers={"conv9.*": {"lr": 2}})
-    with pytest.raises(SettingsError, match="leaves no layer to train"):
-        small(freeze=["*"])
 
 
 @pytest.mark.needs("caffe")
@@ -266,19 +201,3 @@ def test_equal_trains_all_backends_alike(backend: str, coloured: Dataset, tmp_pa
         expected.append(np.abs(output(images - mean, w) - targets).mean())
     assert expected[0] - expected[1] > 1
     assert [row["l1"] for row in run.history] == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_seed_repeats_a_training_to_the_bit(backend: str, load: Any, threads: int) -> None:
-    ends = []
-    for _ in range(2):
-        worker = load(solver="adam", seed=5, threads=threads, batch_size=4)
-        order = registry.get(backend).data_order
-        for step in range(3):
-            draw = np.random.default_rng(step)
-            shape = (4, 1, 32, 32) if order == "NCHW" else (4, 32, 32, 1)
-            features, labels = (draw.uniform(0, 255, shape).astype(np.float32) for _ in range(2))
-            worker.call("train_step", features=features, labels=labels, rate=1e-4)
-        ends.append(worker.call("get_weights"))
-        worker.close()
-    assert all(np.array_equal(ends[0][name], ends[1][name]) for name in ends[0])
