@@ -52,6 +52,11 @@ def swapped(topology: Topology, weights: Mapping[str, Array], input: bool, outpu
         orders.put(value, order, f"{value!r}")
     for layer in reversed(topology.layers):
         _follow_back(layer, orders)
+    known = -1
+    while known != orders.known:  # what is joined later may have an order that earlier layers have to make
+        known = orders.known
+        for layer in topology.layers:
+            _follow(layer, orders, {})
     found = dict(weights)
     for layer in topology.layers:
         _follow(layer, orders, found)
@@ -107,6 +112,11 @@ class _Orders:
             if _by_channel(layer, self.shapes):
                 for value in joined:
                     self._joined[self._root(value)] = self._root(joined[0])
+
+    @property
+    def known(self) -> int:
+        """How many orders there are that are not the original's."""
+        return len(self._known)
 
     def of(self, value: str) -> Order | None:
         """The order of a value; None where it is the original's."""
@@ -164,7 +174,7 @@ def _flat(order: Order, shape: Shape) -> Order:
 def _follow(layer: Layer, orders: _Orders, weights: dict[str, Array]) -> None:
     """Give the layer's weights, and what it makes, their order."""
     given = [orders.of(value) for value in layer.inputs]
-    first = given[0]
+    first, made = given[0], orders.of(layer.outputs[0])
     if _by_channel(layer, orders.shapes):
         if first is not None:
             _check_lrn(layer, first, orders)
@@ -180,14 +190,13 @@ def _follow(layer: Layer, orders: _Orders, weights: dict[str, Array]) -> None:
         parts = [order or tuple(range(size)) for order, size in zip(given, sizes, strict=True)]
         joined = tuple(start + place for start, part in zip(starts, parts, strict=True) for place in part)
         orders.put(layer.outputs[0], joined, f"layer {layer.name!r} (Concat)")
-    elif layer.type in ("Flatten", "Reshape", "Squeeze") and len(layer.shapes[0]) == 1:
-        if first is not None:
-            flat = _flat(first, orders.shapes[layer.inputs[0]])
-            orders.put(layer.outputs[0], flat, f"layer {layer.name!r} ({layer.type})")
-    elif layer.type == "Reshape" and len(layer.shapes[0]) == 3 and orders.of(layer.outputs[0]) is not None:
-        if first != _flat(orders.of(layer.outputs[0]) or (), layer.shapes[0]):
+    elif layer.type in ("Flatten", "Reshape", "Squeeze") and len(layer.shapes[0]) == 1 and first is not None:
+        flat = _flat(first, orders.shapes[layer.inputs[0]])
+        orders.put(layer.outputs[0], flat, f"layer {layer.name!r} ({layer.type})")
+    elif layer.type == "Reshape" and len(layer.shapes[0]) == 3 and made is not None:
+        if first != _flat(made, layer.shapes[0]):
             _refuse(layer, orders)
-    elif layer.type in ("ReduceMean", "ReduceSum"):
+    elif layer.type in ("ReduceMean", "ReduceSum") and made is None:
         pass  # over all channels: their order does not matter
     elif any(order is not None for order in (*given, *map(orders.of, layer.outputs))):
         _refuse(layer, orders)

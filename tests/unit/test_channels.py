@@ -98,6 +98,37 @@ def test_branches_that_read_the_image_together() -> None:
     assert_same(topology(layers, shape=(3, 6, 6)))
 
 
+def test_what_is_joined_with_colours_later_is_made_in_their_order() -> None:
+    layers = [
+        layer("a", "Conv", "data", num_output=6, **CONV),
+        layer("twice", "Concat", "data", "data", axis=1),
+        layer("sum", "Sum", "a", "twice"),
+        layer("b", "Conv", "sum", num_output=2, **CONV),
+    ]
+    assert_same(topology(layers, shape=(3, 6, 6)))
+    dense = [
+        layer("flat", "Flatten", "data"),
+        layer("a", "Conv", "data", num_output=1, kernel_shape=[4, 5]),
+        layer("one", "Flatten", "a"),
+        layer("fc", "Gemm", "one", num_output=60),
+        layer("sum", "Sum", "fc", "flat"),
+        layer("out", "Gemm", "sum", num_output=2),
+    ]
+    assert_same(topology(dense, shape=(3, 4, 5)))
+
+
+def test_an_image_that_is_joined_flat_with_colours_is_refused() -> None:
+    layers = [
+        layer("flat", "Flatten", "data"),
+        layer("a", "Conv", "data", num_output=3, **CONV),
+        layer("other", "Flatten", "a"),
+        layer("sum", "Sum", "other", "flat"),
+        layer("out", "Gemm", "sum", num_output=2),
+    ]
+    with pytest.raises(ModelError, match=r"layer 'other' \(Flatten\)"):
+        swapped(topology(layers, shape=(3, 4, 5)), weights_of(topology(layers, shape=(3, 4, 5))), True, False)
+
+
 def test_images_that_are_made_of_images() -> None:
     residual = [
         layer("a", "Conv", "data", num_output=8, **CONV),
