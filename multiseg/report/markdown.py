@@ -46,7 +46,8 @@ def write(comparison: Comparison) -> str:
 def _measured(measure: Measure) -> list[str]:
     last, widest = measure.last, measure.widest
     ratio = "–" if last.ratio is None else significant(last.ratio, 2)
-    along = f"{significant(100 * widest.relative, 2)} % after epoch {widest.epoch:g}, {times(widest)}"
+    along = f"{significant(100 * widest.relative, 2)} %"
+    along += f" after epoch {widest.epoch:g}, {times(widest)}" if widest.gap else ""
     return [measure.metric.title, *(significant(v, 3) for v in (last.gap, last.spread, last.deviation)), ratio, along]
 
 

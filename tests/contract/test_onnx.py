@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import small_models
 import test_exported_layers as layers
 import zoo
 from click.testing import CliRunner
@@ -132,20 +133,31 @@ def test_the_fcn_takes_any_batch_and_size(file: str, frameworks: Frameworks, wor
 
 
 def test_a_run_is_written_as_it_was_trained(
-    backend: str, trained: Any, worker: Worker, dataset: multiseg.Dataset, tmp_path: Path
+    backend: str, worker: Worker, coloured: multiseg.Dataset, tmp_path: Path
 ) -> None:
-    onnx_export.export(trained(backend), tmp_path / "net.onnx", None, None, worker)
-    metadata = said(tmp_path / "net.onnx")
-    mean = np.array(json.loads(metadata["multiseg.mean"]), np.float32)
-    assert mean.shape == (1, 1, 1)
-    assert metadata["multiseg.channel_order"] == registry.get(backend).channel_order
-    assert metadata["multiseg.epoch"] == "1"
-    features = np.stack([dataset.val[index][0] for index in range(3)])
-    with multiseg.Run.open(trained(backend)) as opened:
-        for images in (features, np.tile(features, (1, 1, 2, 3))):
-            expected = opened.predict(images)
-            output = run(tmp_path / "net.onnx", images - mean)
-            assert np.abs(output - expected).max() <= 1e-5 * np.abs(expected).max()
+    name, text = small_models.FILES[backend]
+    for one, three in (
+        ("num_output: 1 ", "num_output: 3 "),
+        ("(1, 8,", "(3, 8,"),
+        ("(8, 1,", "(8, 3,"),
+        ("net, 1,", "net, 3,"),
+    ):
+        text = text.replace(one, three)
+    (tmp_path / name).write_text(text)
+    settings = {"epochs": 1, "batch_size": 2, "recipe": "equal", "subtract_mean": "image", "threads": 1}
+    job = multiseg.Job(coloured, backend, tmp_path / name, **settings)
+    with job.train(tmp_path / "run", progress=False) as trained:
+        path = onnx_export.export(trained, tmp_path / "net.onnx", None, None, worker)
+        metadata = said(path)
+        mean = np.array(json.loads(metadata["multiseg.mean"]), np.float32)
+        order = registry.get(backend).channel_order
+        assert (metadata["multiseg.channel_order"], metadata["multiseg.epoch"]) == (order, "1")
+        assert mean.shape == (3, 8, 8)
+        features = np.stack([coloured.val[index][0] for index in range(3)])  # RGB
+        fed = features if order == "RGB" else features[:, ::-1]
+        output, expected = run(path, fed - mean), trained.predict(features)
+        output = output if order == "RGB" else output[:, ::-1]
+        assert np.abs(output - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 def test_weights_of_a_run_under_other_names_are_matched(trained: Any, tmp_path: Path) -> None:
