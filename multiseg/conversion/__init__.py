@@ -1,5 +1,6 @@
 """Moving weights from one framework's files to another's."""
 
-from multiseg.conversion.conversion import Converted, convert
+from multiseg.conversion.conversion import convert
+from multiseg.conversion.converted import Converted
 
 __all__ = ["Converted", "convert"]

@@ -5,83 +5,30 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from multiseg import backend as registry
-from multiseg import exporting, model_files, weights_file
-from multiseg.backend import Backend, ChannelOrder
+from multiseg import exporting, weights_file
+from multiseg.backend import Backend
 from multiseg.conversion import channels as colours
+from multiseg.conversion import target as targets
+from multiseg.conversion.converted import Converted
 from multiseg.conversion.frameworks import Frameworks, InputShape
-from multiseg.conversion.mapping import Mapped, Side, mapped
+from multiseg.conversion.mapping import Mapped, mapped
 from multiseg.conversion.source import Source, image_shape, makes_colours, of_file, of_run
+from multiseg.conversion.target import Target
 from multiseg.errors import ModelError, SettingsError
 from multiseg.files import write_text
 from multiseg.run import Run
-from multiseg.topology import Topology
 from multiseg.weights_file import Array, NeutralWeights
 
 NEUTRAL = "safetensors"
 Channels = Literal["image", "keep"]
-
-
-@dataclass(frozen=True)
-class Converted:
-    """What became of the weights.
-
-    ``path`` is the file, of a TensorFlow checkpoint the prefix of its files; ``network`` the network file written beside it.
-    ``matched`` has the source's parameters by those in the file, found by ``how`` (name, structure, shape, map). ``reversed`` are
-    those whose colours changed their order, from that of the source to ``channel_order``. ``left_out`` is what the source has and
-    the file has not.
-    """
-
-    path: Path
-    to: str
-    matched: Mapping[str, str]
-    how: str
-    channel_order: ChannelOrder | None
-    reversed: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
-    network: Path | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dict."""
-        network = None if self.network is None else str(self.network)
-        lists = {"reversed": list(self.reversed), "left_out": list(self.left_out)}
-        return {**vars(self), **lists, "path": str(self.path), "matched": dict(self.matched), "network": network}
-
-    def __str__(self) -> str:
-        lines = [f"{self.path}: {len(self.matched)} arrays, matched by {self.how}"]
-        lines += [f"  {old} -> {new}" for new, old in self.matched.items() if old != new]
-        if self.reversed:
-            lines.append(f"  colours reversed, for images in {self.channel_order}: {', '.join(self.reversed)}")
-        if self.left_out:
-            lines.append(f"  left out: {', '.join(self.left_out)}")
-        return "\n".join([*lines, *([f"{self.network}: the network"] if self.network else [])])
-
-
-@dataclass(frozen=True)
-class _Target:
-    """What the weights become: of a network that is fed colours in this order, in a file and described where they are known.
-
-    ``text`` is the content of that file where it is written for this.
-    """
-
-    order: ChannelOrder | None
-    network: Path | None = None
-    topology: Topology | None = None
-    text: str | None = None
-
-    @property
-    def side(self) -> Side | None:
-        """As it is mapped."""
-        if self.topology is None:
-            return None
-        return Side(self.topology.source, self.topology.weights, self.topology, exported=self.text is not None)
 
 
 def convert(
@@ -107,7 +54,10 @@ def convert(
     """
     path, beside = Path(out), None if with_network is None else Path(with_network)
     backend = _check(to, path, channels, network, beside)
-    with Frameworks() as frameworks, tempfile.TemporaryDirectory(prefix="multiseg-") as scratch:
+    with ExitStack() as stack:
+        frameworks = stack.enter_context(Frameworks())
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="multiseg-"))
+        stack.enter_context(_told_without(scratch, (beside or path).parent))
         if isinstance(source, Run) or (Path(source) / "job.json").is_file():
             run = source if isinstance(source, Run) else frameworks.opened(Run.open(source, snapshot))
             _check_run(run, source_network, input_shape)
@@ -117,10 +67,12 @@ def convert(
             own = None if source_network is None else Path(source_network)
             found = of_file(Path(source), own, input_shape, label_shape, frameworks)
         if network is not None:
-            target = _given(found, backend, Path(network), frameworks)
+            target = targets.given(found, backend, Path(network), frameworks)
         else:
-            target = _derived(found, backend, Path(scratch) / (beside or path).name, beside is not None, frameworks)
-        matching = _match(found, target, map or {})
+            target = targets.derived(
+                found, backend, Path(scratch) / (beside or path).name, beside is not None, frameworks
+            )
+        matching = mapped(found.side, target.side, map or {})
         weights = {name: found.weights[own] for name, own in matching.names.items()}
         made = _of_the_same_image(found, target, weights) if channels == "image" else weights
         order = target.order if channels == "image" else found.order
@@ -191,72 +143,40 @@ def _check_run(run: Run, network: object, input_shape: InputShape | None) -> Non
         )
 
 
-def _given(found: Source, backend: Backend | None, network: Path, frameworks: Frameworks) -> _Target:
-    """The target of a network file."""
-    owner, kind = model_files.kind_of(network, "network")
-    if backend is not None and owner != backend:
-        raise SettingsError(
-            f"network={str(network)!r}: is a {kind.name}; to={backend.weights_format!r} is for {backend.title}'s"
-        )
-    return _Target(owner.channel_order, network, frameworks.describe(network, found.input_shape))
-
-
-def _derived(found: Source, backend: Backend | None, name: Path, wanted: bool, frameworks: Frameworks) -> _Target:
-    """The target where no network file is given: the source's own, or what it is exported to; ``wanted``: as a file."""
-    if backend is None:
-        return _Target(found.order)
-    if wanted and found.topology is None:
-        raise SettingsError(
-            f"{found.title}: with_network needs to know the network; name its file, source_network=FILE"
-        )
-    if found.backend == backend and not wanted:
-        return _Target(backend.channel_order, found.network, found.topology)
-    if found.topology is None or backend.exporter is None:
-        return _Target(backend.channel_order)
-    text = exporting.source(backend, found.topology, exporting.of_classes(found.topology, found.label_shape))
-    file = name.with_suffix(backend.formats[0])
-    write_text(file, text)
-    return _Target(backend.channel_order, file, frameworks.describe(file, found.input_shape), text)
-
-
-def _match(found: Source, target: _Target, given: Mapping[str, str]) -> Mapped:
-    if target.network is not None and target.network == found.network and not given:
-        shapes = {name: value.shape for name, value in found.weights.items()}
-        return mapped(Side(found.title, shapes), None, {})
-    return mapped(found.side, target.side, given)
-
-
-def _of_the_same_image(found: Source, target: _Target, weights: dict[str, Array]) -> dict[str, Array]:
+def _of_the_same_image(found: Source, target: Target, weights: dict[str, Array]) -> dict[str, Array]:
     """The weights for colours in the target's order. Raises ModelError or SettingsError where that cannot be told."""
     if target.order is None or found.order == target.order:
         return weights
     topology = target.topology or found.topology
     if topology is None:
-        return colours.evident(found.title, weights)
-    # the loss of a file that is exported follows from what is known already
-    files = [each for each in (found.topology, target.topology if target.text is None else None) if each]
-    reads, makes = (
-        topology.input_shape[0] == 3,
-        makes_colours(topology, found.label_shape, [each.loss for each in files]),
-    )
-    if not reads and not makes:
-        return weights
-    if found.order is None:
+        made = colours.evident(found.title, weights)
+    else:
+        # the loss of a file that is exported follows from what is known already
+        files = [each for each in (found.topology, target.topology if target.text is None else None) if each]
+        makes = makes_colours(topology, found.label_shape, [each.loss for each in files])
+        made = colours.swapped(topology, weights, input=True, output=makes)
+    if found.order is None and any(made[name] is not weights[name] for name in weights):
         raise ModelError(
             f"{found.title}: does not say whether its network is fed RGB or BGR; name its network file (source_network=FILE), "
             'whose framework tells, or leave the weights as they are with channels="keep"'
         )
-    return colours.swapped(topology, weights, reads, makes)
+    return made
 
 
 @contextmanager
 def _staged(path: Path) -> Iterator[Path]:
     """A path to write to, in a folder of its own; all that is there then moves beside ``path``, or nothing does."""
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        staged = Path(folder) / path.name
-        try:
-            yield staged
-        except ModelError as error:
-            raise ModelError(str(error).replace(str(staged.resolve()), str(path))) from error
+        with _told_without(folder, path.parent):
+            yield Path(folder) / path.name
         for file in sorted(Path(folder).iterdir()):
             os.replace(file, path.parent / file.name)  # noqa: PTH105
+
+
+@contextmanager
+def _told_without(folder: str, instead: Path) -> Iterator[None]:
+    """A temporary folder is not what a message is about."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(str(error).replace(str(Path(folder).resolve()), str(instead))) from error

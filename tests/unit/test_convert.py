@@ -98,13 +98,16 @@ def test_images_of_the_same_colours(model: Path, weights: dict[str, Array], net:
     with pytest.raises(ModelError, match=r"it may be conv1\.weight, up\.weight; name the network file"):
         multiseg.convert(rgb, "caffemodel", net.with_name("o.caffemodel"))
     weights_file.write(rgb, NeutralWeights({name: weights[name] for name in weights if name != "up.weight"}, "RGB"))
-    evident = multiseg.convert(rgb, "caffemodel", net.with_name("o.caffemodel"))
-    assert evident.reversed == ("conv1.weight",)
+    assert multiseg.convert(rgb, "caffemodel", net.with_name("o.caffemodel")).reversed == ("conv1.weight",)
     save_file(weights, net.with_name("w.safetensors"))
     with pytest.raises(
         ModelError, match=r"w\.safetensors: does not say whether its network is fed RGB or BGR; name its"
     ):
         multiseg.convert(net.with_name("w.safetensors"), "caffemodel", net.with_name("o.caffemodel"), net)
+    evident = {name: weights[name] for name in ("conv1.weight", "conv1.bias", "ip.bias")}
+    save_file(evident, net.with_name("few.safetensors"))
+    with pytest.raises(ModelError, match=r"few\.safetensors: does not say whether its network is fed RGB or BGR"):
+        multiseg.convert(net.with_name("few.safetensors"), "caffemodel", net.with_name("o.caffemodel"))
     told = multiseg.convert(
         net.with_name("w.safetensors"), "caffemodel", net.with_name("o.caffemodel"), net, source_network=net
     )
@@ -202,7 +205,9 @@ def test_what_is_wrong_is_told(
 
 def test_what_a_caffemodel_has_no_place_for_is_refused(tmp_path: Path) -> None:
     weights_file.write(tmp_path / "w", NeutralWeights({"lstm.weight_ih": np.ones((2, 2), np.float32)}, "BGR"))
-    with pytest.raises(ModelError, match=r"which layer of Caffe has the weights weight_ih of 'lstm' cannot be told"):
+    with pytest.raises(
+        ModelError, match=rf"^{tmp_path}/o: which layer of Caffe has the weights weight_ih of 'lstm' cannot be told"
+    ):
         multiseg.convert(tmp_path / "w", "caffemodel", tmp_path / "o")
 
 
