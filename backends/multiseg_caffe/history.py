@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from multiseg.network import Array
-from multiseg_caffe.proto import BlobProto
 from multiseg_caffe.weights import assign, neutral
 
 Owner = tuple[str, int]  # a layer, and the place of one of its parameters
@@ -36,29 +35,18 @@ def named(layers: Mapping[str, Any], params: Mapping[str, Any], slots: Sequence[
     }
 
 
-def put(
-    layers: Mapping[str, Any], params: Mapping[str, Any], slots: Sequence[str], history: Sequence[Array],
-    given: Mapping[str, Array],
-) -> None:  # fmt: skip
-    """Write what is given by ``slot/layer.part`` into the history's arrays."""
+def of(
+    layers: Mapping[str, Any], params: Mapping[str, Any], slots: Sequence[str], state: Mapping[str, Array]
+) -> list[Array]:
+    """The inverse of :func:`named`; what the state has not is 0."""
+    history = [np.zeros_like(params[layer][index].data) for _ in slots for layer, index in owners(params)]
     for slot, arrays in _by_layer(params, slots, history):
         for layer in params:
             parts = neutral(layers[layer], arrays[layer])
-            found = {part: given[f"{slot}/{layer}.{part}"] for part in parts if f"{slot}/{layer}.{part}" in given}
+            found = {part: state[f"{slot}/{layer}.{part}"] for part in parts if f"{slot}/{layer}.{part}" in state}
             if found:
                 assign(layers[layer], arrays[layer], {**parts, **found})
-
-
-def array(blob: Any) -> Array:
-    """A BlobProto's array."""
-    return np.array(blob.data, np.float32).reshape(tuple(blob.shape.dim))
-
-
-def blob(array: Array) -> Any:
-    """A BlobProto of an array."""
-    made = BlobProto(data=array.reshape(-1))
-    made.shape.dim.extend(array.shape)
-    return made
+    return history
 
 
 def _blobs(params: Mapping[str, Any]) -> Iterator[tuple[Owner, Any]]:

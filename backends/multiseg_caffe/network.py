@@ -248,18 +248,25 @@ class Network(network.Network):
         found = {name: array for name, array in named.items() if name.partition("/")[2] in solver.trained}
         return {**found, STEPS: np.array(steps)} if solver.steps_count else found
 
+    def _check_state(self, shapes: Mapping[str, tuple[int, ...]], state: Mapping[str, Array]) -> None:
+        """As it would have to be; ``shapes`` are those of the parameters."""
+        kept: dict[str, tuple[int, ...]] = {}
+        if self.solver is not None:
+            kept = {f"{slot}/{name}": shapes[name] for slot in self.solver.slots for name in self.solver.trained}
+            kept.update({STEPS: ()} if self.solver.steps_count else {})
+        network.check_state(self.spec.model, kept, state)
+
     def _set_state(self, state: Mapping[str, Array]) -> None:
         solver = self.solver
         if solver is not None:
-            kept, steps = solver.history()
-            history.put(self.layers, solver.net.params, solver.slots, kept, state)
-            solver.set_history(kept, int(state.get(STEPS, steps)))
+            arrays = history.of(self.layers, solver.net.params, solver.slots, state)
+            solver.set_history(arrays, int(state[STEPS]) if solver.steps_count else None)
 
     def set_weights(self, weights: Mapping[str, Array], state: Mapping[str, Array] | None = None) -> None:
         shapes = {name: array.shape for name, array in self.get_weights().items()}
         network.check_weights(self.spec.model, shapes, weights)
         if state is not None:
-            network.check_state(self.spec.model, {name: kept.shape for name, kept in self._state().items()}, state)
+            self._check_state(shapes, state)
         for layer, blobs in self._parameters():
             parts = {
                 name.rpartition(".")[2]: array

@@ -16,6 +16,7 @@ from google.protobuf import text_format
 
 from multiseg.network import Array, NetworkSpec, factors, is_frozen
 from multiseg_caffe import history
+from multiseg_caffe.blobs import array_of, blob_of
 from multiseg_caffe.proto import NetParameter, ParamSpec, SolverParameter, SolverState
 from multiseg_caffe.weights import part
 
@@ -166,11 +167,12 @@ class Solver:
         weights = self._folder / WEIGHTS
         state = self._snapshot(weights)
         weights.unlink()
-        return [history.array(blob) for blob in state.history], state.iter
+        return [array_of(blob) for blob in state.history], state.iter
 
-    def set_history(self, arrays: list[Array], steps: int) -> None:
-        """The inverse of :meth:`history`."""
-        state = SolverState(iter=steps, history=map(history.blob, arrays))  # naming no weights, it leaves them
+    def set_history(self, arrays: list[Array], steps: int | None) -> None:
+        """The inverse of :meth:`history`; without steps as many as there have been."""
+        steps = self._solver.iter if steps is None else steps
+        state = SolverState(iter=steps, history=map(blob_of, arrays))  # naming no weights, it leaves them
         path = self._folder / STATE
         path.write_bytes(state.SerializeToString())
         self._solver.restore(str(path))

@@ -13,12 +13,12 @@ from multiseg.errors import ModelError
 from multiseg.files import write_bytes
 from multiseg.network import Array, check_weights
 from multiseg_caffe import placing, prototxt
+from multiseg_caffe.blobs import blob_of
 from multiseg_caffe.deploy import deployed
 from multiseg_caffe.proto import LayerParameter, NetParameter
 from multiseg_caffe.weights import BATCH_NORM, assign, neutral
 
 LARGEST = 1 << 31  # bytes of a protobuf message, which Caffe reads as one
-DATA = b"\x2a"  # before BlobProto's packed field 5
 
 
 def write(path: str, weights: Mapping[str, Array], network: str | None, input_shape: list[int] | None) -> None:
@@ -99,17 +99,5 @@ def _with(layer: Any, blobs: list[Array]) -> Any:
     copy = LayerParameter()
     copy.CopyFrom(layer)
     for value in blobs:
-        blob = copy.blobs.add()
-        data = value.astype("<f4").tobytes()
-        blob.MergeFromString(DATA + _varint(len(data)) + data)  # number by number it takes a hundred times as long
-        blob.shape.SetInParent()  # a scalar has a shape, too
-        blob.shape.dim.extend(value.shape)
+        copy.blobs.add().CopyFrom(blob_of(value))
     return copy
-
-
-def _varint(number: int) -> bytes:
-    found = bytearray()
-    while number > 127:
-        found.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*found, number])
