@@ -160,7 +160,7 @@ def agreement(facts: Sequence[RunFacts]) -> Agreement:
         found = _agreement(runs)
         if found is not None:
             return found
-    raise SettingsError(f"backends cannot be judged by seeds: {_lacking(groups.values())}")
+    raise SettingsError(f"backends cannot be judged by seeds: {_lacking(groups.values())}{_differing(facts)}")
 
 
 def _alike(facts: RunFacts) -> str:
@@ -234,6 +234,14 @@ def _lacking(groups: Iterable[Sequence[RunFacts]]) -> str:
             "no backend was trained with several seeds; train one of them with others as well, and name these runs too"
         )
     return "no run has been validated"
+
+
+def _differing(facts: Sequence[RunFacts]) -> str:
+    """The settings in which any of the runs differ."""
+    values = [{"dataset": each.content, "epochs": each.epoch, **each.run.settings} for each in facts]
+    keys = sorted({key for each in values for key in each} - FREE)
+    found = [key for key in keys if len({json.dumps(each.get(key), sort_keys=True) for each in values}) > 1]
+    return f" (these runs differ in {', '.join(found)})" if found else ""
 
 
 def _title(runs: Sequence[RunFacts]) -> str:

@@ -185,6 +185,12 @@ def test_where_there_is_nothing_to_judge_by_it_is_said(make: Make, write: Write,
         comparison.check(within_seeds=1)
 
 
+def test_settings_that_keep_backends_from_being_compared_are_named(make: Make, runs: list[Path]) -> None:
+    own = make("caffe", 1, (200, 100, 50), "own", loss="l1", solver={"name": "adam"})
+    with pytest.raises(SettingsError, match=r"no two backends .* network \(these runs differ in loss, solver\)"):
+        multiseg.compare([own, runs[1], runs[3]]).check(within_seeds=1)
+
+
 @pytest.mark.parametrize("factor", [0, -1, float("nan"), float("inf")])
 def test_a_factor_that_is_none(runs: list[Path], factor: float) -> None:
     with pytest.raises(SettingsError, match=r"within_seeds=.*: must be a number above 0"):
