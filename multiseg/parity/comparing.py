@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,13 +17,16 @@ from multiseg.parity.plan import Batch, Plan
 from multiseg.parity.result import Row
 from multiseg.parity.side import Side
 from multiseg.parity.twin import scores_of
-from multiseg.reference.bounded import Array, Bounded, U
+from multiseg.reference.bounded import TINY, Array, Bounded, U
 from multiseg.reference.losses import by_element, cross_entropy
 from multiseg.reference.solvers import Solver
 from multiseg.topology import Topology
 
 STRETCH = 2.0**40  # a rate so large that weights are nothing beside their update, which is the gradient then
+DOUBTS = 4  # of inputs of ReLUs
+KINKED = ("Relu", "LeakyRelu", "PRelu", "Elu", "ThresholdedRelu")
 Weights = Mapping[str, Array]
+Slopes = dict[str, Bounded]
 
 
 @dataclass(frozen=True)
@@ -98,31 +102,78 @@ def gradients(side: Side, batch: Batch, weights: Weights, loss: Loss) -> list[Ro
     A backend is asked for none: one update at a huge rate is the gradient, to the rounding of the update itself.
     """
     side.set_weights(weights)
-    expected = _expected(side, batch, weights, loss)
+    turns = _turns(side.reference, weights, batch, _shown(side, batch), loss)
     side.train_step(batch.features, batch.labels, STRETCH, 0)
     after = side.get_weights()
-    rows: list[Row] = []
-    for name, value in expected.items():
-        before = weights[name].astype(np.float64)
-        measured = (before - after[name].astype(np.float64)) / STRETCH
-        read = 2 * U * (np.abs(before) / STRETCH + value.size)
-        row = Row.of(side.name, "gradient", name, replace(value, bound=value.bound + read), measured)
-        if not row.ok and all(other.ok for other in rows):
-            row = replace(row, words=of_gradient(value, before, measured) or row.words)
-        rows.append(row)
-    return rows
+
+    def rows(slopes: Slopes) -> list[Row]:
+        found: list[Row] = []
+        for name, value in slopes.items():
+            before = weights[name].astype(np.float64)
+            measured = (before - after[name].astype(np.float64)) / STRETCH
+            read = 2 * U * (np.abs(before) / STRETCH + value.size)
+            row = Row.of(side.name, "gradient", name, replace(value, bound=value.bound + read), measured)
+            if not row.ok and all(other.ok for other in found):
+                row = replace(row, words=of_gradient(value, before, measured) or row.words)
+            found.append(row)
+        return found
+
+    return _agreeing(turns, rows)[1]
 
 
-def _expected(side: Side, batch: Batch, weights: Weights, loss: Loss) -> dict[str, Bounded]:
-    """The reference's gradients at these weights: from what the side's layers make where these tell how it trains."""
-    if any(layer.type == "BatchNormalization" for layer in side.reference.layers):
-        trace = reference.forward(side.reference, weights, batch.images, training=True)
-    else:
-        output, _, made = side.predict(batch.features, batch.labels)
-        made.setdefault(side.reference.outputs[0], output)
-        trace = reference.forward(side.reference, weights, batch.images, made)
+def _shown(side: Side, batch: Batch) -> dict[str, Array]:
+    output, _, made = side.predict(batch.features, batch.labels)
+    return {side.reference.outputs[0]: output, **made}
+
+
+def _turns(topology: Topology, weights: Weights, batch: Batch, shown: Weights, loss: Loss) -> Iterator[Slopes]:
+    """The reference's gradients, from what the framework's layers make where that tells how it trains; then others that it may
+    come to as well.
+
+    A pass that trains may be rounded otherwise than one that shows what layers make. Where a ReLU's input is within rounding of
+    0, it may be on the other side then, and so each of the nearest few is tried there.
+    """
+    if any(layer.type == "BatchNormalization" for layer in topology.layers):
+        trace = reference.forward(topology, weights, batch.images, training=True)
+        yield _slopes(trace, batch, loss)
+        return
+    trace = reference.forward(topology, weights, batch.images, shown)
+    yield _slopes(trace, batch, loss)
+    doubtful = _doubtful(trace, shown)
+    for count in range(1, len(doubtful) + 1):
+        for chosen in itertools.combinations(doubtful, count):
+            other = {name: value.copy() if name in dict(chosen) else value for name, value in shown.items()}
+            for name, place in chosen:
+                other[name].flat[place] = np.nextafter(np.float32(0), -shown[name].flat[place] or np.float32(1))
+            yield _slopes(reference.forward(topology, weights, batch.images, other), batch, loss)
+
+
+def _slopes(trace: reference.Trace, batch: Batch, loss: Loss) -> Slopes:
     _, slope, end = loss.at(trace, batch.labels)
     return reference.backward(end, slope)
+
+
+def _doubtful(trace: reference.Trace, shown: Weights) -> list[tuple[str, int]]:
+    """The inputs of ReLUs that are nearest to 0, for what rounding may come to there: name and position."""
+    found: list[tuple[float, str, int]] = []
+    for name in {layer.inputs[0] for layer in trace.topology.layers if layer.type in KINKED}:
+        if name in shown and not trace.made[name].exact:
+            ratio = np.abs(shown[name].ravel()) / (np.ravel(trace.made[name].bound) + TINY)
+            nearest = ratio.argpartition(min(DOUBTS, ratio.size - 1))[:DOUBTS]
+            found += [(float(ratio[place]), name, int(place)) for place in nearest if ratio[place] <= 1]
+    return [(name, place) for _, name, place in sorted(found)[:DOUBTS]]
+
+
+def _agreeing(turns: Iterable[Slopes], rows: Callable[[Slopes], list[Row]]) -> tuple[Slopes, list[Row]]:
+    """The first of the gradients that may be meant, and its rows, where all of these are well; else the very first."""
+    first: tuple[Slopes, list[Row]] | None = None
+    for slopes in turns:
+        found = slopes, rows(slopes)
+        if all(row.ok for row in found[1]):
+            return found
+        first = first or found
+    assert first is not None
+    return first
 
 
 def steps(
@@ -148,18 +199,37 @@ def steps(
         batch = plan.batch(step)
         # the rate falls, so that a solver that keeps it within its momentum is told apart
         rate = float(np.float32(base * (1 - 0.5 * step / count)))
-        slopes = _expected(side, batch, weights, loss)
-        trained, before = {name: weights[name] for name in slopes}, solver.copy()
-        expected = solver.step(trained, slopes, rate)
+        turns = _turns(side.reference, weights, batch, _shown(side, batch), loss)
         side.train_step(batch.features, batch.labels, rate, step_seed(seed, step))
-        after = side.get_weights()
-        for name, value in expected.items():
-            row = Row.of(side.name, "step", name, value, after[name], step + 1)
-            if not row.ok and np.isfinite(row.share) and all(other.ok for other in rows):
-                row = replace(row, words=of_step(before, trained, slopes, rate, name, after[name]))
-            rows.append(row)
-        weights = after
-        each(step + 1, {name: after[name] for name in expected})
+        judge = _Step(side.name, step + 1, solver, weights, side.get_weights(), rate)
+        slopes, found = _agreeing(turns, judge.rows)
+        solver.step({name: weights[name] for name in slopes}, slopes, rate)
+        rows += found
+        weights = judge.after
+        each(step + 1, {name: weights[name] for name in slopes})
         if not all(row.ok for row in rows):
             break
     return rows
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One step of a side: its weights before and after it, and the solver as it was."""
+
+    side: str
+    number: int
+    solver: Solver
+    before: Weights
+    after: Weights
+    rate: float
+
+    def rows(self, slopes: Slopes) -> list[Row]:
+        """The weights beside those that these gradients lead to."""
+        trained = {name: self.before[name] for name in slopes}
+        rows: list[Row] = []
+        for name, value in self.solver.copy().step(trained, slopes, self.rate).items():
+            row = Row.of(self.side, "step", name, value, self.after[name], self.number)
+            if not row.ok and np.isfinite(row.share) and all(other.ok for other in rows):
+                row = replace(row, words=of_step(self.solver, trained, slopes, self.rate, name, self.after[name]))
+            rows.append(row)
+        return rows

@@ -198,7 +198,7 @@ def percent(share: float) -> str:
     """A share of a tolerance, as in 0.3 %, or 240 times."""
     if share > 1:
         return f"{share:.3g} times" if share < 1e9 else "beyond"
-    return "< 0.1 %" if share < 0.001 else f"{100 * share:.2g} %"
+    return "< 0.1 %" if share < 0.001 else f"{100 * share:.0f} %" if share > 0.095 else f"{100 * share:.2g} %"
 
 
 def worst_steps(rows: Iterable[Row]) -> list[Row]:

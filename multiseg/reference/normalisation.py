@@ -88,9 +88,15 @@ def lrn(given: Given) -> tuple[list[Bounded], Pull]:
     """Local response normalisation: x / (bias + alpha / n * sum of x^2 around)^beta, n the size (within a channel size^2)."""
     (x,), said = given.inputs, given.said
     size, alpha, beta, bias = (said.get(k, d) for k, d in (("size", 5), ("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0)))
-    around, count = _neighbours(size, bool(said.get("within_channel")), x.value.shape)
+    within = bool(said.get("within_channel"))
+    around, count = _neighbours(size, within, x.value.shape)
+
+    def drift(v: Array) -> Array | float:
+        """Caffe's sums across channels slide, one added and one taken away: what they were before leaves its rounding."""
+        return 0.0 if within else gamma(2 * v.shape[1]) * v.sum(1, keepdims=True)
+
     scale = bias + alpha / count * around(np.square(x.value))
-    off_scale = alpha / count * around(2 * x.size * x.bound) + gamma(count + 4) * scale
+    off_scale = alpha / count * (around(2 * x.size * x.bound) + drift(np.square(x.value))) + gamma(count + 4) * scale
     power = scale**-beta
     off_power = beta * power * off_scale / scale + POW * U * power
     value = x.value * power
@@ -103,9 +109,8 @@ def lrn(given: Given) -> tuple[list[Bounded], Pull]:
         factor = 2 * alpha * beta / count
         back = g.value * power - factor * x.value * around(ratio)
         off = g.bound * power + g.size * off_power
-        off = off + factor * (
-            x.size * around(off_ratio + gamma(count + 4) * np.abs(ratio)) + x.bound * around(np.abs(ratio))
-        )
+        off_sum = around(off_ratio + gamma(count + 4) * np.abs(ratio)) + drift(np.abs(ratio))
+        off = off + factor * (x.size * off_sum + x.bound * around(np.abs(ratio)))
         return [Bounded(back, off + gamma(3) * (np.abs(g.value * power) + np.abs(back)), count)], {}
 
     return [y], pull
