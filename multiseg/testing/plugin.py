@@ -51,7 +51,7 @@ def required(config: pytest.Config) -> list[str] | None:
         INI: config.getini(INI),
     }.items():
         if value is not None:
-            names = [name.strip() for name in value.split(",") if name.strip()]
+            names = list(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
             unknown = [name for name in names if name not in registry.names()]
             if unknown:
                 known = ", ".join(registry.names()) or "none"

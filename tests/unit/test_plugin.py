@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -141,14 +142,13 @@ def test_an_unknown_backend_is_named_with_where_it_was_asked_for(tmp_path: Path)
 
 # --- parity
 
-FIVE_LINES = """
-def test_my_network_is_the_same_on_every_backend(multiseg_parity):
-    multiseg_parity("network.json")
-"""
+DOCS = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
+FIVE_LINES = re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL)[0]
 
 
 def test_a_users_file_is_checked_in_five_lines(tmp_path: Path) -> None:
-    network(tmp_path)
+    """Those of docs/testing.md."""
+    network(tmp_path, "my_network.py")
     write(tmp_path, test_it=FIVE_LINES)
     assert len(FIVE_LINES.strip().splitlines()) <= 5
     done = run(tmp_path, "--multiseg-backends=numpy", "--multiseg-report=pages")
@@ -167,7 +167,7 @@ def test_what_differs_is_the_tests_failure(tmp_path: Path) -> None:
     right = 'mixed * self.weights["scale.weight"] +'
     assert code.count(right) == 1
     (packages / "network.py").write_text(code.replace(right, right.replace("mixed", "1.001 * mixed")))
-    network(tmp_path)
+    network(tmp_path, "my_network.py")
     write(tmp_path, test_it=FIVE_LINES)
     path = os.pathsep.join([str(packages.parent), str(FOURTH)])
     done = run(tmp_path, "--multiseg-backends=numpy", "--multiseg-report=pages", PYTHONPATH=path)
