@@ -34,7 +34,7 @@ def write(
     expected = [_made(model, batch) for batch in images]
     for count in range(len(images), 0, -1):
         try:
-            content = _exported(model, images[count - 1], values, metadata, sizes=count > 1)
+            content = _exported(model, title, images[count - 1], values, metadata, sizes=count > 1)
             outputs = _run(content, title, images[:count])
             _compare(title, outputs, expected, tolerance)
             break
@@ -74,7 +74,7 @@ def _made(model: nn.Module, images: Array) -> Array:
 
 
 def _exported(
-    model: nn.Module, images: Array, values: Sequence[str], metadata: Mapping[str, str], sizes: bool
+    model: nn.Module, title: str, images: Array, values: Sequence[str], metadata: Mapping[str, str], sizes: bool
 ) -> bytes:
     """The content of an ONNX file that holds the network. Raises ModelError saying what cannot be exported."""
     import onnx
@@ -93,7 +93,7 @@ def _exported(
         onnx.checker.check_model(proto, full_check=True)
         content: bytes = proto.SerializeToString()
     except Exception as error:  # of many kinds: the exporter's, the checker's, protobuf's for more than 2 GiB
-        raise ModelError(f"cannot be exported to ONNX: {_first_line(error)}") from error
+        raise ModelError(f"{title}: cannot be exported to ONNX: {_first_line(error)}") from error
     return content
 
 

@@ -237,8 +237,17 @@ def _lacking(groups: Iterable[Sequence[RunFacts]]) -> str:
 
 
 def _differing(facts: Sequence[RunFacts]) -> str:
-    """The settings in which any of the runs differ."""
-    values = [{"dataset": each.content, "epochs": each.epoch, **each.run.settings} for each in facts]
+    """What any of the runs differ in, in brackets."""
+    values = [
+        {
+            **each.run.settings,
+            "dataset": each.content,
+            "weights' shapes": each.shapes,
+            "epochs trained": each.epoch,
+            "status": each.status,
+        }
+        for each in facts
+    ]
     keys = sorted({key for each in values for key in each} - FREE)
     found = [key for key in keys if len({json.dumps(each.get(key), sort_keys=True) for each in values}) > 1]
     return f" (these runs differ in {', '.join(found)})" if found else ""

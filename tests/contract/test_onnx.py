@@ -233,6 +233,16 @@ def test_a_layer_that_pytorch_has_no_words_for_is_refused_by_name(worker: Worker
     assert not (tmp_path / "net.onnx").exists()
 
 
+def test_what_onnxruntime_makes_otherwise_is_not_written(
+    frameworks: Frameworks, worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topology = network(layers.conv())
+    monkeypatch.setattr(onnx_export, "TOLERANCE", 1e-12)
+    with pytest.raises(ModelError, match=r"some\.net: onnxruntime's output differs from PyTorch's by .*e-0\d"):
+        onnx_export.export(topology, tmp_path / "net.onnx", None, weights_of(topology, tmp_path), worker)
+    assert not (tmp_path / "net.onnx").exists()
+
+
 def test_a_run_of_another_network_is_refused(trained: Any, frameworks: Frameworks, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="are not the same network"):
         multiseg.export(
