@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,3 +18,17 @@ def fourth(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.syspath_prepend(FOURTH)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(FOURTH), os.environ.get("PYTHONPATH")])))
     return "numpy"
+
+
+class _Here:
+    """Reads and writes files as a backend's process does, in this one."""
+
+    def call(self, method: str, module: str, function: str, arguments: dict[str, Any]) -> Any:
+        assert method == "read"
+        return getattr(importlib.import_module(module), function)(**arguments)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conversions run their frameworks in this process."""
+    monkeypatch.setattr("multiseg.conversion.frameworks.Frameworks._worker", lambda self, backend: _Here())

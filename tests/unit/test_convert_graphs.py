@@ -15,7 +15,7 @@ from multiseg.weights_file import NeutralWeights
 pytestmark = pytest.mark.needs("tensorflow")
 
 
-def test_a_graph_restores_the_weights_that_come_from_elsewhere(tmp_path: Path) -> None:
+def test_a_graph_restores_the_weights_that_come_from_elsewhere(tmp_path: Path, here: None) -> None:
     written = Written(tmp_path, small)
     there = multiseg.convert(tmp_path / "saved", "safetensors", tmp_path / "w.safetensors")
     weights = weights_file.read(there.path).weights

@@ -20,7 +20,7 @@ return nn.Sequential():add(nn.SpatialConvolution(3, 4, 3, 3, 1, 1, 1, 1)):add(nn
 """
 
 
-def test_a_model_and_a_vector_go_to_caffe(tmp_path: Path) -> None:
+def test_a_model_and_a_vector_go_to_caffe(tmp_path: Path, here: None) -> None:
     draw = np.random.default_rng(1)
     kernel, bias = draw.random((4, 3, 3, 3), np.float32), draw.random(4, np.float32)
     dense, offset = draw.random((5, 256), np.float32), draw.random(5, np.float32)
