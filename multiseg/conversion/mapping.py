@@ -84,8 +84,8 @@ def _by_structure(
         found = match(_predicting(one), _predicting(other)).parameters
     except ModelError as error:
         raise ModelError(
-            f"{error}; if these weights are meant for it all the same, {MEND}, for every layer, or name no network of the weights "
-            "file, which then goes by names and shapes"
+            f"{error}; if these weights are meant for it all the same, {MEND}, for every layer, or name no network of the "
+            "weights file, which then goes by names and shapes"
         ) from error
     names = {}
     for name in left:
