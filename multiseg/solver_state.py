@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,12 +56,27 @@ class SolverState:
         if missing:
             raise ModelError(f"{title}: what it says of its solver lacks {missing[0]!r}; {ALONE}")
         said = {key: content.solver[key] for key in cls.__dataclass_fields__ if key != "slots"}
+        wrong = next((key for key, value in said.items() if not _KINDS[key](value)), None)
+        if wrong is not None:
+            raise ModelError(f"{title}: what it says of its solver has {wrong}={said[wrong]!r}; {ALONE}")
         found = cls(**said, slots=content.state)
         wanted = (f"{slot}/{name}" for slot in found.kinds for name in found.trained)
         lost = next((name for name in wanted if name not in found.slots), None)
         if lost is not None:
             raise ModelError(f"{title}: has no {lost!r}, which its solver kept; {ALONE}")
         return found
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {  # whether a value read from a file can be
+    **dict.fromkeys(("solver", "recipe", "backend", "loss"), lambda value: isinstance(value, str)),
+    "rate": lambda value: value is None or _number(value),
+    "steps": lambda value: value is None or isinstance(value, int),
+    "trained": lambda value: isinstance(value, dict) and all(map(_number, value.values())),
+}
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,8 @@ def test_a_file_says_all_of_it_or_is_refused() -> None:
     assert SolverState.of(NeutralWeights({}), "a.safetensors") is None
     with pytest.raises(ModelError, match=r"a\.safetensors: what it says of its solver lacks 'solver'"):
         SolverState.of(NeutralWeights({}, None, {}, {"name": "adam"}), "a.safetensors")
+    with pytest.raises(ModelError, match=r"what it says of its solver has trained=\['conv.weight'\]"):
+        SolverState.of(NeutralWeights({}, None, {}, {**whole.to_json(), "trained": ["conv.weight"]}), "a.safetensors")
     with pytest.raises(ModelError, match=r"a\.safetensors: has no 'mean/conv.bias', which its solver kept"):
         slots = {"mean/conv.weight": np.zeros(1, np.float32)}
         SolverState.of(NeutralWeights({}, None, slots, whole.to_json()), "a.safetensors")
