@@ -78,6 +78,6 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _epoch(text: str) -> float:
     try:
-        return float(text)
+        return int(text) if text.isdigit() else float(text)
     except ValueError:
         raise SettingsError(f"--snapshot {text!r}: choose last, best, or an epoch's number") from None
