@@ -11,7 +11,8 @@ A backend's reader is a module with two functions. Both raise ModelError naming 
 
 A backend's writer is a function ``write(path, weights, network, input_shape)`` that writes neutral weights as the framework's
 own file, or as several whose names begin with that of ``path``: where ``network`` is not None, as this network file has them,
-by names that are its own and complete; else under the names as they are. It raises ModelError for what cannot be.
+whose own names they are; else under the names as they are. It gives the names of the network's parameters that it was given no
+weights for, which it writes as the network starts with them. It raises ModelError for what cannot be.
 
 Neutral weights themselves are kept as safetensors, see multiseg.weights_file; those the core reads itself.
 """
@@ -123,7 +124,7 @@ def read_neutral(
 def write_weights(
     backend: Backend, path: Path, weights: Mapping[str, npt.NDArray[np.float32]], network: Path | None,
     input_shape: tuple[int, int, int] | None, worker: Worker | None = None,
-) -> None:  # fmt: skip
+) -> list[str]:  # fmt: skip
     """Write neutral weights as the backend's own file: see above. Raises ModelError also where it writes none."""
     if backend.writer is None:
         raise ModelError(f"{path}: backend {backend.name!r} reads weights, but writes none")
@@ -134,7 +135,8 @@ def write_weights(
         "network": None if network is None else str(network.resolve()),
         "input_shape": None if input_shape is None else list(input_shape),
     }
-    _call(backend, module, function, backend.writer_needs_framework, worker, arguments)
+    started: list[str] = _call(backend, module, function, backend.writer_needs_framework, worker, arguments)
+    return started
 
 
 def copy(path: Path, folder: Path) -> None:

@@ -21,8 +21,11 @@ from multiseg_caffe.weights import BATCH_NORM, assign, neutral
 LARGEST = 1 << 31  # bytes of a protobuf message, which Caffe reads as one
 
 
-def write(path: str, weights: Mapping[str, Array], network: str | None, input_shape: list[int] | None) -> None:
-    """See multiseg.model_files. Raises ModelError naming the layer that Caffe has no place for."""
+def write(path: str, weights: Mapping[str, Array], network: str | None, input_shape: list[int] | None) -> list[str]:
+    """See multiseg.model_files. All of Caffe's weights lead to the output: the rest is not deployed.
+
+    Raises ModelError naming the layer that Caffe has no place for.
+    """
     layers = _of_names(path, weights) if network is None else _of_network(network, weights, input_shape)
     if sum(value.nbytes for value in weights.values()) >= LARGEST:
         raise ModelError(f"{path}: its weights are 2 GiB or more; a caffemodel, one protobuf message, is less")
@@ -32,6 +35,7 @@ def write(path: str, weights: Mapping[str, Array], network: str | None, input_sh
         write_bytes(Path(path), net.SerializeToString())
     except EncodeError as error:
         raise ModelError(f"{path}: cannot be written as one protobuf message: {error}") from error
+    return []
 
 
 def _of_network(network: str, weights: Mapping[str, Array], input_shape: list[int] | None) -> list[Any]:

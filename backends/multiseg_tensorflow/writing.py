@@ -26,21 +26,21 @@ OWN_OF_VECTORS = {**OWN, "weight": "gamma"}
 OWN_OF_NORM = {**OWN_OF_VECTORS, "bias": "beta"}
 
 
-def write(path: str, weights: Mapping[str, Array], network: str | None, input_shape: list[int] | None) -> None:
+def write(path: str, weights: Mapping[str, Array], network: str | None, input_shape: list[int] | None) -> list[str]:
     """See multiseg.model_files; ``path`` is the checkpoint's prefix.
 
     Where the network is known, its graph as it predicts is written beside the arrays (``.meta``).
     """
     try:
-        if network is None:
-            _write_names(path, weights)
-        else:
-            _write_network(path, weights, Path(network), input_shape)
+        if network is not None:
+            return _write_network(path, weights, Path(network), input_shape)
+        _write_names(path, weights)
+        return []
     except tf.errors.OpError as error:
         raise ModelError(f"{path}: TensorFlow cannot write it: {first_line(error)}") from error
 
 
-def _write_network(path: str, weights: Mapping[str, Array], network: Path, input_shape: list[int] | None) -> None:
+def _write_network(path: str, weights: Mapping[str, Array], network: Path, input_shape: list[int] | None) -> list[str]:
     file = files.load(network)
     if input_shape is not None:
         channels, height, width = input_shape
@@ -53,19 +53,22 @@ def _write_network(path: str, weights: Mapping[str, Array], network: Path, input
     shape = (height, width, channels)
     known = {file.own_name(name): weight for name, weight in read_layers(file, shape).weights.items()}
     with tf.Graph().as_default():
+        tf.set_random_seed(0)
         x = tf.placeholder(tf.float32, [None, *shape], "x")
         scope = contextlib.nullcontext() if file.plain else tf.variable_scope(digits.GraphKeys.MODEL)
         with blaming(network), scope:
             _ = file.tower(x, None, list(shape), None, False, True).inference
         variables = {variable.op.name: variable for variable in tf.global_variables()}
         layouts = variables_of(variables, known)
-        check_weights(str(network), {layout.name: layout.shape for layout in layouts.values()}, weights)
+        given = {name: layout for name, layout in layouts.items() if layout.name in weights}
+        check_weights(str(network), {layout.name: layout.shape for layout in given.values()}, weights)
         with tf.Session() as session:
             session.run(tf.global_variables_initializer())
-            for name, layout in layouts.items():
+            for name, layout in given.items():
                 variable = variables[name]
                 variable.load(layout.own(weights[layout.name], variable.shape.as_list()), session)
             tf.train.Saver(allow_empty=True).save(session, path, write_state=False)
+    return [layout.name for name, layout in layouts.items() if name not in given]
 
 
 def _write_names(path: str, weights: Mapping[str, Array]) -> None:

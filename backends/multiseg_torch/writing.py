@@ -14,24 +14,25 @@ from multiseg_torch import files
 from multiseg_torch.neutral import neutral_name
 
 
-def write(path: str, weights: Mapping[str, Array], network: str | None, input_shape: list[int] | None) -> None:
+def write(path: str, weights: Mapping[str, Array], network: str | None, input_shape: list[int] | None) -> list[str]:
     """See multiseg.model_files. What is written loads with ``model.load_state_dict(torch.load(path))``."""
-    state = _of_names(weights) if network is None else _of_network(network, weights, input_shape)
-    torch.save(state, path)
-
-
-def _of_network(network: str, weights: Mapping[str, Array], input_shape: list[int] | None) -> dict[str, Tensor]:
+    if network is None:
+        torch.save(_of_names(weights), path)
+        return []
     if input_shape is None:
         raise ModelError(f"{network}: does not say for which images it is; give input_shape=(channels, height, width)")
     channels, height, width = input_shape
-    model = files.load(network, (channels, height, width)).model
-    own = model.state_dict()
-    floats = {name: neutral_name(name) for name, value in own.items() if value.is_floating_point()}
-    check_weights(network, {floats[name]: tuple(own[name].shape) for name in floats}, weights)
-    return {
-        name: _tensor(weights[floats[name]]).to(value.dtype) if name in floats else value.clone()
+    torch.manual_seed(0)
+    own = files.load(network, (channels, height, width)).model.state_dict()
+    names = {name: neutral_name(name) for name, value in own.items() if value.is_floating_point()}
+    given = {name: neutral for name, neutral in names.items() if neutral in weights}
+    check_weights(network, {neutral: tuple(own[name].shape) for name, neutral in given.items()}, weights)
+    state = {
+        name: _tensor(weights[given[name]]).to(value.dtype) if name in given else value.clone()
         for name, value in own.items()
     }
+    torch.save(state, path)
+    return [neutral for name, neutral in names.items() if name not in given]
 
 
 def _of_names(weights: Mapping[str, Array]) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from multiseg.conversion import channels as colours
 from multiseg.conversion import target as targets
 from multiseg.conversion.converted import Converted
 from multiseg.conversion.frameworks import Frameworks, InputShape
-from multiseg.conversion.mapping import Mapped, mapped
+from multiseg.conversion.mapping import Mapped, Side, mapped
 from multiseg.conversion.source import Source, image_shape, makes_colours, of_file, of_run
 from multiseg.conversion.target import Target
 from multiseg.errors import ModelError, SettingsError
@@ -72,24 +72,41 @@ def convert(
             target = targets.derived(
                 found, backend, Path(scratch) / (beside or path).name, beside is not None, frameworks
             )
-        matching = mapped(found.side, target.side, map or {})
+        matching = _matched(found, target, map or {})
         weights = {name: found.weights[own] for name, own in matching.names.items()}
         made = _of_the_same_image(found, target, weights) if channels == "image" else weights
         order = target.order if channels == "image" else found.order
         shape = found.input_shape if target.topology is None else image_shape(target.topology)
         kept = _kept_state(found, matching, made) if backend is None else NeutralWeights(made)
+        unused: list[str] = []
         with _staged(path) as staged:
             if backend is None:
                 weights_file.write(staged, replace(kept, channel_order=order))
             else:
-                frameworks.write(backend, staged, made, target.network, shape)
+                unused = frameworks.write(backend, staged, made, target.network, shape)
             if beside is not None and target.text is not None:
                 write_text(beside, target.text)
     changed = tuple(name for name in made if not np.array_equal(made[name], weights[name], equal_nan=True))
     left = [name for name in found.weights if name not in matching.names.values()]
     if found.content.solver is not None and kept.solver is None:
         left.append("the solver's state")
-    return Converted(path, to, matching.names, matching.how, order, changed, tuple(left), beside)
+    return Converted(
+        path,
+        to,
+        matching.names,
+        matching.how,
+        order,
+        changed,
+        left_out=tuple(left),
+        unused=tuple(unused),
+        network=beside,
+    )
+
+
+def _matched(found: Source, target: Target, given: Mapping[str, str]) -> Mapped:
+    if target.network is not None and target.network == found.network and not given:  # also what leads to no output
+        return mapped(Side(found.title, {name: value.shape for name, value in found.weights.items()}), None, {})
+    return mapped(found.side, target.side, given)
 
 
 def _kept_state(found: Source, matching: Mapped, made: Mapping[str, Array]) -> NeutralWeights:

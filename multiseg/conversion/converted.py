@@ -17,7 +17,7 @@ class Converted:
     ``path`` is the file, of a TensorFlow checkpoint the prefix of its files; ``network`` the network file written beside it.
     ``matched`` has the source's parameters by those in the file, found by ``how`` (name, structure, shape, map). ``reversed`` are
     those whose colours changed their order, from that of the source to ``channel_order``. ``left_out`` is what the source has and
-    the file has not.
+    the file has not; ``unused`` are parameters of the network that lead to no output, and are as it starts with them.
     """
 
     path: Path
@@ -27,12 +27,13 @@ class Converted:
     channel_order: ChannelOrder | None
     reversed: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     network: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict."""
         network = None if self.network is None else str(self.network)
-        lists = {"reversed": list(self.reversed), "left_out": list(self.left_out)}
+        lists = {key: list(getattr(self, key)) for key in ("reversed", "left_out", "unused")}
         return {**vars(self), **lists, "path": str(self.path), "matched": dict(self.matched), "network": network}
 
     def __str__(self) -> str:
@@ -42,4 +43,6 @@ class Converted:
             lines.append(f"  colours reversed, for images in {self.channel_order}: {', '.join(self.reversed)}")
         if self.left_out:
             lines.append(f"  left out: {', '.join(self.left_out)}")
+        if self.unused:
+            lines.append(f"  as the network starts, leading to no output: {', '.join(self.unused)}")
         return "\n".join([*lines, *([f"{self.network}: the network"] if self.network else [])])

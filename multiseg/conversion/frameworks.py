@@ -51,10 +51,10 @@ class Frameworks:
         weights: dict[str, Array],
         network: Path | None,
         input_shape: InputShape | None,
-    ) -> None:
+    ) -> list[str]:
         """See multiseg.model_files.write_weights."""
         worker = self._worker(backend) if backend.writer and backend.writer_needs_framework else None
-        model_files.write_weights(backend, path, weights, network, input_shape, worker)
+        return model_files.write_weights(backend, path, weights, network, input_shape, worker)
 
     def _worker(self, backend: Backend) -> Worker:
         from multiseg.worker.client import Worker
