@@ -55,9 +55,15 @@ class Loss:
 
 
 def forward(
-    side: Side, batch: Batch, own: Weights, weights: Weights, whole: Bounded | None, loss: Loss, mean: object
+    side: Side,
+    batch: Batch,
+    own: Weights,
+    weights: Weights,
+    whole: Bounded | None,
+    loss: Loss | None,
+    mean: object,
 ) -> list[Row]:
-    """Every layer from what it was given, the output end to end, and the loss, with the side's ``own`` weights.
+    """Every layer from what it was given, the output end to end, and the loss if it is known, with the side's ``own`` weights.
 
     ``whole`` is the reference's output, computed through. Raises NotComputable where a layer is beyond the reference.
     """
@@ -83,7 +89,7 @@ def forward(
             rows.append(row)
     if whole is not None:
         rows.append(Row.of(side.name, "output", last, whole, output))
-    if measured is None:
+    if measured is None or loss is None:
         return rows
     expected, _, _ = loss.at(trace, batch.labels)
     rows.append(Row.of(side.name, "loss", "loss", expected, np.asarray(measured)))

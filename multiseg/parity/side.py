@@ -43,6 +43,8 @@ class Side:
     def __post_init__(self) -> None:
         self.match = self._match()
         self._own: dict[str, Array] = {}
+        # a flattened image has its channels last where images have; the dense layer after it has its weights in that order
+        self._flat = flattened(self.reference) if self.layout.data_order == "NHWC" else set()
 
     def _match(self) -> Match:
         if not self.topology.diff(self.reference):
@@ -93,7 +95,7 @@ class Side:
         shapes = self.reference.shapes
         found = {}
         for own, name in self.match.values.items():
-            if own in made and own != self.topology.input:
+            if own in made and own != self.topology.input and name not in self._flat:
                 found[name] = _shaped(self.layout.activation(made[own]), shapes[name])
         last = self.reference.outputs[0]
         output = _shaped(self.layout.activation(output), shapes[last])
@@ -113,3 +115,16 @@ def _shaped(values: Array, shape: tuple[int, ...]) -> Array:
     """Without the axes of one pixel that a backend may add to vectors."""
     whole = (len(values), *shape)
     return values.reshape(whole) if values.size == np.prod(whole) else values
+
+
+def flattened(topology: Topology) -> set[str]:
+    """The values that are images of several pixels and channels as vectors."""
+    shapes, found = topology.shapes, set[str]()
+    for layer in topology.layers:
+        before = shapes[layer.inputs[0]]
+        image = len(before) == 3 and before[0] > 1 and before[1] * before[2] > 1
+        if (image and len(layer.shapes[0]) == 1 and layer.type in ("Flatten", "Reshape", "Squeeze")) or (
+            layer.type != "Gemm" and any(name in found for name in layer.inputs)
+        ):
+            found.update(layer.outputs)
+    return found

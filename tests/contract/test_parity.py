@@ -1,0 +1,145 @@
+"""Networks in all frameworks against the float64 reference: same weights, same batches, every number within rounding."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zoo
+
+import multiseg
+from multiseg.errors import BackendUnavailable, ModelError, SettingsError
+from multiseg.parity.result import Row
+from multiseg.reference import Bounded
+
+pytestmark = pytest.mark.needs("caffe", "tensorflow", "torch")
+
+QUICK: dict[str, Any] = {"batch_size": 4, "learning_rate": 1e-7, "threads": 2}
+STAGES = {"forward", "output", "loss", "gradient", "step"}
+
+
+def test_twenty_steps_of_the_fcn_agree_in_all_frameworks(dataset: Any) -> None:
+    """Each framework loads its own file of the network."""
+    found = multiseg.check_parity(dataset, backends=["caffe", "torch", "tensorflow"], steps=20, batch_size=2, threads=2)
+    assert found.ok, str(found)
+    assert found.first_divergence is None and found.notes == []
+    assert found.sides == ["Caffe", "PyTorch", "TensorFlow"]
+    for side in found.sides:
+        rows = [row for row in found.rows if row.side == side]
+        assert {row.stage for row in rows} >= STAGES
+        assert {row.name for row in rows if row.stage == "forward"} == {"conv1", "relu1", "conv2", "relu2", "deconv"}
+        parameters = [f"{layer}.{part}" for layer in ("conv1", "conv2", "deconv") for part in ("weight", "bias")]
+        assert {row.name for row in rows if row.stage == "gradient"} == set(parameters)
+        assert [row.step for row in rows if row.name == "conv2.weight" and row.stage == "step"] == list(range(1, 21))
+    assert {side: len(apart) for side, apart in found.apart.items()} == {"PyTorch": 20, "TensorFlow": 20}
+    assert max(max(apart) for apart in found.apart.values()) < 1e-4
+
+
+@pytest.mark.parametrize("net", zoo.SHAPES)
+def test_the_networks_of_the_zoo_agree_when_one_file_is_computed_in_all_frameworks(net: str, tmp_path: Path) -> None:
+    data = zoo.dataset(net, tmp_path / "dataset")
+    found = multiseg.check_parity(
+        data, ["caffe", "torch", "tensorflow"], zoo.NETS / f"{net}.prototxt", steps=2, subtract_mean="none", **QUICK
+    )
+    assert found.ok, str(found)
+    for side in found.sides:
+        rows = [row for row in found.rows if row.side == side]
+        assert {row.stage for row in rows} == STAGES
+        assert {row.name for row in rows if row.stage == "gradient"} == set(
+            multiseg.describe(zoo.NETS / f"{net}.prototxt", zoo.SHAPES[net][0]).weights
+        )
+
+
+@pytest.mark.parametrize("net", ["lenet", "alexnet"])
+def test_three_frameworks_own_files_of_a_network_agree(net: str, tmp_path: Path) -> None:
+    data = zoo.dataset(net, tmp_path / "dataset")
+    files = [zoo.NETS / name for name in (f"{net}.prototxt", f"{net}.lua", f"{net}_tensorflow.py")]
+    found = multiseg.check_parity(data, models=files, steps=1, subtract_mean="none", **QUICK)
+    assert found.ok, str(found)
+    assert [row.side for row in found.rows if row.stage == "network"] == found.sides[1:]
+    assert {row.stage for row in found.rows if row.side == found.sides[2]} >= {"forward", "output"}
+
+
+@pytest.mark.parametrize("solver", ["nesterov", "adagrad", "rmsprop", "adadelta", "adam"])
+def test_every_solver_of_the_recipe_agrees(solver: str, tmp_path: Path) -> None:
+    data = zoo.dataset("autoencoder", tmp_path / "dataset")
+    model = zoo.NETS / "autoencoder.prototxt"
+    found = multiseg.check_parity(
+        data, ["caffe", "torch", "tensorflow"], model, steps=3, solver=solver, batch_size=4, threads=2,
+        subtract_mean="none",
+    )  # fmt: skip
+    assert found.ok, str(found)
+    # the tolerance is no idle one: a tenth of the change of a step would be found
+    steps = [row for row in found.rows if row.stage == "step" and row.name == "conv1.weight"]
+    assert len(steps) == 9
+
+
+def test_runs_are_compared_with_their_weights(dataset: Any, tmp_path: Path) -> None:
+    """A run in Caffe, and the same weights moved to PyTorch."""
+    run = multiseg.Job(dataset=dataset, backend="caffe", epochs=1, seed=3, batch_size=54).train(
+        tmp_path / "run", progress=False
+    )
+    multiseg.convert(run, "pt", tmp_path / "moved.pt", with_network=tmp_path / "moved.py")
+    run.close()
+    found = multiseg.check_parity(
+        dataset, models=[run.path, tmp_path / "moved.py"], weights=[run.path, tmp_path / "moved.pt"], steps=1, **QUICK
+    )
+    assert found.ok, str(found)
+    weights = [row for row in found.rows if row.stage == "weights"]
+    assert len(weights) == 6 and all(row.absolute == 0 for row in weights)
+
+
+def test_the_command_says_it_in_figures_words_and_a_page(dataset: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "multiseg.cli", "parity", "--dataset", str(dataset.path), "--steps", "0"]
+    model = tmp_path / "net.prototxt"
+    model.write_text((zoo.NETS / "autoencoder.prototxt").read_text())
+    more = ["--model", str(model), "--backend", "caffe", "--batch-size", "2", "-o", str(tmp_path / "page.html")]
+    done = subprocess.run([*command, *more, "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["ok"] is True and told["first_divergence"] is None and told["sides"] == ["Caffe (net.prototxt)"]
+    assert {row["stage"] for row in told["rows"]} == {"forward", "output", "loss", "gradient"}
+    page = (tmp_path / "page.html").read_text()
+    assert "The same to rounding" in page and "https:" not in page and "http:" not in page
+
+    other = tmp_path / "other.prototxt"
+    other.write_text(model.read_text().replace('type: "ReLU"', 'type: "TanH"', 1))
+    done = subprocess.run([*command, "--model", str(model), "--model", str(other)], capture_output=True, text=True)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "differs: Caffe (other.prototxt): relu1: Relu in net.prototxt, Tanh in other.prototxt" in done.stdout
+    done = subprocess.run([*command, "--model", str(tmp_path / "none.prototxt")], capture_output=True, text=True)
+    assert done.returncode == 2 and "none.prototxt: no such file" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_cannot_be_compared_is_told_at_once(dataset: Any, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="steps=-1"):
+        multiseg.check_parity(dataset, steps=-1)
+    with pytest.raises(BackendUnavailable, match="no backend is called 'mxnet'"):
+        multiseg.check_parity(dataset, backends=["mxnet"])
+    with pytest.raises(SettingsError, match="2 are given for 1 models"):
+        multiseg.check_parity(dataset, models="net.prototxt", weights=["a.pt", "b.pt"])
+    with pytest.raises(ModelError, match=r"net\.prototxt: no such file"):
+        multiseg.check_parity(dataset, models=tmp_path / "net.prototxt")
+    with pytest.raises(SettingsError, match="solver='adamw'"):
+        multiseg.check_parity(dataset, backends=["torch"], solver="adamw")
+
+
+@pytest.mark.parametrize(
+    ("measured", "share", "words"),
+    [
+        (np.array([1.0, 2.0]), 0.0, None),
+        (np.array([1.0, 2.5]), 2.5, None),
+        (np.array([1.0, np.nan]), np.inf, "is not finite"),
+        (np.array([1.0]), np.inf, "has the shape (1,), not (2,)"),
+    ],
+)
+def test_a_row_tells_the_largest_share_of_a_tolerance(measured: Any, share: float, words: str | None) -> None:
+    row = Row.of("side", "forward", "name", Bounded(np.array([1.0, 2.0]), np.array([0.1, 0.2])), measured)
+    assert row.share == pytest.approx(share) and row.words == words and row.ok == (share <= 1)
+    if share == 2.5:
+        assert (row.absolute, row.relative, row.tolerance) == (0.5, 0.25, pytest.approx(0.2))
