@@ -43,7 +43,7 @@ def swapped(topology: Topology, weights: Mapping[str, Array], input: bool, outpu
     wanted = {value: REVERSED for value, reverse in ends.items() if reverse and _is_colours(topology.shapes[value])}
     if not wanted:
         return dict(weights)
-    missing = next((name for name in topology.weights if name not in weights), None)
+    missing = next((name for name in _needed(topology) if name not in weights), None)
     if missing is not None:
         raise ModelError(
             f"{topology.source}: uses the weights of {missing!r} at several places, or has none for it; {MEND}"
@@ -66,6 +66,16 @@ def swapped(topology: Topology, weights: Mapping[str, Array], input: bool, outpu
                 f"{topology.source}: the channels of {value!r} would be reversed too, being joined with colours; {MEND}"
             )
     return found
+
+
+def _needed(topology: Topology) -> list[str]:
+    """Weights that lead to an output."""
+    values, layers = set(topology.outputs), []
+    for layer in reversed(topology.layers):
+        if values.intersection(layer.outputs):
+            values.update(layer.inputs)
+            layers.append(layer)
+    return [f"{layer.name}.{part}" for layer in reversed(layers) for part in layer.weights]
 
 
 def evident(title: str, weights: Mapping[str, Array]) -> dict[str, Array]:

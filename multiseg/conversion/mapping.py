@@ -39,7 +39,7 @@ class Mapped:
 
 
 def mapped(source: Side, target: Side | None, given: Mapping[str, str]) -> Mapped:
-    """Find every parameter of ``target`` in ``source``; without a target they keep their names.
+    """Find every parameter of ``target`` that leads to an output in ``source``; without a target they keep their names.
 
     ``given`` are layers by layers, or parameters by parameters, of the target by those of the source, and come first. The rest
     goes by structure where both networks are known, or by what exporting made of the names where it says the network otherwise;
@@ -74,7 +74,7 @@ def mapped(source: Side, target: Side | None, given: Mapping[str, str]) -> Mappe
     else:
         found, how = _by_shape(source, target, left, free), "shape"
     names = said | found
-    return Mapped({name: names[name] for name in target.shapes}, how)
+    return Mapped({name: names[name] for name in target.shapes if name in names}, how)
 
 
 def _by_structure(
@@ -89,10 +89,8 @@ def _by_structure(
         ) from error
     names = {}
     for name in left:
-        if name not in found:
-            raise ModelError(
-                f"{other.source}: {name!r} leads to no output; nothing of {one.source} is its counterpart; {MEND}"
-            )
+        if name not in found:  # leads to no output
+            continue
         if found[name] not in free:
             raise ModelError(f"{source.title}: has no {found[name]!r}, which {one.source} needs for {name!r}; {MEND}")
         names[name] = found[name]

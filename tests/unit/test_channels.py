@@ -190,6 +190,15 @@ def test_weights_that_are_used_twice_are_refused() -> None:
         swapped(network, weights, input=True, output=False)
 
 
+def test_what_leads_to_no_output_is_not_needed() -> None:
+    network = topology(
+        [layer("aux", "Conv", "data", num_output=2, **CONV), layer("a", "Conv", "data", num_output=2, **CONV)]
+    )
+    weights = {name: value for name, value in weights_of(network).items() if name.startswith("a.")}
+    found = swapped(network, weights, input=True, output=False)
+    np.testing.assert_array_equal(found["a.weight"], weights["a.weight"][:, ::-1])
+
+
 def test_without_a_network_one_convolution_that_reads_colours_is_evident() -> None:
     weights = {"a.weight": np.arange(108, dtype=np.float32).reshape(4, 3, 3, 3), "a.bias": np.ones(4, np.float32)}
     more = {"b.weight": np.ones((2, 4, 3, 3), np.float32), "fc.weight": np.ones((5, 6), np.float32)}

@@ -179,3 +179,10 @@ def test_dropout_does_not_matter() -> None:
 
     found = mapped(of(net("a", "b", dropout=True)), of(net("c", "d", dropout=False)), {})
     assert found.names == {"c.weight": "a.weight", "c.bias": "a.bias", "d.weight": "b.weight", "d.bias": "b.bias"}
+
+
+def test_what_leads_to_no_output_has_no_counterpart() -> None:
+    conv = {"num_output": 4, "kernel_shape": [3, 3]}
+    one = topology([layer("a", "Conv", "data", **conv)])
+    two = topology([layer("aux", "Conv", "data", **conv), layer("b", "Conv", "data", **conv)])
+    assert mapped(of(one), of(two), {}).names == {"b.weight": "a.weight", "b.bias": "a.bias"}
