@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from multiseg import model_files
+from multiseg import exporting, model_files
 from multiseg.errors import ModelError
 from multiseg.testing.bench import Bench
-from multiseg.testing.comparing import refused, same_bits
+from multiseg.testing.comparing import close, refused, same_bits
 from multiseg.testing.contract.subject import Subject
+from multiseg.topology.matching import match
 
 
 class Files(Subject):
@@ -50,12 +53,49 @@ class Files(Subject):
             except ModelError:
                 continue
             assert owner.name == bench.backend.name, f"{path.name}: is recognised as {owner.name}'s {kind.name}"
-            arguments = {"path": str(path)}
-            found.append(bench.call("read", module=owner.reader, function="read_weights", arguments=arguments))
+            found.append(_read(bench, path))
         assert found, f"save: kinds recognises none of {sorted(path.name for path in tmp_path.iterdir())} as weights"
         for read in found:
-            same_bits(
-                {name: read[name] for name in weights if name in read},
-                weights,
-                "weights read from a snapshot",
-            )
+            same_bits(read, weights, "weights read from a snapshot")
+
+    def test_weights_that_are_written_are_read(self, bench: Bench, tmp_path: Path) -> None:
+        if bench.backend.writer is None:
+            pytest.skip("the backend has no writer of weights")
+        bench.load()
+        weights = bench.begin()
+        ending = next(kind.extensions[0] for kind in bench.backend.kinds if kind.holds == "weights" and kind.extensions)
+        path = tmp_path / f"weights{ending}"
+        model_files.write_weights(bench.backend, path, weights, bench.model, bench.input_shape, bench.worker)
+        same_bits(_read(bench, path), weights, f"weights read from what {bench.backend.writer} wrote")
+
+    def test_an_exported_file_computes_the_same(self, bench: Bench, tmp_path: Path) -> None:
+        if bench.backend.exporter is None:
+            pytest.skip("the backend has no exporter")
+        topology = model_files.describe(bench.model, bench.input_shape, bench.worker)
+        path = tmp_path / f"exported{bench.backend.formats[0]}"
+        path.write_text(exporting.source(bench.backend, topology, classes=False))
+        exported = model_files.describe(path, bench.input_shape, bench.worker)
+        assert exported == topology, (
+            f"{bench.backend.exporter}: what it wrote is another network: {topology.diff(exported)}"
+        )
+        bench.load(predict_only=True)
+        weights, images = bench.begin(), bench.images(3)
+        output, _ = bench.predict(images)
+        spec = replace(bench.spec(), model=str(path), solver=None)
+        loaded = bench.call("load", spec=spec.to_json())["parameters"]
+        names = match(topology, exported).parameters
+        bench.weights = {name: weights[names[name]] for name in loaded}
+        tolerance = 1e-5 * np.abs(output).max()
+        close(
+            bench.predict(images)[0],
+            output,
+            tolerance,
+            f"the output of the network that {bench.backend.exporter} wrote",
+        )
+
+
+def _read(bench: Bench, path: Path) -> dict[str, Any]:
+    """A file's neutral weights, as belonging to the network, whose order of names they are given."""
+    found = model_files.read_neutral(path, bench.model, bench.input_shape, bench.worker).weights
+    own = [name for name in bench.described["parameters"] if name in found]
+    return {name: found[name] for name in own + [name for name in found if name not in own]}

@@ -40,7 +40,7 @@ def describe(path: str, input_shape: Sequence[int] | None) -> dict[str, Any]:
     return {"input": "images", "input_shape": input_shape, "layers": layers, "outputs": ["scale"], "loss": loss}
 
 
-def read_weights(path: str) -> dict[str, Any]:
+def read_weights(path: str, network: str | None = None, input_shape: Sequence[int] | None = None) -> dict[str, Any]:
     """Neutral weights out of this backend's snapshots, or any .npz with arrays named ``layer.part``."""
     with np.load(path) as file:
         return {name.removeprefix("weights/"): file[name] for name in file.files if not name.startswith("state/")}
