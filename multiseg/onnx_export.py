@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 KIND = "onnx"
 TOLERANCE = 1e-4  # of the largest output: what float32 sums of other orders come to, in networks of any depth in use
+ON_A_GPU = 1e-2  # against a framework there: its convolutions may keep 10 bits of each factor (TF32)
 
 Array = npt.NDArray[Any]
 
@@ -207,8 +208,9 @@ def _check_against(run: Run, topology: Topology, images: Array, output: Array) -
     made, _, _ = run.worker().call("predict", features=layout.features(images), labels=None)
     expected = layout.activation(made).reshape(output.shape)
     apart = float(np.abs(output - expected).max() / max(np.abs(expected).max(), 1e-30))
-    if not apart <= TOLERANCE:
+    tolerance = TOLERANCE if run.environment.get("device") == "cpu" else ON_A_GPU
+    if not apart <= tolerance:
         raise ModelError(
             f"{topology.source}: the ONNX file's output differs from {run.title}'s by {apart:.1e} of its largest value, "
-            f"more than {TOLERANCE:g}; it is not written"
+            f"more than {tolerance:g}; it is not written"
         )
