@@ -39,6 +39,15 @@ def test_the_comparison_of_backends(backends: list[str], dataset: multiseg.Datas
     assert all((tmp_path / "out" / name / "summary.json").is_file() for name in available)
 
 
+@pytest.mark.needs("caffe", "torch")
+def test_the_migration_from_caffe(tmp_path: Path) -> None:
+    said = script("migrate_from_caffe.py", tmp_path / "out", "--count", 60, "--epochs", 1, cwd=tmp_path)
+    assert "Caffe (fcn.prototxt) and PyTorch (fcn.py) agree with the float64 reference" in said
+    assert {"fcn.py", "fcn.pt", "fcn.onnx", "parity.html", "grid-onnx.png"} <= {
+        each.name for each in (tmp_path / "out").iterdir()
+    }
+
+
 def test_the_notebook(backends: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = nbformat.read(EXAMPLES / "tutorial.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "outputs are left out of the repository"
