@@ -71,9 +71,8 @@ def forward(
     last = side.reference.outputs[0]
     try:
         output, measured, made = side.predict(batch.features, batch.labels)
-    except (
-        MultisegError
-    ):  # an output of another size than the labels, perhaps: without them layers can still be told apart
+    except MultisegError:
+        # an output of another size than the labels, perhaps: without them layers can still be told apart
         output, measured, made = side.predict(batch.features, None)
     made.setdefault(last, output)
     trace = reference.forward(side.reference, weights, batch.images, _fitting(side.reference, made))
