@@ -9,10 +9,11 @@ A backend's reader is a module with two functions. Both raise ModelError naming 
 - ``read_weights(path)``: neutral weights, ``{"layer.part": array}``. Where the network file of the same backend that they belong
   to is known, it is called with ``network`` and ``input_shape`` too: not every file says how its arrays lie.
 
-A backend's writer is a function ``write(path, weights, network, input_shape)`` that writes neutral weights as the framework's
-own file, or as several whose names begin with that of ``path``: where ``network`` is not None, as this network file has them,
-whose own names they are; else under the names as they are. It gives the names of the network's parameters that it was given no
-weights for, which it writes as the network starts with them. It raises ModelError for what cannot be.
+A backend's writer is a function ``write(path, weights, network, input_shape, others)`` that writes neutral weights as the
+framework's own file, or as several whose names begin with that of ``path``: where ``network`` is not None, as this network file
+has them, whose own names they are; else under the names as they are. A network may have more parameters than its description
+tells: of these it takes from ``others`` what has the name and shape, and leaves as the network starts with it what leads to no
+output. It gives a dict with the names of both, ``taken`` and ``started``, and raises ModelError for what cannot be.
 
 Neutral weights themselves are kept as safetensors, see multiseg.weights_file; those the core reads itself.
 """
@@ -124,7 +125,8 @@ def read_neutral(
 def write_weights(
     backend: Backend, path: Path, weights: Mapping[str, npt.NDArray[np.float32]], network: Path | None,
     input_shape: tuple[int, int, int] | None, worker: Worker | None = None,
-) -> list[str]:  # fmt: skip
+    others: Mapping[str, npt.NDArray[np.float32]] | None = None,
+) -> dict[str, list[str]]:  # fmt: skip
     """Write neutral weights as the backend's own file: see above. Raises ModelError also where it writes none."""
     if backend.writer is None:
         raise ModelError(f"{path}: backend {backend.name!r} reads weights, but writes none")
@@ -134,9 +136,10 @@ def write_weights(
         "weights": dict(weights),
         "network": None if network is None else str(network.resolve()),
         "input_shape": None if input_shape is None else list(input_shape),
+        "others": dict(others or {}),
     }
-    started: list[str] = _call(backend, module, function, backend.writer_needs_framework, worker, arguments)
-    return started
+    found: dict[str, list[str]] = _call(backend, module, function, backend.writer_needs_framework, worker, arguments)
+    return found
 
 
 def copy(path: Path, folder: Path) -> None:

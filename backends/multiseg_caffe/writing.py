@@ -21,8 +21,14 @@ from multiseg_caffe.weights import BATCH_NORM, assign, neutral
 LARGEST = 1 << 31  # bytes of a protobuf message, which Caffe reads as one
 
 
-def write(path: str, weights: Mapping[str, Array], network: str | None, input_shape: list[int] | None) -> list[str]:
-    """See multiseg.model_files. All of Caffe's weights lead to the output: the rest is not deployed.
+def write(
+    path: str,
+    weights: Mapping[str, Array],
+    network: str | None,
+    input_shape: list[int] | None,
+    others: Mapping[str, Array],
+) -> dict[str, list[str]]:
+    """See multiseg.model_files. A prototxt's description tells of all its weights.
 
     Raises ModelError naming the layer that Caffe has no place for.
     """
@@ -35,7 +41,7 @@ def write(path: str, weights: Mapping[str, Array], network: str | None, input_sh
         write_bytes(Path(path), net.SerializeToString())
     except EncodeError as error:
         raise ModelError(f"{path}: cannot be written as one protobuf message: {error}") from error
-    return []
+    return {"taken": [], "started": []}
 
 
 def _of_network(network: str, weights: Mapping[str, Array], input_shape: list[int] | None) -> list[Any]:

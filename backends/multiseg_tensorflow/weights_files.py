@@ -48,7 +48,13 @@ def read(path: Path, network: Path | None = None, shape: tuple[int, int, int] | 
     }
     known = _by_network(network, shape) if network and shape else _by_graph(prefix)
     if known and all(name in arrays for name in known):
-        return {weight.name: weight.neutral(arrays[name]).astype(np.float32) for name, weight in known.items()}
+        found = {weight.name: weight.neutral(arrays[name]).astype(np.float32) for name, weight in known.items()}
+        # what no layer has as its own, such as a kernel that is split for groups: by its name and shape
+        rest = {neutral_name(name): value for name, value in arrays.items() if name not in known}
+        return {
+            **{name: plain(name, value.shape).neutral(value).astype(np.float32) for name, value in rest.items()},
+            **found,
+        }
     return _by_name(prefix, arrays)
 
 

@@ -26,21 +26,29 @@ OWN_OF_VECTORS = {**OWN, "weight": "gamma"}
 OWN_OF_NORM = {**OWN_OF_VECTORS, "bias": "beta"}
 
 
-def write(path: str, weights: Mapping[str, Array], network: str | None, input_shape: list[int] | None) -> list[str]:
+def write(
+    path: str,
+    weights: Mapping[str, Array],
+    network: str | None,
+    input_shape: list[int] | None,
+    others: Mapping[str, Array],
+) -> dict[str, list[str]]:
     """See multiseg.model_files; ``path`` is the checkpoint's prefix.
 
     Where the network is known, its graph as it predicts is written beside the arrays (``.meta``).
     """
     try:
         if network is not None:
-            return _write_network(path, weights, Path(network), input_shape)
+            return _write_network(path, weights, Path(network), input_shape, others)
         _write_names(path, weights)
-        return []
+        return {"taken": [], "started": []}
     except tf.errors.OpError as error:
         raise ModelError(f"{path}: TensorFlow cannot write it: {first_line(error)}") from error
 
 
-def _write_network(path: str, weights: Mapping[str, Array], network: Path, input_shape: list[int] | None) -> list[str]:
+def _write_network(
+    path: str, weights: Mapping[str, Array], network: Path, input_shape: list[int] | None, others: Mapping[str, Array]
+) -> dict[str, list[str]]:
     file = files.load(network)
     if input_shape is not None:
         channels, height, width = input_shape
@@ -57,18 +65,41 @@ def _write_network(path: str, weights: Mapping[str, Array], network: Path, input
         x = tf.placeholder(tf.float32, [None, *shape], "x")
         scope = contextlib.nullcontext() if file.plain else tf.variable_scope(digits.GraphKeys.MODEL)
         with blaming(network), scope:
-            _ = file.tower(x, None, list(shape), None, False, True).inference
+            output = file.tower(x, None, list(shape), None, False, True).inference
         variables = {variable.op.name: variable for variable in tf.global_variables()}
         layouts = variables_of(variables, known)
-        given = {name: layout for name, layout in layouts.items() if layout.name in weights}
-        check_weights(str(network), {layout.name: layout.shape for layout in given.values()}, weights)
+        shapes = {layout.name: layout.shape for layout in layouts.values()}
+        taken = [
+            name for name in shapes if name not in weights and name in others and others[name].shape == shapes[name]
+        ]
+        values = {**weights, **{name: others[name] for name in taken}}
+        check_weights(str(network), {name: shape for name, shape in shapes.items() if name in values}, values)
+        rest = {name: layout.name for name, layout in layouts.items() if layout.name not in values}
+        _check_unused(network, output, rest)
         with tf.Session() as session:
             session.run(tf.global_variables_initializer())
-            for name, layout in given.items():
-                variable = variables[name]
-                variable.load(layout.own(weights[layout.name], variable.shape.as_list()), session)
+            for name, layout in layouts.items():
+                if name not in rest:
+                    variable = variables[name]
+                    variable.load(layout.own(values[layout.name], variable.shape.as_list()), session)
             tf.train.Saver(allow_empty=True).save(session, path, write_state=False)
-    return [layout.name for name, layout in layouts.items() if name not in given]
+    return {"taken": taken, "started": list(rest.values())}
+
+
+def _check_unused(network: Path, output: Any, rest: Mapping[str, str]) -> None:
+    """Whether variables without a value lead to no output: a description does not tell of every one that does."""
+    ahead, reached = [output.op], set()
+    while ahead:
+        op = ahead.pop()
+        if op.name not in reached:
+            reached.add(op.name)
+            ahead.extend([*(tensor.op for tensor in op.inputs), *op.control_inputs])
+    used = [own for name, own in rest.items() if name in reached]
+    if used:
+        raise ModelError(
+            f"{network}: uses {used[0]!r} in a way that its description does not tell, and there are no weights of this name and "
+            "shape; rename the layer in the weights, or start a job from them (weights=FILE), which goes by names"
+        )
 
 
 def _write_names(path: str, weights: Mapping[str, Array]) -> None:

@@ -78,29 +78,22 @@ def convert(
         order = target.order if channels == "image" else found.order
         shape = found.input_shape if target.topology is None else image_shape(target.topology)
         kept = _kept_state(found, matching, made) if backend is None else NeutralWeights(made)
-        unused: list[str] = []
+        spare = [name for name in found.weights if name not in matching.names.values()]
+        others = {name: found.weights[name] for name in spare if name not in made}
+        more: dict[str, list[str]] = {"taken": [], "started": []}
         with _staged(path) as staged:
             if backend is None:
                 weights_file.write(staged, replace(kept, channel_order=order))
             else:
-                unused = frameworks.write(backend, staged, made, target.network, shape)
+                more = frameworks.write(backend, staged, made, target.network, shape, others)
             if beside is not None and target.text is not None:
                 write_text(beside, target.text)
     changed = tuple(name for name in made if not np.array_equal(made[name], weights[name], equal_nan=True))
-    left = [name for name in found.weights if name not in matching.names.values()]
+    left = [name for name in spare if name not in more["taken"]]
     if found.content.solver is not None and kept.solver is None:
         left.append("the solver's state")
-    return Converted(
-        path,
-        to,
-        matching.names,
-        matching.how,
-        order,
-        changed,
-        left_out=tuple(left),
-        unused=tuple(unused),
-        network=beside,
-    )
+    names = matching.names | {name: name for name in more["taken"]}
+    return Converted(path, to, names, matching.how, order, changed, tuple(left), tuple(more["started"]), beside)
 
 
 def _matched(found: Source, target: Target, given: Mapping[str, str]) -> Mapped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -45,16 +46,12 @@ class Frameworks:
         return model_files.read_neutral(file, network, input_shape, worker)
 
     def write(
-        self,
-        backend: Backend,
-        path: Path,
-        weights: dict[str, Array],
-        network: Path | None,
-        input_shape: InputShape | None,
-    ) -> list[str]:
+        self, backend: Backend, path: Path, weights: Mapping[str, Array], network: Path | None,
+        input_shape: InputShape | None, others: Mapping[str, Array],
+    ) -> dict[str, list[str]]:  # fmt: skip
         """See multiseg.model_files.write_weights."""
         worker = self._worker(backend) if backend.writer and backend.writer_needs_framework else None
-        return model_files.write_weights(backend, path, weights, network, input_shape, worker)
+        return model_files.write_weights(backend, path, weights, network, input_shape, worker, others)
 
     def _worker(self, backend: Backend) -> Worker:
         from multiseg.worker.client import Worker

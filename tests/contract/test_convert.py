@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import exported
 import numpy as np
 import pycaffe
 import pytest
@@ -116,6 +117,13 @@ def processes() -> Iterator[Frameworks]:
         patch.setattr("multiseg.conversion.conversion.Frameworks", lambda: kept)
         yield kept
     kept.close()
+
+
+@pytest.fixture(scope="module")
+def frameworks() -> Iterator[exported.Frameworks]:
+    found = exported.Frameworks()
+    yield found
+    found.close()
 
 
 @pytest.fixture(scope="module")
@@ -297,13 +305,15 @@ def test_other_files_of_the_same_network(moved: dict[str, Moved], tmp_path: Path
     assert not list(tmp_path.glob("o.*"))
 
 
-def test_what_a_framework_says_in_several_words_is_found_by_name_where_it_was_exported(tmp_path: Path) -> None:
-    """TensorFlow has no PReLU: its file, described, is another network."""
+def test_what_a_framework_says_in_several_words_is_found_by_name_where_it_was_exported(
+    tmp_path: Path, frameworks: exported.Frameworks
+) -> None:
+    """TensorFlow has no PReLU, and no deconvolution in groups: its file, described, is another network."""
     source, shape, model = tmp_path / "net.prototxt", (3, 12, 12), tmp_path / "a.caffemodel"
     slope = 'layer { name: "a/s" type: "PReLU" bottom: "d" top: "s" }'
     source.write_text(
         RICH.replace('layer { name: "up"', slope + '\nlayer { name: "up"').replace(
-            'bottom: "d" top: "f"', 'bottom: "s" top: "f"'
+            'bottom: "d" top: "f" convolution_param {', 'bottom: "s" top: "f" convolution_param { group: 2'
         )
     )
     weights = random_weights(describe(source))
@@ -311,6 +321,13 @@ def test_what_a_framework_says_in_several_words_is_found_by_name_where_it_was_ex
     own, ckpt, back = tmp_path / "net.py", tmp_path / "w.ckpt", tmp_path / "b.caffemodel"
     found = multiseg.convert(model, "tf", ckpt, source_network=source, with_network=own)
     assert found.how == "name" and found.matched["a.s.weight"] == "a/s.weight" and len(found.reversed) == 3
+    assert set(found.matched.values()) == set(weights) and not found.left_out and not found.unused
+    images = np.random.default_rng(4).standard_normal((2, *shape)).astype(np.float32)
+    loaded = {name.replace("_scale.", "."): value for name, value in read_weights(ckpt).items()}  # as it names them
+    made = frameworks.predict("tensorflow", own, describe(source), loaded, images)
+    feed = {"net": deployed(source, shape, tmp_path), "weights": model, "feed": {"data": bgr(images)}}
+    expected = pycaffe.run(tmp_path, [feed])[0]["data/h"]
+    assert np.abs(made - expected).max() <= 2e-5 * np.abs(expected).max()
     given: dict[str, Any] = {"network": source, "source_network": own, "input_shape": shape}
     with pytest.raises(
         ModelError, match=r"net\.py and net\.prototxt are not the same network: .*PRelu in net\.prototxt"
