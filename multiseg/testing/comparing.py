@@ -15,6 +15,7 @@ Array = npt.NDArray[Any]
 
 def same_bits(found: Mapping[str, Array], expected: Mapping[str, Array], what: str) -> None:
     """Assert that two sets of arrays are the same to the last bit; ``what`` says which ought to be."""
+    __tracebackhide__ = True
     assert list(found) == list(expected), f"{what}: names are {list(found)}, not {list(expected)}"
     for name, value in expected.items():
         assert found[name].dtype == value.dtype and found[name].shape == value.shape, (
@@ -30,6 +31,7 @@ def same_bits(found: Mapping[str, Array], expected: Mapping[str, Array], what: s
 
 def close(found: Array, expected: Array, tolerance: Array | float, what: str) -> None:
     """Assert that each number is as near to what is expected as the tolerance of its place; ``what`` names it and the mend."""
+    __tracebackhide__ = True
     assert found.shape == expected.shape, f"{what}: has the shape {found.shape}, not {expected.shape}"
     excess = np.abs(found.astype(np.float64) - expected) - tolerance
     if found.size and not excess.max() <= 0:
@@ -43,6 +45,7 @@ def close(found: Array, expected: Array, tolerance: Array | float, what: str) ->
 
 def refused(call: Callable[[], object], kind: type[MultisegError], words: str, what: str) -> None:
     """Assert that a call raises an error of this kind, and that it says these words; ``what`` says what must be."""
+    __tracebackhide__ = True
     try:
         call()
     except MultisegError as error:

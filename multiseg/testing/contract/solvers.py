@@ -163,6 +163,7 @@ def _walk(
 
 def _check(bench: Bench, way: _Way, names: list[str]) -> None:
     """Compare each step with the formula's, for which the network tells the gradient."""
+    __tracebackhide__ = True
     factors: dict[str, tuple[float, float]] = {}
     for name in names:
         matching = [given for pattern, given in way.multipliers.items() if fnmatchcase(name, pattern)]
