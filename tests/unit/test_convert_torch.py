@@ -35,7 +35,9 @@ def test_what_leads_to_no_output_stays_as_the_network_starts_it(tmp_path: Path, 
 
     net, other = tmp_path / "net.py", tmp_path / "other.py"
     net.write_text(NET)
-    other.write_text(NET.replace("self.one", "self.first").replace("self.norm", "self.second"))
+    other.write_text(
+        NET.replace("self.one", "self.first").replace("self.norm", "self.second").replace("self.aux", "self.head")
+    )
     draw = np.random.default_rng(1)
     shapes = {"one.weight": (4, 3, 3, 3), "one.bias": (4,), "aux.weight": (2, 4, 1, 1), "aux.bias": (2,)}
     shapes |= {f"norm.{part}": (4,) for part in ("weight", "bias", "running_mean", "running_var")}
@@ -45,10 +47,14 @@ def test_what_leads_to_no_output_stays_as_the_network_starts_it(tmp_path: Path, 
 
     out = tmp_path / "w.pt"
     found = multiseg.convert(source, "pt", out, other, source_network=net, input_shape=(3, 8, 8))
-    assert found.unused == ("model.offset", "aux.weight", "aux.bias") and found.left_out == ("aux.bias", "aux.weight")
-    assert "as the network starts, leading to no output: model.offset, aux.weight, aux.bias" in str(found)
+    assert found.unused == ("model.offset", "head.weight", "head.bias") and found.left_out == ("aux.bias", "aux.weight")
+    assert "as the network starts, leading to no output: model.offset, head.weight, head.bias" in str(found)
     state = torch.load(out, weights_only=True)
     assert np.array_equal(state["first.weight"], weights["one.weight"])
+    third = tmp_path / "third.py"
+    third.write_text(other.read_text().replace("self.head", "self.aux"))
+    named = multiseg.convert(source, "pt", tmp_path / "third.pt", third, source_network=net, input_shape=(3, 8, 8))
+    assert named.unused == ("model.offset",) and not named.left_out and named.matched["aux.bias"] == "aux.bias"
     scope: dict[str, type[torch.nn.Module]] = {}
     exec(other.read_text(), scope)  # as its user has it
     model = scope["Net"]()
