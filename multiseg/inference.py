@@ -76,6 +76,7 @@ class Options:
             layout,
             data_order=DATA_ORDERS[self.data_order] if self.data_order else layout.data_order,
             channel_order=self.channel_order or layout.channel_order,
+            colours=layout.colours or self.channel_order is not None,
         )
 
 

@@ -40,12 +40,14 @@ class Layout:
     """How one network wants its batches: order of the axes, order of the colours, and the mean to subtract.
 
     ``mean`` is None, one value per channel ``(C,)``, or a mean image ``(C, H, W)``; float32, RGB. Where the input's
-    height or width is not that of the mean image, its average per channel is subtracted instead.
+    height or width is not that of the mean image, its average per channel is subtracted instead. ``colours``: whether three
+    channels that the network makes are colours, not the scores of three classes, which have an order of their own.
     """
 
     data_order: DataOrder = "NCHW"
     channel_order: ChannelOrder = "RGB"
     mean: Floats | None = None
+    colours: bool = True
 
     def __post_init__(self) -> None:
         if self.data_order not in ("NCHW", "NHWC"):
@@ -70,7 +72,7 @@ class Layout:
         if batch.ndim != 4:
             raise SettingsError(f"a batch of images has four axes; this one has the shape {batch.shape}")
         neutral = to_channels_first(batch) if self.data_order == "NHWC" else batch
-        if self.channel_order == "BGR":
+        if self.channel_order == "BGR" and self.colours:
             neutral = swap_red_blue(neutral)
         return np.ascontiguousarray(neutral, dtype=np.float32)
 

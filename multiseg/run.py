@@ -163,7 +163,10 @@ class Run:
         """How images go into this network and come out of it."""
         backend, mean = registry.get(self.backend), self._job["mean"]
         return Layout(
-            backend.data_order, backend.channel_order, None if mean is None else np.array(mean, dtype=np.float32)
+            backend.data_order,
+            backend.channel_order,
+            None if mean is None else np.array(mean, dtype=np.float32),
+            colours=self.label_shape[0] == 3,
         )
 
     def worker(self) -> Worker:

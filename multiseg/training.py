@@ -36,7 +36,10 @@ def train(job: Job, folder: Path, resume: bool, progress: bool | Progress, tenso
     if tensorboard:
         require_tensorboard()
     layout = Layout(
-        settings.backend.data_order, settings.backend.channel_order, mean_of(dataset, settings.subtract_mean)
+        settings.backend.data_order,
+        settings.backend.channel_order,
+        mean_of(dataset, settings.subtract_mean),
+        colours=dataset.train.label_shape is not None and dataset.train.label_shape[0] == 3,
     )
     begun = RunFolder.resume(folder, settings, dataset, job.seed) if resume else None  # fills in what is left open
     if begun and begun.finished:

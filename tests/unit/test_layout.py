@@ -36,6 +36,12 @@ def test_output_undoes_labels(data_order: str, channel_order: str, batch: np.nda
     assert np.array_equal(neutral, batch)
 
 
+def test_scores_of_three_classes_keep_their_order() -> None:
+    layout = Layout(channel_order="BGR", colours=False)
+    assert np.array_equal(layout.output(BATCH), BATCH)
+    assert np.array_equal(layout.features(BATCH), BATCH[:, ::-1])
+
+
 def test_grey_has_no_channel_order() -> None:
     assert np.array_equal(Layout(channel_order="BGR").features(GREY), GREY)
 
