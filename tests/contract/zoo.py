@@ -72,7 +72,9 @@ def dataset(net: str, folder: Path, count: int = 12) -> Dataset:
             for i in range(count):
                 (channels, height, width), most = (images, 256) if name == "features" else (labels, classes)
                 pixels = draw.integers(0, most, (channels, height, width), dtype=np.uint8)
-                datum = message("Datum")(channels=channels, height=height, width=width, data=pixels.tobytes(), label=i % classes)
+                datum = message("Datum")(
+                    channels=channels, height=height, width=width, data=pixels.tobytes(), label=i % classes
+                )
                 written.put(b"%09d" % i, datum.SerializeToString())
     return Dataset.open(folder)
 
