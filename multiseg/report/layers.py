@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
-import jinja2
 import numpy as np
 
 import multiseg
 from multiseg.layers import Layers, Statistics
 from multiseg.layout import Array, Floats
-from multiseg.report import pictures
+from multiseg.report import pictures, templates
 from multiseg.report.metrics import significant
 
 MOST_TILES = 64  # pictures of one layer or parameter; of more, so many from all over it are shown
@@ -36,13 +35,7 @@ class Entry:
 
 def render(layers: Layers) -> str:
     """The page's text."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("multiseg", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates.environment()
     environment.filters["figure"] = significant
     environment.filters["count"] = lambda number: f"{number:,}"
     return environment.get_template("layers.html.j2").render(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 import multiseg
-from multiseg.report import verdict
+from multiseg.report import templates, verdict
 from multiseg.report.agreement import times
 from multiseg.report.facts import RunFacts, environment, settings
 from multiseg.report.grid import load_grid
@@ -96,13 +96,7 @@ def render(comparison: Comparison) -> Page:
 def _environment(facts: Sequence[RunFacts]) -> jinja2.Environment:
     from multiseg.report import pictures
 
-    loaded = jinja2.Environment(
-        loader=jinja2.PackageLoader("multiseg", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    loaded = templates.environment()
     numbers = {each.label: number for number, each in enumerate(facts)}
     loaded.filters["first_line"] = first_line
     loaded.filters["figure"] = significant

@@ -5,10 +5,9 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-import jinja2
-
 import multiseg
 from multiseg.parity.result import TITLES, figures, percent, rows_by_stage
+from multiseg.report import templates
 
 if TYPE_CHECKING:
     from multiseg.parity.result import Parity
@@ -26,13 +25,7 @@ WORDS = {
 
 def render(parity: Parity) -> str:
     """The page's text."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("multiseg", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates.environment()
     environment.filters["short"] = lambda number: "0" if not number else f"{number:.1e}" if number < 1e300 else "–"
     environment.filters["percent"] = percent
     environment.filters["figures"] = figures
