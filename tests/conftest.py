@@ -18,6 +18,14 @@ ALL = ("caffe", "tensorflow", "torch")
 REQUIRED = [name for name in os.environ.get("MULTISEG_TEST_BACKENDS", ",".join(ALL)).split(",") if name]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--no-core",
+        action="store_true",
+        help="Leave out the unit tests that need no backend: tox's environment `core` runs these.",
+    )
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     # a shell that starts the tests in the background has them and all that they start ignore Ctrl-C, which they send
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -38,7 +46,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     def wanted(item: pytest.Item) -> bool:
-        return all(set(mark.args) <= set(REQUIRED) for mark in item.iter_markers("needs"))
+        needed = [set(mark.args) for mark in item.iter_markers("needs")]
+        of_core = not needed and item.path.parent.name == "unit" and "backend" not in getattr(item, "fixturenames", ())
+        return all(names <= set(REQUIRED) for names in needed) and not (of_core and config.getoption("--no-core"))
 
     left_out = [item for item in items if not wanted(item)]
     if left_out:
