@@ -79,7 +79,7 @@ FUNCTIONS: dict[str, Function] = {
     "LeakyRelu": Function(
         lambda x, p: np.where(x > 0, x, p.get("alpha", 0.01) * x),
         lambda x, p: np.where(x > 0, 1.0, p.get("alpha", 0.01)),
-        ulps=1, kinks=_at_zero,
+        ulps=2, kinks=_at_zero,
     ),
     "ThresholdedRelu": Function(
         lambda x, p: np.where(x > p.get("alpha", 1.0), x, 0.0),
@@ -118,24 +118,29 @@ def unary(given: Given) -> tuple[list[Bounded], Pull]:
     value, slope = function.f(x.value, p), function.slope(x.value, p)
     size = np.abs(value) + (1.0 if given.layer.type in OF_ONE else 0.0)
     steepness = function.steepness(x.value, p) if callable(function.steepness) else function.steepness
-    change = np.minimum(steepness * x.bound, 1e30)  # of the slope, within the bound
+    off_x = np.broadcast_to(x.bound, value.shape)
+    change = np.minimum(_over(off_x, steepness), 1e30)  # of the slope, within the bound
     at_kink = np.zeros(x.value.shape, bool)
     for kink in function.kinks(p):
         distance = np.abs(x.value - kink)
         at_kink |= (distance <= x.bound) & ((distance > 0) | function.shared | (not x.exact))
     jump = np.where(at_kink, function.jump, 0.0)
-    bound = (
-        x.bound * (np.abs(slope) + change + jump) + function.ulps * U * size + np.where(at_kink, function.leap(p), 0.0)
-    )
+    bound = _over(off_x, np.abs(slope) + change + jump) + function.ulps * U * size
+    bound = bound + np.where(at_kink, function.leap(p), 0.0)
 
     def pull(gradients: list[Bounded]) -> Gradients:
         (g,) = gradients
-        off = g.bound * (np.abs(slope) + change + jump) + g.size * (change + jump)
+        off = _over(np.broadcast_to(g.bound, value.shape), np.abs(slope) + change + jump) + g.size * (change + jump)
         off = off + (function.ulps + 2) * U * g.size * (np.abs(slope) + (1.0 if given.layer.type in OF_ONE else 0.0))
         return [Bounded(g.value * slope, off if function.ulps or not g.exact or at_kink.any() else 0.0)], {}
 
     exact = x.exact and not function.ulps
     return [Bounded(value, 0.0 if exact else bound)], pull
+
+
+def _over(bound: Array, steep: Array | float) -> Array:
+    """A bound carried over a slope, which may be infinite where the bound is 0."""
+    return np.where(bound > 0, bound * steep, 0.0)
 
 
 def prelu(given: Given) -> tuple[list[Bounded], Pull]:
@@ -169,7 +174,7 @@ def constant(given: Given) -> tuple[list[Bounded], Pull]:
         y = x.value + (value if kind == "Add" else -value)
         return [Bounded(y, x.bound + gamma(1) * (np.abs(y) + np.abs(value)))], lambda gradients: (gradients, {})
     if kind == "Div":
-        value = 1 / value
+        value = np.asarray(1 / value)
 
     def times(v: Bounded) -> Bounded:
         return Bounded(v.value * value, v.rounded(2) * np.abs(value))
@@ -181,7 +186,7 @@ def weighted_sum(given: Given) -> tuple[list[Bounded], Pull]:
     """A sum of inputs, each with its factor."""
     from multiseg.topology.rules import factors
 
-    weights = factors(given.layer, len(given.inputs))
+    weights = [float(np.float32(factor)) for factor in factors(given.layer, len(given.inputs))]
 
     def times(v: Bounded, factor: float) -> Bounded:
         if abs(factor) == 1:

@@ -136,7 +136,7 @@ def average_pool(given: Given) -> tuple[list[Bounded], Pull]:
         x,
         lambda v: windows.gather(v).sum((4, 5)) / count,
         lambda g: windows.scatter((g / count)[..., None, None] * each),
-        (math.prod(windows.kernel) + 1, windows.overlap + 1),
+        (math.prod(windows.kernel) + 2, windows.overlap + 2),
     )
 
 
@@ -152,31 +152,47 @@ def reduce(given: Given, mean: bool, axes: tuple[int, ...], keepdims: bool) -> t
         spread: Array = np.broadcast_to(g.reshape(kept) * factor, shape).copy()
         return spread
 
-    return linear(x, lambda v: v.sum(axes, keepdims=keepdims) * factor, back, (count + mean, int(mean)))
+    return linear(x, lambda v: v.sum(axes, keepdims=keepdims) * factor, back, (count + 2 * mean, 2 * int(mean)))
 
 
 def resize(given: Given) -> tuple[list[Bounded], Pull]:
     """Rows and columns of the result are sums of rows and columns of the input: one matrix for each axis."""
     (x,), out = given.inputs, given.layer.shapes[0][1:]
     said = given.said
-    rows, columns = (
+    (rows, row_steps), (columns, column_steps) = (
         _resizing(n, m, said["mode"], said.get("coordinates", "half_pixel"))
         for n, m in zip(x.value.shape[2:], out, strict=True)
     )
+    # float32's coordinates are rounded like numbers as large as the image; what they are off by is taken of a pixel for the next
+    off = gamma(4) * max(*x.value.shape[2:], *out)
 
     def apply(v: Array, left: Array, right: Array) -> Array:
         made: Array = left @ v @ right.T
         return made
 
-    # float32's coordinates, of which the factors are the fractions, are rounded like numbers as large as the image
-    largest = 4 * max(*x.value.shape[2:], *out) if said["mode"] == "linear" else 0
-    terms = int(max((rows != 0).sum(1)) * max((columns != 0).sum(1))) * 2 + largest
-    back = int(max((rows != 0).sum(0)) * max((columns != 0).sum(0))) * 2 + largest
-    return linear(x, lambda v: apply(v, rows, columns), lambda g: apply(g, rows.T, columns.T), (terms, back))
+    def ahead(v: Bounded) -> Bounded:
+        bound = apply(np.asarray(v.rounded(6)) + np.zeros(v.value.shape), rows, columns)
+        bound = (
+            bound + off * np.abs(apply(v.value, row_steps, columns)) + off * np.abs(apply(v.value, rows, column_steps))
+        )
+        return Bounded(apply(v.value, rows, columns), bound, 4)
+
+    def pull(gradients: list[Bounded]) -> Gradients:
+        (g,) = gradients
+        terms = int(max((rows != 0).sum(0)) * max((columns != 0).sum(0))) * 2 + 6
+        bound = apply(np.asarray(g.rounded(terms)) + np.zeros(g.value.shape), rows.T, columns.T)
+        bound = (
+            bound
+            + off * apply(g.size, np.abs(row_steps).T, columns.T)
+            + off * apply(g.size, rows.T, np.abs(column_steps).T)
+        )
+        return [Bounded(apply(g.value, rows.T, columns.T), bound, terms)], {}
+
+    return [ahead(x)], pull
 
 
-def _resizing(n: int, m: int, mode: str, coordinates: str) -> Array:
-    """The matrix (m, n) that makes m pixels of n."""
+def _resizing(n: int, m: int, mode: str, coordinates: str) -> tuple[Array, Array]:
+    """The matrix (m, n) that makes m pixels of n, and that of the differences between the two that each is made of."""
     at = np.arange(m, dtype=np.float64)
     if coordinates == "align_corners":
         at *= (n - 1) / max(m - 1, 1)
@@ -184,14 +200,20 @@ def _resizing(n: int, m: int, mode: str, coordinates: str) -> Array:
         at = (at + 0.5) * n / m - (0.5 if mode == "linear" else 0)
     else:
         at *= n / m
-    matrix = np.zeros((m, n))
+    matrix, steps = np.zeros((m, n)), np.zeros((m, n))
     if mode == "nearest":
-        nearest = np.round(at) if coordinates == "align_corners" else np.floor(at)
+        nearest = np.floor(at + 0.5) if coordinates == "align_corners" else np.floor(at)
         matrix[range(m), np.clip(nearest, 0, n - 1).astype(int)] = 1
-        return matrix
+        return matrix, steps
     at = np.clip(at, 0, n - 1)
     low = np.floor(at).astype(int)
     for row, first, part in zip(range(m), low, at - low, strict=True):
+        following = min(first + 1, n - 1)
         matrix[row, first] += 1 - part
-        matrix[row, min(first + 1, n - 1)] += part
-    return matrix
+        matrix[row, following] += part
+        steps[row, following] += 1
+        steps[row, first] -= 1
+        if part == 0 and first:  # the coordinate may come to lie before it
+            steps[row, first - 1] -= 1
+            steps[row, first] += 1
+    return matrix, steps

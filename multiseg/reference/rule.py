@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from multiseg.reference.bounded import Array, Bounded
 from multiseg.topology.layer import Layer
 
@@ -28,8 +30,14 @@ class Given:
 
     @property
     def said(self) -> Mapping[str, Any]:
-        """The layer's parameters."""
-        return self.layer.parameters
+        """The layer's parameters, numbers as float32 has them: that is what frameworks compute with."""
+        return {key: _single(value) for key, value in self.layer.parameters.items()}
 
 
 Rule = Callable[[Given], "tuple[list[Bounded], Pull]"]
+
+
+def _single(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_single(each) for each in value]
+    return float(np.float32(value)) if isinstance(value, float) else value

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from multiseg.reference.bounded import Array, Bounded, total
+from multiseg.reference.bounded import Array, Bounded, gamma, total
 from multiseg.reference.rule import Given, Gradients, Pull
 from multiseg.topology.shapes import axis_index, crop_bounds
 
@@ -84,7 +84,7 @@ def cut(given: Given) -> tuple[list[Bounded], Pull]:
 def pad(given: Given) -> tuple[list[Bounded], Pull]:
     """Borders: of a value, of the edge, or reflected; negative ones cut off."""
     (x,), (top, left, bottom, right) = given.inputs, given.said["pads"]
-    mode, value = given.said.get("mode", "constant"), float(given.said.get("value") or 0.0)
+    mode, value = given.said.get("mode", "constant"), float(np.float32(given.said.get("value") or 0.0))
     height, width = x.value.shape[2:]
     rows, columns = (
         _source(n, before, after, mode) for n, before, after in ((height, top, bottom), (width, left, right))
@@ -106,8 +106,9 @@ def pad(given: Given) -> tuple[list[Bounded], Pull]:
         moved = Bounded(back(g.value), back(np.broadcast_to(g.bound, g.value.shape)))
         if mode == "constant":
             return [moved], {}
-        several = Bounded(moved.value, moved.bound + 4 * 2.0**-24 * back(g.size))  # borders add to what they repeat
-        return [several], {}
+        # borders add to what they repeat
+        times = np.bincount(rows).max() * np.bincount(columns).max()
+        return [Bounded(moved.value, moved.bound + gamma(int(times)) * back(g.size))], {}
 
     bound = 0.0 if x.exact else ahead(np.asarray(x.bound), 0.0)
     return [Bounded(ahead(x.value, value), bound)], pull
