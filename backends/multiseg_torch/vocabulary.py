@@ -233,6 +233,8 @@ def _softmax(kind: str) -> Callable[[Call], Said]:
 
 def _lrn(call: Call) -> Said:
     given = {"alpha": 1e-4, "beta": 0.75, "k": 1.0} | dict(call.arguments)
+    if call.size % 2 == 0:  # PyTorch has the greater half of the neighbours before, ONNX behind
+        return None
     return "LRN", {"size": call.size, "alpha": given["alpha"], "beta": given["beta"], "bias": given["k"]}
 
 

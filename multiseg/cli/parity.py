@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from multiseg.errors import SettingsError
+
 if TYPE_CHECKING:
     from multiseg.parity import Parity
 
@@ -31,24 +33,27 @@ AS_PATH = click.Path(path_type=Path)
 @click.option("--seed", default=1, show_default=True, help="Of start values and the order of images.")
 @click.option("--threads", default=0, help="Threads of a backend.  [default: all cores]")
 @click.option("--no-lowering", is_flag=True, help="Do not compute convolutions as one matrix product.")
+@click.option("--require-complete", is_flag=True, help="Exit 1 as well where something could not be compared.")
 @click.option("-o", "--output", type=AS_PATH, help="Page (.html) to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.pass_context
 def parity(
     ctx: click.Context, dataset: Path, backends: tuple[str, ...], models: tuple[Path, ...], weights: tuple[Path, ...],
     steps: int, solver: str, learning_rate: float | None, loss: str | None, batch_size: int | None, subtract_mean: str,
-    seed: int, threads: int, no_lowering: bool, output: Path | None, as_json: bool,
+    seed: int, threads: int, no_lowering: bool, require_complete: bool, output: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Check that networks compute and train alike in several frameworks, every number against a float64 reference.
 
     All are given the same weights and batches. Compared are each layer's output, the loss, each gradient, and the weights after
     each step; what is beyond rounding is named. Without --model it is each backend's own FCN. Exits 1 where anything is beyond
-    rounding. A network file written in Python is executed: load only files you trust.
+    rounding; what could not be compared is told. A network file written in Python is executed: load only files you trust.
     """
     from rich.console import Console
 
     from multiseg.parity import check_parity
 
+    if output is not None:
+        check_page(output)
     errors = Console(stderr=True)
     with errors.status("") as status:
         found = check_parity(
@@ -64,8 +69,16 @@ def parity(
         _print(found)
         if output is not None:
             click.echo(output)
-    if not found.ok:
+    if not found.ok or (require_complete and not found.complete):
         ctx.exit(1)
+
+
+def check_page(path: Path) -> None:
+    """Raise SettingsError where no page can be written there, before much is computed for it."""
+    if path.suffix != ".html":
+        raise SettingsError(f"{path}: a page has a name ending in .html")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise SettingsError(f"{path}: {'is a folder' if path.is_dir() else 'its folder is not there; make it first'}")
 
 
 def _print(found: Parity) -> None:
@@ -94,6 +107,8 @@ def _print(found: Parity) -> None:
                 cells.append(Text(text, style="" if row is None or row.ok else "bold red"))
             table.add_row(name, *cells)
         console.print(table)
+    for each in found.left_out:
+        click.echo(f"not compared: {each}")
     for note in found.notes:
         click.echo(f"note: {note}")
     click.echo(("agrees: " if found.ok else "differs: ") + found.headline)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ import numpy as np
 from multiseg import exporting, reference
 from multiseg.backend import Backend
 from multiseg.dataset import Dataset
-from multiseg.errors import ModelError, SettingsError
+from multiseg.errors import ModelError, MultisegError, SettingsError
 from multiseg.model_files import describe, kind_of
 from multiseg.parity import comparing, given
 from multiseg.parity.comparing import Loss, Weights
@@ -95,6 +96,7 @@ class _Check:
         spec = network_spec(plan.entries[0].settings, plan.dataset)
         self.input_shape, self.label_shape = spec.input_shape, spec.label_shape
         self.first = self._described(plan.entries[0].path, worker)
+        _check_distinct(self.first)
         self.classes = exporting.of_classes(self.first, self.label_shape)
         # the cross entropy of class numbers, where nothing else is asked for
         self.loss = None if self.classes and loss is None else plan.entries[0].settings.loss
@@ -123,17 +125,23 @@ class _Check:
         entry = self.plan.entries[number]
         self.parity.sides.append(entry.name)
         try:
-            stopped = self._compare(entry, number, worker)
+            with np.errstate(all="ignore"):  # what is not finite is told of the rows
+                stopped = self._compare(entry, number, worker)
         except reference.NotComputable as error:
-            stopped = f"the rest is not compared: {error}"
+            stopped = f"the rest: {error}"
+        except MultisegError as error:  # of a file that was written for the backend: the user's is meant
+            mine = re.sub(
+                re.escape(str(self.folder)) + r"/\S+\.\w+", f"{entry.path} in {entry.backend.title}", str(error)
+            )
+            raise type(error)(mine) from error
         if stopped:
-            self.parity.notes.append(f"{entry.name}: {stopped}")
+            self.parity.left_out.append(f"{entry.name}: {stopped}")
 
     def _compare(self, entry: Entry, number: int, worker: Worker) -> str | None:
         """Compare one side; what is not compared any more, in words."""
         side = self._side(entry, number, worker)
         if side is None:
-            return "numbers are not compared, as it is another network"
+            return "numbers, as it is another network"
         spec = replace(network_spec(entry.settings, self.plan.dataset), loss=self.loss)
         side.load(replace(spec, solver=PLAIN))
         own = self._weights(entry, number, side)
@@ -145,7 +153,7 @@ class _Check:
         if not self._add(
             comparing.forward(side, batch, own, self.start, self.whole, loss if known else None, self.plan.mean)
         ):
-            return "training is not compared, as the network computes something else"
+            return "training, as the network computes something else"
         trained = self._trained(side, number)
         if trained is None:
             return None
@@ -153,7 +161,7 @@ class _Check:
             trained.load(replace(spec, solver=PLAIN))
         loss = Loss.of(trained.reference, self.loss, self.classes)
         if not self._add(comparing.gradients(trained, batch, self.start, loss)):
-            return "steps are not compared, as gradients differ"
+            return "steps, as gradients differ"
         if self.steps:
             follow = self._follow(entry.name)
             self._add(comparing.steps(trained, spec, self.plan, self.steps, self.start, loss, follow))
@@ -209,7 +217,7 @@ class _Check:
         try:
             path = self._exported(self.twin, side.backend, f"twin{number}")
         except ModelError as error:
-            self.parity.notes.append(f"{side.name}: training is not compared: {error}")
+            self.parity.left_out.append(f"{side.name}: training: {error}")
             return None
         worker = side.worker if side.backend.reader_needs_framework else None
         return replace(side, path=path, reference=self.twin, topology=describe(path, self.input_shape, worker))
@@ -226,7 +234,7 @@ class _Check:
             try:
                 self.whole = reference.forward(self.first, self.start, self.plan.batch(0).images).output
             except reference.NotComputable as error:
-                self.parity.notes.append(f"the output is not compared end to end: {error}")
+                self.parity.left_out.append(f"the output, end to end: {error}")
             return self.start
         if entry.weights is None:
             return self.start
@@ -246,10 +254,19 @@ class _Check:
         return {name: made[name] for name in own}
 
 
+def _check_distinct(topology: Topology) -> None:
+    """Raise ModelError where layers share their weights."""
+    names = [layer.name for layer in topology.layers if layer.weights]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ModelError(f"{topology.source}: uses the weights of {twice!r} at several places, which is not compared")
+
+
 def _apart(one: Weights, other: Weights) -> float:
     """The largest difference of a parameter over its largest weight."""
-    return max(
+    ratios = (
         float(np.abs(other[name].astype(np.float64) - value).max() / max(float(np.abs(value).max()), 1e-30))
         for name, value in one.items()
-        if name in other
+        if name in other and value.size
     )
+    return max(ratios, default=0.0)

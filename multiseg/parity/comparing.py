@@ -19,6 +19,7 @@ from multiseg.parity.side import Side
 from multiseg.parity.twin import scores_of
 from multiseg.reference.bounded import TINY, Array, Bounded, U
 from multiseg.reference.losses import by_element, cross_entropy
+from multiseg.reference.network import RULES
 from multiseg.reference.solvers import Solver
 from multiseg.topology import Topology
 
@@ -79,7 +80,7 @@ def forward(
     rows: list[Row] = []
     for layer in side.reference.layers:
         for name in layer.outputs:
-            if name not in made:
+            if name not in made or layer.type not in RULES:
                 continue
             row = Row.of(side.name, "forward", name, trace.made[name], made[name])
             if not row.ok and all(each.ok for each in rows):
@@ -107,7 +108,7 @@ def gradients(side: Side, batch: Batch, weights: Weights, loss: Loss) -> list[Ro
     A backend is asked for none: one update at a huge rate is the gradient, to the rounding of the update itself.
     """
     side.set_weights(weights)
-    turns = _turns(side.reference, weights, batch, _shown(side, batch), loss)
+    turns = _moved(_turns(side.reference, weights, batch, _shown(side, batch), loss), side)
     side.train_step(batch.features, batch.labels, STRETCH, 0)
     after = side.get_weights()
 
@@ -151,6 +152,12 @@ def _turns(topology: Topology, weights: Weights, batch: Batch, shown: Weights, l
             for name, place in chosen:
                 other[name].flat[place] = np.nextafter(np.float32(0), -shown[name].flat[place] or np.float32(1))
             yield _slopes(reference.forward(topology, weights, batch.images, other), batch, loss)
+
+
+def _moved(turns: Iterable[Slopes], side: Side) -> Iterator[Slopes]:
+    """Of the parameters that the side trains."""
+    for slopes in turns:
+        yield {name: value for name, value in slopes.items() if name in side.trained}
 
 
 def _slopes(trace: reference.Trace, batch: Batch, loss: Loss) -> Slopes:
@@ -204,7 +211,7 @@ def steps(
         batch = plan.batch(step)
         # the rate falls, so that a solver that keeps it within its momentum is told apart
         rate = float(np.float32(base * (1 - 0.5 * step / count)))
-        turns = _turns(side.reference, weights, batch, _shown(side, batch), loss)
+        turns = _moved(_turns(side.reference, weights, batch, _shown(side, batch), loss), side)
         side.train_step(batch.features, batch.labels, rate, step_seed(seed, step))
         judge = _Step(side.name, step + 1, solver, weights, side.get_weights(), rate)
         slopes, found = _agreeing(turns, judge.rows)
@@ -214,6 +221,11 @@ def steps(
         each(step + 1, {name: weights[name] for name in slopes})
         if not all(row.ok for row in rows):
             break
+        if not all(np.isfinite(value).all() for value in weights.values()):
+            raise reference.NotComputable(
+                f"training leaves the range of float32 at step {step + 1}, in the reference too; choose a learning rate below "
+                f"{rate:.3g}"
+            )
     return rows
 
 

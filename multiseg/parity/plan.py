@@ -58,8 +58,10 @@ class Plan:
                 f"weights: {len(weights)} are given for {len(models)} models; give one for the first, or one for each"
             )
         self.dataset = dataset
-        size = options["batch_size"] or min(NEUTRAL_BATCH_SIZE, len(dataset.train))
+        size = options["batch_size"]
+        size = min(NEUTRAL_BATCH_SIZE, len(dataset.train)) if size is None else size
         self._options = {**options, "recipe": "equal", "batch_size": size, "val_batch_size": size}
+        backends = list(dict.fromkeys(backends))
         self.mean = mean_of(dataset, options["subtract_mean"])
         runs = [run_of(model) for model in models]
         self._given: list[Path | Run | None] = list(weights) if weights else list(runs)
@@ -70,7 +72,11 @@ class Plan:
     def _entries(self, models: list[Path], runs: Sequence[Run | None], backends: Sequence[str]) -> list[Entry]:
         if not models:
             chosen = [registry.get(name) for name in backends or registry.names()]
-            return [self._entry(backend, backend.default_model_path, backend.title) for backend in chosen]
+            given = [*self._given, *[None] * len(chosen)]  # one at most, for the first
+            return [
+                self._entry(backend, backend.default_model_path, backend.title, own)
+                for backend, own in zip(chosen, given, strict=False)
+            ]
         missing = next((model for model in models if not model.exists()), None)
         if missing is not None:
             raise ModelError(f"{missing}: no such file")

@@ -14,6 +14,7 @@ from multiseg.errors import SettingsError
 from multiseg.files import write_text
 from multiseg.reference.bounded import TINY, Array, Bounded
 
+LARGEST = float(np.finfo(np.float32).max)
 STAGES = ("network", "weights", "forward", "output", "loss", "gradient", "step")
 TITLES = {
     "network": "Networks",
@@ -62,11 +63,13 @@ class Row:
             return cls(side, stage, name, math.inf, math.inf, 0.0, math.inf, expected.terms, step, words)
         if not measured.size:
             return cls(side, stage, name, step=step)
-        difference = np.abs(measured.astype(np.float64) - expected.value)
+        tolerance = np.broadcast_to(expected.bound, measured.shape) + TINY
+        # where the reference itself leaves float32's range, or comes to no number, nothing is to be told
+        judged = np.isfinite(tolerance) & (expected.size < LARGEST)
+        difference = np.where(judged, np.abs(measured.astype(np.float64) - expected.value), 0.0)
         if not np.isfinite(difference).all():
             return cls(side, stage, name, math.inf, math.inf, 0.0, math.inf, expected.terms, step, "is not finite")
-        tolerance = np.broadcast_to(expected.bound, difference.shape) + TINY
-        shares = difference / tolerance
+        shares = np.where(judged, difference / tolerance, 0.0)
         worst = int(shares.argmax())
         largest = float(difference.max())
         return cls(
@@ -74,8 +77,8 @@ class Row:
             stage,
             name,
             absolute=largest,
-            relative=largest / max(float(expected.size.max()), TINY),
-            tolerance=float(tolerance.flat[worst]) if expected.bound is not None else 0.0,
+            relative=largest / max(float(np.where(judged, expected.size, 0.0).max()), TINY),
+            tolerance=float(tolerance.flat[worst]),
             share=float(shares.flat[worst]),
             terms=expected.terms,
             step=step,
@@ -86,8 +89,9 @@ class Row:
 class Parity:
     """``rows`` in the order of STAGES; ``reference`` says which network they are compared with.
 
-    ``notes``: what was not compared, and why. ``apart``: for each side how far its weights are from the first one's after each
-    step, the largest difference of a parameter over its largest weight; it has no verdict, as training magnifies rounding.
+    ``notes``: what is to be known of it; ``left_out``: what was not compared, and why. ``apart``: for each side how far its weights
+    are from the first one's after each step, the largest difference of a parameter over its largest weight; it has no verdict,
+    as training magnifies rounding.
     """
 
     reference: str
@@ -95,12 +99,18 @@ class Parity:
     settings: dict[str, Any]
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     apart: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
-        """Whether every difference is within its tolerance."""
+        """Whether every difference is within its tolerance, of what was compared; see ``complete``."""
         return all(row.ok for row in self.rows)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing was left out for want of a rule, or because something before it differs."""
+        return bool(self.rows) and not self.left_out
 
     @property
     def first(self) -> Row | None:
@@ -133,32 +143,36 @@ class Parity:
     @property
     def headline(self) -> str:
         """One sentence."""
-        if not self.rows:
-            return "nothing was compared"
+        compared = [row for row in self.rows if row.stage not in ("network", "weights")]
+        if self.ok and not compared:
+            return "nothing was computed by both"
         if self.ok:
             largest = max(self.rows, key=lambda row: row.share)
             place = f"{largest.name} of {largest.side}" + (f" at step {largest.step}" if largest.step else "")
+            far = "" if self.complete else ", as far as they were compared"
             return (
-                f"{_listed(self.sides)} agree{'s' * (len(self.sides) == 1)} with the float64 reference of {self.reference}: "
+                f"{_listed(self.sides)} agree{'s' * (len(self.sides) == 1)} with the float64 reference of {self.reference}{far}: "
                 f"{len(self.rows):,} comparisons, none beyond rounding; nearest to its limit is {place}, at "
                 f"{percent(largest.share)} of it"
             )
         return self.first_divergence or ""
 
     def __str__(self) -> str:
-        return "\n".join([self.headline, *self.notes])
+        return "\n".join([self.headline, *[f"not compared: {each}" for each in self.left_out], *self.notes])
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values that JSON can hold; what is not finite is None."""
         return {
             "ok": self.ok,
+            "complete": self.complete,
             "first_divergence": self.first_divergence,
             "headline": self.headline,
             "reference": self.reference,
             "sides": self.sides,
             "settings": self.settings,
             "notes": self.notes,
-            "apart": self.apart,
+            "left_out": self.left_out,
+            "apart": {side: [_plain(value) for value in values] for side, values in self.apart.items()},
             "rows": [{key: _plain(value) for key, value in {**asdict(row), "ok": row.ok}.items()} for row in self.rows],
         }
 

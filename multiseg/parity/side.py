@@ -43,30 +43,37 @@ class Side:
     def __post_init__(self) -> None:
         self.match = self._match()
         self._own: dict[str, Array] = {}
+        self.trained: set[str] = set()  # the parameters that its solver moves
         # a flattened image has its channels last where images have; the dense layer after it has its weights in that order
         self._flat = flattened(self.reference) if self.layout.data_order == "NHWC" else set()
 
     def _match(self) -> Match:
         if not self.topology.diff(self.reference):
             return match(self.reference, self.topology)
-        # written in several words by an exporter, which keeps the names of layers
-        names = {layer.name for layer in self.topology.layers}
-        parameters = {name: name for name in self.topology.weights if name in self.reference.weights}
-        parameters |= {
-            name: name.replace("_scale.", ".")
-            for name in self.topology.weights
-            if name not in parameters and name.replace("_scale.", ".") in self.reference.weights
-        }
-        missing = set(self.reference.weights) - set(parameters.values())
+        # written in several words by an exporter, which keeps the names of layers; what another layer makes under one is another
+        types = {name: layer.type for layer in self.reference.layers for name in layer.outputs}
+        same = [name for layer in self.topology.layers for name in layer.outputs if types.get(name) == layer.type]
+        return Match({}, {name: name for name in same})
+
+    def _by_name(self) -> dict[str, str]:
+        """Names of the reference's parameters by the network's own, which an exporter kept."""
+        wanted = self.reference.weights
+        found = {name: name for name in self._own if name in wanted}
+        split = {name: name.replace("_scale.", ".") for name in self._own if name not in found}
+        found |= {name: other for name, other in split.items() if other in wanted}
+        missing = set(wanted) - set(found.values())
         if missing:
             raise ModelError(f"{self.name}: cannot tell which weights are {sorted(missing)[0]!r} there")
-        values = {name: name for layer in self.reference.layers for name in layer.outputs if name in names}
-        return Match(parameters, values)
+        return found
 
     def load(self, spec: NetworkSpec) -> None:
         """Build the network in the worker."""
-        self.worker.call("load", spec=replace(spec, model=str(self.path)).to_json())
+        described = self.worker.call("load", spec=replace(spec, model=str(self.path)).to_json())
         self._own = self.worker.call("get_weights")
+        if not self.match.parameters:
+            self.match = replace(self.match, parameters=self._by_name())
+        own = described.get("trained", self._own)
+        self.trained = {name for mine, name in self.match.parameters.items() if mine in own}
 
     def set_weights(self, weights: Weights) -> None:
         """Give it the reference's weights; parameters that are not the reference's stay as the file has them."""

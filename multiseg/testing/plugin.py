@@ -142,12 +142,13 @@ def multiseg_parity(
     and train alike, with the first difference in words.
 
     It is :func:`multiseg.check_parity` over ``multiseg_dataset``: of one file on ``multiseg_backends``, of several each on its
-    own backend. Further options are that function's. Returns its Parity where all is well.
+    own backend. Further options are that function's. What could not be compared fails as well, unless ``complete=False``.
+    Returns the Parity where all is well.
     """
 
     def check(
         *models: str | Path, backends: Sequence[str] | None = None, weights: str | Path | None = None, steps: int = 20,
-        **options: Any,
+        complete: bool = True, **options: Any,
     ) -> Parity:  # fmt: skip
         __tracebackhide__ = True
         from multiseg.parity import check_parity
@@ -163,6 +164,8 @@ def multiseg_parity(
         page = _report(pytestconfig, request.node.nodeid, parity)
         if not parity.ok:
             pytest.fail(f"{parity}{page}", pytrace=False)
+        if complete and not parity.complete:
+            pytest.fail(f"{parity}{page}\nwith complete=False that is enough", pytrace=False)
         return parity
 
     return check

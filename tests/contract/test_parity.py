@@ -143,3 +143,52 @@ def test_a_row_tells_the_largest_share_of_a_tolerance(measured: Any, share: floa
     assert row.share == pytest.approx(share) and row.words == words and row.ok == (share <= 1)
     if share == 2.5:
         assert (row.absolute, row.relative, row.tolerance) == (0.5, 0.25, pytest.approx(0.2))
+
+
+ODD: dict[str, tuple[str, str]] = {  # lines of forward(self, x), and the backend that computes it
+    "a slope that is not exact": ("F.leaky_relu(self.conv(x), 0.3)", "torch"),
+    "limits that are not exact": ("torch.clamp(self.conv(x), -0.1, 0.7)", "caffe"),
+    "a padding that is not exact": ("F.pad(self.conv(x), (1, 1, 1, 1), value=0.1)[:, :, 1:-1, 1:-1]", "torch"),
+    "roots of zeros": ("torch.relu(self.conv(x)) ** 1.5", "torch"),
+    "a prelu in TensorFlow": ("self.prelu(self.conv(x))", "tensorflow"),
+    "groups of a deconvolution in TensorFlow": ("self.up(self.two(x)).sum(1, keepdim=True)", "tensorflow"),
+    "a layer that is not trained": ("self.fixed(self.conv(x))", "torch"),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_what_is_no_mistake_is_not_taken_for_one(case: str, dataset: Any, tmp_path: Path) -> None:
+    forward, backend = ODD[case]
+    model = tmp_path / "odd.py"
+    model.write_text(
+        "import torch\nfrom torch import nn\nfrom torch.nn import functional as F\n\n\n"
+        "class Odd(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.conv = nn.Conv2d(1, 1, 3, padding=1)\n        self.two = nn.Conv2d(1, 4, 2, 2)\n"
+        "        self.prelu = nn.PReLU()\n        self.up = nn.ConvTranspose2d(4, 4, 2, 2, groups=2)\n"
+        "        self.fixed = nn.Conv2d(1, 1, 1).requires_grad_(False)\n\n"
+        f"    def forward(self, x):\n        return {forward}\n"
+    )
+    found = multiseg.check_parity(dataset, [backend], model, steps=1, **QUICK)
+    assert found.ok, str(found)
+
+
+def test_what_cannot_be_compared_is_no_agreement(dataset: Any, tmp_path: Path) -> None:
+    model = tmp_path / "circular.py"
+    model.write_text(
+        "from torch import nn\n\n\ndef network(params):\n    return nn.Conv2d(1, 1, 3, padding=1, padding_mode='circular')\n"
+    )
+    found = multiseg.check_parity(dataset, ["torch"], model, steps=1, **QUICK)
+    assert not found.complete and found.left_out
+    assert not [row for row in found.rows if row.stage in ("forward", "gradient", "step")]
+    model.write_text(
+        "from torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.e = nn.Conv2d(1, 1, 3, padding=1)\n\n    def forward(self, x):\n        return self.e(self.e(x))\n"
+    )
+    with pytest.raises(ModelError, match=r"circular\.py: uses the weights of 'e' at several places"):
+        multiseg.check_parity(dataset, ["torch"], model, steps=1, **QUICK)
+
+
+def test_a_training_that_leaves_float32_is_told_as_that(dataset: Any) -> None:
+    found = multiseg.check_parity(dataset, ["torch"], steps=3, batch_size=2, threads=2, learning_rate=1e25)
+    assert found.ok and "choose a learning rate below" in found.left_out[0]
+    json.dumps(found.to_dict(), allow_nan=False)
