@@ -89,9 +89,9 @@ class Row:
 class Parity:
     """``rows`` in the order of STAGES; ``reference`` says which network they are compared with.
 
-    ``notes``: what is to be known of it; ``left_out``: what was not compared, and why. ``apart``: for each side how far its weights
-    are from the first one's after each step, the largest difference of a parameter over its largest weight; it has no verdict,
-    as training magnifies rounding.
+    ``notes``: what is to be known of it; ``left_out``: what was not compared, and why. ``apart``: for each side how far its
+    weights are from the first one's after each step, the largest difference of a parameter over its largest weight; it has no
+    verdict, as training magnifies rounding.
     """
 
     reference: str

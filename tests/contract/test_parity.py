@@ -55,7 +55,7 @@ def test_the_networks_of_the_zoo_agree_when_one_file_is_computed_in_all_framewor
         )
 
 
-@pytest.mark.parametrize("net", ["lenet", "alexnet"])
+@pytest.mark.parametrize("net", ["lenet"])
 def test_three_frameworks_own_files_of_a_network_agree(net: str, tmp_path: Path) -> None:
     data = zoo.dataset(net, tmp_path / "dataset")
     files = [zoo.NETS / name for name in (f"{net}.prototxt", f"{net}.lua", f"{net}_tensorflow.py")]
@@ -65,8 +65,8 @@ def test_three_frameworks_own_files_of_a_network_agree(net: str, tmp_path: Path)
     assert {row.stage for row in found.rows if row.side == found.sides[2]} >= {"forward", "output"}
 
 
-@pytest.mark.parametrize("solver", ["nesterov", "adagrad", "rmsprop", "adadelta", "adam"])
-def test_every_solver_of_the_recipe_agrees(solver: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("solver", ["adadelta", "adam"])
+def test_other_solvers_of_the_recipe_agree(solver: str, tmp_path: Path) -> None:
     data = zoo.dataset("autoencoder", tmp_path / "dataset")
     model = zoo.NETS / "autoencoder.prototxt"
     found = multiseg.check_parity(

@@ -82,12 +82,10 @@ FAULTS = {
     "ceil_mode": ["pool", "rounded up"],
     "epsilon": ["bn", "epsilon 0.001 (here 1e-05)"],
     "relu": ["relu", "if it is left out"],
-    "slope": ["relu"],
     "bgr": ["conv1", "BGR for RGB"],
     "hwc": ["conv1", "CHW where they are HWC"],
     "mean": ["conv1", "without the mean subtracted"],
     "transposed": ["conv1", "weight transposed"],
-    "turned": ["conv1", "weight turned by 180 degrees"],
     "bias": ["conv1", "its bias is 0"],
     "gradient": ["the gradient of 'up.", "it is 4 times what it should be"],
     "dampening": ["after step 2", "with dampening 0.9"],
@@ -145,9 +143,7 @@ def conversions() -> dict[str, tuple[str, Any, str]]:
     return {
         "transposed": ("conv1.weight", lambda w: w.swapaxes(2, 3), "transposed (height and width exchanged)"),
         "colours": ("conv1.weight", lambda w: w[:, ::-1], "with its three inputs reversed (RGB for BGR)"),
-        "hwio": ("conv2.weight", lambda w: w.transpose(2, 3, 1, 0).ravel().reshape(w.shape), "written as HWIO"),
         "bias": ("up.bias", lambda w: w * 0, "they are all 0"),
-        "digit": ("conv2.weight", lambda w: np.round(w, 3), "copies are exact"),
     }
 
 

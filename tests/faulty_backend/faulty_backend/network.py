@@ -41,7 +41,6 @@ MODEL: dict[str, Callable[[nn.Module], None]] = {
     "ceil_mode": _set("pool", ceil_mode=True),
     "epsilon": _set("bn", eps=1e-3),
     "relu": _replace("relu", nn.Identity()),
-    "slope": _replace("relu", nn.LeakyReLU(0.01)),
 }
 IMAGES: dict[str, Callable[[Array], Array]] = {
     "bgr": lambda images: images[:, ::-1],
@@ -50,7 +49,6 @@ IMAGES: dict[str, Callable[[Array], Array]] = {
 }
 WEIGHTS: dict[str, tuple[str, Callable[[Array], Array]]] = {
     "transposed": ("conv1.weight", lambda weights: weights.swapaxes(2, 3)),
-    "turned": ("conv1.weight", lambda weights: weights[:, :, ::-1, ::-1]),
     "bias": ("conv1.bias", np.zeros_like),
 }
 
