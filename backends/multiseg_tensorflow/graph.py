@@ -30,7 +30,7 @@ class UserGraph:
     ``seed`` is what its random numbers depend on (multiseg_tensorflow.randomness), None where it does not train.
     ``loss`` is what is reported, with the regularisation terms; ``losses`` are pairs of a loss to take gradients of and
     its variables. ``variables`` are named neutrally, and ``weights`` say how their arrays become neutral; ``lowered`` are
-    the layers computed as one matrix product; ``layers`` are the tensors that layers make.
+    the layers computed as one matrix product; ``layers`` are what layers make.
     """
 
     graph: Any
@@ -147,13 +147,18 @@ def _kernel(convolution: Any) -> str:
 
 
 def _layer_tensors(graph: Any, layers: Layers) -> dict[str, Any]:
-    """What each layer makes, where this graph has it too."""
+    """What each layer makes, where this graph has it too, to be fetched all at once.
+
+    Behind identities: with oneDNN, TensorFlow fuses a convolution with a LeakyReLU or a swish that alone takes its result
+    even where that result is fetched, which then is not there. Where they are not fetched they cost nothing.
+    """
     found = {}
-    for name, tensor in layers.tensors.items():
-        try:
-            found[name] = graph.get_tensor_by_name(tensor.name)
-        except KeyError:
-            continue
+    with graph.as_default(), tf.name_scope("layers"):
+        for name, tensor in layers.tensors.items():
+            try:
+                found[name] = tf.identity(graph.get_tensor_by_name(tensor.name))
+            except KeyError:
+                continue
     return found
 
 

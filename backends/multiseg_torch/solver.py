@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn, optim
 
+from multiseg.errors import ModelError
 from multiseg.network import Array, NetworkSpec, factors, is_frozen
 from multiseg_torch import neutral, slots
 
@@ -38,6 +39,10 @@ class Solver:
                 if factor[0]:
                     self._parameters[neutral.neutral_name(name)] = parameter
                     self.trained[neutral.neutral_name(name)] = factor[0]
+        if not groups:
+            raise ModelError(
+                f"{spec.model}: has nothing to train: no parameter that requires a gradient and is not frozen"
+            )
         # what a frozen layer notes of its inputs, e.g. batch normalisation's averages
         self._kept = [
             buffer for name, buffer in model.named_buffers() if is_frozen(neutral.neutral_name(name), spec.frozen)

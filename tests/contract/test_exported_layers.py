@@ -119,7 +119,7 @@ CASES: dict[str, tuple[list[Step], set[str]]] = {
     "lrn-within": ([("LRN", {"size": 5, "alpha": 0.5, "beta": 0.6, "within_channel": True})], ALL),
     "lrn-within-bias": ([("LRN", {"size": 3, "alpha": 0.5, "bias": 2.0, "within_channel": True})], NOT_CAFFE),
     "dropout": ([("Dropout", {"ratio": 0.3})], ALL),
-    "leaky-relu": ([("LeakyRelu", {"alpha": 0.2})], ALL),
+    "leaky-relu": ([("LeakyRelu", {"alpha": 0.3})], ALL),
     "elu": ([("Elu", {}), ("Elu", {"alpha": 0.7})], ALL),
     "thresholded": ([("ThresholdedRelu", {"alpha": 0.3})], NOT_CAFFE),
     "clip": ([("Clip", {"min": -0.5, "max": 0.5})], ALL),

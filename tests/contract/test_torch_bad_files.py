@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from zoo import SHAPES, load
 
 from multiseg import backend as registry
 from multiseg.errors import ModelError
@@ -109,6 +110,15 @@ def test_a_bad_lua_file(worker: Worker, tmp_path: Path, what: str) -> None:
 @pytest.mark.parametrize("what", PYTHON)
 def test_a_bad_python_file(worker: Worker, tmp_path: Path, what: str) -> None:
     check(worker, tmp_path / "net.py", *PYTHON[what])
+
+
+@pytest.mark.parametrize("made", ["nn.ReLU()", "nn.Conv2d(1, 1, 1).requires_grad_(False)"])
+def test_a_network_with_nothing_to_train_is_one_for_prediction_only(tmp_path: Path, made: str) -> None:
+    path = tmp_path / "net.py"
+    path.write_text(f"from torch import nn\ndef network(p): return {made}")
+    with pytest.raises(ModelError, match=r"net\.py: has nothing to train: no parameter that requires a gradient"):
+        load("torch", path, *SHAPES["autoencoder"])
+    load("torch", path, *SHAPES["autoencoder"], solver=None).close()
 
 
 def check(worker: Worker, path: Path, text: str, words: str) -> None:
