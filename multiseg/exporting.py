@@ -18,7 +18,7 @@ from multiseg import backend as registry
 from multiseg.backend import Backend
 from multiseg.errors import ModelError, SettingsError
 from multiseg.files import write_text
-from multiseg.model_files import describe
+from multiseg.model_files import check_output, describe
 from multiseg.topology import Shape, Topology
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def export(
     by default the run's own, or those that the network file holds itself. See docs/migrate.md for how it is fed.
 
     Raises BackendUnavailable for an unknown backend, and ModelError naming every layer that it cannot express, or weights that
-    are not the network's; SettingsError without the extra ``onnx``. Nothing is written then.
+    are not the network's; SettingsError without the extra ``onnx``, or where ``out`` cannot be written or is what is read.
+    Nothing is written then.
     """
     from multiseg import onnx_export
 
@@ -55,6 +56,7 @@ def export(
         raise SettingsError(
             f"weights={str(weights)!r}: a network file for {target.title} has none; they go with to='onnx'"
         )
+    check_output(path, [file_of(network)])
     with ExitStack() as stack:
         run = run_of(network, stack)
         topology = described(network, run, input_shape)
@@ -72,6 +74,13 @@ def run_of(given: Path | Run | Topology, stack: ExitStack) -> Run | None:
     if isinstance(given, Path) and (given / "job.json").is_file():
         return stack.enter_context(Run.open(given))
     return None
+
+
+def file_of(given: Path | Run | Topology | None) -> Path | None:
+    """The file or folder that is read for it."""
+    from multiseg.run import Run
+
+    return given.path if isinstance(given, Run) else given if isinstance(given, Path) else None
 
 
 def described(network: Path | Run | Topology, run: Run | None, input_shape: tuple[int, int, int] | None) -> Topology:

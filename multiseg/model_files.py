@@ -24,8 +24,9 @@ import filecmp
 import glob
 import hashlib
 import importlib
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,7 +36,8 @@ import numpy.typing as npt
 from multiseg import backend as registry
 from multiseg import weights_file
 from multiseg.backend import Backend, FileKind
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, SettingsError
+from multiseg.files import target
 from multiseg.topology import Topology
 from multiseg.weights_file import NeutralWeights
 
@@ -140,6 +142,15 @@ def write_weights(
     }
     found: dict[str, list[str]] = _call(backend, module, function, backend.writer_needs_framework, worker, arguments)
     return found
+
+
+def check_output(path: Path, inputs: Iterable[Path | None]) -> None:
+    """Raise SettingsError where a file cannot be written, or is one of ``inputs``, or belongs to one."""
+    real = target(path)
+    for each in inputs:
+        own = [] if each is None else [each, *_parts(each)]
+        if any(real == Path(os.path.realpath(part)) for part in own):
+            raise SettingsError(f"{path}: would replace what is read, {each}; name another file to write")
 
 
 def copy(path: Path, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import multiseg
 from multiseg import backend as registry
 from multiseg import exporting
 from multiseg.cli import main
-from multiseg.errors import BackendUnavailable, ModelError
+from multiseg.errors import BackendUnavailable, ModelError, SettingsError
 from multiseg.topology import Topology
 
 BACKENDS = ("caffe", "tensorflow", "torch")
@@ -229,3 +230,31 @@ def test_command_line(tmp_path: Path) -> None:
         assert words in result.output
         assert "Traceback" not in result.output
     assert [each.name for each in tmp_path.iterdir()] == ["fcn.py"]
+
+
+def test_a_file_that_is_read_is_not_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "fcn.prototxt"
+    multiseg.export(topology(fcn(), shape=(1, 32, 32)), "caffe", file)
+    (tmp_path / "link.prototxt").symlink_to(file)
+    before = file.read_bytes()
+    for out in (file, tmp_path / "link.prototxt"):
+        found = CliRunner().invoke(main, ["export", str(file), "--to", "caffe", "-o", str(out)])
+        assert found.exit_code == 2 and f"{out}: would replace what is read, {file}" in found.output
+    (tmp_path / "w.onnx").write_bytes(b"weights")
+    with pytest.raises(SettingsError, match=r"w\.onnx: would replace what is read"):
+        multiseg.export(file, "onnx", tmp_path / "w.onnx", weights=tmp_path / "w.onnx")
+    assert file.read_bytes() == before and (tmp_path / "w.onnx").read_bytes() == b"weights"
+
+
+def test_a_link_is_written_through_and_what_is_no_file_stays(tmp_path: Path) -> None:
+    network, pipe = topology(fcn(), shape=(1, 32, 32)), tmp_path / "pipe.prototxt"
+    (tmp_path / "link.prototxt").symlink_to(tmp_path / "real.prototxt")
+    multiseg.export(network, "caffe", tmp_path / "link.prototxt")
+    assert (tmp_path / "link.prototxt").is_symlink() and (tmp_path / "real.prototxt").is_file()
+    os.mkfifo(pipe)
+    with pytest.raises(SettingsError, match=r"pipe\.prototxt: cannot be written: is no regular file"):
+        multiseg.export(network, "caffe", pipe)
+    assert pipe.is_fifo()
+    for out, to in (("no/x.prototxt", "caffe"), ("no/x.onnx", "onnx")):
+        with pytest.raises(SettingsError, match=rf"{out}: cannot be written: there is no folder .*no$"):
+            multiseg.export(network, to, tmp_path / out)
