@@ -105,6 +105,11 @@ def source(target: Backend, topology: Topology, classes: bool) -> str:
     """The text of a network file for the backend ``target``. Raises ModelError where it cannot be."""
     if target.exporter is None:
         raise ModelError(f"{topology.source}: backend {target.name!r} reads network files, but writes none")
+    if several := topology.shared_weights:
+        raise ModelError(
+            f"{topology.source}: {target.title} cannot express it exactly; layers that share weights, or are computed several "
+            f"times, would get weights of their own: {', '.join(several)}"
+        )
     module, _, function = target.exporter.partition(":")
     text: str = getattr(importlib.import_module(module), function)(topology, classes)
     return text

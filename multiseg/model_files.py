@@ -5,7 +5,8 @@ A backend's reader is a module with two functions. Both raise ModelError naming 
 - ``describe(path, input_shape)``: a dict of plain values with ``input`` (name of the one input), ``input_shape`` (C, H, W),
   ``layers``, ``outputs`` (names of values) and ``loss`` (in words, or None). Each layer is a dict with ``name``, ``type``,
   ``inputs`` and ``parameters`` in the vocabulary of multiseg.topology.shapes, ``outputs`` where they are not just its name,
-  and for types beyond the vocabulary ``shapes`` and ``weights``. ``input_shape`` may be None: then the file must say it.
+  and for types beyond the vocabulary ``shapes`` and ``weights``. Where layers of several names have a weight in common,
+  ``shared`` lists groups of their names. ``input_shape`` may be None: then the file must say it.
 - ``read_weights(path)``: neutral weights, ``{"layer.part": array}``. Where the network file of the same backend that they belong
   to is known, it is called with ``network`` and ``input_shape`` too: not every file says how its arrays lie.
 

@@ -8,11 +8,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import fcn, layer, random_network, seeds, topology
+from safetensors.numpy import save_file
 
 import multiseg
 from multiseg import backend as registry
@@ -230,6 +232,30 @@ def test_command_line(tmp_path: Path) -> None:
         assert words in result.output
         assert "Traceback" not in result.output
     assert [each.name for each in tmp_path.iterdir()] == ["fcn.py"]
+
+
+def test_layers_that_share_weights_are_refused_by_name(tmp_path: Path) -> None:
+    conv = {"num_output": 3, "kernel_shape": [3, 3], "pads": [1] * 4}
+    twice = [layer("e", "Conv", "data", **conv), layer("e", "Conv", "e", outputs=["e:2"], **conv)]
+    caffe = tmp_path / "net.prototxt"
+    lines = ['layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }']
+    for name, bottom, own in (("a", "data", "w"), ("b", "a", "w"), ("c", "b", "v")):
+        lines.append(
+            f'layer {{ name: "{name}" type: "Convolution" bottom: "{bottom}" top: "{name}" param {{ name: "{own}" }} '
+            "convolution_param { num_output: 3 kernel_size: 3 } }"
+        )
+    caffe.write_text("\n".join(lines))
+    again = {"input": "data", "input_shape": (3, 8, 8), "layers": twice, "outputs": ["e:2"]}
+    for network, names in ((Topology.of("net.py", "test", again), "e"), (multiseg.describe(caffe), "a, b")):
+        assert ", ".join(network.shared_weights) == names
+        assert Topology.of("again", "test", network.to_json()).shared_weights == network.shared_weights
+        for target in (*BACKENDS, "onnx"):
+            out = tmp_path / f"o{'.onnx' if target == 'onnx' else registry.get(target).formats[0]}"
+            weights = tmp_path / "w" if target == "onnx" else None
+            save_file({"x": np.zeros(1, np.float32)}, tmp_path / "w")
+            with pytest.raises(ModelError, match=f"cannot express it exactly; layers that share weights.*: {names}$"):
+                multiseg.export(network, target, out, weights=weights)
+            assert not out.exists()
 
 
 def test_a_file_that_is_read_is_not_replaced(tmp_path: Path) -> None:
