@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from multiseg import backend as registry
 from multiseg.backend import Backend
-from multiseg.errors import ModelError, SettingsError
+from multiseg.errors import BackendUnavailable, ModelError, SettingsError
 from multiseg.files import write_text
 from multiseg.model_files import check_output, describe
 from multiseg.topology import Shape, Topology
@@ -51,6 +51,9 @@ def export(
     network = Path(network) if isinstance(network, str) else network
     if to == onnx_export.KIND:
         return onnx_export.export(network, path, input_shape, Path(weights) if isinstance(weights, str) else weights)
+    if to not in registry.names():
+        known = ", ".join([*registry.names(), onnx_export.KIND])
+        raise BackendUnavailable(f"no backend is called {to!r}; known are: {known}")
     target = check_name(path, to)
     if weights is not None:
         raise SettingsError(

@@ -61,9 +61,8 @@ def kind_of(path: Path, holds: Literal["network", "weights"]) -> tuple[Backend, 
         wanted = [each for each in wanted if path.suffix in each[1].extensions] or wanted
     if len(wanted) == 1:
         return wanted[0]
-    known = "; ".join(
-        f"{kind.name} ({', '.join(kind.extensions) or 'a folder'})" for _, kind in kinds if kind.holds == holds
-    )
+    names = [f"{kind.name} ({', '.join(kind.extensions) or 'a folder'})" for _, kind in kinds if kind.holds == holds]
+    known = "; ".join([*names, *(["safetensors (.safetensors)"] if holds == "weights" else [])])
     if wanted:
         raise ModelError(
             f"{path}: may be a {' or a '.join(kind.name for _, kind in wanted)}; name it with one of their extensions"

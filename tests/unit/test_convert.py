@@ -204,7 +204,7 @@ def test_nothing_is_left_of_what_fails(model: Path, net: Path, tmp_path: Path, m
         ({"to": "safetensors", "with_network": "o.py"}, r"safetensors is for any framework"),
         ({"source": "net.prototxt"}, r"is a Caffe prototxt, which holds network"),
         ({"source": "nothing.pt"}, r"nothing\.pt: cannot be read: No such file"),
-        ({"source": "."}, r"is no weights file of a known kind"),
+        ({"source": "."}, r"is no weights file of a known kind; .*; safetensors \(\.safetensors\); found a folder"),
         ({"map": {"conv": "conv1"}}, r"has no layer or parameter 'conv'; near it are: conv1"),
     ],
 )
@@ -291,3 +291,11 @@ def test_a_file_of_a_checkpoint_that_is_no_file_stays(
     with pytest.raises(SettingsError, match=r"o\.index: cannot be written: is no regular file"):
         multiseg.convert(model, "caffemodel", tmp_path / "o", net)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["net.caffemodel", "net.prototxt", "o.index"]
+
+
+def test_what_cannot_be_written_is_named_as_it_was_given(model: Path, tmp_path: Path, net: Path) -> None:
+    for out in (tmp_path / ("a" * 252), Path("a" * 252)):  # the hidden file that it is written to first is too long
+        for arguments in (["convert", str(model), "--to", "safetensors"], ["export", str(net), "--to", "caffe"]):
+            name = out.with_name(out.name[:-9] + ".prototxt") if arguments[0] == "export" else out
+            found = CliRunner().invoke(main, [*arguments, "-o", str(name)])
+            assert (found.exit_code, found.output) == (2, f"multiseg: {name}: File name too long\n")

@@ -222,7 +222,7 @@ def test_command_line(tmp_path: Path) -> None:
     for arguments, words in (
         (
             ["--to", "mxnet", "--input-shape", "1,32,32", "-o", str(tmp_path / "b.py")],
-            "known are: caffe, tensorflow, torch",
+            "'mxnet'; known are: caffe, tensorflow, torch, onnx",
         ),
         (["--to", "torch", "-o", str(tmp_path / "b.py")], "--input-shape"),
         (["--to", "torch", "--input-shape", "1,32,32", "-o", str(tmp_path / "no" / "b.py")], "no"),
