@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from multiseg import backend as registry
 from multiseg.backend import Backend
-from multiseg.errors import ModelError, SettingsError
+from multiseg.errors import BackendUnavailable, ModelError, SettingsError
 from multiseg.files import write_text
-from multiseg.model_files import describe
+from multiseg.model_files import check_output, describe
 from multiseg.topology import Shape, Topology
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def export(
     by default the run's own, or those that the network file holds itself. See docs/migrate.md for how it is fed.
 
     Raises BackendUnavailable for an unknown backend, and ModelError naming every layer that it cannot express, or weights that
-    are not the network's; SettingsError without the extra ``onnx``. Nothing is written then.
+    are not the network's; SettingsError without the extra ``onnx``, or where ``out`` cannot be written or is what is read.
+    Nothing is written then.
     """
     from multiseg import onnx_export
 
@@ -50,11 +51,15 @@ def export(
     network = Path(network) if isinstance(network, str) else network
     if to == onnx_export.KIND:
         return onnx_export.export(network, path, input_shape, Path(weights) if isinstance(weights, str) else weights)
+    if to not in registry.names():
+        known = ", ".join([*registry.names(), onnx_export.KIND])
+        raise BackendUnavailable(f"no backend is called {to!r}; known are: {known}")
     target = check_name(path, to)
     if weights is not None:
         raise SettingsError(
             f"weights={str(weights)!r}: a network file for {target.title} has none; they go with to='onnx'"
         )
+    check_output(path, [file_of(network)])
     with ExitStack() as stack:
         run = run_of(network, stack)
         topology = described(network, run, input_shape)
@@ -72,6 +77,13 @@ def run_of(given: Path | Run | Topology, stack: ExitStack) -> Run | None:
     if isinstance(given, Path) and (given / "job.json").is_file():
         return stack.enter_context(Run.open(given))
     return None
+
+
+def file_of(given: Path | Run | Topology | None) -> Path | None:
+    """The file or folder that is read for it."""
+    from multiseg.run import Run
+
+    return given.path if isinstance(given, Run) else given if isinstance(given, Path) else None
 
 
 def described(network: Path | Run | Topology, run: Run | None, input_shape: tuple[int, int, int] | None) -> Topology:
@@ -96,6 +108,11 @@ def source(target: Backend, topology: Topology, classes: bool) -> str:
     """The text of a network file for the backend ``target``. Raises ModelError where it cannot be."""
     if target.exporter is None:
         raise ModelError(f"{topology.source}: backend {target.name!r} reads network files, but writes none")
+    if several := topology.shared_weights:
+        raise ModelError(
+            f"{topology.source}: {target.title} cannot express it exactly; layers that share weights, or are computed several "
+            f"times, would get weights of their own: {', '.join(several)}"
+        )
     module, _, function = target.exporter.partition(":")
     text: str = getattr(importlib.import_module(module), function)(topology, classes)
     return text

@@ -5,7 +5,8 @@ A backend's reader is a module with two functions. Both raise ModelError naming 
 - ``describe(path, input_shape)``: a dict of plain values with ``input`` (name of the one input), ``input_shape`` (C, H, W),
   ``layers``, ``outputs`` (names of values) and ``loss`` (in words, or None). Each layer is a dict with ``name``, ``type``,
   ``inputs`` and ``parameters`` in the vocabulary of multiseg.topology.shapes, ``outputs`` where they are not just its name,
-  and for types beyond the vocabulary ``shapes`` and ``weights``. ``input_shape`` may be None: then the file must say it.
+  and for types beyond the vocabulary ``shapes`` and ``weights``. Where layers of several names have a weight in common,
+  ``shared`` lists groups of their names. ``input_shape`` may be None: then the file must say it.
 - ``read_weights(path)``: neutral weights, ``{"layer.part": array}``. Where the network file of the same backend that they belong
   to is known, it is called with ``network`` and ``input_shape`` too: not every file says how its arrays lie.
 
@@ -24,8 +25,9 @@ import filecmp
 import glob
 import hashlib
 import importlib
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,7 +37,8 @@ import numpy.typing as npt
 from multiseg import backend as registry
 from multiseg import weights_file
 from multiseg.backend import Backend, FileKind
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, SettingsError
+from multiseg.files import target
 from multiseg.topology import Topology
 from multiseg.weights_file import NeutralWeights
 
@@ -58,9 +61,8 @@ def kind_of(path: Path, holds: Literal["network", "weights"]) -> tuple[Backend, 
         wanted = [each for each in wanted if path.suffix in each[1].extensions] or wanted
     if len(wanted) == 1:
         return wanted[0]
-    known = "; ".join(
-        f"{kind.name} ({', '.join(kind.extensions) or 'a folder'})" for _, kind in kinds if kind.holds == holds
-    )
+    names = [f"{kind.name} ({', '.join(kind.extensions) or 'a folder'})" for _, kind in kinds if kind.holds == holds]
+    known = "; ".join([*names, *(["safetensors (.safetensors)"] if holds == "weights" else [])])
     if wanted:
         raise ModelError(
             f"{path}: may be a {' or a '.join(kind.name for _, kind in wanted)}; name it with one of their extensions"
@@ -140,6 +142,15 @@ def write_weights(
     }
     found: dict[str, list[str]] = _call(backend, module, function, backend.writer_needs_framework, worker, arguments)
     return found
+
+
+def check_output(path: Path, inputs: Iterable[Path | None]) -> None:
+    """Raise SettingsError where a file cannot be written, or is one of ``inputs``, or belongs to one."""
+    real = target(path)
+    for each in inputs:
+        own = [] if each is None else [each, *_parts(each)]
+        if any(real == Path(os.path.realpath(part)) for part in own):
+            raise SettingsError(f"{path}: would replace what is read, {each}; name another file to write")
 
 
 def copy(path: Path, folder: Path) -> None:

@@ -70,6 +70,7 @@ def export(
     ``worker`` is a process of the backend that writes it, where one is at hand.
     """
     check_name(out)
+    model_files.check_output(out, [exporting.file_of(network), exporting.file_of(weights)])
     backend = _writer()
     with ExitStack() as stack:
         run = exporting.run_of(network, stack)

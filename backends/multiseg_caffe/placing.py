@@ -153,6 +153,16 @@ def _share(layer: Any, weights: tuple[Shape, ...], shared: dict[str, tuple[str, 
             )
 
 
+def shared(placed: Iterable[Placed]) -> list[list[str]]:
+    """Names of the layers that have weights of one name, ``param { name: ... }``, where these are several."""
+    users: dict[str, list[str]] = {}
+    for here in placed:
+        for spec in here.layer.param[: len(here.weights)]:
+            if spec.name:
+                users.setdefault(spec.name, []).append(here.layer.name)
+    return [names for names in users.values() if len(names) > 1]
+
+
 def _counted(layer: Any) -> None:
     """Numbers of bottoms and tops, as each layer's header declares them (include/caffe/layers/)."""
     least, most, tops_least, tops_most = COUNTS.get(layer.type, (1, 1, 1, 1))

@@ -36,6 +36,7 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
         "input_shape": shape,
         "layers": layers,
         "outputs": [values[blob] for blob in found.outputs],
+        "shared": placing.shared(placed),
         "loss": losses.words(prototxt.filtered(file, "train", path)),
     }
 

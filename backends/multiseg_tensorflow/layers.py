@@ -44,6 +44,14 @@ class Layers:
             for node in self.nodes
         ]
 
+    def shared(self) -> list[list[str]]:
+        """Names of the layers that have a variable in common, by variable."""
+        users: dict[str, list[str]] = {}
+        for node in self.nodes:
+            for name in {each.variable.name for each in node.weights.values() if each.variable is not None}:
+                users.setdefault(name, []).append(node.name)
+        return [names for names in users.values() if len(names) > 1]
+
 
 def read(x: Any, output: Any) -> Layers:
     """The layers between the images ``x`` (N, H, W, C) and ``output``, whose shapes must be known but for the batch."""

@@ -28,6 +28,7 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
         "input_shape": [channels, height, width],
         "layers": layers.described(),
         "outputs": [layers.output],
+        "shared": layers.shared(),
         "loss": file.loss or "the file's own",
     }
 

@@ -80,6 +80,8 @@ def _state(path: str) -> dict[str, Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds: pickle's, zipfile's, torch's own
+        if isinstance(error, EOFError) or "PytorchStreamReader" in str(error) or "truncated" in str(error):
+            raise ModelError(f"{path}: is cut short or damaged; write or copy it again") from error
         why = next((line.strip() for line in str(error).splitlines() if "Unsupported" in line or "GLOBAL" in line), "")
         why = why or (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(

@@ -35,6 +35,7 @@ def describe(path: str, input_shape: list[int] | tuple[int, int, int] | None) ->
         "input_shape": [channels, height, width],
         "layers": layers,
         "outputs": outputs,
+        "shared": tracing.shared(loaded.model, layers),
         "loss": loss_in_words(loaded.loss),
     }
 

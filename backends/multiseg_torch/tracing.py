@@ -38,6 +38,16 @@ def layers_of(model: nn.Module, images: Tensor) -> tuple[list[dict[str, Any]], l
     return recorder.layers, [recorder.names[id(made)]]
 
 
+def shared(model: nn.Module, layers: list[dict[str, Any]]) -> list[list[str]]:
+    """Names of those layers that have a parameter in common, by parameter."""
+    users: dict[int, list[str]] = {}
+    for name, value in model.named_parameters(remove_duplicate=False):
+        users.setdefault(id(value), []).append(name.rpartition(".")[0] or "model")
+    known = {layer["name"] for layer in layers}
+    groups = [[name for name in names if name in known] for names in users.values()]
+    return [names for names in groups if len(names) > 1]
+
+
 def activations_of(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Array]]:
     """The output, and copies of what every layer made, under the names that :func:`layers_of` has for its values.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def train(
             raise click.UsageError(f"Missing option '{name}'.")
     assert dataset is not None and folder is not None
 
-    from multiseg.errors import TrainingStopped
+    from multiseg.errors import SettingsError, TrainingStopped
     from multiseg.job import Job
 
     policy = {"policy": lr_policy or DEFAULT, **pairs(lr_option, "--lr-option")} if lr_option else lr_policy
@@ -102,6 +103,8 @@ def train(
     )  # fmt: skip
     try:
         run = job.train(folder, resume=resume, progress=print_json if as_json else True, tensorboard=tensorboard)
+    except SettingsError as error:
+        raise SettingsError(in_our_words(str(error))) from error
     except TrainingStopped as error:
         typed = ctx.meta[ARGUMENTS]
         again = shlex.join(["multiseg", *typed, *([] if resume else ["--resume"])])
@@ -110,6 +113,12 @@ def train(
         row = run.history[-1]
         scores = f"; validation L1 {row['l1']:.4g}, IoU {row['iou']:.4f}" if row["l1"] is not None else ""
         click.echo(f"{run.path}: {run.title}, {row['epoch']} epochs{scores}")
+
+
+def in_our_words(said: str) -> str:
+    """A message with the options of this program for a job's settings of weights and solver's state."""
+    said = said.replace("solver_state=True", "--solver-state").replace("solver_state=False", "--no-solver-state")
+    return re.sub(r"weights='([^']*)'", r"--weights \1", said).replace("name it with weights", "name it with --weights")
 
 
 def pairs(given: tuple[str, ...], option: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from multiseg import backend as registry
-from multiseg import exporting, weights_file
+from multiseg import exporting, files, model_files, weights_file
 from multiseg.backend import Backend
 from multiseg.conversion import channels as colours
 from multiseg.conversion import target as targets
@@ -23,7 +23,6 @@ from multiseg.conversion.mapping import Mapped, Side, mapped
 from multiseg.conversion.source import Source, image_shape, makes_colours, of_file, of_run
 from multiseg.conversion.target import Target
 from multiseg.errors import ModelError, SettingsError
-from multiseg.files import write_text
 from multiseg.run import Run
 from multiseg.weights_file import Array, NeutralWeights
 
@@ -54,6 +53,9 @@ def convert(
     """
     path, beside = Path(out), None if with_network is None else Path(with_network)
     backend = _check(to, path, channels, network, beside)
+    read = [source.path if isinstance(source, Run) else source, network, source_network]
+    inputs = [None if each is None else Path(each) for each in read]
+    _check_outputs(path, beside, inputs)
     with ExitStack() as stack:
         frameworks = stack.enter_context(Frameworks())
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="multiseg-"))
@@ -86,8 +88,10 @@ def convert(
                 weights_file.write(staged, replace(kept, channel_order=order))
             else:
                 more = frameworks.write(backend, staged, made, target.network, shape, others)
+            for file in staged.parent.iterdir():  # a checkpoint is several
+                model_files.check_output(path.parent / file.name, inputs)
             if beside is not None and target.text is not None:
-                write_text(beside, target.text)
+                files.write_text(beside, target.text)
     changed = tuple(name for name in made if not np.array_equal(made[name], weights[name], equal_nan=True))
     left = [name for name in spare if name not in more["taken"]]
     if found.content.solver is not None and kept.solver is None:
@@ -126,10 +130,6 @@ def _check(to: str, out: Path, channels: str, network: object, beside: Path | No
         raise SettingsError(
             f"channels={channels!r}: choose image (the same of the same image) or keep (the same arrays)"
         )
-    for path in (out, beside):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            what = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
-            raise SettingsError(f"{path}: cannot be written: {what}")
     if beside is not None:
         if network is not None:
             raise SettingsError(
@@ -141,6 +141,15 @@ def _check(to: str, out: Path, channels: str, network: object, beside: Path | No
             )
         exporting.check_name(beside, backend.name)
     return backend
+
+
+def _check_outputs(path: Path, beside: Path | None, inputs: list[Path | None]) -> None:
+    """Raise SettingsError for outputs that cannot be written, are one file, or are what is read."""
+    model_files.check_output(path, inputs)
+    if beside is not None:
+        model_files.check_output(beside, inputs)
+        if files.target(path) == files.target(beside):
+            raise SettingsError(f"{path}: cannot be both the weights and with_network; name two files")
 
 
 def _check_run(run: Run, network: object, input_shape: InputShape | None) -> None:
@@ -162,8 +171,8 @@ def _of_the_same_image(found: Source, target: Target, weights: dict[str, Array])
         made = colours.evident(found.title, weights)
     else:
         # the loss of a file that is exported follows from what is known already
-        files = [each for each in (found.topology, target.topology if target.text is None else None) if each]
-        makes = makes_colours(topology, found.label_shape, [each.loss for each in files])
+        described = [each for each in (found.topology, target.topology if target.text is None else None) if each]
+        makes = makes_colours(topology, found.label_shape, [each.loss for each in described])
         made = colours.swapped(topology, weights, input=True, output=makes)
     if found.order is None and any(made[name] is not weights[name] for name in weights):
         raise ModelError(
@@ -176,17 +185,31 @@ def _of_the_same_image(found: Source, target: Target, weights: dict[str, Array])
 @contextmanager
 def _staged(path: Path) -> Iterator[Path]:
     """A path to write to, in a folder of its own; all that is there then moves beside ``path``, or nothing does."""
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+    try:
+        staging = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:  # which names that folder
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    with staging as folder:
         with _told_without(folder, path.parent):
             yield Path(folder) / path.name
         for file in sorted(Path(folder).iterdir()):
-            os.replace(file, path.parent / file.name)  # noqa: PTH105
+            place = path.parent / file.name
+            if place.is_symlink():
+                files.write_bytes(place, file.read_bytes())
+            else:
+                os.replace(file, place)  # noqa: PTH105
 
 
 @contextmanager
 def _told_without(folder: str, instead: Path) -> Iterator[None]:
     """A temporary folder is not what a message is about."""
+    real = str(Path(folder).resolve())
     try:
         yield
     except ModelError as error:
-        raise ModelError(str(error).replace(str(Path(folder).resolve()), str(instead))) from error
+        raise ModelError(str(error).replace(real, str(instead))) from error
+    except OSError as error:
+        if not isinstance(error.filename, str):
+            raise
+        name = error.filename.replace(real, str(instead)).replace(folder, str(instead))
+        raise OSError(error.errno, error.strerror, name) from error

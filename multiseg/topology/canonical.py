@@ -6,7 +6,8 @@ and what can be said in several ways is said in one:
 - padding is what the windows really read, so SAME, rounding up and explicit numbers come to the same; for averages, what
   each window is divided by counts too;
 - a pooling over the whole image is a global one; so is ReduceMean over height and width;
-- Flatten, Squeeze and Reshape are a Reshape to the shape they make, Crop and Split are Slices, Add and Sub are Sums;
+- Flatten, Squeeze and Reshape are a Reshape to the shape they make, Crop and Split are Slices, Add and Sub are Sums,
+  Neg is a Mul by -1, Sqrt a Pow;
 - BatchNormalization without weights and the Scale after it are one; so are padding and the convolution or pooling after it, a
   deconvolution and the Slice that cuts its borders off, and a Concat or Sum of Concats or Sums.
 """

@@ -140,7 +140,8 @@ def _concat(layer: Layer, taken: list[Shape]) -> Said:
 
 def _elementwise(layer: Layer, taken: list[Shape]) -> Said:
     if len(taken) == 1 and "value" in layer.parameters:
-        value = plain(layer.parameters["value"])
+        given = layer.parameters["value"]
+        value = plain(float(given) if isinstance(given, int) else given)
         return ("Identity" if value == (1 if layer.type == "Mul" else 0) else layer.type), {"value": value}
     if layer.type in ("Sum", "Add", "Sub"):
         given = plain(factors(layer, len(taken)))
@@ -201,6 +202,8 @@ def _reduce(layer: Layer, taken: list[Shape]) -> Said:
 RULES: dict[str, Callable[[Layer, list[Shape]], Said]] = {
     "Identity": lambda layer, taken: ("Identity", {}),
     "Pow": _power,
+    "Neg": lambda layer, taken: ("Mul", {"value": -1.0}),
+    "Sqrt": lambda layer, taken: ("Pow", {"exponent": 0.5}),
     "Transpose": _transpose,
     "Clip": _clip,
     "Pad": _pad,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +22,8 @@ class Topology:
     """The network in a file, as it is deployed, for images of ``input_shape`` (C, H, W).
 
     ``layers`` come in an order in which each follows those it reads. ``==`` says whether two files hold the same network, at
-    these sizes: it compares structure, not names, in the form of multiseg.topology.canonical; losses do not count.
+    these sizes: it compares structure, not names, in the form of multiseg.topology.canonical; losses do not count. ``shared`` are
+    groups of layers that have a weight in common.
     """
 
     source: str
@@ -31,6 +33,7 @@ class Topology:
     layers: tuple[Layer, ...]
     outputs: tuple[str, ...]
     loss: str | None = None
+    shared: tuple[tuple[str, ...], ...] = ()
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -42,6 +45,14 @@ class Topology:
     def weights(self) -> dict[str, Shape]:
         """Shapes of the network's neutral weights, by their names."""
         return {f"{layer.name}.{part}": shape for layer in self.layers for part, shape in layer.weights.items()}
+
+    @property
+    def shared_weights(self) -> list[str]:
+        """Names of the layers whose weights are another's too, or that are computed several times."""
+        named = Counter(f"{layer.name}.{part}" for layer in self.layers for part in layer.weights)
+        found = {name for group in self.shared for name in group}
+        found |= {name.rpartition(".")[0] for name, count in named.items() if count > 1}
+        return list(dict.fromkeys(layer.name for layer in self.layers if layer.name in found))
 
     @property
     def parameter_count(self) -> int:
@@ -99,6 +110,7 @@ class Topology:
             "input_shape": list(self.input_shape),
             "outputs": list(self.outputs),
             "loss": self.loss,
+            "shared": [list(group) for group in self.shared],
             "parameter_count": self.parameter_count,
             "multiply_adds": self.multiply_adds,
             "layers": layers,
@@ -125,6 +137,7 @@ class Topology:
             layers=tuple(layers),
             outputs=tuple(description["outputs"]),
             loss=description.get("loss"),
+            shared=tuple(tuple(group) for group in description.get("shared", ())),
         )
 
 

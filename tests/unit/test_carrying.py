@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+import multiseg
+from multiseg.cli import main
+from multiseg.cli.train import in_our_words
 from multiseg.errors import ModelError, SettingsError
 from multiseg.solver_state import SolverState, carried
 from multiseg.weights_file import NeutralWeights
@@ -104,3 +109,20 @@ def test_a_file_says_all_of_it_or_is_refused() -> None:
     with pytest.raises(ModelError, match=r"a\.safetensors: has no 'mean/conv.bias', which its solver kept"):
         slots = {"mean/conv.weight": np.zeros(1, np.float32)}
         SolverState.of(NeutralWeights({}, None, slots, whole.to_json()), "a.safetensors")
+
+
+def test_the_command_line_says_it_in_its_own_words(dataset: multiseg.Dataset, fourth: str, tmp_path: Path) -> None:
+    started = ["train", "--dataset", str(dataset.path), "--backend", fourth, "--run", str(tmp_path / "run")]
+    for more, said in (
+        (["--solver-state"], "--solver-state: is that of a run to go on from; name it with --weights"),
+        (["--weights", "no/run"], "--weights no/run: no such file or run folder"),
+    ):
+        found = CliRunner().invoke(main, [*started, *more])
+        assert found.exit_code == 2 and said in found.output
+    theirs = (
+        "weights='a run': its solver's state cannot be carried on: no; solver_state=False starts from the weights alone"
+    )
+    ours = (
+        "--weights a run: its solver's state cannot be carried on: no; --no-solver-state starts from the weights alone"
+    )
+    assert in_our_words(theirs) == ours

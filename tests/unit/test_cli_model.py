@@ -104,7 +104,7 @@ def test_visualize(tmp_path: Path, ending: str) -> None:
         (("describe", FCN, "--dataset", "missing"), "missing: no such dataset folder"),
         (("describe", __file__), "is no network file of a known kind"),
         (("visualize", FCN, *SHAPE, "-o", "OUT/t.pdf"), "is drawn as .svg, .png or .html"),
-        (("visualize", FCN, *SHAPE, "-o", "OUT/missing/t.svg"), "No such file or directory"),
+        (("visualize", FCN, *SHAPE, "-o", "OUT/missing/t.svg"), "t.svg: cannot be written: there is no folder"),
         (("visualize", FCN, "-o", "OUT/t.svg"), "--input-shape C,H,W or --dataset DIR"),
     ],
 )

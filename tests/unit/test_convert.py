@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,20 @@ def test_nothing_is_left_of_what_fails(model: Path, net: Path, tmp_path: Path, m
         ({"channels": "rgb"}, r"channels='rgb': choose image .* or keep"),
         ({"out": "nowhere/o.caffemodel"}, r"cannot be written: there is no folder"),
         ({"out": "."}, r"cannot be written: is a folder"),
+        (
+            {"out": "net.caffemodel"},
+            r"^net.caffemodel: would replace what is read, .*net.caffemodel; name another file",
+        ),
+        ({"out": "net.prototxt", "network": "net.prototxt"}, r"net.prototxt: would replace what is read"),
+        ({"out": "net.prototxt", "source_network": "./net.prototxt"}, r"net.prototxt: would replace what is read"),
+        (
+            {"source_network": "net.prototxt", "with_network": "net.prototxt"},
+            r"net.prototxt: would replace what is read",
+        ),
+        (
+            {"source_network": "net.prototxt", "out": "z.prototxt", "with_network": "z.prototxt"},
+            r"z.prototxt: cannot be both the weights and with_network",
+        ),
         ({"to": "pt", "network": "net.prototxt"}, r"is a Caffe prototxt; to='pt' is for PyTorch's"),
         ({"network": "net.prototxt", "with_network": "o.prototxt"}, r"network and with_network exclude each other"),
         ({"with_network": "o.prototxt"}, r"with_network needs to know the network; name its file, source_network=FILE"),
@@ -189,7 +204,7 @@ def test_nothing_is_left_of_what_fails(model: Path, net: Path, tmp_path: Path, m
         ({"to": "safetensors", "with_network": "o.py"}, r"safetensors is for any framework"),
         ({"source": "net.prototxt"}, r"is a Caffe prototxt, which holds network"),
         ({"source": "nothing.pt"}, r"nothing\.pt: cannot be read: No such file"),
-        ({"source": "."}, r"is no weights file of a known kind"),
+        ({"source": "."}, r"is no weights file of a known kind; .*; safetensors \(\.safetensors\); found a folder"),
         ({"map": {"conv": "conv1"}}, r"has no layer or parameter 'conv'; near it are: conv1"),
     ],
 )
@@ -245,3 +260,42 @@ def test_the_command_tells_in_its_own_words(arguments: list[str], why: str, mode
         main, ["convert", str(model), "--to", "caffemodel", "-o", str(tmp_path / "o"), *arguments]
     )
     assert done.exit_code == 2 and why in done.stderr, done.output
+
+
+def test_a_link_is_written_through_and_what_is_no_file_stays(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there/w")
+    for _ in range(2):  # first it leads nowhere
+        multiseg.convert(model, "safetensors", tmp_path / "link")
+        assert (tmp_path / "link").is_symlink() and [each.name for each in (tmp_path / "there").iterdir()] == ["w"]
+        weights_file.read(tmp_path / "there/w")
+    (tmp_path / "own").symlink_to(model)
+    with pytest.raises(SettingsError, match="own: would replace what is read"):
+        multiseg.convert(model, "safetensors", tmp_path / "own")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SettingsError, match="pipe: cannot be written: is no regular file"):
+        multiseg.convert(model, "safetensors", tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_file_of_a_checkpoint_that_is_no_file_stays(
+    model: Path, net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def several(path: str, **_: Any) -> dict[str, list[str]]:
+        for end in (".data", ".index"):
+            Path(path + end).write_bytes(b"new")
+        return {"taken": [], "started": []}
+
+    monkeypatch.setattr("multiseg_caffe.writing.write", several)
+    os.mkfifo(tmp_path / "o.index")
+    with pytest.raises(SettingsError, match=r"o\.index: cannot be written: is no regular file"):
+        multiseg.convert(model, "caffemodel", tmp_path / "o", net)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["net.caffemodel", "net.prototxt", "o.index"]
+
+
+def test_what_cannot_be_written_is_named_as_it_was_given(model: Path, tmp_path: Path, net: Path) -> None:
+    for out in (tmp_path / ("a" * 252), Path("a" * 252)):  # the hidden file that it is written to first is too long
+        for arguments in (["convert", str(model), "--to", "safetensors"], ["export", str(net), "--to", "caffe"]):
+            name = out.with_name(out.name[:-9] + ".prototxt") if arguments[0] == "export" else out
+            found = CliRunner().invoke(main, [*arguments, "-o", str(name)])
+            assert (found.exit_code, found.output) == (2, f"multiseg: {name}: File name too long\n")

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import fcn, layer, random_network, seeds, topology
+from safetensors.numpy import save_file
 
 import multiseg
 from multiseg import backend as registry
 from multiseg import exporting
 from multiseg.cli import main
-from multiseg.errors import BackendUnavailable, ModelError
+from multiseg.errors import BackendUnavailable, ModelError, SettingsError
 from multiseg.topology import Topology
 
 BACKENDS = ("caffe", "tensorflow", "torch")
@@ -219,7 +222,7 @@ def test_command_line(tmp_path: Path) -> None:
     for arguments, words in (
         (
             ["--to", "mxnet", "--input-shape", "1,32,32", "-o", str(tmp_path / "b.py")],
-            "known are: caffe, tensorflow, torch",
+            "'mxnet'; known are: caffe, tensorflow, torch, onnx",
         ),
         (["--to", "torch", "-o", str(tmp_path / "b.py")], "--input-shape"),
         (["--to", "torch", "--input-shape", "1,32,32", "-o", str(tmp_path / "no" / "b.py")], "no"),
@@ -229,3 +232,55 @@ def test_command_line(tmp_path: Path) -> None:
         assert words in result.output
         assert "Traceback" not in result.output
     assert [each.name for each in tmp_path.iterdir()] == ["fcn.py"]
+
+
+def test_layers_that_share_weights_are_refused_by_name(tmp_path: Path) -> None:
+    conv = {"num_output": 3, "kernel_shape": [3, 3], "pads": [1] * 4}
+    twice = [layer("e", "Conv", "data", **conv), layer("e", "Conv", "e", outputs=["e:2"], **conv)]
+    caffe = tmp_path / "net.prototxt"
+    lines = ['layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }']
+    for name, bottom, own in (("a", "data", "w"), ("b", "a", "w"), ("c", "b", "v")):
+        lines.append(
+            f'layer {{ name: "{name}" type: "Convolution" bottom: "{bottom}" top: "{name}" param {{ name: "{own}" }} '
+            "convolution_param { num_output: 3 kernel_size: 3 } }"
+        )
+    caffe.write_text("\n".join(lines))
+    again = {"input": "data", "input_shape": (3, 8, 8), "layers": twice, "outputs": ["e:2"]}
+    for network, names in ((Topology.of("net.py", "test", again), "e"), (multiseg.describe(caffe), "a, b")):
+        assert ", ".join(network.shared_weights) == names
+        assert Topology.of("again", "test", network.to_json()).shared_weights == network.shared_weights
+        for target in (*BACKENDS, "onnx"):
+            out = tmp_path / f"o{'.onnx' if target == 'onnx' else registry.get(target).formats[0]}"
+            weights = tmp_path / "w" if target == "onnx" else None
+            save_file({"x": np.zeros(1, np.float32)}, tmp_path / "w")
+            with pytest.raises(ModelError, match=f"cannot express it exactly; layers that share weights.*: {names}$"):
+                multiseg.export(network, target, out, weights=weights)
+            assert not out.exists()
+
+
+def test_a_file_that_is_read_is_not_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "fcn.prototxt"
+    multiseg.export(topology(fcn(), shape=(1, 32, 32)), "caffe", file)
+    (tmp_path / "link.prototxt").symlink_to(file)
+    before = file.read_bytes()
+    for out in (file, tmp_path / "link.prototxt"):
+        found = CliRunner().invoke(main, ["export", str(file), "--to", "caffe", "-o", str(out)])
+        assert found.exit_code == 2 and f"{out}: would replace what is read, {file}" in found.output
+    (tmp_path / "w.onnx").write_bytes(b"weights")
+    with pytest.raises(SettingsError, match=r"w\.onnx: would replace what is read"):
+        multiseg.export(file, "onnx", tmp_path / "w.onnx", weights=tmp_path / "w.onnx")
+    assert file.read_bytes() == before and (tmp_path / "w.onnx").read_bytes() == b"weights"
+
+
+def test_a_link_is_written_through_and_what_is_no_file_stays(tmp_path: Path) -> None:
+    network, pipe = topology(fcn(), shape=(1, 32, 32)), tmp_path / "pipe.prototxt"
+    (tmp_path / "link.prototxt").symlink_to(tmp_path / "real.prototxt")
+    multiseg.export(network, "caffe", tmp_path / "link.prototxt")
+    assert (tmp_path / "link.prototxt").is_symlink() and (tmp_path / "real.prototxt").is_file()
+    os.mkfifo(pipe)
+    with pytest.raises(SettingsError, match=r"pipe\.prototxt: cannot be written: is no regular file"):
+        multiseg.export(network, "caffe", pipe)
+    assert pipe.is_fifo()
+    for out, to in (("no/x.prototxt", "caffe"), ("no/x.onnx", "onnx")):
+        with pytest.raises(SettingsError, match=rf"{out}: cannot be written: there is no folder .*no$"):
+            multiseg.export(network, to, tmp_path / out)

@@ -142,3 +142,15 @@ def test_layers_compute_what_their_description_says(tmp_path: Path, inference: s
     loaded = network(tmp_path, model(inference), solver=None, input_shape=(1, 7, 8))
     topology = check(tmp_path / "net.py", loaded, (1, 7, 8))
     assert " ".join(layer.type for layer in topology.layers) == LAYERS[inference]
+
+
+def test_layers_that_share_variables_are_named(tmp_path: Path) -> None:
+    lines = (
+        "with tf.variable_scope('s', reuse=tf.AUTO_REUSE):\n    a = slim.conv2d(self.x, 1, [3, 3], scope='c')\n"
+        "    a = slim.conv2d(a, 1, [3, 3], scope='c')\nreturn slim.conv2d(a, 1, [3, 3], scope='d')"
+    )
+    path = tmp_path / "net.py"
+    path.write_text(model(lines))
+    found = Topology.of(path.name, "test", described(path, (1, 8, 8)))
+    first, second = found.shared_weights
+    assert (first, second) == ("s.c", "s.c_1")

@@ -74,6 +74,14 @@ def test_padding_before_a_pooling_is_its_own_where_it_does_the_same() -> None:
     assert not same(padded_pool("AveragePool", [1, 1, 1, 1], 0.0, pads=[1] * 4), counted)
 
 
+def test_a_negation_is_a_product_and_a_square_root_a_power() -> None:
+    assert same([layer("it", "Neg", "data")], [layer("it", "Mul", "data", value=-1.0)])
+    assert same([layer("it", "Neg", "data")], [layer("it", "Mul", "data", value=-1)])
+    assert same([layer("it", "Neg", "data")], [layer("it", "Sum", "data", coefficients=[-1])])
+    assert not same([layer("it", "Neg", "data")], [layer("it", "Mul", "data", value=-2.0)])
+    assert same([layer("it", "Sqrt", "data")], [layer("it", "Pow", "data", exponent=0.5)])
+
+
 def test_padding_below_that_no_window_reads_does_not_matter() -> None:
     conv = {"num_output": 2, "kernel_shape": [3, 3], "strides": [2, 2]}
     one = [layer("conv", "Conv", "data", **conv, pads=[1, 1, 1, 1])]

@@ -224,3 +224,11 @@ def test_a_file_that_crops_is_described_for_what_the_network_sees(tmp_path: Path
     end"""
     topology = describe(tmp_path / "net.lua", text, (3, 32, 32))
     assert topology.input_shape == (3, 24, 24) and said(topology) == [("0.reshape", "Flatten"), ("1", "Gemm")]
+
+
+def test_layers_that_share_weights_are_named(tmp_path: Path) -> None:
+    conv = "nn.Conv2d(3, 3, 3, padding=1)"
+    assert python(tmp_path, "return self.e(self.e(x))", f"self.e = {conv}").shared_weights == ["e"]
+    tied = f"self.a, self.b, self.c = {conv}, {conv}, {conv}; self.b.weight = self.a.weight"
+    assert python(tmp_path, "return self.c(self.b(self.a(x)))", tied).shared_weights == ["a", "b"]
+    assert python(tmp_path, "return self.c(self.b(x))", tied).shared_weights == []

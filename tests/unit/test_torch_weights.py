@@ -103,9 +103,16 @@ def test_a_pickle_that_reaches_out_is_refused_and_not_run(
         (lambda path: save(path, {"lr": 0.1}), "holds no state_dict but lr"),
         (lambda path: save(path, [1, 2]), "holds no state_dict but list"),
         (lambda path: save(path, {}), "holds no state_dict but nothing"),
-        (lambda path: path.write_bytes(save(path, model().state_dict()).read_bytes()[:900]), "is damaged"),
-        (lambda path: path.write_bytes(b"\x80\x02garbage"), "is damaged"),
-        (lambda path: path.write_bytes(b""), "is damaged"),
+        (
+            lambda path: path.write_bytes(save(path, model().state_dict()).read_bytes()[:900]),
+            "is cut short or damaged; write",
+        ),
+        (
+            lambda path: path.write_bytes(save(path, model().state_dict()).read_bytes()[:-20]),
+            "is cut short or damaged; write",
+        ),
+        (lambda path: path.write_bytes(b"\x80\x02garbage"), "or is damaged"),
+        (lambda path: path.write_bytes(b""), "is cut short or damaged; write"),
     ],
 )
 def test_a_bad_weights_file_is_one_clear_error(tmp_path: Path, make: Any, words: str) -> None:
