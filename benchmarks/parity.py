@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import multiseg
+from multiseg.parity.result import percent
 
 TESTS = Path(__file__).parents[1] / "tests/contract"
 BACKENDS = ["caffe", "torch", "tensorflow"]
@@ -42,7 +43,7 @@ def main() -> None:
             for stage in ("forward", "output", "loss", "gradient", "step"):
                 rows = [row for row in found.rows if row.stage == stage]
                 largest, share = max(row.relative for row in rows), max(row.share for row in rows)
-                cells.append(f"{largest:.1e} ({100 * share:.2g} %)")
+                cells.append(f"{largest:.1e} ({percent(share)})")
             seconds = time.perf_counter() - began
             print(f"| {net} | {' | '.join(cells)} | {len(found.rows)} | {seconds:.0f} |", flush=True)
             if not found.ok:

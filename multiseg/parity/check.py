@@ -96,7 +96,10 @@ class _Check:
         spec = network_spec(plan.entries[0].settings, plan.dataset)
         self.input_shape, self.label_shape = spec.input_shape, spec.label_shape
         self.first = self._described(plan.entries[0].path, worker)
-        _check_distinct(self.first)
+        if self.first.shared_weights:
+            raise ModelError(
+                f"{self.first.source}: layers share weights ({listed(self.first.shared_weights)}), which is not compared"
+            )
         self.classes = exporting.of_classes(self.first, self.label_shape)
         # the cross entropy of class numbers, where nothing else is asked for
         self.loss = None if self.classes and loss is None else plan.entries[0].settings.loss
@@ -252,14 +255,6 @@ class _Check:
             return given.read(entry.weights, entry.path, self.first, self.plan.dataset)
         made = start_weights(self.first, entry.settings.seed)
         return {name: made[name] for name in own}
-
-
-def _check_distinct(topology: Topology) -> None:
-    """Raise ModelError where layers share their weights."""
-    names = [layer.name for layer in topology.layers if layer.weights]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ModelError(f"{topology.source}: uses the weights of {twice!r} at several places, which is not compared")
 
 
 def _apart(one: Weights, other: Weights) -> float:

@@ -184,7 +184,7 @@ def test_what_cannot_be_compared_is_no_agreement(dataset: Any, tmp_path: Path) -
         "from torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
         "        self.e = nn.Conv2d(1, 1, 3, padding=1)\n\n    def forward(self, x):\n        return self.e(self.e(x))\n"
     )
-    with pytest.raises(ModelError, match=r"circular\.py: uses the weights of 'e' at several places"):
+    with pytest.raises(ModelError, match=r"circular\.py: layers share weights \(e\), which is not compared"):
         multiseg.check_parity(dataset, ["torch"], model, steps=1, **QUICK)
 
 
