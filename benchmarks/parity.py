@@ -22,8 +22,10 @@ def main() -> None:
     sys.path.insert(0, str(TESTS))
     import zoo
 
-    print("| network | layers | output | loss | gradients | a step's weights | comparisons | seconds |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| network | layers | output | loss | gradients | resolution of gradients | a step's weights | comparisons | seconds |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
         for net in sys.argv[1:] or ["fcn", *zoo.SHAPES]:
             folder = Path(scratch) / net
@@ -44,6 +46,9 @@ def main() -> None:
                 rows = [row for row in found.rows if row.stage == stage]
                 largest, share = max(row.relative for row in rows), max(row.share for row in rows)
                 cells.append(f"{largest:.1e} ({percent(share)})")
+                if stage == "gradient":
+                    finest, coarsest = (f([row.resolution for row in rows]) for f in (min, max))
+                    cells.append(f"{finest:.1e} to {coarsest:.1e}")
             seconds = time.perf_counter() - began
             print(f"| {net} | {' | '.join(cells)} | {len(found.rows)} | {seconds:.0f} |", flush=True)
             if not found.ok:

@@ -70,11 +70,11 @@ def export(
 
 def run_of(given: Path | Run | Topology, stack: ExitStack) -> Run | None:
     """The run that is given, or that is in the folder given, which ``stack`` closes then; None where it is something else."""
-    from multiseg.run import Run
+    from multiseg.run import Run, is_run
 
     if isinstance(given, Run):
         return given
-    if isinstance(given, Path) and (given / "job.json").is_file():
+    if isinstance(given, Path) and is_run(given):
         return stack.enter_context(Run.open(given))
     return None
 

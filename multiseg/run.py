@@ -61,6 +61,11 @@ def _whole(number: float | None) -> int | float:
     return int(number) if number == int(number) else number
 
 
+def is_run(path: Path) -> bool:
+    """Whether it is a run folder."""
+    return (path / "job.json").is_file()
+
+
 def read_job(folder: Path) -> dict[str, Any]:
     """job.json of a run folder. Raises RunError where the folder is not a run's."""
     try:

@@ -14,7 +14,7 @@ from multiseg import model_files
 from multiseg.conversion.channels import swapped
 from multiseg.errors import ModelError, SettingsError
 from multiseg.network import NetworkSpec, is_frozen
-from multiseg.run import Run
+from multiseg.run import Run, is_run
 from multiseg.run_state import neutral_of, solver_state
 from multiseg.solver_state import SolverState, carried
 from multiseg.topology import Topology
@@ -79,11 +79,6 @@ def start_from(path: Path, job: Beginning, with_state: bool | None) -> dict[str,
         "snapshot": run.snapshot.path.name if run and run.snapshot else None,
         "solver_state": came,
     }
-
-
-def is_run(path: Path) -> bool:
-    """Whether it is a run folder."""
-    return (path / "job.json").is_file()
 
 
 def _names(given: Mapping[str, Array], own: Mapping[str, Array], run: Run | None, job: Beginning) -> dict[str, str]:

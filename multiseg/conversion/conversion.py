@@ -23,7 +23,7 @@ from multiseg.conversion.mapping import Mapped, Side, mapped
 from multiseg.conversion.source import Source, image_shape, makes_colours, of_file, of_run
 from multiseg.conversion.target import Target
 from multiseg.errors import ModelError, SettingsError
-from multiseg.run import Run
+from multiseg.run import Run, is_run
 from multiseg.weights_file import Array, NeutralWeights
 
 NEUTRAL = "safetensors"
@@ -60,7 +60,7 @@ def convert(
         frameworks = stack.enter_context(Frameworks())
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="multiseg-"))
         stack.enter_context(_told_without(scratch, (beside or path).parent))
-        if isinstance(source, Run) or (Path(source) / "job.json").is_file():
+        if isinstance(source, Run) or is_run(Path(source)):
             run = source if isinstance(source, Run) else frameworks.opened(Run.open(source, snapshot))
             _check_run(run, source_network, input_shape)
             at_home = network is None and beside is None and (backend is None or backend.name == run.backend)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -119,9 +118,14 @@ class _Check:
         """The reference's network."""
         owner, _ = kind_of(path, "network")
         if not owner.reader_needs_framework or owner.name == worker.backend.name:
-            return describe(path, self.input_shape, worker)
+            return self._used(path, worker)
         with Worker(owner, 1) as other:
-            return describe(path, self.input_shape, other)
+            return self._used(path, other)
+
+    def _used(self, path: Path, worker: Worker) -> Topology:
+        """The network in a file, without layers that lead to no output."""
+        topology = describe(path, self.input_shape, worker)
+        return replace(topology, layers=topology.leading)
 
     def compare(self, number: int, worker: Worker) -> None:
         """Compare a side, in a worker of its backend."""
@@ -194,12 +198,9 @@ class _Check:
         path, first = entry.path, self.first
         if kind_of(path, "network")[0].name != entry.backend.name:
             path = self._exported(first, entry.backend, f"side{number}")
-        topology = describe(path, self.input_shape, worker if entry.backend.reader_needs_framework else None)
+        topology = self._used(path, worker)
         if path == entry.path and number:
-            differences = [
-                Row(entry.name, "network", first.source, math.inf, math.inf, 0.0, math.inf, words=line)
-                for line in first.diff(topology)
-            ]
+            differences = [Row.wrong(entry.name, "network", first.source, line) for line in first.diff(topology)]
             self.parity.rows += differences or [Row(entry.name, "network", first.source)]
             if differences:
                 return None
@@ -222,8 +223,7 @@ class _Check:
         except ModelError as error:
             self.parity.left_out.append(f"{side.name}: training: {error}")
             return None
-        worker = side.worker if side.backend.reader_needs_framework else None
-        return replace(side, path=path, reference=self.twin, topology=describe(path, self.input_shape, worker))
+        return replace(side, path=path, reference=self.twin, topology=self._used(path, side.worker))
 
     def _colours(self, backend: Backend) -> tuple[bool, bool]:
         """Whether input and output are colours that this backend has the other way round."""

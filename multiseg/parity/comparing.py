@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -28,6 +29,7 @@ DOUBTS = 4  # of inputs of ReLUs
 KINKED = ("Relu", "LeakyRelu", "PRelu", "Elu", "ThresholdedRelu")
 Weights = Mapping[str, Array]
 Slopes = dict[str, Bounded]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,11 @@ class Loss:
         known = topology.loss is None or "entropy" in topology.loss or "class numbers" in topology.loss
         return cls(name, classes and known, topology.loss or "none")
 
-    def at(self, trace: reference.Trace, labels: Array) -> tuple[Bounded, Bounded, reference.Trace]:
-        """Value, gradient, and the pass that this is the gradient at the end of. Raises NotComputable."""
+    def at(self, trace: reference.Trace, labels: Array) -> tuple[list[Bounded], Bounded, reference.Trace]:
+        """Values that it may have, its gradient, and the pass that this is the gradient at the end of. Raises NotComputable."""
         if self.name is not None:
-            return *by_element(self.name, trace.output, labels), trace
+            value, slope = by_element(self.name, trace.output, labels)
+            return [value], slope, trace
         if not self.classes:
             raise reference.NotComputable(f"the loss is the file's own ({self.words})")
         scores = scores_of(trace)
@@ -91,8 +94,9 @@ def forward(
         rows.append(Row.of(side.name, "output", last, whole, output))
     if measured is None or loss is None:
         return rows
-    expected, _, _ = loss.at(trace, batch.labels)
-    rows.append(Row.of(side.name, "loss", "loss", expected, np.asarray(measured)))
+    values, _, _ = loss.at(trace, batch.labels)
+    told = [Row.of(side.name, "loss", "loss", value, np.asarray(measured)) for value in values]
+    rows.append(min(told, key=lambda row: row.share))
     return rows
 
 
@@ -112,7 +116,7 @@ def gradients(side: Side, batch: Batch, weights: Weights, loss: Loss) -> list[Ro
     side.train_step(batch.features, batch.labels, STRETCH, 0)
     after = side.get_weights()
 
-    def rows(slopes: Slopes) -> list[Row]:
+    def judged(slopes: Slopes) -> tuple[None, list[Row]]:
         found: list[Row] = []
         for name, value in slopes.items():
             before = weights[name].astype(np.float64)
@@ -122,9 +126,9 @@ def gradients(side: Side, batch: Batch, weights: Weights, loss: Loss) -> list[Ro
             if not row.ok and all(other.ok for other in found):
                 row = replace(row, words=of_gradient(value, before, measured) or row.words)
             found.append(row)
-        return found
+        return None, found
 
-    return _agreeing(turns, rows)[1]
+    return _agreeing(turns, judged)[1]
 
 
 def _shown(side: Side, batch: Batch) -> dict[str, Array]:
@@ -176,11 +180,11 @@ def _doubtful(trace: reference.Trace, shown: Weights) -> list[tuple[str, int]]:
     return [(name, place) for _, name, place in sorted(found)[:DOUBTS]]
 
 
-def _agreeing(turns: Iterable[Slopes], rows: Callable[[Slopes], list[Row]]) -> tuple[Slopes, list[Row]]:
-    """The first of the gradients that may be meant, and its rows, where all of these are well; else the very first."""
-    first: tuple[Slopes, list[Row]] | None = None
+def _agreeing(turns: Iterable[Slopes], judged: Callable[[Slopes], tuple[T, list[Row]]]) -> tuple[T, list[Row]]:
+    """What is judged of the first of the gradients that may be meant where all its rows are well; else of the very first."""
+    first: tuple[T, list[Row]] | None = None
     for slopes in turns:
-        found = slopes, rows(slopes)
+        found = judged(slopes)
         if all(row.ok for row in found[1]):
             return found
         first = first or found
@@ -214,11 +218,10 @@ def steps(
         turns = _moved(_turns(side.reference, weights, batch, _shown(side, batch), loss), side)
         side.train_step(batch.features, batch.labels, rate, step_seed(seed, step))
         judge = _Step(side.name, step + 1, solver, weights, side.get_weights(), rate)
-        slopes, found = _agreeing(turns, judge.rows)
-        solver.step({name: weights[name] for name in slopes}, slopes, rate)
+        solver, found = _agreeing(turns, judge.rows)
         rows += found
         weights = judge.after
-        each(step + 1, {name: weights[name] for name in slopes})
+        each(step + 1, {row.name: weights[row.name] for row in found})
         if not all(row.ok for row in rows):
             break
         if not all(np.isfinite(value).all() for value in weights.values()):
@@ -240,13 +243,13 @@ class _Step:
     after: Weights
     rate: float
 
-    def rows(self, slopes: Slopes) -> list[Row]:
-        """The weights beside those that these gradients lead to."""
-        trained = {name: self.before[name] for name in slopes}
+    def rows(self, slopes: Slopes) -> tuple[Solver, list[Row]]:
+        """The solver after the step, and the weights beside those that these gradients lead to."""
+        trained, solver = {name: self.before[name] for name in slopes}, self.solver.copy()
         rows: list[Row] = []
-        for name, value in self.solver.copy().step(trained, slopes, self.rate).items():
+        for name, value in solver.step(trained, slopes, self.rate).items():
             row = Row.of(self.side, "step", name, value, self.after[name], self.number)
             if not row.ok and np.isfinite(row.share) and all(other.ok for other in rows):
                 row = replace(row, words=of_step(self.solver, trained, slopes, self.rate, name, self.after[name]))
             rows.append(row)
-        return rows
+        return solver, rows

@@ -10,13 +10,13 @@ from multiseg.conversion.mapping import Side, mapped
 from multiseg.dataset import Dataset
 from multiseg.errors import ModelError
 from multiseg.reference.bounded import Array
-from multiseg.run import Run
+from multiseg.run import Run, is_run
 from multiseg.topology import Topology
 
 
 def run_of(path: Path) -> Run | None:
     """The run in a folder, where it is a run's."""
-    return Run.open(path) if (path / "job.json").is_file() else None
+    return Run.open(path) if is_run(path) else None
 
 
 def colour_output(dataset: Dataset, topology: Topology) -> bool:

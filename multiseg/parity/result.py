@@ -13,6 +13,7 @@ import numpy as np
 from multiseg.errors import SettingsError
 from multiseg.files import write_text
 from multiseg.reference.bounded import TINY, Array, Bounded
+from multiseg.topology.words import listed
 
 LARGEST = float(np.finfo(np.float32).max)
 STAGES = ("network", "weights", "forward", "output", "loss", "gradient", "step")
@@ -36,7 +37,8 @@ class Row:
     - ``absolute``: the largest difference; ``relative``: that over the largest value of the reference.
     - ``share``: the largest difference over its tolerance, and ``tolerance`` that which is meant there; beyond 1 is beyond
       rounding. A tolerance follows from sums of ``terms`` terms (multiseg.reference.bounded).
-    - ``words``: what is wrong, where it is.
+    - ``resolution``: the median tolerance over the largest value of the reference: what is smaller than that may not be seen.
+    - ``unjudged``: how many numbers the reference has no finite value or tolerance for; ``words``: what is wrong, where it is.
     """
 
     side: str
@@ -46,8 +48,10 @@ class Row:
     relative: float = 0.0
     tolerance: float = 0.0
     share: float = 0.0
+    resolution: float = 0.0
     terms: int = 0
     step: int | None = None
+    unjudged: int = 0
     words: str | None = None
 
     @property
@@ -59,8 +63,7 @@ class Row:
     def of(cls, side: str, stage: str, name: str, expected: Bounded, measured: Array, step: int | None = None) -> Row:
         """Compare an array with what the reference makes of it."""
         if measured.shape != expected.value.shape:
-            words = f"has the shape {measured.shape}, not {expected.value.shape}"
-            return cls(side, stage, name, math.inf, math.inf, 0.0, math.inf, expected.terms, step, words)
+            return cls.wrong(side, stage, name, f"has the shape {measured.shape}, not {expected.value.shape}", step)
         if not measured.size:
             return cls(side, stage, name, step=step)
         tolerance = np.broadcast_to(expected.bound, measured.shape) + TINY
@@ -68,21 +71,28 @@ class Row:
         judged = np.isfinite(tolerance) & (expected.size < LARGEST)
         difference = np.where(judged, np.abs(measured.astype(np.float64) - expected.value), 0.0)
         if not np.isfinite(difference).all():
-            return cls(side, stage, name, math.inf, math.inf, 0.0, math.inf, expected.terms, step, "is not finite")
+            return cls.wrong(side, stage, name, "is not finite", step)
         shares = np.where(judged, difference / tolerance, 0.0)
-        worst = int(shares.argmax())
-        largest = float(difference.max())
+        worst, largest = int(shares.argmax()), float(difference.max())
+        size = max(float(np.where(judged, expected.size, 0.0).max()), TINY)
         return cls(
             side,
             stage,
             name,
             absolute=largest,
-            relative=largest / max(float(np.where(judged, expected.size, 0.0).max()), TINY),
+            relative=largest / size,
             tolerance=float(tolerance.flat[worst]),
             share=float(shares.flat[worst]),
+            resolution=float(np.median(tolerance)) / size,
             terms=expected.terms,
             step=step,
+            unjudged=int(judged.size - judged.sum()),
         )
+
+    @classmethod
+    def wrong(cls, side: str, stage: str, name: str, words: str, step: int | None = None) -> Row:
+        """What cannot be compared number by number."""
+        return cls(side, stage, name, math.inf, math.inf, share=math.inf, step=step, words=words)
 
 
 @dataclass
@@ -109,8 +119,8 @@ class Parity:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing was left out for want of a rule, or because something before it differs."""
-        return bool(self.rows) and not self.left_out
+        """Whether nothing was left out: for want of a rule or a finite number, or because something before it differs."""
+        return bool(self.rows) and not self.left_out and not any(row.unjudged for row in self.rows)
 
     @property
     def first(self) -> Row | None:
@@ -151,7 +161,7 @@ class Parity:
             place = f"{largest.name} of {largest.side}" + (f" at step {largest.step}" if largest.step else "")
             far = "" if self.complete else ", as far as they were compared"
             return (
-                f"{_listed(self.sides)} agree{'s' * (len(self.sides) == 1)} with the float64 reference of {self.reference}{far}: "
+                f"{listed(self.sides)} agree{'s' * (len(self.sides) == 1)} with the float64 reference of {self.reference}{far}: "
                 f"{len(self.rows):,} comparisons, none beyond rounding; nearest to its limit is {place}, at "
                 f"{percent(largest.share)} of it"
             )
@@ -253,7 +263,3 @@ def sentence(row: Row) -> str:
 
 def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

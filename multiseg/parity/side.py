@@ -23,7 +23,7 @@ Weights = Mapping[str, Array]
 
 @dataclass
 class Side:
-    """A backend's worker, and the network file in it.
+    """A backend's worker, and the network file in it. ``colours``: whether its input's, and its output's, are in another order.
 
     ``reference`` is the network that is compared with, ``topology`` this file's own description. A file that was exported from
     the reference may say it in other layers; it keeps their names then.
@@ -36,9 +36,7 @@ class Side:
     reference: Topology
     topology: Topology
     layout: Layout
-    colours: tuple[
-        bool, bool
-    ]  # whether channels of the input, and of the output, are colours that this backend has in BGR
+    colours: tuple[bool, bool]
 
     def __post_init__(self) -> None:
         self.match = self._match()

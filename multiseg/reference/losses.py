@@ -35,10 +35,11 @@ _FORMULAS: dict[str, Callable[[Array], tuple[Array, Array, Array, Array]]] = {
 }  # fmt: skip
 
 
-def cross_entropy(scores: Bounded, labels: Array) -> tuple[Bounded, Bounded]:
+def cross_entropy(scores: Bounded, labels: Array) -> tuple[list[Bounded], Bounded]:
     """Of the softmax of scores (N, classes) or (N, classes, H, W), and class numbers of an image or a pixel each; the mean.
 
-    Labels are (N, 1, 1, 1) or (N, 1, H, W).
+    Labels are (N, 1, 1, 1) or (N, 1, H, W). The values that frameworks give, and the gradient: Caffe takes no probability for
+    less than the smallest normal float32 (softmax_loss_layer.cpp), so its loss of an image or pixel is 87.3 at most.
     """
     classes = scores.value.shape[1]
     flat = np.moveaxis(scores.value.reshape(len(labels), classes, -1), 1, 2).reshape(-1, classes)
@@ -49,10 +50,13 @@ def cross_entropy(scores: Bounded, labels: Array) -> tuple[Bounded, Bounded]:
     sums = powers.sum(1)
     each = np.log(sums) - shifted[range(len(flat)), numbers]
     rounding = gamma(classes + 2) + LOG * U * np.abs(np.log(sums)) + 2 * U * (np.abs(shifted).max(1) + 1) + EXP * U
-    # Caffe takes no probability for less than the smallest normal float32: its loss of an image or pixel is 87.3 at most
-    cut = np.maximum(each + math.log(TINY), 0)
-    bound = (2 * off + rounding + cut).mean() + gamma(len(flat)) * each.mean()
-    loss = Bounded(np.asarray(each.mean()), np.asarray(bound))
+
+    def mean(losses: Array) -> Bounded:
+        return Bounded(
+            np.asarray(losses.mean()), np.asarray((2 * off + rounding).mean() + gamma(len(flat)) * losses.mean())
+        )
+
+    losses = [mean(each), mean(np.minimum(each, -math.log(TINY)))]
     chances = powers / sums[:, None]
     slope = chances.copy()
     slope[range(len(flat)), numbers] -= 1
@@ -63,4 +67,4 @@ def cross_entropy(scores: Bounded, labels: Array) -> tuple[Bounded, Bounded]:
         pixels = math.prod(scores.value.shape[2:])
         return np.moveaxis(v.reshape(len(labels), pixels, classes), 2, 1).reshape(scores.value.shape)
 
-    return loss, Bounded(back(slope / len(flat)), back(bound))
+    return losses, Bounded(back(slope / len(flat)), back(bound))

@@ -36,6 +36,16 @@ class Topology:
     shared: tuple[tuple[str, ...], ...] = ()
 
     @property
+    def leading(self) -> tuple[Layer, ...]:
+        """The layers that lead to an output, in order: the network without what it does not use."""
+        needed, found = set(self.outputs), list[Layer]()
+        for layer in reversed(self.layers):
+            if needed.intersection(layer.outputs):
+                needed.update(layer.inputs)
+                found.append(layer)
+        return tuple(reversed(found))
+
+    @property
     def shapes(self) -> dict[str, Shape]:
         """Shape of every value, without the batch."""
         made = {name: shape for layer in self.layers for name, shape in zip(layer.outputs, layer.shapes, strict=True)}
@@ -49,10 +59,11 @@ class Topology:
     @property
     def shared_weights(self) -> list[str]:
         """Names of the layers whose weights are another's too, or that are computed several times."""
-        named = Counter(f"{layer.name}.{part}" for layer in self.layers for part in layer.weights)
+        layers = self.leading
+        named = Counter(f"{layer.name}.{part}" for layer in layers for part in layer.weights)
         found = {name for group in self.shared for name in group}
         found |= {name.rpartition(".")[0] for name, count in named.items() if count > 1}
-        return list(dict.fromkeys(layer.name for layer in self.layers if layer.name in found))
+        return list(dict.fromkeys(layer.name for layer in layers if layer.name in found))
 
     @property
     def parameter_count(self) -> int:

@@ -43,7 +43,7 @@ class Writer:
             )
         self.topology = topology
         self.shapes = topology.shapes
-        self.layers = _leading_to(topology)
+        self.layers = topology.leading
         self.place = -1  # of the layer that is being written
         self.readers: dict[str, list[Layer]] = {name: [] for name in self.shapes}
         for layer in self.layers:
@@ -87,15 +87,6 @@ class Writer:
     def only(self) -> str:
         """A comment on what is right for images of this size only."""
         return f"# {ONLY} {self.size} only"
-
-
-def _leading_to(topology: Topology) -> list[Layer]:
-    needed, found = set(topology.outputs), []
-    for layer in reversed(topology.layers):
-        if needed.intersection(layer.outputs):
-            needed.update(layer.inputs)
-            found.append(layer)
-    return found[::-1]
 
 
 def said(layer: Layer, key: str) -> Any:

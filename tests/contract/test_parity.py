@@ -14,8 +14,9 @@ import zoo
 
 import multiseg
 from multiseg.errors import BackendUnavailable, ModelError, SettingsError
-from multiseg.parity.result import Row
+from multiseg.parity.result import Parity, Row
 from multiseg.reference import Bounded
+from multiseg.reference.losses import cross_entropy
 
 pytestmark = pytest.mark.needs("caffe", "tensorflow", "torch")
 
@@ -143,6 +144,33 @@ def test_a_row_tells_the_largest_share_of_a_tolerance(measured: Any, share: floa
     assert row.share == pytest.approx(share) and row.words == words and row.ok == (share <= 1)
     if share == 2.5:
         assert (row.absolute, row.relative, row.tolerance) == (0.5, 0.25, pytest.approx(0.2))
+        assert row.resolution == pytest.approx(0.15 / 2)
+
+
+def test_what_the_reference_has_no_number_for_is_not_judged_and_no_agreement() -> None:
+    expected = Bounded(np.array([1.0, np.inf, 3.0]), np.array([0.1, 0.1, np.nan]))
+    row = Row.of("side", "gradient", "name", expected, np.array([1.05, 7.0, 7.0]))
+    assert row.ok and row.share == pytest.approx(0.5) and row.unjudged == 2
+    assert not Parity("net", ["side"], {}, [row]).complete
+    assert Parity("net", ["side"], {}, [Row("side", "loss", "loss")]).complete
+
+
+def test_caffes_loss_of_a_hopeless_image_is_one_of_two_and_nothing_between() -> None:
+    """Of 100, float64's, and of 87.3, the logarithm of the smallest normal float32."""
+    values, _ = cross_entropy(Bounded(np.array([[100.0, 0.0], [0.0, 0.0]])), np.array([1, 1]).reshape(2, 1, 1, 1))
+    assert [float(value.value) for value in values] == pytest.approx([(100 + np.log(2)) / 2, (126 + 1) * np.log(2) / 2])
+    assert max(float(value.bound) for value in values) < 1e-4
+
+
+def test_a_layer_that_leads_to_no_output_does_not_count(dataset: Any, tmp_path: Path) -> None:
+    model = tmp_path / "head.py"
+    model.write_text(
+        "from torch import nn\n\n\nclass Head(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.conv = nn.Conv2d(1, 1, 3, padding=1)\n        self.head = nn.Conv2d(1, 2, 1)\n\n"
+        "    def forward(self, x):\n        self.head(x)\n        return self.conv(x)\n"
+    )
+    found = multiseg.check_parity(dataset, ["torch", "caffe"], model, steps=1, **QUICK)
+    assert found.ok and found.complete, str(found)
 
 
 ODD: dict[str, tuple[str, str]] = {  # lines of forward(self, x), and the backend that computes it
