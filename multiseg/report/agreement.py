@@ -15,6 +15,7 @@ from typing import Any
 from multiseg.errors import SettingsError
 from multiseg.report.facts import RunFacts
 from multiseg.report.metrics import METRICS, Metric, number, significant
+from multiseg.topology.words import listed
 
 MEASURED = ("val_loss", "l1", "l2", "iou", "pixel_accuracy")
 # what runs that are to be alike may differ in: the backend, its file of the network, the seed, and what changes no result
@@ -255,7 +256,7 @@ def _differing(facts: Sequence[RunFacts]) -> str:
 
 def _title(runs: Sequence[RunFacts]) -> str:
     """The backends' names as people write them."""
-    return " and ".join(", ".join(dict.fromkeys(each.title for each in runs)).rsplit(", ", 1))
+    return listed(list(dict.fromkeys(each.title for each in runs)))
 
 
 def _inside(metric: Metric) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from multiseg.report.facts import RunFacts
 from multiseg.report.metrics import METRICS, SCORES, Metric, duration
+from multiseg.topology.words import listed
 
 
 def deciding_metric(facts: Sequence[RunFacts]) -> Metric | None:
@@ -55,7 +56,7 @@ def headline(facts: Sequence[RunFacts], comparable: bool) -> str:
         return f"{best[0].label} did best: {score}{_cost(best[0])}{_beside(best[0], facts)}."
     if len(best) == len(facts):
         return f"All runs are equal at {score}; {_quickest(best)}."
-    return f"{_listed([each.label for each in best])} did best, equal at {score}; {_quickest(best)}."
+    return f"{listed([each.label for each in best])} did best, equal at {score}; {_quickest(best)}."
 
 
 def _cost(facts: RunFacts) -> str:
@@ -86,6 +87,3 @@ def _quickest(facts: Sequence[RunFacts]) -> str:
     seconds, label = min(timed)
     return f"{label} was quickest, with {duration(seconds)} of training"
 
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
