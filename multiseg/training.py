@@ -13,7 +13,7 @@ from multiseg import environment, exporting, model_files, transfer
 from multiseg.dataset import Dataset
 from multiseg.errors import RunError, SettingsError
 from multiseg.files import write_text
-from multiseg.fitting import mean_of, shapes_of
+from multiseg.fitting import Shape, mean_of, shapes_of
 from multiseg.initial import initial_weights
 from multiseg.job import Job, Progress, Settings
 from multiseg.layout import Layout
@@ -77,7 +77,11 @@ def train(job: Job, folder: Path, resume: bool, progress: bool | Progress, tenso
 
 def network_spec(settings: Settings, dataset: Dataset) -> NetworkSpec:
     """What the backend builds for these settings and this dataset. Raises SettingsError for mixed image sizes."""
-    shape, label_shape = shapes_of(dataset)
+    return spec_of(settings, *shapes_of(dataset))
+
+
+def spec_of(settings: Settings, shape: Shape, label_shape: Shape) -> NetworkSpec:
+    """What the backend builds for these settings and images and labels of these shapes (C, H, W)."""
     return NetworkSpec(
         model=str(settings.model),
         input_shape=shape,

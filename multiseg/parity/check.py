@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from multiseg import exporting, reference
+from multiseg import exporting, gradient, reference
 from multiseg.backend import Backend
 from multiseg.dataset import Dataset
 from multiseg.errors import ModelError, MultisegError, SettingsError
@@ -31,7 +31,6 @@ from multiseg.training import network_spec
 from multiseg.worker.client import Worker
 
 Progress = Callable[[str], None]
-PLAIN = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0}
 
 
 def check_parity(
@@ -150,7 +149,7 @@ class _Check:
         if side is None:
             return "numbers, as it is another network"
         spec = replace(network_spec(entry.settings, self.plan.dataset), loss=self.loss)
-        side.load(replace(spec, solver=PLAIN))
+        side.load(replace(spec, solver=gradient.SOLVER))
         own = self._weights(entry, number, side)
         batch, loss = self.plan.batch(0), Loss.of(self.first, self.loss, self.classes)
         # a file's own loss may report more than it trains by, such as penalties of the weights
@@ -165,7 +164,7 @@ class _Check:
         if trained is None:
             return None
         if trained is not side:
-            trained.load(replace(spec, solver=PLAIN))
+            trained.load(replace(spec, solver=gradient.SOLVER))
         loss = Loss.of(trained.reference, self.loss, self.classes)
         if not self._add(comparing.gradients(trained, batch, self.start, loss)):
             return "steps, as gradients differ"

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from multiseg import reference
+from multiseg import gradient, reference
 from multiseg.errors import MultisegError
 from multiseg.loop import step_seed
 from multiseg.network import NetworkSpec
@@ -18,13 +18,12 @@ from multiseg.parity.plan import Batch, Plan
 from multiseg.parity.result import Row
 from multiseg.parity.side import Side
 from multiseg.parity.twin import scores_of
-from multiseg.reference.bounded import TINY, Array, Bounded, U
+from multiseg.reference.bounded import TINY, Array, Bounded
 from multiseg.reference.losses import by_element, cross_entropy
 from multiseg.reference.network import RULES
 from multiseg.reference.solvers import Solver
 from multiseg.topology import Topology
 
-STRETCH = 2.0**40  # a rate so large that weights are nothing beside their update, which is the gradient then
 DOUBTS = 4  # of inputs of ReLUs
 KINKED = ("Relu", "LeakyRelu", "PRelu", "Elu", "ThresholdedRelu")
 Weights = Mapping[str, Array]
@@ -107,24 +106,20 @@ def _fitting(topology: Topology, made: Weights) -> dict[str, Array]:
 
 
 def gradients(side: Side, batch: Batch, weights: Weights, loss: Loss) -> list[Row]:
-    """Each parameter's gradient, those nearest to the output first. The network must have plain gradient descent as solver.
-
-    A backend is asked for none: one update at a huge rate is the gradient, to the rounding of the update itself.
-    """
+    """Each parameter's gradient, those nearest to the output first. The network must have the solver of multiseg.gradient."""
     side.set_weights(weights)
     turns = _moved(_turns(side.reference, weights, batch, _shown(side, batch), loss), side)
-    side.train_step(batch.features, batch.labels, STRETCH, 0)
+    side.train_step(batch.features, batch.labels, gradient.RATE, 0)
     after = side.get_weights()
 
     def judged(slopes: Slopes) -> tuple[None, list[Row]]:
         found: list[Row] = []
         for name, value in slopes.items():
-            before = weights[name].astype(np.float64)
-            measured = (before - after[name].astype(np.float64)) / STRETCH
-            read = 2 * U * (np.abs(before) / STRETCH + value.size)
-            row = Row.of(side.name, "gradient", name, replace(value, bound=value.bound + read), measured)
+            measured = gradient.told(weights[name], after[name])
+            wide = replace(value, bound=value.bound + gradient.rounding(weights[name], value.value))
+            row = Row.of(side.name, "gradient", name, wide, measured)
             if not row.ok and all(other.ok for other in found):
-                row = replace(row, words=of_gradient(value, before, measured) or row.words)
+                row = replace(row, words=of_gradient(value, weights[name], measured) or row.words)
             found.append(row)
         return None, found
 

@@ -86,4 +86,3 @@ def _quickest(facts: Sequence[RunFacts]) -> str:
         return "their training times are not known"
     seconds, label = min(timed)
     return f"{label} was quickest, with {duration(seconds)} of training"
-

@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from multiseg import backend as registry
+from multiseg import gradient
 from multiseg.initial import initial_weights
 from multiseg.job import Job
 from multiseg.layout import Layout
 from multiseg.network import NetworkSpec
+from multiseg.training import spec_of
 from multiseg.worker.client import Worker
 
 Array = npt.NDArray[np.float32]
@@ -23,8 +25,6 @@ Shape = tuple[int, int, int]
 
 # a solver whose step is the gradient times the rate
 PLAIN: dict[str, Any] = {"recipe": "equal", "solver": "sgd", "solver_options": {"momentum": 0.0}, "loss": "l2"}
-# a power of two, so that multiplying is exact, and so large that of w - rate * g next to nothing but rate * g is left
-GRADIENT_RATE = 2.0**20
 
 
 class Bench:
@@ -47,12 +47,7 @@ class Bench:
         """What a job with these settings has a backend build: a fixed seed, batches of 4."""
         values = {"seed": 3, "batch_size": 4, "device": "cpu", "threads": self.threads, **settings}
         found = Job(dataset="", backend=self.backend.name, model=self.model, **values).resolve()
-        return NetworkSpec(
-            model=str(found.model), input_shape=self.input_shape, label_shape=self.label_shape, solver=found.solver,
-            loss=found.loss, batch_size=found.batch_size, val_batch_size=found.val_batch_size, seed=found.seed,
-            threads=found.threads, device=found.device, lowering=found.lowering, frozen=found.freeze, recipe=found.recipe,
-            multipliers=found.multipliers, accumulate=found.accumulate,
-        )  # fmt: skip
+        return spec_of(found, self.input_shape, self.label_shape)
 
     def load(self, predict_only: bool = False, **settings: Any) -> None:
         """Build the network newly, in place of the one before."""
@@ -134,10 +129,10 @@ class Bench:
     def gradient(self, batch: Mapping[str, Array], seed: int = 0) -> dict[str, npt.NDArray[np.float64]]:
         """Of the loss, as one step of the solver PLAIN tells it, in float64; the weights are what they were, then."""
         before = self.weights
-        self.step(batch, GRADIENT_RATE, seed)
+        self.step(batch, gradient.RATE, seed)
         after = self.weights
         self.weights = before
-        return {name: (before[name].astype(np.float64) - after[name]) / GRADIENT_RATE for name in before}
+        return {name: gradient.told(before[name], after[name]) for name in before}
 
     def close(self) -> None:
         """End the process."""

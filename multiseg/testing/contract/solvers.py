@@ -12,16 +12,16 @@ import numpy.typing as npt
 import pytest
 
 from multiseg.errors import SettingsError
+from multiseg.gradient import rounding
 from multiseg.reference import Bounded
 from multiseg.reference.solvers import Solver
 from multiseg.solvers import NEUTRAL
-from multiseg.testing.bench import GRADIENT_RATE, PLAIN, Bench, Weights
+from multiseg.testing.bench import PLAIN, Bench, Weights
 from multiseg.testing.comparing import close, refused, same_bits
 from multiseg.testing.contract.subject import Subject
 
 Doubles = dict[str, npt.NDArray[np.float64]]
 
-U = 2.0**-24  # rounding to float32
 RATES = (1.0, 0.5, 2.0, 0.25, 1.0)  # of the steps: what keeps a rate in its state shows
 SLOTS = {  # of docs/solvers.md
     "sgd": ("momentum",), "nesterov": ("momentum",), "adagrad": ("square_sum",), "rmsprop": ("square",),
@@ -175,8 +175,8 @@ def _check(bench: Bench, way: _Way, names: list[str]) -> None:
         gradients = bench.gradient(bench.batch(COUNTS[at], seed=at), seed=at)
         for name, solver in solvers.items():
             before, gradient, rate = way.weights[at][name], gradients[name], times * way.rate * factors[name][0]
-            rounding = 2 * U * (np.abs(gradient) + np.abs(before) / GRADIENT_RATE)
-            expected = solver.step({name: before}, {name: Bounded(gradient, rounding)}, rate)[name]
+            off = rounding(before, gradient)
+            expected = solver.step({name: before}, {name: Bounded(gradient, off)}, rate)[name]
             close(
                 way.weights[at + 1][name], expected.value, expected.bound,
                 f"{name!r} after step {at + 1} of {way.rule} by the recipe equal (docs/solvers.md) with {dict(way.options)}"
