@@ -12,7 +12,7 @@ import numpy as np
 
 from multiseg.errors import SettingsError
 from multiseg.files import write_text
-from multiseg.reference.bounded import TINY, Array, Bounded
+from multiseg.reference.bounded import TINY, Array, Bounded, pieces
 from multiseg.topology.words import listed
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -37,7 +37,7 @@ class Row:
     - ``absolute``: the largest difference; ``relative``: that over the largest value of the reference.
     - ``share``: the largest difference over its tolerance, and ``tolerance`` that which is meant there; beyond 1 is beyond
       rounding. A tolerance follows from sums of ``terms`` terms (multiseg.reference.bounded).
-    - ``resolution``: the median tolerance over the largest value of the reference: what is smaller than that may not be seen.
+    - ``resolution``: the mean tolerance over the largest value of the reference: what is smaller than that may not be seen.
     - ``unjudged``: how many numbers the reference has no finite value or tolerance for; ``words``: what is wrong, where it is.
     """
 
@@ -66,27 +66,37 @@ class Row:
             return cls.wrong(side, stage, name, f"has the shape {measured.shape}, not {expected.value.shape}", step)
         if not measured.size:
             return cls(side, stage, name, step=step)
-        tolerance = np.broadcast_to(expected.bound, measured.shape) + TINY
-        # where the reference itself leaves float32's range, or comes to no number, nothing is to be told
-        judged = np.isfinite(tolerance) & (expected.size < LARGEST)
-        difference = np.where(judged, np.abs(measured.astype(np.float64) - expected.value), 0.0)
-        if not np.isfinite(difference).all():
-            return cls.wrong(side, stage, name, "is not finite", step)
-        shares = np.where(judged, difference / tolerance, 0.0)
-        worst, largest = int(shares.argmax()), float(difference.max())
-        size = max(float(np.where(judged, expected.size, 0.0).max()), TINY)
+        bounds = np.broadcast_to(expected.bound, measured.shape).ravel()
+        largest = size = total = share = tolerance = 0.0
+        unjudged = 0
+        for part in pieces(measured.size):
+            value, allowed = expected.value.ravel()[part], bounds[part] + TINY
+            # where the reference itself leaves float32's range, or comes to no number, nothing is to be told
+            judged = np.isfinite(allowed) & (np.abs(value) < LARGEST)
+            if not judged.all():
+                unjudged += int(judged.size - judged.sum())
+                value, allowed = np.where(judged, value, 0.0), np.where(judged, allowed, 1.0)
+            difference = np.abs(np.where(judged, measured.ravel()[part], 0.0) - value)
+            if not np.isfinite(difference).all():
+                return cls.wrong(side, stage, name, "is not finite", step)
+            shares = difference / allowed
+            worst = int(shares.argmax())
+            if shares[worst] >= share:
+                share, tolerance = float(shares[worst]), float(allowed[worst])
+            largest, size = max(largest, float(difference.max())), max(size, float(np.abs(value).max()))
+            total += float(allowed.sum())
         return cls(
             side,
             stage,
             name,
             absolute=largest,
-            relative=largest / size,
-            tolerance=float(tolerance.flat[worst]),
-            share=float(shares.flat[worst]),
-            resolution=float(np.median(tolerance)) / size,
+            relative=largest / max(size, TINY),
+            tolerance=tolerance,
+            share=share,
+            resolution=total / measured.size / max(size, TINY),
             terms=expected.terms,
             step=step,
-            unjudged=int(judged.size - judged.sum()),
+            unjudged=unjudged,
         )
 
     @classmethod

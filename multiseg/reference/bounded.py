@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,9 @@ Array = npt.NDArray[Any]
 
 U = 2.0**-24  # float32's unit roundoff
 LAMBDA = 10.0  # of the probabilistic bound: one in 10^21 roundings of a sum breaks it
+PIECE = (
+    1 << 16
+)  # numbers of an array that are worked on at once where there are millions: they stay in the processor's cache
 TINY = 2.0**-126  # the smallest normal float32: results below it may be flushed to 0
 
 # Relative errors of functions in multiples of U: twice the units in the last place that OpenCL allows single precision (OpenCL C
@@ -62,6 +65,11 @@ class Bounded:
     def rounded(self, terms: float) -> Array:
         """Bound plus what ``terms`` roundings add to the value."""
         return self.bound + gamma(terms) * self.size
+
+
+def pieces(count: int) -> Iterator[slice]:
+    """Slices that cut so many numbers into pieces."""
+    return (slice(at, at + PIECE) for at in range(0, count, PIECE))
 
 
 def exact(array: Array) -> Bounded:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from multiseg.reference.bounded import ROOT, Array, Bounded, U, gamma
+from multiseg.reference.bounded import ROOT, Array, Bounded, U, gamma, pieces
 
 FEW = 6 + 2 * ROOT  # roundings of an update
+PAIRED = ("adadelta", "adam")  # which keep two arrays of a parameter, the others one
 
 
 class Solver:
@@ -35,20 +36,31 @@ class Solver:
         """The weights after one update at learning rate ``rate``."""
         self.steps += 1
         self.last_rate = rate
-        found = {}
-        for name, before in weights.items():
-            gradient = gradients[name]
-            decay = self.options.get("weight_decay", 0.0)
+        return {name: self._moved(name, before, gradients[name], rate) for name, before in weights.items()}
+
+    def _moved(self, name: str, before: Array, gradient: Bounded, rate: float) -> Bounded:
+        """One parameter after the update, whose state is noted; piece by piece."""
+        shape, decay = before.shape, self.options.get("weight_decay", 0.0)
+        count = 2 if self.name in PAIRED else 1
+        state = self.state.get(name) or [Bounded(np.zeros(shape), np.zeros(shape)) for _ in range(count)]
+        after, *noted = [Bounded(np.empty(shape), np.empty(shape)) for _ in range(1 + count)]
+        for part in pieces(before.size):
+            old, g = before.ravel()[part].astype(np.float64), _part(gradient, part)
             if decay:
-                value = gradient.value + decay * before
-                size = gradient.size + np.abs(decay * before)
-                gradient = Bounded(value, gradient.bound + gamma(2) * size)
-            zero = Bounded(np.zeros(before.shape), np.zeros(before.shape))
-            state = self.state.setdefault(name, [zero, zero])
-            change = UPDATES[self.name](state, gradient, rate, self.options, self.steps)
-            after = before.astype(np.float64) - change.value
-            found[name] = Bounded(after, change.bound + U * (np.abs(after) + change.bound))
-        return found
+                value = g.value + decay * old
+                g = Bounded(value, g.bound + gamma(2) * (g.size + np.abs(decay * old)))
+            kept = [_part(each, part) for each in state]
+            change = UPDATES[self.name](kept, g, rate, self.options, self.steps)
+            value = old - change.value
+            made = Bounded(value, change.bound + U * (np.abs(value) + change.bound))
+            for whole, piece in zip((after, *noted), (made, *kept), strict=True):
+                whole.value.ravel()[part], np.asarray(whole.bound).ravel()[part] = piece.value, piece.bound
+        self.state[name] = noted
+        return after
+
+
+def _part(whole: Bounded, part: slice) -> Bounded:
+    return Bounded(whole.value.ravel()[part], whole.bound if whole.exact else np.asarray(whole.bound).ravel()[part])
 
 
 Update = Callable[["list[Bounded]", Bounded, float, Mapping[str, float], int], Bounded]
