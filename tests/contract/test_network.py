@@ -123,28 +123,31 @@ def test_training_goes_down_and_same_seed_is_bit_identical(backend: str, dataset
     assert rows[0] == rows[1]
 
 
-@pytest.mark.parametrize("epoch", [1, 3])  # before the first snapshot, and after it
-def test_resumed_training_is_bit_identical(backend: str, dataset: Any, tmp_path: Path, epoch: int) -> None:
+def test_resumed_training_is_bit_identical(backend: str, dataset: Any, tmp_path: Path) -> None:
     job = multiseg.Job(dataset=dataset, backend=backend, seed=4, threads=2, epochs=3, batch_size=16, solver="adam",
                        learning_rate=1e-3, loss="l2")  # fmt: skip
     whole = job.train(tmp_path / "whole", progress=False)
+    with whole:
+        ours = whole.worker().call("get_weights")
+    for epoch in (1, 3):  # before the first snapshot, and after it
 
-    def interrupt(event: dict[str, Any]) -> None:
-        if event["event"] == "step" and event["epoch"] == epoch:
-            raise KeyboardInterrupt
+        def interrupt(event: dict[str, Any], epoch: int = epoch) -> None:
+            if event["event"] == "step" and event["epoch"] == epoch:
+                raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        job.train(tmp_path / "cut", progress=interrupt)
-    with pytest.raises(RunError, match="seed=4, not 5"):
-        replace(job, seed=5).train(tmp_path / "cut", resume=True, progress=False)
-    # what is left open is what the run was made with
-    again = replace(job, seed=None, batch_size=None, loss=None)
-    cut = again.train(tmp_path / "cut", resume=True, progress=False)
-    assert cut.settings == whole.settings
-    with whole, cut:
-        ours, theirs = whole.worker().call("get_weights"), cut.worker().call("get_weights")
-    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
-    assert [row["val_loss"] for row in whole.history] == [row["val_loss"] for row in cut.history]
+        folder = tmp_path / f"cut{epoch}"
+        with pytest.raises(KeyboardInterrupt):
+            job.train(folder, progress=interrupt)
+        with pytest.raises(RunError, match="seed=4, not 5"):
+            replace(job, seed=5).train(folder, resume=True, progress=False)
+        # what is left open is what the run was made with
+        again = replace(job, seed=None, batch_size=None, loss=None)
+        cut = again.train(folder, resume=True, progress=False)
+        assert cut.settings == whole.settings
+        with cut:
+            theirs = cut.worker().call("get_weights")
+        assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+        assert [row["val_loss"] for row in whole.history] == [row["val_loss"] for row in cut.history]
 
 
 def test_a_picture_comes_out_upright_at_any_size(backend: str, dataset: Any, tmp_path: Path) -> None:
