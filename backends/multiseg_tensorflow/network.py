@@ -159,7 +159,8 @@ class Network(network.Network):
 
     def _open(self, user: UserGraph) -> Any:
         threads = self._spec.threads
-        config = tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
+        # large operations at once compete for the same cores and caches: one after the other, each on all threads
+        config = tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=1)
         config.gpu_options.allow_growth = True
         if self._device == "cpu":
             config.device_count["GPU"] = 0

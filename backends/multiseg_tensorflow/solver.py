@@ -41,7 +41,9 @@ class Solver:
         if not any(parts):
             raise ModelError(f"{spec.model}: its loss depends on none of the variables that are to be trained")
         if spec.accumulate == 1:
-            with tf.control_dependencies([user.loss]):  # the loss reported is that before the update
+            # the loss reported is that before the update; and an update while a gradient still reads the variable copies it
+            gradients = [gradient for pairs in parts for gradient, _ in pairs]
+            with tf.control_dependencies([user.loss, *gradients]):
                 self._whole = tf.group(*self._noted(), *[self._apply(pairs) for pairs in parts])
         else:
             self._accumulate(parts)

@@ -33,6 +33,7 @@ class Network(network.Network):
         torch.set_num_threads(spec.threads)
         torch.manual_seed(spec.seed)
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # a pass over each new tensor, to find errors by
         self.spec = spec
         loaded = files.load(spec.model, spec.input_shape)
         if loaded.crop and spec.input_shape[1:] != (loaded.crop, loaded.crop):

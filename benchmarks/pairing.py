@@ -1,0 +1,75 @@
+"""Contenders in processes of their own, run by turns, so that what else the machine does hits all of them alike."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "contenders"
+Times = dict[str, list[float]]
+
+
+class Contender:
+    """A script of benchmarks/contenders in a process; see its serving.py. Raises RuntimeError where it ends by itself."""
+
+    def __init__(self, script: str, environment: Mapping[str, str] | None = None, **options: Any) -> None:
+        self.script = script
+        self._process = subprocess.Popen(
+            [sys.executable, FOLDER / f"{script}.py", json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if os.environ.get("QUIET", "1") == "1" else None,
+            text=True,
+            env={**os.environ, **(environment or {}), "TF_CPP_MIN_LOG_LEVEL": "2", "GLOG_minloglevel": "2"},
+        )
+        self._answer()
+
+    def run(self, count: int) -> float:
+        """Seconds for one, when ``count`` are run in a row."""
+        assert self._process.stdin is not None
+        print(count, file=self._process.stdin, flush=True)
+        return float(self._answer()) / count
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            said = self._process.communicate()[1] or ""
+            raise RuntimeError(f"{self.script} ended: {said[-2000:]}")
+        return line.strip()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@contextlib.contextmanager
+def contenders(**made: Contender) -> Iterator[dict[str, Contender]]:
+    """Contenders by name, ended afterwards."""
+    try:
+        yield made
+    finally:
+        for contender in made.values():
+            contender.close()
+
+
+def by_turns(rivals: Mapping[str, Contender], count: int, rounds: int, warm: int = 1) -> Times:
+    """Seconds a unit of each rival in each round; those of the first ``warm`` rounds are forgotten."""
+    times: Times = {name: [] for name in rivals}
+    for number in range(warm + rounds):
+        for name, rival in rivals.items():
+            seconds = rival.run(count)
+            if number >= warm:
+                times[name].append(seconds)
+    return times
+
+
+def medians(times: Times) -> dict[str, float]:
+    return {name: statistics.median(values) for name, values in times.items()}
