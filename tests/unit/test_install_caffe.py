@@ -347,6 +347,23 @@ def test_a_failed_build_leaves_nothing_but_the_log_that_it_names(
     assert sorted(caffe_source.rglob("*")) == before
 
 
+def test_a_patch_is_left_out_where_it_is_there_already_or_is_optional_and_does_not_fit(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", os.defpath)
+    (machine / "top").mkdir()
+    line = machine / "top" / "line"
+    for name in ("1.patch", "1.optional.patch"):
+        (machine / name).write_text("Why.\n\n--- a/line\n+++ b/line\n@@ -1 +1 @@\n-old\n+new\n")
+    for before, after in (("old\n", "new\n"), ("new\n", "new\n"), ("other\n", "other\n")):
+        line.write_text(before)
+        build._apply(machine / "1.optional.patch", machine / "top", Log(machine / "log"))
+        assert line.read_text() == after
+        assert list((machine / "top").iterdir()) == [line]
+    with pytest.raises(InstallError, match=r"1\.patch"):
+        build._apply(machine / "1.patch", machine / "top", Log(machine / "log"))
+
+
 def test_an_interrupted_program_is_ended(tmp_path: Path) -> None:
     def interrupt(line: str) -> None:
         raise KeyboardInterrupt
@@ -373,7 +390,7 @@ def test_the_line_that_tells_why_a_program_failed(lines: list[str], expected: st
 def test_the_recipe_comes_with_the_package() -> None:
     assert (build.RECIPE / "CMakeLists.txt").is_file()
     assert "+LOCAL" in (build.RECIPE / "pyproject.toml").read_text()
-    assert [patch.name[0] for patch in sorted(build.RECIPE.glob("patches/*.patch"))] == ["1", "2", "3"]
+    assert [patch.name[0] for patch in sorted(build.RECIPE.glob("patches/*.patch"))] == ["1", "2", "3", "4"]
 
 
 # what was built, where it is installed

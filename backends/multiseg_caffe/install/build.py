@@ -84,8 +84,15 @@ def load_failure(wheel: Path, python: Interpreter) -> str:
 
 
 def _apply(patch: Path, top: Path, log: Log) -> None:
+    """Patch the source, where it is not patched already; an optional patch may not fit."""
     command = ["patch", "--strip=1", "--force", f"--input={patch}"]
-    try:
-        log.run([*command, "--reverse", "--dry-run"], "looking for the patch in the source", cwd=top)
-    except InstallError:
+
+    def fits(*options: str) -> bool:
+        try:
+            log.run([*command, "--dry-run", *options], f"looking whether {patch.name} fits the source", cwd=top)
+        except InstallError:
+            return False
+        return True
+
+    if not fits("--reverse") and (".optional" not in patch.suffixes or fits()):
         log.run(command, f"patching the source with {patch.name}", cwd=top)
