@@ -2,9 +2,8 @@
 
 import numpy as np
 import torch
-from serving import options, serve
-
 from multiseg_models import fcn_torch
+from serving import options, serve
 
 given = options()
 torch.set_num_threads(given["threads"])
