@@ -22,6 +22,7 @@ tf.logging.set_verbosity(tf.logging.ERROR)
 warnings.filterwarnings("ignore", module=r"tensorflow\.python\.keras")  # its own deprecations
 tf.disable_v2_behavior()  # the users' files are TensorFlow 1's; this process is theirs
 tf.enable_resource_variables()  # but reads and updates of a variable in one step keep their order
+tensorflow.config.experimental.enable_tensor_float_32_execution(False)  # on a GPU: 10 bits of 23, not float32
 
 CHECKPOINT = "network.ckpt"
 PREDICTORS = 4  # kept: each holds a copy of the weights

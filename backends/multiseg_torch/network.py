@@ -32,7 +32,7 @@ class Network(network.Network):
     def __init__(self, spec: NetworkSpec) -> None:
         torch.set_num_threads(spec.threads)
         torch.manual_seed(spec.seed)
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports torch.compile for its settings
         torch.utils.deterministic.fill_uninitialized_memory = False  # a pass over each new tensor, to find errors by
         self.spec = spec
         loaded = files.load(spec.model, spec.input_shape)
@@ -48,6 +48,7 @@ class Network(network.Network):
                 "device='cuda': PyTorch sees no GPU here; choose cpu, or install a PyTorch built for CUDA"
             )
         self.device = torch.device("cuda" if cuda else "cpu")
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # 10 bits of 23: not float32
         self.model = loaded.model.to(self.device)
         self.loss = losses.over_labels(LOSSES[spec.loss]() if spec.loss else loaded.loss or LOSSES[backend.loss]())
         self.batch_size = spec.batch_size or loaded.batch_size or backend.batch_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,15 @@ from multiseg_torch import neutral, slots
 
 Settings = Mapping[str, Any]
 Groups = list[dict[str, Any]]
+
+
+# PyTorch shields its optimisers' methods from torch.compile, and imports that, 800 modules, in a second or two, to do so
+# (torch/_compile.py, torch/optim/optimizer.py). Nothing is compiled here: the bare methods do. Should PyTorch come to look for
+# another name, the import is back and nothing else.
+for _name in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):
+    _method = getattr(getattr(optim.Optimizer, _name), "__wrapped__", None)
+    if _method is not None:
+        setattr(_method, "__dynamo_disable", _method)  # noqa: B010 - within a class the name would be mangled
 
 
 class Solver:
@@ -73,7 +83,8 @@ class Solver:
                 group["eps"] = self._settings["delta"] / math.sqrt(
                     1 - self._settings["momentum2"] ** (self._steps() + 1)
                 )
-        self._optimizer.step()
+        with torch.no_grad():
+            inspect.unwrap(type(self._optimizer).step)(self._optimizer)
 
     def _steps(self) -> int:
         """Updates so far."""
