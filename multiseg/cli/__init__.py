@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import signal
+from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -39,15 +40,16 @@ ARGUMENTS = "multiseg.arguments"  # in a context's meta: what was typed after th
 class LazyGroup(click.Group):
     """A click group that imports a command's module only when that command is wanted."""
 
+    @cached_property
     def _targets(self) -> dict[str, str]:
         added = {point.name: point.value for point in entry_points(group="multiseg.commands")}
         return COMMANDS | added
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self._targets())
+        return list(self._targets)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        target = self._targets().get(name)
+        target = self._targets.get(name)
         if target is None:
             return None
         module, _, attribute = target.partition(":")
