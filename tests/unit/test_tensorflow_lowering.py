@@ -92,7 +92,6 @@ return slim.conv2d(inner(), 1, [3, 3], activation_fn=None, scope='after')
         "slim.conv2d(self.x, 1, [3, 3], stride=1, scope='only')",
         "slim.conv2d(self.x, 4, [2, 2], stride=1, padding='SAME', scope='only')",
         "slim.conv2d(self.x, 4, [3, 3], stride=3, padding='SAME', scope='only')",
-        "slim.conv2d(self.x, 4, [3, 3], stride=3, padding='VALID', scope='only')",
         "slim.conv2d(self.x, 4, [2, 2], rate=2, padding='VALID', scope='only')",
         "slim.conv2d(tf.tile(self.x, [1, 1, 1, 4]), 4, [2, 2], 2, 'VALID', scope='only') if False else "
         "tf.nn.conv2d(tf.tile(self.x, [1, 1, 1, 4]), tf.get_variable('w', [2, 2, 2, 4]), [1, 2, 2, 1], 'VALID')",
