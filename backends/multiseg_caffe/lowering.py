@@ -21,8 +21,8 @@ ELEMENTWISE = {"ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "AbsVal", "BNLL", "Pow
 BATCH, WIDTH = 0, 3
 # Weights for each number of an image that the mosaic copies (what the chain reads and what it makes), from which on it pays. Of
 # 37 layers (1x1 to 16x16, 1 to 1024 channels, 1 to 32 groups, batches of 2, 4 and 32; forward and backward, one thread of an AMD
-# EPYC with OpenBLAS, processor time, by turns) those with less than 10 took 1.0 to 2.2 times as long as a mosaic, those with 14
-# and more 1.1 times to a fifth, less for larger batches.
+# EPYC with OpenBLAS, processor time, by turns) a mosaic took 1.0 to 2.2 times as long where there were less than 10, and from 1.1
+# times down to a fifth where there were 14 and more: the less, the larger the batch.
 GAIN = 12
 
 Shapes = Mapping[str, tuple[int, ...]]  # of each blob, by name, as (N, C, H, W)
