@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 # Elements of a kernel's window from which on it pays: a rule of the layer alone, so that a file is always lowered alike. The time
-# of a plain forward and backward by that of a lowered one, for 54 layers (1x1 to 16x16, 1 to 1024 channels, 1 to 32 groups, batches
-# of 1, 4 and 32; one thread of an AMD EPYC, processor time, by turns): 1x1 to 3x3 0.4 to 0.9, but for one of 17 layers, as
-# cutting small patches out of NCHW costs more than the convolution; 4x4 and 5x5 0.7 to 1.3, more often a loss; 6x6 0.9 to 1.8;
+# of a plain forward and backward by that of a lowered one, for 54 layers (1x1 to 16x16, 1 to 1024 channels, 1 to 32 groups,
+# batches of 1, 4 and 32; one thread of an AMD EPYC, processor time, by turns): 1x1 to 3x3 0.4 to 0.9, but for one of 17 layers,
+# as cutting small patches out of NCHW costs more than the convolution; 4x4 and 5x5 0.7 to 1.3, more often a loss; 6x6 0.9 to 1.8;
 # 8x8 1.0 to 4; 16x16 0.9 to 11. Groups are no exception.
 SMALLEST_WINDOW = 36
 
