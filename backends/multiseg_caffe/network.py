@@ -37,7 +37,6 @@ class Network(network.Network):
         self.layers = {layer.name: layer for layer in self.file.layer}
         self.folder = Path(tempfile.mkdtemp(prefix="multiseg-caffe-"))
         self.nets: dict[tuple[Any, ...], Any] = {}
-        self.lowered: list[str] = []
         self.batch_size = spec.batch_size or sources.batch_size(self.file, "train", spec.model) or backend.batch_size
         self.val_batch_size = (
             spec.val_batch_size or sources.batch_size(self.file, "val", spec.model) or backend.val_batch_size
@@ -110,12 +109,12 @@ class Network(network.Network):
             return 1, 1
         return shape[2] * label_height // height, shape[3] * label_width // width
 
-    def _lowered(self, state: str, shape: tuple[int, ...]) -> Any:
+    def _lowered(self, state: str, shape: tuple[int, ...]) -> tuple[Any, list[str]]:
+        """The same as it is built, and the names of the layers that are lowered."""
         definition, shapes = self._definition(state, shape)
         if not self.spec.lowering or shape[0] == 1:
-            return definition
-        result, self.lowered = lowering.lowered(definition, shapes)
-        return result
+            return definition, []
+        return lowering.lowered(definition, shapes)
 
     def _write(self, name: str, message: Any) -> str:
         path = self.folder / name
@@ -129,7 +128,7 @@ class Network(network.Network):
             for old in list(self.nets)[1 : len(self.nets) - KEPT_NETS]:  # the first holds the weights that all share
                 del self.nets[old]
             phase = caffe.TRAIN if state == "train" else caffe.TEST
-            net = caffe.Net(self._write("net.prototxt", self._lowered(state, shape)), phase)
+            net = caffe.Net(self._write("net.prototxt", self._lowered(state, shape)[0]), phase)
             if self.nets:
                 net.share_with(self.base)
             self.nets[key] = net
@@ -141,7 +140,7 @@ class Network(network.Network):
             one, _ = self._definition("train", (1, *self.spec.input_shape))
             params = caffe.Net(self._write("net.prototxt", one), caffe.TRAIN).params
             set_multipliers(self.file, {layer: len(blobs) for layer, blobs in params.items()}, self.spec)
-        solver = Solver(self.spec, self._lowered("train", shape), self.folder)
+        solver = Solver(self.spec, self._lowered("train", shape)[0], self.folder)
         # the solver's own weights are the ones that count: what was built before goes
         self.base = solver.net
         self.nets = {("train", *shape): solver.net}
@@ -150,8 +149,8 @@ class Network(network.Network):
     # --- the interface
 
     def describe(self) -> dict[str, Any]:
-        if self.solver is None and self.spec.lowering:
-            self._net("deploy", (self.val_batch_size, *self.spec.input_shape))
+        state, count = ("train", self.batch_size) if self.solver else ("deploy", self.val_batch_size)
+        _, lowered = self._lowered(state, (count, *self.spec.input_shape))
         return {
             "batch_size": self.batch_size,
             "val_batch_size": self.val_batch_size,
@@ -159,7 +158,7 @@ class Network(network.Network):
             "own_loss": self.spec.loss is None,
             "device": "cuda" if self.spec.device == "cuda" else "cpu",
             "parameters": {name: list(array.shape) for name, array in self.get_weights().items()},
-            "lowered": self.lowered,
+            "lowered": lowered,
             "trained": self.solver.trained if self.solver else {},
         }
 

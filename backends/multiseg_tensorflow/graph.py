@@ -74,7 +74,7 @@ def _inference(file: NetworkFile, shape: Shape, label_shape: Any) -> tuple[Any, 
 
 def build(
     file: NetworkFile, shape: Shape, label_shape: Shape | None, layers: Layers, *,
-    training: bool, loss: str | None, seed: int, lowering: bool,
+    training: bool, loss: str | None, seed: int, lowering: bool, device: str,
 ) -> UserGraph:  # fmt: skip
     """The graph of a network file, for inference where ``label_shape`` is None; ``layers`` are those of :func:`read_layers`.
 
@@ -99,7 +99,7 @@ def build(
         if output.shape.rank == 2:  # a vector for each image: as an image of one pixel
             output = output[:, tf.newaxis, tf.newaxis, :]
 
-    graph, convolutions = lower(graph) if lowering else (graph, [])
+    graph, convolutions = lower(graph, device) if lowering else (graph, [])
     with graph.as_default():
         variables = {variable.op.name: variable for variable in tf.global_variables()}
         weights = variables_of(variables, layers.weights)

@@ -149,7 +149,7 @@ class Network(network.Network):
         spec = self._spec
         return build(
             self._file, shape, label_shape, self._layers,
-            training=training, loss=spec.loss, seed=spec.seed, lowering=spec.lowering,
+            training=training, loss=spec.loss, seed=spec.seed, lowering=spec.lowering, device=self._device,
         )  # fmt: skip
 
     def _stored(self) -> dict[str, Array]:

@@ -1,0 +1,56 @@
+"""Lowered modules of PyTorch take what the plain ones take, and refuse what they refuse."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+pytestmark = pytest.mark.needs("torch")
+
+
+def test_lowered_modules_are_called_as_plain_ones() -> None:
+    import torch
+    from multiseg_torch.lowering import lower
+    from torch import nn
+
+    class Own(nn.Conv2d):
+        """A user's, which may compute something else."""
+
+    torch.manual_seed(0)
+    down, up = nn.Conv2d(3, 4, 6, stride=6, padding="valid"), nn.ConvTranspose2d(3, 4, (6, 9), stride=(6, 9))
+    plain = nn.ModuleDict({"down": down, "up": up, "small": nn.Conv2d(3, 4, 2, stride=2), "own": Own(3, 4, 6, 6)})
+    lowered = copy.deepcopy(plain)
+    assert lower(lowered) == ["down", "up"]
+    image = torch.randn(3, 13, 20)
+    assert torch.equal(lowered["down"](image), down(image))  # without a batch
+    grid = torch.randn(2, 3, 2, 2)
+    assert lowered["up"](grid, output_size=[15, 25]).shape == up(grid, output_size=[15, 25]).shape == (2, 4, 15, 25)
+    for name, wrong in (
+        ("down", torch.zeros(2, 3, 5, 9)),
+        ("down", torch.zeros(2, 6, 6, 6)),
+        ("up", torch.zeros(2, 1, 6, 6)),
+    ):
+        with pytest.raises(RuntimeError) as expected:
+            plain[name](wrong)
+        with pytest.raises(RuntimeError) as found:
+            lowered[name](wrong)
+        assert str(found.value) == str(expected.value)
+
+
+def test_gradients_of_gradients_go_through_products() -> None:
+    import torch
+    from multiseg_torch.lowering import lower
+    from torch import nn
+
+    plain = nn.Sequential(nn.Conv2d(2, 4, 6, stride=6, groups=2), nn.Tanh(), nn.ConvTranspose2d(4, 1, 6, stride=6))
+    lowered = copy.deepcopy(plain)
+    lower(lowered)
+    x, found = torch.randn(2, 2, 12, 12), []
+    for model in (plain.double(), lowered.double()):
+        image = x.double().requires_grad_()
+        (slope,) = torch.autograd.grad(model(image).square().sum(), image, create_graph=True)
+        slope.square().sum().backward()
+        found.append([parameter.grad for parameter in model.parameters()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
