@@ -1,0 +1,116 @@
+"""What the parts share: datasets, a backend's settings, and contenders for them."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pairing import Contender
+
+import multiseg
+from multiseg.fitting import mean_of
+from multiseg.job import Settings
+from multiseg.layout import Layout
+from multiseg.training import network_spec
+from multiseg.worker.client import KEEP_MEMORY, _environment
+
+RATE = 1e-9  # learning rate: what is measured is the same at any, and weights stay what they are
+# what plain contenders run in besides the user's own environment: TensorFlow leaves oneDNN off on processors such as AMD's, and
+# is several times slower so; the stronger rival counts
+PLAIN = {"tensorflow": {"TF_ENABLE_ONEDNN_OPTS": "1"}}
+
+What = Literal["train", "test"]
+__all__ = ["KEEP_MEMORY", "PLAIN", "RATE", "Bench", "What"]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A scratch folder, the backends asked for, and whether few rounds will do."""
+
+    folder: Path
+    backends: tuple[str, ...]
+    quick: bool
+
+    @property
+    def rounds(self) -> int:
+        return 5 if self.quick else 11
+
+    @property
+    def seconds(self) -> float:
+        """About how long a contender's turn takes."""
+        return 0.15 if self.quick else 0.4
+
+    @cache  # noqa: B019 - there is one bench
+    def images(self, count: int, size: int = 32) -> Path:
+        """A folder of triangles."""
+        return multiseg.create_images(self.folder / f"images-{count}-{size}", count, size, seed=1)
+
+    @cache  # noqa: B019
+    def dataset(self, count: int, size: int = 32, val_percent: float = 10) -> multiseg.Dataset:
+        """A dataset of triangles with png features, as the tutorial's."""
+        images, folder = self.images(count, size), self.folder / f"dataset-{count}-{size}-{val_percent:g}"
+        given = {"input": images / "input", "target": images / "target"}
+        return multiseg.Dataset.create(folder, **given, val_percent=val_percent, seed=1)
+
+    def settings(self, name: str, batch_size: int | None = None) -> Settings:
+        dataset = self.dataset(400)
+        return multiseg.Job(dataset=dataset, backend=name, batch_size=batch_size, seed=1).resolve(dataset)
+
+    def images_file(self, name: str, features: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+        """Images (N, C, H, W) as the backend gets them from multiseg, in a file for contenders."""
+        settings, dataset = self.settings(name), self.dataset(400)
+        mean = mean_of(dataset, settings.subtract_mean)
+        layout = Layout(settings.backend.data_order, settings.backend.channel_order, mean)
+        path = self.folder / f"{name}-{len(features)}-{features.shape[2]}.npz"
+        np.savez(path, features=layout.features(features), labels=layout.labels(labels))
+        return {"images": str(path), "size": features.shape[2:]}
+
+    def ours(self, name: str, what: What, batch_size: int, **given: Any) -> Contender:
+        """The backend's network in a process as multiseg starts it."""
+        settings = self.settings(name, batch_size)
+        spec = network_spec(settings, self.dataset(400))
+        spec = replace(spec, solver=spec.solver if what == "train" else None)
+        environment = _environment(settings.backend, settings.threads)
+        given |= {"module": settings.backend.module, "spec": spec.to_json()}
+        return Contender("multiseg_step", environment, what=what, batch_size=batch_size, rate=RATE, **given)
+
+    def plain(
+        self, name: str, what: What, batch_size: int, environment: dict[str, str] | None = None, **given: Any
+    ) -> Contender:
+        """The loop that the framework's documentation has for the same network file."""
+        if name == "caffe":
+            given["net"] = caffe_net(self.settings(name).model, what, (batch_size, 1, *given["size"]))
+        return Contender(
+            f"plain_{name}", PLAIN.get(name, {}) | (environment or {}),
+            what=what, batch_size=batch_size, rate=RATE, threads=self.settings(name).threads, **given,
+        )  # fmt: skip
+
+    def pair(self, stack: ExitStack, name: str, what: What, batch_size: int, **given: Any) -> dict[str, Contender]:
+        """Both, ended with the stack."""
+        rivals = {"plain": self.plain, "multiseg": self.ours}
+        return {key: closing(stack, made(name, what, batch_size, **given)) for key, made in rivals.items()}
+
+
+def closing(stack: ExitStack, contender: Contender) -> Contender:
+    stack.callback(contender.close)
+    return contender
+
+
+def caffe_net(model: Path, what: What, shape: tuple[int, ...]) -> str:
+    """The file's net as BVLC Caffe takes it, its data layers being inputs."""
+    from google.protobuf import text_format
+    from multiseg_caffe import losses, prototxt, sources
+    from multiseg_caffe.deploy import deployed
+
+    file = prototxt.read(str(model))
+    if what == "train":
+        net = sources.fed(prototxt.filtered(file, "train", str(model)), str(model), {"data": shape, "label": shape})
+        return text_format.MessageToString(losses.with_native(net))
+    found = deployed(file, str(model)).net
+    net = prototxt.of_layers(found.name, found.layer)
+    net.layer.add(name="data", type="Input", top=["data"]).input_param.shape.add(dim=shape)
+    return text_format.MessageToString(sources.fed(net, str(model), {"data": shape}))
