@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,15 +46,16 @@ class Bench:
         """About how long a contender's turn takes."""
         return 0.15 if self.quick else 0.4
 
-    @cache  # noqa: B019 - there is one bench
     def images(self, count: int, size: int = 32) -> Path:
         """A folder of triangles."""
-        return multiseg.create_images(self.folder / f"images-{count}-{size}", count, size, seed=1)
+        folder = self.folder / f"images-{count}-{size}"
+        return folder if folder.exists() else multiseg.create_images(folder, count, size, seed=1)
 
-    @cache  # noqa: B019
     def dataset(self, count: int, size: int = 32, val_percent: float = 10) -> multiseg.Dataset:
         """A dataset of triangles with png features, as the tutorial's."""
         images, folder = self.images(count, size), self.folder / f"dataset-{count}-{size}-{val_percent:g}"
+        if folder.exists():
+            return multiseg.Dataset.open(folder)
         given = {"input": images / "input", "target": images / "target"}
         return multiseg.Dataset.create(folder, **given, val_percent=val_percent, seed=1)
 
@@ -93,6 +96,17 @@ class Bench:
         """Both, ended with the stack."""
         rivals = {"plain": self.plain, "multiseg": self.ours}
         return {key: closing(stack, made(name, what, batch_size, **given)) for key, made in rivals.items()}
+
+    def job(
+        self, stack: ExitStack, name: str, dataset: multiseg.Dataset, batch_size: int, epochs: int, turns: int = 1
+    ) -> tuple[Callable[[], float], int]:
+        """A turn of job.train, whose epochs are cut into so many ``turns``; and a turn's steps, whose seconds it says."""
+        steps = -(-len(dataset.train) // batch_size) // turns
+        given = {"dataset": str(dataset.path), "backend": name, "batch_size": batch_size, "epochs": epochs, "seed": 1}
+        given |= {"learning_rate": RATE, "val_interval": 1 / turns, "snapshot_interval": epochs, "keep": "last"}
+        folder = tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder)
+        job = closing(stack, Contender("multiseg_job", job=given, folder=f"{folder}/run"))
+        return partial(job.run, steps), steps
 
 
 def closing(stack: ExitStack, contender: Contender) -> Contender:
