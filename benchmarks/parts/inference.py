@@ -23,7 +23,7 @@ LEAST = 2.0
 
 
 def figures(bench: Bench) -> Iterator[Figure]:
-    count = 250 if bench.quick else 1000
+    count = 256 if bench.quick else 1000
     dataset, grid = bench.dataset(count, val_percent=0), bench.images(400) / "grid.png"
     whole = np.array(Image.open(grid))[None, None]
     for name in bench.backends:
