@@ -79,6 +79,9 @@ def setting() -> dict[str, Any]:
         "machine": {
             "processor": next((line.partition(": ")[2] for line in info if line.startswith("model name")), "unknown"),
             "cores": cores,
+            "load before": round(
+                os.getloadavg()[0], 1
+            ),  # above 0.5 others are at work: figures, of floors above all, are unsure
             "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB",
         },
         "versions": versions,

@@ -11,9 +11,7 @@ from dataclasses import replace
 from functools import partial
 from statistics import median
 
-import numpy as np
 from pairing import by_turns
-from PIL import Image
 
 import multiseg
 from parts.figures import Figure, ratio
@@ -25,7 +23,7 @@ LEAST = 2.0
 def figures(bench: Bench) -> Iterator[Figure]:
     count = 256 if bench.quick else 1000
     dataset, grid = bench.dataset(count, val_percent=0), bench.images(400) / "grid.png"
-    whole = np.array(Image.open(grid))[None, None]
+    whole = bench.grid()
     for name in bench.backends:
         job = multiseg.Job(dataset=bench.dataset(40), backend=name, epochs=1, learning_rate=RATE, seed=1)
         with job.train(bench.folder / f"run-{name}", progress=False) as run:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from pairing import Contender
+from PIL import Image
 
 import multiseg
 from multiseg.fitting import mean_of
@@ -58,6 +59,10 @@ class Bench:
             return multiseg.Dataset.open(folder)
         given = {"input": images / "input", "target": images / "target"}
         return multiseg.Dataset.create(folder, **given, val_percent=val_percent, seed=1)
+
+    def grid(self) -> np.ndarray:
+        """The grid image, 320x320 pixels, as (1, 1, H, W)."""
+        return np.array(Image.open(self.images(400) / "grid.png"))[None, None]
 
     def settings(self, name: str, batch_size: int | None = None) -> Settings:
         dataset = self.dataset(400)
