@@ -8,19 +8,15 @@ import numpy as np
 from serving import options, serve_turns
 
 given = options()
-on_torch = os.environ["KERAS_BACKEND"] == "torch"
 keras.utils.set_random_seed(1)
 inputs, targets = (
     np.array(sorted(str(path) for path in Path(given["folder"], part).glob("*.png"))) for part in ("input", "target")
 )
-shape = (32, 32, 1)
-if on_torch:  # PyTorch's own order: with the other one Keras transposes around each layer
+if os.environ["KERAS_BACKEND"] == "torch":
     import torch
+    from PIL import Image
 
     torch.set_num_threads(given["threads"])
-    keras.config.set_image_data_format("channels_first")
-    shape = (1, 32, 32)
-    from PIL import Image
 
     class Triangles(keras.utils.PyDataset):
         """As in Keras' documentation of PyDataset."""
@@ -35,7 +31,7 @@ if on_torch:  # PyTorch's own order: with the other one Keras transposes around 
         def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
             some = self.order[index * given["batch_size"] :][: given["batch_size"]]
             x, y = (
-                np.stack([np.array(Image.open(path))[None] for path in paths[some]]).astype(np.float32)
+                np.stack([np.array(Image.open(path))[..., None] for path in paths[some]]).astype(np.float32)
                 for paths in (inputs, targets)
             )
             return x - given["mean"], y
@@ -61,7 +57,7 @@ else:
 
 model = keras.Sequential(
     [
-        keras.Input(shape),
+        keras.Input((32, 32, 1)),
         keras.layers.Conv2D(32, 3, padding="same", activation="relu"),
         keras.layers.Conv2D(1024, 16, strides=16, activation="relu"),
         keras.layers.Conv2DTranspose(1, 16, strides=16),
