@@ -25,7 +25,7 @@ MOST = 1.5
 
 
 def figures(bench: Bench) -> Iterator[Figure]:
-    for size in (4, 32):
+    for size in bench.batches:
         yield from _steps(bench, size)
     yield from _predictions(bench)
 

@@ -12,13 +12,13 @@ from pairing import by_turns
 from parts.figures import Figure, ratio
 from parts.setup import Bench, closing
 
-IMAGES = {4: 800, 32: 1600}  # of an epoch
+IMAGES = {4: 400, 32: 960}  # of an epoch
 MOST = 1.05
 
 
 def figures(bench: Bench) -> Iterator[Figure]:
     for name in bench.backends:
-        for size in (4, 32):
+        for size in bench.batches:
             dataset = bench.dataset(IMAGES[size] // (2 if bench.quick else 1), val_percent=0)
             with ExitStack() as stack:
                 given = bench.images_file(name, *dataset.train.read(range(size)))

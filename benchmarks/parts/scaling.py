@@ -15,25 +15,23 @@ from pairing import FOLDER
 from parts.figures import Figure
 from parts.setup import RATE, Bench
 
-PIXELS = {32: 320, 64: 320, 128: 160, 256: 64}  # a side -> how many images
-COUNTS = (1_000, 10_000, 30_000)
-QUICK_COUNTS = (250, 1_000, 2_500)
+PIXELS, QUICK_PIXELS = {32: 320, 64: 320, 128: 160, 256: 64}, {32: 80, 128: 40}  # a side -> how many images
+COUNTS, QUICK_COUNTS = (1_000, 10_000, 30_000), (250, 2_500)
 BATCH = {"pixels": 8, "images": 32}
 LINEAR, FLAT = 1.25, 1.1  # at most so much more for each pixel or image, and memory
 
 
 def figures(bench: Bench) -> Iterator[Figure]:
-    less = 4 if bench.quick else 1
+    pixels, counts = (QUICK_PIXELS, QUICK_COUNTS) if bench.quick else (PIXELS, COUNTS)
     for name in bench.backends:
-        found = {side: _measure(bench, name, count // less, side, BATCH["pixels"], 2) for side, count in PIXELS.items()}
+        found = {side: _measure(bench, name, count, side, BATCH["pixels"], 2) for side, count in pixels.items()}
         for side, each in found.items():
             yield _row(f"{name}, {side}x{side} pixels", each, {"ns a pixel": 1e9 * each["train"] / side**2})
         first, *_, last = found
         growth = found[last]["train"] / last**2 / (found[first]["train"] / first**2)
         yield Figure(f"{name}: a pixel's cost at {last}x{last} / {first}x{first}", growth, "x", "lower", LINEAR)
 
-        counts = QUICK_COUNTS if bench.quick else COUNTS
-        found = {count: _measure(bench, name, count, 32, BATCH["images"], 1 + (count < 30_000)) for count in counts}
+        found = {count: _measure(bench, name, count, 32, BATCH["images"], 1 + (count <= 1_000)) for count in counts}
         for count, each in found.items():
             yield _row(f"{name}, {count:,} images", each, {})
         first, *_, last = found

@@ -40,7 +40,12 @@ class Bench:
 
     @property
     def rounds(self) -> int:
-        return 5 if self.quick else 11
+        return 3 if self.quick else 9
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """Sizes of training batches: the tutorial's of Caffe and PyTorch, and a common one."""
+        return (4,) if self.quick else (4, 32)
 
     @property
     def seconds(self) -> float:

@@ -14,7 +14,7 @@ TARGETS = {"torch": {4: 4.0, 32: 4.5}, "tensorflow": {4: 3.0, 32: 4.5}, "caffe":
 
 def figures(bench: Bench) -> Iterator[Figure]:
     for name in bench.backends:
-        for size in (4, 32):
+        for size in bench.batches:
             given = bench.images_file(name, *bench.dataset(400).train.read(range(size)))
             with ExitStack() as stack:
                 rivals = bench.pair(stack, name, "train", size, **given)
