@@ -8,7 +8,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ class Contender:
 
     def __init__(self, script: str, environment: Mapping[str, str] | None = None, **options: Any) -> None:
         self.script = script
+        self._counts: dict[str, int] = {}
         self._process = subprocess.Popen(
             [sys.executable, FOLDER / f"{script}.py", json.dumps(options)],
             stdin=subprocess.PIPE,
@@ -31,11 +32,18 @@ class Contender:
         )
         self._answer()
 
-    def run(self, count: int) -> float:
-        """Seconds for one, when ``count`` are run in a row."""
+    def run(self, count: int, unit: str = "") -> float:
+        """Seconds for one ``unit``, when ``count`` are run in a row."""
         assert self._process.stdin is not None
-        print(count, file=self._process.stdin, flush=True)
+        print(count, unit, file=self._process.stdin, flush=True)
         return float(self._answer()) / count
+
+    def turn(self, seconds: float, unit: str = "") -> float:
+        """The same, for as many in a row as take about so many seconds; the first turn finds out how many."""
+        if unit not in self._counts:
+            self.run(1, unit)
+            self._counts[unit] = max(1, round(seconds / self.run(1, unit)))
+        return self.run(self._counts[unit], unit)
 
     def _answer(self) -> str:
         assert self._process.stdout is not None
@@ -60,12 +68,12 @@ def contenders(**made: Contender) -> Iterator[dict[str, Contender]]:
             contender.close()
 
 
-def by_turns(rivals: Mapping[str, Contender], count: int, rounds: int, warm: int = 1) -> Times:
-    """Seconds a unit of each rival in each round; those of the first ``warm`` rounds are forgotten."""
-    times: Times = {name: [] for name in rivals}
+def by_turns(turns: Mapping[str, Callable[[], float]], rounds: int, warm: int = 1) -> Times:
+    """What each turn says (seconds a unit), in each round; those of the first ``warm`` rounds are forgotten."""
+    times: Times = {name: [] for name in turns}
     for number in range(warm + rounds):
-        for name, rival in rivals.items():
-            seconds = rival.run(count)
+        for name, turn in turns.items():
+            seconds = turn()
             if number >= warm:
                 times[name].append(seconds)
     return times

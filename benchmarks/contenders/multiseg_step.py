@@ -1,13 +1,24 @@
-"""multiseg's training step: the backend's network in this process, on a batch that lies ready."""
+"""multiseg's training step, or its prediction: the backend's network in this process, on batches that lie ready."""
 
 import importlib
 
-import numpy as np
-from serving import options, serve
+from serving import batches, options, serve
 
 from multiseg.network import NetworkSpec
 
 given = options()
 network = importlib.import_module(given["module"]).Network(NetworkSpec.from_json(given["spec"]))
-features, labels = (np.load(given["batch"])[name] for name in ("features", "labels"))
-serve(lambda: network.train_step(features, labels, given["rate"]))
+pieces = batches(given)
+
+
+def train() -> None:
+    for features, labels in pieces:
+        network.train_step(features, labels, given["rate"])
+
+
+def test() -> None:
+    for features, _ in pieces:
+        network.predict(features, None)
+
+
+serve(train if given["what"] == "train" else test)

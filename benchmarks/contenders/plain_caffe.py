@@ -1,4 +1,4 @@
-"""A pycaffe loop (fill the blobs, solver.step) for fcn.prototxt, on a batch that lies ready.
+"""A pycaffe loop (fill the blobs, solver.step or net.forward) for fcn.prototxt, on batches that lie ready.
 
 Its data layers are inputs here, as BVLC Caffe reads LMDB itself only with OpenCV; its L1Loss, of NVIDIA's fork alone, is what
 multiseg makes of it.
@@ -8,11 +8,10 @@ import tempfile
 from pathlib import Path
 
 import caffe
-import numpy as np
-from serving import options, serve
+from serving import batches, options, serve
 
 given = options()
-features, labels = (np.load(given["batch"])[name] for name in ("features", "labels"))
+pieces = batches(given)
 caffe.set_mode_cpu()
 caffe.set_random_seed(1)
 with tempfile.TemporaryDirectory() as folder:
@@ -29,16 +28,18 @@ with tempfile.TemporaryDirectory() as folder:
 
 
 def train() -> None:
-    net.blobs["data"].data[...] = features
-    net.blobs["label"].data[...] = labels
-    solver.step(1)
-    net.blobs["loss"].data.copy()
+    for features, labels in pieces:
+        net.blobs["data"].data[...] = features
+        net.blobs["label"].data[...] = labels
+        solver.step(1)
+        net.blobs["loss"].data.copy()
 
 
 def test() -> None:
-    net.blobs["data"].data[...] = features
-    net.forward()
-    net.blobs[net.outputs[0]].data.copy()
+    for features, _ in pieces:
+        net.blobs["data"].data[...] = features
+        net.forward()
+        net.blobs[net.outputs[0]].data.copy()
 
 
 serve(train if given["what"] == "train" else test)

@@ -1,17 +1,17 @@
-"""A TensorFlow 1 training loop (session and feed_dict) for fcn_tensorflow.py's layers, on a batch that lies ready.
+"""A TensorFlow 1 training loop (session and feed_dict) for fcn_tensorflow.py's layers, on batches that lie ready.
 
 The file itself needs DIGITS around it: its layers are made here by tf-slim's functions that it calls, with the same arguments.
 """
 
-import numpy as np
 import tensorflow
 import tf_slim as slim
-from serving import options, serve
+from serving import batches, options, serve
 
 given = options()
 tf = tensorflow.compat.v1
 tf.disable_v2_behavior()
 tf.set_random_seed(1)
+pieces = batches(given)
 x, y = (tf.placeholder(tf.float32, [None, *given["size"], 1]) for _ in range(2))
 with slim.arg_scope(
     [slim.conv2d, slim.conv2d_transpose],
@@ -26,7 +26,16 @@ train_op = tf.train.GradientDescentOptimizer(given["rate"]).minimize(loss)
 config = tf.ConfigProto(intra_op_parallelism_threads=given["threads"], inter_op_parallelism_threads=given["threads"])
 session = tf.Session(config=config)
 session.run(tf.global_variables_initializer())
-features, labels = (np.load(given["batch"])[name] for name in ("features", "labels"))
-train, test = ([train_op, loss], {x: features, y: labels}), (net, {x: features})
-fetches, feed_dict = train if given["what"] == "train" else test
-serve(lambda: session.run(fetches, feed_dict=feed_dict))
+
+
+def train() -> None:
+    for features, labels in pieces:
+        session.run([train_op, loss], feed_dict={x: features, y: labels})
+
+
+def test() -> None:
+    for features, _ in pieces:
+        session.run(net, feed_dict={x: features})
+
+
+serve(train if given["what"] == "train" else test)

@@ -1,9 +1,8 @@
-"""The loop of PyTorch's own tutorial ("Optimizing Model Parameters") for fcn_torch.py, on a batch that lies ready."""
+"""The loop of PyTorch's own tutorial ("Optimizing Model Parameters") for fcn_torch.py, on batches that lie ready."""
 
-import numpy as np
 import torch
 from multiseg_models import fcn_torch
-from serving import options, serve
+from serving import batches, options, serve
 
 given = options()
 torch.set_num_threads(given["threads"])
@@ -14,21 +13,23 @@ momentum = 0.9
 optimizer = torch.optim.SGD(
     model.parameters(), lr=given["rate"], momentum=momentum, dampening=momentum, weight_decay=1e-4
 )
-X, y = (torch.from_numpy(np.load(given["batch"])[name]) for name in ("features", "labels"))
+pieces = [(torch.from_numpy(features), torch.from_numpy(labels)) for features, labels in batches(given)]
 
 
 def train() -> None:
-    pred = model(X)
-    loss = loss_fn(pred, y)
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    loss.item()
+    for X, y in pieces:
+        pred = model(X)
+        loss = loss_fn(pred, y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()
 
 
 @torch.no_grad()
 def test() -> None:
-    model(X).numpy()
+    for X, _ in pieces:
+        model(X).numpy()
 
 
 model.train(given["what"] == "train")

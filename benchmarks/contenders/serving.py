@@ -7,7 +7,9 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
+
+import numpy as np
 
 
 def options() -> Any:
@@ -15,14 +17,38 @@ def options() -> Any:
     return json.loads(sys.argv[1])
 
 
-def serve(unit: Callable[[], object]) -> None:
-    """Say that all is ready; then, for each number that comes, run ``unit`` so often and say how many seconds it took."""
-    said = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what frameworks print
-    print("ready", file=said, flush=True)
-    for line in sys.stdin:
-        count = int(line)
-        began = time.perf_counter()
+def batches(given: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Features and labels of the file ``images``, ``batch_size`` at a time."""
+    with np.load(given["images"]) as held:
+        features, labels = held["features"], held["labels"]
+    starts = range(0, len(features), given["batch_size"])
+    return [tuple(np.array(each[at : at + given["batch_size"]]) for each in (features, labels)) for at in starts]
+
+
+def said() -> TextIO:
+    """Where answers go; what frameworks print goes with the errors from now on."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    return answers
+
+
+def serve(unit: Callable[[], object], **units: Callable[[], object]) -> None:
+    """Say that all is ready; then, for each number that comes, run ``unit`` (or the one that is named) so often and time it."""
+
+    def run(count: int, name: str) -> None:
+        one = units.get(name, unit)
         for _ in range(count):
-            unit()
-        print(time.perf_counter() - began, file=said, flush=True)
+            one()
+
+    serve_turns(run)
+
+
+def serve_turns(run: Callable[[int, str], object]) -> None:
+    """The same where many in a row are one call."""
+    answers = said()
+    print("ready", file=answers)
+    for line in sys.stdin:
+        count, _, name = line.strip().partition(" ")
+        began = time.perf_counter()
+        run(int(count), name)
+        print(time.perf_counter() - began, file=answers)
