@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import lending
 import numpy as np
 import pytest
+from lending import lend
 from linear_training import SIZE
 from PIL import Image
 
-from multiseg import backend as registry
 from multiseg.dataset import Dataset
 from multiseg.job import Job
 from multiseg.training import network_spec
@@ -19,6 +20,13 @@ from multiseg.worker.client import Worker
 
 Loaded = Callable[..., Worker]
 Trained = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def workers_end() -> Iterator[None]:
+    """The workers that tests lend each other end with the tests."""
+    yield
+    lending.end()
 
 
 @pytest.fixture
@@ -29,7 +37,7 @@ def load(backend: str, dataset: Any) -> Iterator[Loaded]:
     def loaded(predict_only: bool = False, **settings: Any) -> Worker:
         found = Job(dataset=dataset, backend=backend, **{"seed": 3, "threads": 2, **settings}).resolve()
         spec = network_spec(found, dataset).to_json()
-        worker = Worker(registry.get(backend), threads=found.threads)
+        worker = lend(backend, found.threads)
         workers.append(worker)
         worker.described = worker.call("load", spec={**spec, "solver": None} if predict_only else spec)
         return worker

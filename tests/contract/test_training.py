@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import small_models
+from lending import weights_of
 from processes import children, gone
 
 import multiseg
@@ -66,8 +67,7 @@ def job(backend: str, dataset: Any, tmp_path: Path) -> multiseg.Job:
 def learned(run: multiseg.Run) -> dict[str, Any]:
     """All that a training must come to again: weights to the bit, and the history but for its times."""
     rows = [{key: row[key] for key in row if key not in TIMED} for row in run.history]
-    with run:
-        return {"rows": rows, **{name: value.tobytes() for name, value in run.worker().call("get_weights").items()}}
+    return {"rows": rows, **{name: value.tobytes() for name, value in weights_of(run).items()}}
 
 
 def after(events: int, act: Callable[[], None]) -> Callable[[dict[str, Any]], None]:
@@ -159,12 +159,6 @@ def test_a_full_disk_leaves_the_last_snapshot_and_says_why(job: multiseg.Job, tm
 
 
 WEIGHTS = {"caffe": "network.caffemodel", "torch": "network.pt", "tensorflow": "network.ckpt"}
-
-
-def weights_of(run: multiseg.Run) -> dict[str, Any]:
-    with run:
-        weights: dict[str, Any] = run.worker().call("get_weights")
-    return weights
 
 
 def test_it_starts_from_the_weights_of_another_run_and_leaves_frozen_layers(job: multiseg.Job, tmp_path: Path) -> None:
