@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,22 @@ Loaded = Callable[..., Worker]
 Trained = Callable[[str], Path]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def workers_end() -> Iterator[None]:
-    """The workers that tests lend each other end with the tests."""
-    yield
+# modules about the processes themselves
+ALL_NEW = ("test_contract", "test_worker")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lent_workers(request: pytest.FixtureRequest) -> Iterator[None]:
+    """As in tests/conftest.py, for all tests here."""
+    with nullcontext() if request.module.__name__ in ALL_NEW else lending.everywhere():
+        yield
+
+
+@pytest.fixture
+def own_processes(lent_workers: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every training has a new process, and there is no other one where the test begins."""
     lending.end()
+    monkeypatch.setattr("multiseg.training.Worker", Worker)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lending import opened, weights_of
+from lending import weights_of
 from reference import fcn, fcn_layers, random_weights
 
 import multiseg
@@ -109,7 +109,9 @@ def test_lowering_changes_no_training(backend: str, load: Any) -> None:
         assert np.abs(plain[name] - lowered[name]).mean() <= 1e-3 * moved.mean() + 1e-7 * np.abs(before).mean()
 
 
-def test_training_goes_down_and_a_resumed_one_is_bit_identical(backend: str, dataset: Any, tmp_path: Path) -> None:
+def test_training_goes_down_and_a_resumed_one_is_bit_identical(
+    own_processes: None, backend: str, dataset: Any, tmp_path: Path
+) -> None:
     """One that is cut before its first snapshot begins anew: it shows that the same seed gives the same."""
     job = multiseg.Job(dataset=dataset, backend=backend, seed=11, threads=2, epochs=2, batch_size=8, solver="adam",
                        learning_rate=1e-3, loss="l2")  # fmt: skip
@@ -146,7 +148,7 @@ def untimed(run: multiseg.Run) -> list[dict[str, Any]]:
 def test_a_picture_comes_out_upright_at_any_size(backend: str, dataset: Any, tmp_path: Path) -> None:
     """With weights that pass the image on, an asymmetric picture comes out as it went in, whatever the data order."""
     job = multiseg.Job(dataset=dataset, backend=backend, epochs=1, batch_size=108, subtract_mean="none")
-    run = opened(job.train(tmp_path / "run", progress=False))
+    run = job.train(tmp_path / "run", progress=False)
     weights = {name: np.zeros(shape, np.float32) for name, shape in SHAPES.items()}
     weights["conv1.weight"][0, 0, 1, 1] = 1
     for row in range(16):

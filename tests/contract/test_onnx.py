@@ -17,7 +17,7 @@ import zoo
 from click.testing import CliRunner
 from evaluate import evaluate
 from exported import Array, Frameworks, network, random_weights
-from lending import lend, opened
+from lending import lend
 
 import multiseg
 from multiseg import backend as registry
@@ -159,7 +159,7 @@ def test_the_fcn_takes_any_batch_and_size(frameworks: Frameworks, worker: Worker
 def test_a_run_is_written_as_it_was_trained(
     backend: str, small: Small, worker: Worker, coloured: multiseg.Dataset, tmp_path: Path
 ) -> None:
-    with opened(small(backend)) as trained:
+    with multiseg.Run.open(small(backend)) as trained:
         path = onnx_export.export(trained, tmp_path / "net.onnx", None, None, worker)
         metadata = said(path)
         mean = np.array(json.loads(metadata["multiseg.mean"]), np.float32)
@@ -182,8 +182,8 @@ def test_weights_of_a_run_under_other_names_are_matched(small: Small, tmp_path: 
     assert (result.exit_code, result.output) == (0, f"{out}\n")
     assert {each.name for each in tmp_path.iterdir()} == {"net.onnx", "named.prototxt"}
     images = np.random.default_rng(6).normal(size=(1, 3, 8, 8)).astype(np.float32)
-    with opened(small("torch")) as run_of_torch:
-        expected = run_of_torch.worker().call("predict", features=images, labels=None)[0]
+    with multiseg.Run.open(small("torch")) as opened:
+        expected = opened.worker().call("predict", features=images, labels=None)[0]
     assert np.abs(run(out, images) - expected).max() <= 1e-5 * np.abs(expected).max()
     assert said(out)["multiseg.channel_order"] == "RGB"
 

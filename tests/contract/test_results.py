@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from lending import lend, opened
+from lending import start
 from PIL import Image
 from reference import fcn_layers, random_weights
 
@@ -22,6 +22,7 @@ from multiseg.cli import main
 from multiseg.dataset.check import check_dataset
 from multiseg.errors import ImageError
 from multiseg.inference import Output
+from multiseg.run import Run
 from multiseg.training import network_spec
 
 
@@ -62,7 +63,7 @@ def test_orders_are_the_backends_unless_chosen(backend: str, colours: multiseg.D
     picture.paste((200, 30, 90), (0, 0, 20, 10))  # a flag in the top left corner
     picture.save(tmp_path / "flag.png")
     values = np.moveaxis(np.asarray(picture), -1, 0)
-    with opened(job.train(tmp_path / "run", progress=False)) as run:
+    with job.train(tmp_path / "run", progress=False) as run:
         run.worker().call("set_weights", weights=weights)
         assert np.array_equal(run.test_one(tmp_path / "flag.png", resize=False).array, values)
         own = {"channel_order": declared.channel_order, "data_order": declared.data_order[1:]}
@@ -93,7 +94,7 @@ def test_a_list_of_mixed_images_with_one_missing(backend: str, trained: Any, tmp
     said = json.loads(done.stdout)
     assert said["failed"] == 1 and [number for number, each in enumerate(said["images"]) if "error" in each] == [40]
     assert len(list((tmp_path / "out").iterdir())) == 99
-    with opened(trained(backend)) as run:
+    with Run.open(trained(backend)) as run:
         for number in (0, 1, 2, 3, 5, 12, 99):
             alone = run.test_one(paths[number]).array
             together = np.load(said["images"][number]["output"])
@@ -117,7 +118,7 @@ def test_a_database_in_a_stream_into_a_dataset(backend: str, trained: Any, datas
     features, labels = dataset.val.read(range(len(dataset.val)))
     assert np.array_equal(written.train.read(range(len(features)))[0], features)
     found: dict[int, Output] = {}
-    with opened(trained(backend)) as run:
+    with Run.open(trained(backend)) as run:
         outputs = run.predict(features)
         result = run.test_db(database, batch_size=5, each=found.__setitem__)
         again = run.test_db(written.path / "train_db" / "features")
@@ -170,7 +171,7 @@ def test_class_numbers_have_a_loss_and_no_measures_of_pictures(tmp_path: Path) -
 def test_a_database_of_any_length_takes_the_same_memory(backends: list[str], trained: Any, tmp_path: Path) -> None:
     images = multiseg.create_images(tmp_path / "images", count=2000, seed=1)
     peaks = []
-    with opened(trained(backends[0])) as run:
+    with Run.open(trained(backends[0])) as run:
         for count in (400, 2000):
             folder = tmp_path / str(count)
             for kind in ("input", "target"):
@@ -209,7 +210,7 @@ def test_activations_are_called_as_the_file_is_described(dataset: Any, tmp_path:
     model.write_text(BRANCHES)
     settings = multiseg.Job(dataset=dataset, backend="caffe", model=model, loss="l2", seed=1).resolve()
     features = dataset.val.read([0, 1])[0].astype(np.float32)
-    with lend("caffe") as worker:
+    with start(settings.backend, settings.threads) as worker:
         worker.call("load", spec=network_spec(settings, dataset).to_json())
         _, _, made = worker.call("predict", features=features, labels=None, activations=True)
     assert list(made) == [name for layer in multiseg.describe(model, (1, 32, 32)).layers for name in layer.outputs]
@@ -248,7 +249,7 @@ def test_functions_and_modules_called_again_are_layers_too(dataset: Any, tmp_pat
         dataset=dataset, backend="torch", model=model, loss="l2", seed=1, lowering=lowering
     ).resolve()
     features = dataset.val.read([0, 1, 2])[0].astype(np.float32)
-    with lend("torch") as worker:
+    with start(settings.backend, settings.threads) as worker:
         described = worker.call("load", spec=network_spec(settings, dataset).to_json())
         output, _, made = worker.call("predict", features=features, labels=None, activations=True)
         plain, _, _ = worker.call("predict", features=features, labels=None)
@@ -265,7 +266,7 @@ def test_functions_and_modules_called_again_are_layers_too(dataset: Any, tmp_pat
 
 def test_layers_with_their_statistics(backend: str, trained: Any, tmp_path: Path) -> None:
     path, weights = noise(tmp_path / "noise.png", 32, 48), random_weights()
-    with opened(trained(backend)) as run:
+    with Run.open(trained(backend)) as run:
         run.worker().call("set_weights", weights=weights)
         layers = run.layers(path, resize=False)
         mean = run.layout.mean

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from lending import opened
 from PIL import Image
 from reference import random_weights
 
 import multiseg
 from multiseg.cli import main
 from multiseg.errors import ImageError, ModelError, SettingsError
+from multiseg.run import Run
 
 
 def command(*arguments: Any) -> Result:
@@ -32,7 +32,7 @@ def test_any_size_whole_padded_or_in_tiles(
     backend: str, trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, odd = noise(tmp_path / "whole.png", 160, 224), noise(tmp_path / "odd.png", 100, 150)
-    with opened(trained(backend)) as run:
+    with Run.open(trained(backend)) as run:
         run.worker().call("set_weights", weights=random_weights())
         assert run.test_one(odd).array.shape == (1, 32, 32)
         with pytest.raises(ModelError, match=r"150x100 pixels into 144x96; .*multiples of 16: crop or pad .*160x112"):
@@ -70,7 +70,7 @@ def test_a_database_of_other_sizes_and_without_labels(backend: str, trained: Any
         tmp_path / "mixed", input=sizes / "input", target=sizes / "target", val_percent=0, mixed_sizes=True
     )
     features = mixed.path / "train_db" / "features"
-    with opened(trained(backend)) as run:
+    with Run.open(trained(backend)) as run:
         with pytest.raises(ModelError, match="multiples of 16"):
             run.test_db(features)
         result = run.test_db(features, pad=True)

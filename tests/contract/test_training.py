@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lending
 import numpy as np
 import pytest
 import small_models
@@ -54,14 +55,31 @@ def test_what_is_random_in_a_step_depends_on_its_seed_alone(backend: str, load: 
     assert one == other  # nothing is random where nothing is learned
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the networks and runs that tests share."""
+    return tmp_path_factory.mktemp("shared")
+
+
 @pytest.fixture
-def job(backend: str, dataset: Any, tmp_path: Path) -> multiseg.Job:
+def job(backend: str, dataset: Any, files: Path) -> multiseg.Job:
     """3 epochs of 14 steps of a small network with dropout: Adam, shuffled, augmented."""
+    folder = files / backend
+    folder.mkdir(exist_ok=True)
     return multiseg.Job(
-        dataset=dataset.path, backend=backend, model=small_models.write(backend, tmp_path), epochs=3, batch_size=8,
+        dataset=dataset.path, backend=backend, model=small_models.write(backend, folder), epochs=3, batch_size=8,
         solver="adam", learning_rate=1e-2, seed=3, threads=1, val_interval=0.5, snapshot_interval=0.3,
         augment={"flip": "both", "quarter_turns": True, "rotation": 30, "noise": 5},
     )  # fmt: skip
+
+
+@pytest.fixture
+def short(job: multiseg.Job, files: Path) -> multiseg.Run:
+    """The job's run of one epoch, trained once for all tests that only look at it."""
+    folder = files / job.backend / "short"
+    if folder.exists():
+        return multiseg.Run.open(folder)
+    return replace(job, epochs=1).train(folder, progress=False)
 
 
 def learned(run: multiseg.Run) -> dict[str, Any]:
@@ -90,7 +108,7 @@ multiseg.Job(**json.loads(sys.argv[1])).train(sys.argv[2], resume=sys.argv[3] ==
 
 
 def test_killed_anywhere_it_comes_to_the_same_to_the_bit(
-    job: multiseg.Job, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_processes: None, job: multiseg.Job, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGKILL for the worker, then for the program, each at a random event of the 60 or so; then Ctrl-C."""
     (tmp_path / "tmp").mkdir()
@@ -123,15 +141,19 @@ def test_killed_anywhere_it_comes_to_the_same_to_the_bit(
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_the_same_seed_gives_the_same_to_the_bit(job: multiseg.Job, tmp_path: Path, threads: int) -> None:
-    once, again = (
-        learned(replace(job, epochs=1, threads=threads).train(tmp_path / name, progress=False)) for name in "ab"
-    )
-    assert once == again
+def test_the_same_seed_gives_the_same_to_the_bit(
+    job: multiseg.Job, short: multiseg.Run, tmp_path: Path, threads: int
+) -> None:
+    first = short if threads == 1 else replace(job, epochs=1, threads=threads).train(tmp_path / "a", progress=False)
+    once = learned(first)
+    lending.end()  # the next one is in another process
+    assert learned(replace(job, epochs=1, threads=threads).train(tmp_path / "b", progress=False)) == once
     assert learned(replace(job, epochs=1, threads=threads, seed=4).train(tmp_path / "c", progress=False)) != once
 
 
-def test_a_full_disk_leaves_the_last_snapshot_and_says_why(job: multiseg.Job, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_last_snapshot_and_says_why(
+    own_processes: None, job: multiseg.Job, tmp_path: Path
+) -> None:
     """A limit on the size of files that the worker writes: as on a full disk, a write ends half way."""
     program = (
         "import json, os, resource, sys, multiseg\n"
@@ -152,26 +174,27 @@ def test_a_full_disk_leaves_the_last_snapshot_and_says_why(job: multiseg.Job, tm
     )  # fmt: skip
     assert done.returncode == 1 and "cannot be written: " in done.stderr, done.stderr
     assert not list((tmp_path / "cut/snapshots").glob(".*"))
-    with multiseg.Run.open(tmp_path / "cut") as run:
-        assert run.snapshot is not None and run.snapshot.epoch == 1
-        assert run.worker().call("get_weights")  # it opens
+    run = multiseg.Run.open(tmp_path / "cut")
+    assert run.snapshot is not None and run.snapshot.epoch == 1
+    assert weights_of(run)  # it opens
     assert job.train(tmp_path / "cut", resume=True, progress=False).summary["status"] == "finished"
 
 
 WEIGHTS = {"caffe": "network.caffemodel", "torch": "network.pt", "tensorflow": "network.ckpt"}
 
 
-def test_it_starts_from_the_weights_of_another_run_and_leaves_frozen_layers(job: multiseg.Job, tmp_path: Path) -> None:
-    first = replace(job, epochs=1).train(tmp_path / "first", progress=False)
-    assert first.snapshot is not None
-    given = first.snapshot.path / WEIGHTS[job.backend]
+def test_it_starts_from_the_weights_of_another_run_and_leaves_frozen_layers(
+    job: multiseg.Job, short: multiseg.Run, tmp_path: Path
+) -> None:
+    assert short.snapshot is not None
+    given = short.snapshot.path / WEIGHTS[job.backend]
     second = replace(job, epochs=1, seed=9, weights=given, freeze=["conv1"]).train(tmp_path / "second", progress=False)
     assert second.summary["weights"] == {
         "matched": list(small_models.PARAMETERS), "missing": [], "unused": [], "reshaped": [],
         "renamed": {}, "reversed": [], "snapshot": None, "solver_state": None,
     }  # fmt: skip
-    assert second.history[0]["l1"] == pytest.approx(first.history[-1]["l1"], rel=1e-6)
-    before, after = weights_of(first), weights_of(second)
+    assert second.history[0]["l1"] == pytest.approx(short.history[-1]["l1"], rel=1e-6)
+    before, after = weights_of(short), weights_of(second)
     for name in small_models.PARAMETERS:
         assert np.array_equal(before[name], after[name]) == name.startswith("conv1")
 
