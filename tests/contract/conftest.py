@@ -35,10 +35,14 @@ def lent_workers(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
-def own_processes(lent_workers: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every training has a new process, and there is no other one where the test begins."""
-    lending.end()
-    monkeypatch.setattr("multiseg.training.Worker", Worker)
+def own_processes(lent_workers: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """own_processes(): from now on every training has a new process, and no other one waits."""
+
+    def begin() -> None:
+        lending.end()
+        monkeypatch.setattr("multiseg.training.Worker", Worker)
+
+    return begin
 
 
 @pytest.fixture

@@ -110,9 +110,10 @@ def test_lowering_changes_no_training(backend: str, load: Any) -> None:
 
 
 def test_training_goes_down_and_a_resumed_one_is_bit_identical(
-    own_processes: None, backend: str, dataset: Any, tmp_path: Path
+    backend: str, dataset: Any, tmp_path: Path, own_processes: Any
 ) -> None:
     """One that is cut before its first snapshot begins anew: it shows that the same seed gives the same."""
+    own_processes()
     job = multiseg.Job(dataset=dataset, backend=backend, seed=11, threads=2, epochs=2, batch_size=8, solver="adam",
                        learning_rate=1e-3, loss="l2")  # fmt: skip
     whole = job.train(tmp_path / "whole", progress=False)

@@ -26,6 +26,8 @@ from multiseg.errors import RunError, TrainingStopped, WorkerError
 from multiseg.layout import Layout
 from multiseg.stopping import Stop
 
+Begin = Callable[[], None]
+
 TIMED = ("seconds", "val_seconds", "images_per_second")
 
 
@@ -108,12 +110,13 @@ multiseg.Job(**json.loads(sys.argv[1])).train(sys.argv[2], resume=sys.argv[3] ==
 
 
 def test_killed_anywhere_it_comes_to_the_same_to_the_bit(
-    own_processes: None, job: multiseg.Job, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: multiseg.Job, backend: str, tmp_path: Path, own_processes: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGKILL for the worker, then for the program, each at a random event of the 60 or so; then Ctrl-C."""
+    whole = learned(job.train(tmp_path / "whole", progress=False))
+    own_processes()
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    whole = learned(job.train(tmp_path / "whole", progress=False))
     moments = random.Random(backend)
 
     with pytest.raises((WorkerError, RunError), match="SIGKILL"):
@@ -136,8 +139,10 @@ def test_killed_anywhere_it_comes_to_the_same_to_the_bit(
     stop = Stop()
     with pytest.raises(TrainingStopped):
         job.train(tmp_path / "cut", resume=True, progress=after(moments.randrange(2, 10), stop.ask), stop=stop)
-    assert learned(job.train(tmp_path / "cut", resume=True, progress=False)) == whole
+    cut = job.train(tmp_path / "cut", resume=True, progress=False)
     assert not list((tmp_path / "tmp").iterdir())
+    monkeypatch.undo()
+    assert learned(cut) == whole
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -152,9 +157,10 @@ def test_the_same_seed_gives_the_same_to_the_bit(
 
 
 def test_a_full_disk_leaves_the_last_snapshot_and_says_why(
-    own_processes: None, job: multiseg.Job, tmp_path: Path
+    job: multiseg.Job, tmp_path: Path, own_processes: Begin
 ) -> None:
     """A limit on the size of files that the worker writes: as on a full disk, a write ends half way."""
+    own_processes()
     program = (
         "import json, os, resource, sys, multiseg\n"
         "from pathlib import Path\n"
