@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
+import lending
 import pytest
 
 import multiseg
@@ -72,3 +74,17 @@ def images(multiseg_images: Path) -> Path:
 def dataset(multiseg_dataset: multiseg.Dataset) -> multiseg.Dataset:
     """108 pairs for training, 12 for validation."""
     return multiseg_dataset
+
+
+@pytest.fixture(scope="session", autouse=True)
+def workers_end() -> Iterator[None]:
+    """The workers that tests lend each other end with the tests."""
+    yield
+    lending.end()
+
+
+@pytest.fixture(scope="module")
+def lent_workers() -> Iterator[None]:
+    """The program starts no process where one waits that it can use."""
+    with lending.everywhere():
+        yield

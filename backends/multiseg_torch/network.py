@@ -32,7 +32,9 @@ class Network(network.Network):
     def __init__(self, spec: NetworkSpec) -> None:
         torch.set_num_threads(spec.threads)
         torch.manual_seed(spec.seed)
-        torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports torch.compile for its settings
+        torch.set_deterministic_debug_mode(
+            "warn"
+        )  # use_deterministic_algorithms imports torch.compile for its settings
         torch.utils.deterministic.fill_uninitialized_memory = False  # a pass over each new tensor, to find errors by
         self.spec = spec
         loaded = files.load(spec.model, spec.input_shape)

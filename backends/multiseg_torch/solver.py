@@ -25,7 +25,7 @@ Groups = list[dict[str, Any]]
 for _name in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):
     _method = getattr(getattr(optim.Optimizer, _name), "__wrapped__", None)
     if _method is not None:
-        setattr(_method, "__dynamo_disable", _method)  # noqa: B010 - within a class the name would be mangled
+        _method.__dynamo_disable = _method
 
 
 class Solver:

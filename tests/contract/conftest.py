@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import lending
 import numpy as np
 import pytest
+from lending import lend
 from linear_training import SIZE
 from PIL import Image
 
-from multiseg import backend as registry
 from multiseg.dataset import Dataset
 from multiseg.job import Job
 from multiseg.training import network_spec
@@ -19,6 +21,28 @@ from multiseg.worker.client import Worker
 
 Loaded = Callable[..., Worker]
 Trained = Callable[[str], Path]
+
+
+# modules about the processes themselves
+ALL_NEW = ("test_contract", "test_worker")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lent_workers(request: pytest.FixtureRequest) -> Iterator[None]:
+    """As in tests/conftest.py, for all tests here."""
+    with nullcontext() if request.module.__name__ in ALL_NEW else lending.everywhere():
+        yield
+
+
+@pytest.fixture
+def own_processes(lent_workers: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """own_processes(): from now on every training has a new process, and no other one waits."""
+
+    def begin() -> None:
+        lending.end()
+        monkeypatch.setattr("multiseg.training.Worker", Worker)
+
+    return begin
 
 
 @pytest.fixture
@@ -29,7 +53,7 @@ def load(backend: str, dataset: Any) -> Iterator[Loaded]:
     def loaded(predict_only: bool = False, **settings: Any) -> Worker:
         found = Job(dataset=dataset, backend=backend, **{"seed": 3, "threads": 2, **settings}).resolve()
         spec = network_spec(found, dataset).to_json()
-        worker = Worker(registry.get(backend), threads=found.threads)
+        worker = lend(backend, found.threads)
         workers.append(worker)
         worker.described = worker.call("load", spec={**spec, "solver": None} if predict_only else spec)
         return worker

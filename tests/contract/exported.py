@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lending import lend
 
 from multiseg import backend as registry
 from multiseg import exporting
@@ -88,7 +89,7 @@ class Frameworks:
 
     def _worker(self, backend: str) -> Worker:
         if backend not in self._workers:
-            self._workers[backend] = Worker(registry.get(backend), threads=1)
+            self._workers[backend] = lend(backend)
         return self._workers[backend]
 
     def close(self) -> None:

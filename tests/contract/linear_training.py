@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lending import lend
 from linear_net import write_model
 from reference import Array
 
@@ -58,7 +59,7 @@ class Workers:
     def of(self, backend: str) -> Worker:
         """The backend's worker, with any network or none."""
         if backend not in self.started:
-            self.started[backend] = Worker(registry.get(backend), threads=1)
+            self.started[backend] = lend(backend)
         return self.started[backend]
 
 

@@ -21,16 +21,16 @@ UNSEEN = {"Dropout", "Flatten"}
 @pytest.mark.parametrize("net", ["inception", "fcn8s"])
 def test_activations_are_those_described(backend: str, net: str) -> None:
     model: Path = NETS / FILES[backend].format(net)
-    described = multiseg.describe(model, SHAPES[net][0])
+    layout = Layout(registry.get(backend).data_order)
+    features: Any = layout.features(batch(net)["features"])
+    with load(backend, model, *SHAPES[net], lowering=True) as worker:
+        described = multiseg.describe(model, SHAPES[net][0], worker)
+        output, _, made = worker.call("predict", features=features, labels=None, activations=True)
     values = {
         name: (layer.type, shape)
         for layer in described.layers
         for name, shape in zip(layer.outputs, layer.shapes, strict=True)
     }
-    layout = Layout(registry.get(backend).data_order)
-    features: Any = layout.features(batch(net)["features"])
-    with load(backend, model, *SHAPES[net], lowering=True) as worker:
-        output, _, made = worker.call("predict", features=features, labels=None, activations=True)
     assert list(made) == [name for name in values if name in made], "in the order of the description"
     assert {values[name][0] for name in values if name not in made} <= UNSEEN
     for name, value in made.items():

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lending import weights_of
 from linear_net import write_model
 
 import multiseg
@@ -26,12 +27,6 @@ def job_of(backend: str, dataset: Dataset, folder: Path, **settings: Any) -> mul
     given = {"recipe": "equal", "solver": "adam", "learning_rate": 1e-2, "epochs": 2, "batch_size": 2, "seed": 6}
     model = write_model(folder, backend, 3)
     return multiseg.Job(dataset=dataset, backend=backend, model=model, threads=1, **{**given, **settings})
-
-
-def weights_of(run: multiseg.Run) -> dict[str, np.ndarray]:
-    with run:
-        found: dict[str, np.ndarray] = run.worker().call("get_weights")
-    return found
 
 
 def furthest(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:

@@ -17,6 +17,7 @@ import zoo
 from click.testing import CliRunner
 from evaluate import evaluate
 from exported import Array, Frameworks, network, random_weights
+from lending import lend
 
 import multiseg
 from multiseg import backend as registry
@@ -69,7 +70,7 @@ def small(coloured: multiseg.Dataset, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
     """PyTorch's process, which writes the files."""
-    with Worker(registry.get("torch"), threads=1) as started:
+    with lend("torch") as started:
         yield started
 
 

@@ -13,6 +13,7 @@ import pytest
 import zoo
 
 import multiseg
+from multiseg import backend as registry
 from multiseg.errors import BackendUnavailable, ModelError, SettingsError
 from multiseg.parity.result import Parity, Row
 from multiseg.reference import Bounded
@@ -24,21 +25,39 @@ QUICK: dict[str, Any] = {"batch_size": 4, "learning_rate": 1e-7, "threads": 2}
 STAGES = {"forward", "output", "loss", "gradient", "step"}
 
 
-def test_twenty_steps_of_the_fcn_agree_in_all_frameworks(dataset: Any) -> None:
-    """Each framework loads its own file of the network."""
-    found = multiseg.check_parity(dataset, backends=["caffe", "torch", "tensorflow"], steps=20, batch_size=2, threads=2)
+@pytest.mark.parametrize(("channels", "steps"), [(1024, 3), (128, 20)])
+def test_steps_of_the_fcn_agree_in_all_frameworks(channels: int, steps: int, dataset: Any, tmp_path: Path) -> None:
+    """Each framework loads its own file of the network: for a few steps, and for many with an eighth of conv2's channels."""
+    models = None if channels == 1024 else narrowed(tmp_path, channels)
+    found = multiseg.check_parity(
+        dataset, backends=["caffe", "torch", "tensorflow"] if models is None else None, models=models, steps=steps,
+        batch_size=2, threads=2,
+    )  # fmt: skip
     assert found.ok, str(found)
     assert found.first_divergence is None and found.notes == []
-    assert found.sides == ["Caffe", "PyTorch", "TensorFlow"]
+    assert [side.split(" (")[0] for side in found.sides] == ["Caffe", "PyTorch", "TensorFlow"]
     for side in found.sides:
         rows = [row for row in found.rows if row.side == side]
         assert {row.stage for row in rows} >= STAGES
         assert {row.name for row in rows if row.stage == "forward"} == {"conv1", "relu1", "conv2", "relu2", "deconv"}
         parameters = [f"{layer}.{part}" for layer in ("conv1", "conv2", "deconv") for part in ("weight", "bias")]
         assert {row.name for row in rows if row.stage == "gradient"} == set(parameters)
-        assert [row.step for row in rows if row.name == "conv2.weight" and row.stage == "step"] == list(range(1, 21))
-    assert {side: len(apart) for side, apart in found.apart.items()} == {"PyTorch": 20, "TensorFlow": 20}
+        stepped = [row.step for row in rows if row.name == "conv2.weight" and row.stage == "step"]
+        assert stepped == list(range(1, steps + 1))
+    assert {side: len(apart) for side, apart in found.apart.items()} == dict.fromkeys(found.sides[1:], steps)
     assert max(max(apart) for apart in found.apart.values()) < 1e-4
+
+
+def narrowed(folder: Path, channels: int) -> list[Path]:
+    """The frameworks' files of the FCN with as many channels in the middle."""
+    made = []
+    for backend in ("caffe", "torch", "tensorflow"):
+        file = registry.get(backend).default_model_path
+        text = file.read_text()
+        assert "1024" in text
+        made.append(folder / file.name)
+        made[-1].write_text(text.replace("1024", str(channels)))
+    return made
 
 
 @pytest.mark.parametrize("net", zoo.SHAPES)

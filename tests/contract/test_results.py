@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from lending import start
 from PIL import Image
 from reference import fcn_layers, random_weights
 
@@ -23,7 +24,6 @@ from multiseg.errors import ImageError
 from multiseg.inference import Output
 from multiseg.run import Run
 from multiseg.training import network_spec
-from multiseg.worker.client import Worker
 
 
 def command(*arguments: Any) -> Result:
@@ -52,7 +52,7 @@ def test_orders_are_the_backends_unless_chosen(backend: str, colours: multiseg.D
     declared = registry.get(backend)
     model = tmp_path / declared.default_model_path.name
     model.write_text(declared.default_model_path.read_text().replace("num_output: 1\n", "num_output: 3\n"))
-    job = multiseg.Job(dataset=colours, backend=backend, model=model, epochs=1, batch_size=2, subtract_mean="none")
+    job = multiseg.Job(dataset=colours, backend=backend, model=model, epochs=1, batch_size=4, subtract_mean="none")
     weights = {name: np.zeros_like(value) for name, value in random_weights(channels=3).items()}
     for channel in range(3):
         weights["conv1.weight"][channel, channel, 1, 1] = 1
@@ -125,7 +125,11 @@ def test_a_database_in_a_stream_into_a_dataset(backend: str, trained: Any, datas
     assert np.array_equal(written.train.read(range(len(features)))[1], np.rint(np.clip(outputs, 0, 255)))
     assert list(found) == list(range(len(features)))
     assert np.abs(np.stack([found[index].array for index in found]) - outputs).max() < 1e-3
-    assert result["l1"] == pytest.approx(np.abs(outputs.astype(np.float64) - labels).mean(), rel=1e-5)
+    assert result["count"] == len(dataset.val)
+    difference = outputs.astype(np.float64) - labels
+    assert result["l1"] == pytest.approx(np.abs(difference).mean(), rel=1e-5)
+    assert result["l2"] == pytest.approx(np.square(difference).mean(), rel=1e-5)
+    assert result["val_loss"] == pytest.approx(run.history[-1]["val_loss"], rel=1e-5)
     timed = ("seconds", "images_per_second")
     said = json.loads(done.stdout)
     assert said == json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -206,7 +210,7 @@ def test_activations_are_called_as_the_file_is_described(dataset: Any, tmp_path:
     model.write_text(BRANCHES)
     settings = multiseg.Job(dataset=dataset, backend="caffe", model=model, loss="l2", seed=1).resolve()
     features = dataset.val.read([0, 1])[0].astype(np.float32)
-    with Worker(settings.backend) as worker:
+    with start(settings.backend, settings.threads) as worker:
         worker.call("load", spec=network_spec(settings, dataset).to_json())
         _, _, made = worker.call("predict", features=features, labels=None, activations=True)
     assert list(made) == [name for layer in multiseg.describe(model, (1, 32, 32)).layers for name in layer.outputs]
@@ -245,12 +249,13 @@ def test_functions_and_modules_called_again_are_layers_too(dataset: Any, tmp_pat
         dataset=dataset, backend="torch", model=model, loss="l2", seed=1, lowering=lowering
     ).resolve()
     features = dataset.val.read([0, 1, 2])[0].astype(np.float32)
-    with Worker(settings.backend) as worker:
+    with start(settings.backend, settings.threads) as worker:
         described = worker.call("load", spec=network_spec(settings, dataset).to_json())
         output, _, made = worker.call("predict", features=features, labels=None, activations=True)
         plain, _, _ = worker.call("predict", features=features, labels=None)
+        known = multiseg.describe(model, (1, 32, 32), worker)
     assert described["lowered"] == (["conv1", "up"] if lowering else [])
-    assert list(made) == [name for layer in multiseg.describe(model, (1, 32, 32)).layers for name in layer.outputs]
+    assert list(made) == [name for layer in known.layers for name in layer.outputs]
     conv, moved, act, up, again, less, last = made.values()
     assert conv.min() < 0, "though what comes after works in place"
     assert np.array_equal(act, np.maximum(moved, 0)) and np.array_equal(moved, conv - 3)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import zoo
+from lending import lend
 
-from multiseg import backend as registry
 from multiseg.topology import Topology
 from multiseg.worker.client import Worker
 
@@ -20,13 +20,13 @@ DECAY = {"lenet": 0.0005}  # of the files that regularise their kernels, which D
 
 @pytest.fixture(scope="module")
 def tensorflow() -> Iterator[Worker]:
-    with Worker(registry.get("tensorflow"), threads=1) as worker:
+    with lend("tensorflow") as worker:
         yield worker
 
 
 @pytest.fixture(scope="module")
 def caffe() -> Iterator[Worker]:
-    with Worker(registry.get("caffe"), threads=1) as worker:
+    with lend("caffe") as worker:
         yield worker
 
 

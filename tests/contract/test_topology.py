@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lending import lend
 from zoo import NETS, SHAPES
 
 import multiseg
-from multiseg import backend as registry
 from multiseg.backend import package_folder
 from multiseg.topology import Topology
 from multiseg.worker.client import Worker
@@ -44,7 +44,7 @@ def describe() -> Iterator[Callable[[Path, Any], Topology]]:
 
     def described(path: Path, shape: Any) -> Topology:
         backend = owner(path.name)
-        worker = workers.get(backend) or workers.setdefault(backend, Worker(registry.get(backend)))
+        worker = workers.get(backend) or workers.setdefault(backend, lend(backend))
         return multiseg.describe(path, shape, worker)
 
     yield described
@@ -59,8 +59,8 @@ def reference() -> Topology:
 
 
 @pytest.mark.parametrize("name", [owned(each) for each in FILES])
-def test_the_fcn_is_the_same_in_every_format(name: str, reference: Topology) -> None:
-    found = multiseg.describe(MODELS / name, (1, 32, 32))
+def test_the_fcn_is_the_same_in_every_format(name: str, reference: Topology, describe: Any) -> None:
+    found = describe(MODELS / name, (1, 32, 32))
     assert found == reference, str(reference.diff(found))
     assert found.parameter_count == 8_652_097
     # for each output value: kernel area times input channels; for a deconvolution, for each input value

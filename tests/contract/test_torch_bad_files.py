@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lending import lend
 from zoo import SHAPES, load
 
-from multiseg import backend as registry
 from multiseg.errors import ModelError
 from multiseg.worker.client import Worker
 
@@ -20,7 +20,7 @@ SHAPE = [3, 16, 16]
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
-    with Worker(registry.get("torch"), threads=1) as worker:
+    with lend("torch") as worker:
         yield worker
 
 

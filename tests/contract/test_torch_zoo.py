@@ -24,9 +24,9 @@ def net_of(file: str) -> str:
 @pytest.mark.parametrize("file", FILES)
 def test_a_users_network_trains_a_step_and_is_what_the_prototxt_says(file: str) -> None:
     net, batch = net_of(file), zoo.batch(net_of(file))
-    topology = describe(zoo.NETS / file, zoo.SHAPES[net][0])
-    assert topology == describe(zoo.NETS / f"{net}.prototxt", zoo.SHAPES[net][0])
     with zoo.load("torch", zoo.NETS / file, *zoo.SHAPES[net]) as worker:
+        topology = describe(zoo.NETS / file, zoo.SHAPES[net][0], worker)
+        assert topology == describe(zoo.NETS / f"{net}.prototxt", zoo.SHAPES[net][0])
         before = worker.call("get_weights")
         assert {name: value.shape for name, value in before.items()} == topology.weights
         output, loss, _ = worker.call("predict", **batch)

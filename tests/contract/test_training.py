@@ -13,9 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lending
 import numpy as np
 import pytest
 import small_models
+from lending import weights_of
 from processes import children, gone
 
 import multiseg
@@ -23,6 +25,8 @@ from multiseg import backend as registry
 from multiseg.errors import RunError, TrainingStopped, WorkerError
 from multiseg.layout import Layout
 from multiseg.stopping import Stop
+
+Begin = Callable[[], None]
 
 TIMED = ("seconds", "val_seconds", "images_per_second")
 
@@ -53,21 +57,37 @@ def test_what_is_random_in_a_step_depends_on_its_seed_alone(backend: str, load: 
     assert one == other  # nothing is random where nothing is learned
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the networks and runs that tests share."""
+    return tmp_path_factory.mktemp("shared")
+
+
 @pytest.fixture
-def job(backend: str, dataset: Any, tmp_path: Path) -> multiseg.Job:
+def job(backend: str, dataset: Any, files: Path) -> multiseg.Job:
     """3 epochs of 14 steps of a small network with dropout: Adam, shuffled, augmented."""
+    folder = files / backend
+    folder.mkdir(exist_ok=True)
     return multiseg.Job(
-        dataset=dataset.path, backend=backend, model=small_models.write(backend, tmp_path), epochs=3, batch_size=8,
+        dataset=dataset.path, backend=backend, model=small_models.write(backend, folder), epochs=3, batch_size=8,
         solver="adam", learning_rate=1e-2, seed=3, threads=1, val_interval=0.5, snapshot_interval=0.3,
         augment={"flip": "both", "quarter_turns": True, "rotation": 30, "noise": 5},
     )  # fmt: skip
 
 
+@pytest.fixture
+def short(job: multiseg.Job, files: Path) -> multiseg.Run:
+    """The job's run of one epoch, trained once for all tests that only look at it."""
+    folder = files / job.backend / "short"
+    if folder.exists():
+        return multiseg.Run.open(folder)
+    return replace(job, epochs=1).train(folder, progress=False)
+
+
 def learned(run: multiseg.Run) -> dict[str, Any]:
     """All that a training must come to again: weights to the bit, and the history but for its times."""
     rows = [{key: row[key] for key in row if key not in TIMED} for row in run.history]
-    with run:
-        return {"rows": rows, **{name: value.tobytes() for name, value in run.worker().call("get_weights").items()}}
+    return {"rows": rows, **{name: value.tobytes() for name, value in weights_of(run).items()}}
 
 
 def after(events: int, act: Callable[[], None]) -> Callable[[dict[str, Any]], None]:
@@ -90,12 +110,13 @@ multiseg.Job(**json.loads(sys.argv[1])).train(sys.argv[2], resume=sys.argv[3] ==
 
 
 def test_killed_anywhere_it_comes_to_the_same_to_the_bit(
-    job: multiseg.Job, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: multiseg.Job, backend: str, tmp_path: Path, own_processes: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGKILL for the worker, then for the program, each at a random event of the 60 or so; then Ctrl-C."""
+    whole = learned(job.train(tmp_path / "whole", progress=False))
+    own_processes()
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    whole = learned(job.train(tmp_path / "whole", progress=False))
     moments = random.Random(backend)
 
     with pytest.raises((WorkerError, RunError), match="SIGKILL"):
@@ -118,21 +139,28 @@ def test_killed_anywhere_it_comes_to_the_same_to_the_bit(
     stop = Stop()
     with pytest.raises(TrainingStopped):
         job.train(tmp_path / "cut", resume=True, progress=after(moments.randrange(2, 10), stop.ask), stop=stop)
-    assert learned(job.train(tmp_path / "cut", resume=True, progress=False)) == whole
+    cut = job.train(tmp_path / "cut", resume=True, progress=False)
     assert not list((tmp_path / "tmp").iterdir())
+    monkeypatch.undo()
+    assert learned(cut) == whole
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_the_same_seed_gives_the_same_to_the_bit(job: multiseg.Job, tmp_path: Path, threads: int) -> None:
-    once, again = (
-        learned(replace(job, epochs=1, threads=threads).train(tmp_path / name, progress=False)) for name in "ab"
-    )
-    assert once == again
+def test_the_same_seed_gives_the_same_to_the_bit(
+    job: multiseg.Job, short: multiseg.Run, tmp_path: Path, threads: int
+) -> None:
+    first = short if threads == 1 else replace(job, epochs=1, threads=threads).train(tmp_path / "a", progress=False)
+    once = learned(first)
+    lending.end()  # the next one is in another process
+    assert learned(replace(job, epochs=1, threads=threads).train(tmp_path / "b", progress=False)) == once
     assert learned(replace(job, epochs=1, threads=threads, seed=4).train(tmp_path / "c", progress=False)) != once
 
 
-def test_a_full_disk_leaves_the_last_snapshot_and_says_why(job: multiseg.Job, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_last_snapshot_and_says_why(
+    job: multiseg.Job, tmp_path: Path, own_processes: Begin
+) -> None:
     """A limit on the size of files that the worker writes: as on a full disk, a write ends half way."""
+    own_processes()
     program = (
         "import json, os, resource, sys, multiseg\n"
         "from pathlib import Path\n"
@@ -152,32 +180,27 @@ def test_a_full_disk_leaves_the_last_snapshot_and_says_why(job: multiseg.Job, tm
     )  # fmt: skip
     assert done.returncode == 1 and "cannot be written: " in done.stderr, done.stderr
     assert not list((tmp_path / "cut/snapshots").glob(".*"))
-    with multiseg.Run.open(tmp_path / "cut") as run:
-        assert run.snapshot is not None and run.snapshot.epoch == 1
-        assert run.worker().call("get_weights")  # it opens
+    run = multiseg.Run.open(tmp_path / "cut")
+    assert run.snapshot is not None and run.snapshot.epoch == 1
+    assert weights_of(run)  # it opens
     assert job.train(tmp_path / "cut", resume=True, progress=False).summary["status"] == "finished"
 
 
 WEIGHTS = {"caffe": "network.caffemodel", "torch": "network.pt", "tensorflow": "network.ckpt"}
 
 
-def weights_of(run: multiseg.Run) -> dict[str, Any]:
-    with run:
-        weights: dict[str, Any] = run.worker().call("get_weights")
-    return weights
-
-
-def test_it_starts_from_the_weights_of_another_run_and_leaves_frozen_layers(job: multiseg.Job, tmp_path: Path) -> None:
-    first = replace(job, epochs=1).train(tmp_path / "first", progress=False)
-    assert first.snapshot is not None
-    given = first.snapshot.path / WEIGHTS[job.backend]
+def test_it_starts_from_the_weights_of_another_run_and_leaves_frozen_layers(
+    job: multiseg.Job, short: multiseg.Run, tmp_path: Path
+) -> None:
+    assert short.snapshot is not None
+    given = short.snapshot.path / WEIGHTS[job.backend]
     second = replace(job, epochs=1, seed=9, weights=given, freeze=["conv1"]).train(tmp_path / "second", progress=False)
     assert second.summary["weights"] == {
         "matched": list(small_models.PARAMETERS), "missing": [], "unused": [], "reshaped": [],
         "renamed": {}, "reversed": [], "snapshot": None, "solver_state": None,
     }  # fmt: skip
-    assert second.history[0]["l1"] == pytest.approx(first.history[-1]["l1"], rel=1e-6)
-    before, after = weights_of(first), weights_of(second)
+    assert second.history[0]["l1"] == pytest.approx(short.history[-1]["l1"], rel=1e-6)
+    before, after = weights_of(short), weights_of(second)
     for name in small_models.PARAMETERS:
         assert np.array_equal(before[name], after[name]) == name.startswith("conv1")
 

@@ -12,6 +12,7 @@ import venv
 from pathlib import Path
 from typing import Any
 
+import lending
 import pytest
 
 import multiseg
@@ -35,6 +36,12 @@ def gone(pid: int, seconds: float = 20) -> bool:
     while alive(pid) and time.monotonic() < end:
         time.sleep(0.05)
     return not alive(pid)
+
+
+@pytest.fixture(autouse=True)
+def nobody_elses() -> None:
+    """The workers that these tests find are their own."""
+    lending.end()
 
 
 def test_a_killed_worker_is_a_clear_error_and_leaves_nothing(backend: str, dataset: Any, tmp_path: Path) -> None:

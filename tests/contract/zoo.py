@@ -7,8 +7,8 @@ from typing import Any
 
 import lmdb
 import numpy as np
+from lending import lend
 
-from multiseg import backend as registry
 from multiseg.dataset import Dataset
 from multiseg.network import NetworkSpec
 from multiseg.worker.client import Worker
@@ -39,7 +39,7 @@ def spec(model: Path, input_shape: Any, label_shape: Any, **more: Any) -> Networ
 
 def load(backend: str, model: Path, input_shape: Any, label_shape: Any, **more: Any) -> Worker:
     """A worker with a network in it. Close it."""
-    worker = Worker(registry.get(backend), threads=1)
+    worker = lend(backend)
     try:
         told = spec(model, input_shape, label_shape, **more).to_json()
         worker.described = worker.call("load", spec=told)  # type: ignore[attr-defined]

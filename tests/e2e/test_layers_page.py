@@ -12,8 +12,9 @@ import multiseg
 
 @pytest.fixture(scope="module")
 def page_file(
-    backends: list[str], dataset: multiseg.Dataset, images: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+    lent_workers: None, backends: list[str], dataset: multiseg.Dataset, images: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:  # fmt: skip
     folder = tmp_path_factory.mktemp("layers")
     with multiseg.Job(dataset=dataset, backend=backends[0], epochs=1).train(folder / "run", progress=False) as run:
         return run.layers(images / "grid.png", resize=False).to_html(folder / "layers.html")

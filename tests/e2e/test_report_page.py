@@ -16,8 +16,9 @@ WIDE, NARROW = 1280, 390
 
 @pytest.fixture(scope="module")
 def page_file(
-    backends: list[str], dataset: multiseg.Dataset, images: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+    lent_workers: None, backends: list[str], dataset: multiseg.Dataset, images: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:  # fmt: skip
     """The page of real trainings: one for each backend under test, and a shorter one of the first."""
     folder = tmp_path_factory.mktemp("comparison")
     runs = [
