@@ -15,7 +15,7 @@ from functools import partial
 from pairing import Contender, Times, by_turns, medians
 
 from parts.figures import Figure, in_ms, ratio
-from parts.setup import KEEP_MEMORY, Bench, closing
+from parts.setup import MEMORY, Bench, closing
 
 LIBRARIES = ("numpy", "torch", "oneDNN")
 PRODUCTS = [f"{layer} {of}" for layer in ("conv1", "conv2", "deconv") for of in ("output", "weights", "inputs")]
@@ -78,7 +78,7 @@ def _by_turns(bench: Bench, rivals: dict[str, Contender], images: int, parts: li
     ways: dict[str, list[str]] = {part: [] for part in parts}
     with ExitStack() as stack:
         for library in LIBRARIES:
-            made = Contender("products", KEEP_MEMORY, library=library, batch_size=images, threads=threads)
+            made = Contender("products", MEMORY, library=library, batch_size=images, threads=threads)
             products = closing(stack, made)
             for part in parts:
                 for unit in ("copy",) if part == "copy" else (f"{part} rows", f"{part} columns"):

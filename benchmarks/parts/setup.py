@@ -19,7 +19,7 @@ from multiseg.fitting import mean_of
 from multiseg.job import Settings
 from multiseg.layout import Layout
 from multiseg.training import network_spec
-from multiseg.worker.client import KEEP_MEMORY, _environment
+from multiseg.worker.client import MEMORY, _environment
 
 RATE = 1e-9  # learning rate: what is measured is the same at any, and weights stay what they are
 # what plain contenders run in besides the user's own environment: TensorFlow leaves oneDNN off on processors such as AMD's, and
@@ -27,7 +27,7 @@ RATE = 1e-9  # learning rate: what is measured is the same at any, and weights s
 PLAIN = {"tensorflow": {"TF_ENABLE_ONEDNN_OPTS": "1"}}
 
 What = Literal["train", "test"]
-__all__ = ["KEEP_MEMORY", "PLAIN", "RATE", "Bench", "What"]
+__all__ = ["MEMORY", "PLAIN", "RATE", "Bench", "What"]
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,15 @@ from multiseg.worker import boot, protocol
 
 TAIL_LINES = 15
 CLOSE_SECONDS = 10
+# How a worker gets its memory, from mallopt(3) and glibc's manual on tunables; what is set in the environment counts instead.
 # glibc's malloc returns large arrays to the system when they are freed, and each page of the next one is a fault: with tens of
-# megabytes of gradients in every step that takes longer than the arithmetic. A worker keeps what it has had (mallopt(3)).
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+# megabytes of gradients in every step that takes longer than the arithmetic. A worker keeps what it has had; and it asks for huge
+# pages, as weights of that size have more small ones than a processor finds its way to quickly.
+MEMORY = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
 
 
 class Worker:
@@ -191,7 +197,7 @@ def unavailable(backend: Backend, reason: str) -> str:
 
 
 def _environment(backend: Backend, threads: int) -> dict[str, str]:
-    environment = {**KEEP_MEMORY, **os.environ, **backend.environment, "PYTHONUNBUFFERED": "1"}
+    environment = {**MEMORY, **os.environ, **backend.environment, "PYTHONUNBUFFERED": "1"}
     if threads:  # the BLAS and OpenMP libraries read these when they are loaded
         environment |= dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], str(threads))
     return environment
