@@ -25,7 +25,7 @@ def main() -> None:
         before, after = old[part, name], new[part, name]
         share = f"{100 * loss(before, after):.0f} % worse"
         print(f"{part}: {name}: {before['value']:.3g}{before['unit']} -> {after['value']:.3g}{after['unit']}, {share}")
-    for part, name in old.keys() - new.keys():
+    for part, name in sorted(old.keys() - new.keys()):
         print(f"{part}: {name}: only in {options.old}, not compared")
     print(f"{len(worse)} of {len(both)} figures became worse by more than {100 * options.tolerance:g} %")
     sys.exit(1 if worse else 0 if both else 2)
