@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ class Contender:
     def __init__(self, script: str, environment: Mapping[str, str] | None = None, **options: Any) -> None:
         self.script = script
         self._counts: dict[str, int] = {}
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads fills up; closed in close
         self._process = subprocess.Popen(
             [sys.executable, FOLDER / f"{script}.py", json.dumps(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if os.environ.get("QUIET", "1") == "1" else None,
+            stderr=self._errors,
             text=True,
             env={**os.environ, **(environment or {}), "TF_CPP_MIN_LOG_LEVEL": "2", "GLOG_minloglevel": "2"},
         )
@@ -49,23 +50,16 @@ class Contender:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            said = self._process.communicate()[1] or ""
-            raise RuntimeError(f"{self.script} ended: {said[-2000:]}")
+            self._process.wait()
+            self._errors.seek(0)
+            raise RuntimeError(f"{self.script} ended: {self._errors.read().decode(errors='replace')[-2000:]}")
         return line.strip()
 
     def close(self) -> None:
+        """End the process."""
         self._process.kill()
         self._process.communicate()
-
-
-@contextlib.contextmanager
-def contenders(**made: Contender) -> Iterator[dict[str, Contender]]:
-    """Contenders by name, ended afterwards."""
-    try:
-        yield made
-    finally:
-        for contender in made.values():
-            contender.close()
+        self._errors.close()
 
 
 def by_turns(turns: Mapping[str, Callable[[], float]], rounds: int, warm: int = 1) -> Times:

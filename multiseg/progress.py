@@ -25,7 +25,8 @@ class ImagesPerSecond(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """The speed of a task whose steps are batches of ``batch_size``."""
-        return Text(f"{task.speed * task.fields['batch_size']:.0f} images/s" if task.speed else "- images/s")
+        speed = task.speed
+        return Text(f"{speed * task.fields['batch_size']:.0f} images/s" if speed else "- images/s")
 
 
 class Bar:

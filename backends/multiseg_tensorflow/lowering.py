@@ -84,9 +84,8 @@ def _product(node: Any, op: Any, device: str) -> Iterator[Any]:
         else:
             size = None if _covered(op) else _lengths(op.outputs[0].shape, arguments[0])
             _transposed_convolution(arguments[1], arguments[2], size)
-    scope = op.graph.unique_name(
-        f"{node.name}/lowered", mark_as_used=False
-    )  # others may have names below the convolution's
+    # the user's own may have names below the convolution's, e.g. a separable one's
+    scope = op.graph.unique_name(f"{node.name}/lowered", mark_as_used=False)
     inputs, controls = node.input[: len(arguments)], node.input[len(arguments) :]
     names = {"output": node.name, **{argument.op.name: inputs[i] for i, argument in enumerate(arguments)}}
     for part in fragment.as_graph_def().node:

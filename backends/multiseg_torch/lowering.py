@@ -54,9 +54,8 @@ class Product(torch.autograd.Function):
             return of_a, None
         if b.is_contiguous():
             return of_a, Product.apply(gradient.mT, a.mT)
-        return of_a, Product.apply(
-            a.mT, gradient.mT
-        ).mT  # a gradient that lies in memory as its weights do is not copied
+        # a gradient that lies in memory as its weights do is not copied
+        return of_a, Product.apply(a.mT, gradient.mT).mT
 
 
 class PatchConv2d(nn.Conv2d):

@@ -14,13 +14,13 @@ from functools import partial
 
 from pairing import Contender, Times, by_turns, medians
 
+from multiseg.worker.client import MEMORY
 from parts.figures import Figure, in_ms, ratio
-from parts.setup import MEMORY, Bench, closing
+from parts.setup import Bench, closing
 
 LIBRARIES = ("numpy", "torch", "oneDNN")
 PRODUCTS = [f"{layer} {of}" for layer in ("conv1", "conv2", "deconv") for of in ("output", "weights", "inputs")]
 PRODUCTS.remove("conv1 inputs")
-PASSES = {"momentum": 5, "none": 3}
 MOST = 1.5
 
 
@@ -41,7 +41,7 @@ def _steps(bench: Bench, size: int) -> Iterator[Figure]:
     products = _sum(times, PRODUCTS)
     rows = []
     for name in bench.backends:
-        passes = PASSES["momentum" if bench.settings(name).solver.get("momentum") else "none"]
+        passes = 5 if bench.settings(name).solver.get("momentum") else 3
         memory = [passes / 2 * copy for copy in times["copy"]]  # a copy reads and writes
         floor = [sum(both) for both in zip(products, memory, strict=True)]
         row = ratio(f"{name} batch {size}: step / floor", {**times, "floor": floor}, name, "floor", "lower")

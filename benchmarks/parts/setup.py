@@ -19,7 +19,7 @@ from multiseg.fitting import mean_of
 from multiseg.job import Settings
 from multiseg.layout import Layout
 from multiseg.training import network_spec
-from multiseg.worker.client import MEMORY, _environment
+from multiseg.worker.client import environment
 
 RATE = 1e-9  # learning rate: what is measured is the same at any, and weights stay what they are
 # what plain contenders run in besides the user's own environment: TensorFlow leaves oneDNN off on processors such as AMD's, and
@@ -27,7 +27,6 @@ RATE = 1e-9  # learning rate: what is measured is the same at any, and weights s
 PLAIN = {"tensorflow": {"TF_ENABLE_ONEDNN_OPTS": "1"}}
 
 What = Literal["train", "test"]
-__all__ = ["MEMORY", "PLAIN", "RATE", "Bench", "What"]
 
 
 @dataclass(frozen=True)
@@ -87,9 +86,9 @@ class Bench:
         settings = self.settings(name, batch_size)
         spec = network_spec(settings, self.dataset(400))
         spec = replace(spec, solver=spec.solver if what == "train" else None)
-        environment = _environment(settings.backend, settings.threads)
         given |= {"module": settings.backend.module, "spec": spec.to_json()}
-        return Contender("multiseg_step", environment, what=what, batch_size=batch_size, rate=RATE, **given)
+        variables = environment(settings.backend, settings.threads)
+        return Contender("multiseg_step", variables, what=what, batch_size=batch_size, rate=RATE, **given)
 
     def plain(
         self, name: str, what: What, batch_size: int, environment: dict[str, str] | None = None, **given: Any

@@ -62,7 +62,7 @@ class Worker:
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
                 pass_fds=fds,
-                env=_environment(backend, threads) | {"TMPDIR": self._scratch.name},
+                env=environment(backend, threads) | {"TMPDIR": self._scratch.name},
             )
         except OSError as error:
             os.close(self._lifeline)
@@ -196,8 +196,9 @@ def unavailable(backend: Backend, reason: str) -> str:
     )
 
 
-def _environment(backend: Backend, threads: int) -> dict[str, str]:
-    environment = {**MEMORY, **os.environ, **backend.environment, "PYTHONUNBUFFERED": "1"}
+def environment(backend: Backend, threads: int) -> dict[str, str]:
+    """The variables that a worker starts with; 0 threads leave their number to the libraries."""
+    found = {**MEMORY, **os.environ, **backend.environment, "PYTHONUNBUFFERED": "1"}
     if threads:  # the BLAS and OpenMP libraries read these when they are loaded
-        environment |= dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], str(threads))
-    return environment
+        found |= dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], str(threads))
+    return found
