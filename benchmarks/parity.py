@@ -14,12 +14,12 @@ from pathlib import Path
 import multiseg
 from multiseg.parity.result import percent
 
-TESTS = Path(__file__).parents[1] / "tests/contract"
+TESTS = Path(__file__).parents[1] / "tests"
 BACKENDS = ["caffe", "torch", "tensorflow"]
 
 
 def main() -> None:
-    sys.path.insert(0, str(TESTS))
+    sys.path[:0] = [str(TESTS / "contract"), str(TESTS)]
     import zoo
 
     print(

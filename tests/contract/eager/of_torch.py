@@ -1,4 +1,4 @@
-"""PyTorch without its rule of cost."""
+"""PyTorch without its rule of cost, with products by both libraries among what is small."""
 
 from multiseg_torch import lowering
 from multiseg_torch.network import Network, probe
@@ -6,3 +6,4 @@ from multiseg_torch.network import Network, probe
 __all__ = ["Network", "probe"]
 
 lowering.SMALLEST_WINDOW = 0
+lowering.FEW = 8
