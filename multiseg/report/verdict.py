@@ -56,7 +56,7 @@ def headline(facts: Sequence[RunFacts], comparable: bool) -> str:
         return f"{best[0].label} did best: {score}{_cost(best[0])}{_beside(best[0], facts)}."
     if len(best) == len(facts):
         return f"All runs are equal at {score}; {_quickest(best)}."
-    return f"{listed([each.label for each in best])} did best, equal at {score}; {_quickest(best)}."
+    return f"{listed([each.label for each in best])} did best, equal at {score}; of them, {_quickest(best)}."
 
 
 def _cost(facts: RunFacts) -> str:

@@ -113,6 +113,14 @@ def test_runs_that_write_alike_are_equal(write: Write) -> None:
     assert comparison.headline == "All runs are equal at IoU 0.900; Caffe was quickest, with 27 s of training."
 
 
+def test_the_quickest_of_the_best_is_not_called_quickest_of_all(write: Write) -> None:
+    given = [("a", "caffe", 0.9, 9), ("b", "torch", 0.9, 5), ("c", "tensorflow", 0.8, 1)]
+    comparison = multiseg.compare([write(name, backend, iou=iou, seconds=took) for name, backend, iou, took in given])
+    assert comparison.headline == (
+        "Caffe and PyTorch did best, equal at IoU 0.900; of them, PyTorch was quickest, with 15 s of training."
+    )
+
+
 def test_no_winner_over_different_datasets(write: Write, tmp_path: Path) -> None:
     comparison = multiseg.compare([write("a", content="aaaa"), write("b", "caffe", content="bbbb", iou=0.5)], images=0)
     assert "different datasets" in comparison.headline
