@@ -54,5 +54,9 @@ class WorkerError(MultisegError, RuntimeError):
     """A backend's process died or could not be started."""
 
 
+class ClusterError(MultisegError, RuntimeError):
+    """A cluster cannot be reached, or has nobody who can do what is asked."""
+
+
 class InstallError(MultisegError, RuntimeError):
     """A framework could not be built or installed."""

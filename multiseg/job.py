@@ -298,6 +298,7 @@ class Settings:
     """A job's settings, all checked; batch sizes and loss are filled in by the network where the job leaves them None.
 
     ``exported`` names the file that a model of another backend's is written as for this one; None where it is this one's.
+    ``origins`` tells, by setting, where the user has what lies elsewhere here: the run folder names that.
     """
 
     backend: Backend
@@ -329,16 +330,17 @@ class Settings:
     solver_state: bool | None
     freeze: tuple[str, ...]
     augmentation: Augmentation
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict, with names for the backend, the schedule and the model."""
-        plain = {key: value for key, value in vars(self).items() if key not in ("schedule", "augmentation")}
+        plain = {key: value for key, value in vars(self).items() if key not in ("schedule", "augmentation", "origins")}
         return {
             **plain,
             "backend": self.backend.name,
             "model": self.model.name,
             "lr_policy": self.schedule.to_json(),
-            "weights": None if self.weights is None else str(self.weights),
+            "weights": None if self.weights is None else self.origins.get("weights", str(self.weights)),
             "freeze": list(self.freeze),
             "augment": self.augmentation.to_json(),
         }

@@ -26,13 +26,19 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExec
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from multiseg.dataset import Dataset
+from multiseg.dataset.location import is_url
 from multiseg.errors import MultisegError, SettingsError, TrainingStopped
 from multiseg.job import Job
 from multiseg.run_folder import RunFolder
 from multiseg.stopping import Stop, listening
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from multiseg.cluster.cluster import Cluster
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -41,6 +47,7 @@ else:
 
 PATHS = ("dataset", "model", "weights")
 SETTINGS = tuple(each.name for each in fields(Job))
+AT_ONCE = 256  # jobs that a cluster is given at once: each has a thread here
 POLL_SECONDS = 0.2  # how often the wish to stop is looked at while jobs run
 
 Report = Callable[[str, dict[str, Any]], None]
@@ -98,7 +105,8 @@ def read_jobs(path: str | Path) -> JobList:
                 raise SettingsError(f"{file}: two jobs are called {name!r}; give one of them another name = ...")
             if "dataset" not in settings:
                 raise SettingsError(f"{file}: job {name!r} has no dataset")
-            given = {key: file.parent / value for key, value in settings.items() if key in PATHS}
+            places = {key: value for key, value in settings.items() if key in PATHS}
+            given = {key: value if is_url(value) else file.parent / value for key, value in places.items()}
             jobs[name] = Job(**{**settings, **given})
     return JobList(jobs, file.parent / runs, parallel)
 
@@ -130,33 +138,51 @@ def train_jobs(
     parallel: int = 1,
     executor: Executor | None = None,
     report: Report | None = None,
+    scheduler: str | Path | Client | None = None,
 ) -> list[Outcome]:
     """Train jobs, each into the folder of its name in ``runs``, at most ``parallel`` at once; their outcomes in order.
 
-    One that fails leaves the others alone. Where a job leaves ``threads`` open, the cores are shared out. ``executor`` (None:
-    threads of this process, each with its backend's own process) may be any of concurrent.futures' kind, which must reach
-    the same folders; jobs in it tell of nothing but their outcome. ``report`` gets a name and an event.
+    One that fails leaves the others alone. Where a job leaves ``threads`` open, the cores are shared out. ``report`` gets a
+    name and an event. They run in threads of this process, each with its backend's own process; or elsewhere:
 
-    In the main thread Ctrl-C and SIGTERM stop all that run here, with snapshots, and start no more. Raises
-    one SettingsError for all that is wrong with any job, before any starts.
+    - ``scheduler``: on a Dask cluster, by its scheduler's address, a scheduler file, or a Dask client. ``parallel`` is then for
+      each worker. Files, history and snapshots come and go by themselves; what a dead worker had begun goes on with another one
+      (docs/cluster.md).
+    - ``executor``: any of concurrent.futures' kind, which must reach the same folders; jobs in it tell of nothing but their
+      outcome.
+
+    In the main thread Ctrl-C and SIGTERM stop all that run, but for an executor's, with snapshots, and start no more. Raises
+    one SettingsError for all that is wrong with any job, before any starts, and ClusterError for a cluster that is of no use.
     """
-    _check(jobs)
+    if executor is not None and scheduler is not None:
+        raise SettingsError("executor and scheduler: give one of them")
+    _check(jobs, scheduler is not None)
     folder, stop = Path(runs), Stop()
-    share = max(1, len(os.sched_getaffinity(0)) // max(1, min(parallel, len(jobs))))
-    waiting = {name: replace(job, dataset=_path(job), threads=job.threads or share) for name, job in jobs.items()}
     outcomes: dict[str, Outcome] = {}
     running: dict[Future[Outcome], str] = {}
     with ExitStack() as stack:
         stack.enter_context(listening(stop))
-        pool = executor or stack.enter_context(ThreadPoolExecutor(parallel))
+        train: Callable[..., Outcome] = train_one
+        at_once = parallel
+        if scheduler is not None:
+            cluster = stack.enter_context(_cluster(scheduler))
+            # the scheduler has them wait for their turn
+            train, at_once = cluster.train_one, AT_ONCE
+            waiting = cluster.placed(jobs, parallel)
+        else:
+            share = max(1, len(os.sched_getaffinity(0)) // max(1, min(parallel, len(jobs))))
+            waiting = {
+                name: replace(job, dataset=_path(job), threads=job.threads or share) for name, job in jobs.items()
+            }
+        pool = executor or stack.enter_context(ThreadPoolExecutor(at_once))
         try:
             while running or (waiting and not stop.asked):
-                while waiting and len(running) < parallel and not stop.asked:
+                while waiting and len(running) < at_once and not stop.asked:
                     name = next(iter(waiting))
                     job = waiting.pop(name)
                     # another process has neither this one's wish to stop nor its ears
                     near = () if executor else (stop, report)
-                    running[pool.submit(train_one, name, job, folder / name, *near)] = name
+                    running[pool.submit(train, name, job, folder / name, *near)] = name
                 for future in wait(running, POLL_SECONDS, FIRST_COMPLETED).done:
                     name = running.pop(future)
                     outcomes[name] = _outcome(future, name, folder / name)
@@ -199,15 +225,19 @@ def _outcome(future: Future[Outcome], name: str, folder: Path) -> Outcome:
         return Outcome(name, folder, "failed", f"{type(error).__name__}: {error}")
 
 
-def _path(job: Job) -> Path:
-    return job.dataset.path if isinstance(job.dataset, Dataset) else Path(job.dataset)
+def _path(job: Job) -> str | Path:
+    return job.dataset.path if isinstance(job.dataset, Dataset) else job.dataset
 
 
-def _check(jobs: Mapping[str, Job]) -> None:
+def _check(jobs: Mapping[str, Job], elsewhere: bool) -> None:
+    """Raise SettingsError for all that is wrong; ``elsewhere``, no dataset is copied here to see how it fits."""
     problems, datasets = [], {}
     for name, job in jobs.items():
         try:
             path = _path(job)
+            if elsewhere and is_url(path):
+                job.resolve()
+                continue
             if path not in datasets:
                 datasets[path] = Dataset.open(path)
             job.resolve(datasets[path])
@@ -215,3 +245,11 @@ def _check(jobs: Mapping[str, Job]) -> None:
             problems.append(f"job {name!r}: {error}")
     if problems:
         raise SettingsError("\n".join(problems))
+
+
+def _cluster(scheduler: str | Path | Client) -> Cluster:
+    try:
+        from multiseg.cluster.cluster import Cluster
+    except ImportError as error:
+        raise SettingsError(f"scheduler: needs Dask ({error}); pip install 'multiseg[cluster]'") from error
+    return Cluster(scheduler)

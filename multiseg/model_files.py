@@ -148,14 +148,14 @@ def check_output(path: Path, inputs: Iterable[Path | None]) -> None:
     """Raise SettingsError where a file cannot be written, or is one of ``inputs``, or belongs to one."""
     real = target(path)
     for each in inputs:
-        own = [] if each is None else [each, *_parts(each)]
+        own = [] if each is None else [each, *parts(each)]
         if any(real == Path(os.path.realpath(part)) for part in own):
             raise SettingsError(f"{path}: would replace what is read, {each}; name another file to write")
 
 
 def copy(path: Path, folder: Path) -> None:
     """Copy a network file into an existing folder, with all that belongs to it."""
-    for source in _parts(path):
+    for source in parts(path):
         target = folder / source.relative_to(path.parent)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
@@ -163,7 +163,7 @@ def copy(path: Path, folder: Path) -> None:
 
 def same(path: Path, other: Path) -> bool:
     """Whether two network files of one name have the same content, with all that belongs to them."""
-    ours, theirs = ({part.relative_to(each.parent): part for part in _parts(each)} for each in (path, other))
+    ours, theirs = ({part.relative_to(each.parent): part for part in parts(each)} for each in (path, other))
     return ours.keys() == theirs.keys() and all(
         filecmp.cmp(part, theirs[name], shallow=False) for name, part in ours.items()
     )
@@ -172,12 +172,12 @@ def same(path: Path, other: Path) -> bool:
 def fingerprint(path: Path) -> str:
     """Of a network file's content, with all that belongs to it: twelve digits of its SHA-256."""
     digest = hashlib.sha256()
-    for part in _parts(path):
+    for part in parts(path):
         digest.update(part.read_bytes())
     return digest.hexdigest()[:12]
 
 
-def _parts(path: Path) -> list[Path]:
+def parts(path: Path) -> list[Path]:
     """The files that a network file consists of."""
     try:
         beside = kind_of(path, "network")[1].beside

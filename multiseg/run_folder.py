@@ -55,8 +55,9 @@ class RunFolder:
         return folder
 
     @classmethod
-    def resume(cls, path: Path, settings: Settings, dataset: Dataset, seed: int | None) -> RunFolder:
-        """An interrupted run's folder, which fills in what the settings leave open; ``seed`` is the one asked for, if any.
+    def resume(cls, path: Path, settings: Settings, content_hash: str, seed: int | None) -> RunFolder:
+        """An interrupted run's folder, which fills in what the settings leave open; ``content_hash`` is that of the dataset,
+        ``seed`` the one asked for, if any.
 
         One whose training was killed before it began is as good as new.
         Raises RunError where its settings, network file or dataset are not the ones given.
@@ -66,7 +67,7 @@ class RunFolder:
             folder._made = True
             return folder
         job = read_job(path)
-        if job["dataset"]["content_hash"] != dataset.content_hash:
+        if job["dataset"]["content_hash"] != content_hash:
             raise RunError(f"{path}: was trained on another dataset ({job['dataset']['path']}); resume with that one")
         kept = job["settings"]
         if seed is not None and seed != kept["seed"]:
@@ -152,7 +153,10 @@ class RunFolder:
             {
                 "format": FORMAT,
                 "settings": settings.to_json(),
-                "dataset": {"path": str(dataset.path.resolve()), "content_hash": dataset.content_hash},
+                "dataset": {
+                    "path": settings.origins.get("dataset", str(dataset.path.resolve())),
+                    "content_hash": dataset.content_hash,
+                },
                 "mean": None if mean is None else mean.tolist(),
                 "input_shape": dataset.train.shape,
                 "label_shape": dataset.train.label_shape,

@@ -41,7 +41,9 @@ def train(job: Job, folder: Path, resume: bool, progress: bool | Progress, tenso
         mean_of(dataset, settings.subtract_mean),
         colours=dataset.train.label_shape is not None and dataset.train.label_shape[0] == 3,
     )
-    begun = RunFolder.resume(folder, settings, dataset, job.seed) if resume else None  # fills in what is left open
+    begun = (
+        RunFolder.resume(folder, settings, dataset.content_hash, job.seed) if resume else None
+    )  # fills in what is left open
     if begun and begun.finished:
         return Run.open(folder)
     spec = network_spec(settings, dataset)

@@ -11,6 +11,9 @@ import click
 
 from multiseg.cli import ARGUMENTS
 
+# what happens to a job on a cluster
+STATES = {"attempt": "at {worker}", "dataset": "copying its dataset to {worker}", "lost": "{error}"}
+
 
 class Lines:
     """One line for each job on a terminal, which it keeps to its end; elsewhere a line whenever something became of one."""
@@ -42,15 +45,21 @@ class Lines:
             self.bars.start_task(task)
             self.bars.update(task, total=event["iterations"], completed=event["iteration"], state="begins")
         elif kind == "step":
-            self.bars.update(task, advance=1, state=f"loss {event['loss']:.4g}")
+            self.bars.update(task, completed=event["iteration"], state=f"loss {event['loss']:.4g}")
+        elif kind in STATES:
+            self.bars.update(task, state=STATES[kind].format(**event))
+            if self.bars.disable:
+                click.echo(f"{name}: {STATES[kind].format(**event)}", err=True)
         elif kind in ("finished", "skipped", "stopped", "failed"):
             self.bars.update(task, state=kind)
             if self.bars.disable:
                 click.echo(f"{name}: {kind}", err=True)
 
 
-def train_file(ctx: click.Context, file: Path, runs: Path | None, parallel: int | None, as_json: bool) -> None:
-    """Train the jobs of a file and say what became of each."""
+def train_file(
+    ctx: click.Context, file: Path, runs: Path | None, parallel: int | None, scheduler: str | None, as_json: bool
+) -> None:
+    """Train the jobs of a file, here or on a cluster, and say what became of each."""
     from multiseg.cli.train import print_json
     from multiseg.errors import TrainingStopped
     from multiseg.jobs import read_jobs, train_jobs
@@ -58,10 +67,16 @@ def train_file(ctx: click.Context, file: Path, runs: Path | None, parallel: int 
     given = read_jobs(file)
     where, at_once = runs or given.runs, parallel or given.parallel
     if as_json:
-        outcomes = train_jobs(given.jobs, where, at_once, report=lambda name, event: print_json({"job": name, **event}))
+        outcomes = train_jobs(
+            given.jobs,
+            where,
+            at_once,
+            report=lambda name, event: print_json({"job": name, **event}),
+            scheduler=scheduler,
+        )
     else:
         with Lines(list(given.jobs)) as lines:
-            outcomes = train_jobs(given.jobs, where, at_once, report=lines)
+            outcomes = train_jobs(given.jobs, where, at_once, report=lines, scheduler=scheduler)
         for each in outcomes:
             click.echo(f"{each.folder}: {each.status}" + (f": {each.error}" if each.error else ""))
     if any(each.status == "stopped" for each in outcomes):

@@ -69,13 +69,17 @@ from multiseg.schedule import DEFAULT
 )  # fmt: skip
 @click.option("--tensorboard", is_flag=True, help="Write a log for TensorBoard into the run folder.")
 @click.option("--resume", is_flag=True, help="Go on from the run's last snapshot.")
-@click.option("--parallel", type=click.IntRange(min=1), help="With a file of JOBS: how many at once.")
+@click.option("--parallel", type=click.IntRange(min=1), help="With a file of JOBS: how many at once, on each worker.")
+@click.option(
+    "--scheduler", metavar="ADDRESS",
+    help="With a file of JOBS: train them on a Dask cluster, by its scheduler's address (tcp://..., tls://...) or file.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print each event as one line of JSON.")
 @click.pass_context
 def train(
     ctx: click.Context, /, jobs: Path | None, dataset: Path | None, folder: Path | None, solver_option: tuple[str, ...],
     multiplier: tuple[str, ...], lr_policy: str | None, lr_option: tuple[str, ...], augment: tuple[str, ...],
-    tensorboard: bool, resume: bool, parallel: int | None, as_json: bool, **settings: Any,
+    tensorboard: bool, resume: bool, parallel: int | None, scheduler: str | None, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Train a network in one framework, or several of them, from a file of JOBS (TOML).
 
@@ -85,9 +89,14 @@ def train(
         from multiseg.cli.jobs import train_file
 
         given = [name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE]
-        if other := sorted(set(given) - {"jobs", "folder", "parallel", "as_json"}):
+        if other := sorted(set(given) - {"jobs", "folder", "parallel", "scheduler", "as_json"}):
             raise click.UsageError(f"--{other[0].replace('_', '-')} does not go with a file of jobs; write it there")
-        return train_file(ctx, jobs, folder, parallel, as_json)
+        return train_file(ctx, jobs, folder, parallel, scheduler, as_json)
+    for option, given_value in (("--parallel", parallel), ("--scheduler", scheduler)):
+        if given_value is not None:
+            raise click.UsageError(
+                f"{option} goes with a file of jobs: multiseg train jobs.toml {option} {given_value}"
+            )
     for name, value in (("--dataset", dataset), ("--run", folder)):
         if value is None:
             raise click.UsageError(f"Missing option '{name}'.")

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multiseg.dataset.creation import Options, Progress, create, random_seed
-from multiseg.dataset.description import DATABASES, combined_hash, hash_database, read_description
+from multiseg.dataset.description import computed_hash, read_description
 from multiseg.dataset.encoding import RecordEncoding
-from multiseg.dataset.lmdb_file import LmdbFile
+from multiseg.dataset.location import is_url, local
 from multiseg.dataset.reading import Split
 from multiseg.dataset.records import parse_mean
 from multiseg.errors import DatasetError
@@ -80,11 +80,11 @@ class Dataset:
 
     @classmethod
     def open(cls, folder: PathLike) -> Dataset:
-        """Open a dataset folder of ours or a DIGITS job folder.
+        """Open a dataset folder of ours or a DIGITS job folder, or a dataset of ours at a URL (docs/dataset.md).
 
         Raises DatasetError where it is none, or where its databases are damaged.
         """
-        path = Path(folder)
+        path = local(folder) if isinstance(folder, str) and is_url(folder) else Path(folder)
         if not path.is_dir():
             raise DatasetError(f"{path}: no such dataset folder")
         description = read_description(path)
@@ -125,8 +125,7 @@ class Dataset:
         """SHA-256 over all records; computed by reading them all where the dataset is not one of ours."""
         if self._description is not None and isinstance(self._description.get("content_hash"), str):
             return str(self._description["content_hash"])
-        present = [name for name in DATABASES if (self.path / name).is_dir()]
-        return combined_hash({name: hash_database(LmdbFile(self.path / name)) for name in present})
+        return computed_hash(self.path)
 
 
 def read_mean(folder: Path) -> NDArray[np.float32] | None:

@@ -28,15 +28,24 @@ def read_description(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error}); remove it to open the dataset without it") from error
+    return parse_description(text, str(path))
+
+
+def parse_description(text: bytes, where: str) -> dict[str, Any]:
+    """The content of a description, which ``where`` names in errors. Raises DatasetError where it is none, or a later one."""
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise DatasetError(f"{where}: cannot be read ({error}); remove it to open the dataset without it") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT["format"]:
-        raise DatasetError(f"{path}: is not multiseg's description; remove it to open the dataset without it")
+        raise DatasetError(f"{where}: is not multiseg's description; remove it to open the dataset without it")
     if content.get("version") != _FORMAT["version"]:
-        raise DatasetError(f"{path}: is of version {content.get('version')}, this multiseg reads version 1; update it")
+        raise DatasetError(f"{where}: is of version {content.get('version')}, this multiseg reads version 1; update it")
     return content
 
 
@@ -52,3 +61,9 @@ def combined_hash(hashes: dict[str, str]) -> str:
     """Combine the hashes of a dataset's databases into one."""
     lines = "".join(f"{name} {hashes[name]}\n" for name in DATABASES if name in hashes)
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def computed_hash(folder: Path) -> str:
+    """The content hash of a dataset folder, from all its records. Raises DatasetError where one cannot be read."""
+    present = [name for name in DATABASES if (folder / name).is_dir()]
+    return combined_hash({name: hash_database(LmdbFile(folder / name)) for name in present})

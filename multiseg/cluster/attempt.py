@@ -1,0 +1,188 @@
+"""A job in a Dask worker: the task that trains, and what the program calls in the worker meanwhile.
+
+What the task tells goes as Dask events of the program's topic: ``attempt`` (it begins, and waits for its files), ``dataset`` (it
+waits for that, too), the training's own events, ``ended`` (it waits for the run folder to be fetched).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import shutil
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from distributed import get_worker
+
+from multiseg.cluster import wire
+from multiseg.dataset import Dataset, location
+from multiseg.errors import DatasetError, MultisegError
+from multiseg.job import Job, Settings
+from multiseg.jobs import train_one
+from multiseg.stopping import Stop
+
+STEP_SECONDS = 0.5  # between two steps that are told
+POLL_SECONDS = 1.0
+RUN, MODEL, WEIGHTS, DATASET = "run", "model", "weights", "dataset"  # folders of an attempt
+PATHS = ("dataset", "model", "weights")  # settings that are places of files
+
+
+class Abandoned(MultisegError):
+    """The program has gone, or has given this attempt up."""
+
+
+@dataclass
+class PlacedJob(Job):
+    """A job whose files lie elsewhere than where its run folder says they are: ``origins``, by setting."""
+
+    origins: Mapping[str, str] | None = None
+
+    def resolve(self, dataset: Dataset | None = None) -> Settings:
+        settings = super().resolve(dataset)
+        settings.origins = dict(self.origins or {})
+        return settings
+
+
+class Attempt:
+    """One try at a job in this worker, with a folder of its own that goes with it."""
+
+    def __init__(self, topic: str, job: str) -> None:
+        self.id = uuid.uuid4().hex
+        self.stop = Stop()
+        self._topic, self._job = topic, job
+        self._worker = get_worker()
+        self._key = self._worker.get_current_task()
+        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._told = 0.0  # when the last step was
+        self.folder = Path(self._worker.local_directory) / f"multiseg-{self.id}"
+        # beside the workers' own folders, for all of this machine
+        self.store = Path(self._worker.local_directory).parent / "multiseg" / "datasets"
+
+    def __enter__(self) -> Attempt:
+        self.folder.mkdir(parents=True)
+        _attempts[self.id] = self
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        del _attempts[self.id]
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits for the task any more."""
+        task = self._worker.state.tasks.get(self._key)
+        return task is None or task.state == "cancelled"
+
+    def tell(self, event: Mapping[str, Any]) -> None:
+        """Tell the program."""
+        said = {"job": self._job, "attempt": self.id, "worker": self._worker.address, **event}
+        self._worker.log_event(self._topic, said)
+
+    def ask(self, what: str, **more: Any) -> Any:
+        """Tell the program, and wait for its answer. Raises Abandoned where none will come."""
+        self.tell({"event": what, **more})
+        while True:
+            try:
+                return self._answers.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                self.check()
+
+    def check(self) -> None:
+        """Raise Abandoned where that is so."""
+        if self.abandoned:
+            raise Abandoned("the program that asked for this job has gone")
+
+    def answer(self, value: Any) -> None:
+        """What the task waits for."""
+        self._answers.put(value)
+
+    def listen(self, name: str, event: dict[str, Any]) -> None:
+        """What the training reports; of the many steps, one now and then."""
+        if self.abandoned:
+            self.stop.ask()
+        if event["event"] == "step":
+            if time.monotonic() - self._told < STEP_SECONDS:
+                return
+            self._told = time.monotonic()
+        self.tell(event)
+
+    def dataset(self, content_hash: str, places: list[str]) -> Path:
+        """Where the dataset is that has this content; copied here first, once for all jobs, where it is not seen."""
+        with location.reserved(self.store, content_hash, self.check) as copied:
+            found = copied or location.find(content_hash, places, self.store)
+            if found is not None:
+                return found
+            for place in places:
+                if location.is_url(place):
+                    return location.fetch(place, content_hash, self.store)
+            self.ask("dataset")
+            return location.keep(self.folder / DATASET, content_hash, self.store, places[0])
+
+
+_attempts: dict[str, Attempt] = {}
+
+
+def train(request: dict[str, Any]) -> dict[str, Any]:
+    """The task: train one job, and tell what became of it: ``status``, ``error``, ``seconds``.
+
+    The request holds ``topic``, ``job`` (its name), ``settings`` (a Job's, plain; paths are names in the attempt's folder),
+    ``origins`` (where the program has these files), ``content_hash`` and ``places`` of the dataset.
+    """
+    with Attempt(request["topic"], request["job"]) as attempt:
+        attempt.ask("attempt")
+        began = time.perf_counter()
+        try:
+            dataset = attempt.dataset(request["content_hash"], request["places"])
+        except (DatasetError, OSError) as error:
+            return {"status": "failed", "error": str(error), "seconds": time.perf_counter() - began}
+        settings = request["settings"]
+        given = {key: attempt.folder / settings[key] for key in PATHS if settings.get(key)}
+        job = PlacedJob(**{**settings, **given, "dataset": dataset, "origins": request["origins"]})
+        outcome = train_one(request["job"], job, attempt.folder / RUN, attempt.stop, attempt.listen)
+        here = {str(given[key]): request["origins"][key] for key in given} | {
+            str(dataset): request["origins"]["dataset"]
+        }
+        attempt.ask("ended")
+        said = outcome.error  # for where the program runs
+        for path, origin in {**here, str(attempt.folder / RUN): request["folder"]}.items():
+            said = said.replace(path, origin)
+        return {"status": outcome.status, "error": said, "seconds": outcome.seconds}
+
+
+def plain_settings(job: Job) -> dict[str, Any]:
+    """A job's settings but for the dataset, as the request has them; its files are left to the caller."""
+    found = {each.name: getattr(job, each.name) for each in fields(Job) if each.name not in PATHS}
+    return {**found, "freeze": list(job.freeze)}
+
+
+# What the program calls in the worker. Those that touch files do so in a thread: the worker goes on meanwhile.
+
+
+def answer(attempt: str, value: Any = None) -> None:
+    """Let the attempt go on that waits for an answer."""
+    _attempts[attempt].answer(value)
+
+
+def ask_to_stop(attempt: str) -> None:
+    """Have the attempt end in good order, unless it has ended."""
+    if attempt in _attempts:
+        _attempts[attempt].stop.ask()
+
+
+async def listing(attempt: str) -> dict[str, wire.Stamp]:
+    """The files of the attempt's run folder."""
+    return await asyncio.to_thread(wire.listing, _attempts[attempt].folder / RUN)
+
+
+async def read(attempt: str, places: list[wire.Place]) -> list[bytes | None]:
+    """Places in files of the attempt's run folder."""
+    return await asyncio.to_thread(wire.read, _attempts[attempt].folder / RUN, places)
+
+
+async def write(attempt: str, pieces: list[wire.Piece]) -> None:
+    """Write pieces of files in the attempt's folder."""
+    await asyncio.to_thread(wire.write, _attempts[attempt].folder, pieces)

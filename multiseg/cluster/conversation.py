@@ -1,0 +1,252 @@
+"""The program's side of one job on the cluster: gives its files, hears what happens, and fetches the run folder."""
+
+from __future__ import annotations
+
+import glob
+import queue
+import shutil
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distributed import Client, Future
+
+from multiseg import model_files
+from multiseg.cluster import attempt, offer, wire
+from multiseg.cluster.mirror import Mirror, to_resume
+from multiseg.dataset import Dataset, location
+from multiseg.errors import ClusterError, MultisegError
+from multiseg.job import Job
+from multiseg.jobs import Outcome, Report
+from multiseg.run import is_run
+from multiseg.run_folder import RunFolder
+from multiseg.stopping import Stop
+
+if TYPE_CHECKING:
+    from multiseg.cluster.cluster import Cluster
+
+POLL_SECONDS = 0.2
+CALL_SECONDS = 10.0  # in which a worker that does not answer is found to be gone
+LOST = ("cancelled", "lost")
+
+
+class _Gone(Exception):
+    """The worker of the present attempt has gone: Dask begins another one."""
+
+
+class _SchedulerLost(Exception):
+    """So is the task."""
+
+
+class Conversation:
+    """One job's. ``events`` is filled with what its attempts tell."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        topic: str,
+        events: queue.SimpleQueue[dict[str, Any]],
+        name: str,
+        job: Job,
+        folder: Path,
+        stop: Stop,
+        report: Report | None,
+    ) -> None:
+        self._cluster, self._topic, self._events = cluster, topic, events
+        self._name, self._job, self._folder = name, job, folder
+        self._stop, self._report = stop, report
+        self._attempt, self._worker = "", ""  # the present one's id, and its worker's address
+        self._mirror = Mirror(folder, job.keep, job.metric)
+        self._changed = False
+
+    def outcome(self) -> Outcome:
+        """Train the job; never raises what multiseg raises on purpose."""
+        began = time.perf_counter()
+        try:
+            status, error = self._train()
+        except (MultisegError, OSError) as problem:
+            status, error = "failed", str(problem)
+        return Outcome(self._name, self._folder, status, error, time.perf_counter() - began)
+
+    def _train(self) -> tuple[Any, str]:
+        folder, job = self._folder, self._job
+        there = folder.is_dir() and any(folder.iterdir())
+        content_hash = _content_hash(job)
+        if there:
+            run = RunFolder.resume(folder, job.resolve(), content_hash, job.seed)
+            if run.finished:
+                return "skipped", ""
+        else:
+            run = RunFolder.create(folder)
+        try:
+            with run.locked():
+                return self._converse(content_hash)
+        finally:
+            if not there and not (folder / "history.csv").exists():  # nothing was trained
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _converse(self, content_hash: str) -> tuple[Any, str]:
+        job = self._job
+        needs = {offer.CORES: job.threads, offer.resource(job.backend): 1}
+        if job.device == "cuda":
+            needs[offer.GPU] = 1
+        request = self._request(content_hash)
+        while True:
+            client = self._cluster.client
+            # a key of its own: two jobs of the same settings are two jobs
+            key = f"multiseg-{self._name}-{uuid.uuid4().hex}"
+            future = client.submit(attempt.train, request, key=key, resources=needs, pure=False)
+            try:
+                return self._follow(client, future)
+            except _SchedulerLost:
+                self._tell({"event": "lost", "error": "the scheduler has gone; waiting for it to come back"})
+                self._cluster.renew(client)
+            finally:
+                if not future.done():
+                    future.cancel()  # its attempt stops by itself
+                self._attempt = ""
+
+    def _request(self, content_hash: str) -> dict[str, Any]:
+        job, place = self._job, _place(self._job)
+        settings = attempt.plain_settings(job)
+        origins = {"dataset": place}
+        for key, value in (("model", job.model), ("weights", job.weights)):
+            if value is not None:
+                path = Path(value).resolve()
+                settings[key], origins[key] = f"{key}/{path.name}", str(path)
+        return {
+            "topic": self._topic, "job": self._name, "folder": str(self._folder), "settings": settings, "origins": origins,
+            "content_hash": content_hash, "places": [place],
+        }  # fmt: skip
+
+    def _follow(self, client: Client, future: Future) -> tuple[Any, str]:
+        """Until the task is done. Raises _SchedulerLost where it will not be."""
+        asked: str | None = None  # what was asked to stop: an attempt, or the task that is none yet
+        while True:
+            try:
+                self._hear(client, self._events.get(timeout=POLL_SECONDS))
+                continue
+            except queue.Empty:
+                pass
+            except _Gone:
+                self._attempt = ""
+                continue
+            if future.done():
+                break
+            try:
+                if self._stop.asked and asked != self._attempt:
+                    asked = self._attempt
+                    if not asked:
+                        future.cancel()
+                        return "stopped", "not begun"
+                    self._call(client, attempt.ask_to_stop)
+                if self._changed and self._attempt:
+                    self._update(client)
+            except _Gone:
+                self._attempt = ""
+        if future.status in LOST:
+            raise _SchedulerLost
+        if future.status == "error":
+            problem = future.exception()
+            return "failed", f"{type(problem).__name__}: {problem}"
+        said = future.result()
+        return said["status"], said["error"]
+
+    def _hear(self, client: Client, event: dict[str, Any]) -> None:
+        kind = event["event"]
+        if kind == "attempt":
+            self._attempt, self._worker = event["attempt"], event["worker"]
+            self._mirror = Mirror(self._folder, self._job.keep, self._job.metric)
+            self._tell(event)
+            self._give(client, self._files())
+            self._call(client, attempt.answer)
+        elif event["attempt"] != self._attempt:  # one that was given up
+            return
+        elif kind == "dataset":
+            self._tell(event)
+            files = _files_of_dataset(Path(_place(self._job)))
+            self._give(client, {f"{attempt.DATASET}/{name}": path for name, path in files.items()})
+            self._call(client, attempt.answer)
+        elif kind == "ended":
+            while not self._update(client, ended=True):
+                time.sleep(POLL_SECONDS)
+            self._call(client, attempt.answer)
+        else:
+            self._changed = self._changed or kind != "step"
+            self._tell(event)
+
+    def _tell(self, event: Mapping[str, Any]) -> None:
+        if self._report:
+            said = {key: value for key, value in event.items() if key not in ("job", "attempt")}
+            self._report(self._name, said | ({"folder": str(self._folder)} if "folder" in said else {}))
+
+    def _files(self) -> dict[str, Path]:
+        """What an attempt starts from, by its names there."""
+        found = {}
+        if self._job.model is not None:
+            model = Path(self._job.model).resolve()
+            found = {f"{attempt.MODEL}/{each.relative_to(model.parent)}": each for each in model_files.parts(model)}
+        if self._job.weights is not None:
+            found |= {f"{attempt.WEIGHTS}/{name}": path for name, path in _files_of_weights(self._job.weights).items()}
+        return found | {f"{attempt.RUN}/{name}": self._folder / name for name in to_resume(self._folder)}
+
+    def _give(self, client: Client, files: Mapping[str, Path]) -> None:
+        stamps = {name: (path.stat().st_size, 0) for name, path in files.items()}
+        for places in wire.messages(stamps):
+            pieces = []
+            for name, start, size, _ in places:
+                with files[name].open("rb") as file:
+                    file.seek(start)
+                    pieces.append((name, start, file.read(size)))
+            self._call(client, attempt.write, pieces)
+
+    def _update(self, client: Client, ended: bool = False) -> bool:
+        self._changed = False
+        there = self._call(client, attempt.listing)
+        return self._mirror.update(there, lambda places: self._call(client, attempt.read, places), ended)
+
+    def _call(self, client: Client, function: Any, *arguments: Any) -> Any:
+        """Call a function of the present attempt's worker. Raises _Gone where there is none any more."""
+        end = time.monotonic() + CALL_SECONDS
+        while True:
+            try:
+                return client.run(function, self._attempt, *arguments, workers=[self._worker])[self._worker]
+            except Exception as error:  # whatever a dead worker, or one about to die, makes of it
+                if client.status != "running" or self._worker not in client.scheduler_info(n_workers=-1)["workers"]:
+                    raise _Gone from error
+                if time.monotonic() > end:
+                    raise ClusterError(f"{self._worker}: {type(error).__name__}: {error}") from error
+                time.sleep(POLL_SECONDS)
+
+
+def _place(job: Job) -> str:
+    """Where the job's dataset is: a folder, or a URL."""
+    if isinstance(job.dataset, Dataset):
+        return str(job.dataset.path.resolve())
+    return str(job.dataset) if location.is_url(job.dataset) else str(Path(job.dataset).resolve())
+
+
+def _content_hash(job: Job) -> str:
+    if isinstance(job.dataset, Dataset):
+        return job.dataset.content_hash
+    place = _place(job)
+    return location.hash_at(place) if location.is_url(place) else Dataset.open(place).content_hash
+
+
+def _files_of_dataset(folder: Path) -> dict[str, Path]:
+    names = [
+        name for name in wire.listing(folder) if name == "dataset.json" or name.split("/")[0] in ("train_db", "val_db")
+    ]
+    return {name: folder / name for name in names if not name.endswith("lock.mdb")}
+
+
+def _files_of_weights(weights: str | Path) -> dict[str, Path]:
+    """A run with its last snapshot; a folder; or a file, a TensorFlow checkpoint's prefix among them."""
+    path = Path(weights).resolve()
+    if path.is_dir():
+        names = to_resume(path) if is_run(path) else list(wire.listing(path))
+        return {f"{path.name}/{name}": path / name for name in names}
+    beside = path.parent.glob(f"{glob.escape(path.name)}.*")
+    return {each.name: each for each in (path, *beside) if each.is_file()}
