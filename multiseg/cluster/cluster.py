@@ -104,11 +104,13 @@ class Cluster:
         where = {"scheduler_file": at} if at.endswith(".json") else {"address": at}
         try:
             return Client(**where, timeout=seconds, set_as_default=False, name="multiseg")
-        except (OSError, ValueError) as error:
-            raise ClusterError(
-                f"{at}: no scheduler answers there ({error}); start one with `dask scheduler --host 127.0.0.1`, and give the "
-                "address that it prints"
-            ) from error
+        except (OSError, ValueError, TypeError) as error:  # TypeError: tls, and no certificates configured
+            mend = (
+                "name certificates that it knows in Dask's configuration, distributed.comm.tls"
+                if at.startswith("tls:")
+                else "start one with `dask scheduler --host 127.0.0.1`, and give the address that it prints"
+            )
+            raise ClusterError(f"{at}: no scheduler answers there ({error}); {mend}") from error
 
     def _begin(self, seconds: float) -> Offers:
         """Have the workers announce themselves, and listen; what the workers offer."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from multiseg.cluster.cluster import Cluster
 
 POLL_SECONDS = 0.2
+UPDATE_SECONDS = 2.0  # after which the run folder's copy is brought up to date, however much there is to hear
 CALL_SECONDS = 10.0  # in which a worker that does not answer is found to be gone
 LOST = ("cancelled", "lost")
 
@@ -124,26 +125,25 @@ class Conversation:
     def _follow(self, client: Client, future: Future) -> tuple[Any, str]:
         """Until the task is done. Raises _SchedulerLost where it will not be."""
         asked: str | None = None  # what was asked to stop: an attempt, or the task that is none yet
+        updated = time.monotonic()
         while True:
             try:
-                self._hear(client, self._events.get(timeout=POLL_SECONDS))
-                continue
-            except queue.Empty:
-                pass
-            except _Gone:
-                self._attempt = ""
-                continue
-            if future.done():
-                break
-            try:
+                try:
+                    self._hear(client, self._events.get(timeout=POLL_SECONDS))
+                    quiet = self._events.empty()
+                except queue.Empty:
+                    if future.done():
+                        break
+                    quiet = True
                 if self._stop.asked and asked != self._attempt:
                     asked = self._attempt
                     if not asked:
                         future.cancel()
                         return "stopped", "not begun"
                     self._call(client, attempt.ask_to_stop)
-                if self._changed and self._attempt:
+                if self._changed and (quiet or time.monotonic() - updated > UPDATE_SECONDS):
                     self._update(client)
+                    updated = time.monotonic()
             except _Gone:
                 self._attempt = ""
         if future.status in LOST:
@@ -204,6 +204,8 @@ class Conversation:
 
     def _update(self, client: Client, ended: bool = False) -> bool:
         self._changed = False
+        if not self._attempt:
+            return False
         there = self._call(client, attempt.listing)
         return self._mirror.update(there, lambda places: self._call(client, attempt.read, places), ended)
 

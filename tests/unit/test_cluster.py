@@ -350,9 +350,13 @@ def test_tls(start: Start, job: multiseg.Job, tmp_path: Path) -> None:
     prefix = "DASK_DISTRIBUTED__COMM__TLS__"
     known = {f"{prefix}CA_FILE": str(tmp_path / "ca.pem")}
     own = {f"{prefix}CLIENT__{what}": str(tmp_path / "own.pem") for what in ("CERT", "KEY")}
-    stranger = multiseg_command(*command, env={**os.environ, **known})
-    said = stranger.communicate(timeout=60)[1]
-    assert stranger.returncode == 2 and "no scheduler answers there" in said and "Traceback" not in said
+    trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "other.pem")
+    other = {f"{prefix}CLIENT__{what}": str(tmp_path / "other.pem") for what in ("CERT", "KEY")}
+    for environment in ({}, known | other):  # with no certificate, with one of another authority
+        stranger = multiseg_command(*command, env={**os.environ, **environment})
+        said = stranger.communicate(timeout=60)[1]
+        assert stranger.returncode == 2 and "no scheduler answers there" in said and "tls" in said, said
+        assert "Traceback" not in said
     guest = multiseg_command(*command, env={**os.environ, **known, **own})
     assert guest.communicate(timeout=60)[0].endswith(": finished\n") and guest.returncode == 0
 
