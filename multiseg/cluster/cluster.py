@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from distributed import Client
+from distributed.security import Security
 
 import multiseg
 from multiseg.cluster import offer
@@ -102,14 +103,14 @@ class Cluster:
     def _connect(self, seconds: float) -> Client:
         at = str(self._scheduler)
         where = {"scheduler_file": at} if at.endswith(".json") else {"address": at}
+        mend = "start one with `dask scheduler --host 127.0.0.1`, and give the address that it prints"
+        if at.startswith("tls:"):
+            mend = "name certificates that it knows in Dask's configuration, distributed.comm.tls"
+            if Security().get_connection_args("client").get("ssl_context") is None:
+                raise ClusterError(f"{at}: needs a certificate, to show who asks; {mend}")
         try:
             return Client(**where, timeout=seconds, set_as_default=False, name="multiseg")
-        except (OSError, ValueError, TypeError) as error:  # TypeError: tls, and no certificates configured
-            mend = (
-                "name certificates that it knows in Dask's configuration, distributed.comm.tls"
-                if at.startswith("tls:")
-                else "start one with `dask scheduler --host 127.0.0.1`, and give the address that it prints"
-            )
+        except (OSError, ValueError) as error:
             raise ClusterError(f"{at}: no scheduler answers there ({error}); {mend}") from error
 
     def _begin(self, seconds: float) -> Offers:
