@@ -59,8 +59,8 @@ class Attempt:
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._told = 0.0  # when the last step was
         self.folder = Path(self._worker.local_directory) / f"multiseg-{self.id}"
-        # beside the workers' own folders, for all of this machine
-        self.store = Path(self._worker.local_directory).parent / "multiseg" / "datasets"
+        # beside the workers' own folders, for all of this machine; not called as a package: Dask has Python import from there
+        self.store = Path(self._worker.local_directory).parent / "multiseg-datasets"
 
     def __enter__(self) -> Attempt:
         self.folder.mkdir(parents=True)

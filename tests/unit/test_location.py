@@ -1,0 +1,103 @@
+"""Datasets by their content: in a folder, in the store, at a URL."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+import multiseg
+from multiseg.dataset import location
+from multiseg.errors import DatasetError
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The user's cache folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/multiseg/datasets"
+
+
+@pytest.fixture
+def url(dataset: Any) -> str:
+    """The dataset in fsspec's memory."""
+    memory = fsspec.filesystem("memory")
+    memory.store.clear()
+    memory.put(f"{dataset.path}/", "/bucket/triangles/", recursive=True)
+    return "memory://bucket/triangles"
+
+
+def test_a_dataset_at_a_url_is_copied_once_and_verified(url: str, dataset: Any, cache: Path) -> None:
+    found = multiseg.Dataset.open(url)
+    assert found.path == cache / dataset.content_hash
+    assert (found.train[3][0] == dataset.train[3][0]).all() and len(found.val) == len(dataset.val)
+    again = fsspec.filesystem("memory")
+    again.rm("/bucket/triangles/train_db", recursive=True)  # nobody looks there any more
+    assert multiseg.Dataset.open(url).path == found.path
+    assert [path.name for path in cache.iterdir() if path.is_dir()] == [dataset.content_hash]
+
+
+def test_a_copy_with_another_content_is_refused_and_nothing_stays(url: str, dataset: Any, cache: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    said = json.loads(memory.cat_file("/bucket/triangles/dataset.json"))
+    memory.pipe_file("/bucket/triangles/dataset.json", json.dumps({**said, "content_hash": "0" * 64}).encode())
+    with pytest.raises(
+        DatasetError, match=rf"{url}: its copy has the content hash {dataset.content_hash[:12]}.*, not 0{{12}}"
+    ):
+        multiseg.Dataset.open(url)
+    assert not [path for path in cache.iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize(("place", "words"), [
+    ("memory://nowhere", "memory://nowhere: has no dataset.json that can be read"),
+    ("nonsense://x", "nonsense://x: cannot be opened: Protocol not known: nonsense"),
+    ("gs://bucket/x", "gs://bucket/x: cannot be opened: "),  # it takes a package of its own
+])  # fmt: skip
+def test_what_is_no_dataset_is_named(place: str, words: str) -> None:
+    with pytest.raises(DatasetError) as caught:
+        multiseg.Dataset.open(place)
+    assert str(caught.value).startswith(words)
+
+
+def test_it_is_found_by_its_content_not_by_its_name(dataset: Any, tmp_path: Path) -> None:
+    other, moved, plain = tmp_path / "other", tmp_path / "moved", tmp_path / "plain"
+    for path in (other, moved, plain):
+        shutil.copytree(dataset.path, path)
+    said = json.loads((other / "dataset.json").read_text())
+    (other / "dataset.json").write_text(json.dumps({**said, "content_hash": "1" * 64}))
+    (plain / "dataset.json").unlink()  # as DIGITS leaves it: its records are read
+    places = [str(tmp_path / "none"), str(other)]
+    store = tmp_path / "store"
+    assert location.find(dataset.content_hash, places, store) is None
+    assert location.find(dataset.content_hash, [*places, str(moved)], store) == moved
+    assert location.find(dataset.content_hash, [*places, f"file://{plain}"], store) == plain
+
+
+def test_of_two_who_want_a_copy_one_makes_it(url: str, dataset: Any, cache: Path) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with location.reserved(cache, dataset.content_hash, lambda: order.append("waits")) as found:
+            order.append("found" if found else "none")
+
+    with location.reserved(cache, dataset.content_hash) as found:
+        assert found is None
+        thread = threading.Thread(target=second)
+        thread.start()
+        while not order:
+            pass
+        location.fetch(url, dataset.content_hash, cache)
+    thread.join()
+    assert order[-1] == "found"
+
+
+def test_a_table_of_jobs_may_name_a_url(url: str, fourth: str, tmp_path: Path) -> None:
+    (tmp_path / "jobs.toml").write_text(f"[[job]]\ndataset = '{url}'\nbackend = 'numpy'\nepochs = 1\n")
+    given = multiseg.read_jobs(tmp_path / "jobs.toml")
+    assert given.jobs["numpy"].dataset == url
+    assert [each.status for each in multiseg.train_jobs(given.jobs, given.runs)] == ["finished"]

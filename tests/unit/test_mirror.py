@@ -1,0 +1,136 @@
+"""A run folder's copy elsewhere, while the run folder changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import multiseg
+from multiseg.cluster import mirror, wire
+from multiseg.cluster.mirror import Mirror
+from multiseg.errors import RunError
+from multiseg.snapshots import snapshots
+
+
+@pytest.fixture
+def run(fourth: str, dataset: Any, tmp_path: Path) -> Path:
+    """A run of three epochs that has kept all its snapshots."""
+    job = multiseg.Job(dataset=dataset, backend=fourth, epochs=3, seed=1, keep="all")
+    return job.train(tmp_path / "run", progress=False).path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in wire.listing(folder)}
+
+
+def test_it_is_the_same_in_the_end(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "PIECE", 100)  # bytes: files in many pieces, and many files in one message
+    copy = Mirror(tmp_path / "copy", "all", "l1")
+    assert copy.update(wire.listing(run), lambda places: wire.read(run, places), ended=True)
+    assert contents(tmp_path / "copy") == contents(run)
+    assert not list((tmp_path / "copy/snapshots").glob(".*"))
+
+
+def test_at_each_moment_it_can_be_gone_on_from(run: Path, tmp_path: Path) -> None:
+    """The connection is lost after one message, then after two, and so on: what is there fits together."""
+    for count in range(30):
+        folder, left = tmp_path / f"copy{count}", iter(range(count))
+
+        def read(places: list[wire.Place]) -> list[bytes | None]:
+            if next(left, None) is None:  # noqa: B023 - called in this round
+                raise ConnectionError
+            return wire.read(run, places)
+
+        try:
+            Mirror(folder, "all", "l1").update(wire.listing(run), read, ended=True)
+        except ConnectionError:
+            found = snapshots(folder)
+            if found:
+                assert found[-1].position.rows <= len(multiseg.Run.open(folder).history)
+            assert not (folder / "summary.json").exists(), "not finished before all is here"
+        else:
+            assert contents(folder) == contents(run)
+            return
+    raise AssertionError("it never came to its end")
+
+
+def test_a_file_that_changes_meanwhile_comes_the_next_time(run: Path, tmp_path: Path) -> None:
+    copy, stale = Mirror(tmp_path / "copy", "all", "l1"), wire.listing(run)
+    history = run / "history.csv"
+    text = history.read_text()
+    history.write_text(text + text.splitlines()[-1] + "\n")
+    os.utime(history, ns=(1, 1))  # whatever the clock's resolution
+    assert not copy.update(stale, lambda places: wire.read(run, places), ended=False)
+    assert not (tmp_path / "copy/history.csv").exists()
+    assert copy.update(wire.listing(run), lambda places: wire.read(run, places), ended=True)
+    assert (tmp_path / "copy/history.csv").read_text() == history.read_text()
+
+
+def test_a_snapshot_that_goes_meanwhile_is_not_needed(run: Path, tmp_path: Path) -> None:
+    there = wire.listing(run)
+    shutil.rmtree(run / "snapshots/epoch-0001")
+    copy = Mirror(tmp_path / "copy", "all", "l1")
+    assert not copy.update(there, lambda places: wire.read(run, places), ended=True)
+    assert copy.update(wire.listing(run), lambda places: wire.read(run, places), ended=True)
+    assert [each.path.name for each in snapshots(tmp_path / "copy")] == ["epoch-0002", "epoch-0003"]
+
+
+def test_it_keeps_the_snapshots_that_the_training_would(run: Path, tmp_path: Path) -> None:
+    rows = multiseg.Run.open(run).history[1:]
+    best = min(rows, key=lambda row: row["l1"])["epoch"]
+    Mirror(tmp_path / "copy", "best", "l1").update(wire.listing(run), lambda places: wire.read(run, places), ended=True)
+    assert {each.epoch for each in snapshots(tmp_path / "copy")} == {best, 3}
+
+
+def test_snapshots_on_the_way_take_their_share_of_the_time_alone(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first takes 2 seconds: the next one is not fetched within 20."""
+    clock = [100.0]
+    monkeypatch.setattr(mirror.time, "monotonic", lambda: clock[0])
+
+    def read(places: list[wire.Place]) -> list[bytes | None]:
+        if places[0][0].startswith("snapshots/"):
+            clock[0] += 2
+        return wire.read(run, places)
+
+    there = wire.listing(run)
+    first = {
+        name: stamp
+        for name, stamp in there.items()
+        if not name.startswith(("snapshots/epoch-0002", "snapshots/epoch-0003"))
+    }
+    copy = Mirror(tmp_path / "copy", "all", "l1")
+    copy.update(first, read, ended=False)
+    assert len(snapshots(tmp_path / "copy")) == 1
+    clock[0] += 19
+    assert not copy.update(there, read, ended=False)
+    assert len(snapshots(tmp_path / "copy")) == 1
+    clock[0] += 2
+    assert copy.update(there, read, ended=False)
+    assert len(snapshots(tmp_path / "copy")) == 3
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", ""])
+def test_nothing_outside_the_folder_is_touched(tmp_path: Path, name: str) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(RunError, match="no name of a file"):
+        wire.write(tmp_path / "in", [(name, 0, b"x")])
+    with pytest.raises(RunError, match="no name of a file"):
+        wire.read(tmp_path / "in", [(name, 0, 1, 0)])
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_what_a_training_needs_to_go_on(run: Path, tmp_path: Path) -> None:
+    for name in mirror.to_resume(run):
+        target = tmp_path / "moved" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(run / name, target)
+    moved = multiseg.Run.open(tmp_path / "moved")
+    assert [each.path.name for each in snapshots(moved.path)] == ["epoch-0003"]
+    assert json.loads((moved.path / "summary.json").read_text())["status"] == "finished"
