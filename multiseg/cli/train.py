@@ -18,7 +18,7 @@ from multiseg.schedule import DEFAULT
 
 @click.command()
 @click.argument("jobs", required=False, type=click.Path(path_type=Path))
-@click.option("--dataset", type=click.Path(path_type=Path), help="Dataset folder, ours or a DIGITS job's.")
+@click.option("--dataset", metavar="PATH", help="Dataset folder, ours or a DIGITS job's, or a URL of one.")
 @click.option("--backend", default="torch", show_default=True, help="Framework to train in; see `multiseg backends`.")
 @click.option("--run", "folder", type=click.Path(path_type=Path), help="Folder for the run; must be new.")
 @click.option("--model", type=click.Path(path_type=Path), help="Network file.  [default: the backend's FCN]")
@@ -77,7 +77,7 @@ from multiseg.schedule import DEFAULT
 @click.option("--json", "as_json", is_flag=True, help="Print each event as one line of JSON.")
 @click.pass_context
 def train(
-    ctx: click.Context, /, jobs: Path | None, dataset: Path | None, folder: Path | None, solver_option: tuple[str, ...],
+    ctx: click.Context, /, jobs: Path | None, dataset: str | None, folder: Path | None, solver_option: tuple[str, ...],
     multiplier: tuple[str, ...], lr_policy: str | None, lr_option: tuple[str, ...], augment: tuple[str, ...],
     tensorboard: bool, resume: bool, parallel: int | None, scheduler: str | None, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
