@@ -46,6 +46,8 @@ class Lines:
             self.bars.update(task, total=event["iterations"], completed=event["iteration"], state="begins")
         elif kind == "step":
             self.bars.update(task, completed=event["iteration"], state=f"loss {event['loss']:.4g}")
+        elif kind == "epoch":  # a cluster tells of one step now and then
+            self.bars.update(task, completed=event["iteration"])
         elif kind in STATES:
             self.bars.update(task, state=STATES[kind].format(**event))
             if self.bars.disable:
