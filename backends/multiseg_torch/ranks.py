@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -204,6 +205,7 @@ def _together() -> Iterator[None]:
         told = str(error)
         if not isinstance(error, dist.DistError) and "gloo" not in told:
             raise
+        why = re.sub(r"^\[.*?\] ", "", told.splitlines()[0]).partition(". ")[0]  # without the line of PyTorch's source
         raise WorkerError(
-            f"another process of this training has ended or cannot be reached ({told.splitlines()[0]}); what it said tells why"
+            f"another process of this training has ended or cannot be reached ({why}); what it said tells why"
         ) from error
