@@ -75,7 +75,7 @@ def jobs(odd: multiseg.Dataset, files: Path) -> dict[str, multiseg.Job]:
         "adam": replace(job, epochs=10, batch_size=8, **adam),
         # 7 updates an epoch, of which the last one is of one image, and a layer that is never used
         "accumulate": replace(job, model=files / "unused.py", epochs=8, batch_size=2, accumulate=3, **adam),
-        "fcn": replace(job, model=None, epochs=5, batch_size=8, **{**adam, "learning_rate": 1e-3}),
+        "fcn": replace(job, model=None, epochs=5, batch_size=8, loss=None),  # its own loss, and the tutorial's solver
     }
 
 
@@ -124,8 +124,8 @@ def test_two_ranks_train_as_one_process(
     jobs: dict[str, multiseg.Job], runs: dict[str, multiseg.Run], tmp_path: Path, name: str
 ) -> None:
     """The tolerance is what rounding makes of the same sums in another order, in one process: batches of half the size, of which
-    twice as many make an update. Two ranks differ by a twentieth (fcn) to 1.1 times as much; with the last batch's images counted
-    as those of a whole one, by 400 times as much and more.
+    twice as many make an update: 2e-7 to 7e-6. Two ranks were found to differ by 0.9 to 1.1 times as much; with the images of the
+    last batch counted as those of a whole one, by more than a thousand times.
     """
     job, two = jobs[name], runs[name]
     assert isinstance(job.batch_size, int)
@@ -133,7 +133,7 @@ def test_two_ranks_train_as_one_process(
     halves = replace(job, batch_size=job.batch_size // 2, accumulate=job.accumulate * 2)
     rounding = difference(halves.train(tmp_path / "halves", progress=False), one)
     assert two.history[-1]["iteration"] >= (STEPS if job.model else 25)
-    assert difference(two, one) < 5 * rounding < 1e-2
+    assert difference(two, one) < 5 * rounding < 1e-4
     assert_same_history(two, one)
     settings = ("batch_size", "accumulate", "seed", "loss")
     assert [two.settings[key] for key in settings] == [one.settings[key] for key in settings]
@@ -227,9 +227,12 @@ def after(event: str, count: int, act: Callable[[], None]) -> Callable[[dict[str
 def started(job: multiseg.Job, folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[int], list[int]]]:
     """A training by two ranks under way, 18 steps on: torchrun, the ranks' programs and their workers. All end with the block."""
     command = [
-        *torchrun(), "--log-dir", str(folder / "logs"), "--redirects", "3", *arguments(folder, [(job, folder / "run", False)])
+        *torchrun(), *here_alone(folder), "--log-dir", str(folder / "logs"), "--redirects", "3",
+        *arguments(folder, [(job, folder / "run", False)]),
     ]  # fmt: skip
-    launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
+    command.remove("--standalone")
+    variables = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, env=variables)
     programs: list[int] = []
     try:
         wait_for(lambda: said(folder, 0, "stdout").count("step") >= 18, launcher)
@@ -240,6 +243,12 @@ def started(job: multiseg.Job, folder: Path) -> Iterator[tuple[subprocess.Popen[
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         launcher.wait()
+
+
+def here_alone(folder: Path) -> list[str]:
+    """Options with which torchrun, too, opens nothing beyond this machine, as docs/cluster.md has them."""
+    meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", str(folder / "meeting"), "--rdzv-conf", "store_type=file"]
+    return [*meeting, "--local-addr", "127.0.0.1"]
 
 
 def programs_of(launcher: int) -> list[int]:
@@ -269,12 +278,12 @@ def wait_for(there: Callable[[], bool], process: subprocess.Popen[str]) -> None:
 def test_a_signal_ends_all_ranks_with_a_snapshot(
     jobs: dict[str, multiseg.Job], runs: dict[str, multiseg.Run], tmp_path: Path, number: signal.Signals
 ) -> None:
-    """torchrun hands it on. Meanwhile nothing of multiseg's, of its workers' or of gloo's listens beyond this machine."""
+    """torchrun hands it on. Meanwhile nothing listens beyond this machine: workers, gloo, the ranks' store, torchrun."""
     job = jobs["adam"]
     with started(job, tmp_path) as (launcher, programs, workers):
         assert len(programs) == len(workers) == 2
-        listening = [address for pid in (*programs, *workers) for address in listens(pid)]
-        assert len(listening) >= 2 and all(address.is_loopback for address in listening), listening
+        listening = [address for pid in (launcher.pid, *programs, *workers) for address in listens(pid)]
+        assert len(listening) >= 3 and all(address.is_loopback for address in listening), listening
         os.kill(launcher.pid, number)
         launcher.wait(60)
         assert all(gone(pid) for pid in (*programs, *workers))
