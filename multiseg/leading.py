@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,11 +22,13 @@ FREE = ("threads", "weights", "solver_state", "seed")
 def common(settings: Settings, dataset: Dataset) -> dict[str, Any]:
     """What must be the same for all ranks, by names for messages."""
     model = settings.model
-    return {
+    found: dict[str, Any] = {
         **{key: value for key, value in settings.to_json().items() if key not in FREE},
         "content of the model file": hashlib.sha256(model.read_bytes()).hexdigest() if model.is_file() else None,
         "content of the dataset": dataset.content_hash,
     }
+    plain: dict[str, Any] = json.loads(json.dumps(found))  # as it comes to the others
+    return plain
 
 
 class Leader:

@@ -65,7 +65,7 @@ class Ranks:
 
 def current() -> Ranks:
     """What torchrun's variables say; one process where they are not set. Raises SettingsError where they make no sense."""
-    if "WORLD_SIZE" not in os.environ and "RANK" not in os.environ:
+    if "WORLD_SIZE" not in os.environ:
         return Ranks()
     size = _variable("WORLD_SIZE")
     rank = _variable("RANK")
@@ -85,5 +85,5 @@ def _variable(name: str, default: Any = None) -> int:
     except (TypeError, ValueError):
         said = "is not set" if text is None else f"{text!r} is no whole number"
         raise SettingsError(
-            f"{name}: {said}, but RANK or WORLD_SIZE is; start the processes by torchrun, or unset these variables"
+            f"{name}: {said}, beside WORLD_SIZE={os.environ['WORLD_SIZE']}; start the processes by torchrun, or unset that"
         ) from None

@@ -73,7 +73,7 @@ def train(
         transferred = _start(settings, plan, worker, spec, described, run) if settings.weights else None
         if not run.born:
             _copy_model(settings.model, run.path / "model")
-            found = environment.of(worker.found, settings.threads)
+            found = environment.of(worker.found, settings.threads, ranks.size)
             run.start(settings, dataset, layout.mean, described, found, transferred)
         report = stack.enter_context(_reporter(progress))
         if tensorboard:

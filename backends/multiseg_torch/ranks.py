@@ -50,6 +50,7 @@ class Network(network.Network, RankNetwork):
         self.part = self.batch_size // self.size
         self._check_mean()
         self._message_comes = False
+        self._astray = False  # in the middle of a step that has failed: the others wait for something else
         with _together():
             _join(self.rank, self.size)
             # messages go through gloo on GPUs, too: a rank that waits there keeps no GPU busy
@@ -84,6 +85,7 @@ class Network(network.Network, RankNetwork):
             return None
         torch.manual_seed(seed)
         self.model.train()
+        self._astray = True
         loss_sum = torch.zeros(1, dtype=torch.float64)
         starts = range(0, max(len(features), 1), self.part)
         with self.solver.gradients(), _together():
@@ -94,6 +96,7 @@ class Network(network.Network, RankNetwork):
         self.solver.step(rate)
         with _together():
             dist.all_reduce(loss_sum)
+        self._astray = False
         return float(loss_sum)
 
     def _add_gradients(self, features: Array, labels: Array, images: int) -> float:
@@ -138,6 +141,8 @@ class Network(network.Network, RankNetwork):
         """How many images all ranks have for the step that begins; none where rank 0 has a message."""
         if self._message_comes:
             return 0
+        if self._astray:
+            raise WorkerError("a step of this process has failed; what it said tells why")
         told = torch.tensor([images, int(message)])
         with _together():
             dist.all_reduce(told)
@@ -151,16 +156,15 @@ class Network(network.Network, RankNetwork):
 
 def _join(rank: int, size: int) -> None:
     """Find the other ranks. Where all are on this machine, nothing listens beyond loopback."""
-    if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
+    here = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
+    if here:
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(name, "lo")
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    listening: dict[str, Any] = {}
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and rank == 0:
-        # PyTorch's own would listen at every address of the machine
-        listener = socket.create_server((address, port), backlog=4 * size)
-        listening = {"is_master": True, "master_listen_fd": listener.detach()}
-    store = dist.TCPStore(address, port, size, timeout=JOIN, wait_for_workers=False, **listening)
+    serves = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    # the store's own socket would listen at every address of the machine
+    listener = {"master_listen_fd": socket.create_server((address, port)).detach()} if serves and here else {}
+    store = dist.TCPStore(address, port, size, serves, timeout=JOIN, wait_for_workers=False, **listener)
     # torchrun's store stays for all the trainings of a program, one after the other, and for its restarts
     attempt = f"multiseg/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
     training = store.add(f"{attempt}/{rank}", 1)

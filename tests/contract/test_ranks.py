@@ -45,7 +45,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> multiseg.Dataset:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Network files: plain, with a layer that is not used, with dropout, with batch normalisation, with a loss that is a sum."""
+    """Network files: plain, with a layer that is not used, with dropout, with batch normalisation, with other losses."""
     folder = tmp_path_factory.mktemp("files")
     (folder / "small.py").write_text(PLAIN)
     layer = "self.drop1 = nn.Dropout(0.5)"
@@ -55,6 +55,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "self.conv1(x).relu()", "self.norm(self.conv1(x))"
     )
     (folder / "norm.py").write_text(norm)
+    failing = (
+        "import os\n\ndef loss(output, labels):\n    if os.environ['RANK'] == '0':\n        raise ValueError('not I')\n"
+    )
+    made = 'def network(params):\n    return {"model": Small(), "loss": loss}\n'
+    (folder / "failing.py").write_text(f"{PLAIN}\n\n{failing}    return (output - labels).abs().mean()\n\n{made}")
     made = 'def network(params):\n    return {"model": Small(), "loss": nn.L1Loss(reduction="sum")}\n'
     (folder / "sum.py").write_text(f"{PLAIN}\n\n{made}")
     return folder
@@ -135,6 +140,7 @@ def test_two_ranks_train_as_one_process(
     assert two.history[-1]["iteration"] >= (STEPS if job.model else 25)
     assert difference(two, one) < 5 * rounding < 1e-4
     assert_same_history(two, one)
+    assert two.environment["processes"] == 2 and "processes" not in one.environment
     settings = ("batch_size", "accumulate", "seed", "loss")
     assert [two.settings[key] for key in settings] == [one.settings[key] for key in settings]
 
@@ -159,14 +165,18 @@ def test_what_ends_a_training_ends_all_ranks(
             (wrong, tmp_path / "wrong", False),
             (job, runs["sgd"].path, True),
             (caffe, tmp_path / "caffe", False),
+            (replace(job, model=files / "failing.py", loss=None), tmp_path / "failing", False),
         ],
     )
     assert outcomes[0] == FINISHED and multiseg.Run.open(tmp_path / "early").summary["stopped_early"]
-    for (kind, said), (other, echoed) in outcomes[1:3]:
+    for (kind, said), (other, echoed) in outcomes[1:3]:  # rank 0 has come to an end in good order
         assert kind in ("TrainingError", "ModelError") and other == "TrainingError" and said in echoed
     assert "the loss is" in outcomes[1][0][1] and "try a learning rate below" in outcomes[1][0][1]
     assert "no weights in it fit" in outcomes[2][0][1] and not (tmp_path / "wrong").exists()
     assert outcomes[3] == outcomes[4] == FINISHED
+    (kind, said), (other, echoed) = outcomes[5]  # rank 0 fails where the second one waits for its gradients
+    assert (kind, other) == ("WorkerError", "WorkerError") and "ValueError: not I" in said
+    assert "another process of this training has ended" in echoed
     assert multiseg.Run.open(tmp_path / "caffe").settings["batch_size"] == 16  # the backend's, for both ranks together
 
 
@@ -398,6 +408,7 @@ def test_what_is_no_mean_over_images_is_refused(
         ({}, Ranks()),
         ({"RANK": "2", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}, Ranks(2, 4, 2)),
         ({"RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RESTART_COUNT": "1"}, Ranks(restarts=1)),
+        ({"RANK": "7"}, Ranks()),  # whatever that means
         ({"WORLD_SIZE": "2"}, "RANK: is not set"),
         ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK: 'x' is no whole number"),
         ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2, WORLD_SIZE=2"),
