@@ -12,7 +12,7 @@ import multiseg
 
 
 def of(found: Mapping[str, Any], threads: int, processes: int = 1) -> dict[str, Any]:
-    """Versions, processor and threads, with what the backend's worker found about its framework; and how many processes, if several."""
+    """Versions, processor, threads, of several processes how many, and what the worker found about its framework."""
     return {
         "multiseg": multiseg.__version__,
         "framework": found["version"],

@@ -46,9 +46,10 @@ def follow(job: Job, folder: Path, ranks: Ranks) -> Run:
             exported = Path(stack.enter_context(tempfile.TemporaryDirectory())) / settings.exported
             export(settings, spec, exported)
             spec = replace(spec, model=str(exported))
+        ears = stack.enter_context(ExitStack())  # until the worker has ended, as torchrun asks all to go where one has
         worker = stack.enter_context(Worker(settings.backend, settings.threads))
         described = worker.call("load", spec=spec.to_json(), module=module)
-        stack.enter_context(listening(Stop()))  # the first signal is rank 0's to heed
+        ears.enter_context(listening(Stop()))  # the first signal is rank 0's to heed
         settings.describe(described)
         message = worker.call("share")
         if "end" not in message:

@@ -90,10 +90,10 @@ def arguments(folder: Path, jobs: list[tuple[multiseg.Job, Path, bool]]) -> list
     return [str(PROGRAM), str(folder), json.dumps(plain, default=str)]
 
 
-def torchrun(size: int = 2) -> list[str]:
-    """The command that starts so many ranks on this machine."""
+def torchrun(looks: float = 0.1) -> list[str]:
+    """The command that starts two ranks on this machine, and looks after them so often, in seconds."""
     return [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size), "--monitor-interval", "0.1",
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--monitor-interval", str(looks),
     ]  # fmt: skip
 
 
@@ -234,10 +234,12 @@ def after(event: str, count: int, act: Callable[[], None]) -> Callable[[dict[str
 
 
 @contextmanager
-def started(job: multiseg.Job, folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[int], list[int]]]:
+def started(
+    job: multiseg.Job, folder: Path, looks: float = 0.1
+) -> Iterator[tuple[subprocess.Popen[str], list[int], list[int]]]:
     """A training by two ranks under way, 18 steps on: torchrun, the ranks' programs and their workers. All end with the block."""
     command = [
-        *torchrun(), *here_alone(folder), "--log-dir", str(folder / "logs"), "--redirects", "3",
+        *torchrun(looks), *here_alone(folder), "--log-dir", str(folder / "logs"), "--redirects", "3",
         *arguments(folder, [(job, folder / "run", False)]),
     ]  # fmt: skip
     command.remove("--standalone")
@@ -312,7 +314,7 @@ def test_the_death_of_a_rank_ends_the_others(
     jobs: dict[str, multiseg.Job], runs: dict[str, multiseg.Run], tmp_path: Path, rank: int
 ) -> None:
     job = jobs["adam"]
-    with started(job, tmp_path) as (launcher, programs, workers):
+    with started(job, tmp_path, looks=3) as (launcher, programs, workers):  # they end before torchrun ends them
         for pid in (programs[rank], workers[rank]):
             os.kill(pid, signal.SIGKILL)
         launcher.wait(60)
