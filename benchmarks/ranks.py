@@ -7,6 +7,7 @@ python benchmarks/ranks.py --quick
 from __future__ import annotations
 
 import argparse
+import math
 import socket
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from multiseg.worker.client import environment
 
 RANKS = 2
 BATCHES = (8, 32, 128)  # of all ranks
-# bytes a second of each rank's link, one way, and seconds for a message over it; the last three on paper
+# on paper: bytes a second of each rank's link, one way, and seconds for a message over it
 LINKS = {
     "1 Gbit/s": (125e6, 100e-6),
     "10 Gbit/s": (1.25e9, 50e-6),
@@ -33,6 +34,9 @@ LINKS = {
     "NVLink, 450 GB/s": (450e9, 10e-6),
 }
 SIZES = (2, 4, 8)
+# the tutorial's network, on images of 32x32: outputs, inputs, side of the kernel, and places that it is applied to
+LAYERS = ((32, 1, 3, 32 * 32), (1024, 32, 16, 4), (1, 1024, 16, 4))
+GPU = 25e12  # operations a second in float32 that a large GPU may get out of such products; assumed
 
 
 class Together:
@@ -121,8 +125,12 @@ def measured(bench: Bench, batch_size: int) -> dict[str, float]:
 
 def parameters() -> int:
     """Of the tutorial's network."""
-    layers = ((32, 1, 3), (1024, 32, 16), (1024, 1, 16))
-    return sum(outputs * inputs * kernel**2 for outputs, inputs, kernel in layers) + 32 + 1024 + 1
+    return sum(outputs * (inputs * kernel**2 + 1) for outputs, inputs, kernel, _ in LAYERS)
+
+
+def operations() -> int:
+    """Of an image: forward, and the gradients of inputs and weights, as many each."""
+    return 3 * sum(2 * outputs * inputs * kernel**2 * places for outputs, inputs, kernel, places in LAYERS)
 
 
 def on_paper(steps: dict[int, float], local: float, count: int) -> None:
@@ -133,6 +141,10 @@ def on_paper(steps: dict[int, float], local: float, count: int) -> None:
         f"\n{count} parameters, {size} bytes of gradients; a step of this machine takes {1e3 * fixed:.1f} ms + ", end=""
     )
     print(f"{1e3 * slope:.2f} ms an image (a line through batches of {', '.join(map(str, steps))})")
+    print(
+        f"{operations() / 1e6:.0f} million operations an image: {operations() / slope / 1e9:.0f} GFLOP/s here", end=""
+    )
+    print(f", {1e6 * operations() / GPU:.1f} us on a GPU of {GPU / 1e12:.0f} TFLOP/s, which the row of NVLink is for")
     print(f"a sum of two ranks here moves {size / local / 1e9:.2f} GB/s each way\n")
     print("| link | " + " | ".join(f"{ranks} ranks: ms a sum, pays from batch" for ranks in SIZES) + " |")
     print("|---|" + "---|" * len(SIZES))
@@ -140,8 +152,9 @@ def on_paper(steps: dict[int, float], local: float, count: int) -> None:
         cells = []
         for ranks in SIZES:
             seconds = 2 * (ranks - 1) / ranks * size / bandwidth + 2 * (ranks - 1) * latency
-            saved = slope * (1 - 1 / ranks)  # for each image of the whole batch
-            cells.append(f"{1e3 * seconds:.2f}, {seconds / saved:.0f}")
+            image = operations() / GPU if name.startswith("NVLink") else slope
+            saved = image * (1 - 1 / ranks)  # for each image of the whole batch
+            cells.append(f"{1e3 * seconds:.2f}, {max(ranks, math.ceil(seconds / saved))}")
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 
