@@ -243,7 +243,8 @@ def started(
         *arguments(folder, [(job, folder / "run", False)]),
     ]  # fmt: skip
     command.remove("--standalone")
-    variables = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    # where a program and its worker are both killed, nobody removes their temporary files
+    variables = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "TMPDIR": str(folder)}
     launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, env=variables)
     programs: list[int] = []
     try:
