@@ -69,6 +69,10 @@ class Backend:
     weights_format: str = ""  # what its weights files are called where they are written, e.g. pt
     writer: str | None = None  # "module:function" that writes them, see multiseg.model_files
     writer_needs_framework: bool = True  # whether that module runs only in the backend's process
+    distributed: str | None = (
+        None  # worker-side module with `Network` (multiseg.network.RankNetwork), see multiseg.ranks
+    )
+    not_distributed: str = ""  # where there is none: the reason, for messages
     environment: Mapping[str, str] = field(default_factory=dict)  # set in the worker before anything is imported
 
     @property

@@ -11,8 +11,8 @@ from typing import Any
 import multiseg
 
 
-def of(found: Mapping[str, Any], threads: int) -> dict[str, Any]:
-    """Versions, processor and threads, with what the backend's worker found about its framework."""
+def of(found: Mapping[str, Any], threads: int, processes: int = 1) -> dict[str, Any]:
+    """Versions, processor, threads, of several processes how many, and what the worker found about its framework."""
     return {
         "multiseg": multiseg.__version__,
         "framework": found["version"],
@@ -23,6 +23,7 @@ def of(found: Mapping[str, Any], threads: int) -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "threads": threads,
+        **({"processes": processes} if processes > 1 else {}),
         **{key: found[key] for key in ("device", "blas", "numpy") if key in found},
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from multiseg.fitting import mean_of, shapes_of
 from multiseg.metrics import NAMES as METRICS
 from multiseg.metrics import THRESHOLD
 from multiseg.model_files import kind_of
+from multiseg.ranks import current
 from multiseg.schedule import Schedule
 from multiseg.solvers import NEUTRAL, NEUTRAL_BATCH_SIZE, NEUTRAL_LOSS, multiplier_problems, option_problems
 from multiseg.stopping import Stop
@@ -49,8 +49,8 @@ class Job:
     - ``accumulate``: batches whose gradients are averaged for one update, which counts as one iteration.
     - ``lr_policy``: a name or a mapping, see multiseg.schedule; ``loss``: ``l1``, ``smooth_l1`` or ``l2``, each the mean over
       all elements on every backend.
-    - ``threads``: 0 for all the cores this process may use; ``lowering``: compute convolutions whose kernel equals their
-      stride as one matrix product.
+    - ``threads``: 0 for all the cores this process may use, its share of them under torchrun; ``lowering``: compute convolutions
+      whose kernel equals their stride as one matrix product.
     - ``val_interval``, ``snapshot_interval``: in epochs, fractions too; ``keep``: snapshots to keep besides the last: ``last``
       none, ``best`` the one of the best validation, ``all``.
     - ``metric``: what makes a validation the best: ``l1``, ``l2``, ``val_loss`` (the least), ``iou``, ``pixel_accuracy`` (the
@@ -111,12 +111,21 @@ class Job:
         for TensorBoard into the folder. In the main thread, Ctrl-C and SIGTERM end the step at hand, write a snapshot and
         raise TrainingStopped; a second one ends at once. ``stop`` asks for the same from another thread.
 
+        Under torchrun it is one training of all the processes, if the backend can (docs/cluster.md): rank 0 does all that is told
+        here, and the others read their share of each batch. They return the same Run; one that does not see ``folder`` ends here
+        with its program, status 0.
+
         Raises SettingsError before anything starts, RunError for an unsuitable folder, and TrainingError, WorkerError or
         ModelError later.
         """
+        ranks = current()
+        if not ranks.leads:
+            from multiseg.following import follow
+
+            return follow(self, Path(folder), ranks)
         from multiseg.training import train
 
-        return train(self, Path(folder), resume, progress, tensorboard, stop or Stop())
+        return train(self, Path(folder), resume, progress, tensorboard, stop or Stop(), ranks)
 
     def resolve(self, dataset: Dataset | None = None) -> Settings:
         """Check every setting, also against the dataset where it is given, and fill in the backend's defaults.
@@ -234,7 +243,7 @@ class Job:
             loss=self.loss or (NEUTRAL_LOSS if equal else None),
             seed=random.SystemRandom().randrange(2**31) if self.seed is None else self.seed,
             device=self.device,
-            threads=self.threads or len(os.sched_getaffinity(0)),
+            threads=self.threads or current().threads,
             lowering=self.lowering,
             val_interval=self.val_interval,
             snapshot_interval=self.snapshot_interval,
@@ -331,6 +340,11 @@ class Settings:
     freeze: tuple[str, ...]
     augmentation: Augmentation
     origins: Mapping[str, str] = field(default_factory=dict)
+
+    def describe(self, network: Mapping[str, Any]) -> None:
+        """Fill in what the loaded network, which describes itself so, has decided."""
+        for key in ("batch_size", "val_batch_size", "loss", "device"):
+            setattr(self, key, network[key])
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict, with names for the backend, the schedule and the model."""

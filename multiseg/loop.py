@@ -16,6 +16,7 @@ from multiseg.dataset.feed import batches, epoch_order
 from multiseg.errors import TrainingError, TrainingStopped
 from multiseg.job import Progress, Settings
 from multiseg.layout import Layout
+from multiseg.leading import Leader
 from multiseg.plan import Plan
 from multiseg.run_folder import RunFolder
 from multiseg.snapshots import Position
@@ -43,9 +44,11 @@ class Loop:
         folder: RunFolder,
         report: Progress,
         stop: Stop,
+        leader: Leader,
     ) -> None:
         self.settings, self.plan, self.dataset, self.layout = settings, plan, dataset, layout
         self.worker, self.folder, self.report, self.stop = worker, folder, report, stop
+        self.leader, self.ranks = leader, leader.ranks
         folder.metric = settings.metric
         self.position = Position()
 
@@ -56,6 +59,7 @@ class Loop:
             last = self.folder.last_snapshot()
             assert last is not None
             self.worker.call("restore", folder=str(last.path.resolve()))
+        self.leader.begin(self.settings, self.dataset, self.position.iteration)
         self._log({
             "event": "start", "backend": self.settings.backend.title, "epochs": self.settings.epochs,
             "images": self.plan.images, "batch_size": self.plan.batch_size, "iterations": self.plan.iterations,
@@ -95,11 +99,12 @@ class Loop:
         change = Augmented(augmentation, seed, epoch) if augmentation.changes else None
         # the rest of this stretch only, so that nothing is read in vain
         order = epoch_order(count, seed, epoch)[: (until - epoch * self.plan.per_epoch) * self.plan.batch_size]
+        order, batch_size = order[self.ranks.rank :: self.ranks.size], self.ranks.of(self.plan.batch_size)
         sizes: list[int] = []  # of the batches that are on their way
         iteration = self.position.iteration
         began = time.perf_counter()
         with batches(
-            self.dataset.train, self.plan.batch_size, order=order, layout=self.layout, start=start, change=change
+            self.dataset.train, batch_size, order=order, layout=self.layout, start=start, change=change
         ) as feed:
             for batch in feed:
                 if self.stop.asked:
@@ -111,8 +116,8 @@ class Loop:
                     rate=self._rate(iteration),
                     seed=step_seed(seed, iteration),
                 )
+                sizes.append(self.plan.images_of(iteration))
                 iteration += 1
-                sizes.append(len(batch.indices))
                 if len(sizes) >= IN_FLIGHT:
                     self._collect(sizes.pop(0))
             while sizes:
@@ -206,6 +211,7 @@ class Loop:
         self.report(event)
 
 
-def step_seed(seed: int, iteration: int) -> int:
-    """The seed, 0 to 2**31-1, of what is random in a step: a hash of the job's seed and the iteration."""
-    return int(np.random.SeedSequence((seed, iteration)).generate_state(1)[0] >> 1)
+def step_seed(seed: int, iteration: int, rank: int = 0) -> int:
+    """The seed, 0 to 2**31-1, of what is random in a step: a hash of the job's seed, the iteration, and the rank."""
+    entropy = (seed, iteration, rank) if rank else (seed, iteration)
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)

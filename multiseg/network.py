@@ -122,6 +122,31 @@ class Network(ABC):
         """Free what the framework holds."""
 
 
+class RankNetwork(Network):
+    """One of several processes' copies of a network, that train as one; in the module that ``Backend.distributed`` names.
+
+    The processes find each other by torchrun's variables while it is loaded. Batch sizes count the images of all of them. Rank
+    0's program leads: the others' follow what it shares.
+    """
+
+    @abstractmethod
+    def train_step(  # type: ignore[override]
+        self, features: Array, labels: Array, rate: float, seed: int = 0
+    ) -> float | None:
+        """As a network's, with this rank's images of the batch, perhaps none; the update and the loss are the whole batch's.
+
+        None, with nothing done, where rank 0 shares something instead of a step.
+        """
+
+    @abstractmethod
+    def share(self, message: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Rank 0's ``message``, plain values, at every rank; the others give none, and wait for it."""
+
+    @abstractmethod
+    def align(self) -> None:
+        """Give every rank the weights and the solver's state of rank 0."""
+
+
 def is_frozen(parameter: str, frozen: Iterable[str]) -> bool:
     """Whether the parameter ``layer.part`` belongs to a layer that one of the patterns names."""
     return any(fnmatchcase(parameter.rpartition(".")[0], pattern) for pattern in frozen)

@@ -30,6 +30,10 @@ class Plan:
         """Iterations of the whole training."""
         return self.per_epoch * self.epochs
 
+    def images_of(self, iteration: int) -> int:
+        """Images of the step after so many iterations."""
+        return min(self.batch_size, self.images - iteration % self.per_epoch * self.batch_size)
+
     def epoch(self, iteration: int) -> int | float:
         """Epochs passed after so many iterations: whole, or rounded to six digits."""
         whole, part = divmod(iteration, self.per_epoch)

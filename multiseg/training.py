@@ -17,9 +17,11 @@ from multiseg.fitting import Shape, mean_of, shapes_of
 from multiseg.initial import initial_weights
 from multiseg.job import Job, Progress, Settings
 from multiseg.layout import Layout
+from multiseg.leading import Leader, resumes
 from multiseg.loop import Loop
 from multiseg.network import NetworkSpec
 from multiseg.plan import Plan
+from multiseg.ranks import Ranks
 from multiseg.run import Run
 from multiseg.run_folder import RunFolder
 from multiseg.stopping import Stop, listening
@@ -28,23 +30,23 @@ from multiseg.tensorboard import require as require_tensorboard
 from multiseg.worker.client import Worker
 
 
-def train(job: Job, folder: Path, resume: bool, progress: bool | Progress, tensorboard: bool, stop: Stop) -> Run:
+def train(
+    job: Job, folder: Path, resume: bool, progress: bool | Progress, tensorboard: bool, stop: Stop, ranks: Ranks
+) -> Run:
     """Train ``job`` into ``folder``; see Job.train."""
     registry.get(job.backend)  # an unknown backend is told before anything is opened
     dataset = job.dataset if isinstance(job.dataset, Dataset) else Dataset.open(job.dataset)
     settings = job.resolve(dataset)
+    module = ranks.network_module(settings.backend)
+    ranks.check_batch_size(settings.batch_size)
     if tensorboard:
         require_tensorboard()
-    layout = Layout(
-        settings.backend.data_order,
-        settings.backend.channel_order,
-        mean_of(dataset, settings.subtract_mean),
-        colours=dataset.train.label_shape is not None and dataset.train.label_shape[0] == 3,
-    )
-    begun = (
-        RunFolder.resume(folder, settings, dataset.content_hash, job.seed) if resume else None
-    )  # fills in what is left open
-    if begun and begun.finished:
+    layout = layout_of(settings, dataset)
+    resume = resume or resumes(ranks, folder)
+    # fills in what is left open
+    begun = RunFolder.resume(folder, settings, dataset.content_hash, job.seed) if resume else None
+    finished = begun is not None and begun.finished
+    if finished and ranks.size == 1:
         return Run.open(folder)
     spec = network_spec(settings, dataset)
     run = begun or RunFolder.create(folder)
@@ -55,26 +57,40 @@ def train(job: Job, folder: Path, resume: bool, progress: bool | Progress, tenso
         if settings.exported:
             exported = run.path / "model" / settings.exported
             if not run.born:
-                _export(settings, spec, exported)
+                export(settings, spec, exported)
             spec = replace(spec, model=str(exported))
         worker = stack.enter_context(Worker(settings.backend, settings.threads, run.path / "worker.log"))
-        described = worker.call("load", spec=spec.to_json())
-        for key in ("batch_size", "val_batch_size", "loss", "device"):
-            setattr(settings, key, described[key])
-        plan = _plan(settings, dataset)
+        described = worker.call("load", spec=spec.to_json(), module=module)
+        leader = Leader(ranks, worker)
+        stack.enter_context(leader.telling())
+        if finished:
+            return Run.open(folder)
+        settings.describe(described)
+        ranks.check_batch_size(settings.batch_size)
+        plan = plan_of(settings, dataset)
         transfer.check_frozen(settings.freeze, described["parameters"])
         if settings.recipe == "equal":
             set_initial_weights(worker, settings, spec)
         transferred = _start(settings, plan, worker, spec, described, run) if settings.weights else None
         if not run.born:
             _copy_model(settings.model, run.path / "model")
-            found = environment.of(worker.found, settings.threads)
+            found = environment.of(worker.found, settings.threads, ranks.size)
             run.start(settings, dataset, layout.mean, described, found, transferred)
         report = stack.enter_context(_reporter(progress))
         if tensorboard:
             report = _both(report, stack.enter_context(TensorBoardLog(run.path / "tensorboard")))
-        Loop(settings, plan, dataset, layout, worker, run, report, stop).run(transferred)
+        Loop(settings, plan, dataset, layout, worker, run, report, stop, leader).run(transferred)
     return Run.open(folder)
+
+
+def layout_of(settings: Settings, dataset: Dataset) -> Layout:
+    """How the backend gets this dataset's batches."""
+    return Layout(
+        settings.backend.data_order,
+        settings.backend.channel_order,
+        mean_of(dataset, settings.subtract_mean),
+        colours=dataset.train.label_shape is not None and dataset.train.label_shape[0] == 3,
+    )
 
 
 def network_spec(settings: Settings, dataset: Dataset) -> NetworkSpec:
@@ -112,7 +128,7 @@ def set_initial_weights(worker: Worker, settings: Settings, spec: NetworkSpec) -
     worker.call("set_weights", weights={**weights, **made})
 
 
-def _plan(settings: Settings, dataset: Dataset) -> Plan:
+def plan_of(settings: Settings, dataset: Dataset) -> Plan:
     """Raises SettingsError where the images of one update are more than the dataset has."""
     size, count = (settings.batch_size or 0) * settings.accumulate, len(dataset.train)
     if size > count:
@@ -145,7 +161,7 @@ def _start(
     return found
 
 
-def _export(settings: Settings, spec: NetworkSpec, path: Path) -> None:
+def export(settings: Settings, spec: NetworkSpec, path: Path) -> None:
     """Write a model of another backend's as this backend's own source. Raises ModelError."""
     topology = model_files.describe(settings.model, spec.input_shape)
     text = exporting.source(settings.backend, topology, exporting.of_classes(topology, spec.label_shape))

@@ -7,6 +7,7 @@ backend = Backend(
     name="caffe",
     title="Caffe",
     module="multiseg_caffe.network",
+    not_distributed="Caffe shares a training out among GPUs of one machine alone, which it feeds from data layers of its own",
     framework="caffe (pycaffe)",
     install="multiseg install-caffe",
     kinds=KINDS,

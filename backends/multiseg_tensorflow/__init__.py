@@ -7,6 +7,7 @@ backend = Backend(
     name="tensorflow",
     title="TensorFlow",
     module="multiseg_tensorflow.network",
+    not_distributed="TensorFlow's multi-worker strategies run training loops of TF 2, and what is loaded here are graphs of TF 1",
     framework="tensorflow",
     install="pip install 'multiseg[tensorflow]'",
     kinds=KINDS,

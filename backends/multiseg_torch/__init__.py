@@ -7,6 +7,7 @@ backend = Backend(
     name="torch",
     title="PyTorch",
     module="multiseg_torch.network",
+    distributed="multiseg_torch.ranks",
     framework="torch",
     install="pip install 'multiseg[torch]'",
     kinds=KINDS,

@@ -50,6 +50,23 @@ def by_class(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return output, numbers
 
 
+def not_a_mean(loss: Loss) -> str | None:
+    """Why a criterion of PyTorch's is no mean over a batch's images, each of which counts alike; None where it is.
+
+    One of a file's own making is taken to be a mean.
+    """
+    if not isinstance(loss, (*BY_CLASS, *BY_ELEMENT)):
+        return None
+    name = type(loss).__name__
+    if loss.reduction not in ("mean", "batchmean"):
+        return f"{name}(reduction={loss.reduction!r}) is no mean over the images"
+    if isinstance(loss, BY_CLASS) and loss.weight is not None:
+        return f"{name} with a weight for each class is a mean by weights, which differ from image to image"
+    if isinstance(loss, BY_CLASS) and loss.ignore_index >= 0:
+        return f"{name}(ignore_index={loss.ignore_index}) is a mean over the other classes, of which images have more or fewer"
+    return None
+
+
 def _like(output: Tensor, labels: Tensor) -> Tensor:
     if output.numel() != labels.numel():
         raise ModelError(

@@ -52,7 +52,8 @@ class Network(network.Network):
         self.device = torch.device("cuda" if cuda else "cpu")
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # 10 bits of 23: not float32
         self.model = loaded.model.to(self.device)
-        self.loss = losses.over_labels(LOSSES[spec.loss]() if spec.loss else loaded.loss or LOSSES[backend.loss]())
+        self.criterion = LOSSES[spec.loss]() if spec.loss else loaded.loss or LOSSES[backend.loss]()
+        self.loss = losses.over_labels(self.criterion)
         self.batch_size = spec.batch_size or loaded.batch_size or backend.batch_size
         self.val_batch_size = spec.val_batch_size or loaded.val_batch_size or backend.val_batch_size
         self._check_shapes()

@@ -85,12 +85,17 @@ def train(
 
     Jobs of such a file that are finished are skipped, interrupted ones go on. Exits with 1 if one failed.
     """
+    from multiseg.ranks import current
+
+    ranks = current()
     if jobs is not None:
         from multiseg.cli.jobs import train_file
 
         given = [name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE]
         if other := sorted(set(given) - {"jobs", "folder", "parallel", "scheduler", "as_json"}):
             raise click.UsageError(f"--{other[0].replace('_', '-')} does not go with a file of jobs; write it there")
+        if ranks.size > 1:
+            raise click.UsageError("a file of jobs does not go with torchrun, whose processes train one job together")
         return train_file(ctx, jobs, folder, parallel, scheduler, as_json)
     for option, given_value in (("--parallel", parallel), ("--scheduler", scheduler)):
         if given_value is not None:
@@ -115,10 +120,12 @@ def train(
     except SettingsError as error:
         raise SettingsError(in_our_words(str(error))) from error
     except TrainingStopped as error:
+        if not ranks.leads:
+            raise
         typed = ctx.meta[ARGUMENTS]
         again = shlex.join(["multiseg", *typed, *([] if resume else ["--resume"])])
         raise TrainingStopped(f"{error}:\n  {again}", error.signal) from None
-    if not as_json:
+    if not as_json and ranks.leads:
         row = run.history[-1]
         scores = f"; validation L1 {row['l1']:.4g}, IoU {row['iou']:.4f}" if row["l1"] is not None else ""
         click.echo(f"{run.path}: {run.title}, {row['epoch']} epochs{scores}")

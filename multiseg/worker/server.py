@@ -37,10 +37,11 @@ class Server:
             raise errors.BackendUnavailable(f"{type(error).__name__}: {error}") from error
         return {"python": platform.python_version(), "executable": sys.executable, **found}
 
-    def load(self, spec: dict[str, Any]) -> dict[str, Any]:
-        """Build the network and describe it."""
+    def load(self, spec: dict[str, Any], module: str | None = None) -> dict[str, Any]:
+        """Build the network, ``module``'s where one is named, and describe it."""
         assert self.module is not None
-        network: Network = self.module.Network(NetworkSpec.from_json(spec))
+        source = importlib.import_module(module) if module else self.module
+        network: Network = source.Network(NetworkSpec.from_json(spec))
         self.network = network
         return network.describe()
 

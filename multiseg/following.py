@@ -1,0 +1,126 @@
+"""The other ranks' side of a training over several processes: each feeds its share until rank 0 tells how it ended.
+
+They write nothing, and need the dataset and the network file alone.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multiseg.augmentation import Augmented
+from multiseg.dataset import Dataset
+from multiseg.dataset.feed import Batch, batches, epoch_order
+from multiseg.errors import SettingsError, TrainingError, TrainingStopped
+from multiseg.job import Job, Settings
+from multiseg.layout import Layout
+from multiseg.leading import common
+from multiseg.loop import IN_FLIGHT, step_seed
+from multiseg.plan import Plan
+from multiseg.ranks import Ranks
+from multiseg.run import Run, is_run
+from multiseg.stopping import Stop, listening
+from multiseg.training import export, layout_of, network_spec, plan_of
+from multiseg.worker.client import Worker
+
+
+def follow(job: Job, folder: Path, ranks: Ranks) -> Run:
+    """Take part in the training that rank 0 leads; see Job.train.
+
+    Raises TrainingStopped and TrainingError where that one was stopped or has failed, SettingsError where its job is another.
+    """
+    dataset = job.dataset if isinstance(job.dataset, Dataset) else Dataset.open(job.dataset)
+    settings = replace(job, weights=None, solver_state=None).resolve(dataset)
+    module = ranks.network_module(settings.backend)
+    ranks.check_batch_size(settings.batch_size)
+    layout = layout_of(settings, dataset)
+    spec = network_spec(settings, dataset)
+    with ExitStack() as stack:
+        if settings.exported:
+            exported = Path(stack.enter_context(tempfile.TemporaryDirectory())) / settings.exported
+            export(settings, spec, exported)
+            spec = replace(spec, model=str(exported))
+        ears = stack.enter_context(ExitStack())  # until the worker has ended, as torchrun asks all to go where one has
+        worker = stack.enter_context(Worker(settings.backend, settings.threads))
+        described = worker.call("load", spec=spec.to_json(), module=module)
+        ears.enter_context(listening(Stop()))  # the first signal is rank 0's to heed
+        settings.describe(described)
+        message = worker.call("share")
+        if "end" not in message:
+            _check_common(ranks, message["common"], common(settings, dataset))
+            settings.seed = message["seed"]
+            worker.call("align")
+            feed = Share(settings, plan_of(settings, dataset), dataset, layout, ranks)
+            _feed(worker, feed, message["iteration"])
+            message = worker.call("share")
+    return _ended(ranks, folder, message)
+
+
+def _check_common(ranks: Ranks, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    for key, value in theirs.items():
+        own = ours.get(key)
+        if own != value:
+            told = "differs from rank 0's" if key.startswith("content") else f"is {own!r}, and {value!r} for rank 0"
+            raise SettingsError(f"rank {ranks.rank}: {key} {told}; start all processes with the same job")
+
+
+class Share:
+    """A rank's images of each step."""
+
+    def __init__(self, settings: Settings, plan: Plan, dataset: Dataset, layout: Layout, ranks: Ranks) -> None:
+        self.settings, self.plan, self.dataset, self.layout, self.ranks = settings, plan, dataset, layout, ranks
+
+    def steps(self, iteration: int) -> Iterator[dict[str, Any]]:
+        """What train_step is given, from so many steps on."""
+        settings, plan = self.settings, self.plan
+        while iteration < plan.iterations:
+            epoch, start = divmod(iteration, plan.per_epoch)
+            order = epoch_order(plan.images, settings.seed, epoch)[self.ranks.rank :: self.ranks.size]
+            change = Augmented(settings.augmentation, settings.seed, epoch) if settings.augmentation.changes else None
+            with batches(
+                self.dataset.train, self.ranks.of(plan.batch_size), order, self.layout, start=start, change=change
+            ) as feed:
+                for _ in range(start, plan.per_epoch):
+                    batch = next(feed, None) or self._none()
+                    yield {
+                        "features": batch.features,
+                        "labels": batch.labels,
+                        "rate": settings.schedule.rate(settings.learning_rate, iteration, plan.iterations),
+                        "seed": step_seed(settings.seed, iteration, self.ranks.rank),
+                    }
+                    iteration += 1
+
+    def _none(self) -> Batch:
+        """The share of a batch that has fewer images than there are ranks."""
+        split = self.dataset.train
+        features, labels = (np.empty((0, *(shape or ())), np.uint8) for shape in (split.shape, split.label_shape))
+        return Batch(self.layout.features(features), self.layout.labels(labels), np.empty(0, np.int64))
+
+
+def _feed(worker: Worker, share: Share, iteration: int) -> None:
+    """Until rank 0 has a message, which is when it has come to an end, or all steps are done."""
+    under_way = 0
+    for step in share.steps(iteration):
+        worker.submit("train_step", **step)
+        under_way += 1
+        if under_way >= IN_FLIGHT:
+            under_way -= 1
+            if worker.result() is None:
+                break
+    worker.drain()
+
+
+def _ended(ranks: Ranks, folder: Path, message: dict[str, Any]) -> Run:
+    if message["end"] == "stopped":
+        raise TrainingStopped(f"rank {ranks.rank}: ended with rank 0", message["signal"])
+    if message["end"] == "failed":
+        raise TrainingError(f"rank {ranks.rank}: ended with rank 0, whose training failed: {message['message']}")
+    if not is_run(folder):  # on a machine that does not see it there is nothing to return, nor to do
+        raise SystemExit(0)
+    return Run.open(folder)
