@@ -72,7 +72,7 @@ def writing(run: Path, position: Position, per_epoch: int) -> Iterator[Path]:
     epoch, step = divmod(position.iteration, per_epoch)
     final = folder / (f"epoch-{epoch:04}" + (f"-step-{step:05}" if step else ""))
     try:
-        part.mkdir()
+        part.mkdir(parents=True)
         yield part
         write_json(part / POSITION, asdict(position))
         sync(part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -58,6 +59,16 @@ class Lines:
                 click.echo(f"{name}: {kind}", err=True)
 
 
+def _quiet_dask() -> None:
+    """What Dask makes of a lost connection is told in our words, unless its configuration asks for its own."""
+    with suppress(ImportError):
+        import dask
+
+        if not dask.config.get("logging", None):
+            names = ("distributed", "distributed.client")
+            dask.config.set({"logging": dict.fromkeys(names, "critical")})
+
+
 def train_file(
     ctx: click.Context, file: Path, runs: Path | None, parallel: int | None, scheduler: str | None, as_json: bool
 ) -> None:
@@ -66,6 +77,8 @@ def train_file(
     from multiseg.errors import TrainingStopped
     from multiseg.jobs import read_jobs, train_jobs
 
+    if scheduler is not None:
+        _quiet_dask()
     given = read_jobs(file)
     where, at_once = runs or given.runs, parallel or given.parallel
     if as_json:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from distributed import get_worker
+from distributed import Status, get_worker
 
 from multiseg.cluster import wire
 from multiseg.dataset import Dataset, location
@@ -27,6 +27,7 @@ from multiseg.stopping import Stop
 
 STEP_SECONDS = 0.5  # between two steps that are told
 POLL_SECONDS = 1.0
+ENDING = (Status.closing, Status.closed, Status.failed)
 RUN, MODEL, WEIGHTS, DATASET = "run", "model", "weights", "dataset"  # folders of an attempt
 PATHS = ("dataset", "model", "weights")  # settings that are places of files
 
@@ -73,9 +74,9 @@ class Attempt:
 
     @property
     def abandoned(self) -> bool:
-        """Whether nobody waits for the task any more."""
+        """Whether nobody waits for the task any more, or the worker ends."""
         task = self._worker.state.tasks.get(self._key)
-        return task is None or task.state == "cancelled"
+        return task is None or task.state == "cancelled" or self._worker.status in ENDING
 
     def tell(self, event: Mapping[str, Any]) -> None:
         """Tell the program."""

@@ -214,9 +214,12 @@ class Conversation:
         end = time.monotonic() + CALL_SECONDS
         while True:
             try:
-                return client.run(function, self._attempt, *arguments, workers=[self._worker])[self._worker]
-            except Exception as error:  # whatever a dead worker, or one about to die, makes of it
-                if client.status != "running" or self._worker not in client.scheduler_info(n_workers=-1)["workers"]:
+                # to one that has gone, Dask would try to connect for half a minute
+                if self._worker in client.nthreads(workers=[self._worker]):
+                    return client.run(function, self._attempt, *arguments, workers=[self._worker])[self._worker]
+                raise _Gone
+            except Exception as error:  # whatever a worker about to die, or a lost scheduler, makes of it
+                if isinstance(error, _Gone) or client.status != "running":
                     raise _Gone from error
                 if time.monotonic() > end:
                     raise ClusterError(f"{self._worker}: {type(error).__name__}: {error}") from error

@@ -135,7 +135,7 @@ def test_a_job_of_a_killed_worker_goes_on_elsewhere(
     three: DaskCluster, start: Start, job: multiseg.Job, tmp_path: Path
 ) -> None:
     cluster = start(1, 1)
-    longer = replace(job, epochs=24)
+    longer = replace(job, epochs=20)
     jobs = {f"j{seed}": replace(longer, seed=seed) for seed in range(3)}
     at: list[str] = []
     names = cluster.names()
