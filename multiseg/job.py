@@ -307,7 +307,7 @@ class Settings:
     """A job's settings, all checked; batch sizes and loss are filled in by the network where the job leaves them None.
 
     ``exported`` names the file that a model of another backend's is written as for this one; None where it is this one's.
-    ``origins`` tells, by setting, where the user has what lies elsewhere here: the run folder names that.
+    ``origins`` tells, by setting, where the user has what lies elsewhere here, the run ``folder`` too: what is kept names that.
     """
 
     backend: Backend

@@ -47,7 +47,7 @@ else:
 
 PATHS = ("dataset", "model", "weights")
 SETTINGS = tuple(each.name for each in fields(Job))
-AT_ONCE = 256  # jobs that a cluster is given at once: each has a thread here
+AT_ONCE = 1000  # jobs that a cluster is given at once: each has a thread here
 POLL_SECONDS = 0.2  # how often the wish to stop is looked at while jobs run
 
 Report = Callable[[str, dict[str, Any]], None]
@@ -190,6 +190,8 @@ def train_jobs(
                         report(name, {"event": outcomes[name].status, "error": outcomes[name].error})
         except BaseException:
             stop.ask()  # so that the threads end
+            if scheduler is not None:
+                cluster.close()  # without waiting for what is far away
             raise
     for name in waiting:
         outcomes[name] = Outcome(name, folder / name, "stopped", "not begun")

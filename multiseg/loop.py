@@ -63,7 +63,8 @@ class Loop:
         self._log({
             "event": "start", "backend": self.settings.backend.title, "epochs": self.settings.epochs,
             "images": self.plan.images, "batch_size": self.plan.batch_size, "iterations": self.plan.iterations,
-            "iteration": self.position.iteration, "epoch": self.position.epoch, "folder": str(self.folder.path),
+            "iteration": self.position.iteration, "epoch": self.position.epoch,
+            "folder": self.settings.origins.get("folder", str(self.folder.path)),
             **({"weights": transferred} if transferred else {}),
             **({"exported": self.settings.exported, "loss": self.settings.loss} if self.settings.exported else {}),
         })  # fmt: skip

@@ -53,11 +53,16 @@ class DaskCluster:
         within: Sequence[str] = (),
         host: str | None = None,
         environment: Mapping[str, str] | None = None,
+        nanny: bool = False,
+        options: Sequence[str] = (),
     ) -> None:
-        """Start a worker, as the command ``within`` starts what follows it, with variables of its own."""
+        """Start a worker, as the command ``within`` starts what follows it, with variables of its own.
+
+        A ``nanny`` starts the worker, and again where it ends.
+        """
         arguments = [
-            "worker", self.address, "--host", host or self._host, "--nthreads", str(cores), "--no-nanny",
-            "--name", name, "--local-directory", str(self._folder / name),
+            "worker", self.address, "--host", host or self._host, "--nthreads", str(cores),
+            "--nanny" if nanny else "--no-nanny", "--name", name, "--local-directory", str(self._folder / name), *options,
         ]  # fmt: skip
         self.workers[name] = self._start(name, arguments, within, environment)
 
@@ -104,4 +109,5 @@ class DaskCluster:
                 # of the dashboard's web server Dask says nothing unless asked: it listens everywhere
                 [*within, sys.executable, "-m", "dask", *arguments, "--dashboard-address", "127.0.0.1:0", *self._options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**self._environment, **(environment or {})},
+                cwd=self._folder,  # which Python imports from
             )  # fmt: skip

@@ -27,6 +27,7 @@ from multiseg.stopping import Stop
 
 STEP_SECONDS = 0.5  # between two steps that are told
 POLL_SECONDS = 1.0
+REPEAT_POLLS = 10
 ENDING = (Status.closing, Status.closed, Status.failed)
 RUN, MODEL, WEIGHTS, DATASET = "run", "model", "weights", "dataset"  # folders of an attempt
 PATHS = ("dataset", "model", "weights")  # settings that are places of files
@@ -85,12 +86,13 @@ class Attempt:
 
     def ask(self, what: str, **more: Any) -> Any:
         """Tell the program, and wait for its answer. Raises Abandoned where none will come."""
-        self.tell({"event": what, **more})
         while True:
-            try:
-                return self._answers.get(timeout=POLL_SECONDS)
-            except queue.Empty:
-                self.check()
+            self.tell({"event": what, **more})  # again after a while: it may not have listened yet
+            for _ in range(REPEAT_POLLS):
+                try:
+                    return self._answers.get(timeout=POLL_SECONDS)
+                except queue.Empty:
+                    self.check()
 
     def check(self) -> None:
         """Raise Abandoned where that is so."""
@@ -111,17 +113,17 @@ class Attempt:
             self._told = time.monotonic()
         self.tell(event)
 
-    def dataset(self, content_hash: str, places: list[str]) -> Path:
+    def dataset(self, identity: str, places: list[str]) -> Path:
         """Where the dataset is that has this content; copied here first, once for all jobs, where it is not seen."""
-        with location.reserved(self.store, content_hash, self.check) as copied:
-            found = copied or location.find(content_hash, places, self.store)
+        with location.reserved(self.store, identity, self.check) as copied:
+            found = copied or location.find(identity, places, self.store)
             if found is not None:
                 return found
             for place in places:
                 if location.is_url(place):
-                    return location.fetch(place, content_hash, self.store)
+                    return location.fetch(place, identity, self.store)
             self.ask("dataset")
-            return location.keep(self.folder / DATASET, content_hash, self.store, places[0])
+            return location.keep(self.folder / DATASET, identity, self.store, places[0])
 
 
 _attempts: dict[str, Attempt] = {}
@@ -131,13 +133,13 @@ def train(request: dict[str, Any]) -> dict[str, Any]:
     """The task: train one job, and tell what became of it: ``status``, ``error``, ``seconds``.
 
     The request holds ``topic``, ``job`` (its name), ``settings`` (a Job's, plain; paths are names in the attempt's folder),
-    ``origins`` (where the program has these files), ``content_hash`` and ``places`` of the dataset.
+    ``origins`` (where the program has these files, and the run ``folder``), ``identity`` and ``places`` of the dataset.
     """
     with Attempt(request["topic"], request["job"]) as attempt:
         attempt.ask("attempt")
         began = time.perf_counter()
         try:
-            dataset = attempt.dataset(request["content_hash"], request["places"])
+            dataset = attempt.dataset(request["identity"], request["places"])
         except (DatasetError, OSError) as error:
             return {"status": "failed", "error": str(error), "seconds": time.perf_counter() - began}
         settings = request["settings"]
@@ -149,7 +151,7 @@ def train(request: dict[str, Any]) -> dict[str, Any]:
         }
         attempt.ask("ended")
         said = outcome.error  # for where the program runs
-        for path, origin in {**here, str(attempt.folder / RUN): request["folder"]}.items():
+        for path, origin in {**here, str(attempt.folder / RUN): request["origins"]["folder"]}.items():
             said = said.replace(path, origin)
         return {"status": outcome.status, "error": said, "seconds": outcome.seconds}
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,13 +21,17 @@ from distributed.security import Security
 import multiseg
 from multiseg.cluster import offer
 from multiseg.cluster.conversation import Conversation
-from multiseg.errors import ClusterError, SettingsError
+from multiseg.errors import ClusterError, SettingsError, TrainingStopped
 from multiseg.job import Job
 from multiseg.jobs import Outcome, Report
 from multiseg.stopping import Stop
 
-CONNECT_SECONDS = 10.0  # for a scheduler to answer at first
-PATIENCE_SECONDS = 120.0  # for one to come back, and for the first worker
+CONNECT_SECONDS = 10.0  # for a scheduler to answer, and a worker to come, at first
+PATIENCE_SECONDS = 120.0  # for a scheduler to come back
+TRY_SECONDS = 3.0  # one of many tries meanwhile
+LOOK_SECONDS = 30.0  # for a worker to load its frameworks
+NEWCOMERS_SECONDS = 2.0  # between two looks for workers that have come
+AT_ONCE = 16  # workers that are asked at a time
 
 Offers = Mapping[str, Mapping[str, Any]]
 
@@ -32,21 +39,26 @@ Offers = Mapping[str, Mapping[str, Any]]
 class Cluster:
     """A cluster by its scheduler: an address (``tcp://``, ``tls://``), a scheduler file, or a Dask client of your own.
 
-    What Dask's configuration says of TLS holds. Raises ClusterError where no scheduler answers, or no worker comes.
+    What Dask's configuration says of TLS holds. Raises ClusterError where no scheduler answers, or no worker is of use.
     """
 
     def __init__(self, scheduler: str | Path | Client) -> None:
         self._scheduler = scheduler
         self._own = not isinstance(scheduler, Client)
         self._topic = f"multiseg-{uuid.uuid4().hex}"
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of who renews
+        self._lost: ClusterError | None = None  # the scheduler has not come back
         self._events: dict[str, queue.SimpleQueue[dict[str, Any]]] = {}  # by job
+        self._asked: set[str] = set()  # workers that have answered
+        self._closed = threading.Event()
         self.client = scheduler if isinstance(scheduler, Client) else self._connect(CONNECT_SECONDS)
         try:
-            self._offers = self._begin(CONNECT_SECONDS)
+            self.client.subscribe_topic(self._topic, self._hear)
+            self._offers = self._first_offers()
         except BaseException:
             self.close()
             raise
+        threading.Thread(target=self._look_for_newcomers, name="multiseg-newcomers", daemon=True).start()
 
     def __enter__(self) -> Cluster:
         return self
@@ -57,7 +69,8 @@ class Cluster:
         self.close()
 
     def close(self) -> None:
-        """Leave the cluster; a client that was given stays open."""
+        """Leave the cluster; jobs that are still at work notice, and stop. A client that was given stays open."""
+        self._closed.set()
         if self._own:
             self.client.close()
         else:
@@ -71,14 +84,13 @@ class Cluster:
         """
         found, problems = {}, []
         for name, job in jobs.items():
-            able = {address: said for address, said in self._offers.items() if not _lacks(said, job)}
+            able = [said for said in self._offers.values() if not _lacks(said, job)]
             if not able:
                 reasons = (f"  {address}: {_lacks(said, job)}" for address, said in self._offers.items())
                 problems.append("\n".join([f"job {name!r}: no worker of the cluster can run it:", *reasons]))
                 continue
-            share = max(1, min(said["cores"] for said in able.values()) // parallel)
-            gpu = any(said["gpus"] for said in able.values())
-            device = job.device if job.device != "auto" else "cuda" if gpu else "cpu"
+            share = max(1, min(said["cores"] for said in able) // parallel)
+            device = job.device if job.device != "auto" else "cuda" if any(said["gpus"] for said in able) else "cpu"
             found[name] = replace(job, threads=job.threads or share, device=device)
         if problems:
             raise SettingsError("\n".join(problems))
@@ -87,65 +99,129 @@ class Cluster:
     def train_one(self, name: str, job: Job, folder: Path, stop: Stop, report: Report | None) -> Outcome:
         """Train one placed job somewhere in the cluster; ``folder`` becomes what it would be had it been trained here."""
         events = self._events[name] = queue.SimpleQueue()
-        return Conversation(self, self._topic, events, name, job, folder, stop, report).outcome()
+        try:
+            return Conversation(self, self._topic, events, name, job, folder, stop, report).outcome()
+        finally:
+            del self._events[name]
 
-    def renew(self, lost: Client) -> None:
-        """Connect again, where no other job has by now. Raises ClusterError where the scheduler does not come back."""
-        with self._lock:
+    def renew(self, lost: Client, stop: Stop) -> None:
+        """Connect again, where no other job has by now.
+
+        Raises ClusterError where the scheduler does not come back, TrainingStopped where that is not to be waited for.
+        """
+        while not self._lock.acquire(timeout=1):
+            _check(stop)
+        try:
             if self.client is not lost:
                 return
-            if not self._own:
-                raise ClusterError("the client that was given has lost its scheduler; connect again, and call again")
-            lost.close(timeout=1)
-            self.client = self._connect(PATIENCE_SECONDS)
-            self._begin(PATIENCE_SECONDS)
+            if self._lost is None:
+                self._lost = self._reconnect(stop)
+            if self._lost is not None:
+                raise self._lost
+        finally:
+            self._lock.release()
+
+    def _reconnect(self, stop: Stop) -> ClusterError | None:
+        if not self._own:
+            return ClusterError("the client that was given has lost its scheduler; connect again, and call again")
+        self.client.close(timeout=1)
+        end = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            _check(stop)
+            try:
+                client = self._connect(TRY_SECONDS)
+            except ClusterError as error:
+                if time.monotonic() > end:
+                    return ClusterError(f"{error}; the same command goes on when it is back")
+            else:
+                client.subscribe_topic(self._topic, self._hear)
+                self._asked.clear()
+                self.client = client
+                return None
 
     def _connect(self, seconds: float) -> Client:
         at = str(self._scheduler)
-        where = {"scheduler_file": at} if at.endswith(".json") else {"address": at}
+        address = "://" in at
+        if not address and not Path(at).is_file():
+            raise ClusterError(
+                f"{at}: is neither a scheduler's address, such as tcp://127.0.0.1:8786, nor a scheduler file"
+            )
         mend = "start one with `dask scheduler --host 127.0.0.1`, and give the address that it prints"
         if at.startswith("tls:"):
             mend = "name certificates that it knows in Dask's configuration, distributed.comm.tls"
             if Security().get_connection_args("client").get("ssl_context") is None:
                 raise ClusterError(f"{at}: needs a certificate, to show who asks; {mend}")
         try:
+            where = {"address": at} if address else {"scheduler_file": at}
             return Client(**where, timeout=seconds, set_as_default=False, name="multiseg")
         except (OSError, ValueError) as error:
             raise ClusterError(f"{at}: no scheduler answers there ({error}); {mend}") from error
 
-    def _begin(self, seconds: float) -> Offers:
-        """Have the workers announce themselves, and listen; what the workers offer."""
-        client = self.client
-        try:
-            client.wait_for_workers(1, timeout=seconds)
-        except TimeoutError as error:
+    def _first_offers(self) -> Offers:
+        """What the workers offer that are there, of which one is of use."""
+        at, end = self.client.scheduler.address, time.monotonic() + CONNECT_SECONDS
+        while True:
+            offers = self._offers_of(self.client, self.client.nthreads())
+            if any(not each["problem"] for each in offers.values()):
+                return offers
+            if time.monotonic() > end:
+                break
+            time.sleep(0.2)
+        if not offers:
             raise ClusterError(
-                f"{client.scheduler.address}: has no worker; start some with `dask worker {client.scheduler.address}`, where "
-                "multiseg and its backends are installed"
-            ) from error
-        offers = {}
-        for address, said in client.run(offer.look, on_error="return").items():
-            offers[address] = {"problem": _problem(said), **(said if isinstance(said, dict) else {})}
-        if all(each["problem"] for each in offers.values()):
-            reasons = "\n".join(f"  {address}: {each['problem']}" for address, each in offers.items())
-            raise ClusterError(f"{client.scheduler.address}: none of its workers can train:\n{reasons}")
-        with suppress(ImportError):  # of a worker without multiseg, which announces nothing; the others have
-            client.register_plugin(offer.Announcing())
-        client.subscribe_topic(self._topic, self._hear)
+                f"{at}: has no worker; start some with `dask worker {at}`, where multiseg and its backends are installed"
+            )
+        reasons = "\n".join(f"  {address}: {each['problem']}" for address, each in offers.items())
+        raise ClusterError(f"{at}: none of its workers can train:\n{reasons}")
+
+    def _offers_of(self, client: Client, addresses: Iterable[str]) -> Offers:
+        """What workers offer, which those that are of use announce; each is asked by itself, as one may not answer."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            offers = dict(pool.map(partial(self._offer_of, client), addresses))
+        self._asked |= {address for address, said in offers.items() if said["answered"]}
         return offers
+
+    def _offer_of(self, client: Client, address: str) -> tuple[str, Mapping[str, Any]]:
+        def ask(function: Callable[..., Any]) -> Any:
+            return client.run(function, workers=[address], callback_timeout=LOOK_SECONDS)[address]
+
+        try:
+            said = ask(offer.look)
+            problem = _other_version(said)
+            if problem is None:
+                ask(offer.announce)
+            return address, {**said, "problem": problem, "answered": True}
+        except Exception as error:  # whatever another's process, or a connection, makes of it
+            return address, {"problem": _in_our_words(error), "answered": "multiseg" in str(error)}
+
+    def _look_for_newcomers(self) -> None:
+        """Have workers announce themselves that come later."""
+        while not self._closed.wait(NEWCOMERS_SECONDS):
+            client = self.client
+            with suppress(Exception):  # it is about to be lost, or closed
+                there = client.nthreads() if client.status == "running" else {}
+                self._offers_of(client, there.keys() - self._asked)
 
     def _hear(self, event: tuple[float, dict[str, Any]]) -> None:
         said = event[1]
-        if said["job"] in self._events:
+        with suppress(KeyError):  # a job that has ended
             self._events[said["job"]].put(said)
 
 
-def _problem(said: Any) -> str | None:
-    """Why a worker is of no use to us."""
-    if isinstance(said, ImportError):
-        return f"has no multiseg ({said}); install it there: pip install 'multiseg[cluster]'"
-    if isinstance(said, Exception):
-        return f"{type(said).__name__}: {said}"
+def _check(stop: Stop) -> None:
+    if stop.asked:
+        raise TrainingStopped("stopped while its scheduler was away")
+
+
+def _in_our_words(error: Exception) -> str:
+    if "No module named 'multiseg" in str(error):
+        return "has no multiseg; install it there: pip install 'multiseg[cluster]'"
+    if isinstance(error, TimeoutError):
+        return f"has not answered within {LOOK_SECONDS:g} s"
+    return f"{type(error).__name__}: {error}"
+
+
+def _other_version(said: Mapping[str, Any]) -> str | None:
     if said["multiseg"] != multiseg.__version__:
         return f"has multiseg {said['multiseg']}, this is {multiseg.__version__}; install the same on both"
     return None
@@ -161,7 +237,7 @@ def _lacks(said: Mapping[str, Any], job: Job) -> str | None:
     if problem:
         return str(problem)
     if job.threads > said["cores"]:
-        return f"has {said['cores']} cores, the job wants threads={job.threads}"
+        return f"has cores={said['cores']}, the job wants threads={job.threads}"
     if job.device == "cuda" and not said["gpus"]:
         return "has no GPU that a backend sees"
     return None

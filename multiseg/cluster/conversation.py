@@ -17,7 +17,7 @@ from multiseg import model_files
 from multiseg.cluster import attempt, offer, wire
 from multiseg.cluster.mirror import Mirror, to_resume
 from multiseg.dataset import Dataset, location
-from multiseg.errors import ClusterError, MultisegError
+from multiseg.errors import ClusterError, DatasetError, MultisegError, TrainingStopped
 from multiseg.job import Job
 from multiseg.jobs import Outcome, Report
 from multiseg.run import is_run
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.2
 UPDATE_SECONDS = 2.0  # after which the run folder's copy is brought up to date, however much there is to hear
-CALL_SECONDS = 10.0  # in which a worker that does not answer is found to be gone
+CALL_SECONDS = 10.0  # in which one that is about to go is found to be gone
+ANSWER_SECONDS = 60.0  # for one call
 LOST = ("cancelled", "lost")
 
 
@@ -60,40 +61,46 @@ class Conversation:
         self._stop, self._report = stop, report
         self._attempt, self._worker = "", ""  # the present one's id, and its worker's address
         self._mirror = Mirror(folder, job.keep, job.metric)
-        self._changed = False
+        self._begun = self._changed = False
+        self._answered: set[tuple[str, str]] = set()  # questions, by attempt
 
     def outcome(self) -> Outcome:
         """Train the job; never raises what multiseg raises on purpose."""
         began = time.perf_counter()
         try:
-            status, error = self._train()
+            return self._train()
+        except TrainingStopped as problem:
+            status, error = "stopped", str(problem)
         except (MultisegError, OSError) as problem:
             status, error = "failed", str(problem)
-        return Outcome(self._name, self._folder, status, error, time.perf_counter() - began)
+        return self._outcome(status, error, time.perf_counter() - began)
 
-    def _train(self) -> tuple[Any, str]:
+    def _outcome(self, status: Any, error: str = "", seconds: float = 0.0) -> Outcome:
+        return Outcome(self._name, self._folder, status, error, seconds)
+
+    def _train(self) -> Outcome:
         folder, job = self._folder, self._job
         there = folder.is_dir() and any(folder.iterdir())
-        content_hash = _content_hash(job)
+        identity = _identity(job)
         if there:
-            run = RunFolder.resume(folder, job.resolve(), content_hash, job.seed)
+            run = RunFolder.resume(folder, job.resolve(), location.content_hash(identity), job.seed)
             if run.finished:
-                return "skipped", ""
+                return self._outcome("skipped")
         else:
             run = RunFolder.create(folder)
         try:
             with run.locked():
-                return self._converse(content_hash)
+                return self._converse(identity)
         finally:
             if not there and not (folder / "history.csv").exists():  # nothing was trained
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _converse(self, content_hash: str) -> tuple[Any, str]:
+    def _converse(self, identity: str) -> Outcome:
         job = self._job
         needs = {offer.CORES: job.threads, offer.resource(job.backend): 1}
         if job.device == "cuda":
             needs[offer.GPU] = 1
-        request = self._request(content_hash)
+        request = self._request(identity)
         while True:
             client = self._cluster.client
             # a key of its own: two jobs of the same settings are two jobs
@@ -102,27 +109,29 @@ class Conversation:
             try:
                 return self._follow(client, future)
             except _SchedulerLost:
-                self._tell({"event": "lost", "error": "the scheduler has gone; waiting for it to come back"})
-                self._cluster.renew(client)
+                self._tell(
+                    {"event": "lost", "error": "the scheduler has gone; waiting for it to come back, with workers"}
+                )
+                self._cluster.renew(client, self._stop)
             finally:
                 if not future.done():
                     future.cancel()  # its attempt stops by itself
                 self._attempt = ""
 
-    def _request(self, content_hash: str) -> dict[str, Any]:
+    def _request(self, identity: str) -> dict[str, Any]:
         job, place = self._job, _place(self._job)
         settings = attempt.plain_settings(job)
-        origins = {"dataset": place}
+        origins = {"dataset": place, "folder": str(self._folder)}
         for key, value in (("model", job.model), ("weights", job.weights)):
             if value is not None:
                 path = Path(value).resolve()
                 settings[key], origins[key] = f"{key}/{path.name}", str(path)
         return {
-            "topic": self._topic, "job": self._name, "folder": str(self._folder), "settings": settings, "origins": origins,
-            "content_hash": content_hash, "places": [place],
+            "topic": self._topic, "job": self._name, "settings": settings, "origins": origins, "identity": identity,
+            "places": [place],
         }  # fmt: skip
 
-    def _follow(self, client: Client, future: Future) -> tuple[Any, str]:
+    def _follow(self, client: Client, future: Future) -> Outcome:
         """Until the task is done. Raises _SchedulerLost where it will not be."""
         asked: str | None = None  # what was asked to stop: an attempt, or the task that is none yet
         updated = time.monotonic()
@@ -139,25 +148,30 @@ class Conversation:
                     asked = self._attempt
                     if not asked:
                         future.cancel()
-                        return "stopped", "not begun"
+                        return self._outcome("stopped", "before it went on" if self._begun else "not begun")
                     self._call(client, attempt.ask_to_stop)
                 if self._changed and (quiet or time.monotonic() - updated > UPDATE_SECONDS):
                     self._update(client)
                     updated = time.monotonic()
             except _Gone:
+                if not future.done() and client.status == "running":
+                    self._tell({"event": "lost", "error": f"{self._worker} has gone; waiting for another one"})
                 self._attempt = ""
         if future.status in LOST:
             raise _SchedulerLost
         if future.status == "error":
             problem = future.exception()
-            return "failed", f"{type(problem).__name__}: {problem}"
-        said = future.result()
-        return said["status"], said["error"]
+            return self._outcome("failed", f"{type(problem).__name__}: {problem}")
+        return self._outcome(**future.result())
 
     def _hear(self, client: Client, event: dict[str, Any]) -> None:
         kind = event["event"]
+        if kind in ("attempt", "dataset", "ended"):
+            if (event["attempt"], kind) in self._answered:  # it asks again where the answer takes long
+                return
+            self._answered.add((event["attempt"], kind))
         if kind == "attempt":
-            self._attempt, self._worker = event["attempt"], event["worker"]
+            self._attempt, self._worker, self._begun = event["attempt"], event["worker"], True
             self._mirror = Mirror(self._folder, self._job.keep, self._job.metric)
             self._tell(event)
             self._give(client, self._files())
@@ -180,7 +194,7 @@ class Conversation:
     def _tell(self, event: Mapping[str, Any]) -> None:
         if self._report:
             said = {key: value for key, value in event.items() if key not in ("job", "attempt")}
-            self._report(self._name, said | ({"folder": str(self._folder)} if "folder" in said else {}))
+            self._report(self._name, said)
 
     def _files(self) -> dict[str, Path]:
         """What an attempt starts from, by its names there."""
@@ -216,10 +230,17 @@ class Conversation:
             try:
                 # to one that has gone, Dask would try to connect for half a minute
                 if self._worker in client.nthreads(workers=[self._worker]):
-                    return client.run(function, self._attempt, *arguments, workers=[self._worker])[self._worker]
+                    return client.run(
+                        function, self._attempt, *arguments, workers=[self._worker], callback_timeout=ANSWER_SECONDS
+                    )[self._worker]
                 raise _Gone
+            except TimeoutError:  # a worker that hangs: the scheduler will find out whether it has gone
+                if self._stop.asked:
+                    raise _Gone from None
             except Exception as error:  # whatever a worker about to die, or a lost scheduler, makes of it
-                if isinstance(error, _Gone) or client.status != "running":
+                if (
+                    isinstance(error, (_Gone, KeyError)) or client.status != "running"
+                ):  # KeyError: no such attempt any more
                     raise _Gone from error
                 if time.monotonic() > end:
                     raise ClusterError(f"{self._worker}: {type(error).__name__}: {error}") from error
@@ -233,18 +254,19 @@ def _place(job: Job) -> str:
     return str(job.dataset) if location.is_url(job.dataset) else str(Path(job.dataset).resolve())
 
 
-def _content_hash(job: Job) -> str:
-    if isinstance(job.dataset, Dataset):
-        return job.dataset.content_hash
+def _identity(job: Job) -> str:
     place = _place(job)
-    return location.hash_at(place) if location.is_url(place) else Dataset.open(place).content_hash
+    return location.identity_at(place) if location.is_url(place) else location.identity(Path(place))
 
 
 def _files_of_dataset(folder: Path) -> dict[str, Path]:
     names = [
         name for name in wire.listing(folder) if name == "dataset.json" or name.split("/")[0] in ("train_db", "val_db")
     ]
-    return {name: folder / name for name in names if not name.endswith("lock.mdb")}
+    found = {name: folder / name for name in names if not name.endswith("lock.mdb")}
+    if not found:
+        raise DatasetError(f"{folder}: has no files that can be sent; is it still a dataset folder?")
+    return found
 
 
 def _files_of_weights(weights: str | Path) -> dict[str, Path]:

@@ -15,6 +15,7 @@ from multiseg.run import is_run, read_history
 from multiseg.run_folder import RunFolder
 
 SHARE = 10  # snapshots are fetched while the training goes on, but for no more than one part in this of the time
+HISTORY = "history.csv"
 LAST = "summary.json"  # it says that a run is finished: what it sums up must be there before
 
 Read = Callable[[list[wire.Place]], list[bytes | None]]
@@ -32,8 +33,10 @@ class Mirror:
         """Fetch what has changed; snapshots when it is time, or when it has ``ended``. Whether all is here that was there."""
         found = {name: stamp for name, stamp in there.items() if self._seen.get(name) != stamp}
         folders = sorted({name.split("/")[1] for name in found if name.startswith("snapshots/")})
-        plain = [name for name in found if not name.startswith("snapshots/") and name != LAST]
+        plain = [name for name in found if not name.startswith("snapshots/") and name not in (LAST, HISTORY)]
         whole = all([self._file(name, found[name], read) for name in plain])
+        if (HISTORY in found or folders) and not self._history(there.get(HISTORY), read):
+            whole, folders = False, []
         if folders and not ended and time.monotonic() < self._due:
             whole = False
         elif folders:
@@ -46,6 +49,17 @@ class Mirror:
             whole = self._file(LAST, found[LAST], read)
         self._tidy()
         return whole
+
+    def _history(self, stamp: wire.Stamp | None, read: Read) -> bool:
+        """As it is now: it has the rows of all snapshots that were there before."""
+        content = read([(HISTORY, *wire.ALL)])[0]
+        if content is None:
+            return False
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(self._folder / HISTORY, content)
+        if stamp is not None:
+            self._seen[HISTORY] = stamp
+        return True
 
     def _file(self, name: str, stamp: wire.Stamp, read: Read) -> bool:
         content = b""
@@ -82,7 +96,7 @@ class Mirror:
 
     def _tidy(self) -> None:
         """Keep the snapshots that the training would."""
-        history = self._folder / "history.csv"
+        history = self._folder / HISTORY
         if is_run(self._folder) and history.exists():
             run = RunFolder(self._folder)
             run.metric, run.rows = self._metric, read_history(history)

@@ -6,7 +6,7 @@ import asyncio
 import platform
 from typing import Any
 
-from distributed import Status, Worker, WorkerPlugin
+from distributed import Status, Worker
 
 import multiseg
 
@@ -14,24 +14,30 @@ CORES, GPU = "cores", "GPU"  # Dask's documentation names them so
 
 
 def resource(backend: str) -> str:
-    """The name of the resource that a worker has where the backend can run."""
-    return f"multiseg-{backend}"
+    """The name of the resource that a worker has where this version's backend can run."""
+    return f"multiseg-{multiseg.__version__}-{backend}"
 
 
 async def look(dask_worker: Worker) -> dict[str, Any]:
     """What a worker offers: ``multiseg`` (its version), ``host``, ``cores``, ``gpus``, and ``backends``: by name, None where it
-    loads, else the problem. The frameworks are loaded once in a worker's life, in processes of their own."""
+    can run, else the problem.
+
+    The frameworks are loaded once in a worker's life, in processes of their own. Resources that it was started with count.
+    """
     found: dict[str, Any] | None = getattr(dask_worker, _KEPT, None)
     if found is None:
         statuses = await asyncio.to_thread(multiseg.backends)
+        own = dict(dask_worker.state.total_resources)
         # one that dask-cuda started has one GPU; CUDA_VISIBLE_DEVICES says the same elsewhere
         gpu = any(each.available and each.device not in (None, "cpu") for each in statuses)
+        problems = {each.name: each.problem for each in statuses}
+        problems |= {name: "was started without it (--resources)" for name in problems if own.get(resource(name)) == 0}
         found = {
             "multiseg": multiseg.__version__,
             "host": platform.node(),
-            "cores": dask_worker.state.nthreads,
-            "gpus": int(gpu),
-            "backends": {each.name: each.problem for each in statuses},
+            "cores": int(own.get(CORES, dask_worker.state.nthreads)),
+            "gpus": int(own.get(GPU, gpu)),
+            "backends": problems,
         }
         setattr(dask_worker, _KEPT, found)
     return found
@@ -40,21 +46,16 @@ async def look(dask_worker: Worker) -> dict[str, Any]:
 _KEPT = "_multiseg_offer"
 
 
-class Announcing(WorkerPlugin):
-    """Announces what a worker offers, each that is there and each that comes later."""
-
-    name = "multiseg"
-    idempotent = True
-
-    async def setup(self, worker: Worker) -> None:
-        """Give the worker its resources; such as it was started with count instead."""
-        offered = await look(worker)
-        slots = worker.state.nthreads
-        found = {CORES: offered["cores"], GPU: offered["gpus"]}
-        found |= {resource(name): slots for name, problem in offered["backends"].items() if problem is None}
-        await worker.set_resources(
-            **{key: count for key, count in found.items() if key not in worker.state.total_resources}
-        )
-        # the scheduler looks again for tasks that nobody could run when a worker comes, which it has, or comes back
-        worker.status = Status.paused
-        worker.status = Status.running
+async def announce(dask_worker: Worker) -> None:
+    """Give a worker its resources, and have the scheduler look again for jobs that nobody could run."""
+    offered, own = await look(dask_worker), dask_worker.state.total_resources
+    found = {CORES: offered["cores"], GPU: offered["gpus"]}
+    found |= {resource(name): offered["cores"] for name, problem in offered["backends"].items() if problem is None}
+    new = {key: count for key, count in found.items() if key not in own}
+    if not new:
+        return
+    await dask_worker.set_resources(**new)
+    # the scheduler does so when a worker comes, which this one has, or comes back
+    if dask_worker.status == Status.running:
+        dask_worker.status = Status.paused
+        dask_worker.status = Status.running

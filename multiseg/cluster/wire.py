@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,22 +14,21 @@ PIECE = 8 << 20  # bytes in one message at most: others get their turn in betwee
 
 Stamp = tuple[int, int]  # of a file: bytes, time of its last change in nanoseconds
 Place = tuple[str, int, int, int]  # in a file: its name, first byte, bytes, and when the file was changed
+ALL = (0, -1, 0)  # the rest of a place that is a file as it is now, which is replaced in one step
 Piece = tuple[str, int, bytes]  # of a file: its name, first byte, content
 
 
 def listing(folder: Path) -> dict[str, Stamp]:
     """The files in a folder, without those whose names, or their folders', begin with a dot."""
     found = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if any(part.startswith(".") for part in name.parts):
-            continue
-        try:
-            if path.is_file():
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(place) / name
+            with suppress(FileNotFoundError):  # removed by now
                 status = path.stat()
-                found[name.as_posix()] = (status.st_size, status.st_mtime_ns)
-        except FileNotFoundError:  # removed by now
-            continue
+                if not name.startswith(".") and stat.S_ISREG(status.st_mode):
+                    found[path.relative_to(folder).as_posix()] = (status.st_size, status.st_mtime_ns)
     return found
 
 
@@ -57,10 +57,10 @@ def read(folder: Path, places: list[Place]) -> list[bytes | None]:
     for name, start, size, changed in places:
         content = None
         with suppress(FileNotFoundError), inside(folder, name).open("rb") as file:
-            if os.fstat(file.fileno()).st_mtime_ns == changed:
+            if changed in (0, os.fstat(file.fileno()).st_mtime_ns):
                 file.seek(start)
                 content = file.read(size)
-        found.append(content if content is not None and len(content) == size else None)
+        found.append(content if content is not None and size in (-1, len(content)) else None)
     return found
 
 

@@ -1,25 +1,27 @@
 """Finding a dataset by its content: in a folder that is seen here, in the store of copies, or at a URL to copy it from.
 
-A store holds verified copies, each in a folder named by its content hash. URLs are what fsspec takes (``s3://``, ``https://``,
+A store holds verified copies, each in a folder named by its identity. URLs are what fsspec takes (``s3://``, ``https://``,
 ``file://``, ...), each with the package that it needs for that.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from multiseg.dataset.description import FILE, computed_hash, parse_description, read_description
 from multiseg.errors import DatasetError
+from multiseg.files import sync
 
 POLL_SECONDS = 0.2
+MEAN = "train_db/mean.binaryproto"
 
 
 def is_url(place: object) -> bool:
@@ -32,52 +34,60 @@ def store() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "multiseg" / "datasets"
 
 
-def hash_at(url: str) -> str:
-    """The content hash that the dataset at a URL says it has. Raises DatasetError where there is no dataset of ours."""
+def identity(folder: Path) -> str:
+    """What tells a dataset's content, as its description has it: the content hash of its records, and the mean image's."""
+    said = (read_description(folder) or {}).get("content_hash")
+    mean = folder / MEAN
+    return _identity(
+        said if isinstance(said, str) else computed_hash(folder), mean.read_bytes() if mean.exists() else None
+    )
+
+
+def content_hash(identity: str) -> str:
+    """That of the records alone."""
+    return identity.partition("-")[0]
+
+
+def identity_at(url: str) -> str:
+    """That of the dataset at a URL, as it says. Raises DatasetError where there is no dataset of ours."""
     system, path = _open(url)
-    name = f"{path.rstrip('/')}/{FILE}"
-    try:
-        description = parse_description(system.cat_file(name), f"{url}/{FILE}")
-    except OSError as error:
-        raise DatasetError(
-            f"{url}: has no {FILE} that can be read ({error}); create the dataset with multiseg"
-        ) from error
-    found = description.get("content_hash")
+    with _telling(url, f"has no {FILE} that can be read", "; create the dataset with multiseg"):
+        text = system.cat_file(f"{path}/{FILE}")
+        mean = system.cat_file(f"{path}/{MEAN}") if system.exists(f"{path}/{MEAN}") else None
+    found = parse_description(text, f"{url}/{FILE}").get("content_hash")
     if not isinstance(found, str):
         raise DatasetError(f"{url}/{FILE}: has no content_hash; create the dataset again")
-    return found
+    return _identity(found, mean)
 
 
 def local(url: str) -> Path:
     """The folder of the copy of the dataset at a URL, which is made where there is none yet."""
-    content_hash = hash_at(url)
-    with reserved(store(), content_hash) as found:
-        return found or fetch(url, content_hash, store())
+    wanted = identity_at(url)
+    with reserved(store(), wanted) as found:
+        return found or fetch(url, wanted, store())
 
 
-def find(content_hash: str, places: list[str], kept: Path) -> Path | None:
-    """A folder with that content: the store's copy, or one of ``places`` that is seen here."""
-    copy = kept / content_hash
+def find(wanted: str, places: list[str], kept: Path) -> Path | None:
+    """A folder with the content of that identity: the store's copy, or one of ``places`` that is seen here."""
+    copy = kept / wanted
     if copy.is_dir():
         return copy
     for place in places:
         folder = Path(place.removeprefix("file://"))
-        try:
-            if not is_url(str(folder)) and folder.is_dir() and _said_hash(folder) == content_hash:
+        with suppress(DatasetError, OSError):  # another one lies there
+            if not is_url(str(folder)) and folder.is_dir() and identity(folder) == wanted:
                 return folder
-        except DatasetError:  # another one lies there
-            continue
     return None
 
 
 @contextmanager
-def reserved(kept: Path, content_hash: str, waiting: Callable[[], None] = lambda: None) -> Iterator[Path | None]:
+def reserved(kept: Path, wanted: str, waiting: Callable[[], None] = lambda: None) -> Iterator[Path | None]:
     """Within it nobody else makes a copy of that content in the store; the copy, where somebody has made it before.
 
     ``waiting`` is called while somebody is at it, and may raise to end the wait.
     """
     kept.mkdir(parents=True, exist_ok=True)
-    with (kept / f".{content_hash}.lock").open("w") as file:
+    with (kept / f".{wanted}.lock").open("w") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -85,36 +95,43 @@ def reserved(kept: Path, content_hash: str, waiting: Callable[[], None] = lambda
             except BlockingIOError:
                 waiting()
                 time.sleep(POLL_SECONDS)
-        yield find(content_hash, [], kept)
+        yield find(wanted, [], kept)
 
 
-def fetch(url: str, content_hash: str, kept: Path) -> Path:
+def fetch(url: str, wanted: str, kept: Path) -> Path:
     """Copy the dataset at a URL into the store, verified. Raises DatasetError where that cannot be; nothing stays then."""
     system, path = _open(url)
-    part = Path(tempfile.mkdtemp(prefix=".part-", dir=kept))
+    part = kept / f".part-{wanted}"  # one that a killed program has left is written anew
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
     try:
-        system.get(path.rstrip("/") + "/", f"{part}/", recursive=True)
-        return keep(part, content_hash, kept, url)
-    except OSError as error:
-        raise DatasetError(f"{url}: cannot be copied: {error}") from error
+        with _telling(url, "cannot be copied"):
+            system.get(f"{path}/", f"{part}/", recursive=True)
+        return keep(part, wanted, kept, url)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def keep(folder: Path, content_hash: str, kept: Path, origin: str) -> Path:
+def keep(folder: Path, wanted: str, kept: Path, origin: str) -> Path:
     """Make a copy one of the store's, after its records have been read and hashed. Raises DatasetError for other content."""
-    found = computed_hash(folder)
-    if found != content_hash:
+    mean = folder / MEAN
+    found = _identity(computed_hash(folder), mean.read_bytes() if mean.exists() else None)
+    if content_hash(found) != content_hash(wanted):
         raise DatasetError(
-            f"{origin}: its copy has the content hash {found[:12]}..., not {content_hash[:12]}...; it was changed, or damaged on "
-            "its way: check it with multiseg check-dataset"
+            f"{origin}: its copy has the content hash {found[:12]}..., not {wanted[:12]}...; it was changed, or damaged on its "
+            "way: check it with multiseg check-dataset"
         )
-    return folder.rename(kept / content_hash)
+    if found != wanted:
+        raise DatasetError(
+            f"{origin}: its copy's mean image, {MEAN}, is another one, or is missing; it was changed meanwhile"
+        )
+    for each in {path.parent for path in folder.rglob("*")}:
+        sync(each)
+    return folder.rename(kept / wanted)
 
 
-def _said_hash(folder: Path) -> str:
-    said = (read_description(folder) or {}).get("content_hash")
-    return said if isinstance(said, str) else computed_hash(folder)
+def _identity(records: str, mean: bytes | None) -> str:
+    return f"{records}-{'none' if mean is None else hashlib.sha256(mean).hexdigest()[:16]}"
 
 
 def _open(url: str) -> tuple[Any, str]:
@@ -122,8 +139,15 @@ def _open(url: str) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
     except ImportError as error:
         raise DatasetError(f"{url}: needs fsspec ({error}); pip install 'multiseg[cluster]'") from error
-    try:
+    with _telling(url, "cannot be opened"):
         system, path = url_to_fs(url)
-    except (ImportError, ValueError) as error:  # a protocol's own package, or no protocol at all
-        raise DatasetError(f"{url}: cannot be opened: {error}") from error
-    return system, path
+    return system, path.rstrip("/")
+
+
+@contextmanager
+def _telling(url: str, what: str, mend: str = "") -> Iterator[None]:
+    """Each file system has errors of its own kinds. Raises DatasetError for them all."""
+    try:
+        yield
+    except Exception as error:
+        raise DatasetError(f"{url}: {what} ({type(error).__name__}: {error}){mend}") from error

@@ -29,6 +29,7 @@ ENVIRONMENT = {
     "PYTHONPATH": os.pathsep.join(filter(None, [str(FOURTH), os.environ.get("PYTHONPATH")])),
     **{f"MULTISEG_{name}_PYTHON": "/bin/false" for name in ("CAFFE", "TORCH", "TENSORFLOW")},
 }
+LONG = 60  # epochs: some seconds, so that a job is still at work when what happens to it has happened
 Start = Callable[..., DaskCluster]
 
 
@@ -135,34 +136,33 @@ def test_a_job_of_a_killed_worker_goes_on_elsewhere(
     three: DaskCluster, start: Start, job: multiseg.Job, tmp_path: Path
 ) -> None:
     cluster = start(1, 1)
-    longer = replace(job, epochs=20)
-    jobs = {f"j{seed}": replace(longer, seed=seed) for seed in range(3)}
-    at: list[str] = []
+    jobs = {"long": replace(job, epochs=LONG), "short": replace(job, epochs=2), "other": replace(job, epochs=2, seed=4)}
     names = cluster.names()
 
     def kill(name: str, event: dict[str, Any]) -> None:
-        at.append(name)
         cluster.kill(names[event["worker"]])
 
     def fetched(name: str, event: dict[str, Any]) -> bool:
-        return event["event"] == "epoch" and any((tmp_path / "there" / name / "snapshots").glob("epoch-*"))
+        snapshots = (tmp_path / "there/long/snapshots").glob("epoch-*")
+        return name == "long" and event["event"] == "epoch" and any(snapshots)
 
     heard = Heard(fetched, kill)
     outcomes = train_jobs(jobs, tmp_path / "there", scheduler=cluster.address, report=heard)
     assert [each.status for each in outcomes] == ["finished"] * 3, outcomes
-    assert sorted(heard.of("attempt")) == sorted([*jobs, *at]), "the killed one alone began twice"
+    assert sorted(heard.of("attempt")) == sorted([*jobs, "long"]), "the killed one alone began twice"
     assert sorted(heard.of("end")) == sorted(jobs), "none was finished twice"
-    starts = [event["iteration"] for name, event in heard.events if event["event"] == "start" and name == at[0]]
-    assert starts[0] == 0 < starts[1], "it went on from a snapshot"
-    for name, each in jobs.items():
-        each.train(tmp_path / "here" / name, progress=False)
+    first, second = (event["iteration"] for name, event in heard.events if (name, event["event"]) == ("long", "start"))
+    assert first == 0 < second, "it went on from a snapshot"
+    for name in ("long", "short"):
+        jobs[name].train(tmp_path / "here" / name, progress=False)
         assert learned(tmp_path / "here" / name) == learned(tmp_path / "there" / name)
 
 
 def test_the_scheduler_is_restarted(start: Start, job: multiseg.Job, tmp_path: Path) -> None:
     """Its workers end with it, as Dask's do. What is finished is not run again, the rest goes on."""
     cluster = start(1)
-    jobs = {"short": replace(job, epochs=1), "long": replace(job, epochs=24)}
+    jobs = {"short": replace(job, epochs=1), "long": replace(job, epochs=LONG), "waits": replace(job, epochs=1, seed=4)}
+    assert train_jobs({"short": jobs["short"]}, tmp_path / "there", scheduler=cluster.address)[0].status == "finished"
 
     def restart(name: str, event: dict[str, Any]) -> None:
         cluster.kill("scheduler")
@@ -170,16 +170,48 @@ def test_the_scheduler_is_restarted(start: Start, job: multiseg.Job, tmp_path: P
         cluster.start_scheduler()
         cluster.add_worker("w1", 1)
 
-    def halfway(name: str, event: dict[str, Any]) -> bool:
-        return name == "long" and event["event"] == "epoch" and event["epoch"] >= 5
-
-    heard = Heard(halfway, restart)
+    heard = Heard(lambda name, event: name == "long" and event["event"] == "epoch" and event["epoch"] >= 3, restart)
     outcomes = train_jobs(jobs, tmp_path / "there", scheduler=cluster.address, report=heard)
-    assert [each.status for each in outcomes] == ["finished"] * 2, outcomes
-    assert heard.of("attempt").count("short") == 1 and heard.of("attempt").count("long") == 2
-    assert heard.of("lost") == ["long"]
+    assert [each.status for each in outcomes] == ["skipped", "finished", "finished"], outcomes
+    assert "short" not in heard.of("attempt") and heard.of("attempt").count("long") == 2
+    assert "long" in heard.of("lost") and sorted(heard.of("end")) == ["long", "waits"]
     jobs["long"].train(tmp_path / "here", progress=False)
     assert learned(tmp_path / "here") == learned(tmp_path / "there/long")
+
+
+def test_a_scheduler_that_stays_away(
+    start: Start, job: multiseg.Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All jobs wait for it once, not one after the other; and a wish to stop is heard meanwhile."""
+    monkeypatch.setattr("multiseg.cluster.cluster.PATIENCE_SECONDS", 0)
+    cluster = start(1)
+    jobs = {f"j{seed}": replace(job, epochs=LONG, seed=seed) for seed in range(3)}
+    heard = Heard(
+        lambda name, event: event["event"] == "epoch" and event["epoch"] >= 3, lambda *_: cluster.kill("scheduler")
+    )
+    outcomes = train_jobs(jobs, tmp_path, scheduler=cluster.address, report=heard)
+    assert [each.status for each in outcomes] == ["failed"] * 3
+    assert len({each.error for each in outcomes}) == 1 and "the same command goes on" in outcomes[0].error
+
+    cluster.start_scheduler()
+    cluster.add_worker("w1", 1)
+    cluster.wait(1)
+    file = tmp_path / "jobs.toml"
+    file.write_text(
+        f"runs = 'again'\n[[job]]\ndataset = '{job.dataset}'\nbackend = 'numpy'\nepochs = 5000\nseed = [1, 2]\nthreads = 1\n"
+    )
+    program = multiseg_command("train", file, "--scheduler", cluster.address)
+    assert program.stderr is not None
+    said = ""
+    for line in program.stderr:
+        said += line
+        if "at tcp" in line:
+            cluster.kill("scheduler")
+        if "the scheduler has gone" in line:
+            program.send_signal(signal.SIGINT)
+            break
+    said += program.communicate(timeout=60)[1]
+    assert program.returncode == 130 and "the same command goes on" in said and "Traceback" not in said, said
 
 
 def test_a_job_waits_for_a_worker_that_can_run_it(start: Start, job: multiseg.Job, tmp_path: Path) -> None:
@@ -192,12 +224,65 @@ def test_a_job_waits_for_a_worker_that_can_run_it(start: Start, job: multiseg.Jo
         cluster.kill("w0")
         cluster.add_worker("w1", 1)
 
-    heard = Heard(lambda name, event: event["event"] == "epoch" and event["epoch"] >= 5, replace_it)
-    outcomes = train_jobs({"a": replace(job, epochs=24)}, tmp_path, scheduler=cluster.address, report=heard)
+    heard = Heard(lambda name, event: event["event"] == "epoch" and event["epoch"] >= 3, replace_it)
+    outcomes = train_jobs({"a": replace(job, epochs=LONG)}, tmp_path, scheduler=cluster.address, report=heard)
     assert [each.status for each in outcomes] == ["finished"], outcomes
     names = cluster.names()
     ran = {names[event["worker"]] for _, event in heard.events[-3:] if "worker" in event}
     assert ran == {"w1"} and len(heard.of("attempt")) == 2
+
+
+def test_a_nanny_starts_the_worker_again(start: Start, job: multiseg.Job, tmp_path: Path) -> None:
+    """As `dask worker` does unless told otherwise. What it is called by has a blank in it, and an umlaut."""
+    cluster = start()
+    cluster.add_worker("w ü", nanny=True)
+    cluster.wait(1)
+
+    def kill(name: str, event: dict[str, Any]) -> None:
+        port = event["worker"].rpartition(":")[2]
+        (inner,) = {pid for address, pid in _listening() if address.endswith(f":{port}")}
+        os.kill(inner, signal.SIGKILL)
+
+    heard = Heard(lambda name, event: event["event"] == "epoch" and event["epoch"] >= 3, kill)
+    table = {"ä b": replace(job, epochs=LONG)}
+    outcomes = train_jobs(table, tmp_path / "rüns", scheduler=cluster.address, report=heard)
+    assert [each.status for each in outcomes] == ["finished"], outcomes
+    assert len(heard.of("attempt")) == 2 and heard.of("lost") == ["ä b"]
+    assert str(tmp_path / "rüns/ä b") in (tmp_path / "rüns/ä b/events.jsonl").read_text()
+
+
+def test_workers_of_another_version_or_without_multiseg_get_no_jobs(
+    start: Start, job: multiseg.Job, tmp_path: Path
+) -> None:
+    lacking, other = tmp_path / "lacking", tmp_path / "other"
+    (lacking / "multiseg").mkdir(parents=True)
+    (lacking / "multiseg/__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'multiseg'\")")
+    other.mkdir()
+    (other / "sitecustomize.py").write_text("import multiseg\nmultiseg.__version__ = '0.0.9'\n")
+    cluster = start()
+    for name, path in {"lacking": lacking, "other": other}.items():
+        cluster.add_worker(name, environment={"PYTHONPATH": f"{path}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}"})
+    cluster.wait(2)
+    with pytest.raises(ClusterError) as caught:
+        train_jobs({"a": job}, tmp_path / "runs", scheduler=cluster.address)
+    assert "has no multiseg; install it there" in str(caught.value)
+    assert f"has multiseg 0.0.9, this is {multiseg.__version__}; install the same on both" in str(caught.value)
+    cluster.add_worker("good")
+    cluster.wait(3)
+    heard = Heard()
+    jobs = {f"j{seed}": replace(job, epochs=1, seed=seed) for seed in range(4)}
+    outcomes = train_jobs(jobs, tmp_path / "runs", scheduler=cluster.address, report=heard)
+    assert [each.status for each in outcomes] == ["finished"] * 4
+    names = cluster.names()
+    assert {names[event["worker"]] for _, event in heard.events if event["event"] == "attempt"} == {"good"}
+
+
+def test_resources_that_a_worker_was_started_with_count(start: Start, job: multiseg.Job, tmp_path: Path) -> None:
+    cluster = start()
+    cluster.add_worker("half", 2, options=["--resources", "cores=1"])
+    cluster.wait(1)
+    outcomes = train_jobs({"a": replace(job, threads=0, epochs=1)}, tmp_path, scheduler=cluster.address)
+    assert outcomes[0].status == "finished" and multiseg.Run.open(tmp_path / "a").settings["threads"] == 1
 
 
 def test_what_no_worker_can_do_is_said_before_anything_starts(
@@ -213,7 +298,7 @@ def test_what_no_worker_can_do_is_said_before_anything_starts(
     assert (
         "job 'torch': no worker of the cluster can run it:" in said and said.count("/bin/false cannot load torch") == 3
     )
-    assert said.count("has 1 cores, the job wants threads=4") == 3 and said.count("has no GPU") == 3
+    assert said.count("has cores=1, the job wants threads=4") == 3 and said.count("has no GPU") == 3
     assert "'good'" not in said and not (tmp_path / "runs").exists()
 
 
@@ -329,6 +414,9 @@ def test_who_cannot_be_reached(
     cluster = start()
     with pytest.raises(ClusterError, match=r"has no worker; start some with `dask worker tcp://127"):
         train_jobs({"a": job}, tmp_path, scheduler=cluster.address)
+    for other in ("nofile.json", "localhost"):
+        with pytest.raises(ClusterError, match=f"{other}: is neither a scheduler's address, such as tcp://127"):
+            train_jobs({"a": job}, tmp_path, scheduler=other)
     with pytest.raises(SettingsError, match="executor and scheduler"):
         train_jobs({"a": job}, tmp_path, executor=object(), scheduler=cluster.address)  # type: ignore[arg-type]
 
@@ -364,7 +452,7 @@ def test_tls(start: Start, job: multiseg.Job, tmp_path: Path) -> None:
 def test_only_loopback_is_listened_on(three: DaskCluster) -> None:
     own = {process.pid for process in (*three.workers.values(), three.scheduler)}
     own |= {child for pid in own for child in _descendants(pid)}
-    found = [address for address, pid in _listening() if pid in own]
+    found = [address.rpartition(":")[0] for address, pid in _listening() if pid in own]
     assert len(found) >= 4 and set(found) == {"127.0.0.1"}
 
 
@@ -383,8 +471,9 @@ def _listening() -> list[tuple[str, int]]:
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             fields = line.split()
             if fields[3] == "0A":
-                address = fields[1].partition(":")[0]
-                sockets[f"socket:[{fields[9]}]"] = "127.0.0.1" if address == own else address
+                address, _, port = fields[1].partition(":")
+                host = "127.0.0.1" if address == own else address
+                sockets[f"socket:[{fields[9]}]"] = f"{host}:{int(port, 16)}"
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:

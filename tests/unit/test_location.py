@@ -34,12 +34,12 @@ def url(dataset: Any) -> str:
 
 def test_a_dataset_at_a_url_is_copied_once_and_verified(url: str, dataset: Any, cache: Path) -> None:
     found = multiseg.Dataset.open(url)
-    assert found.path == cache / dataset.content_hash
+    assert found.path == cache / location.identity(dataset.path)
     assert (found.train[3][0] == dataset.train[3][0]).all() and len(found.val) == len(dataset.val)
     again = fsspec.filesystem("memory")
-    again.rm("/bucket/triangles/train_db", recursive=True)  # nobody looks there any more
+    again.rm("/bucket/triangles/train_db/features", recursive=True)  # nobody looks there any more
     assert multiseg.Dataset.open(url).path == found.path
-    assert [path.name for path in cache.iterdir() if path.is_dir()] == [dataset.content_hash]
+    assert [path.name for path in cache.iterdir() if path.is_dir()] == [location.identity(dataset.path)]
 
 
 def test_a_copy_with_another_content_is_refused_and_nothing_stays(url: str, dataset: Any, cache: Path) -> None:
@@ -53,10 +53,22 @@ def test_a_copy_with_another_content_is_refused_and_nothing_stays(url: str, data
     assert not [path for path in cache.iterdir() if path.is_dir()]
 
 
+def test_a_copy_that_lost_its_mean_image_is_refused(url: str, dataset: Any, cache: Path) -> None:
+    wanted = location.identity(dataset.path)
+    fsspec.filesystem("memory").rm("/bucket/triangles/train_db/mean.binaryproto")
+    cache.mkdir(parents=True)
+    with pytest.raises(
+        DatasetError, match=rf"{url}: its copy's mean image, train_db/mean.binaryproto, is another one, or"
+    ):
+        location.fetch(url, wanted, cache)
+    assert not list(cache.iterdir())
+
+
 @pytest.mark.parametrize(("place", "words"), [
     ("memory://nowhere", "memory://nowhere: has no dataset.json that can be read"),
-    ("nonsense://x", "nonsense://x: cannot be opened: Protocol not known: nonsense"),
-    ("gs://bucket/x", "gs://bucket/x: cannot be opened: "),  # it takes a package of its own
+    ("nonsense://x", "nonsense://x: cannot be opened (ValueError: Protocol not known: nonsense"),
+    ("gs://bucket/x", "gs://bucket/x: cannot be opened (ImportError: "),  # it takes a package of its own
+    (f"zip://x::file://{__file__}", f"zip://x::file://{__file__}: cannot be opened (BadZipFile: "),
 ])  # fmt: skip
 def test_what_is_no_dataset_is_named(place: str, words: str) -> None:
     with pytest.raises(DatasetError) as caught:
@@ -73,25 +85,29 @@ def test_it_is_found_by_its_content_not_by_its_name(dataset: Any, tmp_path: Path
     (plain / "dataset.json").unlink()  # as DIGITS leaves it: its records are read
     places = [str(tmp_path / "none"), str(other)]
     store = tmp_path / "store"
-    assert location.find(dataset.content_hash, places, store) is None
-    assert location.find(dataset.content_hash, [*places, str(moved)], store) == moved
-    assert location.find(dataset.content_hash, [*places, f"file://{plain}"], store) == plain
+    wanted = location.identity(dataset.path)
+    assert location.find(wanted, places, store) is None
+    assert location.find(wanted, [*places, str(moved)], store) == moved
+    assert location.find(wanted, [*places, f"file://{plain}"], store) == plain
+    (moved / "train_db/mean.binaryproto").unlink()  # what is trained depends on it, too
+    assert location.find(wanted, [str(moved)], store) is None
 
 
 def test_of_two_who_want_a_copy_one_makes_it(url: str, dataset: Any, cache: Path) -> None:
     order: list[str] = []
+    wanted = location.identity(dataset.path)
 
     def second() -> None:
-        with location.reserved(cache, dataset.content_hash, lambda: order.append("waits")) as found:
+        with location.reserved(cache, wanted, lambda: order.append("waits")) as found:
             order.append("found" if found else "none")
 
-    with location.reserved(cache, dataset.content_hash) as found:
+    with location.reserved(cache, wanted) as found:
         assert found is None
         thread = threading.Thread(target=second)
         thread.start()
         while not order:
             pass
-        location.fetch(url, dataset.content_hash, cache)
+        location.fetch(url, wanted, cache)
     thread.join()
     assert order[-1] == "found"
 

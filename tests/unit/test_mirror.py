@@ -61,14 +61,33 @@ def test_at_each_moment_it_can_be_gone_on_from(run: Path, tmp_path: Path) -> Non
 
 def test_a_file_that_changes_meanwhile_comes_the_next_time(run: Path, tmp_path: Path) -> None:
     copy, stale = Mirror(tmp_path / "copy", "all", "l1"), wire.listing(run)
-    history = run / "history.csv"
-    text = history.read_text()
-    history.write_text(text + text.splitlines()[-1] + "\n")
-    os.utime(history, ns=(1, 1))  # whatever the clock's resolution
+    log = run / "events.jsonl"
+    log.write_text(log.read_text() + '{"event": "more"}\n')
+    os.utime(log, ns=(1, 1))  # whatever the clock's resolution
     assert not copy.update(stale, lambda places: wire.read(run, places), ended=False)
-    assert not (tmp_path / "copy/history.csv").exists()
+    assert not (tmp_path / "copy/events.jsonl").exists() and not (tmp_path / "copy/summary.json").exists()
     assert copy.update(wire.listing(run), lambda places: wire.read(run, places), ended=True)
-    assert (tmp_path / "copy/history.csv").read_text() == history.read_text()
+    assert contents(tmp_path / "copy") == contents(run)
+
+
+def test_snapshots_come_with_the_rows_that_were_there_before_them(run: Path, tmp_path: Path) -> None:
+    """Rows are added while the run folder is looked through: those of the last epochs after the history was looked at."""
+    history = run / "history.csv"
+    rows = history.read_text().splitlines(keepends=True)
+    history.write_text("".join(rows[:2]))
+    there = wire.listing(run)
+    history.write_text("".join(rows))
+    os.utime(history, ns=(1, 1))
+    Mirror(tmp_path / "copy", "all", "l1").update(there, lambda places: wire.read(run, places), ended=False)
+    last = snapshots(tmp_path / "copy")[-1]
+    assert last.epoch == 3 and last.position.rows == 4 == len(multiseg.Run.open(tmp_path / "copy").history)
+
+
+def test_links_to_folders_are_followed(run: Path, tmp_path: Path) -> None:
+    """Snapshots may lie on a larger disk."""
+    (run / "snapshots").rename(tmp_path / "disk")
+    (run / "snapshots").symlink_to(tmp_path / "disk")
+    assert "snapshots/epoch-0003/position.json" in mirror.to_resume(run)
 
 
 def test_a_snapshot_that_goes_meanwhile_is_not_needed(run: Path, tmp_path: Path) -> None:
