@@ -50,6 +50,7 @@ class Cluster:
         self._lost: ClusterError | None = None  # the scheduler has not come back
         self._events: dict[str, queue.SimpleQueue[dict[str, Any]]] = {}  # by job
         self._asked: set[str] = set()  # workers that have answered
+        self.turns: dict[str, int] = {}  # of jobs, in the order of the table
         self._closed = threading.Event()
         self.client = scheduler if isinstance(scheduler, Client) else self._connect(CONNECT_SECONDS)
         try:
@@ -94,6 +95,7 @@ class Cluster:
             found[name] = replace(job, threads=job.threads or share, device=device)
         if problems:
             raise SettingsError("\n".join(problems))
+        self.turns = {name: number for number, name in enumerate(found)}
         return found
 
     def train_one(self, name: str, job: Job, folder: Path, stop: Stop, report: Report | None) -> Outcome:

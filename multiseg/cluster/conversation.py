@@ -105,7 +105,8 @@ class Conversation:
             client = self._cluster.client
             # a key of its own: two jobs of the same settings are two jobs
             key = f"multiseg-{self._name}-{uuid.uuid4().hex}"
-            future = client.submit(attempt.train, request, key=key, resources=needs, pure=False)
+            turn = self._cluster.turns.get(self._name, 0)
+            future = client.submit(attempt.train, request, key=key, resources=needs, priority=-turn, pure=False)
             try:
                 return self._follow(client, future)
             except _SchedulerLost:
@@ -148,7 +149,7 @@ class Conversation:
                     asked = self._attempt
                     if not asked:
                         future.cancel()
-                        return self._outcome("stopped", "before it went on" if self._begun else "not begun")
+                        return self._outcome("stopped", "waiting for another worker" if self._begun else "not begun")
                     self._call(client, attempt.ask_to_stop)
                 if self._changed and (quiet or time.monotonic() - updated > UPDATE_SECONDS):
                     self._update(client)
