@@ -172,7 +172,7 @@ def train_jobs(
         else:
             share = max(1, len(os.sched_getaffinity(0)) // max(1, min(parallel, len(jobs))))
             waiting = {
-                name: replace(job, dataset=_path(job), threads=job.threads or share) for name, job in jobs.items()
+                name: replace(job, dataset=place_of(job), threads=job.threads or share) for name, job in jobs.items()
             }
         pool = executor or stack.enter_context(ThreadPoolExecutor(at_once))
         try:
@@ -227,7 +227,8 @@ def _outcome(future: Future[Outcome], name: str, folder: Path) -> Outcome:
         return Outcome(name, folder, "failed", f"{type(error).__name__}: {error}")
 
 
-def _path(job: Job) -> str | Path:
+def place_of(job: Job) -> str | Path:
+    """Where a job's dataset is: a folder, or a URL."""
     return job.dataset.path if isinstance(job.dataset, Dataset) else job.dataset
 
 
@@ -236,7 +237,7 @@ def _check(jobs: Mapping[str, Job], elsewhere: bool) -> None:
     problems, datasets = [], {}
     for name, job in jobs.items():
         try:
-            path = _path(job)
+            path = place_of(job)
             if elsewhere and is_url(path):
                 job.resolve()
                 continue

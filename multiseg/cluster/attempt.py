@@ -22,7 +22,7 @@ from multiseg.cluster import wire
 from multiseg.dataset import Dataset, location
 from multiseg.errors import DatasetError, MultisegError
 from multiseg.job import Job, Settings
-from multiseg.jobs import train_one
+from multiseg.jobs import PATHS, train_one
 from multiseg.stopping import Stop
 
 STEP_SECONDS = 0.5  # between two steps that are told
@@ -30,7 +30,6 @@ POLL_SECONDS = 1.0
 REPEAT_POLLS = 10
 ENDING = (Status.closing, Status.closed, Status.failed)
 RUN, MODEL, WEIGHTS, DATASET = "run", "model", "weights", "dataset"  # folders of an attempt
-PATHS = ("dataset", "model", "weights")  # settings that are places of files
 
 
 class Abandoned(MultisegError):
@@ -58,7 +57,7 @@ class Attempt:
         self._topic, self._job = topic, job
         self._worker = get_worker()
         self._key = self._worker.get_current_task()
-        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._told = 0.0  # when the last step was
         self.folder = Path(self._worker.local_directory) / f"multiseg-{self.id}"
         # beside the workers' own folders, for all of this machine; not called as a package: Dask has Python import from there
@@ -84,10 +83,10 @@ class Attempt:
         said = {"job": self._job, "attempt": self.id, "worker": self._worker.address, **event}
         self._worker.log_event(self._topic, said)
 
-    def ask(self, what: str, **more: Any) -> Any:
+    def ask(self, what: str) -> None:
         """Tell the program, and wait for its answer. Raises Abandoned where none will come."""
         while True:
-            self.tell({"event": what, **more})  # again after a while: it may not have listened yet
+            self.tell({"event": what})  # again after a while: it may not have listened yet
             for _ in range(REPEAT_POLLS):
                 try:
                     return self._answers.get(timeout=POLL_SECONDS)
@@ -99,9 +98,9 @@ class Attempt:
         if self.abandoned:
             raise Abandoned("the program that asked for this job has gone")
 
-    def answer(self, value: Any) -> None:
+    def answer(self) -> None:
         """What the task waits for."""
-        self._answers.put(value)
+        self._answers.put(None)
 
     def listen(self, name: str, event: dict[str, Any]) -> None:
         """What the training reports; of the many steps, one now and then."""
@@ -165,9 +164,9 @@ def plain_settings(job: Job) -> dict[str, Any]:
 # What the program calls in the worker. Those that touch files do so in a thread: the worker goes on meanwhile.
 
 
-def answer(attempt: str, value: Any = None) -> None:
+def answer(attempt: str) -> None:
     """Let the attempt go on that waits for an answer."""
-    _attempts[attempt].answer(value)
+    _attempts[attempt].answer()
 
 
 def ask_to_stop(attempt: str) -> None:

@@ -21,6 +21,7 @@ from distributed.security import Security
 import multiseg
 from multiseg.cluster import offer
 from multiseg.cluster.conversation import Conversation
+from multiseg.dataset import location
 from multiseg.errors import ClusterError, SettingsError, TrainingStopped
 from multiseg.job import Job
 from multiseg.jobs import Outcome, Report
@@ -32,6 +33,7 @@ TRY_SECONDS = 3.0  # one of many tries meanwhile
 LOOK_SECONDS = 30.0  # for a worker to load its frameworks
 NEWCOMERS_SECONDS = 2.0  # between two looks for workers that have come
 AT_ONCE = 16  # workers that are asked at a time
+MISSING = "No module named 'multiseg"  # what a worker without it says, whose exception Dask passes on as another kind
 
 Offers = Mapping[str, Mapping[str, Any]]
 
@@ -47,10 +49,12 @@ class Cluster:
         self._own = not isinstance(scheduler, Client)
         self._topic = f"multiseg-{uuid.uuid4().hex}"
         self._lock = threading.Lock()  # of who renews
+        self._looking = threading.Lock()  # of who looks into a dataset
         self._lost: ClusterError | None = None  # the scheduler has not come back
         self._events: dict[str, queue.SimpleQueue[dict[str, Any]]] = {}  # by job
         self._asked: set[str] = set()  # workers that have answered
         self.turns: dict[str, int] = {}  # of jobs, in the order of the table
+        self._identities: dict[str, str] = {}  # of datasets, by place
         self._closed = threading.Event()
         self.client = scheduler if isinstance(scheduler, Client) else self._connect(CONNECT_SECONDS)
         try:
@@ -105,6 +109,14 @@ class Cluster:
             return Conversation(self, self._topic, events, name, job, folder, stop, report).outcome()
         finally:
             del self._events[name]
+
+    def identity(self, place: str) -> str:
+        """Of the dataset at a place, which is looked into once for all jobs. Raises DatasetError where there is none."""
+        with self._looking:
+            if place not in self._identities:
+                at = location.identity_at(place) if location.is_url(place) else location.identity(Path(place))
+                self._identities[place] = at
+            return self._identities[place]
 
     def renew(self, lost: Client, stop: Stop) -> None:
         """Connect again, where no other job has by now.
@@ -194,7 +206,7 @@ class Cluster:
                 ask(offer.announce)
             return address, {**said, "problem": problem, "answered": True}
         except Exception as error:  # whatever another's process, or a connection, makes of it
-            return address, {"problem": _in_our_words(error), "answered": "multiseg" in str(error)}
+            return address, {"problem": _in_our_words(error), "answered": MISSING in str(error)}
 
     def _look_for_newcomers(self) -> None:
         """Have workers announce themselves that come later."""
@@ -216,7 +228,7 @@ def _check(stop: Stop) -> None:
 
 
 def _in_our_words(error: Exception) -> str:
-    if "No module named 'multiseg" in str(error):
+    if MISSING in str(error):
         return "has no multiseg; install it there: pip install 'multiseg[cluster]'"
     if isinstance(error, TimeoutError):
         return f"has not answered within {LOOK_SECONDS:g} s"

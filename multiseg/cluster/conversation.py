@@ -16,10 +16,10 @@ from distributed import Client, Future
 from multiseg import model_files
 from multiseg.cluster import attempt, offer, wire
 from multiseg.cluster.mirror import Mirror, to_resume
-from multiseg.dataset import Dataset, location
+from multiseg.dataset import location
 from multiseg.errors import ClusterError, DatasetError, MultisegError, TrainingStopped
 from multiseg.job import Job
-from multiseg.jobs import Outcome, Report
+from multiseg.jobs import Outcome, Report, place_of
 from multiseg.run import is_run
 from multiseg.run_folder import RunFolder
 from multiseg.stopping import Stop
@@ -81,7 +81,7 @@ class Conversation:
     def _train(self) -> Outcome:
         folder, job = self._folder, self._job
         there = folder.is_dir() and any(folder.iterdir())
-        identity = _identity(job)
+        identity = self._cluster.identity(_place(job))
         if there:
             run = RunFolder.resume(folder, job.resolve(), location.content_hash(identity), job.seed)
             if run.finished:
@@ -249,15 +249,8 @@ class Conversation:
 
 
 def _place(job: Job) -> str:
-    """Where the job's dataset is: a folder, or a URL."""
-    if isinstance(job.dataset, Dataset):
-        return str(job.dataset.path.resolve())
-    return str(job.dataset) if location.is_url(job.dataset) else str(Path(job.dataset).resolve())
-
-
-def _identity(job: Job) -> str:
-    place = _place(job)
-    return location.identity_at(place) if location.is_url(place) else location.identity(Path(place))
+    place = place_of(job)
+    return str(place) if location.is_url(place) else str(Path(place).resolve())
 
 
 def _files_of_dataset(folder: Path) -> dict[str, Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import platform
 from typing import Any
 
 from distributed import Status, Worker
@@ -19,7 +18,7 @@ def resource(backend: str) -> str:
 
 
 async def look(dask_worker: Worker) -> dict[str, Any]:
-    """What a worker offers: ``multiseg`` (its version), ``host``, ``cores``, ``gpus``, and ``backends``: by name, None where it
+    """What a worker offers: ``multiseg`` (its version), ``cores``, ``gpus``, and ``backends``: by name, None where it
     can run, else the problem.
 
     The frameworks are loaded once in a worker's life, in processes of their own. Resources that it was started with count.
@@ -34,7 +33,6 @@ async def look(dask_worker: Worker) -> dict[str, Any]:
         problems |= {name: "was started without it (--resources)" for name in problems if own.get(resource(name)) == 0}
         found = {
             "multiseg": multiseg.__version__,
-            "host": platform.node(),
             "cores": int(own.get(CORES, dask_worker.state.nthreads)),
             "gpus": int(own.get(GPU, gpu)),
             "backends": problems,

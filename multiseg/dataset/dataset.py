@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from multiseg.dataset.creation import Options, Progress, create, random_seed
 from multiseg.dataset.description import computed_hash, read_description
 from multiseg.dataset.encoding import RecordEncoding
-from multiseg.dataset.location import is_url, local
+from multiseg.dataset.location import MEAN, is_url, local
 from multiseg.dataset.reading import Split
 from multiseg.dataset.records import parse_mean
 from multiseg.errors import DatasetError
@@ -130,7 +130,7 @@ class Dataset:
 
 def read_mean(folder: Path) -> NDArray[np.float32] | None:
     """Read the training images' mean of a dataset folder; see Dataset.mean_image."""
-    path = folder / "train_db" / "mean.binaryproto"
+    path = folder / MEAN
     try:
         return parse_mean(path.read_bytes())
     except FileNotFoundError:

@@ -37,10 +37,7 @@ def store() -> Path:
 def identity(folder: Path) -> str:
     """What tells a dataset's content, as its description has it: the content hash of its records, and the mean image's."""
     said = (read_description(folder) or {}).get("content_hash")
-    mean = folder / MEAN
-    return _identity(
-        said if isinstance(said, str) else computed_hash(folder), mean.read_bytes() if mean.exists() else None
-    )
+    return _identity(said if isinstance(said, str) else computed_hash(folder), _mean(folder))
 
 
 def content_hash(identity: str) -> str:
@@ -114,8 +111,7 @@ def fetch(url: str, wanted: str, kept: Path) -> Path:
 
 def keep(folder: Path, wanted: str, kept: Path, origin: str) -> Path:
     """Make a copy one of the store's, after its records have been read and hashed. Raises DatasetError for other content."""
-    mean = folder / MEAN
-    found = _identity(computed_hash(folder), mean.read_bytes() if mean.exists() else None)
+    found = _identity(computed_hash(folder), _mean(folder))
     if content_hash(found) != content_hash(wanted):
         raise DatasetError(
             f"{origin}: its copy has the content hash {found[:12]}..., not {wanted[:12]}...; it was changed, or damaged on its "
@@ -123,11 +119,16 @@ def keep(folder: Path, wanted: str, kept: Path, origin: str) -> Path:
         )
     if found != wanted:
         raise DatasetError(
-            f"{origin}: its copy's mean image, {MEAN}, is another one, or is missing; it was changed meanwhile"
+            f"{origin}: its copy's mean image, {MEAN}, is another one, or is missing; copy the dataset there again"
         )
     for each in {path.parent for path in folder.rglob("*")}:
         sync(each)
     return folder.rename(kept / wanted)
+
+
+def _mean(folder: Path) -> bytes | None:
+    path = folder / MEAN
+    return path.read_bytes() if path.exists() else None
 
 
 def _identity(records: str, mean: bytes | None) -> str:
