@@ -6,25 +6,19 @@ They write nothing, and need the dataset and the network file alone.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from multiseg.augmentation import Augmented
 from multiseg.dataset import Dataset
-from multiseg.dataset.feed import Batch, batches, epoch_order
 from multiseg.errors import SettingsError, TrainingError, TrainingStopped
-from multiseg.job import Job, Settings
-from multiseg.layout import Layout
+from multiseg.job import Job
 from multiseg.leading import common
-from multiseg.loop import IN_FLIGHT, step_seed
-from multiseg.plan import Plan
+from multiseg.loop import IN_FLIGHT
 from multiseg.ranks import Ranks
 from multiseg.run import Run, is_run
+from multiseg.share import Share
 from multiseg.stopping import Stop, listening
 from multiseg.training import export, layout_of, network_spec, plan_of
 from multiseg.worker.client import Worker
@@ -70,43 +64,10 @@ def _check_common(ranks: Ranks, theirs: dict[str, Any], ours: dict[str, Any]) ->
             raise SettingsError(f"rank {ranks.rank}: {key} {told}; start all processes with the same job")
 
 
-class Share:
-    """A rank's images of each step."""
-
-    def __init__(self, settings: Settings, plan: Plan, dataset: Dataset, layout: Layout, ranks: Ranks) -> None:
-        self.settings, self.plan, self.dataset, self.layout, self.ranks = settings, plan, dataset, layout, ranks
-
-    def steps(self, iteration: int) -> Iterator[dict[str, Any]]:
-        """What train_step is given, from so many steps on."""
-        settings, plan = self.settings, self.plan
-        while iteration < plan.iterations:
-            epoch, start = divmod(iteration, plan.per_epoch)
-            order = epoch_order(plan.images, settings.seed, epoch)[self.ranks.rank :: self.ranks.size]
-            change = Augmented(settings.augmentation, settings.seed, epoch) if settings.augmentation.changes else None
-            with batches(
-                self.dataset.train, self.ranks.of(plan.batch_size), order, self.layout, start=start, change=change
-            ) as feed:
-                for _ in range(start, plan.per_epoch):
-                    batch = next(feed, None) or self._none()
-                    yield {
-                        "features": batch.features,
-                        "labels": batch.labels,
-                        "rate": settings.schedule.rate(settings.learning_rate, iteration, plan.iterations),
-                        "seed": step_seed(settings.seed, iteration, self.ranks.rank),
-                    }
-                    iteration += 1
-
-    def _none(self) -> Batch:
-        """The share of a batch that has fewer images than there are ranks."""
-        split = self.dataset.train
-        features, labels = (np.empty((0, *(shape or ())), np.uint8) for shape in (split.shape, split.label_shape))
-        return Batch(self.layout.features(features), self.layout.labels(labels), np.empty(0, np.int64))
-
-
 def _feed(worker: Worker, share: Share, iteration: int) -> None:
     """Until rank 0 has a message, which is when it has come to an end, or all steps are done."""
     under_way = 0
-    for step in share.steps(iteration):
+    for step in share.steps(iteration, share.plan.iterations):
         worker.submit("train_step", **step)
         under_way += 1
         if under_way >= IN_FLIGHT:

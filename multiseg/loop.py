@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from multiseg import snapshots
-from multiseg.augmentation import Augmented
 from multiseg.dataset import Dataset
-from multiseg.dataset.feed import batches, epoch_order
 from multiseg.errors import TrainingError, TrainingStopped
 from multiseg.job import Progress, Settings
 from multiseg.layout import Layout
 from multiseg.leading import Leader
 from multiseg.plan import Plan
 from multiseg.run_folder import RunFolder
+from multiseg.share import Share
 from multiseg.snapshots import Position
 from multiseg.stopping import Stop
 from multiseg.validation import validate
@@ -48,7 +48,7 @@ class Loop:
     ) -> None:
         self.settings, self.plan, self.dataset, self.layout = settings, plan, dataset, layout
         self.worker, self.folder, self.report, self.stop = worker, folder, report, stop
-        self.leader, self.ranks = leader, leader.ranks
+        self.leader, self.share = leader, Share(settings, plan, dataset, layout, leader.ranks)
         folder.metric = settings.metric
         self.position = Position()
 
@@ -94,29 +94,14 @@ class Loop:
 
     def _steps(self, until: int) -> None:
         """Train up to the iteration ``until``, within the epoch."""
-        epoch, start = divmod(self.position.iteration, self.plan.per_epoch)
-        seed, count = self.settings.seed, self.plan.images
-        augmentation = self.settings.augmentation
-        change = Augmented(augmentation, seed, epoch) if augmentation.changes else None
-        # the rest of this stretch only, so that nothing is read in vain
-        order = epoch_order(count, seed, epoch)[: (until - epoch * self.plan.per_epoch) * self.plan.batch_size]
-        order, batch_size = order[self.ranks.rank :: self.ranks.size], self.ranks.of(self.plan.batch_size)
         sizes: list[int] = []  # of the batches that are on their way
         iteration = self.position.iteration
         began = time.perf_counter()
-        with batches(
-            self.dataset.train, batch_size, order=order, layout=self.layout, start=start, change=change
-        ) as feed:
-            for batch in feed:
+        with closing(self.share.steps(iteration, until)) as steps:
+            for step in steps:
                 if self.stop.asked:
                     break
-                self.worker.submit(
-                    "train_step",
-                    features=batch.features,
-                    labels=batch.labels,
-                    rate=self._rate(iteration),
-                    seed=step_seed(seed, iteration),
-                )
+                self.worker.submit("train_step", **step)
                 sizes.append(self.plan.images_of(iteration))
                 iteration += 1
                 if len(sizes) >= IN_FLIGHT:
@@ -138,7 +123,7 @@ class Loop:
         position.images += images
         self.report({
             "event": "step", "epoch": (position.iteration - 1) // self.plan.per_epoch + 1,
-            "iteration": position.iteration, "loss": loss, "rate": self._rate(position.iteration - 1), "images": images,
+            "iteration": position.iteration, "loss": loss, "rate": self.share.rate(position.iteration - 1), "images": images,
         })  # fmt: skip
 
     def _bad_loss(self, loss: float) -> str:
@@ -151,9 +136,6 @@ class Loop:
             f"(epoch {iteration // self.plan.per_epoch + 1}), {where}; "
             f"try a learning rate below {rate:g}, e.g. {rate / 10:g}"
         )
-
-    def _rate(self, iteration: int) -> float:
-        return self.settings.schedule.rate(self.settings.learning_rate, iteration, self.plan.iterations)
 
     def _has_row(self) -> bool:
         return bool(self.folder.rows and self.folder.rows[-1]["iteration"] == self.position.iteration)
@@ -174,7 +156,7 @@ class Loop:
         row = {
             "epoch": position.epoch, "iteration": position.iteration,
             "train_loss": position.loss_sum / position.images if position.images else None, **validated,
-            "learning_rate": self._rate(max(position.iteration - 1, 0)), "seconds": position.seconds,
+            "learning_rate": self.share.rate(max(position.iteration - 1, 0)), "seconds": position.seconds,
             "val_seconds": time.perf_counter() - began,
             "images_per_second": position.images / position.seconds if position.images else None,
         }  # fmt: skip
@@ -184,7 +166,7 @@ class Loop:
 
     def _snapshot(self) -> None:
         """Write a snapshot, where there is none of this position yet, and remove those not to be kept."""
-        position = replace(self.position, rate=self._rate(max(self.position.iteration - 1, 0)))
+        position = replace(self.position, rate=self.share.rate(max(self.position.iteration - 1, 0)))
         last = self.folder.last_snapshot()
         if last is None or last.position.iteration != position.iteration:
             with snapshots.writing(self.folder.path, position, self.plan.per_epoch) as part:
@@ -210,9 +192,3 @@ class Loop:
         """Report an event that is kept in the run folder, too."""
         self.folder.log(event)
         self.report(event)
-
-
-def step_seed(seed: int, iteration: int, rank: int = 0) -> int:
-    """The seed, 0 to 2**31-1, of what is random in a step: a hash of the job's seed, the iteration, and the rank."""
-    entropy = (seed, iteration, rank) if rank else (seed, iteration)
-    return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)

@@ -11,7 +11,6 @@ import numpy as np
 
 from multiseg import gradient, reference
 from multiseg.errors import MultisegError
-from multiseg.loop import step_seed
 from multiseg.network import NetworkSpec
 from multiseg.parity.explanation import of_gradient, of_layer, of_step
 from multiseg.parity.plan import Batch, Plan
@@ -22,6 +21,7 @@ from multiseg.reference.bounded import TINY, Array, Bounded
 from multiseg.reference.losses import by_element, cross_entropy
 from multiseg.reference.network import RULES
 from multiseg.reference.solvers import Solver
+from multiseg.share import step_seed
 from multiseg.topology import Topology
 
 DOUBTS = 4  # of inputs of ReLUs
