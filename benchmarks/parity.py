@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import multiseg
-from multiseg.parity.result import percent
+from multiseg.parity.rows import percent
 
 TESTS = Path(__file__).parents[1] / "tests"
 BACKENDS = ["caffe", "torch", "tensorflow"]

@@ -21,7 +21,7 @@ from pairing import Contender, by_turns, medians
 from parts.figures import HEADER, in_ms, quartiles, ratio
 from parts.setup import RATE, Bench, closing
 
-from multiseg.training import network_spec
+from multiseg.training.preparation import network_spec
 from multiseg.worker.client import environment
 
 RANKS = 2

@@ -15,7 +15,7 @@ import numpy as np
 
 import multiseg
 from multiseg import backend as registry
-from multiseg.training import network_spec
+from multiseg.training.preparation import network_spec
 from multiseg.worker.client import Worker
 
 ROUNDS, WARM = 60, 10

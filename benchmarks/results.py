@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 import multiseg
-from multiseg.run import Run
+from multiseg.run.run import Run
 
 SIDE, TILE = 2048, 512
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from multiseg._version import __version__ as __version__
 from multiseg.errors import MultisegError
 
 if TYPE_CHECKING:
     from multiseg.conversion import convert
     from multiseg.dataset import Dataset
+    from multiseg.dataset.triangles import create_images
     from multiseg.exporting import export
     from multiseg.job import Job
     from multiseg.jobs import read_jobs, train_jobs
@@ -20,20 +22,17 @@ if TYPE_CHECKING:
     from multiseg.parity import check_parity
     from multiseg.report import compare
     from multiseg.run import Run
-    from multiseg.status import backends
-    from multiseg.triangles import create_images
-
-__version__ = "0.1.0"
+    from multiseg.worker.status import backends
 
 _WHERE = {
     "Dataset": "multiseg.dataset",
     "Job": "multiseg.job",
     "Run": "multiseg.run",
-    "backends": "multiseg.status",
+    "backends": "multiseg.worker.status",
     "check_parity": "multiseg.parity",
     "compare": "multiseg.report",
     "convert": "multiseg.conversion",
-    "create_images": "multiseg.triangles",
+    "create_images": "multiseg.dataset.triangles",
     "describe": "multiseg.model_files",
     "export": "multiseg.exporting",
     "read_jobs": "multiseg.jobs",

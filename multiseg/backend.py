@@ -64,13 +64,13 @@ class Backend:
     solvers: Mapping[str, Mapping[str, float]]
     exporter: str | None = None  # "module:function" that writes its first kind of network file, see multiseg.exporting
     onnx: str | None = (
-        None  # "module:function" that writes an exported file as ONNX, in its process; see multiseg.onnx_export
+        None  # "module:function" that writes an exported file as ONNX, in its process; see multiseg.exporting.onnx
     )
     weights_format: str = ""  # what its weights files are called where they are written, e.g. pt
     writer: str | None = None  # "module:function" that writes them, see multiseg.model_files
     writer_needs_framework: bool = True  # whether that module runs only in the backend's process
     distributed: str | None = (
-        None  # worker-side module with `Network` (multiseg.network.RankNetwork), see multiseg.ranks
+        None  # worker-side module with `Network` (multiseg.network.RankNetwork), see multiseg.training.ranks
     )
     not_distributed: str = ""  # where there is none: the reason, for messages
     environment: Mapping[str, str] = field(default_factory=dict)  # set in the worker before anything is imported

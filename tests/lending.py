@@ -12,11 +12,8 @@ import pytest
 
 from multiseg import backend as registry
 from multiseg.backend import Backend
-from multiseg.run import Run
+from multiseg.run.run import Run
 from multiseg.worker.client import Worker
-
-# where the program starts workers
-STARTERS = ("training", "run", "run_state", "worker.client", "parity.check", "onnx_export")
 
 _spare: dict[Any, list[Lent]] = {}
 _lasting: set[frozenset[tuple[str, str]]] = set()  # environments that modules begin in
@@ -67,8 +64,7 @@ def everywhere() -> Iterator[None]:
     """The program itself uses such workers."""
     _lasting.add(_environment())
     with pytest.MonkeyPatch.context() as patch:
-        for module in STARTERS:
-            patch.setattr(f"multiseg.{module}.Worker", start)
+        patch.setattr("multiseg.worker.pool.start", start)
         yield
 
 

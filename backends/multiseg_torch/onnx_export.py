@@ -1,4 +1,4 @@
-"""A PyTorch network file as ONNX, by torch.onnx's exporter; see multiseg.onnx_export. Runs in the backend's process."""
+"""A PyTorch network file as ONNX, by torch.onnx's exporter; see multiseg.exporting.onnx. Runs in the backend's process."""
 
 from __future__ import annotations
 

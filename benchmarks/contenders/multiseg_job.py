@@ -11,7 +11,7 @@ from rich.console import Console
 from serving import options, said
 
 import multiseg
-from multiseg.progress import Bar
+from multiseg.training.progress import Bar
 
 given = options()
 answers = said()

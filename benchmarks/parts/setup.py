@@ -15,10 +15,10 @@ from pairing import Contender
 from PIL import Image
 
 import multiseg
-from multiseg.fitting import mean_of
-from multiseg.job import Settings
+from multiseg.dataset.fitting import mean_of
 from multiseg.layout import Layout
-from multiseg.training import network_spec
+from multiseg.settings.resolved import Settings
+from multiseg.training.preparation import network_spec
 from multiseg.worker.client import environment
 
 RATE = 1e-9  # learning rate: what is measured is the same at any, and weights stay what they are

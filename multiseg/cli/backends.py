@@ -14,7 +14,7 @@ def backends(as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from multiseg import status
+    from multiseg.worker import status
 
     found = status.backends()
     if as_json:

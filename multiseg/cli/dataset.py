@@ -22,7 +22,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print a JSON objec
 @_json
 def create_images(out: Path, count: int, size: int, grid: int, seed: int | None, as_json: bool) -> None:
     """Draw random triangles into the new folder OUT: outlines in OUT/input, areas in OUT/target, and OUT/grid.png."""
-    from multiseg import triangles
+    from multiseg.dataset import triangles
 
     with _progress("drawing") as progress:
         folder = triangles.create_images(out, count, size, grid, seed, progress)

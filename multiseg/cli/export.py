@@ -26,9 +26,9 @@ def export(
     such, or without a dataset where the network's own loss is one. An ONNX file has weights and no loss. Layers that the
     framework cannot express exactly are refused by name. A network file written in Python is executed: load only files you trust.
     """
-    from multiseg import exporting
     from multiseg.dataset import Dataset
+    from multiseg.exporting import files
 
     labels = Dataset.open(dataset).train.label_shape if dataset else None
     with in_our_words():
-        click.echo(exporting.export(file, to, output, shape_of(input_shape, dataset), labels, weights))
+        click.echo(files.export(file, to, output, shape_of(input_shape, dataset), labels, weights))

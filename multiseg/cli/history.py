@@ -12,6 +12,6 @@ import click
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="File: .csv or .parquet.")
 def export_history(run: Path, output: Path) -> None:
     """Write the history of RUN as a table."""
-    from multiseg.run import Run
+    from multiseg.run.run import Run
 
     click.echo(Run.open(run).export_history(output))

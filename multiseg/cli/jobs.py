@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from multiseg.cli import ARGUMENTS
+from multiseg.cli.events import print_json
 
 # what happens to a job on a cluster
 STATES = {"attempt": "at {worker}", "dataset": "copying its dataset to {worker}", "lost": "{error}"}
@@ -73,9 +74,9 @@ def train_file(
     ctx: click.Context, file: Path, runs: Path | None, parallel: int | None, scheduler: str | None, as_json: bool
 ) -> None:
     """Train the jobs of a file, here or on a cluster, and say what became of each."""
-    from multiseg.cli.train import print_json
     from multiseg.errors import TrainingStopped
-    from multiseg.jobs import read_jobs, train_jobs
+    from multiseg.jobs.file import read_jobs
+    from multiseg.jobs.jobs import train_jobs
 
     if scheduler is not None:
         _quiet_dask()

@@ -7,14 +7,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from multiseg.errors import ModelError, SettingsError
-
-if TYPE_CHECKING:
-    from multiseg.topology import Topology
+from multiseg.topology import Topology
 
 FILE = click.argument("file", type=click.Path(path_type=Path))
 
@@ -101,7 +99,7 @@ def shape_of(text: str | None, dataset: Path | None) -> tuple[int, int, int] | N
 
 def topology_of(file: Path, shape: tuple[int, int, int] | None) -> Topology:
     """The network in a file."""
-    from multiseg.model_files import describe
+    from multiseg.model_files.reading import describe
 
     with in_our_words():
         return describe(file, shape)

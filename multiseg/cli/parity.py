@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from multiseg.errors import SettingsError
-
-if TYPE_CHECKING:
-    from multiseg.parity import Parity
+from multiseg.parity import Parity
 
 AS_PATH = click.Path(path_type=Path)
 
@@ -86,7 +83,7 @@ def _print(found: Parity) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from multiseg.parity.result import TITLES, figures, rows_by_stage
+    from multiseg.parity.rows import TITLES, figures, rows_by_stage
 
     click.echo(
         "Largest differences from float64, and how much of what rounding may come to they are, where they are nearest to it."

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from multiseg.inference import Output
-    from multiseg.run import Run
+from multiseg.inference.output import Output
+from multiseg.run.run import Run
 
 RUN = click.argument("run", type=click.Path(path_type=Path))
 RESIZE = click.option(
@@ -47,7 +46,7 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def open_run(folder: Path, snapshot: str) -> Run:
     """The run, at a snapshot given in words or as an epoch."""
-    from multiseg.run import Run
+    from multiseg.run.run import Run
 
     return Run.open(folder, int(snapshot) if snapshot.isdigit() else snapshot)
 
@@ -71,7 +70,7 @@ def test_one(
     **options: Any,
 ) -> None:
     """Show what the network of RUN makes of one image."""
-    from multiseg.outputs import save
+    from multiseg.inference.outputs import save
 
     if show_layers and options["tile"]:
         raise click.UsageError("--show-layers shows what the layers make of a whole image; leave out --tile")
@@ -108,14 +107,16 @@ def test_list(
     **options: Any,
 ) -> None:
     """Test several images; one that cannot be read is reported, the others are done, and the exit status is 1."""
-    from multiseg import inference
-    from multiseg.outputs import writing
+    from multiseg.inference.options import Options
+    from multiseg.inference.output import Failure
+    from multiseg.inference.outputs import writing
+    from multiseg.inference.testing import test_list as outputs_of
 
-    chosen = inference.Options(**options)
+    chosen = Options(**options)
     found: list[dict[str, Any]] = []
     with open_run(run, snapshot) as opened, writing(output, kind, show_input) as write:
-        for number, result in enumerate(inference.test_list(opened, images, chosen)):
-            if isinstance(result, inference.Failure):
+        for number, result in enumerate(outputs_of(opened, images, chosen)):
+            if isinstance(result, Failure):
                 found.append({"image": str(result.source), "error": str(result.error)})
                 click.echo(f"multiseg: {result.error}", err=True)
                 continue
@@ -170,7 +171,7 @@ def test_db(
     The images are taken as they are stored.
     """
     from multiseg.files import write_json
-    from multiseg.outputs import writing
+    from multiseg.inference.outputs import writing
 
     source = click.get_current_context().get_parameter_source("images")
     most = 32 if kind != "lmdb" and source == click.core.ParameterSource.DEFAULT else images

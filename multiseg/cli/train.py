@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 import shlex
 from pathlib import Path
@@ -13,7 +11,8 @@ import click
 from click.core import ParameterSource
 
 from multiseg.cli import ARGUMENTS
-from multiseg.schedule import DEFAULT
+from multiseg.cli.events import print_json
+from multiseg.settings.schedules import DEFAULT
 
 
 @click.command()
@@ -85,7 +84,7 @@ def train(
 
     Jobs of such a file that are finished are skipped, interrupted ones go on. Exits with 1 if one failed.
     """
-    from multiseg.ranks import current
+    from multiseg.training.ranks import current
 
     ranks = current()
     if jobs is not None:
@@ -108,7 +107,7 @@ def train(
     assert dataset is not None and folder is not None
 
     from multiseg.errors import SettingsError, TrainingStopped
-    from multiseg.job import Job
+    from multiseg.job.job import Job
 
     policy = {"policy": lr_policy or DEFAULT, **pairs(lr_option, "--lr-option")} if lr_option else lr_policy
     job = Job(
@@ -183,11 +182,3 @@ def multipliers(given: tuple[str, ...]) -> dict[str, dict[str, float]]:
             raise click.BadParameter(f"{each!r} is not PARAMETER=LR or PARAMETER=LR,DECAY", param_hint="--multiplier")
         result[name.strip()] = dict(zip(("lr", "decay"), values, strict=False))
     return result
-
-
-def print_json(event: dict[str, Any]) -> None:
-    """One event, one line; a number that is none is null."""
-    plain = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in event.items()
-    }
-    click.echo(json.dumps(plain))

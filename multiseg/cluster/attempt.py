@@ -21,9 +21,10 @@ from distributed import Status, get_worker
 from multiseg.cluster import wire
 from multiseg.dataset import Dataset, location
 from multiseg.errors import DatasetError, MultisegError
-from multiseg.job import Job, Settings
-from multiseg.jobs import PATHS, train_one
-from multiseg.stopping import Stop
+from multiseg.job.job import Job
+from multiseg.job.outcome import PATHS, train_one
+from multiseg.settings.resolved import Settings
+from multiseg.training.signals import Stop
 
 STEP_SECONDS = 0.5  # between two steps that are told
 POLL_SECONDS = 1.0

@@ -9,23 +9,21 @@ import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distributed import Client, Future
 
-from multiseg import model_files
 from multiseg.cluster import attempt, offer, wire
+from multiseg.cluster.connection import Connection
 from multiseg.cluster.mirror import Mirror, to_resume
 from multiseg.dataset import location
 from multiseg.errors import ClusterError, DatasetError, MultisegError, TrainingStopped
-from multiseg.job import Job
-from multiseg.jobs import Outcome, Report, place_of
-from multiseg.run import is_run
-from multiseg.run_folder import RunFolder
-from multiseg.stopping import Stop
-
-if TYPE_CHECKING:
-    from multiseg.cluster.cluster import Cluster
+from multiseg.job.job import Job
+from multiseg.job.outcome import Outcome, Report, place_of
+from multiseg.model_files import copies
+from multiseg.run.folder import RunFolder
+from multiseg.run.reading import is_run
+from multiseg.training.signals import Stop
 
 POLL_SECONDS = 0.2
 UPDATE_SECONDS = 2.0  # after which the run folder's copy is brought up to date, however much there is to hear
@@ -47,7 +45,7 @@ class Conversation:
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: Connection,
         topic: str,
         events: queue.SimpleQueue[dict[str, Any]],
         name: str,
@@ -202,7 +200,7 @@ class Conversation:
         found = {}
         if self._job.model is not None:
             model = Path(self._job.model).resolve()
-            found = {f"{attempt.MODEL}/{each.relative_to(model.parent)}": each for each in model_files.parts(model)}
+            found = {f"{attempt.MODEL}/{each.relative_to(model.parent)}": each for each in copies.parts(model)}
         if self._job.weights is not None:
             found |= {f"{attempt.WEIGHTS}/{name}": path for name, path in _files_of_weights(self._job.weights).items()}
         return found | {f"{attempt.RUN}/{name}": self._folder / name for name in to_resume(self._folder)}

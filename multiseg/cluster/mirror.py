@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from multiseg import snapshots
 from multiseg.cluster import wire
 from multiseg.files import sync, write_bytes
-from multiseg.run import is_run, read_history
-from multiseg.run_folder import RunFolder
+from multiseg.run import snapshots
+from multiseg.run.folder import RunFolder
+from multiseg.run.reading import is_run, read_history
 
 SHARE = 10  # snapshots are fetched while the training goes on, but for no more than one part in this of the time
 HISTORY = "history.csv"

@@ -7,14 +7,15 @@ from typing import Any
 
 from distributed import Status, Worker
 
-import multiseg
+from multiseg._version import __version__
+from multiseg.worker.status import backends
 
 CORES, GPU = "cores", "GPU"  # Dask's documentation names them so
 
 
 def resource(backend: str) -> str:
     """The name of the resource that a worker has where this version's backend can run."""
-    return f"multiseg-{multiseg.__version__}-{backend}"
+    return f"multiseg-{__version__}-{backend}"
 
 
 async def look(dask_worker: Worker) -> dict[str, Any]:
@@ -25,14 +26,14 @@ async def look(dask_worker: Worker) -> dict[str, Any]:
     """
     found: dict[str, Any] | None = getattr(dask_worker, _KEPT, None)
     if found is None:
-        statuses = await asyncio.to_thread(multiseg.backends)
+        statuses = await asyncio.to_thread(backends)
         own = dict(dask_worker.state.total_resources)
         # one that dask-cuda started has one GPU; CUDA_VISIBLE_DEVICES says the same elsewhere
         gpu = any(each.available and each.device not in (None, "cpu") for each in statuses)
         problems = {each.name: each.problem for each in statuses}
         problems |= {name: "was started without it (--resources)" for name in problems if own.get(resource(name)) == 0}
         found = {
-            "multiseg": multiseg.__version__,
+            "multiseg": __version__,
             "cores": int(own.get(CORES, dask_worker.state.nthreads)),
             "gpus": int(own.get(GPU, gpu)),
             "backends": problems,

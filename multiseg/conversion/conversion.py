@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from multiseg import backend as registry
-from multiseg import exporting, files, model_files, weights_file
+from multiseg import files
 from multiseg.backend import Backend
 from multiseg.conversion import channels as colours
 from multiseg.conversion import target as targets
@@ -23,8 +23,11 @@ from multiseg.conversion.mapping import Mapped, Side, mapped
 from multiseg.conversion.source import Source, image_shape, makes_colours, of_file, of_run
 from multiseg.conversion.target import Target
 from multiseg.errors import ModelError, SettingsError
-from multiseg.run import Run, is_run
-from multiseg.weights_file import Array, NeutralWeights
+from multiseg.exporting import source
+from multiseg.model_files import weights_file, writing
+from multiseg.model_files.weights_file import Array, NeutralWeights
+from multiseg.run.reading import is_run
+from multiseg.run.run import Run
 
 NEUTRAL = "safetensors"
 Channels = Literal["image", "keep"]
@@ -89,7 +92,7 @@ def convert(
             else:
                 more = frameworks.write(backend, staged, made, target.network, shape, others)
             for file in staged.parent.iterdir():  # a checkpoint is several
-                model_files.check_output(path.parent / file.name, inputs)
+                writing.check_output(path.parent / file.name, inputs)
             if beside is not None and target.text is not None:
                 files.write_text(beside, target.text)
     changed = tuple(name for name in made if not np.array_equal(made[name], weights[name], equal_nan=True))
@@ -139,15 +142,15 @@ def _check(to: str, out: Path, channels: str, network: object, beside: Path | No
             raise SettingsError(
                 f"with_network={str(beside)!r}: {NEUTRAL} is for any framework; write the network with export"
             )
-        exporting.check_name(beside, backend.name)
+        source.check_name(beside, backend.name)
     return backend
 
 
 def _check_outputs(path: Path, beside: Path | None, inputs: list[Path | None]) -> None:
     """Raise SettingsError for outputs that cannot be written, are one file, or are what is read."""
-    model_files.check_output(path, inputs)
+    writing.check_output(path, inputs)
     if beside is not None:
-        model_files.check_output(beside, inputs)
+        writing.check_output(beside, inputs)
         if files.target(path) == files.target(beside):
             raise SettingsError(f"{path}: cannot be both the weights and with_network; name two files")
 

@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
-from multiseg import model_files, weights_file
 from multiseg.backend import Backend
-from multiseg.run import Run
+from multiseg.model_files import kinds, reading, weights_file, writing
+from multiseg.model_files.weights_file import Array, NeutralWeights
+from multiseg.run.run import Run
 from multiseg.topology import Topology
-from multiseg.weights_file import Array, NeutralWeights
-
-if TYPE_CHECKING:
-    from multiseg.worker.client import Worker
+from multiseg.worker import pool
+from multiseg.worker.client import Worker
 
 InputShape = tuple[int, int, int]
 
@@ -33,17 +31,17 @@ class Frameworks:
 
     def describe(self, file: Path, input_shape: InputShape | None) -> Topology:
         """See multiseg.describe."""
-        backend, _ = model_files.kind_of(file, "network")
+        backend, _ = kinds.kind_of(file, "network")
         worker = self._worker(backend) if backend.reader_needs_framework else None
-        return model_files.describe(file, input_shape, worker)
+        return reading.describe(file, input_shape, worker)
 
     def read(self, file: Path, network: Path | None = None, input_shape: InputShape | None = None) -> NeutralWeights:
         """See multiseg.model_files.read_neutral."""
         if weights_file.is_one(file):
             return weights_file.read(file)
-        backend, _ = model_files.kind_of(file, "weights")
+        backend, _ = kinds.kind_of(file, "weights")
         worker = self._worker(backend) if backend.reader_needs_framework else None
-        return model_files.read_neutral(file, network, input_shape, worker)
+        return reading.read_neutral(file, network, input_shape, worker)
 
     def write(
         self, backend: Backend, path: Path, weights: Mapping[str, Array], network: Path | None,
@@ -51,13 +49,12 @@ class Frameworks:
     ) -> dict[str, list[str]]:  # fmt: skip
         """See multiseg.model_files.write_weights."""
         worker = self._worker(backend) if backend.writer and backend.writer_needs_framework else None
-        return model_files.write_weights(backend, path, weights, network, input_shape, worker, others)
+        return writing.write_weights(backend, path, weights, network, input_shape, worker, others)
 
     def _worker(self, backend: Backend) -> Worker:
-        from multiseg.worker.client import Worker
 
         if backend.name not in self._workers:
-            self._workers[backend.name] = self._stack.enter_context(Worker(backend))
+            self._workers[backend.name] = self._stack.enter_context(pool.start(backend))
         return self._workers[backend.name]
 
     def close(self) -> None:

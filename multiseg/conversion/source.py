@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from multiseg import backend as registry
-from multiseg import exporting, model_files
 from multiseg.backend import Backend, ChannelOrder
 from multiseg.conversion.frameworks import Frameworks, InputShape
 from multiseg.conversion.mapping import Side
 from multiseg.errors import ModelError, SettingsError
-from multiseg.run import Run
-from multiseg.run_state import neutral_of
+from multiseg.exporting import source
+from multiseg.model_files import kinds
+from multiseg.model_files.weights_file import Array, NeutralWeights
+from multiseg.run.run import Run
+from multiseg.run.state import neutral_of
 from multiseg.topology import Shape, Topology
-from multiseg.weights_file import Array, NeutralWeights
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,14 @@ def of_file(
     own, topology = network, None
     if network is not None:
         topology = frameworks.describe(network, input_shape)
-    elif model_files.is_network(file):
+    elif kinds.is_network(file):
         try:
             own, topology = file, frameworks.describe(file, input_shape)
         except ModelError:
             if input_shape is not None:
                 raise
             own = None  # it does not say for which images it is: weights are all there is to know
-    backend = None if own is None else model_files.kind_of(own, "network")[0]
+    backend = None if own is None else kinds.kind_of(own, "network")[0]
     shape = input_shape if topology is None else image_shape(topology)
     found = frameworks.read(file, own, shape)
     return Source(
@@ -115,7 +116,7 @@ def makes_colours(topology: Topology, label_shape: Shape | None, losses: Iterabl
         return label_shape[0] == 3
     maker = next((layer for layer in topology.layers if topology.outputs[0] in layer.outputs), None)
     said = [replace(topology, loss=loss) for loss in losses if loss]
-    if (maker and maker.type in ("Softmax", "LogSoftmax")) or any(map(exporting.of_classes, said)):
+    if (maker and maker.type in ("Softmax", "LogSoftmax")) or any(map(source.of_classes, said)):
         return False
     if any("difference" in (each.loss or "") for each in said):  # a word of the backends' readers
         return True

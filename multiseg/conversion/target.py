@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from multiseg import exporting, model_files
 from multiseg.backend import Backend, ChannelOrder
 from multiseg.conversion.frameworks import Frameworks
 from multiseg.conversion.mapping import Side
 from multiseg.conversion.source import Source
 from multiseg.errors import SettingsError
+from multiseg.exporting import source
 from multiseg.files import write_text
+from multiseg.model_files import kinds
 from multiseg.topology import Topology
 
 
@@ -37,7 +38,7 @@ class Target:
 
 def given(found: Source, backend: Backend | None, network: Path, frameworks: Frameworks) -> Target:
     """The target of a network file."""
-    owner, kind = model_files.kind_of(network, "network")
+    owner, kind = kinds.kind_of(network, "network")
     if backend is not None and owner != backend:
         raise SettingsError(
             f"network={str(network)!r}: is a {kind.name}; to={backend.weights_format!r} is for {backend.title}'s"
@@ -57,7 +58,7 @@ def derived(found: Source, backend: Backend | None, name: Path, wanted: bool, fr
         return Target(backend.channel_order, found.network, found.topology)
     if found.topology is None or backend.exporter is None:
         return Target(backend.channel_order)
-    text = exporting.source(backend, found.topology, exporting.of_classes(found.topology, found.label_shape))
+    text = source.source(backend, found.topology, source.of_classes(found.topology, found.label_shape))
     file = name.with_suffix(backend.formats[0])
     write_text(file, text)
     return Target(backend.channel_order, file, frameworks.describe(file, found.input_shape), text)

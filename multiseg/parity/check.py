@@ -11,23 +11,28 @@ from typing import Any
 
 import numpy as np
 
-from multiseg import exporting, gradient, reference
+from multiseg import reference
 from multiseg.backend import Backend
 from multiseg.dataset import Dataset
 from multiseg.errors import ModelError, MultisegError, SettingsError
-from multiseg.model_files import describe, kind_of
+from multiseg.exporting import source
+from multiseg.model_files.kinds import kind_of
+from multiseg.model_files.reading import describe
 from multiseg.parity import comparing, given
 from multiseg.parity.comparing import Loss, Weights
 from multiseg.parity.explanation import of_weights
 from multiseg.parity.plan import Entry, Plan
-from multiseg.parity.result import Parity, Row
+from multiseg.parity.result import Parity
+from multiseg.parity.rows import Row
 from multiseg.parity.side import Side
 from multiseg.parity.start import start_weights
 from multiseg.parity.twin import without_dropout
+from multiseg.reference import gradient
 from multiseg.reference.bounded import Array, Bounded
 from multiseg.topology import Topology
 from multiseg.topology.words import listed
-from multiseg.training import network_spec
+from multiseg.training.preparation import network_spec
+from multiseg.worker import pool
 from multiseg.worker.client import Worker
 
 Progress = Callable[[str], None]
@@ -70,12 +75,12 @@ def check_parity(
         say = progress or (lambda text: None)
         entry = plan.entries[0]
         say(entry.name)
-        with Worker(entry.backend, entry.settings.threads) as worker:
+        with pool.start(entry.backend, entry.settings.threads) as worker:
             check = _Check(plan, steps, loss, Path(folder), worker, say)
             check.compare(0, worker)
         for number, entry in list(enumerate(plan.entries))[1:]:
             say(entry.name)
-            with Worker(entry.backend, entry.settings.threads) as worker:
+            with pool.start(entry.backend, entry.settings.threads) as worker:
                 check.compare(number, worker)
         return check.parity
 
@@ -98,7 +103,7 @@ class _Check:
             raise ModelError(
                 f"{self.first.source}: layers share weights ({listed(self.first.shared_weights)}), which is not compared"
             )
-        self.classes = exporting.of_classes(self.first, self.label_shape)
+        self.classes = source.of_classes(self.first, self.label_shape)
         # the cross entropy of class numbers, where nothing else is asked for
         self.loss = None if self.classes and loss is None else plan.entries[0].settings.loss
         told = {**plan.to_json(), "loss": self.loss or "the file's own", "steps": steps}
@@ -118,7 +123,7 @@ class _Check:
         owner, _ = kind_of(path, "network")
         if not owner.reader_needs_framework or owner.name == worker.backend.name:
             return self._used(path, worker)
-        with Worker(owner, 1) as other:
+        with pool.start(owner, 1) as other:
             return self._used(path, other)
 
     def _used(self, path: Path, worker: Worker) -> Topology:
@@ -210,7 +215,7 @@ class _Check:
 
     def _exported(self, topology: Topology, backend: Backend, stem: str) -> Path:
         path = self.folder / f"{stem}_{backend.name}{backend.formats[0]}"
-        path.write_text(exporting.source(backend, topology, self.classes))
+        path.write_text(source.source(backend, topology, self.classes))
         return path
 
     def _trained(self, side: Side, number: int) -> Side | None:

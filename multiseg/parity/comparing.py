@@ -9,20 +9,21 @@ from typing import TypeVar
 
 import numpy as np
 
-from multiseg import gradient, reference
+from multiseg import reference
 from multiseg.errors import MultisegError
 from multiseg.network import NetworkSpec
 from multiseg.parity.explanation import of_gradient, of_layer, of_step
 from multiseg.parity.plan import Batch, Plan
-from multiseg.parity.result import Row
+from multiseg.parity.rows import Row
 from multiseg.parity.side import Side
 from multiseg.parity.twin import scores_of
+from multiseg.reference import gradient
 from multiseg.reference.bounded import TINY, Array, Bounded
 from multiseg.reference.losses import by_element, cross_entropy
 from multiseg.reference.network import RULES
 from multiseg.reference.solvers import Solver
-from multiseg.share import step_seed
 from multiseg.topology import Topology
+from multiseg.training.steps import step_seed
 
 DOUBTS = 4  # of inputs of ReLUs
 KINKED = ("Relu", "LeakyRelu", "PRelu", "Elu", "ThresholdedRelu")
@@ -106,7 +107,7 @@ def _fitting(topology: Topology, made: Weights) -> dict[str, Array]:
 
 
 def gradients(side: Side, batch: Batch, weights: Weights, loss: Loss) -> list[Row]:
-    """Each parameter's gradient, those nearest to the output first. The network must have the solver of multiseg.gradient."""
+    """Each parameter's gradient, those nearest to the output first. The network has the solver of reference.gradient."""
     side.set_weights(weights)
     turns = _moved(_turns(side.reference, weights, batch, _shown(side, batch), loss), side)
     side.train_step(batch.features, batch.labels, gradient.RATE, 0)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from multiseg import model_files
 from multiseg.conversion.channels import swapped
 from multiseg.conversion.mapping import Side, mapped
 from multiseg.dataset import Dataset
 from multiseg.errors import ModelError
+from multiseg.model_files import reading
 from multiseg.reference.bounded import Array
-from multiseg.run import Run, is_run
+from multiseg.run.reading import is_run
+from multiseg.run.run import Run
 from multiseg.topology import Topology
 
 
@@ -38,7 +39,7 @@ def read(given: Path | Run, network: Path, topology: Topology, dataset: Dataset)
     else:
         assert isinstance(given, Path)
         shape = topology.input_shape
-        neutral = model_files.read_neutral(given, network, (shape[0], shape[1], shape[2]))
+        neutral = reading.read_neutral(given, network, (shape[0], shape[1], shape[2]))
         found, order = dict(neutral.weights), neutral.channel_order or "RGB"
         source = Side(str(given), {name: value.shape for name, value in found.items()})
     matched = mapped(source, Side(topology.source, topology.weights, topology), {})

@@ -11,15 +11,16 @@ from multiseg import backend as registry
 from multiseg.backend import Backend
 from multiseg.dataset import Dataset
 from multiseg.dataset.feed import epoch_order
+from multiseg.dataset.fitting import mean_of
 from multiseg.errors import ModelError, SettingsError
-from multiseg.fitting import mean_of
-from multiseg.job import Job, Settings
+from multiseg.job.job import Job
 from multiseg.layout import Layout
-from multiseg.model_files import kind_of
+from multiseg.model_files.kinds import kind_of
 from multiseg.parity.given import run_of
 from multiseg.reference.bounded import Array
-from multiseg.run import Run
-from multiseg.solvers import NEUTRAL_BATCH_SIZE
+from multiseg.run.run import Run
+from multiseg.settings.resolved import Settings
+from multiseg.settings.solvers import NEUTRAL_BATCH_SIZE
 
 
 @dataclass(frozen=True)

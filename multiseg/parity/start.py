@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from multiseg.initial import initial_weights
 from multiseg.reference.bounded import Array
+from multiseg.settings.initialisation import initial_weights
 from multiseg.topology import Topology
 
 

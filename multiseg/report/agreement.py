@@ -13,8 +13,9 @@ from statistics import fmean, stdev
 from typing import Any
 
 from multiseg.errors import SettingsError
+from multiseg.pages.numbers import number, significant
 from multiseg.report.facts import RunFacts
-from multiseg.report.metrics import METRICS, Metric, number, significant
+from multiseg.report.metrics import METRICS, Metric
 from multiseg.topology.words import listed
 
 MEASURED = ("val_loss", "l1", "l2", "iou", "pixel_accuracy")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from multiseg.errors import RunError, SettingsError
 from multiseg.files import write_text
-from multiseg.report import requirements, verdict
-from multiseg.report.agreement import Agreement, agreement
-from multiseg.report.facts import Row, RunFacts, environment, gather, settings
-from multiseg.report.metrics import COSTS, METRICS, number
-
-if TYPE_CHECKING:
-    from multiseg.run import Run
+from multiseg.pages.numbers import number
+from multiseg.report import requirements
+from multiseg.report.agreement import agreement
+from multiseg.report.facts import Row, RunFacts, environment, settings
+from multiseg.report.metrics import COSTS, METRICS
+from multiseg.report.side_by_side import SideBySide
+from multiseg.run.run import Run
 
 
 def compare(runs: Iterable[Run | str | Path], images: int = 24, grid: str | Path | None = None) -> Comparison:
@@ -25,7 +25,7 @@ def compare(runs: Iterable[Run | str | Path], images: int = 24, grid: str | Path
     SettingsError for a negative ``images``, ImageError for a missing ``grid``.
     """
     from multiseg.errors import ImageError
-    from multiseg.run import Run
+    from multiseg.run.run import Run
 
     opened = [Run.open(run) if isinstance(run, str | Path) else run for run in runs]
     if not opened:
@@ -37,34 +37,8 @@ def compare(runs: Iterable[Run | str | Path], images: int = 24, grid: str | Path
     return Comparison(opened, images, None if grid is None else Path(grid))
 
 
-class Comparison:
+class Comparison(SideBySide):
     """Runs side by side. Only :meth:`to_html` starts backends, to make its pictures; the rest reads the run folders."""
-
-    def __init__(self, runs: Sequence[Run], images: int, grid: Path | None) -> None:
-        self.runs = tuple(runs)
-        self.images = images
-        self.grid = grid
-        self.facts: tuple[RunFacts, ...] = tuple(gather(self.runs))
-        self.left_out: dict[str, str] = {}
-        """After :meth:`to_html`: label of a run that some pictures had to leave out -> why."""
-
-    @property
-    def comparable(self) -> bool:
-        """Whether all runs were trained over the same images; if not, they cannot be ranked."""
-        return len({each.content for each in self.facts}) == 1
-
-    @property
-    def headline(self) -> str:
-        """One sentence: which run did best, and at what cost."""
-        return verdict.headline(self.facts, self.comparable)
-
-    @property
-    def agreement(self) -> Agreement | None:
-        """Whether backends differ by less than seeds do; None where the runs do not say."""
-        try:
-            return agreement(self.facts)
-        except SettingsError:
-            return None
 
     def to_html(self, path: str | Path) -> Path:
         """Write one self-contained page and return its path; the file appears whole or not at all.

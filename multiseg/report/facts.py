@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from multiseg.errors import BackendUnavailable
-from multiseg.report.metrics import COSTS, SCORES, number
-
-if TYPE_CHECKING:
-    from multiseg.run import Run
-
+from multiseg.pages.numbers import number
+from multiseg.report.metrics import COSTS, SCORES
+from multiseg.run.run import Run
 
 LOSSES = {"l1": "mean absolute difference", "l2": "mean squared difference", "smooth_l1": "smooth L1"}
 
@@ -97,7 +95,7 @@ def _rows(parts: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 
 def _facts(run: Run, label: str) -> RunFacts:
-    from multiseg.run import read_job
+    from multiseg.run.reading import read_job
 
     job = read_job(run.path)
     history, summary = run.history, run.summary

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from multiseg.images import decode_image, read_bytes
-from multiseg.metrics import THRESHOLD
 from multiseg.report.facts import RunFacts
 from multiseg.report.scan import CANNOT_SHOW, Outputs, Pixels
+from multiseg.settings.metrics import THRESHOLD
 
 
 @dataclass(frozen=True)

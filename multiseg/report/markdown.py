@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
+from multiseg.pages.numbers import significant
 from multiseg.report import verdict
 from multiseg.report.agreement import Measure, times
 from multiseg.report.facts import RunFacts, settings
-from multiseg.report.metrics import METRICS, Metric, significant
-
-if TYPE_CHECKING:
-    from multiseg.report.comparison import Comparison
+from multiseg.report.metrics import METRICS, Metric
+from multiseg.report.side_by_side import SideBySide
 
 COLUMNS = ("val_loss", "iou", "l1", "pixel_accuracy", "seconds", "images_per_second", "peak_memory_mb", "train_seconds")
 
 AGREEMENT = ("Metric", "Backends differ by", "Seeds differ by", "Standard deviation", "Ratio", "Most along the curves")
 
 
-def write(comparison: Comparison) -> str:
+def write(comparison: SideBySide) -> str:
     """Headline, table of figures (the best ones bold), what backends and seeds differ by, settings that differ."""
     facts = comparison.facts
     metrics = [METRICS[key] for key in COLUMNS]

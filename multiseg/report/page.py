@@ -7,21 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 
-import multiseg
-from multiseg.report import templates, verdict
+from multiseg._version import __version__
+from multiseg.pages import templates
+from multiseg.pages.numbers import significant
+from multiseg.report import verdict
 from multiseg.report.agreement import times
 from multiseg.report.facts import RunFacts, environment, settings
 from multiseg.report.grid import load_grid
-from multiseg.report.metrics import METRICS, Metric, significant
+from multiseg.report.metrics import METRICS, Metric
 from multiseg.report.networks import networks
 from multiseg.report.scan import scan
-
-if TYPE_CHECKING:
-    from multiseg.report.comparison import Comparison
+from multiseg.report.side_by_side import SideBySide
 
 COLUMNS = ("iou", "l1", "pixel_accuracy", "val_loss", "train_seconds", "seconds", "images_per_second", "peak_memory_mb")
 WITH_BAR = ("train_seconds", "seconds", "images_per_second", "peak_memory_mb")
@@ -55,7 +55,7 @@ class Page:
     left_out: dict[str, str]
 
 
-def render(comparison: Comparison) -> Page:
+def render(comparison: SideBySide) -> Page:
     """Make the page. Starts the runs' backends for the pictures and ends them again."""
     facts = comparison.facts
     try:
@@ -86,7 +86,7 @@ def render(comparison: Comparison) -> Page:
         settings=settings(facts),
         environment=environment(facts),
         now=datetime.now(timezone.utc),
-        version=multiseg.__version__,
+        version=__version__,
     )
     left_out = dict(seen.unseen) if seen else {}
     left_out |= {each.label: output for each, output in grid.outputs if isinstance(output, str)} if grid else {}
@@ -94,9 +94,9 @@ def render(comparison: Comparison) -> Page:
 
 
 def _environment(facts: Sequence[RunFacts]) -> jinja2.Environment:
-    from multiseg.report import pictures
+    from multiseg.pages import pictures
 
-    loaded = templates.environment()
+    loaded = templates.environment("multiseg.report")
     numbers = {each.label: number for number, each in enumerate(facts)}
     loaded.filters["first_line"] = first_line
     loaded.filters["figure"] = significant
@@ -104,8 +104,13 @@ def _environment(facts: Sequence[RunFacts]) -> jinja2.Environment:
     loaded.filters["colour"] = lambda each: f"var(--run-{numbers[each.label] % COLOURS})"
     loaded.globals.update(picture=pictures.picture, error_map=pictures.error_map, split_map=pictures.split_map)
     # our own files, so they need no escaping; they are text inside <style> and <script>
-    loaded.globals["asset"] = lambda name: files("multiseg.report").joinpath(name).read_text(encoding="utf-8")
+    loaded.globals["asset"] = _asset
     return loaded
+
+
+def _asset(name: str) -> str:
+    package = "multiseg.pages" if name == "page.css" else "multiseg.report"
+    return files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 def first_line(text: str) -> str:
@@ -113,7 +118,7 @@ def first_line(text: str) -> str:
     return text.strip().partition("\n")[0]
 
 
-def _cell(comparison: Comparison, facts: RunFacts, metric: Metric) -> Cell:
+def _cell(comparison: SideBySide, facts: RunFacts, metric: Metric) -> Cell:
     value = facts.final[metric.key]
     note = ""
     best = facts.best.get(metric.key)
@@ -164,7 +169,7 @@ def _short(value: float | None) -> float | None:
     return float(f"{value:.6g}") if value is not None and math.isfinite(value) else None
 
 
-def _side(comparison: Comparison) -> int:
+def _side(comparison: SideBySide) -> int:
     """The longest side of a picture in the gallery, so that all of them keep within PICTURE_BYTES."""
     pictures = max(1, comparison.images * (2 + 2 * len(comparison.facts)))
     return max(48, min(320, math.isqrt(PICTURE_BYTES // pictures // 2)))

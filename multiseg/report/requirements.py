@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from multiseg.errors import SettingsError
+from multiseg.pages.numbers import number
 from multiseg.report.facts import RunFacts
-from multiseg.report.metrics import Metric, metric_named, number
+from multiseg.report.metrics import Metric, metric_named
 
 _COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 

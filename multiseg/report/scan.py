@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from multiseg.errors import BackendUnavailable, ModelError, RunError, WorkerError
-from multiseg.metrics import THRESHOLD
 from multiseg.report.facts import RunFacts
-
-if TYPE_CHECKING:
-    from multiseg.run import Run
+from multiseg.run.run import Run
+from multiseg.settings.metrics import THRESHOLD
 
 Pixels = npt.NDArray[np.uint8]
 Outputs = npt.NDArray[np.float32]

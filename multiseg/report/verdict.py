@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from multiseg.pages.numbers import duration
 from multiseg.report.facts import RunFacts
-from multiseg.report.metrics import METRICS, SCORES, Metric, duration
+from multiseg.report.metrics import METRICS, SCORES, Metric
 from multiseg.topology.words import listed
 
 

@@ -5,10 +5,9 @@ The plugin is loaded by every pytest in whose environment multiseg is installed,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from multiseg.testing.contract import BackendContract
+from multiseg.testing.contract import BackendContract
 
 __all__ = ["BackendContract"]
 

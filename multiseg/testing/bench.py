@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from multiseg import backend as registry
-from multiseg import gradient
-from multiseg.initial import initial_weights
-from multiseg.job import Job
+from multiseg.job.job import Job
 from multiseg.layout import Layout
 from multiseg.network import NetworkSpec
-from multiseg.training import spec_of
-from multiseg.worker.client import Worker
+from multiseg.reference import gradient
+from multiseg.settings.initialisation import initial_weights
+from multiseg.training.preparation import spec_of
+from multiseg.worker import pool
 
 Array = npt.NDArray[np.float32]
 Weights = dict[str, Array]
@@ -40,7 +40,7 @@ class Bench:
         self.model = self.backend.default_model_path if model is None else Path(model).resolve()
         self.input_shape, self.label_shape, self.threads = input_shape, label_shape, threads
         self.layout = Layout(self.backend.data_order, self.backend.channel_order)
-        self.worker = Worker(self.backend, threads=threads)
+        self.worker = pool.start(self.backend, threads)
         self.described: dict[str, Any] = {}
 
     def spec(self, **settings: Any) -> NetworkSpec:

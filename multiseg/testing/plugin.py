@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # pytest imports this at every start
     from multiseg.dataset import Dataset
     from multiseg.parity import Parity
 
@@ -64,10 +64,10 @@ def problem(name: str) -> str | None:
     """Why a backend cannot be used, after really loading its framework; None where it can."""
     from multiseg import backend as registry
     from multiseg.errors import BackendUnavailable
-    from multiseg.worker.client import Worker
+    from multiseg.worker import pool
 
     try:
-        with Worker(registry.get(name)):
+        with pool.start(registry.get(name)):
             return None
     except BackendUnavailable as error:
         return str(error)
@@ -120,18 +120,18 @@ def multiseg_backend(
 @pytest.fixture(scope="session")
 def multiseg_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the tutorial's images: 120 pairs of 32x32 triangles in ``input`` and ``target``, and ``grid.png`` of 5x5."""
-    import multiseg
+    from multiseg.dataset.triangles import create_images
 
-    return multiseg.create_images(tmp_path_factory.mktemp("multiseg") / "images", count=120, grid=5, seed=5)
+    return create_images(tmp_path_factory.mktemp("multiseg") / "images", count=120, grid=5, seed=5)
 
 
 @pytest.fixture(scope="session")
 def multiseg_dataset(multiseg_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """These as a dataset: 108 pairs for training, 12 for validation. A project that has its own overrides this fixture."""
-    import multiseg
+    from multiseg.dataset import Dataset
 
     folder = tmp_path_factory.mktemp("multiseg") / "dataset"
-    return multiseg.Dataset.create(folder, input=multiseg_images / "input", target=multiseg_images / "target", seed=5)
+    return Dataset.create(folder, input=multiseg_images / "input", target=multiseg_images / "target", seed=5)
 
 
 @pytest.fixture

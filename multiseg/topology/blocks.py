@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from multiseg.topology.description import Description
 from multiseg.topology.layer import Layer, Shape
-
-if TYPE_CHECKING:
-    from multiseg.topology.topology import Topology
 
 # Layers that work on each value or channel by itself: Caffe computes most of them in place.
 COMPACT = frozenset(
@@ -29,7 +26,7 @@ class Block:
     reads: list[Block] = field(default_factory=list)
 
 
-def blocks(topology: Topology) -> list[Block]:
+def blocks(topology: Description) -> list[Block]:
     """The boxes, each after those it reads; the first is the network's input."""
     uses = Counter(name for layer in topology.layers for name in layer.inputs)
     uses.update(topology.outputs)

@@ -19,14 +19,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from multiseg.topology.description import Description
 from multiseg.topology.layer import Layer, Shape
 from multiseg.topology.rules import factors, plain, rule
 from multiseg.topology.shapes import RULES, axis_index, window_pads
-
-if TYPE_CHECKING:
-    from multiseg.topology.topology import Topology
 
 COMMUTATIVE = ("Sum", "Max", "Mul")
 # Parameters that follow from the sizes of the images, besides from what the layer says.
@@ -89,7 +87,7 @@ class Canonical:
     unused: set[str]
 
 
-def canonical(topology: Topology, apart: Container[str] = ()) -> Canonical:
+def canonical(topology: Description, apart: Container[str] = ()) -> Canonical:
     """The canonical form of a topology. Layers named in ``apart`` are not made one with others."""
     shapes = topology.shapes
     values = {topology.input: Wire(None, 0, topology.input_shape)}

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from multiseg.topology import words
 from multiseg.topology.alignment import Alignment, through
 from multiseg.topology.canonical import COMMUTATIVE, SIZED, Canonical, Node, Wire, canonical
+from multiseg.topology.description import Description
 from multiseg.topology.rules import plain
-
-if TYPE_CHECKING:
-    from multiseg.topology.topology import Topology
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Difference:
         return "\n".join([*(self.differences or (f"{self.one} and {self.other} hold the same network",)), *self.notes])
 
 
-def compare(one: Topology, other: Topology) -> Difference:
+def compare(one: Description, other: Description) -> Difference:
     """Name all differences between two topologies; layers are paired by what they compute, their names and their types."""
     titles = (one.source, other.source) if one.source != other.source else ("the first", "the second")
     notes: tuple[str, ...] = ()
@@ -53,7 +51,7 @@ def compare(one: Topology, other: Topology) -> Difference:
         notes = (
             f"losses are not compared: {one.loss or 'none'} in {titles[0]}, {other.loss or 'none'} in {titles[1]}",
         )
-    if one == other:
+    if canonical(one).key == canonical(other).key:
         return Difference(*titles, notes=notes)
     # what both files have under one name is told under that name
     both = {(layer.name, layer.type) for layer in one.layers} & {(layer.name, layer.type) for layer in other.layers}

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from multiseg._version import __version__
 from multiseg.errors import SettingsError
 from multiseg.files import write_bytes, write_text
 from multiseg.topology import summary, words
 from multiseg.topology.blocks import COMPACT, Block, blocks
+from multiseg.topology.description import Description
 from multiseg.topology.layer import Layer
 from multiseg.topology.picture import Arrow, Box, Group, Picture, Point, Text, text_width
 from multiseg.topology.placement import place
-
-if TYPE_CHECKING:
-    from multiseg.topology.topology import Topology
 
 KINDS = (".svg", ".png", ".html")
 MARGIN = 12.0
@@ -43,7 +41,7 @@ def check_name(path: Path) -> None:
         raise SettingsError(f"{path}: a topology is drawn as .svg, .png or .html; end the name in one of them")
 
 
-def write(topology: Topology, path: str | Path) -> Path:
+def write(topology: Description, path: str | Path) -> Path:
     """Draw a topology into a file whose name ends in .svg, .png or .html. Raises SettingsError for another ending."""
     path = Path(path)
     check_name(path)
@@ -55,11 +53,9 @@ def write(topology: Topology, path: str | Path) -> Path:
     return path
 
 
-def to_html(topology: Topology) -> str:
+def to_html(topology: Description) -> str:
     """One page that needs nothing else: the picture, and a table of the layers."""
     import jinja2
-
-    import multiseg
 
     text = files("multiseg.topology").joinpath("page.html.j2").read_text(encoding="utf-8")
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
@@ -70,11 +66,11 @@ def to_html(topology: Topology) -> str:
         rows=map(summary.row, topology.layers),
         size=words.size,
         quantity=words.quantity,
-        version=multiseg.__version__,
+        version=__version__,
     )
 
 
-def picture(topology: Topology) -> Picture:
+def picture(topology: Description) -> Picture:
     """The topology as shapes."""
     boxes = blocks(topology)
     sizes = {block: _size(topology, block) for block in boxes}
@@ -91,11 +87,11 @@ def _inside(point: Point) -> Point:
     return point[0] + MARGIN, point[1] + MARGIN
 
 
-def _name(topology: Topology, block: Block) -> str:
+def _name(topology: Description, block: Block) -> str:
     return block.layers[-1].name if block.layers else topology.input
 
 
-def _heads(topology: Topology, block: Block) -> tuple[str, list[str], list[str]]:
+def _heads(topology: Description, block: Block) -> tuple[str, list[str], list[str]]:
     """A block's title, the lines below it, and its strips."""
     if not block.layers:
         return topology.input, ["input"], []
@@ -123,7 +119,7 @@ def _shape(block: Block) -> str:
     return " | ".join(map(words.size, block.shapes))
 
 
-def _size(topology: Topology, block: Block) -> tuple[float, float]:
+def _size(topology: Description, block: Block) -> tuple[float, float]:
     """Width and height of a block with its shape below it."""
     title, lines, strips = _heads(topology, block)
     texts = [text_width(text, BODY) for text in (*lines, *strips, _shape(block))]
@@ -131,7 +127,7 @@ def _size(topology: Topology, block: Block) -> tuple[float, float]:
     return width, 10 + LINE * (1 + len(lines)) + STRIP * len(strips) + 10 + PILL
 
 
-def _box(topology: Topology, block: Block, at: Point, size: tuple[float, float]) -> Group:
+def _box(topology: Description, block: Block, at: Point, size: tuple[float, float]) -> Group:
     title, lines, strips = _heads(topology, block)
     (x, y), (width, height) = at, size
     left, bottom = x - width / 2, y + height - PILL - 10
@@ -153,7 +149,7 @@ def _box(topology: Topology, block: Block, at: Point, size: tuple[float, float])
     return Group(_title(topology, block), tuple(shapes))
 
 
-def _title(topology: Topology, block: Block) -> str:
+def _title(topology: Description, block: Block) -> str:
     """What shows where one points at a box: all that is known of its layers."""
     if not block.layers:
         return f"{topology.input}: input {words.size(topology.input_shape)}"

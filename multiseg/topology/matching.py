@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from multiseg.errors import ModelError
-
-if TYPE_CHECKING:
-    from multiseg.topology.topology import Topology
+from multiseg.topology.topology import Topology
 
 
 @dataclass(frozen=True)

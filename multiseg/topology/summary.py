@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from multiseg.topology import words
+from multiseg.topology.description import Description
 from multiseg.topology.layer import Layer
-
-if TYPE_CHECKING:
-    from multiseg.topology.topology import Topology
 
 HEADINGS = ("layer", "type", "output", "parameters", "weights", "multiply-adds")
 
@@ -45,7 +42,7 @@ def row(layer: Layer) -> Row:
     )
 
 
-def headline(topology: Topology) -> str:
+def headline(topology: Description) -> str:
     """What the network is, in one line."""
     return (
         f"{topology.source}: {topology.kind}, input {words.size(topology.input_shape)}, {len(topology.layers)} layers, "

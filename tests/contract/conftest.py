@@ -15,8 +15,8 @@ from linear_training import SIZE
 from PIL import Image
 
 from multiseg.dataset import Dataset
-from multiseg.job import Job
-from multiseg.training import network_spec
+from multiseg.job.job import Job
+from multiseg.training.preparation import network_spec
 from multiseg.worker.client import Worker
 
 Loaded = Callable[..., Worker]
@@ -40,7 +40,7 @@ def own_processes(lent_workers: None, monkeypatch: pytest.MonkeyPatch) -> Callab
 
     def begin() -> None:
         lending.end()
-        monkeypatch.setattr("multiseg.training.Worker", Worker)
+        monkeypatch.setattr("multiseg.worker.pool.start", Worker)
 
     return begin
 

@@ -9,9 +9,9 @@ import numpy as np
 from lending import lend
 
 from multiseg import backend as registry
-from multiseg import exporting
+from multiseg.exporting import files
 from multiseg.layout import Layout
-from multiseg.model_files import kind_of
+from multiseg.model_files.kinds import kind_of
 from multiseg.network import NetworkSpec
 from multiseg.topology import Topology
 from multiseg.worker.client import Worker
@@ -69,7 +69,7 @@ class Frameworks:
 
     def outputs(self, backend: str, topology: Topology, folder: Path, images: Array) -> Array:
         """What the network, exported into ``folder``, makes of images with random weights. Raises ModelError if it cannot be."""
-        path = exporting.export(topology, backend, folder / f"net_{backend}{registry.get(backend).formats[0]}")
+        path = files.export(topology, backend, folder / f"net_{backend}{registry.get(backend).formats[0]}")
         return self.predict(backend, path, topology, random_weights(topology), images)
 
     def predict(self, backend: str, path: Path, topology: Topology, weights: dict[str, Array], images: Array) -> Array:

@@ -14,8 +14,8 @@ from linear_net import write_model
 from reference import Array
 
 from multiseg import backend as registry
-from multiseg.job import Job
-from multiseg.training import network_spec
+from multiseg.job.job import Job
+from multiseg.training.preparation import network_spec
 from multiseg.worker.client import Worker
 
 SIZE = 8

@@ -19,7 +19,7 @@ from multiseg_caffe import deploy, losses, placing, proto, prototxt
 import multiseg
 from multiseg import describe
 from multiseg.errors import ModelError
-from multiseg.model_files import read_weights
+from multiseg.model_files.reading import read_weights
 
 pytestmark = pytest.mark.needs("caffe")
 

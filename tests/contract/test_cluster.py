@@ -19,7 +19,7 @@ from dask_cluster import DaskCluster
 from lending import weights_of
 
 import multiseg
-from multiseg.jobs import train_jobs
+from multiseg.jobs.jobs import train_jobs
 
 BACKENDS = ("caffe", "torch", "tensorflow")
 KILLED = "torch-1"  # the job whose worker is killed: long enough to be still at work then

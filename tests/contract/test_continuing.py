@@ -13,10 +13,10 @@ from lending import weights_of
 from linear_net import write_model
 
 import multiseg
-from multiseg import weights_file
 from multiseg.dataset import Dataset
 from multiseg.errors import RunError, SettingsError
-from multiseg.run_state import neutral_of
+from multiseg.model_files import weights_file
+from multiseg.run.state import neutral_of
 
 U = 2.0**-24  # rounding to float32
 

@@ -25,12 +25,13 @@ from multiseg_caffe import deploy, prototxt
 
 import multiseg
 from multiseg import backend as registry
-from multiseg import weights_file
 from multiseg.backend import package_folder
 from multiseg.conversion import Converted
 from multiseg.conversion.frameworks import Frameworks
 from multiseg.errors import ModelError
-from multiseg.model_files import describe, read_weights, write_weights
+from multiseg.model_files import weights_file
+from multiseg.model_files.reading import describe, read_weights
+from multiseg.model_files.writing import write_weights
 
 pytestmark = pytest.mark.needs("caffe", "tensorflow", "torch")
 

@@ -11,8 +11,8 @@ import zoo
 from exported import Frameworks, random_weights
 
 from multiseg import backend as registry
-from multiseg import exporting
 from multiseg.backend import package_folder
+from multiseg.exporting import files, source
 
 pytestmark = pytest.mark.needs("caffe", "tensorflow", "torch")
 
@@ -37,13 +37,13 @@ def test_an_exported_file_holds_the_same_network(file: str, frameworks: Framewor
     original = frameworks.describe(FILES[file] / file, shape)
     for target in ("caffe", "tensorflow", "torch"):
         path = tmp_path / f"{net}_{target}{registry.get(target).formats[0]}"
-        exporting.export(original, target, path, label_shape=labels)
+        files.export(original, target, path, label_shape=labels)
         again = frameworks.describe(path, shape)
         assert again == original, f"{target}:\n{original.diff(again)}"
         assert again.parameter_count == original.parameter_count
         classes = net not in ("autoencoder", "fcn")
         if target != "tensorflow":  # whose files do not say in words what their loss is
-            assert exporting.of_classes(again) == classes
+            assert source.of_classes(again) == classes
         if ".prototxt" in file and "/" not in "".join(original.weights):
             assert again.weights == original.weights  # by the same names, too
 
@@ -58,7 +58,7 @@ def test_an_exported_file_computes_what_the_original_does(net: str, frameworks: 
     expected = frameworks.predict("caffe", file, original, weights, images)
     for target in ("caffe", "tensorflow", "torch"):
         path = tmp_path / f"{net}_{target}{registry.get(target).formats[0]}"
-        exporting.export(original, target, path, label_shape=labels)
+        files.export(original, target, path, label_shape=labels)
         again = frameworks.describe(path, shape)
         own = dict(zip(again.weights, weights.values(), strict=True))  # layers keep their order
         made = frameworks.predict(target, path, again, own, images)

@@ -12,8 +12,8 @@ import pytest
 from exported import Array, Frameworks, Step, network, random_weights
 
 from multiseg import backend as registry
-from multiseg import exporting
 from multiseg.errors import ModelError
+from multiseg.exporting import files
 from multiseg.topology import Topology
 
 pytestmark = pytest.mark.needs("caffe", "tensorflow", "torch")
@@ -185,7 +185,7 @@ def test_layers_are_read_back_as_they_were_described(case: str, frameworks: Fram
     topology = network(*steps)
     otherwise = set()
     for backend in known:
-        path = exporting.export(topology, backend, tmp_path / f"net_{backend}{registry.get(backend).formats[0]}")
+        path = files.export(topology, backend, tmp_path / f"net_{backend}{registry.get(backend).formats[0]}")
         if frameworks.describe(path, topology.input_shape) != topology:
             otherwise.add(backend)
     assert otherwise == IN_SEVERAL_WORDS.get(case, set())

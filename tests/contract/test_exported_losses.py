@@ -11,8 +11,8 @@ import pytest
 from exported import Array, Frameworks, Step, network, random_weights
 
 from multiseg import backend as registry
-from multiseg import exporting
 from multiseg.errors import ModelError
+from multiseg.exporting import files
 from multiseg.layout import Layout
 from multiseg.topology import Topology
 
@@ -30,7 +30,7 @@ def frameworks() -> Iterator[Frameworks]:
 def tell(frameworks: Frameworks, backend: str, topology: Topology, labels: Array, folder: Path) -> tuple[Array, float]:
     """Outputs and loss for two images, as the core asks for them."""
     path = folder / f"net{registry.get(backend).formats[0]}"
-    exporting.export(topology, backend, path, label_shape=labels.shape[1:])
+    files.export(topology, backend, path, label_shape=labels.shape[1:])
     worker = frameworks.load(backend, path, topology, random_weights(topology), label_shape=labels.shape[1:])
     layout = Layout(registry.get(backend).data_order, "RGB", None)
     images = np.random.default_rng(3).standard_normal((len(labels), *topology.input_shape)).astype(np.float32)
@@ -89,7 +89,7 @@ def test_one_update_is_the_same_in_all(frameworks: Frameworks, tmp_path: Path) -
     changes = {}
     for backend in ("caffe", "tensorflow", "torch"):
         path = tmp_path / f"net{registry.get(backend).formats[0]}"
-        exporting.export(topology, backend, path, label_shape=(1, 1, 1))
+        files.export(topology, backend, path, label_shape=(1, 1, 1))
         solver = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0}
         worker = frameworks.load(backend, path, topology, weights, label_shape=(1, 1, 1), solver=solver)
         layout = Layout(registry.get(backend).data_order, "RGB", None)

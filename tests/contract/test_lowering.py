@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from multiseg import backend as registry
-from multiseg import exporting
+from multiseg.exporting import files
 from multiseg.layout import Layout
 from multiseg.network import NetworkSpec
 from multiseg.reference import Bounded, backward, forward, losses, solvers
@@ -78,7 +78,7 @@ class Bench:
 
     def load(self, topology: Topology, count: int, lowering: bool, **more: Any) -> dict[str, Any]:
         """Its new description; ``count`` images are a batch."""
-        path = exporting.export(topology, self.backend.name, self.folder / f"net{self.backend.formats[0]}")
+        path = files.export(topology, self.backend.name, self.folder / f"net{self.backend.formats[0]}")
         spec = NetworkSpec(
             model=str(path), input_shape=topology.input_shape, label_shape=topology.shapes[topology.outputs[0]], loss="l2",
             solver=SOLVER, recipe="equal", batch_size=count, val_batch_size=count, seed=1, threads=1, device="cpu",

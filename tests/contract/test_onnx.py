@@ -21,12 +21,14 @@ from lending import lend
 
 import multiseg
 from multiseg import backend as registry
-from multiseg import exporting, onnx_export, weights_file
 from multiseg.backend import package_folder
 from multiseg.cli import main
 from multiseg.errors import BackendUnavailable, ModelError, SettingsError
+from multiseg.exporting import onnx as onnx_export
+from multiseg.exporting import source
+from multiseg.model_files import weights_file
+from multiseg.model_files.weights_file import NeutralWeights
 from multiseg.topology import Topology
-from multiseg.weights_file import NeutralWeights
 from multiseg.worker.client import Worker
 
 pytestmark = pytest.mark.needs("caffe", "tensorflow", "torch")
@@ -196,7 +198,7 @@ def test_the_order_of_the_colours_is_the_weights_own(
     topology = frameworks.describe(file, shape)
     assert any("/" in name for name in topology.weights)
     # under the names that the file exported for PyTorch has
-    text = exporting.source(registry.get("torch"), topology, False)
+    text = source.source(registry.get("torch"), topology, False)
     (tmp_path / "net.py").write_text(text)
     again = frameworks.describe(tmp_path / "net.py", shape)
     own = dict(zip(again.weights, random_weights(topology).values(), strict=True))

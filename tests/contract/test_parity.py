@@ -15,7 +15,8 @@ import zoo
 import multiseg
 from multiseg import backend as registry
 from multiseg.errors import BackendUnavailable, ModelError, SettingsError
-from multiseg.parity.result import Parity, Row
+from multiseg.parity.result import Parity
+from multiseg.parity.rows import Row
 from multiseg.reference import Bounded
 from multiseg.reference.losses import cross_entropy
 

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 import multiseg
-from multiseg import exporting
+from multiseg.exporting import files
+from multiseg.model_files.weights_file import NeutralWeights, write
 from multiseg.topology import Topology
 from multiseg.topology.matching import match
-from multiseg.weights_file import NeutralWeights, write
 
 pytestmark = pytest.mark.needs("caffe", "torch")
 
@@ -62,7 +62,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> multiseg.Dataset:
 @pytest.fixture(scope="module")
 def right(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The network as it is meant, as a prototxt, which is described without a framework."""
-    return exporting.export(topology(), "caffe", tmp_path_factory.mktemp("right") / "small.prototxt")
+    return files.export(topology(), "caffe", tmp_path_factory.mktemp("right") / "small.prototxt")
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_a_mistake_in_a_network_file_is_found_and_named(
     fault: str, colours: multiseg.Dataset, right: Path, tmp_path: Path
 ) -> None:
     changed, words = FILES[fault]
-    other = exporting.export(topology(**changed), "torch", tmp_path / "other.py")
+    other = files.export(topology(**changed), "torch", tmp_path / "other.py")
     found = multiseg.check_parity(colours, models=[right, other], steps=0, threads=1)
     assert not found.ok
     assert "other.py" in found.sides[1]
@@ -160,7 +160,7 @@ def test_a_mistake_in_converted_weights_is_found_and_named(
     wrong = {**copied, name: np.ascontiguousarray(change(weights[name]))}
     for path, content in (("right", weights), ("wrong", wrong)):
         write(tmp_path / f"{path}.safetensors", NeutralWeights(content, "RGB"))
-    copy = exporting.export(topology(), "torch", tmp_path / "copy.py")
+    copy = files.export(topology(), "torch", tmp_path / "copy.py")
     given = [tmp_path / "right.safetensors", tmp_path / "wrong.safetensors"]
     found = multiseg.check_parity(colours, models=[right, copy], weights=given, steps=0, threads=1)
     assert not found.ok

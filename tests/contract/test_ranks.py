@@ -24,8 +24,8 @@ from processes import children, gone
 
 import multiseg
 from multiseg.errors import ModelError, SettingsError, TrainingStopped, WorkerError
-from multiseg.ranks import Ranks, current
-from multiseg.stopping import Stop
+from multiseg.training.ranks import Ranks, current
+from multiseg.training.signals import Stop
 
 pytestmark = pytest.mark.needs("torch")
 

@@ -10,8 +10,9 @@ import pytest
 from exported import Step, network, random_weights
 from test_exported_layers import CASES, drawn
 
-from multiseg import exporting, reference
+from multiseg import reference
 from multiseg.errors import ModelError
+from multiseg.exporting import files as exporting
 from multiseg.topology import Topology
 
 pytestmark = pytest.mark.needs("torch")

@@ -21,9 +21,9 @@ from multiseg import backend as registry
 from multiseg.cli import main
 from multiseg.dataset.check import check_dataset
 from multiseg.errors import ImageError
-from multiseg.inference import Output
-from multiseg.run import Run
-from multiseg.training import network_spec
+from multiseg.inference.output import Output
+from multiseg.run.run import Run
+from multiseg.training.preparation import network_spec
 
 
 def command(*arguments: Any) -> Result:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from multiseg.schedule import POLICIES, Schedule
+from multiseg.settings.schedules import POLICIES, Schedule
 
 pytestmark = pytest.mark.needs("caffe")
 

@@ -15,7 +15,7 @@ from reference import random_weights
 import multiseg
 from multiseg.cli import main
 from multiseg.errors import ImageError, ModelError, SettingsError
-from multiseg.run import Run
+from multiseg.run.run import Run
 
 
 def command(*arguments: Any) -> Result:

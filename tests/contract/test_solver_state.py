@@ -14,7 +14,7 @@ from rules import EQUAL, OWN
 
 from multiseg import backend as registry
 from multiseg.errors import ModelError
-from multiseg.solver_state import SolverState, carried
+from multiseg.run.solver_state import SolverState, carried
 
 STEPS = 4
 

@@ -30,10 +30,10 @@ from multiseg import backend as registry
 from multiseg.dataset import Dataset
 from multiseg.dataset.feed import epoch_order
 from multiseg.errors import SettingsError
-from multiseg.initial import initial_weights
-from multiseg.job import Job
-from multiseg.schedule import Schedule
-from multiseg.training import network_spec
+from multiseg.job.job import Job
+from multiseg.settings.initialisation import initial_weights
+from multiseg.settings.schedules import Schedule
+from multiseg.training.preparation import network_spec
 from multiseg.worker.client import Worker
 
 Load = Callable[..., Worker]

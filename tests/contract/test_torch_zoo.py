@@ -10,7 +10,7 @@ import pytest
 import zoo
 
 from multiseg.errors import ModelError
-from multiseg.model_files import describe
+from multiseg.model_files.reading import describe
 
 pytestmark = pytest.mark.needs("torch")
 
@@ -132,7 +132,7 @@ def test_batch_normalisations_statistics_are_weights_and_its_count_is_none(tmp_p
 def test_a_state_dict_goes_into_the_network_that_it_is_of(tmp_path: Path) -> None:
     import torch
 
-    from multiseg.model_files import read_weights
+    from multiseg.model_files.reading import read_weights
 
     (tmp_path / "net.py").write_text((zoo.NETS / "inception_torch.py").read_text())
     with zoo.load("torch", tmp_path / "net.py", *zoo.SHAPES["inception"]) as worker:

@@ -24,7 +24,7 @@ import multiseg
 from multiseg import backend as registry
 from multiseg.errors import RunError, TrainingStopped, WorkerError
 from multiseg.layout import Layout
-from multiseg.stopping import Stop
+from multiseg.training.signals import Stop
 
 Begin = Callable[[], None]
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from multiseg import backend as registry
-from multiseg.run import Run
+from multiseg.run.run import Run
 
 
 def demo(folder: Path, backends: list[str], *options: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ from test_report import Write, page_of, write  # noqa: F401 - a fixture
 import multiseg
 from multiseg.cli.compare import compare as compare_command
 from multiseg.errors import SettingsError
-from multiseg.run import COLUMNS
+from multiseg.run.names import COLUMNS
 
 Make = Callable[..., Path]
 RUNS = (

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from multiseg.augmentation import Augmentation, Augmented
+from multiseg.dataset.augmentation import Augmentation, Augmented
 from multiseg.dataset.feed import batches, epoch_order
 from multiseg.errors import SettingsError
 

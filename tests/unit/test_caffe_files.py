@@ -15,7 +15,8 @@ from multiseg_caffe.kinds import KINDS
 from multiseg import describe
 from multiseg.cli import main
 from multiseg.errors import ModelError
-from multiseg.model_files import kind_of, read_weights
+from multiseg.model_files.kinds import kind_of
+from multiseg.model_files.reading import read_weights
 from multiseg.topology import Topology
 
 NETS = Path(__file__).parents[1] / "nets"

@@ -14,8 +14,8 @@ import multiseg
 from multiseg.cli import main
 from multiseg.cli.train import in_our_words
 from multiseg.errors import ModelError, SettingsError
-from multiseg.solver_state import SolverState, carried
-from multiseg.weights_file import NeutralWeights
+from multiseg.model_files.weights_file import NeutralWeights
+from multiseg.run.solver_state import SolverState, carried
 
 TRAINED = {"conv.weight": 1.0, "conv.bias": 2.0}
 

@@ -20,7 +20,7 @@ from distributed.security import Security
 
 import multiseg
 from multiseg.errors import ClusterError, SettingsError
-from multiseg.jobs import train_jobs
+from multiseg.jobs.jobs import train_jobs
 
 FOURTH = Path(__file__).parents[1] / "fourth_backend"
 TIMED = ("seconds", "val_seconds", "images_per_second")
@@ -181,7 +181,7 @@ def test_a_scheduler_that_stays_away(
     start: Start, job: multiseg.Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All jobs wait for it once, not one after the other; and a wish to stop is heard meanwhile."""
-    monkeypatch.setattr("multiseg.cluster.cluster.PATIENCE_SECONDS", 0)
+    monkeypatch.setattr("multiseg.cluster.connection.PATIENCE_SECONDS", 0)
     cluster = start(1)
     jobs = {f"j{seed}": replace(job, epochs=LONG, seed=seed) for seed in range(3)}
     heard = Heard(
@@ -256,7 +256,7 @@ def test_workers_of_another_version_or_without_multiseg_get_no_jobs(
     (lacking / "multiseg").mkdir(parents=True)
     (lacking / "multiseg/__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'multiseg'\")")
     other.mkdir()
-    (other / "sitecustomize.py").write_text("import multiseg\nmultiseg.__version__ = '0.0.9'\n")
+    (other / "sitecustomize.py").write_text("import multiseg._version\nmultiseg._version.__version__ = '0.0.9'\n")
     cluster = start()
     for name, path in {"lacking": lacking, "other": other}.items():
         cluster.add_worker(name, environment={"PYTHONPATH": f"{path}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}"})
@@ -406,7 +406,7 @@ def test_a_client_of_ones_own(three: DaskCluster, job: multiseg.Job, tmp_path: P
 def test_who_cannot_be_reached(
     start: Start, job: multiseg.Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("multiseg.cluster.cluster.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("multiseg.cluster.connection.CONNECT_SECONDS", 1)
     with pytest.raises(ClusterError, match=r"tcp://127.0.0.1:9: no scheduler answers there .*dask scheduler --host"):
         train_jobs({"a": job}, tmp_path, scheduler="tcp://127.0.0.1:9")
     cluster = start()

@@ -14,11 +14,12 @@ from safetensors.numpy import save_file
 
 import multiseg
 from multiseg import backend as registry
-from multiseg import weights_file
 from multiseg.cli import main
 from multiseg.errors import ModelError, SettingsError
-from multiseg.model_files import describe, read_weights, write_weights
-from multiseg.weights_file import NeutralWeights
+from multiseg.model_files import weights_file
+from multiseg.model_files.reading import describe, read_weights
+from multiseg.model_files.weights_file import NeutralWeights
+from multiseg.model_files.writing import write_weights
 
 Array = np.ndarray[Any, Any]
 

@@ -9,8 +9,8 @@ import pytest
 from tensorflow_graphs import Written, small, tf
 
 import multiseg
-from multiseg import weights_file
-from multiseg.weights_file import NeutralWeights
+from multiseg.model_files import weights_file
+from multiseg.model_files.weights_file import NeutralWeights
 
 pytestmark = pytest.mark.needs("tensorflow")
 

@@ -10,7 +10,7 @@ from t7_writer import Torch, t7, tensor
 
 import multiseg
 from multiseg.errors import ModelError
-from multiseg.model_files import describe, read_weights
+from multiseg.model_files.reading import describe, read_weights
 
 pytestmark = pytest.mark.needs("torch")
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import multiseg
-from multiseg import weights_file
 from multiseg.errors import ModelError
-from multiseg.weights_file import NeutralWeights
+from multiseg.model_files import weights_file
+from multiseg.model_files.weights_file import NeutralWeights
 
 pytestmark = pytest.mark.needs("torch")
 

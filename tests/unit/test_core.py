@@ -21,8 +21,8 @@ import multiseg
 from multiseg import backend as registry
 from multiseg import errors
 from multiseg.errors import BackendUnavailable, MultisegError, RunError, SettingsError
-from multiseg.metrics import Metrics
-from multiseg.schedule import Schedule
+from multiseg.settings.metrics import Metrics
+from multiseg.settings.schedules import Schedule
 from multiseg.worker import protocol
 
 FRAMEWORKS = {"caffe", "torch", "tensorflow", "keras"}

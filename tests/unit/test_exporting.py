@@ -18,9 +18,9 @@ from safetensors.numpy import save_file
 
 import multiseg
 from multiseg import backend as registry
-from multiseg import exporting
 from multiseg.cli import main
 from multiseg.errors import BackendUnavailable, ModelError, SettingsError
+from multiseg.exporting import source as writing
 from multiseg.topology import Topology
 
 BACKENDS = ("caffe", "tensorflow", "torch")
@@ -28,7 +28,7 @@ FIXED = "right for images of"
 
 
 def source(target: str, network: Topology, classes: bool = False) -> str:
-    return exporting.source(registry.get(target), network, classes)
+    return writing.source(registry.get(target), network, classes)
 
 
 def one(kind: str, shape: tuple[int, ...] = (4, 8, 8), **parameters: Any) -> Topology:
@@ -197,13 +197,13 @@ def test_random_networks_are_written_as_python_that_compiles(seed: int, target: 
 
 def test_labels_are_class_numbers_by_their_shape_or_the_networks_own_loss() -> None:
     image, vector = one("Relu", (5, 8, 8)), topology([layer("flat", "Flatten", "data")])
-    assert exporting.of_classes(image, (1, 8, 8))
-    assert not exporting.of_classes(image, (5, 8, 8))
-    assert exporting.of_classes(vector, (1, 1, 1))
-    assert not exporting.of_classes(one("GlobalMaxPool", (1, 8, 8)), (1, 1, 1))
-    assert exporting.of_classes(vector)
-    assert not exporting.of_classes(image)
-    assert exporting.of_classes(topology([layer("a", "Relu", "data")], loss="softmax cross-entropy, mean over places"))
+    assert writing.of_classes(image, (1, 8, 8))
+    assert not writing.of_classes(image, (5, 8, 8))
+    assert writing.of_classes(vector, (1, 1, 1))
+    assert not writing.of_classes(one("GlobalMaxPool", (1, 8, 8)), (1, 1, 1))
+    assert writing.of_classes(vector)
+    assert not writing.of_classes(image)
+    assert writing.of_classes(topology([layer("a", "Relu", "data")], loss="softmax cross-entropy, mean over places"))
 
 
 def test_the_docs_show_what_is_written() -> None:

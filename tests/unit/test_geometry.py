@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multiseg.errors import ModelError, SettingsError
-from multiseg.geometry import Geometry, NotLocal
 from multiseg.topology import Topology
+from multiseg.topology.geometry import Geometry, NotLocal
 
 Array = npt.NDArray[np.float64]
 

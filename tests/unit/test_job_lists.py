@@ -18,7 +18,8 @@ import pytest
 
 import multiseg
 from multiseg.errors import SettingsError
-from multiseg.jobs import read_jobs, train_jobs
+from multiseg.jobs.file import read_jobs
+from multiseg.jobs.jobs import train_jobs
 
 FILE = """
 runs = "trained"

@@ -19,10 +19,10 @@ import pytest
 from processes import children, gone
 
 import multiseg
-from multiseg import snapshots
 from multiseg.errors import ModelError, MultisegError, RunError, SettingsError, TrainingStopped, WorkerError
-from multiseg.plan import Plan
-from multiseg.stopping import Stop
+from multiseg.run import snapshots
+from multiseg.training.plan import Plan
+from multiseg.training.signals import Stop
 
 TIMED = ("seconds", "val_seconds", "images_per_second")
 SETTINGS: dict[str, Any] = {

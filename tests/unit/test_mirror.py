@@ -14,7 +14,7 @@ import multiseg
 from multiseg.cluster import mirror, wire
 from multiseg.cluster.mirror import Mirror
 from multiseg.errors import RunError
-from multiseg.snapshots import snapshots
+from multiseg.run.snapshots import snapshots
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from t7_writer import t7, tensor
 from test_torch7_weights import network
 
 from multiseg import backend as registry
-from multiseg import onnx_export
+from multiseg.exporting import onnx as onnx_export
 from multiseg.worker.client import Worker
 
 pytestmark = pytest.mark.needs("torch")

@@ -15,10 +15,12 @@ import multiseg
 from multiseg.cli import main
 from multiseg.dataset.check import check_dataset
 from multiseg.errors import DatasetError, ImageError, SettingsError
-from multiseg.inference import Options, Output
-from multiseg.layers import Layers, Statistics
+from multiseg.inference.layers import Layers
+from multiseg.inference.options import Options
+from multiseg.inference.output import Output
+from multiseg.inference.outputs import save, writing
+from multiseg.inference.statistics import Statistics
 from multiseg.layout import Layout
-from multiseg.outputs import save, writing
 
 
 def output(height: int = 4, width: int = 6, channels: int = 1, seed: int = 0) -> Output:

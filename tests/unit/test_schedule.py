@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from multiseg.errors import SettingsError
-from multiseg.schedule import POLICIES, Schedule
+from multiseg.settings.schedules import POLICIES, Schedule
 
 BASE = 0.01
 

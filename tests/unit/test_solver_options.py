@@ -15,9 +15,9 @@ from multiseg import backend as registry
 from multiseg.cli.train import multipliers
 from multiseg.cli.train import train as command
 from multiseg.errors import SettingsError
-from multiseg.initial import initial_weights
 from multiseg.network import NetworkSpec, factors
-from multiseg.solvers import NEUTRAL
+from multiseg.settings.initialisation import initial_weights
+from multiseg.settings.solvers import NEUTRAL
 
 FIELD = ("sgd", "nesterov", "adagrad", "rmsprop", "adadelta", "adam")
 

@@ -13,8 +13,8 @@ from tensorflow_files import HEAD, LINEAR, model
 from tensorflow_graphs import Written, linear
 from test_tensorflow_graphs import describe, load
 
-from multiseg import model_files
 from multiseg.errors import ModelError
+from multiseg.model_files import reading
 
 pytestmark = pytest.mark.needs("tensorflow")
 
@@ -279,7 +279,7 @@ def test_the_worker_lives_on_and_says_the_same(tmp_path: Path, bad: str) -> None
     make, words = BAD[bad]
     path = make(tmp_path)
     with pytest.raises(ModelError) as caught:
-        model_files.describe(path, (1, 8, 8))
+        reading.describe(path, (1, 8, 8))
     assert path.name in str(caught.value)
     if bad != "text":  # which is of no kind
         assert all(word in str(caught.value) for word in words)

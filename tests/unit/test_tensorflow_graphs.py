@@ -14,7 +14,7 @@ import tensorflow_graphs
 from tensorflow_graphs import Written, linear, small
 
 import multiseg
-from multiseg import model_files
+from multiseg.model_files import copies, kinds
 from multiseg.network import NetworkSpec
 from multiseg.topology import Topology
 
@@ -190,7 +190,7 @@ def test_a_keras_export_loads_and_its_own_files_say_what_to_do(tmp_path: Path) -
     stored = read_weights(str(tmp_path / "exported"))
     assert {name: value.shape for name, value in stored.items()} == {name: w.shape for name, w in weights.items()}
     for file in ("model.keras", "model.weights.h5"):
-        assert model_files.kind_of(tmp_path / file, "weights")[1].name == "Keras file"
+        assert kinds.kind_of(tmp_path / file, "weights")[1].name == "Keras file"
         with pytest.raises(ModelError, match=rf"{file}: Keras' own files .* model\.export"):
             read_weights(str(tmp_path / file))
     with pytest.raises(ModelError, match=r"numbered: .* layers are numbered, not named"):
@@ -231,10 +231,10 @@ def test_kinds_are_told_from_content(tmp_path: Path, file: str) -> None:
     names = {"frozen.pb": "TensorFlow graph", "frozen.pbtxt": "TensorFlow graph", "net.meta": "TensorFlow MetaGraph"}
     path = tmp_path / file
     expected = names.get(file, "TensorFlow SavedModel")
-    assert model_files.kind_of(path, "network")[1].name == expected
+    assert kinds.kind_of(path, "network")[1].name == expected
     if path.is_file():
         renamed = path.rename(tmp_path / "renamed.dat")
-        assert model_files.kind_of(renamed, "network")[1].name == expected
+        assert kinds.kind_of(renamed, "network")[1].name == expected
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -244,11 +244,11 @@ def test_a_network_file_is_copied_with_all_that_belongs_to_it(tmp_path: Path, fi
     written = Written(tmp_path / "from", small)
     (tmp_path / "from" / f"{file}.json").write_text('{"output": "output:0"}')
     source, copy = tmp_path / "from" / file, tmp_path / "to" / file
-    model_files.copy(source, copy.parent)
-    assert model_files.same(source, copy)
+    copies.copy(source, copy.parent)
+    assert copies.same(source, copy)
     assert np.allclose(load(copy, solver=None).predict(written.images, None)[0], written.expected, atol=1e-6)
     (tmp_path / "to" / f"{file}.json").write_text("{}")
-    assert not model_files.same(source, copy)
+    assert not copies.same(source, copy)
 
 
 def test_a_run_keeps_a_graph_of_several_files_whole(tmp_path: Path, dataset: multiseg.Dataset) -> None:

@@ -13,7 +13,7 @@ from t7_writer import Function, Tensor, Torch, Writer, t7, tensor
 
 from multiseg.backend import get
 from multiseg.errors import ModelError
-from multiseg.model_files import kind_of
+from multiseg.model_files.kinds import kind_of
 
 pytestmark = pytest.mark.needs("torch")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from multiseg.errors import ModelError
-from multiseg.model_files import kind_of
+from multiseg.model_files.kinds import kind_of
 
 NETS = Path(__file__).parents[1] / "nets"
 T7_MODEL = struct.pack("<iii3si13s", 4, 1, 3, b"V 1", 13, b"nn.Sequential")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from multiseg import model_files
 from multiseg.errors import ModelError
+from multiseg.model_files import kinds
 
 pytestmark = pytest.mark.needs("torch")
 
@@ -45,7 +45,7 @@ def test_a_state_dict_is_read_however_it_is_wrapped(tmp_path: Path, wrap: Any, z
 
     state, path = model().state_dict(), tmp_path / "weights.pth"
     torch.save(wrap(state), path, _use_new_zipfile_serialization=zipped)
-    assert model_files.kind_of(path, "weights")[1].name == "PyTorch weights"
+    assert kinds.kind_of(path, "weights")[1].name == "PyTorch weights"
     found = read(path)
     wanted = ["0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var"]  # no count of batches
     assert list(found) == wanted
@@ -90,7 +90,7 @@ def test_a_pickle_that_reaches_out_is_refused_and_not_run(
             read(path)
         assert str(path) in str(caught.value) and "torch.save(model.state_dict(), path)" in str(caught.value)
         with pytest.raises(ModelError):
-            model_files.kind_of(path, "network")
+            kinds.kind_of(path, "network")
         with pytest.raises(ModelError):
             files.load(str(path), (1, 8, 8))
     assert not (tmp_path / "reached").exists()

@@ -16,8 +16,8 @@ from rich.console import Console
 
 import multiseg
 from multiseg.errors import SettingsError, TrainingStopped
-from multiseg.progress import Bar
-from multiseg.stopping import Stop
+from multiseg.training.progress import Bar
+from multiseg.training.signals import Stop
 
 READER = """
 import json, sys
@@ -72,7 +72,7 @@ def test_without_tensorboards_package_nothing_starts(
 
 def test_writing_the_log_imports_no_framework(job: multiseg.Job, tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom multiseg.tensorboard import Log\n"
+        "import sys\nfrom pathlib import Path\nfrom multiseg.training.tensorboard import Log\n"
         f"with Log(Path({str(tmp_path / 'log')!r})) as log: log({{'event': 'step', 'iteration': 1, 'loss': 1.0, 'rate': 1.0}})\n"
         "assert not {'torch', 'tensorflow', 'keras', 'caffe'} & set(sys.modules)"
     )

@@ -9,10 +9,10 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from multiseg import weights_file
 from multiseg.errors import ModelError
-from multiseg.model_files import read_weights
-from multiseg.weights_file import NeutralWeights
+from multiseg.model_files import weights_file
+from multiseg.model_files.reading import read_weights
+from multiseg.model_files.weights_file import NeutralWeights
 
 WEIGHTS = {"conv1.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2), "conv1.bias": np.ones(2, np.float32)}
 STATE = {"momentum/conv1.weight": np.full((2, 3, 2, 2), 0.5, np.float32)}

@@ -10,7 +10,7 @@ import pytest
 
 import multiseg
 from multiseg.errors import ModelError
-from multiseg.model_files import read_weights
+from multiseg.model_files.reading import read_weights
 
 
 def write(path: Path, name: str, array: np.ndarray) -> Path:

@@ -18,7 +18,7 @@ from typing import ClassVar
 import pytest
 
 from multiseg import backend as registry
-from multiseg.solvers import NEUTRAL
+from multiseg.settings.solvers import NEUTRAL
 from multiseg.testing.bench import Bench, Shape
 from multiseg.testing.contract.arrays import Arrays
 from multiseg.testing.contract.files import Files

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from multiseg import model_files
 from multiseg.errors import ModelError
+from multiseg.model_files import reading
 from multiseg.reference import NotComputable, forward
 from multiseg.testing.bench import Bench
 from multiseg.testing.comparing import close
@@ -37,7 +37,7 @@ class Arrays(Subject):
         """In float64, each from what the backend says that the layers before it made."""
         bench.load(predict_only=True, lowering=lowering, loss="l2")
         weights, images, labels = bench.begin(), bench.images(3), bench.labels(3)
-        topology = model_files.describe(bench.model, bench.input_shape, bench.worker)
+        topology = reading.describe(bench.model, bench.input_shape, bench.worker)
         features = bench.layout.features(images)
         output, _, made = bench.call("predict", features=features, labels=None, activations=True)
         known = {name for layer in topology.layers for name in layer.outputs}

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from multiseg import exporting, model_files
 from multiseg.errors import ModelError
+from multiseg.exporting import source
+from multiseg.model_files import kinds, reading, writing
 from multiseg.testing.bench import Bench
 from multiseg.testing.comparing import close, refused, same_bits
 from multiseg.testing.contract.subject import Subject
@@ -22,7 +23,7 @@ class Files(Subject):
 
     def test_the_reader_describes_the_network_that_is_loaded(self, bench: Bench) -> None:
         bench.load(predict_only=True)
-        topology = model_files.describe(bench.model, bench.input_shape, bench.worker)
+        topology = reading.describe(bench.model, bench.input_shape, bench.worker)
         loaded = {name: tuple(shape) for name, shape in bench.described["parameters"].items()}
         assert topology.weights == loaded, (
             f"{bench.backend.reader}.describe: weights are {topology.weights}, the loaded network's are {loaded}"
@@ -49,7 +50,7 @@ class Files(Subject):
         found = []
         for path in sorted(tmp_path.iterdir()):
             try:
-                owner, kind = model_files.kind_of(path, "weights")
+                owner, kind = kinds.kind_of(path, "weights")
             except ModelError:
                 continue
             assert owner.name == bench.backend.name, f"{path.name}: is recognised as {owner.name}'s {kind.name}"
@@ -65,16 +66,16 @@ class Files(Subject):
         weights = bench.begin()
         ending = next(kind.extensions[0] for kind in bench.backend.kinds if kind.holds == "weights" and kind.extensions)
         path = tmp_path / f"weights{ending}"
-        model_files.write_weights(bench.backend, path, weights, bench.model, bench.input_shape, bench.worker)
+        writing.write_weights(bench.backend, path, weights, bench.model, bench.input_shape, bench.worker)
         same_bits(_read(bench, path), weights, f"weights read from what {bench.backend.writer} wrote")
 
     def test_an_exported_file_computes_the_same(self, bench: Bench, tmp_path: Path) -> None:
         if bench.backend.exporter is None:
             pytest.skip("the backend has no exporter")
-        topology = model_files.describe(bench.model, bench.input_shape, bench.worker)
+        topology = reading.describe(bench.model, bench.input_shape, bench.worker)
         path = tmp_path / f"exported{bench.backend.formats[0]}"
-        path.write_text(exporting.source(bench.backend, topology, classes=False))
-        exported = model_files.describe(path, bench.input_shape, bench.worker)
+        path.write_text(source.source(bench.backend, topology, classes=False))
+        exported = reading.describe(path, bench.input_shape, bench.worker)
         assert exported == topology, (
             f"{bench.backend.exporter}: what it wrote is another network: {topology.diff(exported)}"
         )
@@ -96,6 +97,6 @@ class Files(Subject):
 
 def _read(bench: Bench, path: Path) -> dict[str, Any]:
     """A file's neutral weights, as belonging to the network, whose order of names they are given."""
-    found = model_files.read_neutral(path, bench.model, bench.input_shape, bench.worker).weights
+    found = reading.read_neutral(path, bench.model, bench.input_shape, bench.worker).weights
     own = [name for name in bench.described["parameters"] if name in found]
     return {name: found[name] for name in own + [name for name in found if name not in own]}

@@ -7,7 +7,7 @@ import sys
 
 from multiseg import backend as registry
 from multiseg.backend import Backend
-from multiseg.model_files import kind_of
+from multiseg.model_files.kinds import kind_of
 from multiseg.testing.bench import Bench
 from multiseg.testing.contract.subject import Subject
 

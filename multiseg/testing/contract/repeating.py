@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from multiseg.solvers import NEUTRAL
+from multiseg.settings.solvers import NEUTRAL
 from multiseg.testing.bench import PLAIN, Bench, Weights
 from multiseg.testing.comparing import same_bits
 from multiseg.testing.contract.subject import Subject

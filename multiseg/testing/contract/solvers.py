@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pytest
 
 from multiseg.errors import SettingsError
-from multiseg.gradient import rounding
 from multiseg.reference import Bounded
+from multiseg.reference.gradient import rounding
 from multiseg.reference.solvers import Solver
-from multiseg.solvers import NEUTRAL
+from multiseg.settings.solvers import NEUTRAL
 from multiseg.testing.bench import PLAIN, Bench, Weights
 from multiseg.testing.comparing import close, refused, same_bits
 from multiseg.testing.contract.subject import Subject

@@ -1,0 +1,17 @@
+"""Events of a training, printed for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import click
+
+
+def print_json(event: dict[str, Any]) -> None:
+    """One event, one line; a number that is none is null."""
+    plain = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in event.items()
+    }
+    click.echo(json.dumps(plain))

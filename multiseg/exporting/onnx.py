@@ -1,0 +1,217 @@
+"""Writing a network with its weights as an ONNX file, by a backend whose framework can.
+
+described network -> the backend's own network file, in a temporary folder -> its framework's exporter, with the weights
+
+The file is fed what the network is: its axes are N, C, H, W, its colours in the order that the weights were trained for, the mean
+subtracted. Its metadata say so. It is kept only where onnxruntime makes the same of it as the framework.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from multiseg import backend as registry
+from multiseg.backend import Backend
+from multiseg.errors import BackendUnavailable, ModelError
+from multiseg.exporting import inputs, source
+from multiseg.files import write_bytes
+from multiseg.layout import Layout, swap_red_blue
+from multiseg.model_files import kinds, reading, writing
+from multiseg.run.run import Run
+from multiseg.topology import Topology
+from multiseg.topology.geometry import Geometry, NotLocal
+from multiseg.topology.matching import match
+from multiseg.topology.writing import ONLY
+from multiseg.worker import pool
+from multiseg.worker.client import Worker
+
+KIND = "onnx"
+TOLERANCE = 1e-4  # of the largest output: what float32 sums of other orders come to, in networks of any depth in use
+ON_A_GPU = 1e-2  # against a framework there: its convolutions may keep 10 bits of each factor (TF32)
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Weights by the names of a topology or of its exported file, and how the network that has them is fed."""
+
+    weights: Mapping[str, Array]
+    channel_order: str
+    metadata: Mapping[str, str]
+    run: Run | None
+
+
+def check_name(path: Path) -> None:
+    """Raise ModelError for a name that is no ONNX file's."""
+    if path.suffix != ".onnx":
+        raise ModelError(f"{path}: an ONNX file has a name ending in .onnx")
+
+
+def export(
+    network: Path | Run | Topology,
+    out: Path,
+    input_shape: Any,
+    weights: Path | Run | None,
+    worker: Worker | None = None,
+) -> Path:
+    """Write ``network`` with ``weights``, by default its own, as ``out``, whole or not at all; see multiseg.export.
+
+    ``worker`` is a process of the backend that writes it, where one is at hand.
+    """
+    check_name(out)
+    writing.check_output(out, [inputs.file_of(network), inputs.file_of(weights)])
+    backend = _writer()
+    with ExitStack() as stack:
+        run = inputs.run_of(network, stack)
+        topology = inputs.described(network, run, input_shape)
+        trained = _trained(network, topology, weights, run, stack)
+        text = source.source(backend, topology, classes=False)
+        images = _images(topology, text)
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="multiseg-")))
+        file = folder / f"network{backend.formats[0]}"
+        file.write_text(text)
+        arguments = {
+            "path": str(file),
+            "title": topology.source,
+            "weights": _named(backend, topology, trained.weights),
+            "images": images,
+            "values": [topology.input, topology.outputs[0]],
+            "metadata": _metadata(topology, trained),
+            "out": str(folder / "network.onnx"),
+            "tolerance": TOLERANCE,
+        }
+        assert backend.onnx is not None
+        module, _, function = backend.onnx.partition(":")
+        worker = worker or stack.enter_context(pool.start(backend))
+        outputs = worker.call("read", module=module, function=function, arguments=arguments)
+        if trained.run is not None:
+            _check_against(trained.run, topology, images[0], outputs[0])
+        write_bytes(out, (folder / "network.onnx").read_bytes())
+    return out
+
+
+def _writer() -> Backend:
+    """The backend that writes ONNX files."""
+    for backend in map(registry.get, registry.names()):
+        if backend.onnx is not None and backend.exporter is not None:
+            return backend
+    raise BackendUnavailable(
+        f"no installed backend writes ONNX files; there are {', '.join(registry.names()) or 'none'}"
+    )
+
+
+def _trained(
+    network: Path | Run | Topology, topology: Topology, weights: Path | Run | None, run: Run | None, stack: ExitStack
+) -> Trained:
+    """The given weights, else the run's, else those in the network file itself."""
+    other = run if weights is None else inputs.run_of(weights, stack)
+    if other is not None:
+        return _of_run(other, topology)
+    file = network if isinstance(network, Path) else None
+    if weights is None and file is not None and _holds_weights(file):
+        weights = file
+    if weights is None:
+        raise ModelError(
+            f"{topology.source}: holds no weights, which an ONNX file has; give weights=FILE or a run folder"
+        )
+    assert isinstance(weights, Path)
+    channels, height, width = topology.input_shape
+    found = reading.read_neutral(weights, run.model if run else file, (channels, height, width))
+    return Trained(found.weights, found.channel_order or _channel_order(topology), {"weights": weights.name}, None)
+
+
+def _holds_weights(path: Path) -> bool:
+    try:
+        kinds.kind_of(path, "weights")
+    except ModelError:
+        return False
+    return True
+
+
+def _of_run(run: Run, topology: Topology) -> Trained:
+    """A run's weights. Raises ModelError where its network is another one."""
+    names = match(topology, run.topology).parameters
+    weights = {names.get(name, name): value for name, value in run.worker().call("get_weights").items()}
+    assert run.snapshot is not None
+    metadata = {"run": run.name, "backend": run.backend, "epoch": f"{run.snapshot.epoch:g}"}
+    if run.layout.mean is not None:
+        mean = run.layout.mean.reshape(len(run.layout.mean), *(run.layout.mean.shape[1:] or (1, 1)))
+        fed = swap_red_blue(mean) if run.layout.channel_order == "BGR" else mean
+        metadata["mean"] = json.dumps([[[float(f"{v:.9g}") for v in row] for row in channel] for channel in fed])
+    return Trained(weights, run.layout.channel_order, metadata, run)
+
+
+def _channel_order(topology: Topology) -> str:
+    """What networks of the file's kind are fed."""
+    kinds = [(backend, kind.name) for backend in map(registry.get, registry.names()) for kind in backend.kinds]
+    return next((backend.channel_order for backend, name in kinds if name == topology.kind), "RGB")
+
+
+def _named(backend: Backend, topology: Topology, weights: Mapping[str, Array]) -> dict[str, Array]:
+    """Weights by the exported file's names; under names that are neither network's they stay, to be refused there."""
+    assert backend.exporter is not None
+    modules = importlib.import_module(backend.exporter.partition(":")[0]).names(topology)
+    names = {
+        f"{layer.name}.{part}": f"{modules[layer.name]}.{part}"
+        for layer in topology.layers
+        if layer.name in modules
+        for part in layer.weights
+    }
+    if set(names) <= set(weights):
+        return {names[name]: weights[name] for name in names}
+    if set(names.values()) <= set(weights):
+        return {name: weights[name] for name in names.values()}
+    return {names.get(name, name): value for name, value in weights.items()}
+
+
+def _images(topology: Topology, text: str) -> list[Array]:
+    """Batches to export with and to compare on: of the described size; and of another, where the network takes others."""
+    channels, height, width = topology.input_shape
+    sizes = [(height, width)]
+    try:
+        strides = Geometry.of(topology).strides
+        if ONLY not in text:
+            sizes.append((height + strides[0], width + 2 * strides[1]))
+    except NotLocal:
+        pass
+    draw = np.random.default_rng(0)
+    # the second image negative: what one of them leaves dark behind a ReLU, the other may not
+    pixels = [draw.uniform(0, 255, (2 + n, channels, *size)) for n, size in enumerate(sizes)]
+    return [(batch * (-1) ** np.arange(len(batch))[:, None, None, None]).astype(np.float32) for batch in pixels]
+
+
+def _metadata(topology: Topology, trained: Trained) -> dict[str, str]:
+    said = {
+        "source": topology.source,
+        "kind": topology.kind,
+        "channel_order": trained.channel_order,
+        **trained.metadata,
+    }
+    return {f"multiseg.{key}": value for key, value in said.items()}
+
+
+def _check_against(run: Run, topology: Topology, images: Array, output: Array) -> None:
+    """Raise ModelError unless the framework that trained the run makes the same of the images."""
+    layout = Layout(
+        registry.get(run.backend).data_order, "RGB", None
+    )  # their colours are in the network's order already
+    made, _, _ = run.worker().call("predict", features=layout.features(images), labels=None)
+    expected = layout.activation(made).reshape(output.shape)
+    apart = float(np.abs(output - expected).max() / max(np.abs(expected).max(), 1e-30))
+    tolerance = TOLERANCE if run.environment.get("device") == "cpu" else ON_A_GPU
+    if not apart <= tolerance:
+        raise ModelError(
+            f"{topology.source}: the ONNX file's output differs from {run.title}'s by {apart:.1e} of its largest value, "
+            f"more than {tolerance:g}; it is not written"
+        )

@@ -1,0 +1,106 @@
+"""Test a network over a database, as a stream."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from multiseg.dataset import open_split
+from multiseg.dataset.feed import batches
+from multiseg.dataset.reading import Split
+from multiseg.errors import DatasetError
+from multiseg.inference.options import Options
+from multiseg.inference.output import Output
+from multiseg.inference.predictor import predict
+from multiseg.inference.tested import TestedNetwork
+from multiseg.layout import Floats
+from multiseg.settings.metrics import THRESHOLD, Metrics
+
+IN_FLIGHT = 2  # batches asked for before the first one's output is awaited
+
+
+def test_db(
+    run: TestedNetwork,
+    path: str | Path,
+    options: Options,
+    batch_size: int | None,
+    each: Callable[[int, Output], None] | None,
+) -> dict[str, Any]:
+    """Loss and metrics over a database, in a stream; see Run.test_db."""
+    split = open_split(path)
+    size = batch_size or run.settings["val_batch_size"]
+    metrics, total, seen = Metrics(run.settings.get("threshold", THRESHOLD)), 0.0, 0
+    losses = measured = True
+    run.worker()  # its start is no part of the pace
+    began = time.perf_counter()
+    for indices, output, labels, loss in _stream(run, split, size, options):
+        seen += len(indices)
+        losses = losses and loss is not None
+        total += (loss or 0.0) * len(indices)
+        if labels is None or labels.shape[1] != output.shape[1]:  # none, or class numbers, which have no such measures
+            measured = False
+        elif labels.shape != output.shape:
+            raise DatasetError(
+                f"{split.name}: has labels of {labels.shape[1:]} (C, H, W) where {run.model.name} makes {output.shape[1:]}"
+            )
+        else:
+            metrics.add(output, labels)
+        if each is not None:
+            features, _ = split.read(indices)
+            for index, feature, one in zip(indices, features, output, strict=True):
+                each(int(index), Output(one, feature, options.pixel_conversion))
+    seconds = time.perf_counter() - began
+    scores: dict[str, Any] = metrics.result() if seen and measured else dict.fromkeys(metrics.result())
+    return {
+        "count": seen,
+        "val_loss": total / seen if seen and losses else None,
+        **scores,
+        "seconds": seconds,
+        "images_per_second": seen / seconds if seen else None,
+    }
+
+
+Tested = tuple[npt.NDArray[np.int64], Floats, npt.NDArray[Any] | None, float | None]
+
+
+def _stream(run: TestedNetwork, split: Split, batch_size: int, options: Options) -> Iterator[Tested]:
+    """Positions, outputs, labels and loss of each batch; images of several sizes one by one."""
+    if split.shape is not None and split.shape[0] != run.input_shape[0]:
+        raise DatasetError(
+            f"{split.name}: has images of {split.shape[0]} channels, {run.model.name} takes {run.input_shape[0]}"
+        )
+    if split.shape == run.input_shape:
+        yield from _stream_batches(run, split, batch_size, options)
+        return
+    whole = 1 if split.shape is None else max(1, batch_size * run.input_shape[1] // split.shape[1])
+    for start in range(0, len(split), whole):
+        indices = np.arange(start, min(start + whole, len(split)))
+        features, labels = split.read(indices)
+        yield indices, predict(run, features, options), labels, None
+
+
+def _stream_batches(run: TestedNetwork, split: Split, batch_size: int, options: Options) -> Iterator[Tested]:
+    """Batches of the size that the network was trained on, read ahead and sent ahead."""
+    worker, read_out = run.worker(), options.of_output(run.layout)
+    under_way: deque[Any] = deque()
+
+    def collect() -> Tested:
+        batch = under_way.popleft()
+        output, loss, _ = worker.result()
+        labels = None if batch.labels is None else run.layout.output(batch.labels)
+        return batch.indices, read_out.output(output), labels, loss
+
+    with batches(split, batch_size, layout=run.layout) as feed:
+        for batch in feed:
+            worker.submit("predict", features=batch.features, labels=batch.labels)
+            under_way.append(batch)
+            if len(under_way) >= IN_FLIGHT:
+                yield collect()
+        while under_way:
+            yield collect()

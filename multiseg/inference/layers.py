@@ -1,0 +1,49 @@
+"""What a trained network's layers make of one image, and its parameters: pictures and statistics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from multiseg.errors import SettingsError
+from multiseg.files import write_json, write_text
+from multiseg.inference import predictor
+from multiseg.inference.activations import Activations
+from multiseg.inference.options import Options
+from multiseg.inference.tested import TestedNetwork
+
+
+class Layers(Activations):
+    """Activations and weights of a network for one image, with the page that shows them."""
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write one self-contained page of pictures and statistics, and the statistics beside it as JSON; return its path.
+
+        Raises SettingsError where they cannot be written.
+        """
+        from multiseg.inference.layers_page import render
+
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path.with_suffix(".json"), self.to_dict())
+            write_text(path, render(self))
+        except OSError as error:
+            raise SettingsError(f"{path}: cannot be written ({error.strerror or error})") from error
+        return path
+
+
+def layers(run: TestedNetwork, image: str | Path, options: Options) -> Layers:
+    """See Run.layers."""
+    pixels = predictor.prepare(run, image, options)[None]
+    if options.pad:
+        pixels = predictor.padded(run, pixels)
+    predictor.predict(run, pixels, options)  # says what is wrong with the image's size, if anything is
+    _, _, made = run.worker().call("predict", features=run.layout.features(pixels), labels=None, activations=True)
+    weights = run.worker().call("get_weights")
+    return Layers(
+        title=run.description,
+        source=Path(image),
+        input=pixels[0],
+        activations={name: run.layout.activation(values)[0] for name, values in made.items()},
+        weights=weights,
+    )

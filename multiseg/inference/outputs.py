@@ -1,0 +1,132 @@
+"""Writing outputs: pictures, arrays, and a dataset of what was put in and what came out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from multiseg.dataset.description import combined_hash, write_description
+from multiseg.dataset.encoding import Sum
+from multiseg.dataset.records import encoded_datum, mean_blob, raw_datum
+from multiseg.dataset.staging import staged_folder
+from multiseg.dataset.writing import RecordWriter
+from multiseg.errors import DatasetError, ImageError, SettingsError
+from multiseg.files import write_bytes
+from multiseg.images import encode_image, image_to_array
+from multiseg.inference.output import Output
+
+Format = Literal["png", "npy", "lmdb"]
+Write = Callable[[str, Output], Path]
+SPLIT = "train_db"
+
+
+def save(output: Output, path: str | Path, show_input: bool = False) -> Path:
+    """Write an output as the file's name asks: .npy for the array (C, H, W) float32, else a picture.
+
+    ``show_input`` puts the input left of the output. The file appears whole or not at all. Raises ImageError where it
+    cannot be written.
+    """
+    path, data = Path(path), io.BytesIO()
+    try:
+        if path.suffix == ".npy":
+            np.save(data, output.array)
+        else:
+            kind = Image.registered_extensions().get(path.suffix.lower())
+            if kind is None:
+                raise ImageError(f"{path}: is of no kind that can be written; name it .png, another picture's, or .npy")
+            (_beside(output) if show_input else output.image).save(data, kind)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, data.getvalue())
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be written: {error.strerror or error}") from error
+    return path
+
+
+@contextmanager
+def writing(folder: str | Path, format: Format, show_input: bool = False) -> Iterator[Write]:
+    """Gives a function that writes an output under a name and returns where it lies.
+
+    ``png`` and ``npy``: a file for each in ``folder``. ``lmdb``: ``folder`` becomes a dataset whose features are the inputs
+    and whose labels are the outputs' pictures, in the order of writing; it appears whole when the block ends well, and must
+    not exist. Raises SettingsError for another format, DatasetError and ImageError where it cannot be written.
+    """
+    folder = Path(folder)
+    if format == "lmdb":
+        with _dataset(folder) as write:
+            yield write
+        return
+    if format not in ("png", "npy"):
+        raise SettingsError(f"format={format!r}: choose one of png, npy, lmdb")
+    folder.mkdir(parents=True, exist_ok=True)
+    yield lambda name, output: save(output, folder / f"{name}.{format}", show_input)
+
+
+@contextmanager
+def _dataset(folder: Path) -> Iterator[Write]:
+    shapes: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
+    total: Sum | None = None
+    with staged_folder(folder) as staging:
+        with ExitStack() as stack:
+            features, labels = (
+                stack.enter_context(RecordWriter(staging / SPLIT / name)) for name in ("features", "labels")
+            )
+
+            def write(name: str, output: Output) -> Path:
+                nonlocal total
+                label = image_to_array(output.image)
+                shapes.add((output.input.shape, label.shape))
+                if len({shape for shape, _ in shapes}) > 1:
+                    total = None
+                elif total is None and not features.count:
+                    total = Sum(output.input.shape)  # type: ignore[arg-type]
+                if total is not None:
+                    total.add(output.input)
+                features.write(encoded_datum(encode_image(output.input, "png"), output.input.shape))  # type: ignore[arg-type]
+                labels.write(raw_datum(label))
+                return folder
+
+            yield write
+        if not features.count:
+            raise DatasetError(f"{folder}: no output came, so there is nothing to make a dataset of")
+        _describe(staging, features, labels, shapes, total)
+
+
+def _describe(
+    staging: Path,
+    features: RecordWriter,
+    labels: RecordWriter,
+    shapes: set[tuple[tuple[int, ...], tuple[int, ...]]],
+    total: Sum | None,
+) -> None:
+    mixed = len(shapes) > 1
+    shape, label_shape = next(iter(shapes)) if len(shapes) == 1 else (None, None)
+    if total is not None and features.count:
+        mean = np.around(total.take() / features.count).astype(np.uint8)
+        (staging / SPLIT / "mean.binaryproto").write_bytes(mean_blob(mean))
+    hashes = {f"{SPLIT}/{each.path.name}": each.digest.hexdigest() for each in (features, labels)}
+    content: dict[str, Any] = {
+        "mixed_sizes": mixed,
+        "feature_encoding": "png",
+        "label_encoding": "none",
+        "train": {"count": features.count, "shape": shape, "label_shape": label_shape},
+        "val": {"count": 0, "shape": shape, "label_shape": label_shape},
+        "databases": hashes,
+        "content_hash": combined_hash(hashes),
+    }
+    write_description(staging, content)
+
+
+def _beside(output: Output) -> Image.Image:
+    """Input and output in one picture, a line between them."""
+    left, right = output.input_image, output.image
+    mode = "RGB" if "RGB" in (left.mode, right.mode) else "L"
+    both = Image.new(mode, (left.width + 1 + right.width, max(left.height, right.height)), "grey")
+    both.paste(left.convert(mode), (0, 0))
+    both.paste(right.convert(mode), (left.width + 1, 0))
+    return both

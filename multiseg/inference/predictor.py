@@ -1,0 +1,117 @@
+"""Outputs of a network for images of any size: whole, padded, or in tiles."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from multiseg.errors import ImageError, ModelError, MultisegError, WorkerError
+from multiseg.images import Channels, Pixels, load_image, of_any_size
+from multiseg.inference.options import Options
+from multiseg.inference.tested import TestedNetwork
+from multiseg.layout import Floats, Layout
+
+
+def prepare(run: TestedNetwork, image: str | Path, options: Options) -> Pixels:
+    """An image file's pixels as the network's channels, resized where asked for. Raises ImageError."""
+    channels, height, width = run.input_shape
+    wanted: dict[int, Channels] = {1: "L", 3: "RGB"}
+    with of_any_size() if options.tile else nullcontext():
+        pixels = load_image(image, wanted.get(channels, "none"))
+    if pixels.shape[0] != channels:
+        raise ImageError(f"{image}: has {pixels.shape[0]} channels, the network takes {channels}")
+    if options.resize and pixels.shape[1:] != (height, width):
+        bilinear = Image.Resampling.BILINEAR
+        pixels = np.stack([np.asarray(Image.fromarray(plane).resize((width, height), bilinear)) for plane in pixels])
+    return pixels
+
+
+def predict(run: TestedNetwork, features: npt.NDArray[Any], options: Options) -> Floats:
+    """Outputs (N, C, H, W) float32 RGB for images (N, C, H, W) uint8 RGB of one size.
+
+    Raises ModelError for a size that the network does not keep, or whose tiles cannot be told.
+    """
+    height, width = size = features.shape[2:]
+    tiled = options.tile is not None and max(size) > options.tile
+    if not tiled and (size == run.input_shape[1:] or not options.pad):
+        return _whole(run, features, run.layout, options)
+    if run.input_shape[1:] != run.label_shape[1:]:
+        raise ModelError(
+            f"{run.model.name}: makes outputs of another size than its images; it can neither pad nor tile"
+        )
+    if options.pad:
+        features = padded(run, features)
+    layout = run.layout.for_size(height, width)  # the mean that the image has subtracted, whatever a tile's size
+    output = (_tiled if tiled else _whole)(run, features, layout, options)
+    return output[:, :, :height, :width]
+
+
+def padded(run: TestedNetwork, features: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Images (N, C, H, W) with their last row and column repeated up to a size that the network keeps."""
+    height, width = features.shape[2:]
+    rows, columns = run.geometry.padded(height, width)
+    return np.pad(features, ((0, 0), (0, 0), (0, rows - height), (0, columns - width)), mode="edge")
+
+
+def _whole(run: TestedNetwork, features: npt.NDArray[Any], layout: Layout, options: Options) -> Floats:
+    height, width = features.shape[2:]
+    try:
+        output, _, _ = run.worker().call("predict", features=layout.features(features), labels=None)
+    except (ModelError, WorkerError) as error:  # WorkerError: Caffe ends its process over blobs that do not fit
+        raise ModelError(f"{error}{_advice(run, height, width)}") if _unkept(run, height, width) else error from None
+    result = options.of_output(layout).output(output)
+    declared = options.data_order is None and run.input_shape[1:] == run.label_shape[1:]
+    if declared and result.shape[2:] != (height, width):
+        raise ModelError(
+            f"{run.model.name}: turns {width}x{height} pixels into {result.shape[3]}x{result.shape[2]}"
+            f"{_advice(run, height, width)}"
+        )
+    return result
+
+
+def _unkept(run: TestedNetwork, height: int, width: int) -> bool:
+    try:
+        return not run.geometry.keeps(height, width)
+    except MultisegError:
+        return False
+
+
+def _advice(run: TestedNetwork, height: int, width: int) -> str:
+    """What to do about a size that the network does not keep, as far as its description tells."""
+    try:
+        rows, columns = run.geometry.padded(height, width)
+    except MultisegError:
+        return "; crop or pad the image to a size that it keeps"
+    strides = run.geometry.strides
+    multiples = f"{strides[0]}" if strides[0] == strides[1] else f"{strides[1]} across and {strides[0]} down"
+    return (
+        f"; height and width must be multiples of {multiples}: crop or pad the image ({columns}x{rows}; with pad it is padded "
+        "to that and its output cropped back)"
+    )
+
+
+def _tiled(run: TestedNetwork, features: npt.NDArray[Any], layout: Layout, options: Options) -> Floats:
+    assert options.tile is not None
+    height, width = features.shape[2:]
+    if not run.geometry.keeps(height, width):
+        size = "x".join(map(str, run.geometry.output_size(height, width)[::-1]))
+        raise ModelError(f"{run.model.name}: turns {width}x{height} pixels into {size}{_advice(run, height, width)}")
+    output: Floats | None = None
+    for rows, columns in run.geometry.tiles(height, width, options.tile):
+        part = slice(rows.start, rows.stop), slice(columns.start, columns.stop)
+        made = _whole(run, features[:, :, part[0], part[1]], layout.for_part(*part), options)
+        if output is None:
+            output = np.empty((*made.shape[:2], height, width), np.float32)
+        output[:, :, rows.keep_start : rows.keep_stop, columns.keep_start : columns.keep_stop] = made[
+            :,
+            :,
+            rows.keep_start - rows.start : rows.keep_stop - rows.start,
+            columns.keep_start - columns.start : columns.keep_stop - columns.start,
+        ]
+    assert output is not None
+    return output

@@ -1,0 +1,38 @@
+"""What testing needs of a trained network; multiseg.run.Run has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from multiseg.layout import Layout
+from multiseg.topology.geometry import Geometry
+from multiseg.worker.client import Worker
+
+Shape = tuple[int, int, int]
+
+
+class TestedNetwork(Protocol):
+    """A trained network: shapes are (C, H, W); ``worker()`` is the backend's process with its weights loaded."""
+
+    settings: dict[str, Any]
+
+    @property
+    def model(self) -> Path: ...
+
+    @property
+    def input_shape(self) -> Shape: ...
+
+    @property
+    def label_shape(self) -> Shape: ...
+
+    @property
+    def layout(self) -> Layout: ...
+
+    @property
+    def geometry(self) -> Geometry: ...
+
+    @property
+    def description(self) -> str: ...
+
+    def worker(self) -> Worker: ...

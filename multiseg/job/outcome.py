@@ -1,0 +1,56 @@
+"""Train one job and return its outcome."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from multiseg.dataset import Dataset
+from multiseg.errors import MultisegError, TrainingStopped
+from multiseg.job.job import Job
+from multiseg.run.folder import RunFolder
+from multiseg.training.signals import Stop
+
+PATHS = ("dataset", "model", "weights")
+Report = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: ``skipped`` was finished before, ``stopped`` can be resumed, ``failed`` has an ``error``."""
+
+    name: str
+    folder: Path
+    status: Literal["finished", "skipped", "stopped", "failed"]
+    error: str = ""
+    seconds: float = 0.0
+
+
+def train_one(name: str, job: Job, folder: Path, stop: Stop | None = None, report: Report | None = None) -> Outcome:
+    """Train one job into ``folder``, or go on with what is there; never raises what multiseg raises on purpose."""
+    began = time.perf_counter()
+
+    def outcome(status: Literal["finished", "skipped", "stopped", "failed"], error: object = "") -> Outcome:
+        return Outcome(name, folder, status, str(error), time.perf_counter() - began)
+
+    def listen(event: dict[str, Any]) -> None:
+        if report:
+            report(name, event)
+
+    there = folder.is_dir() and any(folder.iterdir())
+    finished = there and RunFolder(folder).finished
+    try:
+        job.train(folder, resume=there, progress=listen, stop=stop)
+    except TrainingStopped as error:
+        return outcome("stopped", error)
+    except (MultisegError, OSError) as error:
+        return outcome("failed", error)
+    return outcome("skipped" if finished else "finished")
+
+
+def place_of(job: Job) -> str | Path:
+    """Where a job's dataset is: a folder, or a URL."""
+    return job.dataset.path if isinstance(job.dataset, Dataset) else job.dataset

@@ -1,0 +1,105 @@
+"""Jobs in a TOML file.
+
+A file of jobs is TOML. A list of values stands for one job each, several lists for every combination::
+
+    runs = "runs"                # folder of the run folders; this and other paths are relative to the file
+    parallel = 2                 # jobs at a time
+
+    [defaults]
+    dataset = "dataset"
+    epochs = 6
+
+    [[job]]
+    backend = ["caffe", "torch", "tensorflow"]
+    seed = [1, 2]
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from multiseg.dataset.location import is_url
+from multiseg.errors import SettingsError
+from multiseg.job.job import Job
+from multiseg.job.outcome import PATHS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SETTINGS = tuple(each.name for each in fields(Job))
+
+
+@dataclass(frozen=True)
+class JobList:
+    """Jobs by name, the folder for their run folders, and how many at a time."""
+
+    jobs: dict[str, Job]
+    runs: Path
+    parallel: int = 1
+
+
+def read_jobs(path: str | Path) -> JobList:
+    """The jobs in a TOML file. Raises SettingsError naming the file and everything in it that is unknown."""
+    file = Path(path)
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: is not TOML: {error}") from error
+    tables = content.get("job")
+    defaults = content.get("defaults", {})
+    if not isinstance(tables, list) or not tables or not all(isinstance(each, dict) for each in (*tables, defaults)):
+        raise SettingsError(f"{file}: needs a [[job]] table for each job, and may have one table [defaults]")
+    problems = [f"unknown key {key!r}" for key in content if key not in ("runs", "parallel", "defaults", "job")]
+    for where, table in [("[defaults]", defaults), *(("[[job]]", table) for table in tables)]:
+        unknown = [key for key in table if key not in (*SETTINGS, "name")]
+        problems += [f"{where} has the unknown key {key!r}; it takes: name, {', '.join(SETTINGS)}" for key in unknown]
+    parallel = content.get("parallel", 1)
+    if not isinstance(parallel, int) or isinstance(parallel, bool) or parallel < 1:
+        problems.append(f"parallel={parallel!r}: must be a whole number from 1")
+    runs = content.get("runs", "runs")
+    if not isinstance(runs, str):
+        problems.append(f"runs={runs!r}: must be a folder")
+    if problems:
+        raise SettingsError(f"{file}: {'; '.join(problems)}")
+    jobs: dict[str, Job] = {}
+    for table in tables:
+        for name, settings in _expanded({**defaults, **table}):
+            if name in jobs:
+                raise SettingsError(f"{file}: two jobs are called {name!r}; give one of them another name = ...")
+            if "dataset" not in settings:
+                raise SettingsError(f"{file}: job {name!r} has no dataset")
+            places = {key: value for key, value in settings.items() if key in PATHS}
+            given = {key: value if is_url(value) else file.parent / value for key, value in places.items()}
+            jobs[name] = Job(**{**settings, **given})
+    return JobList(jobs, file.parent / runs, parallel)
+
+
+def _expanded(table: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and settings of each combination."""
+    base = table.get("name")
+    choices = {key: value if _is_choice(key, value) else [value] for key, value in table.items() if key != "name"}
+    for combination in itertools.product(*choices.values()):
+        settings = dict(zip(choices, combination, strict=True))
+        parts = [str(base or settings.get("backend", Job.backend))]
+        for key, values in choices.items():
+            if len(values) > 1 and (key != "backend" or base):
+                value = settings[key]
+                number = values.index(value) + 1
+                shown = number if isinstance(value, (dict, list)) else Path(value).stem if key in PATHS else value
+                parts.append(str(shown) if key == "backend" else f"{key}={shown}")
+        yield re.sub(r"[^\w.=+-]+", "-", "_".join(parts)), settings
+
+
+def _is_choice(key: str, value: Any) -> bool:
+    """Whether a list stands for several jobs; ``freeze`` is a list itself, of which a list is several."""
+    return isinstance(value, list) and (key != "freeze" or any(isinstance(each, list) for each in value))

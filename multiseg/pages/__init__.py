@@ -1,0 +1,1 @@
+"""Tools for self-contained HTML pages: templates, pictures, numbers."""

@@ -1,0 +1,101 @@
+"""The result of a parity check as plain data: a row for every comparison, and the first difference in words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from multiseg.parity.rows import Row, order, percent, plain, sentence, worst_steps
+from multiseg.topology.words import listed
+
+
+@dataclass
+class Findings:
+    """``rows`` in the order of STAGES; ``reference`` says which network they are compared with.
+
+    ``notes``: what is to be known of it; ``left_out``: what was not compared, and why. ``apart``: for each side how far its
+    weights are from the first one's after each step, the largest difference of a parameter over its largest weight; it has no
+    verdict, as training magnifies rounding.
+    """
+
+    reference: str
+    sides: list[str]
+    settings: dict[str, Any]
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    apart: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every difference is within its tolerance, of what was compared; see ``complete``."""
+        return all(row.ok for row in self.rows)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing was left out: for want of a rule or a finite number, or because something before it differs."""
+        return bool(self.rows) and not self.left_out and not any(row.unjudged for row in self.rows)
+
+    @property
+    def first(self) -> Row | None:
+        """The first comparison that is beyond its tolerance: by stage, step, and the order of computation."""
+        wrong = [row for row in self.rows if not row.ok]
+        return min(wrong, key=order, default=None)
+
+    @property
+    def first_divergence(self) -> str | None:
+        """The first difference beyond rounding, in words; None where there is none."""
+        row = self.first
+        return None if row is None else sentence(row)
+
+    @property
+    def differences(self) -> list[str]:
+        """The first difference of each side that has one, in words; of two networks that are not the same, all."""
+        found = []
+        for side in sorted(self.sides, key=lambda name: self.first is None or name != self.first.side):
+            wrong = [row for row in self.rows if row.side == side and not row.ok]
+            first = min(wrong, key=order, default=None)
+            if first is not None:
+                found += [sentence(row) for row in wrong if row is first or row.stage == first.stage == "network"]
+        return found
+
+    @property
+    def table(self) -> list[dict[str, Any]]:
+        """One row for each layer or parameter, stage and side as plain values; of the steps, the one nearest to its limit."""
+        return [{**asdict(row), "ok": row.ok} for row in worst_steps(self.rows)]
+
+    @property
+    def headline(self) -> str:
+        """One sentence."""
+        compared = [row for row in self.rows if row.stage not in ("network", "weights")]
+        if self.ok and not compared:
+            return "nothing was computed by both"
+        if self.ok:
+            largest = max(self.rows, key=lambda row: row.share)
+            place = f"{largest.name} of {largest.side}" + (f" at step {largest.step}" if largest.step else "")
+            far = "" if self.complete else ", as far as they were compared"
+            return (
+                f"{listed(self.sides)} agree{'s' * (len(self.sides) == 1)} with the float64 reference of {self.reference}{far}: "
+                f"{len(self.rows):,} comparisons, none beyond rounding; nearest to its limit is {place}, at "
+                f"{percent(largest.share)} of it"
+            )
+        return self.first_divergence or ""
+
+    def __str__(self) -> str:
+        return "\n".join([self.headline, *[f"not compared: {each}" for each in self.left_out], *self.notes])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values that JSON can hold; what is not finite is None."""
+        return {
+            "ok": self.ok,
+            "complete": self.complete,
+            "first_divergence": self.first_divergence,
+            "headline": self.headline,
+            "reference": self.reference,
+            "sides": self.sides,
+            "settings": self.settings,
+            "notes": self.notes,
+            "left_out": self.left_out,
+            "apart": {side: [plain(value) for value in values] for side, values in self.apart.items()},
+            "rows": [{key: plain(value) for key, value in {**asdict(row), "ok": row.ok}.items()} for row in self.rows],
+        }

@@ -1,0 +1,39 @@
+"""The page of a check of parity."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from multiseg._version import __version__
+from multiseg.pages import templates
+from multiseg.parity.findings import Findings
+from multiseg.parity.rows import TITLES, figures, percent, rows_by_stage
+
+WORDS = {
+    "network": "Whether the files hold the same network, by their neutral descriptions.",
+    "weights": "Each network's own weights beside those of the first. Copies are exact, so nothing is tolerated.",
+    "forward": "Each layer's output beside what float64 makes of the very inputs that the layer had.",
+    "output": "The network's output beside float64's from the image on.",
+    "loss": "The loss of a batch.",
+    "gradient": "Of the loss, for each parameter; beside float64's, from the layers' outputs as the framework has them.",
+    "step": "Each step is judged from the weights that the framework had before it. Of all steps the one nearest to its limit.",
+}
+
+
+def render(parity: Findings) -> str:
+    """The page's text."""
+    environment = templates.environment("multiseg.parity")
+    environment.filters["short"] = lambda number: "0" if not number else f"{number:.1e}" if number < 1e300 else "–"
+    environment.filters["percent"] = percent
+    environment.filters["figures"] = figures
+    steps = max((len(each) for each in parity.apart.values()), default=0)
+    return environment.get_template("parity.html.j2").render(
+        parity=parity,
+        stages=[(stage, TITLES[stage], WORDS[stage], names) for stage, names in rows_by_stage(parity.rows).items()],
+        apart=[
+            (step, {side: values[step] for side, values in parity.apart.items() if step < len(values)})
+            for step in range(steps)
+        ],
+        css=files("multiseg.pages").joinpath("page.css").read_text(),
+        version=__version__,
+    )

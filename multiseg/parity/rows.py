@@ -1,0 +1,167 @@
+"""One comparison of a parity check, and tables of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from multiseg.reference.bounded import TINY, Array, Bounded, pieces
+
+LARGEST = float(np.finfo(np.float32).max)
+STAGES = ("network", "weights", "forward", "output", "loss", "gradient", "step")
+TITLES = {
+    "network": "Networks",
+    "weights": "Weights that were given",
+    "forward": "Forward, layer by layer",
+    "output": "Output, end to end",
+    "loss": "Loss",
+    "gradient": "Gradients",
+    "step": "Weights after each step",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison with the reference.
+
+    - ``side``: which network and backend; ``stage``: one of STAGES; ``name``: of a layer or parameter, as the reference has it;
+      ``step``: the number of the training step, from 1, or None.
+    - ``absolute``: the largest difference; ``relative``: that over the largest value of the reference.
+    - ``share``: the largest difference over its tolerance, and ``tolerance`` that which is meant there; beyond 1 is beyond
+      rounding. A tolerance follows from sums of ``terms`` terms (multiseg.reference.bounded).
+    - ``resolution``: the mean tolerance over the largest value of the reference: what is smaller than that may not be seen.
+    - ``unjudged``: how many numbers the reference has no finite value or tolerance for; ``words``: what is wrong, where it is.
+    """
+
+    side: str
+    stage: str
+    name: str
+    absolute: float = 0.0
+    relative: float = 0.0
+    tolerance: float = 0.0
+    share: float = 0.0
+    resolution: float = 0.0
+    terms: int = 0
+    step: int | None = None
+    unjudged: int = 0
+    words: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the difference is within the tolerance."""
+        return self.share <= 1
+
+    @classmethod
+    def of(cls, side: str, stage: str, name: str, expected: Bounded, measured: Array, step: int | None = None) -> Row:
+        """Compare an array with what the reference makes of it."""
+        if measured.shape != expected.value.shape:
+            return cls.wrong(side, stage, name, f"has the shape {measured.shape}, not {expected.value.shape}", step)
+        if not measured.size:
+            return cls(side, stage, name, step=step)
+        bounds = np.broadcast_to(expected.bound, measured.shape).ravel()
+        largest = size = total = share = tolerance = 0.0
+        unjudged = 0
+        for part in pieces(measured.size):
+            value, allowed = expected.value.ravel()[part], bounds[part] + TINY
+            # where the reference itself leaves float32's range, or comes to no number, nothing is to be told
+            judged = np.isfinite(allowed) & (np.abs(value) < LARGEST)
+            if not judged.all():
+                unjudged += int(judged.size - judged.sum())
+                value, allowed = np.where(judged, value, 0.0), np.where(judged, allowed, 1.0)
+            difference = np.abs(np.where(judged, measured.ravel()[part], 0.0) - value)
+            if not np.isfinite(difference).all():
+                return cls.wrong(side, stage, name, "is not finite", step)
+            shares = difference / allowed
+            worst = int(shares.argmax())
+            if shares[worst] >= share:
+                share, tolerance = float(shares[worst]), float(allowed[worst])
+            largest, size = max(largest, float(difference.max())), max(size, float(np.abs(value).max()))
+            total += float(allowed.sum())
+        return cls(
+            side,
+            stage,
+            name,
+            absolute=largest,
+            relative=largest / max(size, TINY),
+            tolerance=tolerance,
+            share=share,
+            resolution=total / measured.size / max(size, TINY),
+            terms=expected.terms,
+            step=step,
+            unjudged=unjudged,
+        )
+
+    @classmethod
+    def wrong(cls, side: str, stage: str, name: str, words: str, step: int | None = None) -> Row:
+        """What cannot be compared number by number."""
+        return cls(side, stage, name, math.inf, math.inf, share=math.inf, step=step, words=words)
+
+
+def order(row: Row) -> tuple[int, int]:
+    return STAGES.index(row.stage), row.step or 0
+
+
+def rows_by_stage(rows: Iterable[Row]) -> dict[str, dict[str, dict[str, Row]]]:
+    """Rows by stage, name and side, in this order; of the steps as :func:`worst_steps`."""
+    found: dict[str, dict[str, dict[str, Row]]] = {}
+    for row in sorted(worst_steps(rows), key=lambda row: STAGES.index(row.stage)):
+        found.setdefault(row.stage, {}).setdefault(row.name, {})[row.side] = row
+    return found
+
+
+def figures(row: Row) -> str:
+    """The largest difference, and the share of the tolerance, as in "1.3e-05, 28 %"."""
+    if row.stage in ("network", "weights"):
+        return ("equal" if row.stage == "weights" else "the same") if row.ok else f"{row.absolute:.1e}"
+    return f"{row.absolute:.1e}, {percent(row.share)}" if row.absolute else "0"
+
+
+def percent(share: float) -> str:
+    """A share of a tolerance, as in 0.3 %, or 240 times."""
+    if share > 1:
+        return f"{share:.3g} times" if share < 1e9 else "beyond"
+    return "< 0.1 %" if share < 0.001 else f"{100 * share:.0f} %" if share > 0.095 else f"{100 * share:.2g} %"
+
+
+def worst_steps(rows: Iterable[Row]) -> list[Row]:
+    """Rows without steps, and of each parameter's and side's steps the first that is wrong, else the nearest to its limit."""
+    found: dict[tuple[str, str, str], Row] = {}
+    for row in rows:
+        key = (row.side, row.stage, row.name)
+        known = found.get(key)
+        if known is None or (known.ok and row.share > known.share):
+            found[key] = row
+    return list(found.values())
+
+
+def sentence(row: Row) -> str:
+    """A row that is beyond its tolerance, in words."""
+    what = {
+        "forward": f"layer {row.name!r} is the first that differs",
+        "output": f"the output {row.name!r} differs",
+        "loss": "the loss differs",
+        "gradient": f"the gradient of {row.name!r} is the first that differs",
+        "step": f"{row.name!r} is the first to differ, after step {row.step}",
+        "weights": f"the weights {row.name!r} differ",
+        "network": "",
+    }[row.stage]
+    if row.stage == "network":
+        return f"{row.side}: {row.words}"
+    if not math.isfinite(row.share):
+        return f"{row.side}: {what}: it {row.words}"
+    sums = f"rounding in sums of {row.terms:,} terms" if row.terms > 1 else "rounding"
+    limit = (
+        f"{row.share:.3g} times what {sums} allows ({row.tolerance:.2g})"
+        if row.tolerance > TINY
+        else "copies are exact"
+    )
+    size = f"by up to {row.absolute:.3g}, {row.relative:.2g} of the largest value; {limit}"
+    return f"{row.side}: {what}, {size}" + (f"; {row.words}" if row.words else "")
+
+
+def plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

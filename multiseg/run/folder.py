@@ -1,0 +1,241 @@
+"""The writing side of a run folder, for the training; multiseg.run reads it."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from multiseg.dataset import Dataset
+from multiseg.errors import RunError
+from multiseg.files import write_json, write_text
+from multiseg.model_files import copies
+from multiseg.run import snapshots
+from multiseg.run.names import COLUMNS, FORMAT
+from multiseg.run.reading import read_history, read_job
+from multiseg.run.snapshots import Position, Snapshot
+from multiseg.settings.metrics import RISING
+from multiseg.settings.resolved import Settings
+
+UNBORN = {"snapshots", "model", "worker.log", ".lock", ".job.json.part"}  # all there is until job.json is written
+
+
+class RunFolder:
+    """The writing side of a run folder, for the training loop."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._made = False  # by this training, so that it may be removed where nothing was trained
+        self.metric = "l1"
+        self.rows: list[dict[str, Any]] = []
+        self._summary: dict[str, Any] = {}
+
+    @classmethod
+    def create(cls, path: Path) -> RunFolder:
+        """A new run folder. Raises RunError where something is there already."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(f"{path}: exists already; name another folder, remove it, or go on with it (resume)")
+        try:
+            (path / "snapshots").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{path}: cannot be created: {error.strerror}") from error
+        folder = cls(path)
+        folder._made = True
+        return folder
+
+    @classmethod
+    def resume(cls, path: Path, settings: Settings, content_hash: str, seed: int | None) -> RunFolder:
+        """An interrupted run's folder, which fills in what the settings leave open; ``content_hash`` is that of the dataset,
+        ``seed`` the one asked for, if any.
+
+        One whose training was killed before it began is as good as new.
+        Raises RunError where its settings, network file or dataset are not the ones given.
+        """
+        if path.is_dir() and {each.name for each in path.iterdir()} <= UNBORN:
+            folder = cls(path)
+            folder._made = True
+            return folder
+        job = read_job(path)
+        if job["dataset"]["content_hash"] != content_hash:
+            raise RunError(f"{path}: was trained on another dataset ({job['dataset']['path']}); resume with that one")
+        kept = job["settings"]
+        if seed is not None and seed != kept["seed"]:
+            raise RunError(
+                f"{path}: was trained with seed={kept['seed']}, not {seed}; resume with that one, or with none"
+            )
+        settings.seed = kept["seed"]
+        for key in ("batch_size", "val_batch_size"):
+            setattr(settings, key, getattr(settings, key) or kept[key])
+        if settings.loss is None and not job["network"]["own_loss"]:
+            settings.loss = kept["loss"]
+        model = path / "model" / kept["model"]
+        if settings.model.name == model.name and not copies.same(settings.model, model):
+            raise RunError(f"{settings.model}: has changed since {path} began; the run's own copy is {model}")
+        now = settings.to_json()
+        for key, value in kept.items():
+            if key in now and now[key] is not None and key not in ("epochs", "threads", "device") and now[key] != value:
+                raise RunError(
+                    f"{path}: was trained with {key}={value!r}, not {now[key]!r}; resume with the same settings"
+                )
+        if now["epochs"] != kept["epochs"]:
+            raise RunError(
+                f"{path}: is a run of {kept['epochs']} epochs, not {now['epochs']}; the schedule depends on it"
+            )
+        return cls(path)
+
+    @property
+    def born(self) -> bool:
+        """Whether there is a job.json."""
+        return (self.path / "job.json").exists()
+
+    @property
+    def transferred(self) -> dict[str, Any] | None:
+        """What it started from, as job.json has it; None where there were no weights."""
+        found: dict[str, Any] | None = read_job(self.path)["weights"]
+        return found
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training here is complete."""
+        try:
+            return bool(json.loads((self.path / "summary.json").read_text())["status"] == "finished")
+        except (OSError, ValueError, KeyError):
+            return False
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second training out of this folder. Raises RunError where one is at work."""
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RunError(f"{self.path}: another training is at work here") from error
+            yield
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """Removes a folder in which nothing was trained; records why a run stopped otherwise."""
+        try:
+            yield
+        except BaseException as error:
+            if self._made and not self.rows:
+                shutil.rmtree(self.path, ignore_errors=True)
+            elif self.rows:
+                status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+                with suppress(OSError):  # the disk may be what failed
+                    self._summarize(status=status, error=str(error))
+                    self.log({"event": status, "error": str(error)})
+            raise
+
+    def start(
+        self,
+        settings: Settings,
+        dataset: Dataset,
+        mean: npt.NDArray[np.float32] | None,
+        described: dict[str, Any],
+        environment: dict[str, Any],
+        transferred: dict[str, Any] | None,
+    ) -> None:
+        """Write job.json; ``transferred`` is what was found of the weights to start from."""
+        write_json(
+            self.path / "job.json",
+            {
+                "format": FORMAT,
+                "settings": settings.to_json(),
+                "dataset": {
+                    "path": settings.origins.get("dataset", str(dataset.path.resolve())),
+                    "content_hash": dataset.content_hash,
+                },
+                "mean": None if mean is None else mean.tolist(),
+                "input_shape": dataset.train.shape,
+                "label_shape": dataset.train.label_shape,
+                "network": described,
+                "environment": environment,
+                "weights": transferred,
+            },
+        )
+
+    def begin(self) -> Position:
+        """Where to go on from: the newest snapshot's position, else the very beginning. What came after it is forgotten."""
+        snapshots.clean(self.path)
+        last = self.last_snapshot()
+        position = last.position if last else Position()
+        if (self.path / "history.csv").exists():  # not there where it was interrupted before the first validation
+            self.rows = read_history(self.path / "history.csv")[: position.rows]
+            self._write_history()
+        return position
+
+    def add_row(self, row: dict[str, Any]) -> None:
+        """Append one row to the history."""
+        self.rows.append(row)
+        self._write_history()
+        self._summarize(status="running")
+
+    def log(self, event: dict[str, Any]) -> None:
+        """Append an event to events.jsonl, with the time."""
+        with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **event}, ensure_ascii=False) + "\n")
+
+    def _write_history(self) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.path / "history.csv", text.getvalue())
+
+    def _summarize(self, **values: Any) -> None:
+        best = self.best_row()
+        self._summary |= {
+            "epochs": self.rows[-1]["epoch"],
+            "best_epoch": best["epoch"] if best else None,
+            "train_seconds": sum(row["seconds"] for row in self.rows),
+            **values,
+        }
+        write_json(self.path / "summary.json", self._summary)
+
+    def best_row(self) -> dict[str, Any] | None:
+        """The row of the best validation, the first of several; the one before training does not count."""
+        sign = -1 if self.metric in RISING else 1
+        scored = [row for row in self.rows if row["iteration"] and _is_number(row[self.metric])]
+        return min(scored, key=lambda row: sign * row[self.metric]) if scored else None
+
+    def stalled(self, patience: int, min_delta: float) -> bool:
+        """Whether the last ``patience`` validations were none of them better, by more than ``min_delta``, than one before."""
+        sign = -1 if self.metric in RISING else 1
+        best, since = math.inf, 0
+        for row in self.rows:
+            if row["iteration"] and row[self.metric] is not None:
+                score = sign * row[self.metric]
+                best, since = (score, 0) if score < best - min_delta else (best, since + 1)
+        return since >= patience
+
+    def finish(self, peak_memory_mb: float, **values: Any) -> None:
+        """Record that the run is complete."""
+        self._summarize(status="finished", peak_memory_mb=peak_memory_mb, **values)
+
+    def last_snapshot(self) -> Snapshot | None:
+        """The newest snapshot."""
+        return next(reversed(snapshots.snapshots(self.path)), None)
+
+    def keep(self, kind: str) -> None:
+        """Remove the snapshots that need not be kept: all but the newest, and but for ``best`` the best one."""
+        found = snapshots.snapshots(self.path)
+        best = self.best_row() if kind == "best" else None
+        for snapshot in found[:-1] if kind != "all" else []:
+            if best is None or snapshot.epoch != best["epoch"]:
+                snapshots.remove(snapshot)
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)

@@ -1,0 +1,44 @@
+"""Read the plain data of a run folder; multiseg.run.run adds testing with its network."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from multiseg.errors import RunError
+from multiseg.run.names import FORMAT
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """Rows of history.csv as numbers, None for an empty cell. Raises RunError for a file that is not one."""
+    try:
+        with path.open(newline="") as file:
+            rows = [{key: float(cell) if cell else None for key, cell in row.items()} for row in csv.DictReader(file)]
+            return [{**row, "epoch": _whole(row["epoch"]), "iteration": _whole(row["iteration"])} for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path}: cannot be read as a run's history ({error})") from error
+
+
+def _whole(number: float | None) -> int | float:
+    number = number or 0
+    return int(number) if number == int(number) else number
+
+
+def is_run(path: Path) -> bool:
+    """Whether it is a run folder."""
+    return (path / "job.json").is_file()
+
+
+def read_job(folder: Path) -> dict[str, Any]:
+    """job.json of a run folder. Raises RunError where the folder is not a run's."""
+    try:
+        job: dict[str, Any] = json.loads((folder / "job.json").read_text())
+    except FileNotFoundError:
+        raise RunError(f"{folder}: is not a run folder (it has no job.json)") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder / 'job.json'}: cannot be read: {error}") from error
+    if job.get("format") != FORMAT:
+        raise RunError(f"{folder / 'job.json'}: format {job.get('format')!r}; this multiseg reads format {FORMAT}")
+    return job

@@ -1,0 +1,295 @@
+"""A run folder: what a training leaves behind, and testing with what it learned.
+
+job.json         settings, dataset, network and environment, written once
+history.csv      one row per epoch and validation; row 0 is before training
+summary.json     status, best epoch, seconds, peak memory
+events.jsonl     what happened when: start, rows, snapshots, stop, end; one JSON object a line
+model/           the network file; where it is another backend's, also what it was exported to for this one
+snapshots/       epoch-0001/ ... the framework's own files and the training's position
+worker.log       what the backend's process printed
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from multiseg import backend as registry
+from multiseg.dataset import Dataset
+from multiseg.errors import DatasetError, ModelError, MultisegError, RunError, SettingsError
+from multiseg.images import PixelConversion
+from multiseg.inference import database, predictor, testing
+from multiseg.inference.layers import Layers
+from multiseg.inference.options import Options
+from multiseg.inference.output import Output
+from multiseg.layout import Layout
+from multiseg.model_files.reading import describe
+from multiseg.network import NetworkSpec
+from multiseg.run.names import COLUMNS
+from multiseg.run.reading import read_history, read_job
+from multiseg.run.snapshots import Snapshot, snapshots
+from multiseg.topology import Topology
+from multiseg.topology.geometry import Geometry, NotLocal
+from multiseg.worker import pool
+from multiseg.worker.client import Worker
+
+
+class Run:
+    """A trained network: its settings, its history, and testing with its weights.
+
+    Testing starts the backend's process on first use; ``close`` (or ``with``) ends it.
+    """
+
+    def __init__(self, path: Path, snapshot: Snapshot | None) -> None:
+        self.path = path
+        self.snapshot = snapshot
+        self._job = read_job(path)
+        self.settings: dict[str, Any] = self._job["settings"]
+        self.environment: dict[str, Any] = self._job["environment"]
+        self.backend: str = self.settings["backend"]
+        self.name = path.resolve().name
+        self._worker: Worker | None = None
+
+    @classmethod
+    def open(cls, folder: str | Path, snapshot: str | float = "last") -> Run:
+        """Open a run folder, to test with its ``last`` snapshot, its ``best`` one, or that of a given epoch (2, or 2.5).
+
+        Raises RunError where the folder is not a run's or the snapshot is not there.
+        """
+        path = Path(folder)
+        run = cls(path, None)
+        there = {found.epoch: found for found in snapshots(path)}
+        if snapshot == "last":
+            run.snapshot = there[max(there)] if there else None
+            return run
+        wanted = run.summary.get("best_epoch") if snapshot == "best" else snapshot
+        if wanted not in there:
+            raise RunError(f"{path}: has no snapshot {snapshot!r}; there are: {', '.join(map(str, there)) or 'none'}")
+        run.snapshot = there[wanted]
+        return run
+
+    @property
+    def title(self) -> str:
+        """The backend's name as people write it."""
+        return registry.get(self.backend).title
+
+    @property
+    def description(self) -> str:
+        """Backend, name and epoch of the snapshot, for titles."""
+        return f"{self.title} (run {self.name}, epoch {self.snapshot.epoch if self.snapshot else 0})"
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One dict per epoch and validation: epoch, iteration, train_loss, val_loss, l1, l2, pixel_accuracy, iou, ..."""
+        return read_history(self.path / "history.csv")
+
+    def export_history(self, path: str | Path) -> Path:
+        """Write the history as a table: .csv, or .parquet through pyarrow (the extra ``parquet``).
+
+        Raises SettingsError for another kind of file, or without pyarrow.
+        """
+        target = Path(path)
+        if target.suffix == ".csv":
+            shutil.copyfile(self.path / "history.csv", target)
+        elif target.suffix == ".parquet":
+            try:
+                from pyarrow import Table, parquet
+            except ImportError as error:
+                raise SettingsError(f"{target}: needs pyarrow ({error}); pip install 'multiseg[parquet]'") from error
+            columns = {name: [row[name] for row in self.history] for name in COLUMNS}
+            parquet.write_table(Table.from_pydict(columns), target)
+        else:
+            raise SettingsError(f"{target}: is no kind of table; name it .csv or .parquet")
+        return target
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """status, best_epoch, stopped_early, train_seconds, peak_memory_mb, parameters (how many), weights (started from)."""
+        try:
+            summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text())
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path / 'summary.json'}: cannot be read: {error}") from error
+        shapes = self._job["network"]["parameters"].values()
+        count = sum(int(np.prod(shape)) for shape in shapes)
+        return {**summary, "parameters": count, "weights": self._job.get("weights")}
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The dataset it was trained on. Raises DatasetError where it has gone, or another one lies there now."""
+        dataset = Dataset.open(self._job["dataset"]["path"])
+        if dataset.content_hash != self._job["dataset"]["content_hash"]:
+            raise DatasetError(
+                f"{dataset.path}: is not the dataset that {self.path} was trained on; its content differs"
+            )
+        return dataset
+
+    @cached_property
+    def layout(self) -> Layout:
+        """How images go into this network and come out of it."""
+        backend, mean = registry.get(self.backend), self._job["mean"]
+        return Layout(
+            backend.data_order,
+            backend.channel_order,
+            None if mean is None else np.array(mean, dtype=np.float32),
+            colours=self.label_shape[0] == 3,
+        )
+
+    def worker(self) -> Worker:
+        """The backend's process with this run's network and weights in it."""
+        if self._worker is None or self._worker.closed:  # it may have died
+            if self.snapshot is None:
+                raise RunError(f"{self.path}: has no snapshot yet; train it first")
+            worker = pool.start(registry.get(self.backend), self.settings["threads"])
+            try:
+                worker.call("load", spec=self.spec().to_json())
+                worker.call("restore", folder=str(self.snapshot.path.resolve()))
+            except BaseException:
+                worker.close()
+                raise
+            self._worker = worker
+        return self._worker
+
+    def spec(self, trains: bool = False) -> NetworkSpec:
+        """What its backend builds: for prediction, or as it was trained."""
+        settings = self.settings
+        kept = ("batch_size", "val_batch_size", "seed", "threads", "device", "lowering")
+        training = ("solver", "recipe", "multipliers", "accumulate")
+        return NetworkSpec(
+            model=str(self.model.resolve()),
+            input_shape=self.input_shape,
+            label_shape=self.label_shape,
+            loss=None if self._job["network"]["own_loss"] else settings["loss"],
+            **{key: settings[key] for key in kept},
+            **({key: settings[key] for key in training} if trains else {"solver": None}),
+            frozen=tuple(settings["freeze"]) if trains else (),
+        )
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of the images that it was trained on."""
+        channels, height, width = self._job["input_shape"]
+        return channels, height, width
+
+    @property
+    def label_shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of their labels."""
+        channels, height, width = self._job["label_shape"]
+        return channels, height, width
+
+    @property
+    def model(self) -> Path:
+        """Its network file: what the backend loaded, where the job's was another backend's."""
+        return self.path / "model" / str(self.settings.get("exported") or self.settings["model"])
+
+    @cached_property
+    def topology(self) -> Topology:
+        """The neutral description of its network, for images of the size that it was trained on.
+
+        Raises ModelError where the file cannot be described.
+        """
+        needed = registry.get(self.backend).reader_needs_framework and self.snapshot is not None
+        return describe(self.model, self.input_shape, self.worker() if needed else None)
+
+    @property
+    def geometry(self) -> Geometry:
+        """Which sizes of images its network keeps, and how it can be tiled. Raises ModelError where that cannot be told."""
+        if isinstance(self._geometry, MultisegError):
+            raise self._geometry
+        return self._geometry
+
+    @cached_property
+    def _geometry(self) -> Geometry | MultisegError:
+        """Asked for once, though it cannot be told: a description may take a process of its own."""
+        try:
+            return Geometry.of(self.topology)
+        except NotLocal as error:
+            return ModelError(
+                f"{self.model.name}: cannot tell what other sizes give: {error}; test images of the dataset's size"
+            )
+        except MultisegError as error:
+            return error
+
+    def predict(self, features: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Outputs (N, C, H, W float32, RGB) for images (N, C, H, W uint8, RGB) of any size that the network takes.
+
+        Raises ModelError where the network cannot keep that height and width.
+        """
+        return predictor.predict(self, features, Options(resize=False))
+
+    def test_one(
+        self, image: str | Path, resize: bool = True, pixel_conversion: PixelConversion = "clip", **options: Any
+    ) -> Output:
+        """The output for one image file, resized to the dataset's size or (``resize=False``) as it is.
+
+        ``pixel_conversion``: ``clip`` cuts values to 0..255, ``normalize`` stretches them to it. Further options are ``pad``,
+        ``tile``, ``channel_order`` and ``data_order``, see multiseg.inference.Options. Raises ImageError for an unreadable
+        file or one with another number of channels, ModelError for a size that the network does not keep.
+        """
+        return testing.test_one(self, image, Options(resize, pixel_conversion=pixel_conversion, **options))
+
+    def test_list(
+        self,
+        images: Iterable[str | Path],
+        resize: bool = True,
+        pixel_conversion: PixelConversion = "clip",
+        failed: Callable[[Path, MultisegError], None] | None = None,
+        **options: Any,
+    ) -> list[Output]:
+        """:meth:`test_one` for each image, those of one size together.
+
+        ``failed`` is told of each image that cannot be tested, and why; the others are done. Without it the first such image
+        raises its error.
+        """
+        outputs = []
+        for found in testing.test_list(self, images, Options(resize, pixel_conversion=pixel_conversion, **options)):
+            if isinstance(found, Output):
+                outputs.append(found)
+            elif failed is None:
+                raise found.error
+            else:
+                failed(found.source, found.error)
+        return outputs
+
+    def test_db(
+        self,
+        path: str | Path,
+        batch_size: int | None = None,
+        each: Callable[[int, Output], None] | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Loss and metrics over a database such as ``dataset.path / "val_db/features"`` with the labels beside it.
+
+        Images are tested as they are stored, in a stream. ``each`` is given every position and output. Options are ``pad``,
+        ``tile``, ``pixel_conversion`` and so on, see :meth:`test_one`. A dict of count, val_loss, l1, l2, pixel_accuracy,
+        iou, seconds and images_per_second: measures are None without labels, val_loss also for images that are not of the
+        dataset's size. Raises DatasetError where there is no database, or one that does not fit the network.
+        """
+        return database.test_db(self, path, Options(resize=False, **options), batch_size, each)
+
+    def layers(self, image: str | Path, resize: bool = True, pad: bool = False) -> Layers:
+        """What every layer makes of an image, and every parameter, with their statistics. Raises as :meth:`test_one`."""
+        from multiseg.inference.layers import layers
+
+        return layers(self, image, Options(resize, pad))
+
+    def close(self) -> None:
+        """End the backend's process, if one was started."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, backend={self.backend!r})"

@@ -1,0 +1,53 @@
+"""What a run has come to, neutrally: its weights, and what its solver keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from multiseg import backend as registry
+from multiseg.errors import RunError
+from multiseg.model_files import copies
+from multiseg.model_files.weights_file import NeutralWeights
+from multiseg.network import STEPS, NetworkSpec
+from multiseg.run.run import Run
+from multiseg.run.solver_state import SolverState
+from multiseg.worker import pool
+from multiseg.worker.client import Worker
+
+
+def neutral_of(run: Run, state: bool = True) -> NeutralWeights:
+    """Weights of a run's snapshot and, with ``state``, what its solver kept then; in a process of the run's backend.
+
+    Raises RunError where there is no snapshot, BackendUnavailable where the run's framework is not installed here.
+    """
+    if run.snapshot is None:
+        raise RunError(f"{run.path}: has no snapshot yet; train it first")
+    backend, spec = registry.get(run.backend), run.spec(trains=state)
+    with pool.start(backend, run.settings["threads"]) as worker:
+        described = worker.call("load", spec=spec.to_json())
+        worker.call("restore", folder=str(run.snapshot.path.resolve()))
+        weights = worker.call("get_weights")
+        if not state:
+            return NeutralWeights(weights, backend.channel_order)
+        kept = solver_state(worker, spec, described, run.snapshot.position.rate)
+    return NeutralWeights(weights, backend.channel_order, kept.slots, kept.to_json())
+
+
+def solver_state(worker: Worker, spec: NetworkSpec, described: Mapping[str, Any], rate: float | None) -> SolverState:
+    """What the solver of the network in ``worker`` keeps; ``rate`` is that of its last step, or of its first to come."""
+    assert spec.solver is not None
+    slots = dict(worker.call("get_weights", state=True))
+    steps = slots.pop(STEPS, None)
+    own = Path(spec.model)
+    return SolverState(
+        solver=spec.solver["name"],
+        recipe=spec.recipe,
+        backend=worker.backend.name,
+        loss=spec.loss or f"{own.name}'s own ({copies.fingerprint(own)})",
+        rate=rate,
+        trained=described["trained"],
+        steps=None if steps is None else int(steps),
+        slots=slots,
+    )

@@ -1,0 +1,1 @@
+"""What a job can specify: losses, metrics, solvers, schedules, initialisation."""

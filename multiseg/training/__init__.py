@@ -1,0 +1,1 @@
+"""Train a network: the loop, its steps, warm start, progress."""

@@ -1,0 +1,193 @@
+"""The training loop: steps, validation, snapshots and history, once for every backend."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from multiseg.dataset import Dataset
+from multiseg.errors import TrainingError, TrainingStopped
+from multiseg.inference.validation import validate
+from multiseg.layout import Layout
+from multiseg.run import snapshots
+from multiseg.run.folder import RunFolder
+from multiseg.run.snapshots import Position
+from multiseg.settings.resolved import Settings
+from multiseg.training.distributed.leader import Leader
+from multiseg.training.events import Progress
+from multiseg.training.plan import Plan
+from multiseg.training.signals import Stop
+from multiseg.training.steps import IN_FLIGHT, Share
+from multiseg.worker.client import Worker
+
+
+class _StopNow(Exception):
+    """Unwinds to where the last snapshot is written."""
+
+
+class Loop:
+    """One training, from the run folder's last snapshot (or from nothing) to the last epoch."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        plan: Plan,
+        dataset: Dataset,
+        layout: Layout,
+        worker: Worker,
+        folder: RunFolder,
+        report: Progress,
+        stop: Stop,
+        leader: Leader,
+    ) -> None:
+        self.settings, self.plan, self.dataset, self.layout = settings, plan, dataset, layout
+        self.worker, self.folder, self.report, self.stop = worker, folder, report, stop
+        self.leader, self.share = leader, Share(settings, plan, dataset, layout, leader.ranks)
+        folder.metric = settings.metric
+        self.position = Position()
+
+    def run(self, transferred: dict[str, Any] | None) -> None:
+        """Train what is left to train; ``transferred`` is what weights it started from. Raises TrainingStopped if asked to."""
+        self.position = self.folder.begin()
+        if self.position.iteration:
+            last = self.folder.last_snapshot()
+            assert last is not None
+            self.worker.call("restore", folder=str(last.path.resolve()))
+        self.leader.begin(self.settings, self.dataset, self.position.iteration)
+        self._log({
+            "event": "start", "backend": self.settings.backend.title, "epochs": self.settings.epochs,
+            "images": self.plan.images, "batch_size": self.plan.batch_size, "iterations": self.plan.iterations,
+            "iteration": self.position.iteration, "epoch": self.position.epoch,
+            "folder": self.settings.origins.get("folder", str(self.folder.path)),
+            **({"weights": transferred} if transferred else {}),
+            **({"exported": self.settings.exported, "loss": self.settings.loss} if self.settings.exported else {}),
+        })  # fmt: skip
+        try:
+            early = self._train()
+        except _StopNow:
+            self._stop()
+        self.folder.finish(self.worker.call("memory"), stopped_early=early)
+        self._log({"event": "end", "stopped_early": early})
+
+    def _train(self) -> bool:
+        """Whether it ended early, for want of improvement."""
+        plan, early = self.plan, False
+        while True:
+            done = self.position.iteration
+            validated = plan.validates(done) and not self._has_row()
+            if plan.has_row(done) and not self._has_row():
+                self._row(plan.validates(done))
+            patience = self.settings.patience
+            early = patience is not None and self.folder.stalled(patience, self.settings.min_delta)
+            if early or done == plan.iterations:
+                self._snapshot()
+                return early and done < plan.iterations
+            if done and (plan.snapshots(done) or (validated and self._is_best() and self.settings.keep != "last")):
+                self._snapshot()
+            self._steps(plan.next_point(done))
+
+    def _steps(self, until: int) -> None:
+        """Train up to the iteration ``until``, within the epoch."""
+        sizes: list[int] = []  # of the batches that are on their way
+        iteration = self.position.iteration
+        began = time.perf_counter()
+        with closing(self.share.steps(iteration, until)) as steps:
+            for step in steps:
+                if self.stop.asked:
+                    break
+                self.worker.submit("train_step", **step)
+                sizes.append(self.plan.images_of(iteration))
+                iteration += 1
+                if len(sizes) >= IN_FLIGHT:
+                    self._collect(sizes.pop(0))
+            while sizes:
+                self._collect(sizes.pop(0))
+        self.position.seconds += time.perf_counter() - began
+        self._look_for_stop()
+
+    def _collect(self, images: int) -> None:
+        """Wait for the oldest step that is on its way."""
+        loss = self.worker.result()
+        position = self.position
+        if not math.isfinite(loss):
+            raise TrainingError(self._bad_loss(loss))
+        position.iteration += 1
+        position.epoch = self.plan.epoch(position.iteration)
+        position.loss_sum += loss * images
+        position.images += images
+        self.report({
+            "event": "step", "epoch": (position.iteration - 1) // self.plan.per_epoch + 1,
+            "iteration": position.iteration, "loss": loss, "rate": self.share.rate(position.iteration - 1), "images": images,
+        })  # fmt: skip
+
+    def _bad_loss(self, loss: float) -> str:
+        self.worker.drain()
+        bad = [name for name, value in self.worker.call("get_weights").items() if not np.isfinite(value).all()]
+        where = f"weights that are no numbers begin in {bad[0]!r}" if bad else "all weights are still finite"
+        rate, iteration = self.settings.learning_rate, self.position.iteration
+        return (
+            f"{self.settings.backend.title}: the loss is {loss} at iteration {iteration + 1} "
+            f"(epoch {iteration // self.plan.per_epoch + 1}), {where}; "
+            f"try a learning rate below {rate:g}, e.g. {rate / 10:g}"
+        )
+
+    def _has_row(self) -> bool:
+        return bool(self.folder.rows and self.folder.rows[-1]["iteration"] == self.position.iteration)
+
+    def _is_best(self) -> bool:
+        best = self.folder.best_row()
+        return best is not None and best["iteration"] == self.position.iteration
+
+    def _row(self, with_validation: bool) -> None:
+        """Add a row to the history: of the training since the last row, and of a validation."""
+        position, settings = self.position, self.settings
+        began = time.perf_counter()
+        split = self.dataset.val if with_validation else ()
+        assert settings.val_batch_size is not None
+        validated = validate(
+            self.worker, split, self.layout, settings.val_batch_size, settings.threshold, self._look_for_stop
+        )
+        row = {
+            "epoch": position.epoch, "iteration": position.iteration,
+            "train_loss": position.loss_sum / position.images if position.images else None, **validated,
+            "learning_rate": self.share.rate(max(position.iteration - 1, 0)), "seconds": position.seconds,
+            "val_seconds": time.perf_counter() - began,
+            "images_per_second": position.images / position.seconds if position.images else None,
+        }  # fmt: skip
+        self.folder.add_row(row)
+        self.position = Position(position.iteration, position.epoch, len(self.folder.rows))
+        self._log({"event": "epoch", **row})
+
+    def _snapshot(self) -> None:
+        """Write a snapshot, where there is none of this position yet, and remove those not to be kept."""
+        position = replace(self.position, rate=self.share.rate(max(self.position.iteration - 1, 0)))
+        last = self.folder.last_snapshot()
+        if last is None or last.position.iteration != position.iteration:
+            with snapshots.writing(self.folder.path, position, self.plan.per_epoch) as part:
+                self.worker.call("save", folder=str(part.resolve()))
+            self._log({"event": "snapshot", "iteration": position.iteration, "epoch": position.epoch})
+        self.folder.keep(self.settings.keep)
+
+    def _look_for_stop(self) -> None:
+        if self.stop.asked:
+            raise _StopNow
+
+    def _stop(self) -> None:
+        by = f" by {self.stop.signal.name}" if self.stop.signal else ""
+        if self.position.iteration:
+            self._snapshot()
+        raise TrainingStopped(
+            f"{self.folder.path}: stopped{by} after iteration {self.position.iteration} of {self.plan.iterations} "
+            f"(epoch {self.position.epoch:g} of {self.settings.epochs}); go on with resume",
+            self.stop.signal,
+        )
+
+    def _log(self, event: dict[str, Any]) -> None:
+        """Report an event that is kept in the run folder, too."""
+        self.folder.log(event)
+        self.report(event)

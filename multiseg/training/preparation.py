@@ -1,0 +1,82 @@
+"""What a training needs before its first step: layout, network specification, plan, start weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from multiseg.dataset import Dataset
+from multiseg.dataset.fitting import Shape, mean_of, shapes_of
+from multiseg.errors import SettingsError
+from multiseg.exporting import source
+from multiseg.files import write_text
+from multiseg.layout import Layout
+from multiseg.model_files import reading
+from multiseg.network import NetworkSpec
+from multiseg.settings.initialisation import initial_weights
+from multiseg.settings.resolved import Settings
+from multiseg.training.plan import Plan
+from multiseg.worker.client import Worker
+
+
+def layout_of(settings: Settings, dataset: Dataset) -> Layout:
+    """How the backend gets this dataset's batches."""
+    return Layout(
+        settings.backend.data_order,
+        settings.backend.channel_order,
+        mean_of(dataset, settings.subtract_mean),
+        colours=dataset.train.label_shape is not None and dataset.train.label_shape[0] == 3,
+    )
+
+
+def network_spec(settings: Settings, dataset: Dataset) -> NetworkSpec:
+    """What the backend builds for these settings and this dataset. Raises SettingsError for mixed image sizes."""
+    return spec_of(settings, *shapes_of(dataset))
+
+
+def spec_of(settings: Settings, shape: Shape, label_shape: Shape) -> NetworkSpec:
+    """What the backend builds for these settings and images and labels of these shapes (C, H, W)."""
+    return NetworkSpec(
+        model=str(settings.model),
+        input_shape=shape,
+        label_shape=label_shape,
+        solver=settings.solver,
+        loss=settings.loss,
+        batch_size=settings.batch_size,
+        val_batch_size=settings.val_batch_size,
+        seed=settings.seed,
+        threads=settings.threads,
+        device=settings.device,
+        lowering=settings.lowering,
+        frozen=settings.freeze,
+        recipe=settings.recipe,
+        multipliers=settings.multipliers,
+        accumulate=settings.accumulate,
+    )
+
+
+def set_initial_weights(worker: Worker, settings: Settings, spec: NetworkSpec) -> None:
+    """Give the network in ``worker`` the initialisation that the recipe `equal` has for this seed."""
+    weights = worker.call("get_weights")
+    shapes = {name: value.shape for name, value in weights.items()}
+    channels = (spec.input_shape[0], spec.label_shape[0])
+    made = initial_weights(shapes, settings.seed, settings.backend.channel_order, channels)
+    worker.call("set_weights", weights={**weights, **made})
+
+
+def plan_of(settings: Settings, dataset: Dataset) -> Plan:
+    """Raises SettingsError where the images of one update are more than the dataset has."""
+    size, count = (settings.batch_size or 0) * settings.accumulate, len(dataset.train)
+    if size > count:
+        times = f" x accumulate={settings.accumulate}" if settings.accumulate > 1 else ""
+        raise SettingsError(
+            f"batch_size={settings.batch_size}{times}: is larger than the dataset, {count} training images; choose less"
+        )
+    return Plan(count, size, settings.epochs, settings.val_interval, settings.snapshot_interval)
+
+
+def export(settings: Settings, spec: NetworkSpec, path: Path) -> None:
+    """Write a model of another backend's as this backend's own source. Raises ModelError."""
+    topology = reading.describe(settings.model, spec.input_shape)
+    text = source.source(settings.backend, topology, source.of_classes(topology, spec.label_shape))
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, text)

@@ -1,0 +1,136 @@
+"""Training a job into a folder: everything from its settings to a finished Run; the loop itself is multiseg.training.loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from multiseg.dataset import Dataset
+from multiseg.errors import RunError
+from multiseg.model_files import copies
+from multiseg.network import NetworkSpec
+from multiseg.run import environment
+from multiseg.run.folder import RunFolder
+from multiseg.run.run import Run
+from multiseg.settings.resolved import Settings
+from multiseg.training import warm_start
+from multiseg.training.distributed.leader import Leader, resumes
+from multiseg.training.events import Progress
+from multiseg.training.loop import Loop
+from multiseg.training.plan import Plan
+from multiseg.training.preparation import export, layout_of, network_spec, plan_of, set_initial_weights
+from multiseg.training.ranks import Ranks
+from multiseg.training.signals import Stop, listening
+from multiseg.training.tensorboard import Log as TensorBoardLog
+from multiseg.training.tensorboard import require as require_tensorboard
+from multiseg.worker import pool
+from multiseg.worker.client import Worker
+
+
+def train(
+    settings: Settings,
+    dataset: Dataset,
+    folder: Path,
+    seed: int | None,
+    resume: bool,
+    progress: bool | Progress,
+    tensorboard: bool,
+    stop: Stop,
+    ranks: Ranks,
+) -> Run:
+    """Train into ``folder``; see Job.train. ``seed`` is the one that the job requests, None if it leaves that open."""
+    module = ranks.network_module(settings.backend)
+    ranks.check_batch_size(settings.batch_size)
+    if tensorboard:
+        require_tensorboard()
+    layout = layout_of(settings, dataset)
+    resume = resume or resumes(ranks, folder)
+    # fills in what is left open
+    begun = RunFolder.resume(folder, settings, dataset.content_hash, seed) if resume else None
+    finished = begun is not None and begun.finished
+    if finished and ranks.size == 1:
+        return Run.open(folder)
+    spec = network_spec(settings, dataset)
+    run = begun or RunFolder.create(folder)
+    with ExitStack() as stack:
+        stack.enter_context(run.locked())
+        stack.enter_context(run.failing())
+        stack.enter_context(listening(stop))
+        if settings.exported:
+            exported = run.path / "model" / settings.exported
+            if not run.born:
+                export(settings, spec, exported)
+            spec = replace(spec, model=str(exported))
+        worker = stack.enter_context(pool.start(settings.backend, settings.threads, run.path / "worker.log"))
+        described = worker.call("load", spec=spec.to_json(), module=module)
+        leader = Leader(ranks, worker)
+        stack.enter_context(leader.telling())
+        if finished:
+            return Run.open(folder)
+        settings.describe(described)
+        ranks.check_batch_size(settings.batch_size)
+        plan = plan_of(settings, dataset)
+        warm_start.check_frozen(settings.freeze, described["parameters"])
+        if settings.recipe == "equal":
+            set_initial_weights(worker, settings, spec)
+        transferred = _start(settings, plan, worker, spec, described, run) if settings.weights else None
+        if not run.born:
+            _copy_model(settings.model, run.path / "model")
+            found = environment.of(worker.found, settings.threads, ranks.size)
+            run.start(settings, dataset, layout.mean, described, found, transferred)
+        report = stack.enter_context(_reporter(progress))
+        if tensorboard:
+            report = _both(report, stack.enter_context(TensorBoardLog(run.path / "tensorboard")))
+        Loop(settings, plan, dataset, layout, worker, run, report, stop, leader).run(transferred)
+    return Run.open(folder)
+
+
+def _start(
+    settings: Settings, plan: Plan, worker: Worker, spec: NetworkSpec, described: dict[str, Any], run: RunFolder
+) -> dict[str, Any]:
+    """Let the network start from the job's weights, and tell what came of it.
+
+    Raises RunError where an interrupted run, not yet at its first snapshot, would start from another snapshot than before.
+    """
+    assert settings.weights is not None
+    kept = run.transferred if run.born else None
+    if kept and run.last_snapshot() is not None:
+        return kept
+    rate = settings.schedule.rate(settings.learning_rate, 0, plan.iterations)
+    job = warm_start.Beginning(worker, spec, described, rate)
+    found = warm_start.start_from(settings.weights, job, settings.solver_state)
+    if kept and kept["snapshot"] != found["snapshot"]:
+        raise RunError(
+            f"{settings.weights}: was at {kept['snapshot']} when {run.path} began, and is at {found['snapshot']} now; "
+            "begin again in another folder"
+        )
+    return found
+
+
+def _copy_model(model: Path, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    copies.copy(model, folder)
+
+
+@contextmanager
+def _reporter(progress: bool | Progress) -> Iterator[Progress]:
+    if callable(progress):
+        yield progress
+    elif progress:
+        from multiseg.training.progress import Bar
+
+        with Bar() as bar:
+            yield bar
+    else:
+        yield lambda event: None
+
+
+def _both(one: Progress, other: Progress) -> Progress:
+    def report(event: dict[str, Any]) -> None:
+        one(event)
+        other(event)
+
+    return report

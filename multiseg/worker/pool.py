@@ -1,0 +1,17 @@
+"""The one place where the core starts the processes of backends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from multiseg.backend import Backend
+from multiseg.worker.client import Worker
+
+
+def start(backend: Backend, threads: int = 0, log: Path | None = None) -> Worker:
+    """Start a process of the backend; close it, or use it as a context manager.
+
+    ``threads`` is the number of threads of its libraries, 0 for their default; ``log`` receives what the process prints.
+    Raises BackendUnavailable if the framework cannot be loaded, WorkerError if the process dies.
+    """
+    return Worker(backend, threads, log)
