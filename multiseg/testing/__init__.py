@@ -5,9 +5,10 @@ The plugin is loaded by every pytest in whose environment multiseg is installed,
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from multiseg.testing.contract import BackendContract
+if TYPE_CHECKING:
+    from multiseg.testing.contract import BackendContract
 
 __all__ = ["BackendContract"]
 
