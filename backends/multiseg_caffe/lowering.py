@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from multiseg_caffe import windows
+from multiseg_caffe.describing import windows
 from multiseg_caffe.proto import NetParameter
 
 ELEMENTWISE = {"ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "AbsVal", "BNLL", "Power", "Exp", "Log"}

@@ -14,8 +14,9 @@ from google.protobuf import text_format
 from multiseg import network
 from multiseg.errors import ModelError
 from multiseg.network import STEPS, Array, NetworkSpec
-from multiseg_caffe import backend, history, losses, lowering, placing, prototxt, sources
+from multiseg_caffe import backend, losses, lowering, prototxt, solver_state, sources
 from multiseg_caffe.deploy import deployed
+from multiseg_caffe.describing import placing
 from multiseg_caffe.solver import WEIGHTS, Solver, set_multipliers
 from multiseg_caffe.sources import DATA, LABEL
 from multiseg_caffe.weights import assign, neutral
@@ -243,7 +244,7 @@ class Network(network.Network):
         if solver is None:
             return {}
         kept, steps = solver.history()
-        named = history.named(self.layers, solver.net.params, solver.slots, kept)
+        named = solver_state.named(self.layers, solver.net.params, solver.slots, kept)
         found = {name: array for name, array in named.items() if name.partition("/")[2] in solver.trained}
         return {**found, STEPS: np.array(steps)} if solver.steps_count else found
 
@@ -258,7 +259,7 @@ class Network(network.Network):
     def _set_state(self, state: Mapping[str, Array]) -> None:
         solver = self.solver
         if solver is not None:
-            arrays = history.of(self.layers, solver.net.params, solver.slots, state)
+            arrays = solver_state.of(self.layers, solver.net.params, solver.slots, state)
             solver.set_history(arrays, int(state[STEPS]) if solver.steps_count else None)
 
     def set_weights(self, weights: Mapping[str, Array], state: Mapping[str, Array] | None = None) -> None:

@@ -14,7 +14,7 @@ from google.protobuf import text_format
 
 from multiseg.errors import ModelError
 from multiseg_caffe import proto
-from multiseg_caffe.placing import near
+from multiseg_caffe.describing.placing import near
 from multiseg_caffe.upgrade import upgrade
 
 STATES = {

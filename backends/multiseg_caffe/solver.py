@@ -15,7 +15,7 @@ import numpy as np
 from google.protobuf import text_format
 
 from multiseg.network import Array, NetworkSpec, factors, is_frozen
-from multiseg_caffe import history
+from multiseg_caffe import solver_state
 from multiseg_caffe.blobs import array_of, blob_of
 from multiseg_caffe.proto import NetParameter, ParamSpec, SolverParameter, SolverState
 from multiseg_caffe.weights import part
@@ -96,7 +96,7 @@ class Solver:
         path.write_text(text_format.MessageToString(parameter))
         self._solver = caffe.get_solver(str(path))
         self.net = self._solver.net
-        owners = history.owners(self.net.params)
+        owners = solver_state.owners(self.net.params)
         self._blobs = [self.net.params[layer][index] for layer, index in owners]
         self._rates = [rates[owner] for owner in owners]
         kinds = {layer.name: layer.type for layer in net.layer}
@@ -126,7 +126,7 @@ class Solver:
 
     def add_gradients(self, net: Any, factor: float) -> None:
         """Add ``factor`` times those of another net of the same parameters, which are set to 0."""
-        theirs = [net.params[layer][index] for layer, index in history.owners(net.params)]
+        theirs = [net.params[layer][index] for layer, index in solver_state.owners(net.params)]
         for blob, other in zip(self._blobs, theirs):  # noqa: B905
             np.multiply(other.diff, factor, out=other.diff)
             np.add(blob.diff, other.diff, out=blob.diff)

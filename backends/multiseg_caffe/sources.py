@@ -7,7 +7,7 @@ from typing import Any
 
 from multiseg.errors import ModelError
 from multiseg_caffe import prototxt
-from multiseg_caffe.rules import READERS
+from multiseg_caffe.describing.shapes import READERS
 
 # what the core feeds: blob name -> which of its arrays
 DATA, LABEL = "data", "label"

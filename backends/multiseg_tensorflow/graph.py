@@ -11,8 +11,8 @@ import tensorflow
 
 from multiseg.errors import ModelError
 from multiseg_tensorflow import digits, dropout
+from multiseg_tensorflow.describing.layers import Layers, read, with_dropouts
 from multiseg_tensorflow.files import NetworkFile
-from multiseg_tensorflow.layers import Layers, read, with_dropouts
 from multiseg_tensorflow.lowering import lower
 from multiseg_tensorflow.randomness import depend_on_seed
 from multiseg_tensorflow.user_file import blaming

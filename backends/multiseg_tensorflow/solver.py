@@ -11,7 +11,7 @@ from multiseg.errors import ModelError
 from multiseg.network import Array, NetworkSpec, factors
 from multiseg_tensorflow import equal
 from multiseg_tensorflow.graph import UserGraph
-from multiseg_tensorflow.slots import Adam, Slots
+from multiseg_tensorflow.solver_state import Adam, Slots
 
 tf = tensorflow.compat.v1
 

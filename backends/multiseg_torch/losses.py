@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,3 +75,27 @@ def _like(output: Tensor, labels: Tensor) -> Tensor:
             f"{tuple(labels.shape[1:])}"
         )
     return labels.reshape(output.shape)
+
+
+LOSSES = {
+    "L1Loss": "absolute differences",
+    "SmoothL1Loss": "smooth L1 (squares below 1, absolute differences beyond)",
+    "MSELoss": "squared differences",
+    "HuberLoss": "Huber's loss",
+    "BCELoss": "binary cross-entropy",
+    "BCEWithLogitsLoss": "binary cross-entropy of the sigmoid",
+    "CrossEntropyLoss": "cross-entropy of the softmax over class numbers",
+    "NLLLoss": "negative log-likelihood of class numbers",
+    "KLDivLoss": "Kullback-Leibler divergence",
+}
+
+
+def loss_in_words(loss: Any) -> str | None:
+    """What a loss measures; None for none."""
+    if loss is None:
+        return None
+    name = type(loss).__name__ if isinstance(loss, nn.Module) else getattr(loss, "__name__", type(loss).__name__)
+    if name not in LOSSES:
+        return f"the file's own, {name}"
+    weighted = ", weighted by class" if getattr(loss, "weight", None) is not None else ""
+    return f"{LOSSES[name]}, {'summed' if getattr(loss, 'reduction', 'mean') == 'sum' else 'mean'}{weighted}"

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError
 from multiseg.network import Array, NetworkSpec
-from multiseg_torch import backend, files, losses, lowering, neutral, tracing
+from multiseg_torch import backend, files, losses, lowering
+from multiseg_torch.describing import tracing
 from multiseg_torch.solver import Solver
+from multiseg_torch.weights import neutral_weights, unflattened
 
 LOSSES = {"l1": nn.L1Loss, "smooth_l1": nn.SmoothL1Loss, "l2": nn.MSELoss}
 SNAPSHOT = "network.pt"  # in a snapshot's folder: {"model": state_dict, "optimizer": state_dict}
@@ -78,7 +80,7 @@ class Network(network.Network):
             "loss": self.spec.loss or f"{Path(self.spec.model).name}'s own",
             "own_loss": self.spec.loss is None,
             "device": str(self.device),
-            "parameters": {name: list(value.shape) for name, value in neutral.of(self.model).items()},
+            "parameters": {name: list(value.shape) for name, value in neutral_weights(self.model).items()},
             "lowered": self.lowered,
             "trained": self.solver.trained if self.solver else {},
         }
@@ -122,11 +124,11 @@ class Network(network.Network):
     def get_weights(self, state: bool = False) -> dict[str, Array]:
         if state:
             return self.solver.state() if self.solver else {}
-        return {name: value.cpu().numpy().copy() for name, value in neutral.of(self.model).items()}
+        return {name: value.cpu().numpy().copy() for name, value in neutral_weights(self.model).items()}
 
     def set_weights(self, weights: Mapping[str, Array], state: Mapping[str, Array] | None = None) -> None:
-        own = neutral.of(self.model)
-        weights = neutral.put(self.model, self.spec.model, weights)
+        own = neutral_weights(self.model)
+        weights = unflattened(self.model, self.spec.model, weights)
         network.check_weights(self.spec.model, {name: tuple(value.shape) for name, value in own.items()}, weights)
         if state is not None:
             kept = self.get_weights(state=True)

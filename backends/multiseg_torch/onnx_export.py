@@ -13,7 +13,8 @@ from torch import nn
 
 from multiseg.errors import ModelError, SettingsError
 from multiseg.network import Array, check_weights
-from multiseg_torch import files, neutral
+from multiseg_torch import files
+from multiseg_torch.weights import neutral_weights, unflattened
 
 AXES = ("batch", None, "height", "width")  # those that vary, by their names in the file
 
@@ -59,8 +60,8 @@ def _check_packages() -> None:
 def _loaded(path: str, title: str, weights: Mapping[str, Array], images: Array) -> nn.Module:
     """The file's module in evaluation, with the weights."""
     model = files.load(path, images.shape[1:]).model.eval()
-    own = neutral.of(model)
-    given = neutral.put(model, title, weights)
+    own = neutral_weights(model)
+    given = unflattened(model, title, weights)
     check_weights(title, {name: tuple(value.shape) for name, value in own.items()}, given)
     for name, value in own.items():
         value.copy_(torch.from_numpy(np.array(given[name])))

@@ -10,8 +10,10 @@ import torch
 
 from multiseg.errors import ModelError
 from multiseg.network import Array
-from multiseg_torch import files, neutral, tracing
-from multiseg_torch.vocabulary import loss_in_words
+from multiseg_torch import files, weights_files
+from multiseg_torch.describing import tracing
+from multiseg_torch.losses import loss_in_words
+from multiseg_torch.weights import FLAT, unflattened
 
 
 def describe(path: str, input_shape: list[int] | tuple[int, int, int] | None) -> dict[str, Any]:
@@ -45,8 +47,8 @@ def read_weights(path: str, network: str | None = None, input_shape: list[int] |
 
     A .t7 that is one vector is cut up as the ``network`` has it, which is made for images of ``input_shape`` (C, H, W).
     """
-    found = neutral.read(str(Path(path)))
-    if network is None or input_shape is None or set(found) != {neutral.FLAT}:
+    found = weights_files.read(str(Path(path)))
+    if network is None or input_shape is None or set(found) != {FLAT}:
         return found
     channels, height, width = input_shape
-    return neutral.put(files.load(network, (channels, height, width)).model, network, found)
+    return unflattened(files.load(network, (channels, height, width)).model, network, found)

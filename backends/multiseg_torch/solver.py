@@ -13,7 +13,8 @@ from torch import nn, optim
 
 from multiseg.errors import ModelError
 from multiseg.network import Array, NetworkSpec, factors, is_frozen
-from multiseg_torch import neutral, slots
+from multiseg_torch import solver_state
+from multiseg_torch.weights import neutral_name, neutral_weights
 
 Settings = Mapping[str, Any]
 Groups = list[dict[str, Any]]
@@ -36,27 +37,25 @@ class Solver:
         self._settings = spec.solver
         # the recipe's Adam has its delta beside the plain root of the second moment, PyTorch's beside the corrected one
         self._corrects_delta = spec.recipe == "equal" and spec.solver["name"] == "adam"
-        trained = factors(spec, dict.fromkeys(neutral.of(model), (1.0, 1.0)))
+        trained = factors(spec, dict.fromkeys(neutral_weights(model), (1.0, 1.0)))
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         self._parameters: dict[str, nn.Parameter] = {}  # that the solver moves, by their neutral names
         self.trained: dict[str, float] = {}  # factors of the rate of these
         for name, parameter in model.named_parameters():
-            factor = trained.get(neutral.neutral_name(name))
+            factor = trained.get(neutral_name(name))
             if factor is None:
                 parameter.requires_grad_(False)
             elif parameter.requires_grad:
                 groups.setdefault(factor, []).append(parameter)
                 if factor[0]:
-                    self._parameters[neutral.neutral_name(name)] = parameter
-                    self.trained[neutral.neutral_name(name)] = factor[0]
+                    self._parameters[neutral_name(name)] = parameter
+                    self.trained[neutral_name(name)] = factor[0]
         if not groups:
             raise ModelError(
                 f"{spec.model}: has nothing to train: no parameter that requires a gradient and is not frozen"
             )
         # what a frozen layer notes of its inputs, e.g. batch normalisation's averages
-        self._kept = [
-            buffer for name, buffer in model.named_buffers() if is_frozen(neutral.neutral_name(name), spec.frozen)
-        ]
+        self._kept = [buffer for name, buffer in model.named_buffers() if is_frozen(neutral_name(name), spec.frozen)]
         self._rates = [lr for lr, _ in groups]
         self._optimizer = OPTIMIZERS[spec.solver["name"]](
             spec.solver,
@@ -92,11 +91,11 @@ class Solver:
 
     def state(self) -> dict[str, Array]:
         """What the optimiser keeps, by neutral names."""
-        return slots.state(self._optimizer, self._parameters)
+        return solver_state.state(self._optimizer, self._parameters)
 
     def set_state(self, state: Mapping[str, Array]) -> None:
         """The inverse of :meth:`state`."""
-        slots.set_state(self._optimizer, self._parameters, state)
+        solver_state.set_state(self._optimizer, self._parameters, state)
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's."""

@@ -2,7 +2,7 @@
 
 import torch
 import torch.distributed as dist
-from multiseg_torch.ranks import Network
+from multiseg_torch.distributed import Network
 from serving import batches, options, serve
 
 from multiseg.network import NetworkSpec

@@ -14,7 +14,8 @@ import pytest
 import random_nets
 import zoo
 from google.protobuf import text_format
-from multiseg_caffe import deploy, losses, placing, proto, prototxt
+from multiseg_caffe import deploy, losses, proto, prototxt
+from multiseg_caffe.describing import placing
 
 import multiseg
 from multiseg import describe

@@ -285,7 +285,7 @@ def test_random_windows_are_the_same_in_all_that_can_say_them(
 
 @pytest.mark.needs("torch")
 def test_no_name_of_a_layer_hides_one_of_pytorchs_module() -> None:
-    from multiseg_torch.exporting import RESERVED
+    from multiseg_torch.exporting.text import RESERVED
     from torch import nn
 
     assert {name for name in dir(nn.Module) if not name.startswith("_")} <= set(RESERVED)

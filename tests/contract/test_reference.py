@@ -23,11 +23,11 @@ Array = np.ndarray[Any, Any]
 def in_torch(topology: Topology, path: Path, weights: dict[str, Array], double: bool, training: bool) -> Any:
     """The network as an nn.Module with these weights."""
     import torch
-    from multiseg_torch import files, neutral
+    from multiseg_torch import files, weights
 
     model = files.load(str(path), topology.input_shape).model
     model = (model.double() if double else model).train(training)
-    for name, value in neutral.of(model).items():
+    for name, value in weights.neutral_weights(model).items():
         value.copy_(torch.from_numpy(weights[name]))
     return model
 
@@ -37,7 +37,7 @@ def measured(
 ) -> tuple[Array, dict[str, Array]]:
     """Output and gradients of sum(output * direction), by PyTorch."""
     import torch
-    from multiseg_torch import neutral
+    from multiseg_torch import weights
 
     path = exporting.export(topology, "torch", folder / "net.py")
     model = in_torch(topology, path, random_weights(topology), double, training)
@@ -47,7 +47,7 @@ def measured(
     output = model(images)
     (output * direction.reshape(output.shape)).sum().backward()
     return output.detach().numpy(), {
-        neutral.neutral_name(name): each.grad.numpy()
+        weights.neutral_name(name): each.grad.numpy()
         for name, each in model.named_parameters()
         if each.grad is not None
     }

@@ -171,7 +171,7 @@ def test_nothing_is_left_of_what_fails(model: Path, net: Path, tmp_path: Path, m
         Path(path).write_bytes(b"half")
         raise ModelError("no more")
 
-    monkeypatch.setattr("multiseg_caffe.writing.write", half)
+    monkeypatch.setattr("multiseg_caffe.weights_files.write", half)
     with pytest.raises(ModelError, match="no more"):
         multiseg.convert(model, "caffemodel", out / "o.caffemodel", net)
     assert [path.name for path in out.iterdir()] == ["o.caffemodel"] and (out / "o.caffemodel").read_bytes() == b"old"
@@ -287,7 +287,7 @@ def test_a_file_of_a_checkpoint_that_is_no_file_stays(
             Path(path + end).write_bytes(b"new")
         return {"taken": [], "started": []}
 
-    monkeypatch.setattr("multiseg_caffe.writing.write", several)
+    monkeypatch.setattr("multiseg_caffe.weights_files.write", several)
     os.mkfifo(tmp_path / "o.index")
     with pytest.raises(SettingsError, match=r"o\.index: cannot be written: is no regular file"):
         multiseg.convert(model, "caffemodel", tmp_path / "o", net)

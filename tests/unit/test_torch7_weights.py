@@ -122,19 +122,19 @@ def test_a_whole_model_is_built_with_its_weights(tmp_path: Path, ascii: bool) ->
 
 
 def test_a_vector_of_all_parameters_fits_onto_a_network_in_its_order(tmp_path: Path) -> None:
-    from multiseg_torch import neutral, reader
+    from multiseg_torch import reader, weights, weights_files
     from torch import nn
 
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Sequential(nn.Linear(4, 3)))
     count = 18 + 2 + 2 + 2 + 12 + 3
     (tmp_path / "weights.t7").write_bytes(t7(tensor(np.arange(count, dtype=np.float64))))
     found = reader.read_weights(str(tmp_path / "weights.t7"))
-    values = neutral.put(model, "net.lua", found)
+    values = weights.unflattened(model, "net.lua", found)
     assert np.array_equal(values["0.weight"].ravel(), np.arange(18)) and np.array_equal(values["0.bias"], [18, 19])
     assert np.array_equal(values["1.bias"], [22, 23]) and np.array_equal(values["2.0.bias"], [36, 37, 38])
     assert np.array_equal(values["1.running_var"], [1, 1])  # no parameter
     with pytest.raises(ModelError, match=r"net.lua: has 39 parameters, the vector of weights holds 38 numbers"):
-        neutral.put(model, "net.lua", {neutral.FLAT: np.zeros(38, np.float32)})
+        weights.unflattened(model, "net.lua", {weights_files.FLAT: np.zeros(38, np.float32)})
 
 
 def test_a_vector_of_weights_goes_into_a_network_in_its_worker(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_arithmetic_with_weights_is_a_scale_of_the_channels_or_no_layer_of_the_v
 
 
 def test_layers_have_the_names_of_the_state_dict(tmp_path: Path) -> None:
-    from multiseg_torch import files, neutral
+    from multiseg_torch import files, weights
 
     layers = "self.a = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)); self.kernel = nn.Parameter(torch.ones(4, 4, 1, 1))"
     layers += "; self.b = nn.Linear(784, 5); self.scale = nn.Parameter(torch.ones(5))"
@@ -160,7 +160,7 @@ def test_layers_have_the_names_of_the_state_dict(tmp_path: Path) -> None:
     )
     topology = python(tmp_path, forward, layers)
     model = files.load(str(tmp_path / "net.py"), (3, 16, 16)).model
-    assert topology.weights == {name: tuple(value.shape) for name, value in neutral.of(model).items()}
+    assert topology.weights == {name: tuple(value.shape) for name, value in weights.neutral_weights(model).items()}
     assert [name for name, _ in said(topology)] == ["a.0", "a.1", "relu", "model", "relu:2", "flatten", "b", "model"]
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from multiseg_tensorflow.rules.convolution import fits
+from multiseg_tensorflow.describing.rules.convolution import fits
+from multiseg_tensorflow.describing.walk import RESHAPED, Value, Walk, Weighted
 from multiseg_tensorflow.tensors import number
-from multiseg_tensorflow.walk import RESHAPED, Value, Walk, Weighted
 from multiseg_tensorflow.weights import vector as vector_weight
 
 HALF = "Normalise"  # what a multiplication by a factor of batch normalisation is until the addition that follows

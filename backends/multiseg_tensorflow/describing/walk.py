@@ -1,7 +1,7 @@
 """A TensorFlow graph read as layers, operation by operation.
 
 TensorFlow has operations, not layers. Those between the images and the output are taken in the order of the graph, each by
-the rule for its type (multiseg_tensorflow.rules): what belongs together (a convolution and the bias added to it) is put
+the rule for its type (describing.rules): what belongs together (a convolution and the bias added to it) is put
 together, layout changes and what only passes values on are left out. What no rule takes stays as it is, under its
 operation's name, with its shapes.
 """

@@ -17,9 +17,9 @@ from torch.overrides import TorchFunctionMode
 from multiseg.errors import ModelError
 from multiseg.network import Array
 from multiseg.topology.shapes import RULES, ShapeError, infer
-from multiseg_torch import vocabulary
+from multiseg_torch.describing import functions, modules
+from multiseg_torch.describing.functions import Call, Said
 from multiseg_torch.lowering import PatchConv2d, PatchConvTranspose2d
-from multiseg_torch.vocabulary import Call, Said
 
 INPUT = "input"
 
@@ -113,7 +113,7 @@ class _Recorder(TorchFunctionMode):
         if not inputs or not outputs:
             return
         weights = {part: tuple(v.shape) for part, v in module.state_dict().items() if v.is_floating_point()}
-        rule = vocabulary.of_module(module)
+        rule = modules.of_module(module)
         call = Call({"input": read[0]}, tuple(read[0].shape), tuple(outputs[0].shape))
         said = rule(module, call) if rule else None
         self._add(name, type(module).__name__, said, inputs, read, outputs, weights)
@@ -133,16 +133,16 @@ class _Recorder(TorchFunctionMode):
         self.alive.append(made)
         plain = name if name.startswith("__") else name.rstrip("_").removeprefix("__i")
         if name.startswith("__i") and name.endswith("__") and name != "__init__":
-            plain = f"__{name[3:]}" if f"__{name[3:]}" in vocabulary.FUNCTIONS else name
+            plain = f"__{name[3:]}" if f"__{name[3:]}" in functions.FUNCTIONS else name
         same = len(outputs) == 1 and outputs[0].shape == read[0].shape
-        if plain in vocabulary.NOTHING or (same and plain in ("view", "reshape", "flatten", "__get__", "expand_as")):
+        if plain in functions.NOTHING or (same and plain in ("view", "reshape", "flatten", "__get__", "expand_as")):
             self.names[id(outputs[0])] = self.names[id(next(each for each in read if id(each) in self.names))]
             return
         used = {self.parameters[id(each)] for each in read if id(each) in self.parameters}
         layer, weights = self._owner(plain.strip("_"), used)
         said = None
-        if plain in vocabulary.FUNCTIONS:
-            order, rule = vocabulary.FUNCTIONS[plain]
+        if plain in functions.FUNCTIONS:
+            order, rule = functions.FUNCTIONS[plain]
             call = Call(_bound(order, args, kwargs, outputs), tuple(read[0].shape), tuple(outputs[0].shape))
             said = rule(call)
         if used and said and said[0] in ("Mul", "Scale"):
@@ -267,7 +267,7 @@ def _tensors(values: Iterable[Any]) -> Iterable[Tensor]:
 
 def _is_layer(module: nn.Module) -> bool:
     """Whether a module is one layer, lowered ones included, or else what happens in it is to be noted."""
-    if isinstance(module, (PatchConv2d, PatchConvTranspose2d)) or vocabulary.of_module(module):
+    if isinstance(module, (PatchConv2d, PatchConvTranspose2d)) or modules.of_module(module):
         return True
     if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):  # an empty one too
         return False

@@ -7,15 +7,19 @@ would end the process.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-from multiseg_caffe import windows
-from multiseg_caffe.proto import EltwiseParameter, PoolingParameter
-from multiseg_caffe.windows import WrongLayer
-
-Shape = tuple[int, ...]
-Made = tuple[list[Shape], list[Shape]]  # shapes of tops, of weights
+from multiseg_caffe.describing.axes import Made, Shape, axis, concat_axis, image, listed
+from multiseg_caffe.describing.loss_shapes import (
+    contrastive_shapes,
+    of_classes_shapes,
+    pairwise_shapes,
+    per_label_shapes,
+)
+from multiseg_caffe.describing.window_shapes import convolution_shapes, pooling_shapes, spatial_pyramid_shapes
+from multiseg_caffe.describing.windows import WrongLayer
+from multiseg_caffe.proto import EltwiseParameter
 
 READERS = ("Data", "ImageData", "HDF5Data", "MemoryData", "WindowData")  # of data sets
 # layers whose outputs only Caffe can tell, or a program
@@ -51,80 +55,6 @@ def _dummy(layer: Any, bottoms: list[Shape]) -> Made:
 def _parameter(layer: Any, bottoms: list[Shape]) -> Made:
     shape = tuple(layer.parameter_param.shape.dim)
     return [shape], [shape]
-
-
-def _convolution(layer: Any, bottoms: list[Shape]) -> Made:
-    p = layer.convolution_param
-    window = windows.of_convolution(p)
-    if axis(p.axis, bottoms[0]) != 1:
-        raise WrongLayer(f"has axis {p.axis}; multiseg knows convolutions over (N, C, H, W) alone")
-    if len(bottoms) != len(layer.top):
-        raise WrongLayer(f"has {len(bottoms)} bottoms and {len(layer.top)} tops; it makes one of each")
-    channels = image(bottoms[0])[1]
-    if not p.group or channels % p.group or p.num_output % p.group:
-        raise WrongLayer(
-            f"has {p.group} groups, which divide its {channels} inputs and {p.num_output} outputs unevenly"
-        )
-    forward = layer.type == "Convolution"
-    tops: list[Shape] = []
-    for bottom in bottoms:
-        if bottom[:2] != bottoms[0][:2]:
-            raise WrongLayer(f"applies the same weights to inputs of different channels, {listed(bottoms)}")
-        size = [_convolved(image(bottom)[2 + i], i, window, forward) for i in range(2)]
-        if min(size) < 1:
-            raise WrongLayer(
-                f"has a {window.kernel[0]}x{window.kernel[1]} kernel, larger than its input of {bottom[2]}x{bottom[3]}"
-                if forward
-                else f"pads away all of its input of {bottom[2]}x{bottom[3]}"
-            )
-        tops.append((bottom[0], p.num_output, *size))
-    first, second = (p.num_output, channels) if forward else (channels, p.num_output)
-    return tops, [(first, second // p.group, *window.kernel), *([(p.num_output,)] if p.bias_term else [])]
-
-
-def _convolved(size: int, i: int, window: windows.Window, forward: bool) -> int:
-    reach = window.dilation[i] * (window.kernel[i] - 1) + 1
-    if forward:
-        return (size + 2 * window.pad[i] - reach) // window.stride[i] + 1
-    return window.stride[i] * (size - 1) + reach - 2 * window.pad[i]
-
-
-def _pooling(layer: Any, bottoms: list[Shape]) -> Made:
-    p = layer.pooling_param
-    n, channels, *size = image(bottoms[0])
-    window = windows.of_pooling(p, (size[0], size[1]))
-    if any(window.pad) and p.pool == PoolingParameter.STOCHASTIC:
-        raise WrongLayer("has pad, which stochastic pooling cannot")
-    up = p.round_mode == PoolingParameter.CEIL
-    out = [_pooled(size[i], i, window, up) for i in range(2)]
-    if min(out) < 1:
-        raise WrongLayer(
-            f"has a {window.kernel[0]}x{window.kernel[1]} window, larger than its input of {size[0]}x{size[1]}"
-        )
-    return [(n, channels, *out)] * len(layer.top), []
-
-
-def _pooled(size: int, i: int, window: windows.Window, up: bool) -> int:
-    span = size + 2 * window.pad[i] - window.kernel[i]
-    count = (-(-span // window.stride[i]) if up else span // window.stride[i]) + 1
-    # the last window starts within the image or the padding before it
-    return count - 1 if any(window.pad) and (count - 1) * window.stride[i] >= size + window.pad[i] else count
-
-
-def _spatial_pyramid(layer: Any, bottoms: list[Shape]) -> Made:
-    n, channels, *size = image(bottoms[0])
-    height = layer.spp_param.pyramid_height
-    if not height:
-        raise WrongLayer("has no pyramid_height")
-    bins = 0
-    for level in range(height):
-        kernel = (-(-size[0] // 2**level), -(-size[1] // 2**level))
-        pad = ((kernel[0] * 2**level - size[0] + 1) // 2, (kernel[1] * 2**level - size[1] + 1) // 2)
-        if pad[0] >= kernel[0] or pad[1] >= kernel[1]:
-            raise WrongLayer(f"has pyramid_height {height}, too much for its input of {size[0]}x{size[1]}")
-        window = windows.Window(kernel, kernel, pad)
-        bins += _pooled(size[0], 0, window, True) * _pooled(size[1], 1, window, True)
-    return [(n, channels, 1, 1) if height == 1 else (n, channels * bins)], []
 
 
 def _inner_product(layer: Any, bottoms: list[Shape]) -> Made:
@@ -218,14 +148,6 @@ def _concat(layer: Any, bottoms: list[Shape]) -> Made:
             raise WrongLayer(f"joins along axis {along}, but its inputs {listed(bottoms)} differ in others")
     total = sum(each[along] for each in bottoms)
     return [(*bottoms[0][:along], total, *bottoms[0][along + 1 :])], []
-
-
-def concat_axis(layer: Any, bottom: Shape) -> int:
-    """The axis along which a Concat or Slice works, by either of its names."""
-    p, old = (layer.concat_param, "concat_dim") if layer.type == "Concat" else (layer.slice_param, "slice_dim")
-    if p.HasField(old) and p.HasField("axis"):
-        raise WrongLayer(f"has both axis and {old}; Caffe takes one of them")
-    return axis(getattr(p, old) if p.HasField(old) else p.axis, bottom)
 
 
 def _slice(layer: Any, bottoms: list[Shape]) -> Made:
@@ -322,68 +244,9 @@ def _tile(layer: Any, bottoms: list[Shape]) -> Made:
     return [(*bottoms[0][:along], bottoms[0][along] * layer.tile_param.tiles, *bottoms[0][along + 1 :])], []
 
 
-def _per_label(layer: Any, bottoms: list[Shape]) -> Made:
-    """Losses and metrics that take one class number for each place of the prediction."""
-    p = {"Accuracy": layer.accuracy_param, "InfogainLoss": layer.infogain_loss_param}.get(
-        layer.type, layer.softmax_param
-    )
-    along = axis(p.axis, bottoms[0])
-    places = math.prod(bottoms[0]) // bottoms[0][along]
-    if math.prod(bottoms[1]) != places:
-        raise WrongLayer(
-            f"needs one class number for each of the {places} places of {bottoms[0]}, its labels are {bottoms[1]}"
-        )
-    if layer.type == "Accuracy":
-        if layer.accuracy_param.top_k > bottoms[0][along]:
-            raise WrongLayer(f"has top_k {layer.accuracy_param.top_k} for {bottoms[0][along]} classes")
-        return [(), (bottoms[0][along],)], []
-    return [(), bottoms[0]], []
-
-
-def _of_classes(layer: Any, bottoms: list[Shape]) -> Made:
-    if math.prod(bottoms[1]) != bottoms[0][0]:
-        raise WrongLayer(f"needs one class number for each of {bottoms[0][0]} images, its labels are {bottoms[1]}")
-    return [()], []
-
-
-def _pairwise(layer: Any, bottoms: list[Shape]) -> Made:
-    """Losses that compare element by element; shapes may differ, their numbers of elements not."""
-    for other in bottoms[1:]:
-        if other[:1] != bottoms[0][:1] or math.prod(other) != math.prod(bottoms[0]):
-            raise WrongLayer(f"compares {bottoms[0]} with {other}, which differ in their number of elements")
-    return [()], []
-
-
-def _contrastive(layer: Any, bottoms: list[Shape]) -> Made:
-    if bottoms[0][:2] != bottoms[1][:2] or any(math.prod(each[2:]) != 1 for each in bottoms[:2]):
-        raise WrongLayer(f"compares two vectors for each image, its inputs are {listed(bottoms)}")
-    return [()], []
-
-
-def axis(index: int, shape: Shape) -> int:
-    """An axis counted from 0. Raises WrongLayer where the shape has none such."""
-    found = index if index >= 0 else index + len(shape)
-    if not 0 <= found < len(shape):
-        raise WrongLayer(f"has no axis {index} in its input {shape}")
-    return found
-
-
-def image(shape: Shape) -> Shape:
-    """The same shape. Raises WrongLayer where it is not (N, C, H, W)."""
-    if len(shape) != 4:
-        raise WrongLayer(f"takes images (N, C, H, W), its input is {shape}")
-    return shape
-
-
-def listed(shapes: Iterable[Shape | None]) -> str:
-    """Shapes, for messages."""
-    return " and ".join(map(str, shapes)) or "no input"
-
-
 ELEMENTWISE = ("AbsVal", "BNLL", "ELU", "Exp", "Log", "Power", "ReLU", "Sigmoid", "Swish", "TanH", "Threshold")
 # AbsVal refuses it; Eltwise and LRN would use what they have just overwritten
 IN_PLACE = {*ELEMENTWISE, "PReLU", "Dropout", "Clip", "BatchNorm", "Scale", "Bias", "Softmax", "MVN"} - {"AbsVal"}
-
 MANY = 1 << 30
 COUNTS = {  # least and most bottoms, least and most tops, where not one of each
     **dict.fromkeys(("Input", "DummyData"), (0, 0, 1, MANY)),
@@ -413,9 +276,9 @@ RULES: dict[str, Callable[[Any, list[Shape]], Made]] = {
     "Input": _input,
     "DummyData": _dummy,
     "Parameter": _parameter,
-    **dict.fromkeys(("Convolution", "Deconvolution"), _convolution),
-    "Pooling": _pooling,
-    "SPP": _spatial_pyramid,
+    **dict.fromkeys(("Convolution", "Deconvolution"), convolution_shapes),
+    "Pooling": pooling_shapes,
+    "SPP": spatial_pyramid_shapes,
     "InnerProduct": _inner_product,
     "Embed": _embed,
     "BatchNorm": _batch_norm,
@@ -436,8 +299,8 @@ RULES: dict[str, Callable[[Any, list[Shape]], Made]] = {
     "Reduction": _reduction,
     "ArgMax": _argmax,
     "Tile": _tile,
-    **dict.fromkeys(("SoftmaxWithLoss", "InfogainLoss", "Accuracy"), _per_label),
-    **dict.fromkeys(("HingeLoss", "MultinomialLogisticLoss"), _of_classes),
-    **dict.fromkeys(("EuclideanLoss", "SigmoidCrossEntropyLoss", "L1Loss", "SmoothL1Loss"), _pairwise),
-    "ContrastiveLoss": _contrastive,
+    **dict.fromkeys(("SoftmaxWithLoss", "InfogainLoss", "Accuracy"), per_label_shapes),
+    **dict.fromkeys(("HingeLoss", "MultinomialLogisticLoss"), of_classes_shapes),
+    **dict.fromkeys(("EuclideanLoss", "SigmoidCrossEntropyLoss", "L1Loss", "SmoothL1Loss"), pairwise_shapes),
+    "ContrastiveLoss": contrastive_shapes,
 }

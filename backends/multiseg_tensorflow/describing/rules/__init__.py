@@ -1,9 +1,9 @@
-"""What each type of TensorFlow's operations is, as a layer: one rule for each, see multiseg_tensorflow.walk."""
+"""What each type of TensorFlow's operations is, as a layer: one rule for each, see multiseg_tensorflow.describing.walk."""
 
 from __future__ import annotations
 
-from multiseg_tensorflow.rules import arithmetic, axes, convolution, normalisation, vectors
-from multiseg_tensorflow.walk import Rule
+from multiseg_tensorflow.describing.rules import arithmetic, axes, convolution, normalisation, vectors
+from multiseg_tensorflow.describing.walk import Rule
 
 PASSED_ON = (
     "Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot", "CheckNumerics", "EnsureShape", "Print", "Cast",

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from multiseg_tensorflow import digits
+from multiseg_tensorflow.describing.rules import RULES
+from multiseg_tensorflow.describing.walk import Node, Value, Walk
 from multiseg_tensorflow.dropout import Dropout
-from multiseg_tensorflow.rules import RULES
 from multiseg_tensorflow.tensors import reached
-from multiseg_tensorflow.walk import Node, Value, Walk
 from multiseg_tensorflow.weights import Weight, split_name
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 from multiseg.errors import ModelError
 from multiseg.topology.shapes import RULES as VOCABULARY
-from multiseg_caffe import windows
-from multiseg_caffe.placing import Placed
+from multiseg_caffe.describing import windows
+from multiseg_caffe.describing.axes import Shape, axis, concat_axis
+from multiseg_caffe.describing.placing import Placed
+from multiseg_caffe.describing.shapes import RULES
+from multiseg_caffe.describing.windows import WrongLayer
 from multiseg_caffe.proto import EltwiseParameter, LRNParameter, PoolingParameter, ReductionParameter
-from multiseg_caffe.rules import RULES, Shape, axis, concat_axis
 from multiseg_caffe.weights import part
-from multiseg_caffe.windows import WrongLayer
 
 Step = tuple[str, dict[str, Any]]  # type and parameters
 

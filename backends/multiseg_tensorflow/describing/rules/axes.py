@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from multiseg_tensorflow.rules.convolution import groups
+from multiseg_tensorflow.describing.rules.convolution import groups
+from multiseg_tensorflow.describing.walk import NHWC_AXES, Rule, Value, Walk, neutral_axis
 from multiseg_tensorflow.tensors import constant, number
-from multiseg_tensorflow.walk import NHWC_AXES, Rule, Value, Walk, neutral_axis
 
 
 def reduce(walk: Walk, op: Any) -> list[Value] | None:

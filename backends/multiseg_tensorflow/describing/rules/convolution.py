@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from multiseg_tensorflow.describing.walk import Rule, Value, Walk, Weighted, neutral_shape
 from multiseg_tensorflow.tensors import constant
-from multiseg_tensorflow.walk import Rule, Value, Walk, Weighted, neutral_shape
 from multiseg_tensorflow.weights import depthwise as depthwise_weight
 from multiseg_tensorflow.weights import plain as plain_weight
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from multiseg_tensorflow.describing.walk import Value, Walk, Weighted
 from multiseg_tensorflow.tensors import SHAPES, constant
-from multiseg_tensorflow.walk import Value, Walk, Weighted
 from multiseg_tensorflow.weights import dense as dense_weight
 from multiseg_tensorflow.weights import pointwise as pointwise_weight
 from multiseg_tensorflow.weights import vector as vector_weight

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from multiseg.topology import Layer, Topology
@@ -12,29 +11,15 @@ from multiseg.topology.pooling import pooling
 from multiseg.topology.shapes import window_pads
 from multiseg.topology.writing import (
     Refused,
-    Writer,
     axis,
     deconvolution_pads,
-    distinct,
     factors,
     finite,
-    number,
     said,
     slices,
 )  # fmt: skip
-
-Fields = Sequence[tuple[str, Any]]  # names and values; text is quoted, a Word is not, a list of fields is a message
-
-
-class Word(str):
-    """A name of Caffe's, such as MAX, or a number as it is to be written."""
-
-
-DEPLOYED = [("exclude", [("stage", "deploy")])]
-RESERVED = ("data", "label", "loss", "loss_difference", "loss_each")
-# What writes over its input: layers whose gradients do with what they made, and what makes an input that is so overwritten.
-IN_PLACE = ("Relu", "Dropout")
-OVERWRITTEN = ("Conv", "ConvTranspose", "Gemm", "BatchNormalization", "Scale", "Sum", "Concat", *IN_PLACE)
+from multiseg_caffe.exporting.frame import PrototxtFrame
+from multiseg_caffe.exporting.text import PLAIN, Fields, Word, fillers, number_field, pair, sides, windows
 
 
 def source(topology: Topology, classes: bool = False) -> str:
@@ -48,88 +33,17 @@ def source(topology: Topology, classes: bool = False) -> str:
     return writer.text(classes)
 
 
-class _Caffe(Writer):
-    title = "Caffe"
-
-    def __init__(self, topology: Topology) -> None:
-        super().__init__(topology)
-        self.names = distinct((layer.name for layer in self.layers), str, RESERVED)
-        values = [topology.input, *(value for layer in self.layers for value in layer.outputs)]
-        self.blobs = distinct(values, lambda value: "data" if value == topology.input else value, ("label", "loss"))
-        self.makers = {value: layer for layer in self.layers for value in layer.outputs}
-        self.padding: dict[str, list[int]] = {}  # of values that only convolutions take, which pad them themselves
-        self.added: set[str] = set()  # names that the description has not
-        self.lines: list[str] = []
-
-    def text(self, classes: bool) -> str:
-        """The whole file."""
-        topology = self.topology
-        head = [
-            f"# {topology.source} ({topology.kind}) in Caffe, for images of {self.size} (channels, height, width):",
-            "# for training, validation and deployment, all in one.",
-            f"name: {json.dumps(topology.source, ensure_ascii=False)}",
-        ]
-        body, self.lines = self.lines, []
-        for rule in ([("phase", Word("TRAIN"))], [("phase", Word("TEST")), ("stage", "val")]):
-            for blob in ("data", "label"):
-                self._write(blob, "Data", [], [blob], [("include", rule)])
-        data, self.lines = self.lines, []
-        output = self.blobs[topology.outputs[0]]
-        if classes:
-            self._write("loss", "SoftmaxWithLoss", [self._scores(), "label"], ["loss"], DEPLOYED)
-        else:
-            subtract = [("eltwise_param", [("operation", Word("SUM")), ("coeff", 1), ("coeff", -1)])]
-            each = [("reduction_param", [("operation", Word("ASUM")), ("axis", 1)])]
-            mean = [("loss_weight", 1), ("reduction_param", [("operation", Word("MEAN"))])]
-            self._write("loss_difference", "Eltwise", [output, "label"], ["loss_difference"], [*subtract, *DEPLOYED])
-            self._write("loss_each", "Reduction", ["loss_difference"], ["loss_each"], [*each, *DEPLOYED])
-            self._write("loss", "Reduction", ["loss_each"], ["loss"], [*mean, *DEPLOYED])
-        return "\n".join([*head, *data, *body, *self.lines]) + "\n"
-
-    def _scores(self) -> str:
-        """The blob that SoftmaxWithLoss takes: what a Softmax at the end takes itself."""
-        last = self.layers[-1]
-        value = last.inputs[0] if last.type == "Softmax" else self.topology.outputs[0]
-        return self.blobs[value]
-
-    # --- layers
-
-    def _write(self, name: str, type: str, bottoms: Sequence[str], tops: Sequence[str], fields: Fields) -> None:
-        ends = [*(("bottom", each) for each in bottoms), *(("top", each) for each in tops)]
-        self.lines += ["layer {", *_indented([("name", name), ("type", type), *ends, *fields]), "}"]
-
-    def _layer(self, layer: Layer, type: str, fields: Fields = (), here: bool = False) -> None:
-        """One layer of the same name; over its input where that is safe."""
-        bottoms = [self.blobs[value] for value in layer.inputs]
-        if layer.type in IN_PLACE and self._may_overwrite(layer.inputs[0]):
-            self.blobs[layer.outputs[0]] = bottoms[0]
-        if here:
-            self.lines.append(self.only)
-        self._write(self.names[layer.name], type, bottoms, [self.blobs[value] for value in layer.outputs], fields)
-
-    def _may_overwrite(self, value: str) -> bool:
-        maker = self.makers.get(value)
-        alone = len(self.readers[value]) == 1 and value not in self.topology.outputs
-        return alone and maker is not None and maker.type in OVERWRITTEN
-
-    def _fresh(self, name: str) -> str:
-        """A name for a layer and a blob that the description has not."""
-        taken = {*self.names.values(), *self.blobs.values(), *self.added, *RESERVED}
-        free, count = name, 1
-        while free in taken:
-            count += 1
-            free = f"{name}_{count}"
-        self.added.add(free)
-        return free
+class _Caffe(PrototxtFrame):
+    """The layers of the file, one method for each kind."""
 
     def convolution(self, layer: Layer) -> None:
         more = self.padding.get(layer.inputs[0], [0, 0, 0, 0])
         own = window_pads(layer.parameters, self.taken(layer)[1:])
         pads = [a + b for a, b in zip(own, more, strict=True)]
         if pads[:2] != pads[2:] or min(pads) < 0:
-            raise Refused(f"pads {_sides(pads)}, where it knows the same padding on opposite sides only")
+            raise Refused(f"pads {sides(pads)}, where it knows the same padding on opposite sides only")
         here = "auto_pad" in layer.parameters and max(said(layer, "strides")) > 1
-        self._layer(layer, "Convolution", [("convolution_param", _windows(layer, pads))], here)
+        self._layer(layer, "Convolution", [("convolution_param", windows(layer, pads))], here)
 
     def deconvolution(self, layer: Layer) -> None:
         pads, more = deconvolution_pads(layer)
@@ -140,7 +54,7 @@ class _Caffe(Writer):
             raise Refused("has negative padding")
         even = [min(pads[0], pads[2]), min(pads[1], pads[3])]
         edges = {i + 2: (pads[i] - even[i], pads[i + 2] - even[i]) for i in range(2)}
-        fields = [("convolution_param", _windows(layer, even))]
+        fields = [("convolution_param", windows(layer, even))]
         if not any(map(any, edges.values())):
             self._layer(layer, "Deconvolution", fields)
             return
@@ -166,7 +80,7 @@ class _Caffe(Writer):
 
     def dense(self, layer: Layer) -> None:
         fields: list[tuple[str, Any]] = [("num_output", layer.parameters["num_output"])]
-        self._layer(layer, "InnerProduct", [("inner_product_param", fields + _fillers(layer))])
+        self._layer(layer, "InnerProduct", [("inner_product_param", fields + fillers(layer))])
 
     def flatten(self, layer: Layer) -> None:
         value = layer.outputs[0]
@@ -182,19 +96,19 @@ class _Caffe(Writer):
             raise Refused("has dilation, which its pooling layers have not")
         if found is None:
             raise Refused(
-                f"pads {_sides(pool.pads)} and {'counts' if pool.counted else 'leaves out'} padding; Caffe pads opposite sides "
+                f"pads {sides(pool.pads)} and {'counts' if pool.counted else 'leaves out'} padding; Caffe pads opposite sides "
                 "alike, and counts it in averages"
                 if pool.average
-                else f"pads {_sides(pool.pads)}, where Caffe pads opposite sides alike"
+                else f"pads {sides(pool.pads)}, where Caffe pads opposite sides alike"
             )
         up, anywhere = found
         if any(p >= k for p, k in zip(pool.pads, pool.kernel, strict=False)):
             raise Refused("has padding that is not smaller than its window")
         fields = [
             ("pool", Word("AVE" if pool.average else "MAX")),
-            *_pair("kernel", pool.kernel, "kernel_size"),
-            *(_pair("stride", pool.strides) if max(pool.strides) > 1 else []),
-            *(_pair("pad", pool.pads[:2]) if any(pool.pads[:2]) else []),
+            *pair("kernel", pool.kernel, "kernel_size"),
+            *(pair("stride", pool.strides) if max(pool.strides) > 1 else []),
+            *(pair("pad", pool.pads[:2]) if any(pool.pads[:2]) else []),
         ]
         if not up and max(pool.strides) > 1:
             fields.append(("round_mode", Word("FLOOR")))
@@ -208,7 +122,7 @@ class _Caffe(Writer):
         affine = said(layer, "affine")
         if affine not in (True, False):
             raise Refused(f"has {affine} alone; its Scale has a weight and may have a bias")
-        fields = [("batch_norm_param", [("eps", _number(said(layer, "epsilon")))])]
+        fields = [("batch_norm_param", [("eps", number_field(said(layer, "epsilon")))])]
         if not affine:
             self._layer(layer, "BatchNorm", fields)
             return
@@ -234,20 +148,20 @@ class _Caffe(Writer):
             raise Refused("adds another number than 1, as Caffe does within a channel")
         fields = [
             ("local_size", size),
-            ("alpha", _number(said(layer, "alpha"))),
-            ("beta", _number(said(layer, "beta"))),
+            ("alpha", number_field(said(layer, "alpha"))),
+            ("beta", number_field(said(layer, "beta"))),
         ]
-        fields += [("norm_region", Word("WITHIN_CHANNEL"))] if within else [("k", _number(said(layer, "bias")))]
+        fields += [("norm_region", Word("WITHIN_CHANNEL"))] if within else [("k", number_field(said(layer, "bias")))]
         self._layer(layer, "LRN", [("lrn_param", fields)])
 
     def dropout(self, layer: Layer) -> None:
-        self._layer(layer, "Dropout", [("dropout_param", [("dropout_ratio", _number(said(layer, "ratio")))])])
+        self._layer(layer, "Dropout", [("dropout_param", [("dropout_ratio", number_field(said(layer, "ratio")))])])
 
     def leaky_relu(self, layer: Layer) -> None:
-        self._layer(layer, "ReLU", [("relu_param", [("negative_slope", _number(said(layer, "alpha")))])])
+        self._layer(layer, "ReLU", [("relu_param", [("negative_slope", number_field(said(layer, "alpha")))])])
 
     def elu(self, layer: Layer) -> None:
-        self._layer(layer, "ELU", [("elu_param", [("alpha", _number(said(layer, "alpha")))])])
+        self._layer(layer, "ELU", [("elu_param", [("alpha", number_field(said(layer, "alpha")))])])
 
     def thresholded(self, layer: Layer) -> None:
         if float(said(layer, "alpha")) != 0:
@@ -257,7 +171,7 @@ class _Caffe(Writer):
     def clip(self, layer: Layer) -> None:
         low, high = (finite(said(layer, key)) for key in ("min", "max"))
         largest = "3.4028235e+38"
-        limits = [("min", _number(low, f"-{largest}")), ("max", _number(high, largest))]
+        limits = [("min", number_field(low, f"-{largest}")), ("max", number_field(high, largest))]
         self._layer(layer, "Clip", [("clip_param", limits)])
 
     def softmax(self, layer: Layer) -> None:
@@ -345,7 +259,7 @@ class _Caffe(Writer):
                 "Add": ("shift", value), "Sub": ("shift", -value), "Mul": ("scale", value),
                 "Div": ("scale", 1 / value if value else math.nan),
             }[layer.type]  # fmt: skip
-            self._layer(layer, "Power", [("power_param", [(key, _number(operand))])])
+            self._layer(layer, "Power", [("power_param", [(key, number_field(operand))])])
         elif layer.type == "Mul":
             self._joined(layer, [("operation", Word("PROD"))])
         elif layer.type == "Div":
@@ -355,9 +269,9 @@ class _Caffe(Writer):
 
     def total(self, layer: Layer) -> None:
         found = factors(layer)
-        coefficients = [("coeff", _number(each)) for each in found] if any(each != 1 for each in found) else []
+        coefficients = [("coeff", number_field(each)) for each in found] if any(each != 1 for each in found) else []
         if len(found) == 1:
-            self._layer(layer, "Power", [("power_param", [("scale", _number(found[0]))])])
+            self._layer(layer, "Power", [("power_param", [("scale", number_field(found[0]))])])
         else:
             self._joined(layer, [("operation", Word("SUM")), *coefficients])
 
@@ -382,7 +296,7 @@ class _Caffe(Writer):
 
     def power(self, layer: Layer) -> None:
         exponent = {"Neg": None, "Sqrt": 0.5}.get(layer.type, layer.parameters.get("exponent"))
-        fields = [("scale", -1)] if exponent is None else [("power", _number(exponent))]
+        fields = [("scale", -1)] if exponent is None else [("power", number_field(exponent))]
         self._layer(layer, "Power", [("power_param", fields)])
 
     def plain(self, layer: Layer) -> None:
@@ -399,66 +313,3 @@ class _Caffe(Writer):
         **dict.fromkeys(("Pow", "Neg", "Sqrt"), power),
         **dict.fromkeys(("Relu", "Sigmoid", "Tanh", "Softplus", "Abs", "Exp", "Log", "Identity"), plain),
     }  # fmt: skip
-
-
-PLAIN = {
-    "Relu": "ReLU", "Sigmoid": "Sigmoid", "Tanh": "TanH", "Softplus": "BNLL", "Abs": "AbsVal", "Exp": "Exp", "Log": "Log",
-    "Identity": "Power",
-}  # fmt: skip
-
-
-def _windows(layer: Layer, pads: Sequence[int]) -> list[tuple[str, Any]]:
-    """Fields of a ConvolutionParameter."""
-    strides, dilations, groups = (said(layer, key) for key in ("strides", "dilations", "group"))
-    if dilations[0] != dilations[1]:
-        dilation: list[tuple[str, Any]] = [("dilation", each) for each in dilations]
-    else:
-        dilation = [("dilation", dilations[0])] if dilations[0] > 1 else []
-    return [
-        ("num_output", layer.parameters["num_output"]),
-        *_pair("kernel", layer.parameters["kernel_shape"], "kernel_size"),
-        *(_pair("stride", strides) if max(strides) > 1 else []),
-        *(_pair("pad", pads[:2]) if any(pads[:2]) else []),
-        *dilation,
-        *([("group", groups)] if groups != 1 else []),
-        *_fillers(layer),
-    ]
-
-
-def _fillers(layer: Layer) -> list[tuple[str, Any]]:
-    """Weights that start at random: Caffe's own default is 0."""
-    bias = [] if said(layer, "bias_term") else [("bias_term", False)]
-    return [*bias, ("weight_filler", [("type", "xavier")])]
-
-
-def _pair(name: str, values: Sequence[int], square: str = "") -> list[tuple[str, Any]]:
-    high, wide = values
-    return [(square or name, high)] if high == wide else [(f"{name}_h", high), (f"{name}_w", wide)]
-
-
-def _number(value: float | None, otherwise: str = "") -> Word:
-    return Word(otherwise if value is None else number(value).removesuffix(".0"))
-
-
-def _sides(pads: Sequence[int]) -> str:
-    return "{} above, {} left, {} below, {} right".format(*pads)
-
-
-def _indented(fields: Fields, depth: int = 1) -> list[str]:
-    lines = []
-    for name, value in fields:
-        if isinstance(value, (list, tuple)):
-            inner = _indented(value, depth + 1)
-            short = f"{'  ' * depth}{name} {{ {' '.join(line.strip() for line in inner)} }}"
-            plain = len(inner) == len(value) and len(short) <= 60
-            lines += [short] if plain else [f"{'  ' * depth}{name} {{", *inner, f"{'  ' * depth}}}"]
-        elif isinstance(value, bool):
-            lines.append(f"{'  ' * depth}{name}: {'true' if value else 'false'}")
-        else:
-            text = (
-                json.dumps(value, ensure_ascii=False)
-                if isinstance(value, str) and not isinstance(value, Word)
-                else value
-            )
-            lines.append(f"{'  ' * depth}{name}: {text}")
-    return lines

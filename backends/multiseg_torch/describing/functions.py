@@ -2,7 +2,7 @@
 
 Each rule is given a call's arguments by the names of its signature, and the shapes, batch included, of what the call reads
 and makes. It returns None where the vocabulary has no word; a rule that is wrong about shapes or weights is not believed,
-see multiseg_torch.tracing.
+see multiseg_torch.describing.tracing.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from torch import Tensor, nn
-
-from multiseg_torch.torch7 import layers
+from torch import Tensor
 
 Said = Optional[tuple[str, dict[str, Any]]]  # noqa: UP045 - worker code runs on Python 3.9
 
@@ -141,7 +139,7 @@ def _split(call: Call) -> Said:
     return "Split", {"axis": axis, "split": [shape[axis] for shape in call.all_made]}
 
 
-def _pad(call: Call) -> Said:
+def pad_rule(call: Call) -> Said:
     pads = list(call.pad)
     if len(call.read) != 4 or any(pads[4:]):
         return None
@@ -334,107 +332,10 @@ FUNCTIONS: dict[str, tuple[str, Rule]] = {
     "narrow": ("input dim start length", _narrow),
     "chunk": ("input chunks dim", _split),
     "split": ("input split_size dim", _split),
-    "pad": ("input pad mode value", _pad),
+    "pad": ("input pad mode value", pad_rule),
     "interpolate": ("input size scale_factor mode align_corners", _resize),
     "mean": ("input dim keepdim", _reduce("ReduceMean")),
     "sum": ("input dim keepdim", _reduce("ReduceSum")),
 }  # fmt: skip
 # Calls that change no value; so does a reshape that keeps the shape.
 NOTHING = ("contiguous", "clone", "detach", "to", "float", "type_as", "requires_grad", "type", "cpu", "cuda", "alias")
-
-
-def _module(name: str, *attributes: str, **renamed: str) -> Callable[[Any, Call], Said]:
-    """A module that says what its function does, with its attributes as arguments."""
-
-    def rule(module: Any, call: Call) -> Said:
-        found = {each: getattr(module, each) for each in attributes}
-        found |= {argument: getattr(module, attribute) for argument, attribute in renamed.items()}
-        return FUNCTIONS[name][1](Call({**call.arguments, **found}, call.read, call.made))
-
-    return rule
-
-
-def _if_zeros(rule: Callable[[Any, Call], Said]) -> Callable[[Any, Call], Said]:
-    return lambda module, call: rule(module, call) if module.padding_mode == "zeros" else None
-
-
-def _around(mode: str) -> Callable[[Any, Call], Said]:
-    return lambda module, call: _pad(
-        Call({"pad": module.padding, "mode": mode, "value": getattr(module, "value", 0)}, call.read, call.made)
-    )
-
-
-_batch_norm = _module("batch_norm", "weight", "bias", "running_mean", "running_var", "eps")
-# A module by its class, whose subclasses with a forward of their own are no longer it.
-MODULES: dict[type[nn.Module], Callable[[Any, Call], Said]] = {
-    nn.Conv2d: _if_zeros(_module("conv2d", "weight", "bias", "stride", "padding", "dilation", "groups")),
-    nn.ConvTranspose2d: _module(
-        "conv_transpose2d", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"
-    ),
-    nn.Linear: _module("linear", "weight", "bias"),
-    nn.BatchNorm1d: _batch_norm,
-    nn.BatchNorm2d: _batch_norm,
-    nn.PReLU: _module("prelu", "weight"),
-    nn.MaxPool2d: _module("max_pool2d", "kernel_size", "stride", "padding", "dilation", "ceil_mode"),
-    nn.AvgPool2d: _module(
-        "avg_pool2d", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"
-    ),
-    nn.AdaptiveAvgPool2d: _module("adaptive_avg_pool2d"),
-    nn.AdaptiveMaxPool2d: _module("adaptive_max_pool2d"),
-    nn.LocalResponseNorm: _module("local_response_norm", "size", "alpha", "beta", "k"),
-    nn.Dropout: _module("dropout", "p"),
-    nn.ReLU: _module("relu"),
-    nn.ReLU6: _module("relu6"),
-    nn.LeakyReLU: _module("leaky_relu", "negative_slope"),
-    nn.ELU: _module("elu", "alpha"),
-    nn.Hardtanh: _module("hardtanh", "min_val", "max_val"),
-    nn.Threshold: _module("threshold", "threshold", "value"),
-    nn.Sigmoid: _module("sigmoid"),
-    nn.Tanh: _module("tanh"),
-    nn.Softplus: _module("softplus", "beta"),
-    nn.Softmax: _module("softmax", "dim"),
-    nn.LogSoftmax: _module("log_softmax", "dim"),
-    nn.Identity: lambda module, call: ("Identity", {}),
-    nn.Flatten: _module("flatten"),
-    nn.Unflatten: _module("unflatten"),
-    nn.ZeroPad2d: _around("constant"),
-    nn.ConstantPad2d: _around("constant"),
-    nn.ReflectionPad2d: _around("reflect"),
-    nn.ReplicationPad2d: _around("replicate"),
-    nn.Upsample: _module("interpolate", "size", "scale_factor", "mode", "align_corners"),
-    nn.UpsamplingNearest2d: _module("interpolate", "size", "scale_factor", "mode"),
-    nn.UpsamplingBilinear2d: _module("interpolate", "size", "scale_factor", "mode", "align_corners"),
-    layers.Elementwise: lambda module, call: (module.operation, {}),
-}
-
-
-def of_module(module: nn.Module) -> Callable[[Any, Call], Said] | None:
-    """The rule of a module's class, or of the one whose forward it has."""
-    for known, rule in MODULES.items():
-        if isinstance(module, known) and type(module).forward is known.forward:
-            return rule
-    return None
-
-
-LOSSES = {
-    "L1Loss": "absolute differences",
-    "SmoothL1Loss": "smooth L1 (squares below 1, absolute differences beyond)",
-    "MSELoss": "squared differences",
-    "HuberLoss": "Huber's loss",
-    "BCELoss": "binary cross-entropy",
-    "BCEWithLogitsLoss": "binary cross-entropy of the sigmoid",
-    "CrossEntropyLoss": "cross-entropy of the softmax over class numbers",
-    "NLLLoss": "negative log-likelihood of class numbers",
-    "KLDivLoss": "Kullback-Leibler divergence",
-}
-
-
-def loss_in_words(loss: Any) -> str | None:
-    """What a loss measures; None for none."""
-    if loss is None:
-        return None
-    name = type(loss).__name__ if isinstance(loss, nn.Module) else getattr(loss, "__name__", type(loss).__name__)
-    if name not in LOSSES:
-        return f"the file's own, {name}"
-    weighted = ", weighted by class" if getattr(loss, "weight", None) is not None else ""
-    return f"{LOSSES[name]}, {'summed' if getattr(loss, 'reduction', 'mean') == 'sum' else 'mean'}{weighted}"

@@ -1,4 +1,4 @@
-"""Writing neutral weights as a caffemodel, without Caffe: the message that its Net::ToProto makes (src/caffe/net.cpp)."""
+"""Neutral weights in caffemodels: read, and written as Net::ToProto does (src/caffe/net.cpp), without Caffe."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import EncodeError
+from google.protobuf.message import DecodeError, EncodeError
 
 from multiseg.errors import ModelError
 from multiseg.files import write_bytes
 from multiseg.network import Array, check_weights
-from multiseg_caffe import placing, prototxt
+from multiseg_caffe import prototxt, weights
 from multiseg_caffe.blobs import blob_of
 from multiseg_caffe.deploy import deployed
+from multiseg_caffe.describing import placing
 from multiseg_caffe.proto import LayerParameter, NetParameter
+from multiseg_caffe.upgrade import upgrade
 from multiseg_caffe.weights import BATCH_NORM, assign, neutral
 
 LARGEST = 1 << 31  # bytes of a protobuf message, which Caffe reads as one
@@ -111,3 +113,35 @@ def _with(layer: Any, blobs: list[Array]) -> Any:
     for value in blobs:
         copy.blobs.add().CopyFrom(blob_of(value))
     return copy
+
+
+def read(path: str) -> dict[str, Array]:
+    """Neutral weights of a caffemodel, which says all of them itself. Raises ModelError where it is none, or cut short."""
+    try:
+        net = NetParameter.FromString(Path(path).read_bytes())
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    except DecodeError:
+        raise ModelError(f"{path}: is no caffemodel, or one that is cut short") from None
+    upgrade(net, path)
+    found: dict[str, Array] = {}
+    for layer in net.layer:
+        blobs = [_array(path, layer.name, index, blob) for index, blob in enumerate(layer.blobs)]
+        for part, array in weights.neutral(layer, blobs).items():
+            if found.setdefault(f"{layer.name}.{part}", array) is not array:
+                raise ModelError(f"{path}: has two layers {layer.name!r} with weights")
+    if not found:
+        raise ModelError(f"{path}: holds no weights")
+    return found
+
+
+def _array(path: str, layer: str, index: int, blob: Any) -> Array:
+    """A BlobProto's data in its shape, which old files give as num, channels, height, width."""
+    legacy = (blob.num, blob.channels, blob.height, blob.width)
+    shape = tuple(blob.shape.dim) if blob.HasField("shape") or not any(legacy) else legacy  # a scalar has neither
+    data = np.array(blob.data or blob.double_data, dtype=np.float32)
+    if any(size < 0 for size in shape) or data.size != int(np.prod(shape, dtype=np.int64)):
+        raise ModelError(
+            f"{path}: layer {layer!r}: weights {index} are {data.size} numbers for the shape {shape}; the file is damaged"
+        )
+    return data.reshape(shape)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from multiseg_tensorflow.rules.normalisation import unfused
+from multiseg_tensorflow.describing.rules.normalisation import unfused
+from multiseg_tensorflow.describing.walk import Rule, Value, Walk, Weighted, neutral_axis
 from multiseg_tensorflow.tensors import number
-from multiseg_tensorflow.walk import Rule, Value, Walk, Weighted, neutral_axis
 from multiseg_tensorflow.weights import vector as vector_weight
 
 

@@ -5,7 +5,6 @@ Values of images are NHWC in the file; all others have their axes in neutral ord
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -17,89 +16,13 @@ from multiseg.topology.writing import (
     Refused,
     axis,
     deconvolution_pads,
-    distinct,
     finite,
-    identifiers,
     number,
     said,
     slices,
 )  # fmt: skip
-
-RESERVED = ("net", "self", "tf", "slim", "digits", "Tower", "model_property", "UserModel")
-PLACES = (0, 3, 1, 2)  # where an NHWC tensor has the axes N, C, H, W
-NEUTRAL = (0, 2, 3, 1)  # and which axes of N, C, H, W the axes of an NHWC tensor are
-LEAST_EPSILON = 1.001e-5  # of TensorFlow's fused batch normalisation, which takes it instead of a smaller one
-
-# What a file uses of these is written into it, in this order.
-FUNCTIONS = {
-    "convolution": """
-def convolution(net, name, filters, kernel, strides=(1, 1), padding='VALID', dilations=(1, 1), groups=1, bias=True):
-    with tf.variable_scope(name):
-        weights = tf.get_variable('weights', list(kernel) + [net.shape.as_list()[3] // groups, filters])
-        net = tf.nn.conv2d(net, weights, [1] + list(strides) + [1], padding, dilations=[1] + list(dilations) + [1])
-        return add_bias(net, filters) if bias else net
-""",
-    "deconvolution": '''
-def deconvolution(net, name, filters, kernel, strides=(1, 1), padding='VALID', more=(0, 0), groups=1, bias=True):
-    """Without padding it makes (n - 1) * stride + kernel + more pixels of n; with SAME, n * stride."""
-    with tf.variable_scope(name):
-        batch = tf.shape(net)[0]
-        _, height, width, channels = net.shape.as_list()
-        weights = tf.get_variable('weights', list(kernel) + [filters // groups, channels])
-        if padding == 'SAME':
-            size = [height * strides[0], width * strides[1]]
-        else:
-            size = [(n - 1) * s + k + m for n, s, k, m in zip([height, width], strides, kernel, more)]
-
-        def turned(part, kernels):
-            shape = [batch] + size + [filters // groups]
-            return tf.nn.conv2d_transpose(part, kernels, shape, [1] + list(strides) + [1], padding)
-
-        if groups == 1:
-            net = turned(net, weights)
-        else:
-            net = tf.concat([turned(*pair) for pair in zip(tf.split(net, groups, 3), tf.split(weights, groups, 3))], 3)
-        return add_bias(net, filters) if bias else net
-''',
-    "dense": """
-def dense(net, name, units, bias=True):
-    with tf.variable_scope(name):
-        net = tf.matmul(net, tf.get_variable('weights', [net.shape.as_list()[1], units]))
-        return add_bias(net, units) if bias else net
-""",
-    "scale": '''
-def scale(net, name, bias=False):
-    """A factor, and perhaps a summand, for each channel."""
-    with tf.variable_scope(name):
-        channels = net.shape.as_list()[-1]
-        net = net * tf.get_variable('weights', [channels], initializer=tf.ones_initializer())
-        return add_bias(net, channels) if bias else net
-''',
-    "prelu": """
-def prelu(net, name, slopes):
-    with tf.variable_scope(name):
-        weights = tf.get_variable('weights', [slopes], initializer=tf.constant_initializer(0.25))
-        return tf.nn.relu(net) - weights * tf.nn.relu(-net)
-""",
-    "average": '''
-def average(net, kernel, strides, counted, beyond):
-    """Averages over what windows see of the image and of the zeros `counted` around it; they reach `beyond` those."""
-    net, ones = tf.pad(net, counted), tf.pad(tf.ones_like(net), counted, constant_values=1)
-    sums, shares = [tf.nn.avg_pool(tf.pad(each, beyond), kernel, strides, 'VALID') for each in (net, ones)]
-    return sums / shares
-''',
-    "log_loss": '''
-def log_loss(output, y):
-    """Mean -log of the right class's probability; labels are class numbers from 0, one for each image or pixel."""
-    output = tf.reshape(output, [-1, output.shape.as_list()[-1]])
-    right = tf.gather(output, tf.reshape(tf.cast(y, tf.int32), [-1]), axis=1, batch_dims=1)
-    return -tf.reduce_mean(tf.log(tf.maximum(right, 1e-38)))
-''',
-    "add_bias": """
-def add_bias(net, channels):
-    return tf.nn.bias_add(net, tf.get_variable('biases', [channels], initializer=tf.zeros_initializer()))
-""",
-}
+from multiseg_tensorflow.exporting.frame import LEAST_EPSILON, NEUTRAL, TowerFrame
+from multiseg_tensorflow.exporting.text import ON_EACH, PLACES, paddings, window_options
 
 
 def source(topology: Topology, classes: bool = False) -> str:
@@ -113,79 +36,13 @@ def source(topology: Topology, classes: bool = False) -> str:
     return writer.text(classes)
 
 
-class _TensorFlow(PythonWriter):
-    title = "TensorFlow"
-    module = "tf"
-
-    def __init__(self, topology: Topology) -> None:
-        super().__init__(topology)
-        self.scopes = distinct((layer.name for layer in self.layers), _scope)
-        values = [topology.input, *(value for layer in self.layers for value in layer.outputs)]
-        self.values = identifiers(values, {*RESERVED, *FUNCTIONS})
-        self.values[topology.input] = "self.x"
-        self.steps: list[str] = []
-
-    def text(self, classes: bool) -> str:
-        """The whole file."""
-        topology = self.topology
-        loss = self._loss(classes)
-        code = "\n".join([*self.steps, loss])
-        used: list[str] = []
-        for name, function in FUNCTIONS.items():
-            if f"{name}(" in code or any(f"{name}(" in other for other in used):
-                used.append(function)
-        lines = [
-            f"# {topology.source} ({topology.kind}) in TensorFlow 1, as DIGITS loads it, for images of {self.size}",
-            "# (channels, height, width).",
-            "from model import Tower",
-            "from utils import model_property",
-            "import tensorflow as tf",
-            *["import tensorflow.contrib.slim as slim"] * ("slim." in code),
-            *["import utils as digits"] * ("digits." in code),
-            *"\n".join(["", *used]).splitlines(),
-            "",
-            "",
-            "class UserModel(Tower):",
-            "",
-            "    @model_property",
-            "    def inference(self):",
-            *(f"        {line}" for line in self.steps),
-            f"        return {self.values[topology.outputs[0]]}",
-            "",
-            "    @model_property",
-            "    def loss(self):",
-            f"        return {loss}",
-        ]
-        return "\n".join(lines) + "\n"
-
-    def _loss(self, classes: bool) -> str:
-        if not classes:
-            return "digits.mse_loss(self.inference, self.y)"
-        softmax = bool(self.layers) and self.layers[-1].type == "Softmax"
-        return f"{'log_loss' if softmax else 'digits.classification_loss'}(self.inference, self.y)"
-
-    def _assign(self, layer: Layer, expression: str, here: bool = False) -> None:
-        if len(layer.outputs) == 1 and self.passes_on(layer.outputs[0]):
-            self.values[layer.outputs[0]] = "net"
-        targets = ", ".join(self.values[value] for value in layer.outputs)
-        note = f"  {self.only}" if here else ""
-        self.steps.append(f"{targets} = {expression}{note}")
-
-    def _first(self, layer: Layer) -> str:
-        return self.values[layer.inputs[0]]
-
-    def _place(self, layer: Layer, index: int | None = None) -> int:
-        """Where the tensor has a layer's axis."""
-        taken = self.taken(layer)
-        found = axis(layer, taken, index)
-        return PLACES[found] if len(taken) == 3 else found
-
-    # --- layers
+class _TensorFlow(TowerFrame):
+    """The layers of the file, one method for each kind."""
 
     def convolution(self, layer: Layer) -> None:
         pads = window_pads(layer.parameters, self.taken(layer)[1:])
         net, padding = self._padded(layer, pads, "0")
-        options = _options(layer, padding)
+        options = window_options(layer, padding)
         dilations = said(layer, "dilations")
         if max(dilations) > 1:
             options += f", dilations={list(dilations)}"
@@ -206,7 +63,7 @@ class _TensorFlow(PythonWriter):
         same = pads == [over[0] // 2, over[1] // 2, over[0] - over[0] // 2, over[1] - over[1] // 2]
         same = same and list(more) == [max(s - k, 0) for k, s in zip(kernel, strides, strict=True)]
         same = same and (any(pads) or any(more))
-        options = _options(layer, "SAME" if same else "VALID")
+        options = window_options(layer, "SAME" if same else "VALID")
         if any(more) and not same:
             options += f", more={list(more)}"
         call = f"deconvolution({self._first(layer)}, {self._scope(layer)}, {layer.parameters['num_output']}, {list(kernel)}"
@@ -248,7 +105,7 @@ class _TensorFlow(PythonWriter):
             rest = [a - b for a, b in zip(beyond, counted, strict=True)]
             if min(rest) < 0:
                 raise Refused("its windows end before the padding that its averages count")
-            call = f"average({self._first(layer)}, {kernel}, {strides}, {_paddings(counted)}, {_paddings(rest)})"
+            call = f"average({self._first(layer)}, {kernel}, {strides}, {paddings(counted)}, {paddings(rest)})"
             self._assign(layer, call, here)
 
     def _same(self, layer: Layer, pads: Sequence[int]) -> bool:
@@ -269,7 +126,7 @@ class _TensorFlow(PythonWriter):
             return net, "SAME"
         if any(pads):
             filled = "" if value == "0" else f", constant_values={value}"
-            net = f"tf.pad({net}, {_paddings(pads)}{filled})"
+            net = f"tf.pad({net}, {paddings(pads)}{filled})"
         return net, "VALID"
 
     def global_pool(self, layer: Layer) -> None:
@@ -306,7 +163,7 @@ class _TensorFlow(PythonWriter):
             raise Refused(f"has the even size {size}, where it knows odd ones only")
         if said(layer, "within_channel"):
             r = size // 2
-            squares = f"tf.pad(tf.square({net}), {_paddings([r] * 4)})"
+            squares = f"tf.pad(tf.square({net}), {paddings([r] * 4)})"
             mean = f"tf.nn.avg_pool({squares}, [1, {size}, {size}, 1], [1, 1, 1, 1], 'VALID')"
             self._assign(layer, f"{net} * ({number(bias)} + {number(alpha)} * {mean}) ** -{number(beta)}")
             return
@@ -341,7 +198,7 @@ class _TensorFlow(PythonWriter):
             raise Refused("has negative padding")
         value = said(layer, "value") or 0.0
         how = ", mode='REFLECT'" if mode == "reflect" else f", constant_values={number(value)}" if value else ""
-        self._assign(layer, f"tf.pad({self._first(layer)}, {_paddings(pads)}{how})")
+        self._assign(layer, f"tf.pad({self._first(layer)}, {paddings(pads)}{how})")
 
     # --- shapes
 
@@ -452,35 +309,6 @@ class _TensorFlow(PythonWriter):
     }  # fmt: skip
 
 
-ON_EACH = {
-    "Relu": "tf.nn.relu({net})",
-    "LeakyRelu": "tf.nn.leaky_relu({net}, {alpha})",
-    "ThresholdedRelu": "tf.where({net} > {alpha}, {net}, tf.zeros_like({net}))",
-    "Sigmoid": "tf.sigmoid({net})",
-    "Tanh": "tf.tanh({net})",
-    "Softplus": "tf.nn.softplus({net})",
-    "Abs": "tf.abs({net})",
-    "Exp": "tf.exp({net})",
-    "Log": "tf.log({net})",
-    "Neg": "-{net}",
-    "Sqrt": "tf.sqrt({net})",
-    "Pow": "{net} ** {exponent}",
-    "Identity": "tf.identity({net})",
-}
-
-
-def _scope(name: str) -> str:
-    """A variable scope's name; the neutral name of its weights is the layer's, but for characters that no scope has."""
-    found = re.sub(r"[^A-Za-z0-9_.\-]", "_", name.replace("/", "."))
-    return found if re.match(r"[A-Za-z0-9.]", found) else f"layer{found}"
-
-
-def _options(layer: Layer, padding: str) -> str:
-    strides = said(layer, "strides")
-    options = f", strides={list(strides)}" if max(strides) > 1 else ""
-    return options + (f", padding='{padding}'" if padding != "VALID" else "")
-
-
 def _beyond(pool: Pooling) -> tuple[list[int], bool]:
     """How far windows reach beyond the image on each side, and whether that holds for this size only.
 
@@ -496,8 +324,3 @@ def _beyond(pool: Pooling) -> tuple[list[int], bool]:
             after, here = (count - 1) * stride + reach - pool.pads[i] - size, True
         ends.append(after)
     return [*pool.pads[:2], *ends], here
-
-
-def _paddings(pads: Sequence[int]) -> str:
-    top, left, bottom, right = pads
-    return f"[[0, 0], [{top}, {bottom}], [{left}, {right}], [0, 0]]"

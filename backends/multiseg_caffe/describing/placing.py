@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from multiseg.errors import ModelError
-from multiseg_caffe.rules import COUNTS, IN_PLACE, MANY, READERS, RULES, UNRULED, Shape, listed
-from multiseg_caffe.windows import WrongLayer
+from multiseg_caffe.describing.axes import Shape, listed
+from multiseg_caffe.describing.shapes import COUNTS, IN_PLACE, MANY, READERS, RULES, UNRULED
+from multiseg_caffe.describing.windows import WrongLayer
 
 LARGEST = 1 << 31  # Blob::Reshape counts in an int
 FILLERS = ("constant", "gaussian", "positive_unitball", "uniform", "xavier", "msra", "bilinear")

@@ -1,4 +1,4 @@
-"""Weights files: state_dicts that torch.save wrote, and Torch7's .t7."""
+"""Neutral weights in files: state_dicts, written and read, and Torch7's .t7. Runs in the backend's process."""
 
 from __future__ import annotations
 
@@ -8,14 +8,59 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from multiseg.errors import ModelError
-from multiseg.network import Array
+from multiseg.network import Array, check_weights
+from multiseg_torch import files
 from multiseg_torch.kinds import is_t7
 from multiseg_torch.torch7 import snapshot
+from multiseg_torch.weights import FLAT, named, neutral_name, neutral_weights
 
-FLAT = "parameters"  # the one name of a vector that holds all parameters in the network's order
+
+def write(
+    path: str,
+    weights: Mapping[str, Array],
+    network: str | None,
+    input_shape: list[int] | None,
+    others: Mapping[str, Array],
+) -> dict[str, list[str]]:
+    """See multiseg.model_files. What is written loads with ``model.load_state_dict(torch.load(path))``."""
+    if network is None:
+        torch.save(_of_names(weights), path)
+        return {"taken": [], "started": []}
+    if input_shape is None:
+        raise ModelError(f"{network}: does not say for which images it is; give input_shape=(channels, height, width)")
+    channels, height, width = input_shape
+    torch.manual_seed(0)
+    own = files.load(network, (channels, height, width)).model.state_dict()
+    names = {name: neutral_name(name) for name, value in own.items() if value.is_floating_point()}
+    shapes = {neutral: tuple(own[name].shape) for name, neutral in names.items()}
+    taken = [name for name in shapes if name not in weights and name in others and others[name].shape == shapes[name]]
+    values = {**weights, **{name: others[name] for name in taken}}
+    check_weights(network, {name: shape for name, shape in shapes.items() if name in values}, values)
+    state = {
+        name: _tensor(values[names[name]]).to(value.dtype) if names.get(name) in values else value.clone()
+        for name, value in own.items()
+    }
+    torch.save(state, path)
+    return {"taken": taken, "started": [name for name in shapes if name not in values]}
+
+
+def _of_names(weights: Mapping[str, Array]) -> dict[str, Tensor]:
+    state = {}
+    for name, value in weights.items():
+        state[name] = _tensor(value)
+        layer, _, part = name.rpartition(".")
+        if part == "running_var":  # a batch normalisation counts its batches, too
+            state[f"{layer}.num_batches_tracked"] = torch.tensor(0)
+    return state
+
+
+def _tensor(value: Array) -> Tensor:
+    return torch.from_numpy(np.array(value, order="C"))
+
+
 WRAPPED = (
     "state_dict",
     "model_state_dict",
@@ -25,40 +70,6 @@ WRAPPED = (
 )  # under which people save it beside other things
 PARALLEL = "module."  # what nn.DataParallel puts before every name
 MEND = "save weights with torch.save(model.state_dict(), path)"
-
-
-def named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Neutral weights of a state_dict, sharing its memory: ``layer.part``, where the network itself is layer ``model``.
-
-    What is no floating-point number is no weight, such as BatchNorm's count of batches.
-    """
-    return {neutral_name(name): value.detach() for name, value in state.items() if value.is_floating_point()}
-
-
-def neutral_name(name: str) -> str:
-    """Of a parameter or buffer, from PyTorch's."""
-    return name if "." in name else f"model.{name}"
-
-
-def of(model: nn.Module) -> dict[str, Tensor]:
-    """A model's neutral weights, sharing its memory."""
-    return named(model.state_dict())
-
-
-def put(model: nn.Module, path: str, values: Mapping[str, Array]) -> Mapping[str, Array]:
-    """``values``, where they are one vector cut up in the order of the model's parameters. Raises ModelError."""
-    if set(values) != {FLAT}:
-        return values
-    flat = np.ravel(values[FLAT])
-    state = of(model)
-    wanted = [neutral_name(name) for name, _ in model.named_parameters()]
-    count = sum(state[name].numel() for name in wanted)
-    if count != flat.size:
-        raise ModelError(f"{path}: has {count} parameters, the vector of weights holds {flat.size} numbers")
-    cut = np.split(flat, np.cumsum([state[name].numel() for name in wanted])[:-1])
-    found = {name: part.reshape(tuple(state[name].shape)) for name, part in zip(wanted, cut)}
-    # statistics of batch normalisation are no parameters: they stay
-    return {name: found.get(name, state[name].cpu().numpy()) for name in state}
 
 
 def read(path: str) -> dict[str, Array]:
@@ -72,7 +83,7 @@ def read(path: str) -> dict[str, Array]:
         found = snapshot.weights(path)
         if isinstance(found, np.ndarray):
             return {FLAT: found}
-        return {name: value.numpy() for name, value in of(found).items()}
+        return {name: value.numpy() for name, value in neutral_weights(found).items()}
     return {name: value.float().numpy() for name, value in named(_state(path)).items()}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import PurePath
 from typing import ClassVar
 
@@ -22,46 +21,17 @@ from multiseg.topology.writing import (
     said,
     slices,
 )  # fmt: skip
-
-# names that attributes of the module or variables of forward must not have
-RESERVED = (
-    "x", "self", "torch", "nn", "F", "T_destination", "add_module", "apply", "bfloat16", "buffers",
-    "call_super_init", "children", "compile", "cpu", "cuda", "double", "dump_patches", "eval", "extra_repr",
-    "float", "forward", "get_buffer", "get_extra_state", "get_parameter", "get_submodule", "half", "ipu",
-    "load_state_dict", "modules", "mtia", "named_buffers", "named_children", "named_modules", "named_parameters",
-    "parameters", "register_buffer", "register_module", "register_parameter", "register_backward_hook",
-    "register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook",
-    "register_full_backward_pre_hook", "register_load_state_dict_post_hook", "register_load_state_dict_pre_hook",
-    "register_state_dict_post_hook", "register_state_dict_pre_hook", "requires_grad_", "set_extra_state",
-    "set_submodule", "share_memory", "state_dict", "to", "to_empty", "train", "training", "type", "xpu",
-    "zero_grad",
-)  # fmt: skip
-
-SCALE = '''
-
-class Scale(nn.Module):
-    """A factor, and perhaps a summand, for each channel."""
-
-    def __init__(self, channels, bias=False):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
-
-    def forward(self, x):
-        shape = (1, -1) + (1,) * (x.ndim - 2)
-        if self.bias is None:
-            return x * self.weight.reshape(shape)
-        return torch.addcmul(self.bias.reshape(shape), x, self.weight.reshape(shape))
-'''
-LOG_LOSS = '''
-
-class LogLoss(nn.Module):
-    """Mean -log of the right class's probability; labels are class numbers from 0, one for each image or pixel."""
-
-    def forward(self, output, labels):
-        output = output.movedim(1, -1).reshape(-1, output.shape[1])
-        return F.nll_loss(output.clamp_min(1e-38).log(), labels.long().reshape(-1))
-'''
+from multiseg_torch.exporting.text import (
+    FUNCTIONS,
+    LOG_LOSS,
+    ON_EACH,
+    RESERVED,
+    SCALE,
+    constant_pad,
+    padding,
+    windows,
+    zero_pad,
+)
 
 
 def source(topology: Topology, classes: bool = False) -> str:
@@ -162,14 +132,14 @@ class _Torch(PythonWriter):
         top, left, bottom, right = window_pads(said_, taken[1:])
         here = "auto_pad" in said_ and max(said(layer, "strides")) > 1
         even = (top, left) == (bottom, right) and min(top, left) >= 0
-        arguments = _windows(layer, [top, left] if even else [0, 0])
+        arguments = windows(layer, [top, left] if even else [0, 0])
         constructor = f"nn.Conv2d({taken[0]}, {said_['num_output']}, {arguments}{grouped(layer)})"
-        self._module(layer, constructor, here, "" if even else _zero_pad([top, left, bottom, right]))
+        self._module(layer, constructor, here, "" if even else zero_pad([top, left, bottom, right]))
 
     def deconvolution(self, layer: Layer) -> None:
         taken, (top, left, bottom, right), more = self.taken(layer), *deconvolution_pads(layer)
         pads = [max(min(top, bottom), 0), max(min(left, right), 0)]
-        arguments = _windows(layer, pads)
+        arguments = windows(layer, pads)
         reach = [max(s, d) for s, d in zip(said(layer, "strides"), said(layer, "dilations"), strict=True)]
         if min(more) < 0 or any(m >= r for m, r in zip(more, reach, strict=True)):
             raise Refused(f"output padding {pair(more)} must be smaller than stride or dilation")
@@ -202,12 +172,12 @@ class _Torch(PythonWriter):
             pads = [0, 0] if apart else pool.pads[:2]
             if found is None or any(2 * p > k for p, k in zip(pads, pool.reach, strict=True)):
                 continue
-            arguments = f"{pair(pool.kernel)}, stride={pair(pool.strides)}" + _padding(pads)
+            arguments = f"{pair(pool.kernel)}, stride={pair(pool.strides)}" + padding(pads)
             if max(pool.dilations) > 1:
                 arguments += f", dilation={pair(pool.dilations)}"
             arguments += ", ceil_mode=True" if found[0] else ""
             arguments += ", count_include_pad=False" if average and not counts else ""
-            before = "" if not apart else _zero_pad(pool.pads) if average else _constant_pad(pool.pads, 'float("-inf")')
+            before = "" if not apart else zero_pad(pool.pads) if average else constant_pad(pool.pads, 'float("-inf")')
             self._module(layer, f"nn.{'Avg' if average else 'Max'}Pool2d({arguments})", not found[1], before)
             return
         raise Refused("its windows, or what they are divided by, cannot be said by padding and rounding")
@@ -265,7 +235,7 @@ class _Torch(PythonWriter):
         if mode == "constant":
             value = said(layer, "value") or 0.0
             pads = [top, left, bottom, right]
-            self._module(layer, _constant_pad(pads, number(value)) if value else _zero_pad(pads))
+            self._module(layer, constant_pad(pads, number(value)) if value else zero_pad(pads))
         elif mode in ("reflect", "edge"):
             if min(top, left, bottom, right) < 0:
                 raise Refused("has negative padding")
@@ -360,43 +330,3 @@ class _Torch(PythonWriter):
         ),
         **dict.fromkeys(("Abs", "Exp", "Log", "Neg", "Sqrt"), function),
     }  # fmt: skip
-
-
-ON_EACH: dict[str, Callable[[Layer], str]] = {
-    "Relu": lambda layer: "nn.ReLU()",
-    "LeakyRelu": lambda layer: f"nn.LeakyReLU({number(said(layer, 'alpha'))})",
-    "Elu": lambda layer: f"nn.ELU({number(said(layer, 'alpha'))})",
-    "PRelu": lambda layer: f"nn.PReLU({said(layer, 'num_parameters')})",
-    "ThresholdedRelu": lambda layer: f"nn.Threshold({number(said(layer, 'alpha'))}, 0.0)",
-    "Sigmoid": lambda layer: "nn.Sigmoid()",
-    "Tanh": lambda layer: "nn.Tanh()",
-    "Softplus": lambda layer: "nn.Softplus()",
-    "Dropout": lambda layer: f"nn.Dropout({number(said(layer, 'ratio'))})",
-    "Flatten": lambda layer: "nn.Flatten()",
-    "GlobalAveragePool": lambda layer: "nn.AdaptiveAvgPool2d(1)",
-    "GlobalMaxPool": lambda layer: "nn.AdaptiveMaxPool2d(1)",
-}
-FUNCTIONS = {"Abs": "{}.abs()", "Exp": "{}.exp()", "Log": "{}.log()", "Neg": "-{}", "Sqrt": "{}.sqrt()"}
-
-
-def _windows(layer: Layer, pads: list[int]) -> str:
-    """Kernel, and strides and dilations where they are not 1, padding where there is some."""
-    arguments = pair(layer.parameters["kernel_shape"])
-    for key, keyword in (("strides", "stride"), ("dilations", "dilation")):
-        values = said(layer, key)
-        arguments += f", {keyword}={pair(values)}" if max(values) > 1 else ""
-    return arguments + _padding(pads)
-
-
-def _padding(pads: list[int]) -> str:
-    return f", padding={pair(pads)}" if any(pads) else ""
-
-
-def _zero_pad(pads: list[int]) -> str:
-    top, left, bottom, right = pads
-    return f"nn.ZeroPad2d(({left}, {right}, {top}, {bottom}))"
-
-
-def _constant_pad(pads: list[int], value: str) -> str:
-    top, left, bottom, right = pads
-    return f"nn.ConstantPad2d(({left}, {right}, {top}, {bottom}), {value})"

@@ -1,0 +1,1 @@
+"""Describe a network as layers in the vocabulary of multiseg.topology."""

@@ -1,0 +1,5 @@
+"""Write described networks as prototxts."""
+
+from multiseg_caffe.exporting.writer import source
+
+__all__ = ["source"]

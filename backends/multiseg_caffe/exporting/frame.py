@@ -1,0 +1,94 @@
+"""The frame of a prototxt: data layers, the network, the loss."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from multiseg.topology import Layer, Topology
+from multiseg.topology.writing import (
+    Writer,
+    distinct,
+)  # fmt: skip
+from multiseg_caffe.exporting.text import Fields, Word, indented
+
+DEPLOYED = [("exclude", [("stage", "deploy")])]
+RESERVED = ("data", "label", "loss", "loss_difference", "loss_each")
+# What writes over its input: layers whose gradients do with what they made, and what makes an input that is so overwritten.
+IN_PLACE = ("Relu", "Dropout")
+OVERWRITTEN = ("Conv", "ConvTranspose", "Gemm", "BatchNormalization", "Scale", "Sum", "Concat", *IN_PLACE)
+
+
+class PrototxtFrame(Writer):
+    """The frame of a prototxt: data layers, the network, the loss."""
+
+    title = "Caffe"
+
+    def __init__(self, topology: Topology) -> None:
+        super().__init__(topology)
+        self.names = distinct((layer.name for layer in self.layers), str, RESERVED)
+        values = [topology.input, *(value for layer in self.layers for value in layer.outputs)]
+        self.blobs = distinct(values, lambda value: "data" if value == topology.input else value, ("label", "loss"))
+        self.makers = {value: layer for layer in self.layers for value in layer.outputs}
+        self.padding: dict[str, list[int]] = {}  # of values that only convolutions take, which pad them themselves
+        self.added: set[str] = set()  # names that the description has not
+        self.lines: list[str] = []
+
+    def text(self, classes: bool) -> str:
+        """The whole file."""
+        topology = self.topology
+        head = [
+            f"# {topology.source} ({topology.kind}) in Caffe, for images of {self.size} (channels, height, width):",
+            "# for training, validation and deployment, all in one.",
+            f"name: {json.dumps(topology.source, ensure_ascii=False)}",
+        ]
+        body, self.lines = self.lines, []
+        for rule in ([("phase", Word("TRAIN"))], [("phase", Word("TEST")), ("stage", "val")]):
+            for blob in ("data", "label"):
+                self._write(blob, "Data", [], [blob], [("include", rule)])
+        data, self.lines = self.lines, []
+        output = self.blobs[topology.outputs[0]]
+        if classes:
+            self._write("loss", "SoftmaxWithLoss", [self._scores(), "label"], ["loss"], DEPLOYED)
+        else:
+            subtract = [("eltwise_param", [("operation", Word("SUM")), ("coeff", 1), ("coeff", -1)])]
+            each = [("reduction_param", [("operation", Word("ASUM")), ("axis", 1)])]
+            mean = [("loss_weight", 1), ("reduction_param", [("operation", Word("MEAN"))])]
+            self._write("loss_difference", "Eltwise", [output, "label"], ["loss_difference"], [*subtract, *DEPLOYED])
+            self._write("loss_each", "Reduction", ["loss_difference"], ["loss_each"], [*each, *DEPLOYED])
+            self._write("loss", "Reduction", ["loss_each"], ["loss"], [*mean, *DEPLOYED])
+        return "\n".join([*head, *data, *body, *self.lines]) + "\n"
+
+    def _scores(self) -> str:
+        """The blob that SoftmaxWithLoss takes: what a Softmax at the end takes itself."""
+        last = self.layers[-1]
+        value = last.inputs[0] if last.type == "Softmax" else self.topology.outputs[0]
+        return self.blobs[value]
+
+    def _write(self, name: str, type: str, bottoms: Sequence[str], tops: Sequence[str], fields: Fields) -> None:
+        ends = [*(("bottom", each) for each in bottoms), *(("top", each) for each in tops)]
+        self.lines += ["layer {", *indented([("name", name), ("type", type), *ends, *fields]), "}"]
+
+    def _layer(self, layer: Layer, type: str, fields: Fields = (), here: bool = False) -> None:
+        """One layer of the same name; over its input where that is safe."""
+        bottoms = [self.blobs[value] for value in layer.inputs]
+        if layer.type in IN_PLACE and self._may_overwrite(layer.inputs[0]):
+            self.blobs[layer.outputs[0]] = bottoms[0]
+        if here:
+            self.lines.append(self.only)
+        self._write(self.names[layer.name], type, bottoms, [self.blobs[value] for value in layer.outputs], fields)
+
+    def _may_overwrite(self, value: str) -> bool:
+        maker = self.makers.get(value)
+        alone = len(self.readers[value]) == 1 and value not in self.topology.outputs
+        return alone and maker is not None and maker.type in OVERWRITTEN
+
+    def _fresh(self, name: str) -> str:
+        """A name for a layer and a blob that the description has not."""
+        taken = {*self.names.values(), *self.blobs.values(), *self.added, *RESERVED}
+        free, count = name, 1
+        while free in taken:
+            count += 1
+            free = f"{name}_{count}"
+        self.added.add(free)
+        return free

@@ -1,0 +1,5 @@
+"""Write described networks as DIGITS TensorFlow files."""
+
+from multiseg_tensorflow.exporting.writer import source
+
+__all__ = ["source"]

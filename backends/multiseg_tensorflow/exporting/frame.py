@@ -1,0 +1,85 @@
+"""The frame of a DIGITS TensorFlow file: imports, the class UserModel, the loss."""
+
+from __future__ import annotations
+
+from multiseg.topology import Layer, Topology
+from multiseg.topology.python_source import PythonWriter
+from multiseg.topology.writing import (
+    axis,
+    distinct,
+    identifiers,
+)  # fmt: skip
+from multiseg_tensorflow.exporting.text import FUNCTIONS, PLACES, RESERVED, scope_name
+
+NEUTRAL = (0, 2, 3, 1)  # and which axes of N, C, H, W the axes of an NHWC tensor are
+LEAST_EPSILON = 1.001e-5  # of TensorFlow's fused batch normalisation, which takes it instead of a smaller one
+
+
+class TowerFrame(PythonWriter):
+    """The frame of a DIGITS TensorFlow file: imports, the class UserModel, the loss."""
+
+    title = "TensorFlow"
+    module = "tf"
+
+    def __init__(self, topology: Topology) -> None:
+        super().__init__(topology)
+        self.scopes = distinct((layer.name for layer in self.layers), scope_name)
+        values = [topology.input, *(value for layer in self.layers for value in layer.outputs)]
+        self.values = identifiers(values, {*RESERVED, *FUNCTIONS})
+        self.values[topology.input] = "self.x"
+        self.steps: list[str] = []
+
+    def text(self, classes: bool) -> str:
+        """The whole file."""
+        topology = self.topology
+        loss = self._loss(classes)
+        code = "\n".join([*self.steps, loss])
+        used: list[str] = []
+        for name, function in FUNCTIONS.items():
+            if f"{name}(" in code or any(f"{name}(" in other for other in used):
+                used.append(function)
+        lines = [
+            f"# {topology.source} ({topology.kind}) in TensorFlow 1, as DIGITS loads it, for images of {self.size}",
+            "# (channels, height, width).",
+            "from model import Tower",
+            "from utils import model_property",
+            "import tensorflow as tf",
+            *["import tensorflow.contrib.slim as slim"] * ("slim." in code),
+            *["import utils as digits"] * ("digits." in code),
+            *"\n".join(["", *used]).splitlines(),
+            "",
+            "",
+            "class UserModel(Tower):",
+            "",
+            "    @model_property",
+            "    def inference(self):",
+            *(f"        {line}" for line in self.steps),
+            f"        return {self.values[topology.outputs[0]]}",
+            "",
+            "    @model_property",
+            "    def loss(self):",
+            f"        return {loss}",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _loss(self, classes: bool) -> str:
+        if not classes:
+            return "digits.mse_loss(self.inference, self.y)"
+        softmax = bool(self.layers) and self.layers[-1].type == "Softmax"
+        return f"{'log_loss' if softmax else 'digits.classification_loss'}(self.inference, self.y)"
+
+    def _assign(self, layer: Layer, expression: str, here: bool = False) -> None:
+        if len(layer.outputs) == 1 and self.passes_on(layer.outputs[0]):
+            self.values[layer.outputs[0]] = "net"
+        targets = ", ".join(self.values[value] for value in layer.outputs)
+        note = f"  {self.only}" if here else ""
+        self.steps.append(f"{targets} = {expression}{note}")
+
+    def _first(self, layer: Layer) -> str:
+        return self.values[layer.inputs[0]]
+
+    def _place(self, layer: Layer, index: int | None = None) -> int:
+        """Where the tensor has a layer's axis."""
+        taken = self.taken(layer)
+        found = axis(layer, taken, index)
+        return PLACES[found] if len(taken) == 3 else found

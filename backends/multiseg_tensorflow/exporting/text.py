@@ -1,0 +1,118 @@
+"""Parts of a DIGITS TensorFlow file as text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from multiseg.topology import Layer
+from multiseg.topology.writing import (
+    said,
+)  # fmt: skip
+
+RESERVED = ("net", "self", "tf", "slim", "digits", "Tower", "model_property", "UserModel")
+PLACES = (0, 3, 1, 2)  # where an NHWC tensor has the axes N, C, H, W
+
+
+# What a file uses of these is written into it, in this order.
+FUNCTIONS = {
+    "convolution": """
+def convolution(net, name, filters, kernel, strides=(1, 1), padding='VALID', dilations=(1, 1), groups=1, bias=True):
+    with tf.variable_scope(name):
+        weights = tf.get_variable('weights', list(kernel) + [net.shape.as_list()[3] // groups, filters])
+        net = tf.nn.conv2d(net, weights, [1] + list(strides) + [1], padding, dilations=[1] + list(dilations) + [1])
+        return add_bias(net, filters) if bias else net
+""",
+    "deconvolution": '''
+def deconvolution(net, name, filters, kernel, strides=(1, 1), padding='VALID', more=(0, 0), groups=1, bias=True):
+    """Without padding it makes (n - 1) * stride + kernel + more pixels of n; with SAME, n * stride."""
+    with tf.variable_scope(name):
+        batch = tf.shape(net)[0]
+        _, height, width, channels = net.shape.as_list()
+        weights = tf.get_variable('weights', list(kernel) + [filters // groups, channels])
+        if padding == 'SAME':
+            size = [height * strides[0], width * strides[1]]
+        else:
+            size = [(n - 1) * s + k + m for n, s, k, m in zip([height, width], strides, kernel, more)]
+
+        def turned(part, kernels):
+            shape = [batch] + size + [filters // groups]
+            return tf.nn.conv2d_transpose(part, kernels, shape, [1] + list(strides) + [1], padding)
+
+        if groups == 1:
+            net = turned(net, weights)
+        else:
+            net = tf.concat([turned(*pair) for pair in zip(tf.split(net, groups, 3), tf.split(weights, groups, 3))], 3)
+        return add_bias(net, filters) if bias else net
+''',
+    "dense": """
+def dense(net, name, units, bias=True):
+    with tf.variable_scope(name):
+        net = tf.matmul(net, tf.get_variable('weights', [net.shape.as_list()[1], units]))
+        return add_bias(net, units) if bias else net
+""",
+    "scale": '''
+def scale(net, name, bias=False):
+    """A factor, and perhaps a summand, for each channel."""
+    with tf.variable_scope(name):
+        channels = net.shape.as_list()[-1]
+        net = net * tf.get_variable('weights', [channels], initializer=tf.ones_initializer())
+        return add_bias(net, channels) if bias else net
+''',
+    "prelu": """
+def prelu(net, name, slopes):
+    with tf.variable_scope(name):
+        weights = tf.get_variable('weights', [slopes], initializer=tf.constant_initializer(0.25))
+        return tf.nn.relu(net) - weights * tf.nn.relu(-net)
+""",
+    "average": '''
+def average(net, kernel, strides, counted, beyond):
+    """Averages over what windows see of the image and of the zeros `counted` around it; they reach `beyond` those."""
+    net, ones = tf.pad(net, counted), tf.pad(tf.ones_like(net), counted, constant_values=1)
+    sums, shares = [tf.nn.avg_pool(tf.pad(each, beyond), kernel, strides, 'VALID') for each in (net, ones)]
+    return sums / shares
+''',
+    "log_loss": '''
+def log_loss(output, y):
+    """Mean -log of the right class's probability; labels are class numbers from 0, one for each image or pixel."""
+    output = tf.reshape(output, [-1, output.shape.as_list()[-1]])
+    right = tf.gather(output, tf.reshape(tf.cast(y, tf.int32), [-1]), axis=1, batch_dims=1)
+    return -tf.reduce_mean(tf.log(tf.maximum(right, 1e-38)))
+''',
+    "add_bias": """
+def add_bias(net, channels):
+    return tf.nn.bias_add(net, tf.get_variable('biases', [channels], initializer=tf.zeros_initializer()))
+""",
+}
+ON_EACH = {
+    "Relu": "tf.nn.relu({net})",
+    "LeakyRelu": "tf.nn.leaky_relu({net}, {alpha})",
+    "ThresholdedRelu": "tf.where({net} > {alpha}, {net}, tf.zeros_like({net}))",
+    "Sigmoid": "tf.sigmoid({net})",
+    "Tanh": "tf.tanh({net})",
+    "Softplus": "tf.nn.softplus({net})",
+    "Abs": "tf.abs({net})",
+    "Exp": "tf.exp({net})",
+    "Log": "tf.log({net})",
+    "Neg": "-{net}",
+    "Sqrt": "tf.sqrt({net})",
+    "Pow": "{net} ** {exponent}",
+    "Identity": "tf.identity({net})",
+}
+
+
+def scope_name(name: str) -> str:
+    """A variable scope's name; the neutral name of its weights is the layer's, but for characters that no scope has."""
+    found = re.sub(r"[^A-Za-z0-9_.\-]", "_", name.replace("/", "."))
+    return found if re.match(r"[A-Za-z0-9.]", found) else f"layer{found}"
+
+
+def window_options(layer: Layer, padding: str) -> str:
+    strides = said(layer, "strides")
+    options = f", strides={list(strides)}" if max(strides) > 1 else ""
+    return options + (f", padding='{padding}'" if padding != "VALID" else "")
+
+
+def paddings(pads: Sequence[int]) -> str:
+    top, left, bottom, right = pads
+    return f"[[0, 0], [{top}, {bottom}], [{left}, {right}], [0, 0]]"

@@ -1,0 +1,84 @@
+"""PyTorch's modules in the vocabulary of multiseg.topology."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from multiseg_torch.describing.functions import FUNCTIONS, Call, Said, pad_rule
+from multiseg_torch.torch7 import layers
+
+
+def _module(name: str, *attributes: str, **renamed: str) -> Callable[[Any, Call], Said]:
+    """A module that says what its function does, with its attributes as arguments."""
+
+    def rule(module: Any, call: Call) -> Said:
+        found = {each: getattr(module, each) for each in attributes}
+        found |= {argument: getattr(module, attribute) for argument, attribute in renamed.items()}
+        return FUNCTIONS[name][1](Call({**call.arguments, **found}, call.read, call.made))
+
+    return rule
+
+
+def _if_zeros(rule: Callable[[Any, Call], Said]) -> Callable[[Any, Call], Said]:
+    return lambda module, call: rule(module, call) if module.padding_mode == "zeros" else None
+
+
+def _around(mode: str) -> Callable[[Any, Call], Said]:
+    return lambda module, call: pad_rule(
+        Call({"pad": module.padding, "mode": mode, "value": getattr(module, "value", 0)}, call.read, call.made)
+    )
+
+
+_batch_norm = _module("batch_norm", "weight", "bias", "running_mean", "running_var", "eps")
+# A module by its class, whose subclasses with a forward of their own are no longer it.
+MODULES: dict[type[nn.Module], Callable[[Any, Call], Said]] = {
+    nn.Conv2d: _if_zeros(_module("conv2d", "weight", "bias", "stride", "padding", "dilation", "groups")),
+    nn.ConvTranspose2d: _module(
+        "conv_transpose2d", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"
+    ),
+    nn.Linear: _module("linear", "weight", "bias"),
+    nn.BatchNorm1d: _batch_norm,
+    nn.BatchNorm2d: _batch_norm,
+    nn.PReLU: _module("prelu", "weight"),
+    nn.MaxPool2d: _module("max_pool2d", "kernel_size", "stride", "padding", "dilation", "ceil_mode"),
+    nn.AvgPool2d: _module(
+        "avg_pool2d", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"
+    ),
+    nn.AdaptiveAvgPool2d: _module("adaptive_avg_pool2d"),
+    nn.AdaptiveMaxPool2d: _module("adaptive_max_pool2d"),
+    nn.LocalResponseNorm: _module("local_response_norm", "size", "alpha", "beta", "k"),
+    nn.Dropout: _module("dropout", "p"),
+    nn.ReLU: _module("relu"),
+    nn.ReLU6: _module("relu6"),
+    nn.LeakyReLU: _module("leaky_relu", "negative_slope"),
+    nn.ELU: _module("elu", "alpha"),
+    nn.Hardtanh: _module("hardtanh", "min_val", "max_val"),
+    nn.Threshold: _module("threshold", "threshold", "value"),
+    nn.Sigmoid: _module("sigmoid"),
+    nn.Tanh: _module("tanh"),
+    nn.Softplus: _module("softplus", "beta"),
+    nn.Softmax: _module("softmax", "dim"),
+    nn.LogSoftmax: _module("log_softmax", "dim"),
+    nn.Identity: lambda module, call: ("Identity", {}),
+    nn.Flatten: _module("flatten"),
+    nn.Unflatten: _module("unflatten"),
+    nn.ZeroPad2d: _around("constant"),
+    nn.ConstantPad2d: _around("constant"),
+    nn.ReflectionPad2d: _around("reflect"),
+    nn.ReplicationPad2d: _around("replicate"),
+    nn.Upsample: _module("interpolate", "size", "scale_factor", "mode", "align_corners"),
+    nn.UpsamplingNearest2d: _module("interpolate", "size", "scale_factor", "mode"),
+    nn.UpsamplingBilinear2d: _module("interpolate", "size", "scale_factor", "mode", "align_corners"),
+    layers.Elementwise: lambda module, call: (module.operation, {}),
+}
+
+
+def of_module(module: nn.Module) -> Callable[[Any, Call], Said] | None:
+    """The rule of a module's class, or of the one whose forward it has."""
+    for known, rule in MODULES.items():
+        if isinstance(module, known) and type(module).forward is known.forward:
+            return rule
+    return None
