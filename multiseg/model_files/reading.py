@@ -1,20 +1,4 @@
-"""Network and weights files: which kind one is, and what is in it.
-
-A backend's reader is a module with two functions. Both raise ModelError naming the file.
-
-- ``describe(path, input_shape)``: a dict of plain values with ``input`` (name of the one input), ``input_shape`` (C, H, W),
-  ``layers``, ``outputs`` (names of values) and ``loss`` (in words, or None). Each layer is a dict with ``name``, ``type``,
-  ``inputs`` and ``parameters`` in the vocabulary of multiseg.topology.shapes, ``outputs`` where they are not just its name,
-  and for types beyond the vocabulary ``shapes`` and ``weights``. Where layers of several names have a weight in common,
-  ``shared`` lists groups of their names. ``input_shape`` may be None: then the file must say it.
-- ``read_weights(path)``: neutral weights, ``{"layer.part": array}``. Where the network file of the same backend that they belong
-  to is known, it is called with ``network`` and ``input_shape`` too: not every file says how its arrays lie.
-
-A backend's writer is a function ``write(path, weights, network, input_shape, others)`` that writes neutral weights as the
-framework's own file, or as several whose names begin with that of ``path``: where ``network`` is not None, as this network file
-has them, whose own names they are; else under the names as they are. A network may have more parameters than its description
-tells: of these it takes from ``others`` what has the name and shape, and leaves as the network starts with it what leads to no
-output. It gives a dict with the names of both, ``taken`` and ``started``, and raises ModelError for what cannot be.
+"""Describe network files and read weights files of any backend; multiseg.topology.interfaces says what a backend implements.
 
 Neutral weights themselves are kept as safetensors, see multiseg.model_files.weights_file; those the core reads itself.
 """

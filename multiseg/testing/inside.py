@@ -14,6 +14,7 @@ import numpy as np
 
 from multiseg import network
 from multiseg.network import Array, NetworkSpec
+from multiseg.topology import interfaces
 
 
 def signatures(module: str) -> list[str]:
@@ -31,6 +32,34 @@ def signatures(module: str) -> list[str]:
             problems.append(f"{module}.Network.{name}{found}: must be {name}{wanted}")
     more = sorted(name for name in vars(made) if not name.startswith("_") and name not in names)
     return problems + [f"{module}.Network.{name}: is not of the interface; begin its name with _" for name in more]
+
+
+def file_signatures(module: str, reader: str, functions: Mapping[str, str]) -> list[str]:
+    """Return what differs between a backend's file functions and the protocols of multiseg.topology.interfaces.
+
+    ``functions`` maps ``exporter``, ``writer`` and ``onnx`` to "module:function", as far as the backend has them.
+    """
+    problems = []
+    for name in ("describe", "read_weights"):
+        problems += _differing(f"{reader}:{name}", getattr(interfaces.Reader, name))
+    protocols = {
+        "exporter": interfaces.Exporter,
+        "writer": interfaces.WeightsWriter,
+        "onnx": interfaces.OnnxWriter,
+    }
+    for role, path in functions.items():
+        problems += _differing(path, protocols[role].__call__)
+    return problems
+
+
+def _differing(path: str, wanted: Any) -> list[str]:
+    module, _, name = path.partition(":")
+    function = getattr(importlib.import_module(module), name, None)
+    if function is None:
+        return [f"{path}: is missing"]
+    names = list(inspect.signature(wanted).parameters)[1:]  # without self
+    actual = list(inspect.signature(function).parameters)
+    return [] if names == actual else [f"{path}: takes ({', '.join(actual)}); it must take ({', '.join(names)})"]
 
 
 def copies(

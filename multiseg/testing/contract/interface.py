@@ -49,6 +49,14 @@ class Interface(Subject):
         problems = bench.inside("signatures")
         assert not problems, "\n".join(problems)
 
+    def test_its_file_functions_have_the_protocols_signatures(self, bench: Bench) -> None:
+        declared = bench.backend
+        functions = {
+            role: getattr(declared, role) for role in ("exporter", "writer", "onnx") if getattr(declared, role)
+        }
+        problems = bench.inside("file_signatures", reader=declared.reader, functions=functions)
+        assert not problems, "\n".join(problems)
+
     def test_tells_its_version_and_device(self, bench: Bench) -> None:
         for key in ("version", "device"):
             assert isinstance(bench.worker.found.get(key), str), f"probe() must say its {key!r}: {bench.worker.found}"

@@ -1,0 +1,97 @@
+"""The modules of a backend that read and write files, as protocols; docs/backends.md shows how to write them.
+
+A backend names its modules in multiseg.backend.Backend: ``reader`` is a module with the functions of :class:`Reader`;
+``exporter``, ``writer`` and ``onnx`` name one function each. A module can be checked statically against its protocol by an
+assignment, ``reader: Reader = my_backend.reader``; the contract suite compares the signatures. All functions raise ModelError
+naming the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from multiseg.topology.topology import Topology
+
+Array = npt.NDArray[np.float32]
+
+
+class Reader(Protocol):
+    """Reads network files and weights files."""
+
+    def describe(self, path: str, input_shape: list[int] | None) -> dict[str, Any]:
+        """Return the description of a network file for images of ``input_shape`` (C, H, W), as plain values.
+
+        Keys: ``input`` (name of the one input), ``input_shape``, ``layers``, ``outputs`` (names of values), ``loss`` (text, or
+        None), and ``shared``, groups of names of layers with a weight in common. Each layer is a dict with ``name``, ``type``,
+        ``inputs`` and ``parameters`` in the vocabulary of multiseg.topology, ``outputs`` if they are not just its name, and for
+        types beyond the vocabulary ``shapes`` and ``weights``. If ``input_shape`` is None, the file must specify it.
+        """
+        ...
+
+    def read_weights(
+        self, path: str, network: str | None = None, input_shape: list[int] | None = None
+    ) -> Mapping[str, Array]:
+        """Return the neutral weights of a file, ``{"layer.part": float32 array}``.
+
+        ``network`` is the network file of this backend that they belong to, if it is known, for images of ``input_shape``: not
+        every weights file specifies the layout of its arrays.
+        """
+        ...
+
+
+class WeightsWriter(Protocol):
+    """Writes neutral weights as the framework's own file."""
+
+    def __call__(
+        self,
+        path: str,
+        weights: Mapping[str, Array],
+        network: str | None,
+        input_shape: list[int] | None,
+        others: Mapping[str, Array],
+    ) -> dict[str, list[str]]:
+        """Write ``weights`` to ``path``, or to several files whose names begin with it.
+
+        With ``network`` the names are those of this network file; without it they are written as they are. A network may have
+        more parameters than its description: of these the function takes from ``others`` each that has the name and shape, and
+        leaves those that lead to no output as the network initialises them. Returns the names of both, ``taken`` and ``started``.
+        """
+        ...
+
+
+class Exporter(Protocol):
+    """Writes a described network as source of the framework; imports no framework."""
+
+    def __call__(self, topology: Topology, classes: bool = False) -> str:
+        """Return the text of a network file whose loss is the backend's loss of images, or cross entropy for ``classes``.
+
+        Raises ModelError naming every layer that the framework cannot express.
+        """
+        ...
+
+
+class OnnxWriter(Protocol):
+    """Writes a network file of the backend as ONNX, in the backend's process."""
+
+    def __call__(
+        self,
+        path: str,
+        title: str,
+        weights: Mapping[str, Array],
+        images: Sequence[Array],
+        values: Sequence[str],
+        metadata: Mapping[str, str],
+        out: str,
+        tolerance: float,
+    ) -> list[Array]:
+        """Write the network file ``path`` with ``weights`` as the ONNX file ``out`` and return its outputs for ``images``.
+
+        ``title`` names the network in messages; ``images`` are batches (N, C, H, W), the first of the network's size; ``values``
+        are the names of the input and the output in the file; ``tolerance`` is the largest difference from the framework's
+        output that is accepted, as a fraction of the largest output.
+        """
+        ...
