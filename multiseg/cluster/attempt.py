@@ -12,7 +12,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +44,7 @@ class PlacedJob(Job):
     origins: Mapping[str, str] | None = None
 
     def resolve(self, dataset: Dataset | None = None) -> Settings:
-        settings = super().resolve(dataset)
-        settings.origins = dict(self.origins or {})
-        return settings
+        return replace(super().resolve(dataset), origins=dict(self.origins or {}))
 
 
 class Attempt:

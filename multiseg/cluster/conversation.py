@@ -81,7 +81,8 @@ class Conversation:
         there = folder.is_dir() and any(folder.iterdir())
         identity = self._cluster.identity(_place(job))
         if there:
-            run = RunFolder.resume(folder, job.resolve(), location.content_hash(identity), job.seed)
+            run = RunFolder.resume(folder)
+            run.complete(job.resolve(), location.content_hash(identity), job.seed)  # an error before a worker is asked
             if run.finished:
                 return self._outcome("skipped")
         else:

@@ -20,11 +20,12 @@ import numpy.typing as npt
 from multiseg.dataset import Dataset
 from multiseg.errors import RunError
 from multiseg.files import write_json, write_text
-from multiseg.model_files import copies
 from multiseg.run import snapshots
 from multiseg.run.names import COLUMNS, FORMAT
 from multiseg.run.reading import read_history, read_job
+from multiseg.run.resuming import completed
 from multiseg.run.snapshots import Position, Snapshot
+from multiseg.settings.loaded import LoadedSettings
 from multiseg.settings.metrics import RISING
 from multiseg.settings.resolved import Settings
 
@@ -55,44 +56,21 @@ class RunFolder:
         return folder
 
     @classmethod
-    def resume(cls, path: Path, settings: Settings, content_hash: str, seed: int | None) -> RunFolder:
-        """An interrupted run's folder, which fills in what the settings leave open; ``content_hash`` is that of the dataset,
-        ``seed`` the one asked for, if any.
+    def resume(cls, path: Path) -> RunFolder:
+        """Return the folder of an interrupted run; one without a job.json is treated as new.
 
-        One whose training was killed before it began is as good as new.
-        Raises RunError where its settings, network file or dataset are not the ones given.
+        Raises RunError where the folder is not that of a run.
         """
-        if path.is_dir() and {each.name for each in path.iterdir()} <= UNBORN:
-            folder = cls(path)
+        folder = cls(path)
+        if path.is_dir() and {entry.name for entry in path.iterdir()} <= UNBORN:
             folder._made = True
-            return folder
-        job = read_job(path)
-        if job["dataset"]["content_hash"] != content_hash:
-            raise RunError(f"{path}: was trained on another dataset ({job['dataset']['path']}); resume with that one")
-        kept = job["settings"]
-        if seed is not None and seed != kept["seed"]:
-            raise RunError(
-                f"{path}: was trained with seed={kept['seed']}, not {seed}; resume with that one, or with none"
-            )
-        settings.seed = kept["seed"]
-        for key in ("batch_size", "val_batch_size"):
-            setattr(settings, key, getattr(settings, key) or kept[key])
-        if settings.loss is None and not job["network"]["own_loss"]:
-            settings.loss = kept["loss"]
-        model = path / "model" / kept["model"]
-        if settings.model.name == model.name and not copies.same(settings.model, model):
-            raise RunError(f"{settings.model}: has changed since {path} began; the run's own copy is {model}")
-        now = settings.to_json()
-        for key, value in kept.items():
-            if key in now and now[key] is not None and key not in ("epochs", "threads", "device") and now[key] != value:
-                raise RunError(
-                    f"{path}: was trained with {key}={value!r}, not {now[key]!r}; resume with the same settings"
-                )
-        if now["epochs"] != kept["epochs"]:
-            raise RunError(
-                f"{path}: is a run of {kept['epochs']} epochs, not {now['epochs']}; the schedule depends on it"
-            )
-        return cls(path)
+        else:
+            read_job(path)
+        return folder
+
+    def complete(self, settings: Settings, content_hash: str, seed: int | None) -> Settings:
+        """Return the settings with what they leave open taken from job.json; see multiseg.run.resuming.completed."""
+        return completed(self.path, settings, content_hash, seed) if self.born else settings
 
     @property
     def born(self) -> bool:
@@ -140,14 +118,13 @@ class RunFolder:
 
     def start(
         self,
-        settings: Settings,
+        settings: LoadedSettings,
         dataset: Dataset,
         mean: npt.NDArray[np.float32] | None,
-        described: dict[str, Any],
         environment: dict[str, Any],
         transferred: dict[str, Any] | None,
     ) -> None:
-        """Write job.json; ``transferred`` is what was found of the weights to start from."""
+        """Write job.json; ``transferred`` describes the weights that the training starts from."""
         write_json(
             self.path / "job.json",
             {
@@ -160,7 +137,7 @@ class RunFolder:
                 "mean": None if mean is None else mean.tolist(),
                 "input_shape": dataset.train.shape,
                 "label_shape": dataset.train.label_shape,
-                "network": described,
+                "network": settings.network,
                 "environment": environment,
                 "weights": transferred,
             },

@@ -1,9 +1,9 @@
-"""The settings of a job after every check, filled in with the backend's defaults."""
+"""The resolved settings of a job: what the user requests, checked and completed with the backend's defaults."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ from multiseg.dataset.augmentation import Augmentation
 from multiseg.settings.schedules import Schedule
 
 
-@dataclass
+@dataclass(frozen=True)
 class Settings:
-    """A job's settings, all checked; batch sizes and loss are filled in by the network where the job leaves them None.
+    """The checked settings of one training. They do not change: dataclasses.replace makes others.
 
-    ``exported`` names the file that a model of another backend's is written as for this one; None where it is this one's.
-    ``origins`` tells, by setting, where the user has what lies elsewhere here, the run ``folder`` too: what is kept names that.
+    Batch sizes and ``loss`` are None where the network file, else the backend, decides them; a
+    :class:`multiseg.settings.loaded.LoadedSettings` has these values. ``exported`` is the name of the file to which a model of
+    another backend is exported for this one; None where the model is one of this backend. ``origins`` holds, by setting,
+    the path that the user gave of a file that was copied to this machine, and the ``folder`` of the run: job.json names these.
     """
 
     backend: Backend
@@ -29,8 +31,8 @@ class Settings:
     learning_rate: float
     batch_size: int | None
     val_batch_size: int | None
-    solver: dict[str, Any]
-    multipliers: dict[str, dict[str, float]]
+    solver: Mapping[str, Any]
+    multipliers: Mapping[str, Mapping[str, float]]
     accumulate: int
     schedule: Schedule
     loss: str | None
@@ -51,14 +53,9 @@ class Settings:
     augmentation: Augmentation
     origins: Mapping[str, str] = field(default_factory=dict)
 
-    def describe(self, network: Mapping[str, Any]) -> None:
-        """Fill in what the loaded network, which describes itself so, has decided."""
-        for key in ("batch_size", "val_batch_size", "loss", "device"):
-            setattr(self, key, network[key])
-
     def to_json(self) -> dict[str, Any]:
-        """Plain dict, with names for the backend, the schedule and the model."""
-        plain = {key: value for key, value in vars(self).items() if key not in ("schedule", "augmentation", "origins")}
+        """Return the settings as in job.json: plain values, with names for the backend, the schedule and the model."""
+        plain = {name: getattr(self, name) for name in KEPT}
         return {
             **plain,
             "backend": self.backend.name,
@@ -68,3 +65,7 @@ class Settings:
             "freeze": list(self.freeze),
             "augment": self.augmentation.to_json(),
         }
+
+
+# the fields that job.json has under the same names
+KEPT = tuple(item.name for item in fields(Settings) if item.name not in ("schedule", "augmentation", "origins"))

@@ -17,7 +17,7 @@ from multiseg.layout import Layout
 from multiseg.run import snapshots
 from multiseg.run.folder import RunFolder
 from multiseg.run.snapshots import Position
-from multiseg.settings.resolved import Settings
+from multiseg.settings.loaded import LoadedSettings
 from multiseg.training.distributed.leader import Leader
 from multiseg.training.events import Progress
 from multiseg.training.plan import Plan
@@ -35,7 +35,7 @@ class Loop:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: LoadedSettings,
         plan: Plan,
         dataset: Dataset,
         layout: Layout,
@@ -65,7 +65,7 @@ class Loop:
             "iteration": self.position.iteration, "epoch": self.position.epoch,
             "folder": self.settings.origins.get("folder", str(self.folder.path)),
             **({"weights": transferred} if transferred else {}),
-            **({"exported": self.settings.exported, "loss": self.settings.loss} if self.settings.exported else {}),
+            **({"exported": self.settings.exported, "loss": self.settings.loss_name} if self.settings.exported else {}),
         })  # fmt: skip
         try:
             early = self._train()
@@ -148,7 +148,6 @@ class Loop:
         position, settings = self.position, self.settings
         began = time.perf_counter()
         split = self.dataset.val if with_validation else ()
-        assert settings.val_batch_size is not None
         validated = validate(
             self.worker, split, self.layout, settings.val_batch_size, settings.threshold, self._look_for_stop
         )

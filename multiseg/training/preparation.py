@@ -13,6 +13,7 @@ from multiseg.layout import Layout
 from multiseg.model_files import reading
 from multiseg.network import NetworkSpec
 from multiseg.settings.initialisation import initial_weights
+from multiseg.settings.loaded import LoadedSettings
 from multiseg.settings.resolved import Settings
 from multiseg.training.plan import Plan
 from multiseg.worker.client import Worker
@@ -63,9 +64,9 @@ def set_initial_weights(worker: Worker, settings: Settings, spec: NetworkSpec) -
     worker.call("set_weights", weights={**weights, **made})
 
 
-def plan_of(settings: Settings, dataset: Dataset) -> Plan:
-    """Raises SettingsError where the images of one update are more than the dataset has."""
-    size, count = (settings.batch_size or 0) * settings.accumulate, len(dataset.train)
+def plan_of(settings: LoadedSettings, dataset: Dataset) -> Plan:
+    """Return the plan of a training. Raises SettingsError where one update takes more images than the dataset has."""
+    size, count = settings.batch_size * settings.accumulate, len(dataset.train)
     if size > count:
         times = f" x accumulate={settings.accumulate}" if settings.accumulate > 1 else ""
         raise SettingsError(

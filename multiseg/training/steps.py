@@ -11,7 +11,7 @@ from multiseg.dataset import Dataset
 from multiseg.dataset.augmentation import Augmented
 from multiseg.dataset.feed import Batch, batches, epoch_order
 from multiseg.layout import Layout
-from multiseg.settings.resolved import Settings
+from multiseg.settings.loaded import LoadedSettings
 from multiseg.training.plan import Plan
 from multiseg.training.ranks import Ranks
 
@@ -21,7 +21,7 @@ IN_FLIGHT = 2  # steps requested before the first one's loss is awaited: the wor
 class Share:
     """A rank's images of each step: every N-th of the epoch's order, N being how many ranks there are."""
 
-    def __init__(self, settings: Settings, plan: Plan, dataset: Dataset, layout: Layout, ranks: Ranks) -> None:
+    def __init__(self, settings: LoadedSettings, plan: Plan, dataset: Dataset, layout: Layout, ranks: Ranks) -> None:
         self.settings, self.plan, self.dataset, self.layout, self.ranks = settings, plan, dataset, layout, ranks
 
     def steps(self, iteration: int, until: int) -> Generator[dict[str, Any], None, None]:

@@ -15,6 +15,7 @@ from multiseg.network import NetworkSpec
 from multiseg.run import environment
 from multiseg.run.folder import RunFolder
 from multiseg.run.run import Run
+from multiseg.settings.loaded import LoadedSettings
 from multiseg.settings.resolved import Settings
 from multiseg.training import warm_start
 from multiseg.training.distributed.leader import Leader, resumes
@@ -48,8 +49,9 @@ def train(
         require_tensorboard()
     layout = layout_of(settings, dataset)
     resume = resume or resumes(ranks, folder)
-    # fills in what is left open
-    begun = RunFolder.resume(folder, settings, dataset.content_hash, seed) if resume else None
+    begun = RunFolder.resume(folder) if resume else None
+    if begun is not None:
+        settings = begun.complete(settings, dataset.content_hash, seed)
     finished = begun is not None and begun.finished
     if finished and ranks.size == 1:
         return Run.open(folder)
@@ -70,28 +72,26 @@ def train(
         stack.enter_context(leader.telling())
         if finished:
             return Run.open(folder)
-        settings.describe(described)
-        ranks.check_batch_size(settings.batch_size)
-        plan = plan_of(settings, dataset)
-        warm_start.check_frozen(settings.freeze, described["parameters"])
+        loaded = LoadedSettings.of(settings, described)
+        ranks.check_batch_size(loaded.batch_size)
+        plan = plan_of(loaded, dataset)
+        warm_start.check_frozen(loaded.freeze, described["parameters"])
         if settings.recipe == "equal":
             set_initial_weights(worker, settings, spec)
-        transferred = _start(settings, plan, worker, spec, described, run) if settings.weights else None
+        transferred = _start(loaded, plan, worker, spec, run) if loaded.weights else None
         if not run.born:
             _copy_model(settings.model, run.path / "model")
             found = environment.of(worker.found, settings.threads, ranks.size)
-            run.start(settings, dataset, layout.mean, described, found, transferred)
+            run.start(loaded, dataset, layout.mean, found, transferred)
         report = stack.enter_context(_reporter(progress))
         if tensorboard:
             report = _both(report, stack.enter_context(TensorBoardLog(run.path / "tensorboard")))
-        Loop(settings, plan, dataset, layout, worker, run, report, stop, leader).run(transferred)
+        Loop(loaded, plan, dataset, layout, worker, run, report, stop, leader).run(transferred)
     return Run.open(folder)
 
 
-def _start(
-    settings: Settings, plan: Plan, worker: Worker, spec: NetworkSpec, described: dict[str, Any], run: RunFolder
-) -> dict[str, Any]:
-    """Let the network start from the job's weights, and tell what came of it.
+def _start(settings: LoadedSettings, plan: Plan, worker: Worker, spec: NetworkSpec, run: RunFolder) -> dict[str, Any]:
+    """Start the network from the job's weights, and return which of them it took; see warm_start.start_from.
 
     Raises RunError where an interrupted run, not yet at its first snapshot, would start from another snapshot than before.
     """
@@ -100,7 +100,7 @@ def _start(
     if kept and run.last_snapshot() is not None:
         return kept
     rate = settings.schedule.rate(settings.learning_rate, 0, plan.iterations)
-    job = warm_start.Beginning(worker, spec, described, rate)
+    job = warm_start.Beginning(worker, spec, settings.network, rate)
     found = warm_start.start_from(settings.weights, job, settings.solver_state)
     if kept and kept["snapshot"] != found["snapshot"]:
         raise RunError(

@@ -15,6 +15,7 @@ from multiseg.dataset import Dataset
 from multiseg.errors import SettingsError, TrainingError, TrainingStopped
 from multiseg.run.reading import is_run
 from multiseg.run.run import Run
+from multiseg.settings.loaded import LoadedSettings
 from multiseg.settings.resolved import Settings
 from multiseg.training.distributed.leader import common
 from multiseg.training.preparation import export, layout_of, network_spec, plan_of
@@ -43,13 +44,13 @@ def follow(settings: Settings, dataset: Dataset, folder: Path, ranks: Ranks) -> 
         worker = stack.enter_context(pool.start(settings.backend, settings.threads))
         described = worker.call("load", spec=spec.to_json(), module=module)
         ears.enter_context(listening(Stop()))  # the first signal is rank 0's to heed
-        settings.describe(described)
+        loaded = LoadedSettings.of(settings, described)
         message = worker.call("share")
         if "end" not in message:
-            _check_common(ranks, message["common"], common(settings, dataset))
-            settings.seed = message["seed"]
+            _check_common(ranks, message["common"], common(loaded, dataset))
+            loaded = replace(loaded, seed=message["seed"])
             worker.call("align")
-            feed = Share(settings, plan_of(settings, dataset), dataset, layout, ranks)
+            feed = Share(loaded, plan_of(loaded, dataset), dataset, layout, ranks)
             _feed(worker, feed, message["iteration"])
             message = worker.call("share")
     return _ended(ranks, folder, message)

@@ -11,7 +11,7 @@ from typing import Any
 
 from multiseg.dataset import Dataset
 from multiseg.errors import MultisegError, TrainingStopped, WorkerError
-from multiseg.settings.resolved import Settings
+from multiseg.settings.loaded import LoadedSettings
 from multiseg.training.ranks import Ranks
 from multiseg.worker.client import Worker
 
@@ -19,7 +19,7 @@ from multiseg.worker.client import Worker
 FREE = ("threads", "weights", "solver_state", "seed")
 
 
-def common(settings: Settings, dataset: Dataset) -> dict[str, Any]:
+def common(settings: LoadedSettings, dataset: Dataset) -> dict[str, Any]:
     """What must be the same for all ranks, by names for messages."""
     model = settings.model
     found: dict[str, Any] = {
@@ -37,7 +37,7 @@ class Leader:
     def __init__(self, ranks: Ranks, worker: Worker) -> None:
         self.ranks, self.worker = ranks, worker
 
-    def begin(self, settings: Settings, dataset: Dataset, iteration: int) -> None:
+    def begin(self, settings: LoadedSettings, dataset: Dataset, iteration: int) -> None:
         """All go on from here, with this network's weights. Raises WorkerError where one of them cannot."""
         if self.ranks.size > 1:
             start = {"seed": settings.seed, "iteration": iteration, "common": common(settings, dataset)}

@@ -1,0 +1,34 @@
+"""The settings of a job after its network was loaded: the resolved settings with what the network file decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from multiseg.settings.resolved import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedSettings(Settings):
+    """Resolved settings whose batch sizes and device are those of the loaded network.
+
+    ``network`` is the network's description of itself (:meth:`multiseg.network.Network.describe`): parameters, lowered layers and
+    so on. ``loss`` stays what was requested; ``loss_name`` is what the network computes, in words where the loss is its own.
+    """
+
+    batch_size: int
+    val_batch_size: int
+    loss_name: str
+    network: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, settings: Settings, network: Mapping[str, Any]) -> LoadedSettings:
+        """Return the settings of a training whose loaded network describes itself as ``network``."""
+        values = {item.name: getattr(settings, item.name) for item in fields(settings)}
+        decided = {name: network[name] for name in ("batch_size", "val_batch_size", "device")}
+        return cls(**{**values, **decided}, loss_name=network["loss"], network=network)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as in job.json, where ``loss`` is what the network computes."""
+        return {**super().to_json(), "loss": self.loss_name}
