@@ -1,14 +1,67 @@
-"""Every error multiseg raises on purpose.
+"""Every error multiseg raises on purpose, and references to settings in their messages.
 
 One tree, so that ``except multiseg.MultisegError`` catches them all. A message names the file, key or value at fault
 and what to do about it. The command line turns any of them into one line and exit status 2.
+
+A message that names a setting is written with :func:`setting`, so that each interface shows it in its own notation::
+
+    raise SettingsError(f"{setting('epochs', 0)}: must be a whole number from 1")
+
+is ``epochs=0: must be ...`` in Python and ``--epochs 0: must be ...`` on the command line.
 """
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# around a reference in a template: Unicode noncharacters, which text that is meant for people does not contain
+_BEGIN, _END = "\ufdd0", "\ufdd1"
+_REFERENCE = re.compile(f"{_BEGIN}(.*?){_END}", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A setting in a message: its name, keys into its value, and the value there as Python source, None for the name alone."""
+
+    name: str
+    keys: Sequence[str] = ()
+    value: str | None = None
+
+    def __str__(self) -> str:
+        """Return the notation of Python: ``name['key']=value``."""
+        place = self.name + "".join(f"[{key!r}]" for key in self.keys)
+        return place if self.value is None else f"{place}={self.value}"
+
+
+def setting(name: str, *value: Any, keys: Sequence[str] = (), example: str | None = None) -> str:
+    """Return a reference to a setting, or an argument, for the template of an error's message.
+
+    With a ``value`` the setting has, or should have, that value; ``keys`` lead to it in a setting that is a mapping. ``example``
+    stands in the place of a value, e.g. ``FILE``.
+    """
+    text = repr(value[0]) if value else example
+    return _BEGIN + json.dumps(asdict(Reference(name, tuple(map(str, keys)), text))) + _END
+
+
+def in_notation(template: str, notation: Callable[[Reference], str]) -> str:
+    """Return a template with ``notation`` of each of its references."""
+    return _REFERENCE.sub(lambda match: notation(Reference(**json.loads(match[1]))), template)
+
 
 class MultisegError(Exception):
-    """Base of all errors that multiseg raises on purpose."""
+    """Base of all errors that multiseg raises on purpose.
+
+    str() shows the message in Python's notation. ``template`` is the message with references to settings, for other notations
+    (:func:`in_notation`) and for the message of another error.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        self.template = str(getattr(message, "template", message))
+        super().__init__(in_notation(self.template, str))
 
 
 class SettingsError(MultisegError, ValueError):

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from multiseg.errors import setting
+
 
 @dataclass(frozen=True)
 class Neutral:
@@ -56,17 +58,18 @@ def option_problems(solver: str, options: Mapping[str, Any]) -> list[str]:
 
 
 def multiplier_problems(multipliers: Any) -> list[str]:
-    """What is wrong with a job's ``multipliers``, in words."""
+    """Return what is wrong with a job's ``multipliers``, in the words of an error's template."""
     if not isinstance(multipliers, Mapping):
-        return [f"multipliers={multipliers!r}: must map names of parameters to {{'lr': a, 'decay': b}}"]
+        return [f"{setting('multipliers', multipliers)}: must map names of parameters to {{'lr': a, 'decay': b}}"]
     problems = []
     for pattern, factors in multipliers.items():
         if not isinstance(factors, Mapping) or not factors or not set(factors) <= {"lr", "decay"}:
-            problems.append(f"multipliers[{pattern!r}]={factors!r}: must be {{'lr': a, 'decay': b}}, or one of the two")
+            place = setting("multipliers", factors, keys=(pattern,))
+            problems.append(f"{place}: must be {{'lr': a, 'decay': b}}, or one of the two")
             continue
         for key, value in factors.items():
             if not (_number(value) and value >= 0):
-                problems.append(f"multipliers[{pattern!r}][{key!r}]={value!r}: must be a number from 0")
+                problems.append(f"{setting('multipliers', value, keys=(pattern, key))}: must be a number from 0")
     return problems
 
 

@@ -91,7 +91,7 @@ def serve(connection_fd: int, lifeline_fd: int, scratch: str) -> None:
             answer = {"value": server.method(call["call"])(**call["arguments"])}
         except Exception as error:
             traceback.print_exc()  # for the log
-            answer = {"error": type(error).__name__, "message": str(error)}
+            answer = {"error": type(error).__name__, "message": getattr(error, "template", str(error))}
         sys.stdout.flush()
         sys.stderr.flush()
         try:

@@ -1,0 +1,47 @@
+"""The settings of a job as the user requests them: plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from multiseg.dataset import Dataset
+from multiseg.settings.metrics import THRESHOLD
+
+
+@dataclass
+class JobRequest:
+    """The settings of a job; :class:`multiseg.Job`, which trains with them, documents each."""
+
+    dataset: Dataset | str | Path
+    backend: str = "torch"
+    model: str | Path | None = None
+    epochs: int = 150
+    subtract_mean: str = "pixel"
+    recipe: str = "tutorial"
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    val_batch_size: int | None = None
+    solver: str = "sgd"
+    solver_options: Mapping[str, float] = field(default_factory=dict)
+    multipliers: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    accumulate: int = 1
+    lr_policy: str | Mapping[str, Any] | None = None
+    loss: str | None = None
+    seed: int | None = None
+    device: str = "auto"
+    threads: int = 0
+    lowering: bool = True
+    val_interval: float = 1
+    snapshot_interval: float = 1
+    keep: str = "best"
+    metric: str = "l1"
+    threshold: float = THRESHOLD
+    patience: int | None = None
+    min_delta: float = 0.0
+    weights: str | Path | None = None
+    solver_state: bool | None = None
+    freeze: Sequence[str] = ()
+    augment: Mapping[str, Any] = field(default_factory=dict)

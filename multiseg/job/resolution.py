@@ -1,0 +1,163 @@
+"""From the settings that a user requests to resolved ones: every check, and the backend's defaults."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from multiseg import backend as registry
+from multiseg.backend import Backend
+from multiseg.dataset import Dataset
+from multiseg.dataset.augmentation import Augmentation
+from multiseg.dataset.fitting import mean_of, shapes_of
+from multiseg.errors import ModelError, SettingsError, setting
+from multiseg.job.request import JobRequest
+from multiseg.model_files.kinds import kind_of
+from multiseg.settings import requirements
+from multiseg.settings.requirements import is_whole
+from multiseg.settings.resolved import Settings
+from multiseg.settings.schedules import Schedule
+from multiseg.settings.solvers import NEUTRAL, NEUTRAL_BATCH_SIZE, NEUTRAL_LOSS, multiplier_problems, option_problems
+from multiseg.training.ranks import current
+
+Value = TypeVar("Value")
+
+
+def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
+    """Return the settings of a job, checked and completed; see Job.resolve."""
+    backend = registry.get(job.backend)
+    equal = job.recipe == "equal"
+    neutral = NEUTRAL.get(job.solver) if equal else None
+    options: dict[str, Any] = dict(neutral.options if neutral else backend.solvers.get(job.solver, {}))
+    model = backend.default_model_path if job.model is None else Path(job.model)
+    foreign = _foreign(model, backend) if model.exists() else None
+    problems = [
+        *requirements.problems(job),
+        *_solver_problems(job, backend, options),
+        *multiplier_problems(job.multipliers),
+        *_weights_problems(job),
+    ]
+    if not model.exists():
+        problems.append(f"{setting('model', str(model))}: no such file")
+    elif foreign and backend.exporter is None:
+        problems.append(f"{setting('model', str(model))}: {foreign}")
+    schedule = _attempt(problems, lambda: Schedule.of(job.lr_policy))
+    augmentation = _attempt(problems, lambda: Augmentation.of(job.augment))
+    if dataset is not None:
+        problems += _dataset_problems(job, dataset, augmentation)
+    if problems or schedule is None or augmentation is None:
+        raise SettingsError("; ".join(problems))
+
+    rate = job.learning_rate
+    if rate is None:
+        rate = neutral.rate if neutral else backend.learning_rate
+    default_size = NEUTRAL_BATCH_SIZE if equal else None
+    return Settings(
+        backend=backend,
+        model=model.resolve(),
+        exported=f"{model.stem}_{backend.name}{backend.formats[0]}" if foreign else None,
+        epochs=job.epochs,
+        subtract_mean=job.subtract_mean,
+        recipe=job.recipe,
+        learning_rate=float(rate),
+        batch_size=job.batch_size or default_size,
+        val_batch_size=job.val_batch_size or default_size,
+        solver={"name": job.solver, **_solver_options(options, job.solver_options, rate)},
+        multipliers={pattern: dict(factors) for pattern, factors in job.multipliers.items()},
+        accumulate=job.accumulate,
+        schedule=schedule,
+        loss=job.loss or (NEUTRAL_LOSS if equal else None),
+        seed=random.SystemRandom().randrange(2**31) if job.seed is None else job.seed,
+        device=job.device,
+        threads=job.threads or current().threads,
+        lowering=job.lowering,
+        val_interval=job.val_interval,
+        snapshot_interval=job.snapshot_interval,
+        keep=job.keep,
+        metric=job.metric,
+        threshold=job.threshold,
+        patience=job.patience,
+        min_delta=job.min_delta,
+        weights=None if job.weights is None else Path(job.weights).resolve(),
+        solver_state=job.solver_state,
+        freeze=tuple(job.freeze),
+        augmentation=augmentation,
+    )
+
+
+def _attempt(problems: list[str], make: Callable[[], Value]) -> Value | None:
+    """Return what ``make`` returns; where it raises SettingsError, add that to the problems and return None."""
+    try:
+        return make()
+    except SettingsError as error:
+        problems.append(error.template)
+        return None
+
+
+def _solver_problems(job: JobRequest, backend: Backend, options: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the solver and its options; ``options`` are those of the recipe."""
+    usable = tuple(name for name in backend.solvers if name in NEUTRAL or job.recipe != "equal")
+    problems = []
+    if job.solver not in usable:
+        problems.append(f"{setting('solver', job.solver)}: choose one of {', '.join(usable)}")
+    known = {*options, "weight_decay"} - {"weight_decay_per_rate"}
+    problems += [
+        f"{setting('solver')} {job.solver!r} of {backend.name} has no option {key!r}; it takes: {', '.join(sorted(known))}"
+        for key in job.solver_options
+        if key not in known
+    ]
+    return problems + option_problems(job.solver, job.solver_options)
+
+
+def _solver_options(options: Mapping[str, Any], requested: Mapping[str, float], rate: float) -> dict[str, Any]:
+    """Return all options of the solver: the recipe's, whose weight decay may be per learning rate, and the requested ones."""
+    own = dict(options)
+    per_rate = own.pop("weight_decay_per_rate", 0.0)
+    return {"weight_decay": per_rate * rate, **own, **requested}
+
+
+def _weights_problems(job: JobRequest) -> list[str]:
+    problems = []
+    # a TensorFlow checkpoint is named by a prefix
+    if job.weights is not None and not any(Path(f"{job.weights}{end}").exists() for end in ("", ".index")):
+        problems.append(f"{setting('weights', str(job.weights))}: no such file or run folder")
+    if job.solver_state and job.weights is None:
+        problems.append(
+            f"{setting('solver_state', True)}: is that of a run to go on from; name it with {setting('weights')}"
+        )
+    return problems
+
+
+def _dataset_problems(job: JobRequest, dataset: Dataset, augmentation: Augmentation | None) -> list[str]:
+    """Return which settings do not go together with the dataset."""
+    problems: list[str] = []
+    shapes = _attempt(problems, lambda: shapes_of(dataset))
+    if shapes is not None and augmentation is not None:
+        problems += augmentation.misfits(*shapes)
+    _attempt(problems, lambda: mean_of(dataset, job.subtract_mean))
+    count = len(dataset.train)
+    if job.batch_size is not None and is_whole(job.batch_size) and is_whole(job.accumulate):
+        times = f" x {setting('accumulate', job.accumulate)}" if job.accumulate > 1 else ""
+        if job.batch_size * job.accumulate > count > 0:
+            problems.append(
+                f"{setting('batch_size', job.batch_size)}{times}: is larger than the dataset, {count} training images"
+            )
+    if job.patience is not None and not len(dataset.val):
+        problems.append(f"{setting('patience', job.patience)}: {dataset.path} has no validation images to go by")
+    return problems
+
+
+def _foreign(model: Path, backend: Backend) -> str | None:
+    """Return, in words, which other backend a model belongs to; None where it is this one's, or of no known kind."""
+    try:
+        owner, kind = kind_of(model, "network")
+    except ModelError:  # the backend's own error is more exact
+        return None
+    if owner.name == backend.name:
+        return None
+    known = ", ".join(
+        f"{kind.name} ({', '.join(kind.extensions)})" for kind in backend.kinds if kind.holds == "network"
+    )
+    return f"is a {kind.name}, which backend {owner.name} loads; backend {backend.name} loads: {known}"

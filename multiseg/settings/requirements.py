@@ -1,0 +1,91 @@
+"""What the value of each setting of a job must be: one row per setting, whatever backend and dataset the job has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from multiseg.errors import setting
+from multiseg.settings.metrics import NAMES as METRICS
+
+RECIPES = ("tutorial", "equal")
+SUBTRACT_MEAN = ("pixel", "image", "none")
+LOSSES = ("l1", "smooth_l1", "l2")
+KEEP = ("last", "best", "all")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A condition on a value, and the words in which a message requires it."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+    def or_none(self) -> Requirement:
+        """Return the requirement of a setting that may be left open."""
+        return Requirement(self.words, lambda value: value is None or self.holds(value))
+
+
+def is_whole(value: Any) -> bool:
+    """Return whether a value is a whole number."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def one_of(*names: str) -> Requirement:
+    """Return the requirement that a value is one of these names."""
+    return Requirement(f"choose one of {', '.join(names)}", lambda value: value in names)
+
+
+def whole(least: int, of: str = "") -> Requirement:
+    """Return the requirement that a value is a whole number (``of`` something) from ``least``."""
+    return Requirement(f"must be a whole number{of} from {least}", lambda value: is_whole(value) and value >= least)
+
+
+def above_0(more: str = "", most: float = math.inf) -> Requirement:
+    """Return the requirement that a value is a number above 0, up to ``most``."""
+    return Requirement(f"must be a number{more}", lambda value: is_number(value) and 0 < value <= most)
+
+
+def _names_layers(value: Any) -> bool:
+    return not isinstance(value, str) and all(isinstance(name, str) and name for name in value)
+
+
+REQUIREMENTS: dict[str, Requirement] = {
+    "recipe": one_of(*RECIPES),
+    "subtract_mean": one_of(*SUBTRACT_MEAN),
+    "keep": one_of(*KEEP),
+    "device": one_of(*DEVICES),
+    "loss": one_of(*LOSSES).or_none(),
+    "epochs": whole(1),
+    "batch_size": whole(1).or_none(),
+    "val_batch_size": whole(1).or_none(),
+    "accumulate": whole(1),
+    "threads": whole(0),
+    "seed": Requirement("must be 0 to 2**31-1", lambda value: is_whole(value) and 0 <= value < 2**31).or_none(),
+    "learning_rate": above_0(" above 0").or_none(),
+    "val_interval": above_0(" of epochs above 0, e.g. 0.5"),
+    "snapshot_interval": above_0(" of epochs above 0, e.g. 0.5"),
+    "metric": one_of(*METRICS),
+    "threshold": above_0(" above 0, up to 255", 255),
+    "patience": whole(1, " of validations").or_none(),
+    "min_delta": Requirement("must be a number from 0", lambda value: is_number(value) and value >= 0),
+    "solver_state": Requirement("must be true, false, or left out", lambda value: value in (None, False, True)),
+    "freeze": Requirement("must be a list of names of layers", _names_layers),
+}
+
+
+def problems(job: Any) -> list[str]:
+    """Return what is wrong with the values of a job's settings, in the words of an error's template."""
+    return [
+        f"{setting(name, value)}: {requirement.words}"
+        for name, requirement in REQUIREMENTS.items()
+        if not requirement.holds(value := getattr(job, name))
+    ]
