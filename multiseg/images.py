@@ -6,10 +6,8 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import IO, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,13 +37,13 @@ _KINDS = {
 }
 
 
-def load_image(path: str | os.PathLike[str], channels: Channels = "none") -> Pixels:
+def load_image(path: str | os.PathLike[str], channels: Channels = "none", any_size: bool = False) -> Pixels:
     """Load an image file as ``(C, H, W)`` uint8, RGB.
 
     Raises ImageError where the file is missing, unreadable, or neither 8-bit grey nor 8-bit RGB and ``channels`` does
     not ask for a conversion. See :func:`decode_image`.
     """
-    return decode_image(read_bytes(path), os.fspath(path), channels)
+    return decode_image(read_bytes(path), os.fspath(path), channels, any_size)
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -57,32 +55,22 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise ImageError(f"{os.fspath(path)}: cannot be read: {error.strerror or error}") from error
 
 
-def decode_image(data: bytes, name: str, channels: Wanted = "none") -> Pixels:
+def decode_image(data: bytes, name: str, channels: Wanted = "none", any_size: bool = False) -> Pixels:
     """Decode an image file's bytes to ``(C, H, W)`` uint8, RGB; ``name`` is for error messages.
 
     ``channels`` "L" or "RGB" converts whatever the file holds: grey by ITU-R 601-2 luma (Pillow's), transparency over
     white (as DIGITS does), 16 bits by their high byte. "none" takes 8-bit grey and RGB as they are and raises
-    ImageError for the rest; "any" takes those too and converts only the rest, to RGB. EXIF orientation is not looked
-    at, nor is it by DIGITS.
+    ImageError for the rest; "any" takes those too and converts only the rest, to RGB. ``any_size`` also opens images of more
+    than about 180 million pixels, which Pillow refuses. EXIF orientation is ignored, as it is by DIGITS.
     """
     if channels not in get_args(Wanted):
         raise SettingsError(f"channels {channels!r} is unknown; it is one of {', '.join(get_args(Channels))}")
-    image = open_plain_png(data) or _open(data, name, channels)
+    image = open_plain_png(data, any_size) or _open(data, name, channels, any_size)
     if channels == "any":
         image = image if image.mode in ("L", "RGB") else image.convert("RGB")
     elif channels not in ("none", image.mode):
         image = image.convert(channels)
     return image_to_array(image)
-
-
-@contextmanager
-def of_any_size() -> Iterator[None]:
-    """Lets images be opened however large they are; else Pillow refuses those of more than some 180 million pixels."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def image_to_array(image: Image.Image) -> Pixels:
@@ -139,7 +127,7 @@ def to_image(array: NDArray[Any], pixel_conversion: PixelConversion = "clip") ->
     return array_to_image(np.rint(np.clip(scaled, 0, 255)).astype(np.uint8))
 
 
-def open_plain_png(data: bytes) -> Image.Image | None:
+def open_plain_png(data: bytes, any_size: bool = False) -> Image.Image | None:
     """Open a PNG file's bytes if it is plain: 8-bit L or RGB, not interlaced, with nothing in it but pixels.
 
     None means "not plain", damaged files included; Pillow's general way then opens it or says what is wrong. Small
@@ -149,7 +137,7 @@ def open_plain_png(data: bytes) -> Image.Image | None:
         return None
     width, height, depth, colour, compression, filters, interlace = struct.unpack_from(">IIBBBBB", data, 16)
     mode = {0: "L", 2: "RGB"}.get(colour)
-    limit = Image.MAX_IMAGE_PIXELS or width * height
+    limit = width * height if any_size else Image.MAX_IMAGE_PIXELS or width * height
     if (depth, compression, filters, interlace) != (8, 0, 0, 0) or mode is None or not 0 < width * height <= limit:
         return None
     packed = []
@@ -174,12 +162,12 @@ def open_plain_png(data: bytes) -> Image.Image | None:
         return None
 
 
-def _open(data: bytes, name: str, channels: Wanted) -> Image.Image:
+def _open(data: bytes, name: str, channels: Wanted, any_size: bool) -> Image.Image:
     """Open any supported image; mode L or RGB comes back, or what ``convert`` turns into them."""
     if not data:
         raise ImageError(f"{name}: is empty; replace it or leave it out")
     try:
-        opened = Image.open(io.BytesIO(data), formats=FORMATS)
+        opened = _open_any_size(io.BytesIO(data)) if any_size else Image.open(io.BytesIO(data), formats=FORMATS)
         deep = _is_deep(opened, data)
         opened.load()
     except Image.DecompressionBombError as error:
@@ -203,6 +191,18 @@ def _open(data: bytes, name: str, channels: Wanted) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image
+
+
+def _open_any_size(file: IO[bytes]) -> ImageFile.ImageFile:
+    """Open an image without Pillow's limit of size, which is one for the whole program, all its threads included."""
+    Image.init()
+    head = file.read(16)
+    for name in FORMATS:
+        factory, accept = Image.OPEN[name]
+        if accept is None or accept(head):
+            file.seek(0)
+            return factory(file, "")  # type: ignore[return-value]
+    raise UnidentifiedImageError
 
 
 def _is_deep(image: ImageFile.ImageFile, data: bytes) -> bool:

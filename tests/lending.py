@@ -26,7 +26,7 @@ class Lent(Worker):
 
     def close(self) -> None:
         waiting = _spare.setdefault(self.key, [])
-        if not hasattr(self, "found") or self.closed or self._pending or self._process.poll() is not None:
+        if not hasattr(self, "found") or not self.idle:
             super().close()
         elif self not in waiting:
             waiting.append(self)

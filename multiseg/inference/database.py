@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from multiseg.dataset import open_split
-from multiseg.dataset.feed import batches
+from multiseg.dataset.feed import Batch, batches
 from multiseg.dataset.reading import Split
 from multiseg.errors import DatasetError
 from multiseg.inference.options import Options
@@ -88,19 +88,22 @@ def _stream(run: TestedNetwork, split: Split, batch_size: int, options: Options)
 def _stream_batches(run: TestedNetwork, split: Split, batch_size: int, options: Options) -> Iterator[Tested]:
     """Batches of the size that the network was trained on, read ahead and sent ahead."""
     worker, read_out = run.worker(), options.of_output(run.layout)
-    under_way: deque[Any] = deque()
+    in_flight: deque[tuple[int, Batch]] = deque()
 
     def collect() -> Tested:
-        batch = under_way.popleft()
-        output, loss, _ = worker.result()
+        number, batch = in_flight.popleft()
+        output, loss, _ = worker.result(number)
         labels = None if batch.labels is None else run.layout.output(batch.labels)
         return batch.indices, read_out.output(output), labels, loss
 
-    with batches(split, batch_size, layout=run.layout) as feed:
-        for batch in feed:
-            worker.submit("predict", features=batch.features, labels=batch.labels)
-            under_way.append(batch)
-            if len(under_way) >= IN_FLIGHT:
+    try:
+        with batches(split, batch_size, layout=run.layout) as feed:
+            for batch in feed:
+                number = worker.submit("predict", features=batch.features, labels=batch.labels)
+                in_flight.append((number, batch))
+                if len(in_flight) >= IN_FLIGHT:
+                    yield collect()
+            while in_flight:
                 yield collect()
-        while under_way:
-            yield collect()
+    finally:  # the caller may have stopped iterating
+        worker.abandon(*(number for number, _ in in_flight))

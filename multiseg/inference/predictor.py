@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from multiseg.errors import ImageError, ModelError, MultisegError, WorkerError
-from multiseg.images import Channels, Pixels, load_image, of_any_size
+from multiseg.images import Channels, Pixels, load_image
 from multiseg.inference.options import Options
 from multiseg.inference.tested import TestedNetwork
 from multiseg.layout import Floats, Layout
@@ -21,8 +20,7 @@ def prepare(run: TestedNetwork, image: str | Path, options: Options) -> Pixels:
     """An image file's pixels as the network's channels, resized where asked for. Raises ImageError."""
     channels, height, width = run.input_shape
     wanted: dict[int, Channels] = {1: "L", 3: "RGB"}
-    with of_any_size() if options.tile else nullcontext():
-        pixels = load_image(image, wanted.get(channels, "none"))
+    pixels = load_image(image, wanted.get(channels, "none"), any_size=options.tile is not None)
     if pixels.shape[0] != channels:
         raise ImageError(f"{image}: has {pixels.shape[0]} channels, the network takes {channels}")
     if options.resize and pixels.shape[1:] != (height, width):

@@ -12,7 +12,9 @@ worker.log       what the backend's process printed
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import threading
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +58,7 @@ class Run:
         self.backend: str = self.settings["backend"]
         self.name = path.resolve().name
         self._worker: Worker | None = None
+        self._starting, self._pid = threading.Lock(), os.getpid()
 
     @classmethod
     def open(cls, folder: str | Path, snapshot: str | float = "last") -> Run:
@@ -142,19 +145,28 @@ class Run:
         )
 
     def worker(self) -> Worker:
-        """The backend's process with this run's network and weights in it."""
-        if self._worker is None or self._worker.closed:  # it may have died
-            if self.snapshot is None:
-                raise RunError(f"{self.path}: has no snapshot yet; train it first")
-            worker = pool.start(registry.get(self.backend), self.settings["threads"])
-            try:
-                worker.call("load", spec=self.spec().to_json())
-                worker.call("restore", folder=str(self.snapshot.path.resolve()))
-            except BaseException:
-                worker.close()
-                raise
-            self._worker = worker
-        return self._worker
+        """Return the backend's process with this run's network and weights in it, starting it if necessary.
+
+        One process serves all threads; a forked child starts its own.
+        """
+        if self._pid != os.getpid():  # another thread may have held the lock at the fork
+            self._starting, self._pid = threading.Lock(), os.getpid()
+        with self._starting:
+            if self._worker is None or self._worker.closed:  # not started yet, died, or a parent's
+                self._worker = self._start()
+            return self._worker
+
+    def _start(self) -> Worker:
+        if self.snapshot is None:
+            raise RunError(f"{self.path}: has no snapshot yet; train it first")
+        worker = pool.start(registry.get(self.backend), self.settings["threads"])
+        try:
+            worker.call("load", spec=self.spec().to_json())
+            worker.call("restore", folder=str(self.snapshot.path.resolve()))
+        except BaseException:
+            worker.close()
+            raise
+        return worker
 
     def spec(self, trains: bool = False) -> NetworkSpec:
         """What its backend builds: for prediction, or as it was trained."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -93,26 +94,25 @@ class Loop:
 
     def _steps(self, until: int) -> None:
         """Train up to the iteration ``until``, within the epoch."""
-        sizes: list[int] = []  # of the batches that are on their way
+        in_flight: deque[tuple[int, int]] = deque()  # number of the call, and of its images
         iteration = self.position.iteration
         began = time.perf_counter()
         with closing(self.share.steps(iteration, until)) as steps:
             for step in steps:
                 if self.stop.asked:
                     break
-                self.worker.submit("train_step", **step)
-                sizes.append(self.plan.images_of(iteration))
+                in_flight.append((self.worker.submit("train_step", **step), self.plan.images_of(iteration)))
                 iteration += 1
-                if len(sizes) >= IN_FLIGHT:
-                    self._collect(sizes.pop(0))
-            while sizes:
-                self._collect(sizes.pop(0))
+                if len(in_flight) >= IN_FLIGHT:
+                    self._collect(*in_flight.popleft())
+            while in_flight:
+                self._collect(*in_flight.popleft())
         self.position.seconds += time.perf_counter() - began
         self._look_for_stop()
 
-    def _collect(self, images: int) -> None:
-        """Wait for the oldest step that is on its way."""
-        loss = self.worker.result()
+    def _collect(self, number: int, images: int) -> None:
+        """Wait for the loss of a step that is in flight."""
+        loss = self.worker.result(number)
         position = self.position
         if not math.isfinite(loss):
             raise TrainingError(self._bad_loss(loss))

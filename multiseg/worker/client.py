@@ -1,15 +1,17 @@
-"""The program's side of a backend worker: starts it, calls it, and turns its death into a clear error."""
+"""The program's side of a backend worker: start it, call it, and report its death as a clear error."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
 import socket
 import subprocess
 import tempfile
-from collections import deque
+import threading
+import weakref
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -33,10 +35,18 @@ MEMORY = {
 
 
 class Worker:
-    """A backend's process. ``call`` asks and waits; ``submit`` and ``result`` let calls run while the program goes on.
+    """A backend's process.
 
-    ``log`` receives what the process prints; without it a temporary file does. Raises BackendUnavailable where the
-    framework cannot be loaded, WorkerError where the process cannot be started or dies.
+    :meth:`call` sends a call and waits for its answer; :meth:`submit` and :meth:`result` keep several calls in flight. Every
+    answer carries the number of its call, so an answer that nobody waits for any more is discarded, never given to another call.
+
+    A worker may be used by several threads. It belongs to the process that started it: in a forked child it is closed, and the
+    parent's worker is unaffected.
+
+    ``threads`` is the number of threads of the framework's libraries, 0 for their default; ``log`` receives what the process
+    prints, a temporary file if it is None.
+
+    Raises BackendUnavailable if the framework cannot be loaded, WorkerError if the process cannot be started or dies.
     """
 
     def __init__(self, backend: Backend, threads: int = 0, log: Path | None = None) -> None:
@@ -44,12 +54,16 @@ class Worker:
         packages = {name: str(package_folder(name)) for name in dict.fromkeys(top_level)}
         python = backend.python
         self.backend = backend
-        self._pending: deque[str] = deque()
         self._closed = False
+        self._sending, self._receiving = threading.Lock(), threading.RLock()
+        self._numbers = itertools.count()
+        self._in_flight: dict[int, str] = {}  # number -> method of the calls whose answers have not been received
+        self._answers: dict[int, Any] = {}  # received while waiting for another one
+        self._abandoned: set[int] = set()  # whose answers are discarded
         self._log_path = log
         self._log = open(log, "ab") if log else tempfile.TemporaryFile()  # noqa: SIM115, PTH123 - closed in close
         self._log_start = self._log.seek(0, os.SEEK_END)
-        # the worker's temporary files: gone with it, however it ends
+        # the worker's temporary files, removed however the worker ends
         self._scratch = tempfile.TemporaryDirectory(prefix="multiseg-", ignore_cleanup_errors=True)
         ours, theirs = socket.socketpair()
         lifeline_theirs, self._lifeline = os.pipe()
@@ -73,6 +87,7 @@ class Worker:
             theirs.close()
             os.close(lifeline_theirs)
         self._connection = Connection(ours.detach())
+        _workers.add(self)
         try:
             self.found: dict[str, Any] = self.call("open", module=backend.module)
         except (errors.BackendUnavailable, errors.WorkerError) as error:
@@ -88,27 +103,41 @@ class Worker:
         return self._closed
 
     @property
+    def idle(self) -> bool:
+        """Whether the process is alive and owes no answer."""
+        return not self._closed and not self._in_flight and self._process.poll() is None
+
+    @property
     def pid(self) -> int:
         """Process id of the worker."""
         return self._process.pid
 
-    def submit(self, method: str, **arguments: Any) -> None:
-        """Ask without waiting; answers come from :meth:`result` in the order of asking."""
-        if self._closed:
-            raise errors.WorkerError(f"{self.backend.title}: the worker is closed")
-        try:
-            protocol.send(self._connection, {"call": method, "arguments": arguments})
-        except OSError as error:
-            raise self._death(method) from error
-        self._pending.append(method)
+    def submit(self, method: str, **arguments: Any) -> int:
+        """Send a call without waiting; return its number, for :meth:`result` or :meth:`abandon`."""
+        with self._sending:
+            if self._closed:
+                raise errors.WorkerError(f"{self.backend.title}: the worker is closed")
+            number = next(self._numbers)
+            self._in_flight[number] = method
+            try:
+                protocol.send(self._connection, {"call": method, "arguments": arguments, "number": number})
+            except OSError as error:
+                raise self._death(method) from error
+            except BaseException:  # part of a message may have been sent: nothing can follow it
+                self.close()
+                raise
+            return number
 
-    def result(self) -> Any:
-        """The answer to the oldest call not yet answered. Raises what the call raised, or WorkerError."""
-        method = self._pending.popleft()
+    def result(self, number: int) -> Any:
+        """Wait for the answer to a call, whatever answers come before it. Raises what the call raised, or WorkerError."""
         try:
-            answer = protocol.receive(self._connection)
-        except (EOFError, OSError) as error:
-            raise self._death(method) from error
+            with self._receiving:
+                while number not in self._answers:
+                    self._receive(number)
+                method, answer = self._answers.pop(number)
+        except BaseException:
+            self.abandon(number)
+            raise
         if "error" not in answer:
             return answer["value"]
         kind = getattr(errors, answer["error"], None)
@@ -118,27 +147,54 @@ class Worker:
             f"{self.backend.title}: {method} failed: {answer['error']}: {answer['message']}{self._where(method)}"
         )
 
-    def _where(self, method: str) -> str:
-        """Where to read more; a log goes with its run folder where nothing was trained yet."""
-        kept = self._log_path and method not in ("open", "load")
-        return f"; more is in {self._log_path}" if kept else ""
+    def _receive(self, awaited: int) -> None:
+        """Receive one answer and keep it, unless its call was abandoned."""
+        if self._closed:
+            raise errors.WorkerError(f"{self.backend.title}: the worker is closed")
+        begun = False
+        try:
+            self._connection.poll(
+                None
+            )  # an exception here, such as KeyboardInterrupt, leaves the stream of answers whole
+            begun = True
+            answer = protocol.receive(self._connection)
+            number = answer["number"]
+            method = self._in_flight.pop(number)
+            if number in self._abandoned:
+                self._abandoned.remove(number)
+            else:
+                self._answers[number] = method, answer
+            begun = False
+        except (EOFError, OSError) as error:
+            raise self._death(self._in_flight.get(awaited, "call")) from error
+        finally:
+            if begun and not self._closed:  # interrupted within a message: what follows cannot be understood
+                self.close()
+
+    def abandon(self, *numbers: int) -> None:
+        """Discard the answers to these calls, received or still to come."""
+        for number in numbers:
+            self._answers.pop(number, None)
+            if number in self._in_flight:
+                self._abandoned.add(number)
 
     def drain(self) -> None:
-        """Wait for all answers that are still to come, and forget them."""
-        while self._pending:
-            self.result()
+        """Wait for all answers that are still to come, and discard them."""
+        with self._receiving:
+            self.abandon(*self._in_flight)
+            while self._in_flight:
+                self._receive(next(iter(self._in_flight)))
 
     def call(self, method: str, **arguments: Any) -> Any:
-        """Ask and wait for the answer."""
-        self.submit(method, **arguments)
-        return self.result()
+        """Send a call and wait for its answer."""
+        return self.result(self.submit(method, **arguments))
 
     def close(self) -> None:
-        """End the process: politely, then not. Safe to call twice."""
+        """End the process: by a message if it is idle, else by force. Safe to call twice."""
         if self._closed:
             return
         self._closed = True
-        if not self._pending:  # idle: let it end by itself
+        if not self._in_flight:
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 protocol.send(self._connection, {"call": "close", "arguments": {}})
                 self._process.wait(CLOSE_SECONDS)
@@ -164,6 +220,11 @@ class Worker:
         if hasattr(self, "found"):
             self.close()
 
+    def _where(self, method: str) -> str:
+        """Name the log in which to read more; it is removed with its run folder if nothing was trained yet."""
+        kept = self._log_path and method not in ("open", "load")
+        return f"; more is in {self._log_path}" if kept else ""
+
     def _death(self, method: str) -> errors.WorkerError:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(CLOSE_SECONDS)
@@ -171,10 +232,10 @@ class Worker:
         self.close()
         code = self._process.returncode
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        said = "\n".join(f"  | {line}" for line in tail) or "  | (nothing)"
+        printed = "\n".join(f"  | {line}" for line in tail) or "  | (nothing)"
         return errors.WorkerError(
             f"{self.backend.title}: the worker process died during {method} ({how}){self._where(method)}. "
-            f"The last lines it printed:\n{said}"
+            f"The last lines it printed:\n{printed}"
         )
 
     def _tail(self) -> list[str]:
@@ -186,6 +247,30 @@ class Worker:
             self._log.seek(self._log_start)
             text = self._log.read()
         return text.decode(errors="replace").splitlines()[-TAIL_LINES:]
+
+    def _forget(self) -> None:
+        """Close this process's copies of the worker's files, in a forked child; the worker stays its parent's."""
+        # another thread of the parent may have held the locks at the fork
+        self._sending, self._receiving = threading.Lock(), threading.RLock()
+        if self._closed:
+            return
+        self._closed = True
+        self._connection.close()
+        os.close(self._lifeline)
+        self._log.close()
+        self._scratch._finalizer.detach()  # type: ignore[attr-defined] # else the child's exit removes the parent's folder
+        self._process.returncode = 0  # it is no child of this process, which must not wait for it
+
+
+_workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+
+
+def _forget_workers() -> None:
+    for worker in list(_workers):
+        worker._forget()
+
+
+os.register_at_fork(after_in_child=_forget_workers)
 
 
 def unavailable(backend: Backend, reason: str) -> str:

@@ -92,6 +92,7 @@ def serve(connection_fd: int, lifeline_fd: int, scratch: str) -> None:
         except Exception as error:
             traceback.print_exc()  # for the log
             answer = {"error": type(error).__name__, "message": getattr(error, "template", str(error))}
+        answer["number"] = call["number"]
         sys.stdout.flush()
         sys.stderr.flush()
         try:

@@ -24,7 +24,7 @@ Trained = Callable[[str], Path]
 
 
 # modules about the processes themselves
-ALL_NEW = ("test_contract", "test_worker")
+ALL_NEW = ("test_contract", "test_worker", "test_run_shared")
 
 
 @pytest.fixture(scope="module", autouse=True)

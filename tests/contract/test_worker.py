@@ -73,8 +73,7 @@ def test_a_crash_tells_the_last_lines_that_were_printed(backend: str, tmp_path: 
     log = tmp_path / "log"
     with Worker(registry.get(backend), log=log) as worker:
         log.write_bytes(log.read_bytes() + b"F1122 something terrible\n")
-        worker.submit("memory")
-        worker.result()
+        worker.result(worker.submit("memory"))
         os.kill(worker.pid, signal.SIGSEGV)
         with pytest.raises(WorkerError, match=r"(?s)SIGSEGV.*something terrible"):
             worker.call("memory")

@@ -6,6 +6,7 @@ They write nothing, and need the dataset and the network file alone.
 from __future__ import annotations
 
 import tempfile
+from collections import deque
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -66,15 +67,13 @@ def _check_common(ranks: Ranks, theirs: dict[str, Any], ours: dict[str, Any]) ->
 
 def _feed(worker: Worker, share: Share, iteration: int) -> None:
     """Until rank 0 has a message, which is when it has come to an end, or all steps are done."""
-    under_way = 0
+    in_flight: deque[int] = deque()
     for step in share.steps(iteration, share.plan.iterations):
-        worker.submit("train_step", **step)
-        under_way += 1
-        if under_way >= IN_FLIGHT:
-            under_way -= 1
-            if worker.result() is None:
-                break
-    worker.drain()
+        in_flight.append(worker.submit("train_step", **step))
+        if len(in_flight) >= IN_FLIGHT and worker.result(in_flight.popleft()) is None:
+            break
+    while in_flight:
+        worker.result(in_flight.popleft())
 
 
 def _ended(ranks: Ranks, folder: Path, message: dict[str, Any]) -> Run:
