@@ -1,8 +1,9 @@
-"""Weights of a network that is fed its images' colours in the other order, RGB or BGR, and computes the same.
+"""Reorder a network's weights for images with the opposite channel order (RGB or BGR), so that it computes the same.
 
-Values within the network are followed by the order of their channels. What works on each channel by itself (activations,
-poolings, batch normalisation, sums) has one order for all that it reads and makes, and its own weights follow it; a convolution
-or dense layer that reads another order has the inputs of its weights in it, and makes any order that is wanted of it.
+The order of channels is propagated through the network. Layers that process each channel by itself (activations, pooling,
+batch normalisation, sums) have one order for all their inputs and outputs, and their own weights are permuted with it. A
+convolution or dense layer whose input is permuted has its weights permuted along the input axis, and can produce any order of
+output channels by a permutation along the output axis.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from multiseg.backend import ChannelOrder
 from multiseg.errors import ModelError
 from multiseg.topology import Layer, Shape, Topology
 from multiseg.topology.shapes import axis_index
 
 Array = npt.NDArray[np.float32]
-Order = tuple[int, ...]  # where each channel, or feature, of a value is in the original
+Order = tuple[int, ...]  # index in the original of each channel, or feature, of a value
 
 REVERSED: Order = (2, 1, 0)
-MEND = 'convert with channels="keep", and give the network images in the order that it was trained with'
+REMEDY = 'convert with channels="keep", and feed the network images in the channel order that it was trained with'
 MIXING = ("Conv", "ConvTranspose", "Gemm")
 CHANNELWISE = (
     "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "BatchNormalization", "Scale", "Dropout", "Relu",
@@ -32,11 +34,12 @@ CHANNELWISE = (
 
 
 def swapped(topology: Topology, weights: Mapping[str, Array], input: bool, output: bool) -> dict[str, Array]:
-    """All ``weights``, of the network that ``topology`` describes, changed so that it computes the same of images whose three
-    channels are reversed (``input``), and reverses those that it makes (``output``).
+    """Return ``weights`` of the network that ``topology`` describes, reordered for reversed channels.
 
-    Weights that the topology does not know stay as they are, and so do networks whose images have not three channels. Raises
-    ModelError naming the layer through which the order cannot be followed.
+    With ``input`` the network computes from images with their three channels reversed what it computed before; with ``output``
+    the three channels of its output are reversed too. Weights that the topology does not contain are returned unchanged, and so
+    are all weights if the images do not have three channels. Raises ModelError naming the layer through which the order of the
+    channels cannot be followed.
     """
     orders = _Orders(topology)
     ends = {topology.input: input, **dict.fromkeys(topology.outputs, output)}
@@ -46,30 +49,31 @@ def swapped(topology: Topology, weights: Mapping[str, Array], input: bool, outpu
     missing = next((name for name in _needed(topology) if name not in weights), None)
     if missing is not None:
         raise ModelError(
-            f"{topology.source}: uses the weights of {missing!r} at several places, or has none for it; {MEND}"
+            f"{topology.source}: uses the weights {missing!r} in several places, or they are missing; {REMEDY}"
         )
     for value, order in wanted.items():
         orders.put(value, order, f"{value!r}")
     for layer in reversed(topology.layers):
         _follow_back(layer, orders)
     known = -1
-    while known != orders.known:  # what is joined later may have an order that earlier layers have to make
+    while known != orders.known:  # a value joined later may fix the order that an earlier layer has to produce
         known = orders.known
         for layer in topology.layers:
             _follow(layer, orders, {})
-    found = dict(weights)
+    permuted = dict(weights)
     for layer in topology.layers:
-        _follow(layer, orders, found)
+        _follow(layer, orders, permuted)
     for value in ends:
         if orders.of(value) != wanted.get(value):
             raise ModelError(
-                f"{topology.source}: the channels of {value!r} would be reversed too, being joined with colours; {MEND}"
+                f"{topology.source}: the channels of {value!r} would be reversed too, as they are added to or concatenated with "
+                f"colours; {REMEDY}"
             )
-    return found
+    return permuted
 
 
 def _needed(topology: Topology) -> list[str]:
-    """Weights that lead to an output."""
+    """Return the names of the weights that an output depends on."""
     values, layers = set(topology.outputs), []
     for layer in reversed(topology.layers):
         if values.intersection(layer.outputs):
@@ -78,29 +82,43 @@ def _needed(topology: Topology) -> list[str]:
     return [f"{layer.name}.{part}" for layer in reversed(layers) for part in layer.weights]
 
 
-def evident(title: str, weights: Mapping[str, Array]) -> dict[str, Array]:
-    """The same where no network is known, but it is evident that one convolution reads three colours, or none does.
+def reordered(
+    topology: Topology, weights: Mapping[str, Array], source: ChannelOrder | None, target: ChannelOrder | None,
+    colours: tuple[bool, bool],
+) -> dict[str, Array]:  # fmt: skip
+    """Return weights that a network fed images in ``source``'s channel order has, for one fed images in ``target``'s.
 
-    Raises ModelError where it is not.
+    ``colours`` are whether the network's input and its output have colours. The weights are returned unchanged if the orders are
+    the same or one of them is unknown. Raises ModelError as :func:`swapped` does.
     """
-    images = [name for name, value in weights.items() if value.ndim == 4]
-    reading = [name for name in images if weights[name].shape[1] == 3]
+    if source is None or target is None or source == target:
+        return dict(weights)
+    return swapped(topology, weights, *colours)
+
+
+def evident(title: str, weights: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the weights for reversed input channels if no network is known, judging by shapes alone.
+
+    Exactly one convolution must have three input channels, or none. Raises ModelError if that is ambiguous.
+    """
+    kernels = [name for name, value in weights.items() if value.ndim == 4]
+    reading = [name for name in kernels if weights[name].shape[1] == 3]
     others = [name for name, value in weights.items() if value.shape[:1] == (3,) and name not in reading]
-    if not images:  # a dense layer over a flattened image
+    if not kernels:  # a dense layer over a flattened image
         others += [name for name, value in weights.items() if value.ndim == 2 and value.shape[1] % 3 == 0]
     if not reading and not others:
         return dict(weights)
     if len(reading) != 1 or others or not _reads(reading[0], weights):
         raise ModelError(
-            f"{title}: which of its weights meet the colours of images, whose order differs between the frameworks, cannot be "
-            f"told: it may be {', '.join([*reading, *others])}; name the network file that they are of (source_network=FILE), "
-            'or convert with channels="keep" where its images have no colours'
+            f"{title}: cannot tell which weights take the colour channels of images, whose order differs between the frameworks: "
+            f"candidates are {', '.join([*reading, *others])}; specify the network file of the weights (source_network=FILE), "
+            'or convert with channels="keep" if its images have no colours'
         )
     return {**weights, reading[0]: np.ascontiguousarray(np.take(weights[reading[0]], REVERSED, 1))}
 
 
 def _reads(name: str, weights: Mapping[str, Array]) -> bool:
-    """Whether weights with three in their second axis are a convolution's, which reads them: a deconvolution makes them."""
+    """Whether weights with 3 on their second axis are a convolution's (3 inputs), not a deconvolution's (3 outputs)."""
     outputs, bias = weights[name].shape[0], weights.get(f"{name.rpartition('.')[0]}.bias")
     return outputs != 3 and bias is not None and len(bias) == outputs
 
@@ -110,7 +128,7 @@ def _is_colours(shape: Shape) -> bool:
 
 
 class _Orders:
-    """The order of every value's channels; values that channelwise layers join have one together."""
+    """The channel order of every value. Values that channelwise layers connect share one order."""
 
     def __init__(self, topology: Topology) -> None:
         self.source = topology.source
@@ -125,22 +143,23 @@ class _Orders:
 
     @property
     def known(self) -> int:
-        """How many orders there are that are not the original's."""
+        """The number of values whose order is not the original."""
         return len(self._known)
 
     def of(self, value: str) -> Order | None:
-        """The order of a value; None where it is the original's."""
+        """Return the order of a value; None if it is the original."""
         return self._known.get(self._root(value))
 
     def put(self, value: str, order: Order | None, where: str) -> None:
-        """Let a value have this order. Raises ModelError where it has another."""
+        """Set the order of a value. Raises ModelError if it already has another one."""
         plain = order is None or order == tuple(range(len(order)))
         known = self.of(value)
         if plain and known is None:
             return
         if known is not None and known != order:
             raise ModelError(
-                f"{self.source}: {where} has colours in an order that what it is joined with has not; {MEND}"
+                f"{self.source}: {where} has its channels in another order than the values that it is added to or concatenated "
+                f"with; {REMEDY}"
             )
         assert order is not None
         self._known[self._root(value)] = order
@@ -152,9 +171,9 @@ class _Orders:
 
 
 def _by_channel(layer: Layer, shapes: Mapping[str, Shape]) -> bool:
-    """Whether each channel of what it makes is made of the same one of what it reads."""
+    """Whether each output channel depends on the input channel of the same index alone."""
     first = shapes[layer.inputs[0]]
-    if layer.type in ("Conv", "ConvTranspose"):  # each channel its own filter
+    if layer.type in ("Conv", "ConvTranspose"):  # depthwise
         return bool(first[0] == layer.parameters.get("group", 1) == layer.parameters["num_output"] > 1)
     if layer.type == "Crop":
         return axis_index(layer.parameters["axis"], first) > 0
@@ -169,27 +188,27 @@ def _by_channel(layer: Layer, shapes: Mapping[str, Shape]) -> bool:
 
 
 def _follow_back(layer: Layer, orders: _Orders) -> None:
-    """A vector that becomes an image has the order of that."""
-    made, before = orders.of(layer.outputs[0]), orders.shapes[layer.inputs[0]]
-    if layer.type == "Reshape" and made is not None and len(before) == 1 and len(layer.shapes[0]) == 3:
-        orders.put(layer.inputs[0], _flat(made, layer.shapes[0]), f"layer {layer.name!r} (Reshape)")
+    """Propagate the order of an image back to the vector that is reshaped to it."""
+    output_order, before = orders.of(layer.outputs[0]), orders.shapes[layer.inputs[0]]
+    if layer.type == "Reshape" and output_order is not None and len(before) == 1 and len(layer.shapes[0]) == 3:
+        orders.put(layer.inputs[0], _flat(output_order, layer.shapes[0]), f"layer {layer.name!r} (Reshape)")
 
 
 def _flat(order: Order, shape: Shape) -> Order:
-    """The order of an image's channels as that of all its elements."""
+    """Return the order of the elements of a flattened image, from the order of its channels."""
     size = math.prod(shape[1:])
     return tuple(place * size + i for place in order for i in range(size))
 
 
 def _follow(layer: Layer, orders: _Orders, weights: dict[str, Array]) -> None:
-    """Give the layer's weights, and what it makes, their order."""
-    given = [orders.of(value) for value in layer.inputs]
-    first, made = given[0], orders.of(layer.outputs[0])
+    """Propagate the order through a layer, permuting its weights."""
+    inputs = [orders.of(value) for value in layer.inputs]
+    first, output_order = inputs[0], orders.of(layer.outputs[0])
     if _by_channel(layer, orders.shapes):
         if first is not None:
             _check_lrn(layer, first, orders)
             for part, shape in layer.weights.items():
-                if shape[0] == len(first):  # not a PRelu's one slope for all
+                if shape[0] == len(first):  # a PRelu may have a single slope
                     _reorder(weights, f"{layer.name}.{part}", 0, first)
         return
     if layer.type in MIXING:
@@ -197,39 +216,39 @@ def _follow(layer: Layer, orders: _Orders, weights: dict[str, Array]) -> None:
     elif layer.type == "Concat":
         sizes = [orders.shapes[value][0] for value in layer.inputs]
         starts = [sum(sizes[:i]) for i in range(len(sizes))]
-        parts = [order or tuple(range(size)) for order, size in zip(given, sizes, strict=True)]
+        parts = [order or tuple(range(size)) for order, size in zip(inputs, sizes, strict=True)]
         joined = tuple(start + place for start, part in zip(starts, parts, strict=True) for place in part)
         orders.put(layer.outputs[0], joined, f"layer {layer.name!r} (Concat)")
     elif layer.type in ("Flatten", "Reshape", "Squeeze") and len(layer.shapes[0]) == 1 and first is not None:
         flat = _flat(first, orders.shapes[layer.inputs[0]])
         orders.put(layer.outputs[0], flat, f"layer {layer.name!r} ({layer.type})")
-    elif layer.type == "Reshape" and len(layer.shapes[0]) == 3 and made is not None:
-        if first != _flat(made, layer.shapes[0]):
+    elif layer.type == "Reshape" and len(layer.shapes[0]) == 3 and output_order is not None:
+        if first != _flat(output_order, layer.shapes[0]):
             _refuse(layer, orders)
-    elif layer.type in ("ReduceMean", "ReduceSum") and made is None:
-        pass  # over all channels: their order does not matter
-    elif any(order is not None for order in (*given, *map(orders.of, layer.outputs))):
+    elif layer.type in ("ReduceMean", "ReduceSum") and output_order is None:
+        pass  # over all channels, whose order does not matter
+    elif any(order is not None for order in (*inputs, *map(orders.of, layer.outputs))):
         _refuse(layer, orders)
 
 
 def _mix(layer: Layer, order: Order | None, orders: _Orders, weights: dict[str, Array]) -> None:
-    """Of a layer that makes each channel of several."""
-    made = orders.of(layer.outputs[0])
+    """Propagate the order through a layer whose output channels each depend on several input channels."""
+    output_order = orders.of(layer.outputs[0])
     group, outputs = layer.parameters.get("group", 1), layer.parameters["num_output"]
-    if layer.type == "Conv" and order is not None and group == len(order):  # several filters for each channel
-        each = outputs // group
-        made = tuple(place * each + i for place in order for i in range(each))
-        orders.put(layer.outputs[0], made, f"layer {layer.name!r} (Conv)")
+    if layer.type == "Conv" and order is not None and group == len(order):  # depthwise with several filters per channel
+        multiplier = outputs // group
+        output_order = tuple(place * multiplier + i for place in order for i in range(multiplier))
+        orders.put(layer.outputs[0], output_order, f"layer {layer.name!r} (Conv)")
         order = None
-    elif layer.type != "Gemm" and group > 1 and (order is not None or made is not None):
+    elif layer.type != "Gemm" and group > 1 and (order is not None or output_order is not None):
         _refuse(layer, orders)
     axis_in, axis_out = (0, 1) if layer.type == "ConvTranspose" else (1, 0)
     if order is not None:
         _reorder(weights, f"{layer.name}.weight", axis_in, order)
-    if made is not None:
-        _reorder(weights, f"{layer.name}.weight", axis_out, made)
+    if output_order is not None:
+        _reorder(weights, f"{layer.name}.weight", axis_out, output_order)
         if "bias" in layer.weights:
-            _reorder(weights, f"{layer.name}.bias", 0, made)
+            _reorder(weights, f"{layer.name}.bias", 0, output_order)
 
 
 def _reorder(weights: dict[str, Array], name: str, axis: int, order: Order) -> None:
@@ -238,7 +257,7 @@ def _reorder(weights: dict[str, Array], name: str, axis: int, order: Order) -> N
 
 
 def _check_lrn(layer: Layer, order: Order, orders: _Orders) -> None:
-    """Across channels it looks at neighbours: those are the same in a reversed order, as many on both sides."""
+    """Refuse LRN across channels unless its window is symmetric and the order is reversed: its neighbours stay the same then."""
     across = layer.type == "LRN" and not layer.parameters.get("within_channel")
     if across and (order != tuple(reversed(range(len(order)))) or layer.parameters["size"] % 2 == 0):
         _refuse(layer, orders)
@@ -246,5 +265,5 @@ def _check_lrn(layer: Layer, order: Order, orders: _Orders) -> None:
 
 def _refuse(layer: Layer, orders: _Orders) -> NoReturn:
     raise ModelError(
-        f"{orders.source}: cannot follow the order of the colours through layer {layer.name!r} ({layer.type}); {MEND}"
+        f"{orders.source}: cannot follow the order of the colours through layer {layer.name!r} ({layer.type}); {REMEDY}"
     )

@@ -1,4 +1,4 @@
-"""What a conversion tells of itself."""
+"""The result of a conversion."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from multiseg.backend import ChannelOrder
 
 @dataclass(frozen=True)
 class Converted:
-    """What became of the weights.
+    """Files written by a conversion, and how parameters were matched.
 
-    ``path`` is the file, of a TensorFlow checkpoint the prefix of its files; ``network`` the network file written beside it.
-    ``matched`` has the source's parameters by those in the file, found by ``how`` (name, structure, shape, map). ``reversed`` are
-    those whose colours changed their order, from that of the source to ``channel_order``. ``left_out`` is what the source has and
-    the file has not; ``unused`` are parameters of the network that lead to no output, and are as it starts with them.
+    ``path`` is the weights file (for a TensorFlow checkpoint the prefix of its files), ``network`` the network file written with
+    it. ``matched`` has the source's parameters by those in the file, matched by ``how`` (name, structure, shape, map).
+    ``reversed`` are those permuted from the source's channel order to ``channel_order``. ``left_out`` lists what the source has
+    and the file does not; ``unused`` the network's parameters that no output depends on and that keep their initial values.
     """
 
     path: Path
@@ -31,7 +31,7 @@ class Converted:
     network: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dict."""
+        """Return the result as plain values."""
         network = None if self.network is None else str(self.network)
         lists = {key: list(getattr(self, key)) for key in ("reversed", "left_out", "unused")}
         return {**vars(self), **lists, "path": str(self.path), "matched": dict(self.matched), "network": network}
@@ -40,9 +40,9 @@ class Converted:
         lines = [f"{self.path}: {len(self.matched)} arrays, matched by {self.how}"]
         lines += [f"  {old} -> {new}" for new, old in self.matched.items() if old != new]
         if self.reversed:
-            lines.append(f"  colours reversed, for images in {self.channel_order}: {', '.join(self.reversed)}")
+            lines.append(f"  channels reversed, for images in {self.channel_order}: {', '.join(self.reversed)}")
         if self.left_out:
             lines.append(f"  left out: {', '.join(self.left_out)}")
         if self.unused:
-            lines.append(f"  as the network starts, leading to no output: {', '.join(self.unused)}")
+            lines.append(f"  at their initial values, as no output depends on them: {', '.join(self.unused)}")
         return "\n".join([*lines, *([f"{self.network}: the network"] if self.network else [])])

@@ -1,4 +1,4 @@
-"""What is converted: a run's weights, or those in a file, with what is known of their network."""
+"""The source of a conversion: the weights of a run or a file, with what is known about their network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from multiseg import backend as registry
 from multiseg.backend import Backend, ChannelOrder
 from multiseg.conversion.frameworks import Frameworks, InputShape
-from multiseg.conversion.mapping import Side
+from multiseg.conversion.parameters import ParameterSet
 from multiseg.errors import ModelError, SettingsError
 from multiseg.exporting import source
 from multiseg.model_files import kinds
@@ -21,8 +21,11 @@ from multiseg.topology import Shape, Topology
 
 @dataclass(frozen=True)
 class Source:
-    """Weights with what is said of them, and of their network the file, the backend, the description and the shapes of images and
-    labels, where known. ``order`` is that of the colours it is fed."""
+    """Weights with their metadata.
+
+    Where known: the network's backend, file and topology, the shapes (C, H, W) of its images and labels, and the channel
+    ``order`` of the images that it is fed.
+    """
 
     title: str
     content: NeutralWeights
@@ -35,25 +38,26 @@ class Source:
 
     @property
     def weights(self) -> Mapping[str, Array]:
-        """By the names that the source has."""
+        """The arrays by the source's names of parameters."""
         return self.content.weights
 
     @property
-    def side(self) -> Side:
-        """As it is mapped. Raises ModelError where the weights are not those of the network."""
+    def parameters(self) -> ParameterSet:
+        """The parameters for matching. Raises ModelError if the weights are not those of the network."""
         shapes = {name: value.shape for name, value in self.weights.items()}
         if self.topology is not None:
             for name, shape in self.topology.weights.items():
                 if shapes.get(name) != shape:
-                    has = f"it is {shapes[name]} there" if name in shapes else "there is none"
+                    actual = f"with the shape {shapes[name]}" if name in shapes else "missing"
                     raise ModelError(
-                        f"{self.title}: is not of the network in {self.topology.source}, which has {name!r} {shape}; {has}"
+                        f"{self.title}: does not belong to the network in {self.topology.source}, which has {name!r} {shape}; "
+                        f"here it is {actual}"
                     )
-        return Side(self.title, shapes, self.topology)
+        return ParameterSet(self.title, shapes, self.topology)
 
 
 def of_run(run: Run, state: bool, described: bool) -> Source:
-    """A run's snapshot, with the solver's ``state`` and the network's description where they are wanted."""
+    """Return a run's snapshot as the source, with the solver's ``state`` and the network's topology on request."""
     backend = registry.get(run.backend)
     content = neutral_of(run) if state else NeutralWeights(run.worker().call("get_weights"), backend.channel_order)
     return Source(
@@ -71,7 +75,7 @@ def of_run(run: Run, state: bool, described: bool) -> Source:
 def of_file(
     file: Path, network: Path | None, input_shape: InputShape | None, label_shape: Shape | None, frameworks: Frameworks
 ) -> Source:
-    """A weights file; where it holds a network as well and none is given, that is its own."""
+    """Return a weights file as the source; without ``network`` a network in the file itself is used."""
     own, topology = network, None
     if network is not None:
         topology = frameworks.describe(network, input_shape)
@@ -81,14 +85,14 @@ def of_file(
         except ModelError:
             if input_shape is not None:
                 raise
-            own = None  # it does not say for which images it is: weights are all there is to know
+            own = None  # the shape of its images is unknown, so that only its weights can be used
     backend = None if own is None else kinds.kind_of(own, "network")[0]
     shape = input_shape if topology is None else image_shape(topology)
-    found = frameworks.read(file, own, shape)
+    content = frameworks.read(file, own, shape)
     return Source(
         title=str(file),
-        content=found,
-        order=found.channel_order or (backend.channel_order if backend else None),
+        content=content,
+        order=content.channel_order or (backend.channel_order if backend else None),
         backend=backend,
         network=own,
         topology=topology,
@@ -98,29 +102,29 @@ def of_file(
 
 
 def image_shape(topology: Topology) -> InputShape:
-    """Its images' shape (C, H, W)."""
+    """Return the shape of the network's images (C, H, W)."""
     channels, height, width = topology.input_shape
     return channels, height, width
 
 
 def makes_colours(topology: Topology, label_shape: Shape | None, losses: Iterable[str | None]) -> bool:
-    """Whether a network makes images of three colours, and not the scores of three classes.
+    """Whether a network's output is an image with three colour channels, and not the scores of three classes.
 
-    By the labels' shape where it is known, else by the network's end and the ``losses`` that files have in words. Raises
-    SettingsError where neither tells.
+    Decided by the shape of the labels if it is known, else by the last layer and by the ``losses`` that network files describe.
+    Raises SettingsError if that is not enough.
     """
-    made = topology.shapes[topology.outputs[0]]
-    if len(made) != 3 or made[0] != 3:
+    shape = topology.shapes[topology.outputs[0]]
+    if len(shape) != 3 or shape[0] != 3:
         return False
     if label_shape is not None:
         return label_shape[0] == 3
-    maker = next((layer for layer in topology.layers if topology.outputs[0] in layer.outputs), None)
-    said = [replace(topology, loss=loss) for loss in losses if loss]
-    if (maker and maker.type in ("Softmax", "LogSoftmax")) or any(map(source.of_classes, said)):
+    last = next((layer for layer in topology.layers if topology.outputs[0] in layer.outputs), None)
+    networks = [replace(topology, loss=loss) for loss in losses if loss]
+    if (last and last.type in ("Softmax", "LogSoftmax")) or any(map(source.of_classes, networks)):
         return False
-    if any("difference" in (each.loss or "") for each in said):  # a word of the backends' readers
+    if any("difference" in (network.loss or "") for network in networks):  # a word of the backends' readers
         return True
     raise SettingsError(
-        f"{topology.source}: whether the three channels that it makes are colours or scores of classes cannot be told; give "
+        f"{topology.source}: cannot tell whether the three channels of its output are colours or scores of classes; specify "
         'label_shape=(channels, height, width), or channels="keep"'
     )

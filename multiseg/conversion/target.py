@@ -1,4 +1,4 @@
-"""What weights become: those of a network file that is given, or of one that the source's network is exported to."""
+"""The target of a conversion: a network file, or the file that the source's network is exported to."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 from multiseg.backend import Backend, ChannelOrder
 from multiseg.conversion.frameworks import Frameworks
-from multiseg.conversion.mapping import Side
+from multiseg.conversion.parameters import ParameterSet
 from multiseg.conversion.source import Source
 from multiseg.errors import SettingsError
-from multiseg.exporting import source
+from multiseg.exporting import source as exporter
 from multiseg.files import write_text
 from multiseg.model_files import kinds
 from multiseg.topology import Topology
@@ -18,9 +18,10 @@ from multiseg.topology import Topology
 
 @dataclass(frozen=True)
 class Target:
-    """A network that is fed colours in this order, in a file and described where they are known.
+    """The network that the weights are written for.
 
-    ``text`` is the content of that file where it is written for this.
+    ``order`` is the channel order of its images; its file and topology are None if unknown. ``text`` is the content of the file
+    if the conversion writes it.
     """
 
     order: ChannelOrder | None
@@ -29,36 +30,44 @@ class Target:
     text: str | None = None
 
     @property
-    def side(self) -> Side | None:
-        """As it is mapped."""
+    def title(self) -> str:
+        """The network's name in messages."""
+        return self.topology.source if self.topology is not None else "the network"
+
+    @property
+    def parameters(self) -> ParameterSet | None:
+        """The parameters for matching, None if the network is unknown."""
         if self.topology is None:
             return None
-        return Side(self.topology.source, self.topology.weights, self.topology, exported=self.text is not None)
+        return ParameterSet(self.title, self.topology.weights, self.topology, exported=self.text is not None)
 
 
-def given(found: Source, backend: Backend | None, network: Path, frameworks: Frameworks) -> Target:
-    """The target of a network file."""
+def of_network(source: Source, backend: Backend | None, network: Path, frameworks: Frameworks) -> Target:
+    """Return the target for a network file. Raises SettingsError if it belongs to another framework than the weights."""
     owner, kind = kinds.kind_of(network, "network")
     if backend is not None and owner != backend:
         raise SettingsError(
-            f"network={str(network)!r}: is a {kind.name}; to={backend.weights_format!r} is for {backend.title}'s"
+            f"network={str(network)!r}: is a {kind.name}; to={backend.weights_format!r} needs a network file of {backend.title}"
         )
-    return Target(owner.channel_order, network, frameworks.describe(network, found.input_shape))
+    return Target(owner.channel_order, network, frameworks.describe(network, source.input_shape))
 
 
-def derived(found: Source, backend: Backend | None, name: Path, wanted: bool, frameworks: Frameworks) -> Target:
-    """The target where no network file is given: the source's own, or what it is exported to; ``wanted``: as a file."""
+def derived(source: Source, backend: Backend | None, name: Path, wanted: bool, frameworks: Frameworks) -> Target:
+    """Return the target without a network file: the source's network itself, or exported to ``backend``.
+
+    ``wanted``: an exported file is required. Raises SettingsError if it is and the source's network is unknown.
+    """
     if backend is None:
-        return Target(found.order)
-    if wanted and found.topology is None:
+        return Target(source.order)
+    if wanted and source.topology is None:
         raise SettingsError(
-            f"{found.title}: with_network needs to know the network; name its file, source_network=FILE"
+            f"{source.title}: with_network needs the source's network; specify its file with source_network=FILE"
         )
-    if found.backend == backend and not wanted:
-        return Target(backend.channel_order, found.network, found.topology)
-    if found.topology is None or backend.exporter is None:
+    if source.backend == backend and not wanted:
+        return Target(backend.channel_order, source.network, source.topology)
+    if source.topology is None or backend.exporter is None:
         return Target(backend.channel_order)
-    text = source.source(backend, found.topology, source.of_classes(found.topology, found.label_shape))
+    text = exporter.source(backend, source.topology, exporter.of_classes(source.topology, source.label_shape))
     file = name.with_suffix(backend.formats[0])
     write_text(file, text)
-    return Target(backend.channel_order, file, frameworks.describe(file, found.input_shape), text)
+    return Target(backend.channel_order, file, frameworks.describe(file, source.input_shape), text)

@@ -2,6 +2,6 @@
 
 from multiseg.parity.check import check_parity
 from multiseg.parity.result import Parity
-from multiseg.parity.rows import Row
+from multiseg.parity.rows import ParityRow
 
-__all__ = ["Parity", "Row", "check_parity"]
+__all__ = ["Parity", "ParityRow", "check_parity"]

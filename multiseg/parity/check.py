@@ -18,15 +18,16 @@ from multiseg.errors import ModelError, MultisegError, SettingsError
 from multiseg.exporting import source
 from multiseg.model_files.kinds import kind_of
 from multiseg.model_files.reading import describe
-from multiseg.parity import comparing, given
+from multiseg.parity import comparing
 from multiseg.parity.comparing import Loss, Weights
 from multiseg.parity.explanation import of_weights
-from multiseg.parity.plan import Entry, Plan
+from multiseg.parity.plan import Entry, ParityPlan
 from multiseg.parity.result import Parity
-from multiseg.parity.rows import Row
-from multiseg.parity.side import Side
+from multiseg.parity.rows import ParityRow
+from multiseg.parity.side import ParitySide
 from multiseg.parity.start import start_weights
 from multiseg.parity.twin import without_dropout
+from multiseg.parity.weights import has_colour_output, read_weights
 from multiseg.reference import gradient
 from multiseg.reference.bounded import Array, Bounded
 from multiseg.topology import Topology
@@ -70,7 +71,7 @@ def check_parity(
         "batch_size": batch_size, "subtract_mean": subtract_mean, "seed": seed, "device": device, "threads": threads,
         "lowering": lowering,
     }  # fmt: skip
-    plan = Plan(data, _paths(models), list(backends or []), _paths(weights), options)
+    plan = ParityPlan(data, _paths(models), list(backends or []), _paths(weights), options)
     with tempfile.TemporaryDirectory(prefix="multiseg-parity-") as folder:
         say = progress or (lambda text: None)
         entry = plan.entries[0]
@@ -94,7 +95,9 @@ def _paths(names: Any) -> list[Path]:
 class _Check:
     """One check: the reference is described first, in the first side's ``worker`` if it can, then side after side is compared."""
 
-    def __init__(self, plan: Plan, steps: int, loss: str | None, folder: Path, worker: Worker, say: Progress) -> None:
+    def __init__(
+        self, plan: ParityPlan, steps: int, loss: str | None, folder: Path, worker: Worker, say: Progress
+    ) -> None:
         self.plan, self.steps, self.folder, self.say = plan, steps, folder, say
         spec = network_spec(plan.entries[0].settings, plan.dataset)
         self.input_shape, self.label_shape = spec.input_shape, spec.label_shape
@@ -178,7 +181,7 @@ class _Check:
             self._add(comparing.steps(trained, spec, self.plan, self.steps, self.start, loss, follow))
         return None
 
-    def _add(self, rows: list[Row]) -> bool:
+    def _add(self, rows: list[ParityRow]) -> bool:
         """Whether all are well."""
         self.parity.rows += rows
         return all(row.ok for row in rows)
@@ -197,18 +200,18 @@ class _Check:
 
     # --- sides and weights
 
-    def _side(self, entry: Entry, number: int, worker: Worker) -> Side | None:
+    def _side(self, entry: Entry, number: int, worker: Worker) -> ParitySide | None:
         """The side, or None where its network is another one, which is noted then."""
         path, first = entry.path, self.first
         if kind_of(path, "network")[0].name != entry.backend.name:
             path = self._exported(first, entry.backend, f"side{number}")
         topology = self._used(path, worker)
         if path == entry.path and number:
-            differences = [Row.wrong(entry.name, "network", first.source, line) for line in first.diff(topology)]
-            self.parity.rows += differences or [Row(entry.name, "network", first.source)]
+            differences = [ParityRow.wrong(entry.name, "network", first.source, line) for line in first.diff(topology)]
+            self.parity.rows += differences or [ParityRow(entry.name, "network", first.source)]
             if differences:
                 return None
-        return Side(
+        return ParitySide(
             entry.name, entry.backend, worker, path, first, topology, self.plan.layout(entry.backend),
             self._colours(entry.backend),
         )  # fmt: skip
@@ -218,7 +221,7 @@ class _Check:
         path.write_text(source.source(backend, topology, self.classes))
         return path
 
-    def _trained(self, side: Side, number: int) -> Side | None:
+    def _trained(self, side: ParitySide, number: int) -> ParitySide | None:
         """The side itself, or where it has dropout its network without it, in the same backend."""
         if self.twin is self.first:
             return side
@@ -232,9 +235,9 @@ class _Check:
     def _colours(self, backend: Backend) -> tuple[bool, bool]:
         """Whether input and output are colours that this backend has the other way round."""
         other = backend.channel_order != "RGB"
-        return other and self.input_shape[0] == 3, other and given.colour_output(self.plan.dataset, self.first)
+        return other and self.input_shape[0] == 3, other and has_colour_output(self.plan.dataset, self.first)
 
-    def _weights(self, entry: Entry, number: int, side: Side) -> Weights:
+    def _weights(self, entry: Entry, number: int, side: ParitySide) -> Weights:
         """What the side computes with: what all are given, or its own, compared with these. The first side settles the former."""
         if not number:
             self.start = self._start(entry, side)
@@ -245,18 +248,18 @@ class _Check:
             return self.start
         if entry.weights is None:
             return self.start
-        found = given.read(entry.weights, entry.path, side.topology, self.plan.dataset)
-        own = {name: found[mine] for mine, name in side.match.parameters.items()}
+        found = read_weights(entry.weights, entry.path, side.topology, self.plan.dataset)
+        own = {name: found[mine] for mine, name in side.matching.names.items()}
         for name, expected in self.start.items():
-            row = Row.of(entry.name, "weights", name, reference.exact(expected), own[name])
+            row = ParityRow.of(entry.name, "weights", name, reference.exact(expected), own[name])
             words = None if row.ok else of_weights(self.first, name, expected, own[name])
             self.parity.rows.append(replace(row, words=words or row.words))
         return own
 
-    def _start(self, entry: Entry, side: Side) -> dict[str, Array]:
-        own = side.match.parameters.values()
+    def _start(self, entry: Entry, side: ParitySide) -> dict[str, Array]:
+        own = side.matching.names.values()
         if entry.weights is not None:
-            return given.read(entry.weights, entry.path, self.first, self.plan.dataset)
+            return read_weights(entry.weights, entry.path, self.first, self.plan.dataset)
         made = start_weights(self.first, entry.settings.seed)
         return {name: made[name] for name in own}
 

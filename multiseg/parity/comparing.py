@@ -13,9 +13,9 @@ from multiseg import reference
 from multiseg.errors import MultisegError
 from multiseg.network import NetworkSpec
 from multiseg.parity.explanation import of_gradient, of_layer, of_step
-from multiseg.parity.plan import Batch, Plan
-from multiseg.parity.rows import Row
-from multiseg.parity.side import Side
+from multiseg.parity.plan import ParityBatch, ParityPlan
+from multiseg.parity.rows import ParityRow
+from multiseg.parity.side import ParitySide
 from multiseg.parity.twin import scores_of
 from multiseg.reference import gradient
 from multiseg.reference.bounded import TINY, Array, Bounded
@@ -59,14 +59,14 @@ class Loss:
 
 
 def forward(
-    side: Side,
-    batch: Batch,
+    side: ParitySide,
+    batch: ParityBatch,
     own: Weights,
     weights: Weights,
     whole: Bounded | None,
     loss: Loss | None,
     mean: object,
-) -> list[Row]:
+) -> list[ParityRow]:
     """Every layer from what it was given, the output end to end, and the loss if it is known, with the side's ``own`` weights.
 
     ``whole`` is the reference's output, computed through. Raises NotComputable where a layer is beyond the reference.
@@ -80,22 +80,22 @@ def forward(
         output, measured, made = side.predict(batch.features, None)
     made.setdefault(last, output)
     trace = reference.forward(side.reference, weights, batch.images, _fitting(side.reference, made))
-    rows: list[Row] = []
+    rows: list[ParityRow] = []
     for layer in side.reference.layers:
         for name in layer.outputs:
             if name not in made or layer.type not in RULES:
                 continue
-            row = Row.of(side.name, "forward", name, trace.made[name], made[name])
+            row = ParityRow.of(side.name, "forward", name, trace.made[name], made[name])
             if not row.ok and all(each.ok for each in rows):
                 words = of_layer(trace, layer, made, weights, made[name], mean)
                 row = replace(row, words="; ".join(filter(None, [row.words, words])))
             rows.append(row)
     if whole is not None:
-        rows.append(Row.of(side.name, "output", last, whole, output))
+        rows.append(ParityRow.of(side.name, "output", last, whole, output))
     if measured is None or loss is None:
         return rows
     values, _, _ = loss.at(trace, batch.labels)
-    told = [Row.of(side.name, "loss", "loss", value, np.asarray(measured)) for value in values]
+    told = [ParityRow.of(side.name, "loss", "loss", value, np.asarray(measured)) for value in values]
     rows.append(min(told, key=lambda row: row.share))
     return rows
 
@@ -106,19 +106,19 @@ def _fitting(topology: Topology, made: Weights) -> dict[str, Array]:
     return {name: value for name, value in made.items() if value.shape[1:] == shapes[name]}
 
 
-def gradients(side: Side, batch: Batch, weights: Weights, loss: Loss) -> list[Row]:
+def gradients(side: ParitySide, batch: ParityBatch, weights: Weights, loss: Loss) -> list[ParityRow]:
     """Each parameter's gradient, those nearest to the output first. The network has the solver of reference.gradient."""
     side.set_weights(weights)
     turns = _moved(_turns(side.reference, weights, batch, _shown(side, batch), loss), side)
     side.train_step(batch.features, batch.labels, gradient.RATE, 0)
     after = side.get_weights()
 
-    def judged(slopes: Slopes) -> tuple[None, list[Row]]:
-        found: list[Row] = []
+    def judged(slopes: Slopes) -> tuple[None, list[ParityRow]]:
+        found: list[ParityRow] = []
         for name, value in slopes.items():
             measured = gradient.told(weights[name], after[name])
             wide = replace(value, bound=value.bound + gradient.rounding(weights[name], value.value))
-            row = Row.of(side.name, "gradient", name, wide, measured)
+            row = ParityRow.of(side.name, "gradient", name, wide, measured)
             if not row.ok and all(other.ok for other in found):
                 row = replace(row, words=of_gradient(value, weights[name], measured) or row.words)
             found.append(row)
@@ -127,12 +127,12 @@ def gradients(side: Side, batch: Batch, weights: Weights, loss: Loss) -> list[Ro
     return _agreeing(turns, judged)[1]
 
 
-def _shown(side: Side, batch: Batch) -> dict[str, Array]:
+def _shown(side: ParitySide, batch: ParityBatch) -> dict[str, Array]:
     output, _, made = side.predict(batch.features, batch.labels)
     return {side.reference.outputs[0]: output, **made}
 
 
-def _turns(topology: Topology, weights: Weights, batch: Batch, shown: Weights, loss: Loss) -> Iterator[Slopes]:
+def _turns(topology: Topology, weights: Weights, batch: ParityBatch, shown: Weights, loss: Loss) -> Iterator[Slopes]:
     """The reference's gradients, from what the framework's layers make where that tells how it trains; then others that it may
     come to as well.
 
@@ -154,13 +154,13 @@ def _turns(topology: Topology, weights: Weights, batch: Batch, shown: Weights, l
             yield _slopes(reference.forward(topology, weights, batch.images, other), batch, loss)
 
 
-def _moved(turns: Iterable[Slopes], side: Side) -> Iterator[Slopes]:
+def _moved(turns: Iterable[Slopes], side: ParitySide) -> Iterator[Slopes]:
     """Of the parameters that the side trains."""
     for slopes in turns:
         yield {name: value for name, value in slopes.items() if name in side.trained}
 
 
-def _slopes(trace: reference.Trace, batch: Batch, loss: Loss) -> Slopes:
+def _slopes(trace: reference.Trace, batch: ParityBatch, loss: Loss) -> Slopes:
     _, slope, end = loss.at(trace, batch.labels)
     return reference.backward(end, slope)
 
@@ -176,9 +176,11 @@ def _doubtful(trace: reference.Trace, shown: Weights) -> list[tuple[str, int]]:
     return [(name, place) for _, name, place in sorted(found)[:DOUBTS]]
 
 
-def _agreeing(turns: Iterable[Slopes], judged: Callable[[Slopes], tuple[T, list[Row]]]) -> tuple[T, list[Row]]:
+def _agreeing(
+    turns: Iterable[Slopes], judged: Callable[[Slopes], tuple[T, list[ParityRow]]]
+) -> tuple[T, list[ParityRow]]:
     """What is judged of the first of the gradients that may be meant where all its rows are well; else of the very first."""
-    first: tuple[T, list[Row]] | None = None
+    first: tuple[T, list[ParityRow]] | None = None
     for slopes in turns:
         found = judged(slopes)
         if all(row.ok for row in found[1]):
@@ -189,14 +191,14 @@ def _agreeing(turns: Iterable[Slopes], judged: Callable[[Slopes], tuple[T, list[
 
 
 def steps(
-    side: Side,
+    side: ParitySide,
     spec: NetworkSpec,
-    plan: Plan,
+    plan: ParityPlan,
     count: int,
     weights: Weights,
     loss: Loss,
     each: Callable[[int, Weights], None],
-) -> list[Row]:
+) -> list[ParityRow]:
     """The weights after each of ``count`` steps; ends with the first that is beyond rounding.
 
     A step is judged from the side's own weights before it, with the solver's state that the gradients there have come to, so that
@@ -206,7 +208,7 @@ def steps(
     side.load(spec)
     side.set_weights(weights)
     solver = Solver(spec.solver["name"], {key: value for key, value in spec.solver.items() if key != "name"})
-    base, seed, rows = plan.entries[0].settings.learning_rate, spec.seed, list[Row]()
+    base, seed, rows = plan.entries[0].settings.learning_rate, spec.seed, list[ParityRow]()
     for step in range(count):
         batch = plan.batch(step)
         # the rate falls, so that a solver that keeps it within its momentum is told apart
@@ -239,12 +241,12 @@ class _Step:
     after: Weights
     rate: float
 
-    def rows(self, slopes: Slopes) -> tuple[Solver, list[Row]]:
+    def rows(self, slopes: Slopes) -> tuple[Solver, list[ParityRow]]:
         """The solver after the step, and the weights beside those that these gradients lead to."""
         trained, solver = {name: self.before[name] for name in slopes}, self.solver.copy()
-        rows: list[Row] = []
+        rows: list[ParityRow] = []
         for name, value in solver.step(trained, slopes, self.rate).items():
-            row = Row.of(self.side, "step", name, value, self.after[name], self.number)
+            row = ParityRow.of(self.side, "step", name, value, self.after[name], self.number)
             if not row.ok and np.isfinite(row.share) and all(other.ok for other in rows):
                 row = replace(row, words=of_step(self.solver, trained, slopes, self.rate, name, self.after[name]))
             rows.append(row)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from multiseg.parity.rows import Row, order, percent, plain, sentence, worst_steps
+from multiseg.parity.rows import ParityRow, order, percent, plain, sentence, worst_steps
 from multiseg.topology.words import listed
 
 
@@ -21,7 +21,7 @@ class Findings:
     reference: str
     sides: list[str]
     settings: dict[str, Any]
-    rows: list[Row] = field(default_factory=list)
+    rows: list[ParityRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     apart: dict[str, list[float]] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Findings:
         return bool(self.rows) and not self.left_out and not any(row.unjudged for row in self.rows)
 
     @property
-    def first(self) -> Row | None:
+    def first(self) -> ParityRow | None:
         """The first comparison that is beyond its tolerance: by stage, step, and the order of computation."""
         wrong = [row for row in self.rows if not row.ok]
         return min(wrong, key=order, default=None)

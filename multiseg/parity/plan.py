@@ -16,7 +16,7 @@ from multiseg.errors import ModelError, SettingsError
 from multiseg.job.job import Job
 from multiseg.layout import Layout
 from multiseg.model_files.kinds import kind_of
-from multiseg.parity.given import run_of
+from multiseg.parity.weights import run_of
 from multiseg.reference.bounded import Array
 from multiseg.run.run import Run
 from multiseg.settings.resolved import Settings
@@ -35,7 +35,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Batch:
+class ParityBatch:
     """Neutral images and labels (N, C, H, W), and the images as float32 with the mean subtracted."""
 
     features: Array
@@ -43,7 +43,7 @@ class Batch:
     images: Array
 
 
-class Plan:
+class ParityPlan:
     """The sides of a check, and the batches that all are given. Raises what check_parity does."""
 
     def __init__(
@@ -103,13 +103,13 @@ class Plan:
         settings = Job(dataset=self.dataset, backend=backend.name, model=path, **self._options).resolve(self.dataset)
         return Entry(name, backend, path, settings, weights)
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> ParityBatch:
         """The batch of a step, from 0: those of a training's epochs, whole ones only."""
         count, size, seed = len(self.dataset.train), self._options["batch_size"], self._options["seed"]
         epoch, place = divmod(step, max(count // size, 1))
         features, labels = self.dataset.train.read(epoch_order(count, seed, epoch)[place * size : (place + 1) * size])
         assert labels is not None  # the settings were resolved for this dataset
-        return Batch(features, labels, Layout("NCHW", "RGB", self.mean).features(features))
+        return ParityBatch(features, labels, Layout("NCHW", "RGB", self.mean).features(features))
 
     def layout(self, backend: Backend) -> Layout:
         """How a backend is fed."""

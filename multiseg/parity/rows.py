@@ -25,7 +25,7 @@ TITLES = {
 
 
 @dataclass(frozen=True)
-class Row:
+class ParityRow:
     """One comparison with the reference.
 
     - ``side``: which network and backend; ``stage``: one of STAGES; ``name``: of a layer or parameter, as the reference has it;
@@ -56,7 +56,9 @@ class Row:
         return self.share <= 1
 
     @classmethod
-    def of(cls, side: str, stage: str, name: str, expected: Bounded, measured: Array, step: int | None = None) -> Row:
+    def of(
+        cls, side: str, stage: str, name: str, expected: Bounded, measured: Array, step: int | None = None
+    ) -> ParityRow:
         """Compare an array with what the reference makes of it."""
         if measured.shape != expected.value.shape:
             return cls.wrong(side, stage, name, f"has the shape {measured.shape}, not {expected.value.shape}", step)
@@ -96,24 +98,24 @@ class Row:
         )
 
     @classmethod
-    def wrong(cls, side: str, stage: str, name: str, words: str, step: int | None = None) -> Row:
+    def wrong(cls, side: str, stage: str, name: str, words: str, step: int | None = None) -> ParityRow:
         """What cannot be compared number by number."""
         return cls(side, stage, name, math.inf, math.inf, share=math.inf, step=step, words=words)
 
 
-def order(row: Row) -> tuple[int, int]:
+def order(row: ParityRow) -> tuple[int, int]:
     return STAGES.index(row.stage), row.step or 0
 
 
-def rows_by_stage(rows: Iterable[Row]) -> dict[str, dict[str, dict[str, Row]]]:
+def rows_by_stage(rows: Iterable[ParityRow]) -> dict[str, dict[str, dict[str, ParityRow]]]:
     """Rows by stage, name and side, in this order; of the steps as :func:`worst_steps`."""
-    found: dict[str, dict[str, dict[str, Row]]] = {}
+    found: dict[str, dict[str, dict[str, ParityRow]]] = {}
     for row in sorted(worst_steps(rows), key=lambda row: STAGES.index(row.stage)):
         found.setdefault(row.stage, {}).setdefault(row.name, {})[row.side] = row
     return found
 
 
-def figures(row: Row) -> str:
+def figures(row: ParityRow) -> str:
     """The largest difference, and the share of the tolerance, as in "1.3e-05, 28 %"."""
     if row.stage in ("network", "weights"):
         return ("equal" if row.stage == "weights" else "the same") if row.ok else f"{row.absolute:.1e}"
@@ -127,9 +129,9 @@ def percent(share: float) -> str:
     return "< 0.1 %" if share < 0.001 else f"{100 * share:.0f} %" if share > 0.095 else f"{100 * share:.2g} %"
 
 
-def worst_steps(rows: Iterable[Row]) -> list[Row]:
+def worst_steps(rows: Iterable[ParityRow]) -> list[ParityRow]:
     """Rows without steps, and of each parameter's and side's steps the first that is wrong, else the nearest to its limit."""
-    found: dict[tuple[str, str, str], Row] = {}
+    found: dict[tuple[str, str, str], ParityRow] = {}
     for row in rows:
         key = (row.side, row.stage, row.name)
         known = found.get(key)
@@ -138,7 +140,7 @@ def worst_steps(rows: Iterable[Row]) -> list[Row]:
     return list(found.values())
 
 
-def sentence(row: Row) -> str:
+def sentence(row: ParityRow) -> str:
     """A row that is beyond its tolerance, in words."""
     what = {
         "forward": f"layer {row.name!r} is the first that differs",

@@ -19,6 +19,8 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
+from multiseg.training.warm_start import partial_start
+
 
 class ImagesPerSecond(ProgressColumn):
     """Worked out when it is shown, four times a second: rich sums up a thousand steps for it."""
@@ -75,6 +77,9 @@ class Bar:
                     highlight=False,
                     soft_wrap=True,
                 )
+            warning = partial_start(event["weights"]) if event.get("weights") and not event["iteration"] else None
+            if warning:
+                self.progress.console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         elif event["event"] == "step":
             self.progress.update(
                 self.task,

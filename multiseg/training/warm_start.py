@@ -1,4 +1,4 @@
-"""Starting from a run or a weights file, with what its solver kept; and leaving layers as they are."""
+"""Starting a training from a run or a weights file, with the solver's state; and freezing layers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from multiseg.conversion.channels import swapped
+from multiseg.conversion.channels import reordered
+from multiseg.conversion.matching import WHAT_FITS, ParameterMatch, match_parameters
+from multiseg.conversion.parameters import ParameterSet, listed
 from multiseg.errors import ModelError, SettingsError
 from multiseg.model_files import reading
 from multiseg.model_files.weights_file import NeutralWeights
@@ -20,7 +22,6 @@ from multiseg.run.run import Run
 from multiseg.run.solver_state import SolverState, carried
 from multiseg.run.state import neutral_of, solver_state
 from multiseg.topology import Topology
-from multiseg.topology.matching import match
 from multiseg.worker.client import Worker
 
 Array = npt.NDArray[np.float32]
@@ -28,7 +29,7 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Beginning:
-    """A training that is about to begin: its network, loaded in ``worker``, and the learning rate of its first step."""
+    """A training before its first step: its network, loaded in ``worker``, and the learning rate of the first step."""
 
     worker: Worker
     spec: NetworkSpec
@@ -36,116 +37,143 @@ class Beginning:
     rate: float
 
     def topology(self) -> Topology:
-        """Of its network. Raises ModelError where it cannot be described."""
+        """Describe the network. Raises ModelError if that is not possible."""
         return reading.describe(self.spec.model, self.spec.input_shape, self.worker)
 
 
 def start_from(path: Path, job: Beginning, with_state: bool | None) -> dict[str, Any]:
-    """Give a network the weights in ``path``, a run folder or a weights file, that fit; what else it has stays as it is.
+    """Load the weights in ``path``, a run folder or a weights file, that fit the network; other parameters keep their values.
 
-    Parameters go by name and shape; those of a run whose network is the same under other names by structure. Where the network
-    is fed its colours in another order, weights are reordered. ``with_state`` says whether what the solver kept comes along:
-    None where there is any, True or not at all, False never.
+    Parameters are matched by name and shape; if a run's network is the same with other names, by structure. If the network is fed
+    images in another channel order, the weights are reordered. ``with_state``: whether the solver's state is loaded too, None if
+    there is one, True to require it, False never.
 
     Returns names of parameters: ``matched``, ``missing`` (in the source), ``unused`` (of the source), ``reshaped`` (of another
-    shape there), ``renamed`` (theirs by ours), ``reversed`` (reordered for the colours); and ``solver_state``: of which solver,
-    how each slot came, and ``unused``, the parameters of which it was not needed; None where it did not come. Raises ModelError
-    or RunError where the source cannot be read or nothing in it fits, SettingsError for a state that cannot be carried on.
+    shape in the source), ``renamed`` (the source's names by the network's), ``reversed`` (reordered for the channel order); and
+    ``solver_state``: the solver, how each slot was carried over, and ``unused``, the parameters whose state was not needed; None
+    if it was not loaded. Raises ModelError or RunError if the source cannot be read or nothing in it fits, SettingsError if a
+    frozen parameter would keep its random initial values, or if the solver's state cannot be carried over.
     """
     run = Run.open(path) if is_run(path) else None
-    given = neutral_of(run, with_state is not False) if run else reading.read_neutral(path)
+    source = neutral_of(run, with_state is not False) if run else reading.read_neutral(path)
     own = job.worker.call("get_weights")
-    names = _names(given.weights, own, run, job)
-    matched = {name: theirs for name, theirs in names.items() if given.weights[theirs].shape == own[name].shape}
-    if not matched:
+    matching = _match(source.weights, own, path, run, job)
+    names = matching.fitting
+    if not names:
         raise ModelError(
-            f"{path}: no weights in it fit the network by name and shape; it has {_listed(given.weights)}, "
-            f"the network {_listed(own)}"
+            f"{path}: no weights in it fit the network by name and shape; it has {_shapes(source.weights)}, "
+            f"the network {_shapes(own)}"
         )
-    weights = {name: given.weights[theirs] for name, theirs in matched.items()}
-    state, came = _state(given, job, matched, path, with_state)
-    turned = weights
-    if _other_colours(given, job):
+    _check_frozen_start(path, job.spec.frozen, matching, own)
+    weights = {name: source.weights[theirs] for name, theirs in names.items()}
+    state, state_summary = _state(source, job, names, path, with_state)
+    reversed_weights = weights
+    if _other_order(source, job):
         topology = job.topology()
-        turned = _turned(topology, weights, own, job.spec)
-        state = state and _turned_state(topology, state, own, job.spec)
-    job.worker.call("set_weights", weights={**own, **turned}, state=state)
+        reversed_weights = _reordered(topology, weights, own, source, job)
+        state = state and _reordered_state(topology, state, own, source, job)
+    job.worker.call("set_weights", weights={**own, **reversed_weights}, state=state)
+    changed = [name for name in weights if not np.array_equal(reversed_weights[name], weights[name], equal_nan=True)]
     return {
-        "matched": list(matched),
-        "missing": [name for name in own if name not in names],
-        "unused": [name for name in given.weights if name not in names.values()],
-        "reshaped": [name for name in names if name not in matched],
-        "renamed": {name: theirs for name, theirs in matched.items() if name != theirs},
-        "reversed": [name for name in weights if not np.array_equal(turned[name], weights[name], equal_nan=True)],
+        "matched": list(names),
+        "missing": list(matching.missing),
+        "unused": list(matching.unused),
+        "reshaped": list(matching.reshaped),
+        "renamed": matching.renamed,
+        "reversed": changed,
         "snapshot": run.snapshot.path.name if run and run.snapshot else None,
-        "solver_state": came,
+        "solver_state": state_summary,
     }
 
 
-def _names(given: Mapping[str, Array], own: Mapping[str, Array], run: Run | None, job: Beginning) -> dict[str, str]:
-    """Parameters of the source by the network's own."""
-    found = {name: name for name in own if name in given}
-    if run is None or all(name in found and given[name].shape == own[name].shape for name in own):
-        return found
-    try:
-        parameters = match(reading.describe(run.model, job.spec.input_shape), job.topology()).parameters
-    except ModelError:  # other networks, or such as cannot be described: what has the same name is meant
-        return found
-    theirs = {name: parameters.get(name, name) for name in own}
-    return {name: other for name, other in theirs.items() if other in given}
+def partial_start(summary: Mapping[str, Any]) -> str | None:
+    """Return a warning if the result of :func:`start_from` left parameters at their initial values, else None."""
+    missing, reshaped = summary["missing"], summary["reshaped"]
+    count = len(missing) + len(reshaped)
+    if not count:
+        return None
+    reasons = [f"not in the source: {listed(missing)}"] if missing else []
+    reasons += [f"of another shape there: {listed(reshaped)}"] if reshaped else []
+    return (
+        f"{count} of {count + len(summary['matched'])} parameters keep their initial values, as the weights that training starts "
+        f"from do not fit them ({'; '.join(reasons)})"
+    )
+
+
+def _match(
+    source: Mapping[str, Array], own: Mapping[str, Array], path: Path, run: Run | None, job: Beginning
+) -> ParameterMatch:
+    def describe_run() -> Topology:
+        assert run is not None
+        return reading.describe(run.model, job.spec.input_shape)
+
+    return match_parameters(
+        ParameterSet(str(path), _shapes_of(source), describe_run if run else None),
+        ParameterSet(job.spec.model, _shapes_of(own), job.topology),
+        WHAT_FITS,
+    )
+
+
+def _shapes_of(weights: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+    return {name: value.shape for name, value in weights.items()}
 
 
 def _state(
-    given: NeutralWeights, job: Beginning, names: Mapping[str, str], path: Path, wanted: bool | None
+    source: NeutralWeights, job: Beginning, names: Mapping[str, str], path: Path, wanted: bool | None
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """What the job's solver is given, and what is told of it."""
-    there = None if wanted is False else SolverState.of(given, str(path))
+    """Return the state for the job's solver, and its summary; None for both if it is not loaded."""
+    there = None if wanted is False else SolverState.of(source, str(path))
     if there is None:
         if wanted:
             raise SettingsError(
-                f"solver_state=True: {path} holds weights alone; name a run folder, or a file that one was converted to"
+                f"solver_state=True: {path} holds weights without a solver's state; use a run folder, or a safetensors file that "
+                "a run was converted to"
             )
         return None, None
     here = solver_state(job.worker, job.spec, job.described, job.rate)
-    found = carried(there, here, names, str(path))
+    result = carried(there, here, names, str(path))
     used = {names[name] for name in here.trained}
-    return found.state, {
+    return result.state, {
         "solver": there.solver,
         "steps": there.steps,
-        "slots": found.how,
+        "slots": result.how,
         "unused": [name for name in there.trained if name not in used],
     }
 
 
-def _other_colours(given: NeutralWeights, job: Beginning) -> bool:
-    """Whether the source's network is fed colours in another order; not where that is not known."""
-    colours = 3 in (job.spec.input_shape[0], job.spec.label_shape[0])
-    return colours and given.channel_order not in (None, job.worker.backend.channel_order)
+def _colours(spec: NetworkSpec) -> tuple[bool, bool]:
+    """Whether the network's input and its output are images with three colour channels."""
+    return spec.input_shape[0] == 3, spec.label_shape[0] == 3
 
 
-def _turned(
-    topology: Topology, values: Mapping[str, Array], own: Mapping[str, Array], spec: NetworkSpec
+def _other_order(source: NeutralWeights, job: Beginning) -> bool:
+    """Whether the source's network is fed another channel order than this one; False if its order is unknown."""
+    return any(_colours(job.spec)) and source.channel_order not in (None, job.worker.backend.channel_order)
+
+
+def _reordered(
+    topology: Topology, values: Mapping[str, Array], own: Mapping[str, Array], source: NeutralWeights, job: Beginning
 ) -> dict[str, Array]:
-    """Values of parameters, reordered for the colours in this network's order."""
-    reads, makes = spec.input_shape[0] == 3, spec.label_shape[0] == 3
-    found = swapped(topology, {**own, **values}, reads, makes)
-    return {name: found[name] for name in values}
+    """Return values of parameters, reordered for this network's channel order."""
+    order = job.worker.backend.channel_order
+    result = reordered(topology, {**own, **values}, source.channel_order, order, _colours(job.spec))
+    return {name: result[name] for name in values}
 
 
-def _turned_state(
-    topology: Topology, state: Mapping[str, Any], own: Mapping[str, Array], spec: NetworkSpec
+def _reordered_state(
+    topology: Topology, state: Mapping[str, Any], own: Mapping[str, Array], source: NeutralWeights, job: Beginning
 ) -> dict[str, Any]:
     slots: dict[str, dict[str, Any]] = {}
     for key, value in state.items():
         slot, _, name = key.partition("/")
-        if name in own and own[name].shape == value.shape:  # not a number for the whole parameter
+        if name in own and own[name].shape == value.shape:  # not a single number for the whole parameter
             slots.setdefault(slot, {})[name] = value
-    turned = {slot: _turned(topology, values, own, spec) for slot, values in slots.items()}
-    return {**state, **{f"{slot}/{name}": value for slot, values in turned.items() for name, value in values.items()}}
+    results = {slot: _reordered(topology, values, own, source, job) for slot, values in slots.items()}
+    return {**state, **{f"{slot}/{name}": value for slot, values in results.items() for name, value in values.items()}}
 
 
 def check_frozen(patterns: Sequence[str], parameters: Mapping[str, Any]) -> None:
-    """Raise SettingsError where a pattern names no layer, or nothing is left to train."""
+    """Raise SettingsError if a pattern matches no layer, or if no layer is left to train."""
     layers = list(dict.fromkeys(name.rpartition(".")[0] for name in parameters))
     for pattern in patterns:
         if not any(is_frozen(name, [pattern]) for name in parameters):
@@ -154,5 +182,23 @@ def check_frozen(patterns: Sequence[str], parameters: Mapping[str, Any]) -> None
         raise SettingsError(f"freeze={list(patterns)!r}: leaves no layer to train")
 
 
-def _listed(weights: Mapping[str, Any]) -> str:
+def _check_frozen_start(
+    path: Path, patterns: Sequence[str], matching: ParameterMatch, own: Mapping[str, Array]
+) -> None:
+    """Raise SettingsError if a frozen parameter has random initial values and would keep them, as nothing in ``path`` fits it."""
+    for name in (*matching.missing, *matching.reshaped):
+        if is_frozen(name, patterns) and _is_random(own[name]):
+            reason = "has another shape" if name in matching.reshaped else "is missing"
+            raise SettingsError(
+                f"freeze={list(patterns)!r}: {name!r} would stay at random initial values, as it {reason} in {path}; leave its "
+                "layer out of freeze, or start from weights that fit it"
+            )
+
+
+def _is_random(values: Array) -> bool:
+    """Whether most values differ from each other, unlike in constant initial values and in kernels of bilinear upsampling."""
+    return values.size > 1 and np.unique(values).size > values.size / 2
+
+
+def _shapes(weights: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {tuple(value.shape)}" for name, value in weights.items()) or "none"

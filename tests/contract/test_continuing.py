@@ -153,6 +153,6 @@ def test_what_cannot_go_over_is_refused_before_anything_is_trained(
         replace(job, loss="l1").train(tmp_path / "run", progress=False)
     plain = tmp_path / "plain.safetensors"
     weights_file.write(plain, neutral_of(multiseg.Run.open(firsts("caffe")), state=False))
-    with pytest.raises(SettingsError, match=r"plain\.safetensors holds weights alone"):
+    with pytest.raises(SettingsError, match=r"plain\.safetensors holds weights without a solver's state"):
         replace(job, weights=plain, solver_state=True).train(tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()

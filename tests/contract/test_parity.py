@@ -16,7 +16,7 @@ import multiseg
 from multiseg import backend as registry
 from multiseg.errors import BackendUnavailable, ModelError, SettingsError
 from multiseg.parity.result import Parity
-from multiseg.parity.rows import Row
+from multiseg.parity.rows import ParityRow
 from multiseg.reference import Bounded
 from multiseg.reference.losses import cross_entropy
 
@@ -160,7 +160,7 @@ def test_what_cannot_be_compared_is_told_at_once(dataset: Any, tmp_path: Path) -
     ],
 )
 def test_a_row_tells_the_largest_share_of_a_tolerance(measured: Any, share: float, words: str | None) -> None:
-    row = Row.of("side", "forward", "name", Bounded(np.array([1.0, 2.0]), np.array([0.1, 0.2])), measured)
+    row = ParityRow.of("side", "forward", "name", Bounded(np.array([1.0, 2.0]), np.array([0.1, 0.2])), measured)
     assert row.share == pytest.approx(share) and row.words == words and row.ok == (share <= 1)
     if share == 2.5:
         assert (row.absolute, row.relative, row.tolerance) == (0.5, 0.25, pytest.approx(0.2))
@@ -169,10 +169,10 @@ def test_a_row_tells_the_largest_share_of_a_tolerance(measured: Any, share: floa
 
 def test_what_the_reference_has_no_number_for_is_not_judged_and_no_agreement() -> None:
     expected = Bounded(np.array([1.0, np.inf, 3.0]), np.array([0.1, 0.1, np.nan]))
-    row = Row.of("side", "gradient", "name", expected, np.array([1.05, 7.0, 7.0]))
+    row = ParityRow.of("side", "gradient", "name", expected, np.array([1.05, 7.0, 7.0]))
     assert row.ok and row.share == pytest.approx(0.5) and row.unjudged == 2
     assert not Parity("net", ["side"], {}, [row]).complete
-    assert Parity("net", ["side"], {}, [Row("side", "loss", "loss")]).complete
+    assert Parity("net", ["side"], {}, [ParityRow("side", "loss", "loss")]).complete
 
 
 def test_caffes_loss_of_a_hopeless_image_is_one_of_two_and_nothing_between() -> None:

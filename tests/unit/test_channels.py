@@ -186,7 +186,7 @@ def test_weights_that_are_used_twice_are_refused() -> None:
         [layer("a", "Conv", "data", num_output=3, **CONV), layer("a_1", "Conv", "a", num_output=3, **CONV)]
     )
     weights = {name: value for name, value in weights_of(network).items() if not name.startswith("a_1")}
-    with pytest.raises(ModelError, match=r"uses the weights of 'a_1\.weight' at several places"):
+    with pytest.raises(ModelError, match=r"uses the weights 'a_1\.weight' in several places"):
         swapped(network, weights, input=True, output=False)
 
 
@@ -221,5 +221,7 @@ def test_without_a_network_one_convolution_that_reads_colours_is_evident() -> No
 )
 def test_without_a_network_what_is_not_evident_is_refused(shapes: dict[str, tuple[int, ...]]) -> None:
     weights = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
-    with pytest.raises(ModelError, match=r"w: which of its weights meet the colours .*source_network=FILE"):
+    with pytest.raises(
+        ModelError, match=r"w: cannot tell which weights take the colour channels .*source_network=FILE"
+    ):
         evident("w", weights)

@@ -97,13 +97,13 @@ def test_images_of_the_same_colours(model: Path, weights: dict[str, Array], net:
     kept = multiseg.convert(rgb, "caffemodel", net.with_name("o.caffemodel"), net, channels="keep")
     assert (kept.reversed, kept.channel_order) == ((), "RGB")
     np.testing.assert_equal(dict(read_weights(kept.path)), weights)
-    with pytest.raises(ModelError, match=r"it may be conv1\.weight, up\.weight; name the network file"):
+    with pytest.raises(ModelError, match=r"candidates are conv1\.weight, up\.weight; specify the network file"):
         multiseg.convert(rgb, "caffemodel", net.with_name("o.caffemodel"))
     weights_file.write(rgb, NeutralWeights({name: weights[name] for name in weights if name != "up.weight"}, "RGB"))
     assert multiseg.convert(rgb, "caffemodel", net.with_name("o.caffemodel")).reversed == ("conv1.weight",)
     save_file(weights, net.with_name("w.safetensors"))
     with pytest.raises(
-        ModelError, match=r"w\.safetensors: does not say whether its network is fed RGB or BGR; name its"
+        ModelError, match=r"w\.safetensors: does not say whether its network is fed RGB or BGR; specify its"
     ):
         multiseg.convert(net.with_name("w.safetensors"), "caffemodel", net.with_name("o.caffemodel"), net)
     evident = {name: weights[name] for name in ("conv1.weight", "conv1.bias", "ip.bias")}
@@ -124,7 +124,7 @@ def test_three_channels_that_are_made_are_colours_or_classes(tmp_path: Path) -> 
     weights = {"c.weight": np.float32([[[[1]]], [[[2]]], [[[3]]]]), "c.bias": np.float32([1, 2, 3])}
     weights_file.write(rgb, NeutralWeights(weights, "RGB"))
     with pytest.raises(
-        SettingsError, match="whether the three channels that it makes are colours or scores of classes"
+        SettingsError, match="whether the three channels of its output are colours or scores of classes"
     ):
         multiseg.convert(rgb, "caffemodel", tmp_path / "o", network=file)
     colours = multiseg.convert(rgb, "caffemodel", tmp_path / "o", network=file, label_shape=(3, 8, 8))
@@ -155,10 +155,11 @@ def test_weights_that_are_not_of_their_network_are_refused(model: Path, net: Pat
     other = tmp_path / "other.prototxt"
     other.write_text(NET.format(**NAMES).replace("num_output: 5", "num_output: 7"))
     with pytest.raises(
-        ModelError, match=r"is not of the network in other\.prototxt, which has 'ip\.weight' \(7, 864\); it is"
+        ModelError,
+        match=r"does not belong to the network in other\.prototxt, which has 'ip\.weight' \(7, 864\); here it is",
     ):
         multiseg.convert(model, "caffemodel", tmp_path / "o.caffemodel", net, source_network=other)
-    with pytest.raises(ModelError, match=r"'ip\.weight' is \(5, 864\), in other\.prototxt it is \(7, 864\)"):
+    with pytest.raises(ModelError, match=r"'ip\.weight' has the shape \(5, 864\), in other\.prototxt it has \(7, 864\)"):
         multiseg.convert(model, "caffemodel", tmp_path / "o.caffemodel", other)
 
 
@@ -198,15 +199,18 @@ def test_nothing_is_left_of_what_fails(model: Path, net: Path, tmp_path: Path, m
             {"source_network": "net.prototxt", "out": "z.prototxt", "with_network": "z.prototxt"},
             r"z.prototxt: cannot be both the weights and with_network",
         ),
-        ({"to": "pt", "network": "net.prototxt"}, r"is a Caffe prototxt; to='pt' is for PyTorch's"),
+        ({"to": "pt", "network": "net.prototxt"}, r"is a Caffe prototxt; to='pt' needs a network file of PyTorch"),
         ({"network": "net.prototxt", "with_network": "o.prototxt"}, r"network and with_network exclude each other"),
-        ({"with_network": "o.prototxt"}, r"with_network needs to know the network; name its file, source_network=FILE"),
+        (
+            {"with_network": "o.prototxt"},
+            r"with_network needs the source's network; specify its file with source_network=FILE",
+        ),
         ({"with_network": "o.txt"}, r"o\.txt: a network file for Caffe has a name ending in \.prototxt"),
         ({"to": "safetensors", "with_network": "o.py"}, r"safetensors is for any framework"),
         ({"source": "net.prototxt"}, r"is a Caffe prototxt, which holds network"),
         ({"source": "nothing.pt"}, r"nothing\.pt: cannot be read: No such file"),
         ({"source": "."}, r"is no weights file of a known kind; .*; safetensors \(\.safetensors\); found a folder"),
-        ({"map": {"conv": "conv1"}}, r"has no layer or parameter 'conv'; near it are: conv1"),
+        ({"map": {"conv": "conv1"}}, r"has no layer or parameter 'conv'; similar names: conv1"),
     ],
 )
 def test_what_is_wrong_is_told(
@@ -217,6 +221,29 @@ def test_what_is_wrong_is_told(
     with pytest.raises((ModelError, SettingsError), match=why):
         multiseg.convert(**given)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.caffemodel", "net.prototxt"]
+
+
+@pytest.mark.parametrize("to", ["safetensors", "caffemodel"])
+def test_converting_nothing_is_refused(to: str, tmp_path: Path) -> None:
+    weights_file.write(tmp_path / "w", NeutralWeights({}, "BGR"))
+    done = CliRunner().invoke(main, ["convert", str(tmp_path / "w"), "--to", to, "-o", str(tmp_path / "o")])
+    assert (done.exit_code, done.output) == (
+        2, f"multiseg: {tmp_path}/w: holds no weights, so that there is nothing to convert\n"
+    )  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["w"]
+
+
+def test_a_network_without_parameters_takes_no_weights(model: Path, tmp_path: Path) -> None:
+    pool = tmp_path / "pool.prototxt"
+    pool.write_text(
+        NET.splitlines()[1].replace("{{", "{").replace("}}", "}")
+        + ' layer { name: "p" type: "Pooling" bottom: "data" top: "p" pooling_param { kernel_size: 2 } }'
+    )
+    with pytest.raises(
+        ModelError, match=r"pool\.prototxt: has no parameters, so that none of the 10 of .* can be written"
+    ):
+        multiseg.convert(model, "caffemodel", tmp_path / "o", pool)
+    assert not (tmp_path / "o").exists()
 
 
 def test_what_a_caffemodel_has_no_place_for_is_refused(tmp_path: Path) -> None:
@@ -253,7 +280,7 @@ def test_the_command(model: Path, net: Path, tmp_path: Path) -> None:
     [
         (["--map", "conv1"], "--map 'conv1' is not of the form OLD=NEW"),
         (["--snapshot", "first"], "--snapshot 'first': choose last, best, or an epoch's number"),
-        (["--with-network", "o.prototxt"], "name its file, --source-network FILE"),
+        (["--with-network", "o.prototxt"], "specify its file with --source-network FILE"),
     ],
 )
 def test_the_command_tells_in_its_own_words(arguments: list[str], why: str, model: Path, tmp_path: Path) -> None:

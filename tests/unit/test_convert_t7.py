@@ -49,5 +49,5 @@ def test_a_model_and_a_vector_go_to_caffe(tmp_path: Path, here: None) -> None:
 
     cut = multiseg.convert(vector, "caffemodel", tmp_path / "b.caffemodel", source_network=net, input_shape=SHAPE)
     np.testing.assert_equal(dict(read_weights(cut.path)), expected)
-    with pytest.raises(ModelError, match=r"has no weights of the shape .*; left are parameters \(1397,\)"):
+    with pytest.raises(ModelError, match=r"has no parameter of the shape .*; left are parameters \(1397,\)"):
         multiseg.convert(vector, "caffemodel", tmp_path / "c.caffemodel", tmp_path / "net.prototxt", input_shape=SHAPE)

@@ -48,7 +48,7 @@ def test_what_leads_to_no_output_stays_as_the_network_starts_it(tmp_path: Path, 
     out = tmp_path / "w.pt"
     found = multiseg.convert(source, "pt", out, other, source_network=net, input_shape=(3, 8, 8))
     assert found.unused == ("model.offset", "head.weight", "head.bias") and found.left_out == ("aux.bias", "aux.weight")
-    assert "as the network starts, leading to no output: model.offset, head.weight, head.bias" in str(found)
+    assert "at their initial values, as no output depends on them: model.offset, head.weight, head.bias" in str(found)
     state = torch.load(out, weights_only=True)
     assert np.array_equal(state["first.weight"], weights["one.weight"])
     third = tmp_path / "third.py"

@@ -302,6 +302,19 @@ def test_it_starts_from_given_weights_by_name_and_says_what_fits(job: multiseg.J
     assert weights["scale.bias"] != 0
 
 
+def test_a_frozen_layer_that_would_stay_random_is_refused(job: multiseg.Job, tmp_path: Path) -> None:
+    """Its weights are of another shape; a bias that starts at 0 is a warning."""
+    np.savez(
+        tmp_path / "w.npz", **{"conv.weight": np.ones((1, 1, 5, 5), np.float32), "scale.bias": np.ones(1, np.float32)}
+    )
+    with pytest.raises(
+        SettingsError,
+        match=r"freeze=\['con\*'\]: 'conv\.weight' would stay at random .* it has another shape in .*w\.npz; leave",
+    ):
+        replace(job, weights=tmp_path / "w.npz", freeze=["con*"]).train(tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_weights_of_which_none_fits_are_refused(job: multiseg.Job, tmp_path: Path) -> None:
     np.savez(tmp_path / "given.npz", **{"other.weight": np.zeros(3, np.float32)})
     with pytest.raises(ModelError, match=r"no weights in it fit .* other.weight \(3,\), the network conv.weight"):

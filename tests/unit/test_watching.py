@@ -7,9 +7,11 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pyarrow import parquet
 from rich.console import Console
@@ -111,3 +113,17 @@ def test_the_bar_shows_loss_rate_speed_and_time_left(job: multiseg.Job, tmp_path
     shown = text.getvalue()
     for words in ("NumPy epoch 2/2", "28/28", "loss ", "rate 0.001", "images/s", "left 0:00:00"):
         assert words in shown
+    assert "warning" not in shown
+
+
+def test_weights_that_fit_in_part_are_a_warning_on_the_terminal(job: multiseg.Job, tmp_path: Path) -> None:
+    np.savez(
+        tmp_path / "w.npz", **{"conv.weight": np.ones((1, 1, 3, 3), np.float32), "conv.bias": np.ones(2, np.float32)}
+    )
+    text = io.StringIO()
+    with Bar(Console(file=text, width=80, color_system=None)) as bar:  # no terminal: a log file, say
+        replace(job, weights=tmp_path / "w.npz").train(tmp_path / "run", progress=bar)
+    assert (
+        "warning: 3 of 4 parameters keep their initial values, as the weights that training starts from do not fit them (not in "
+        "the source: scale.weight, scale.bias; of another shape there: conv.bias)\n"
+    ) in text.getvalue()

@@ -1,0 +1,51 @@
+"""The weights that a parity check reads from runs and files, by a network's names and for images in RGB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from multiseg.conversion.channels import reordered
+from multiseg.conversion.matching import ALL_OF_TARGET, match_parameters
+from multiseg.conversion.parameters import ParameterSet
+from multiseg.dataset import Dataset
+from multiseg.errors import ModelError
+from multiseg.model_files import reading
+from multiseg.reference.bounded import Array
+from multiseg.run.reading import is_run
+from multiseg.run.run import Run
+from multiseg.topology import Topology
+
+
+def run_of(path: Path) -> Run | None:
+    """Return the run in a folder, None if the path is not a run folder."""
+    return Run.open(path) if is_run(path) else None
+
+
+def has_colour_output(dataset: Dataset, topology: Topology) -> bool:
+    """Whether the network's output is an image with three colour channels, as the dataset's labels are."""
+    label, output = dataset.train.label_shape, topology.shapes[topology.outputs[0]]
+    return label is not None and label[0] == 3 and output == label
+
+
+def read_weights(source: Path | Run, network: Path, topology: Topology, dataset: Dataset) -> dict[str, Array]:
+    """Return the weights of a file or a run by the names of the network that ``topology`` describes; ``network`` is its file.
+
+    Raises ModelError if they do not fit.
+    """
+    run = run_of(source) if isinstance(source, Path) else source
+    if run is not None:
+        with run:
+            values, description, order = run.worker().call("get_weights"), run.topology, run.layout.channel_order
+        title = str(run.path)
+    else:
+        assert isinstance(source, Path)
+        shape = topology.input_shape
+        neutral = reading.read_neutral(source, network, (shape[0], shape[1], shape[2]))
+        values, description, order, title = dict(neutral.weights), None, neutral.channel_order or "RGB", str(source)
+    own = ParameterSet(title, {name: value.shape for name, value in values.items()}, description)
+    matching = match_parameters(own, ParameterSet(topology.source, topology.weights, topology), ALL_OF_TARGET)
+    colours = topology.input_shape[0] == 3, has_colour_output(dataset, topology)
+    try:
+        return reordered(topology, matching.take(values), order, "RGB", colours)
+    except ModelError as error:
+        raise ModelError(f"{title}: belongs to a network that is fed {order}; {error}") from error
