@@ -159,7 +159,9 @@ def test_weights_that_are_not_of_their_network_are_refused(model: Path, net: Pat
         match=r"does not belong to the network in other\.prototxt, which has 'ip\.weight' \(7, 864\); here it is",
     ):
         multiseg.convert(model, "caffemodel", tmp_path / "o.caffemodel", net, source_network=other)
-    with pytest.raises(ModelError, match=r"'ip\.weight' has the shape \(5, 864\), in other\.prototxt it has \(7, 864\)"):
+    with pytest.raises(
+        ModelError, match=r"'ip\.weight' has the shape \(5, 864\), in other\.prototxt it has \(7, 864\)"
+    ):
         multiseg.convert(model, "caffemodel", tmp_path / "o.caffemodel", other)
 
 
