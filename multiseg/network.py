@@ -8,11 +8,12 @@ docs/solvers.md defines them; beside them ``steps``, one whole number, where the
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +23,18 @@ from multiseg.errors import ModelError, SettingsError
 Array = npt.NDArray[np.float32]
 STEPS = "steps"  # in a solver's state: how many updates it has made
 
+LabelKind = Literal["images", "classes"]
+IMAGES: LabelKind = "images"  # a value for each element of the network's output
+CLASSES: LabelKind = "classes"  # a class index from 0 for each pixel, or (labels of one pixel) for each image
+
 
 @dataclass(frozen=True)
 class NetworkSpec:
     """What a backend needs to build a network: plain values only, they travel to its process as JSON.
 
     Shapes are C, H, W. ``solver`` holds ``name`` and that solver's parameters; None builds for prediction only.
-    ``loss`` is None for the model's own, or ``l1``, ``smooth_l1``, ``l2``: each the mean over all elements.
+    ``loss`` is None for the model's own, or ``l1``, ``smooth_l1``, ``l2``: each the mean over all elements. ``labels`` is the
+    kind that the dataset states, or that the named loss takes; see :func:`label_kind`.
     Batch sizes are None for the model's own, else the backend's default. ``frozen`` are patterns (fnmatch) of names of layers
     whose parameters the solver leaves as they are; see :func:`is_frozen`.
 
@@ -53,6 +59,22 @@ class NetworkSpec:
     recipe: str = "tutorial"
     multipliers: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     accumulate: int = 1
+    labels: LabelKind = IMAGES
+
+    def label_kind(self, output: Sequence[int]) -> LabelKind:
+        """Return how a network with an ``output`` of this shape, (C, H, W) or (C,), reads the labels of this specification."""
+        return label_kind(self.labels, self.label_shape, output) if self.loss is None else self.labels
+
+    def fits(self, output: Sequence[int]) -> bool:
+        """Return whether labels of this specification fit an ``output`` of this shape, (C, H, W) or (C,).
+
+        Labels of one pixel fit any output here: the loss checks how many numbers it needs for an image.
+        """
+        if self.label_shape[1:] == (1, 1):
+            return True
+        if self.label_kind(output) == CLASSES:
+            return len(output) == 3 and tuple(output[1:]) == self.label_shape[1:]
+        return tuple(output) == self.label_shape
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict of this specification."""
@@ -65,6 +87,19 @@ class NetworkSpec:
         return cls(**{**values, **shapes, "frozen": tuple(values.get("frozen", ()))})
 
 
+def label_kind(stated: LabelKind, label_shape: Sequence[int], output: Sequence[int]) -> LabelKind:
+    """Return how a network's own loss reads labels of ``label_shape`` (C, H, W): as images, or as class indices.
+
+    ``stated`` is the kind that the dataset states, ``output`` the shape of the network's output, (C, H, W) or (C,). Labels that
+    have one value for each value of the output are compared with it element by element. Otherwise labels of one channel are class
+    indices, also where the dataset states images: grey masks are stored as images. This is the only place where it is decided;
+    the result is kept in a run's job.json.
+    """
+    if math.prod(output) == 1 or tuple(output) == tuple(label_shape):
+        return IMAGES
+    return CLASSES if stated == CLASSES or label_shape[0] == 1 else IMAGES
+
+
 class Network(ABC):
     """A loaded network with its loss and solver. At most these eight methods; everything else is the core's."""
 
@@ -74,9 +109,10 @@ class Network(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """``batch_size``, ``val_batch_size``, ``loss`` (its name), ``device``, ``parameters`` ({name: shape}) and ``lowered``
-        (names of the layers that are computed as one matrix product), own_loss (whether the loss is the model's own), and
-        ``trained`` ({name: factor of the learning rate} of the parameters that the solver moves)."""
+        """Return ``batch_size``, ``val_batch_size``, ``loss`` (its name), ``device``, ``parameters`` ({name: shape}), ``lowered``
+        (names of the layers that are computed as one matrix product), ``own_loss`` (whether the loss is the model's own),
+        ``labels`` (how it reads them, :meth:`NetworkSpec.label_kind` of its output's shape), and ``trained`` ({name: factor of
+        the learning rate} of the parameters that the solver moves)."""
 
     @abstractmethod
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from multiseg.network import CLASSES, IMAGES
 from multiseg_caffe import prototxt
 from multiseg_caffe.proto import EltwiseParameter, ReductionParameter
 
 LABEL = "label"
+BY_CLASS = ("SoftmaxWithLoss", "InfogainLoss", "HingeLoss", "MultinomialLogisticLoss")
+BY_DIFFERENCE = ("EuclideanLoss", "L1Loss", "SmoothL1Loss")
 WORDS = {
     "SoftmaxWithLoss": "softmax cross-entropy, mean over places",
     "EuclideanLoss": "squared difference / 2, summed over elements, mean over images",
@@ -35,6 +38,29 @@ def words(net: Any) -> str | None:
             factor = "" if weight(layer) == 1 else f"{weight(layer):g} x "
             found.append(f"{factor}{WORDS.get(layer.type, layer.type)} ({', '.join(layer.bottom)})")
     return " + ".join(found) or None
+
+
+def described(net: Any) -> dict[str, Any]:
+    """Return what a network's description holds of its losses; see multiseg.model_files."""
+    types = [layer.type for layer in net.layer if weight(layer)]
+    by_class = any(kind in BY_CLASS for kind in types)
+    by_difference = any(kind in BY_DIFFERENCE for kind in types)
+    plain = [layer for layer in net.layer if layer.type == "SoftmaxWithLoss" and _is_plain_mean(layer)]
+    return {
+        "loss": words(net),
+        "loss_labels": CLASSES if by_class else IMAGES if by_difference else None,
+        "cross_entropy": types == ["SoftmaxWithLoss"] and bool(plain),
+    }
+
+
+def _is_plain_mean(layer: Any) -> bool:
+    """Return whether a SoftmaxWithLoss is the mean over all places whose label is not to be ignored."""
+    loss = layer.loss_param
+    if loss.HasField("normalization"):
+        mean = loss.normalization in (loss.FULL, loss.VALID)
+    else:
+        mean = loss.normalize or not loss.HasField("normalize")
+    return weight(layer) == 1 and bool(mean)
 
 
 def without(net: Any, labels: Collection[str] = (LABEL,)) -> tuple[Any, list[Any]]:

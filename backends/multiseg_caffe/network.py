@@ -57,7 +57,9 @@ class Network(network.Network):
             )
         self.output = DATA if self.deployed.outputs[0] == self.deployed.image else self.deployed.outputs[0]
         self.base = self._net("deploy", (1, *spec.input_shape))
-        self._check_output(tuple(self.base.blobs[self.output].data.shape[1:]))
+        output_shape = tuple(self.base.blobs[self.output].data.shape[1:])
+        self._check_output(output_shape)
+        self.labels = spec.label_kind(output_shape)
         if spec.loss is None and losses.words(prototxt.filtered(self.file, "train", spec.model)) is None:
             raise ModelError(f"{spec.model}: has no loss layer for training; add one, or name one with loss=")
         if spec.solver:
@@ -67,13 +69,10 @@ class Network(network.Network):
     # --- building
 
     def _check_output(self, made: tuple[int, ...]) -> None:
-        """Whether the labels fit the output; a file's own loss says itself what labels of one pixel or channel are to it."""
-        labels = self.spec.label_shape
-        one_number = labels[1:] == (1, 1)
-        classes = self.spec.loss is None and labels[0] == 1 and made[1:] == labels[1:]
-        if not one_number and not classes and made != labels:
+        """Raise ModelError unless the labels fit the output."""
+        if not self.spec.fits(made):
             raise ModelError(
-                f"{self.spec.model}: its output {self.output!r} is {made} (C, H, W), the labels are {labels}"
+                f"{self.spec.model}: its output {self.output!r} is {made} (C, H, W), the labels are {self.spec.label_shape}"
             )
 
     def _definition(self, state: str, shape: tuple[int, ...]) -> tuple[Any, dict[str, tuple[int, ...]]]:
@@ -157,6 +156,7 @@ class Network(network.Network):
             "val_batch_size": self.val_batch_size,
             "loss": self.spec.loss or f"{Path(self.spec.model).name}'s own",
             "own_loss": self.spec.loss is None,
+            "labels": self.labels,
             "device": "cuda" if self.spec.device == "cuda" else "cpu",
             "parameters": {name: list(array.shape) for name, array in self.get_weights().items()},
             "lowered": lowered,

@@ -32,7 +32,7 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
         "layers": layers,
         "outputs": [values[blob] for blob in found.outputs],
         "shared": placing.shared(placed),
-        "loss": losses.words(prototxt.filtered(file, "train", path)),
+        **losses.described(prototxt.filtered(file, "train", path)),
     }
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import tensorflow
 
+from multiseg.network import IMAGES, LabelKind
+
 tf = tensorflow.compat.v1
 
 STAGE_TRAIN, STAGE_VAL, STAGE_INF = "train", "val", "inf"
@@ -27,6 +29,7 @@ class Tower:
         self.is_inference = is_inference
         self.summaries: list[Any] = []
         self.train = None
+        self.label_kind: LabelKind = IMAGES  # how the network reads ``y``; not DIGITS'
 
     def gradientUpdate(self, grad: Any) -> Any:  # DIGITS' name, which files override
         """The (gradient, variable) pairs to apply; files override it to change them."""

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow
 
 from multiseg.errors import ModelError
+from multiseg.network import CLASSES, LabelKind
 from multiseg_tensorflow import digits, dropout
 from multiseg_tensorflow.describing.layers import Layers, read, with_dropouts
 from multiseg_tensorflow.files import NetworkFile
@@ -74,12 +75,12 @@ def _inference(file: NetworkFile, shape: Shape, label_shape: Any) -> tuple[Any, 
 
 def build(
     file: NetworkFile, shape: Shape, label_shape: Shape | None, layers: Layers, *,
-    training: bool, loss: str | None, seed: int, lowering: bool, device: str,
+    training: bool, loss: str | None, labels: LabelKind, seed: int, lowering: bool, device: str,
 ) -> UserGraph:  # fmt: skip
     """The graph of a network file, for inference where ``label_shape`` is None; ``layers`` are those of :func:`read_layers`.
 
-    ``loss`` (``l1``, ``smooth_l1``, ``l2``) overrides the model's own. Raises ModelError where the user's file fails,
-    or its output is not of the labels' shape.
+    ``loss`` (``l1``, ``smooth_l1``, ``l2``) overrides the model's own; ``labels`` is how the network reads them. Raises
+    ModelError where the user's file fails, or its output does not fit the labels.
     """
     path = file.path
     graph = tf.Graph()
@@ -90,7 +91,8 @@ def build(
         with blaming(path):
             tower: Any = file.tower(x, _labels(y, loss), list(shape), None, training, y is None)
             output = _output(path, tower)
-            _check_output(path, output, label_shape, loss)
+            _check_output(path, output, label_shape, labels)
+            tower.label_kind = labels
             with tf.name_scope(digits.GraphKeys.LOSS):
                 losses = [] if y is None else [_loss(loss, output, y)] if loss else _own_losses(path, tower)
         # DIGITS reports the regularisation terms and takes no gradient of them
@@ -173,19 +175,18 @@ def _output(path: Path, tower: Any) -> Any:
 
 
 def _labels(y: Any, loss: str | None) -> Any:
-    """Labels as DIGITS has them: of one pixel they are class numbers (N,)."""
+    """Return labels as DIGITS gives them to its files: those of one pixel are class indices (N,)."""
     if y is None or loss or y.shape.as_list()[1:] != [1, 1, 1]:
         return y
     return tf.cast(tf.reshape(y, [-1]), tf.int64)
 
 
-def _check_output(path: Path, output: Any, label_shape: Shape | None, loss: str | None) -> None:
-    """The output must be of the labels' shape, but for class numbers, of an image or a pixel each, for the file's own loss."""
+def _check_output(path: Path, output: Any, label_shape: Shape | None, labels: LabelKind) -> None:
+    """Raise ModelError unless the output has the labels' shape or, for class indices, a vector of scores for each."""
     if label_shape is None or tuple(label_shape) == (1, 1, 1):
         return
     made = tuple(output.shape.as_list()[1:])
-    classes = loss is None and label_shape[2] == 1
-    wanted = (*label_shape[:2], None) if classes else label_shape
+    wanted = (*label_shape[:2], None) if labels == CLASSES else label_shape
     if not output.shape[1:].is_compatible_with(wanted):
         raise ModelError(
             f"{path}: inference returns {'images (H, W, C)' if len(made) == 3 else 'vectors'} of {made}, the labels are "

@@ -12,7 +12,7 @@ import tensorflow
 
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError
-from multiseg.network import Array, NetworkSpec
+from multiseg.network import Array, LabelKind, NetworkSpec
 from multiseg_tensorflow import backend, files, user_file
 from multiseg_tensorflow.graph import Shape, UserGraph, build, read_layers
 from multiseg_tensorflow.solver import Solver
@@ -48,6 +48,7 @@ class Network(network.Network):
         self._predictors: dict[tuple[Shape, Shape | None], _Predictor] = {}
         shape, label_shape = (spec.input_shape[1:] + spec.input_shape[:1], spec.label_shape[1:] + spec.label_shape[:1])
         self._layers = read_layers(self._file, shape)
+        self._labels = self._label_kind()
         self._main = self._build(shape, label_shape if spec.solver else None, training=spec.solver is not None)
         with self._main.graph.as_default(), user_file.blaming(self._path):
             solver = Solver(self._main, spec) if spec.solver else None
@@ -72,6 +73,7 @@ class Network(network.Network):
             "val_batch_size": spec.val_batch_size or backend.val_batch_size,
             "loss": spec.loss or self._file.loss or f"{self._path.name}'s own",
             "own_loss": spec.loss is None,
+            "labels": self._labels,
             "device": self._device,
             "parameters": {name: list(weight.shape) for name, weight in self._main.weights.items()},
             "lowered": self._main.lowered,
@@ -149,8 +151,16 @@ class Network(network.Network):
         spec = self._spec
         return build(
             self._file, shape, label_shape, self._layers,
-            training=training, loss=spec.loss, seed=spec.seed, lowering=spec.lowering, device=self._device,
+            training=training, loss=spec.loss, labels=self._labels, seed=spec.seed, lowering=spec.lowering, device=self._device,
         )  # fmt: skip
+
+    def _label_kind(self) -> LabelKind:
+        """Return how the network reads its labels; sizes of the output that the graph leaves open are those of the labels."""
+        label_shape, output = self._spec.label_shape, self._layers.output_shape
+        if len(output) == 3:
+            output = [output[2], *output[:2]]
+        sizes = [size or label_shape[axis] for axis, size in enumerate(output)]
+        return self._spec.label_kind(sizes)
 
     def _stored(self) -> dict[str, Array]:
         """Start values that the file has, by neutral name."""

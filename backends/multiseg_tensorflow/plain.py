@@ -14,6 +14,7 @@ import tensorflow
 from tensorflow.python.framework import tensor_util
 
 from multiseg.errors import ModelError
+from multiseg.network import IMAGES
 from multiseg_tensorflow import definitions, digits
 from multiseg_tensorflow.stored import Stored, names_file
 from multiseg_tensorflow.tensors import SHAPES
@@ -124,10 +125,9 @@ class GraphTower(digits.Tower):
 
     @digits.model_property
     def loss(self) -> Any:
-        """A graph has none: the mean squared difference, or of class numbers the mean cross entropy of the softmax."""
+        """A graph has none: the mean squared difference, or for class indices the mean cross entropy of the softmax."""
         output = self.inference
-        classes = output.shape.as_list()[-1]
-        if self.y.shape.rank == 4 and (self.y.shape.as_list()[-1] == classes or output.shape.rank != 4):
+        if self.y.shape.rank == 4 and self.label_kind == IMAGES:
             return digits.mse_loss(output, self.y)
         last = definitions.origin(output)
         logits = last.inputs[0] if last.type == "Softmax" else output

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from multiseg.errors import ModelError
+from multiseg.network import CLASSES, IMAGES, LabelKind
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 BY_CLASS = (nn.CrossEntropyLoss, nn.NLLLoss)
+BY_DIFFERENCE = (nn.L1Loss, nn.SmoothL1Loss, nn.MSELoss, nn.HuberLoss)
 BY_ELEMENT = (
-    nn.L1Loss, nn.SmoothL1Loss, nn.MSELoss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss, nn.KLDivLoss,
+    *BY_DIFFERENCE, nn.BCELoss, nn.BCEWithLogitsLoss, nn.KLDivLoss,
     nn.SoftMarginLoss, nn.PoissonNLLLoss,
 )  # fmt: skip
 
@@ -49,6 +51,20 @@ def by_class(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     if low < 0:
         raise ModelError(f"a label is class {low}; classes count from 0")
     return output, numbers
+
+
+def labels_of(loss: object) -> LabelKind | None:
+    """Return the kind of labels that a file's loss takes; None for none, and where it is not known."""
+    if isinstance(loss, BY_CLASS):
+        return CLASSES
+    return IMAGES if isinstance(loss, BY_DIFFERENCE) else None
+
+
+def is_cross_entropy(loss: object, last: str) -> bool:
+    """Return whether a file's loss is the mean cross entropy of the softmax, for a network whose last layer has this type."""
+    if not isinstance(loss, BY_CLASS) or loss.reduction != "mean" or loss.weight is not None:
+        return False
+    return not loss.label_smoothing if isinstance(loss, nn.CrossEntropyLoss) else last == "LogSoftmax"
 
 
 def not_a_mean(loss: Loss) -> str | None:

@@ -64,14 +64,13 @@ class Network(network.Network):
 
     def _check_shapes(self) -> None:
         self.model.eval()
-        made = files.trial(self.spec.model, self.model, torch.zeros(1, *self.spec.input_shape, device=self.device))
-        shape, label = tuple(made.shape[1:]), self.spec.label_shape
-        if label[1:] == (1, 1):  # a class number or a value for each image: the loss says what fits it
-            return
-        # a class number for each pixel, where the loss is the model's own
-        other_channels = self.spec.loss is None and label[0] == 1 and len(shape) == 3 and shape[1:] == label[1:]
-        if shape != label and not other_channels:
-            raise ModelError(f"{self.spec.model}: its output is {shape} (C, H, W), the labels are {label}")
+        output = files.trial(self.spec.model, self.model, torch.zeros(1, *self.spec.input_shape, device=self.device))
+        shape = tuple(output.shape[1:])
+        if not self.spec.fits(shape):
+            raise ModelError(
+                f"{self.spec.model}: its output is {shape} (C, H, W), the labels are {self.spec.label_shape}"
+            )
+        self.labels = self.spec.label_kind(shape)
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -79,6 +78,7 @@ class Network(network.Network):
             "val_batch_size": self.val_batch_size,
             "loss": self.spec.loss or f"{Path(self.spec.model).name}'s own",
             "own_loss": self.spec.loss is None,
+            "labels": self.labels,
             "device": str(self.device),
             "parameters": {name: list(value.shape) for name, value in neutral_weights(self.model).items()},
             "lowered": self.lowered,

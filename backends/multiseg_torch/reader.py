@@ -10,9 +10,8 @@ import torch
 
 from multiseg.errors import ModelError
 from multiseg.network import Array
-from multiseg_torch import files, weights_files
+from multiseg_torch import files, losses, weights_files
 from multiseg_torch.describing import tracing
-from multiseg_torch.losses import loss_in_words
 from multiseg_torch.weights import FLAT, unflattened
 
 
@@ -38,7 +37,9 @@ def describe(path: str, input_shape: list[int] | tuple[int, int, int] | None) ->
         "layers": layers,
         "outputs": outputs,
         "shared": tracing.shared(loaded.model, layers),
-        "loss": loss_in_words(loaded.loss),
+        "loss": losses.loss_in_words(loaded.loss),
+        "loss_labels": losses.labels_of(loaded.loss),
+        "cross_entropy": losses.is_cross_entropy(loaded.loss, layers[-1]["type"] if layers else ""),
     }
 
 

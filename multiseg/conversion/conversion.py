@@ -187,7 +187,7 @@ def _for_target_order(content: Source, target: Target, weights: dict[str, Array]
         described = [
             network for network in (content.topology, target.topology if target.text is None else None) if network
         ]
-        colour_output = makes_colours(topology, content.label_shape, [network.loss for network in described])
+        colour_output = makes_colours(topology, content.label_shape, described)
         reordered = channel_orders.swapped(topology, weights, input=True, output=colour_output)
     if content.order is None and any(reordered[name] is not weights[name] for name in weights):
         raise ModelError(

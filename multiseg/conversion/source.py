@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from multiseg import backend as registry
 from multiseg.backend import Backend, ChannelOrder
 from multiseg.conversion.frameworks import Frameworks, InputShape
 from multiseg.conversion.parameters import ParameterSet
+from multiseg.dataset.labels import Labels, are_colours
 from multiseg.errors import ModelError, SettingsError
-from multiseg.exporting import source
 from multiseg.model_files import kinds
 from multiseg.model_files.weights_file import Array, NeutralWeights
+from multiseg.network import CLASSES, IMAGES, LabelKind
 from multiseg.run.run import Run
 from multiseg.run.state import neutral_of
 from multiseg.topology import Shape, Topology
@@ -35,6 +36,7 @@ class Source:
     topology: Topology | None = None
     input_shape: InputShape | None = None
     label_shape: Shape | None = None
+    labels: LabelKind = IMAGES
 
     @property
     def weights(self) -> Mapping[str, Array]:
@@ -69,6 +71,7 @@ def of_run(run: Run, state: bool, described: bool) -> Source:
         topology=run.topology if described else None,
         input_shape=run.input_shape,
         label_shape=run.label_shape,
+        labels=(run.labels or Labels()).kind,
     )
 
 
@@ -107,22 +110,22 @@ def image_shape(topology: Topology) -> InputShape:
     return channels, height, width
 
 
-def makes_colours(topology: Topology, label_shape: Shape | None, losses: Iterable[str | None]) -> bool:
-    """Whether a network's output is an image with three colour channels, and not the scores of three classes.
+def makes_colours(topology: Topology, label_shape: Shape | None, described: Iterable[Topology]) -> bool:
+    """Return whether a network makes images of three colours, and not the scores of three classes.
 
-    Decided by the shape of the labels if it is known, else by the last layer and by the ``losses`` that network files describe.
-    Raises SettingsError if that is not enough.
+    The shape of its labels decides where it is known, else the network's last layer and the kind of labels that its files' own
+    losses take (``described``). Raises SettingsError where neither is known.
     """
-    shape = topology.shapes[topology.outputs[0]]
-    if len(shape) != 3 or shape[0] != 3:
+    output = topology.shapes[topology.outputs[0]]
+    if len(output) != 3 or output[0] != 3:
         return False
     if label_shape is not None:
-        return label_shape[0] == 3
+        return are_colours(label_shape)
     last = next((layer for layer in topology.layers if topology.outputs[0] in layer.outputs), None)
-    networks = [replace(topology, loss=loss) for loss in losses if loss]
-    if (last and last.type in ("Softmax", "LogSoftmax")) or any(map(source.of_classes, networks)):
+    kinds = [network.loss_labels for network in described]
+    if (last and last.type in ("Softmax", "LogSoftmax")) or CLASSES in kinds:
         return False
-    if any("difference" in (network.loss or "") for network in networks):  # a word of the backends' readers
+    if IMAGES in kinds:
         return True
     raise SettingsError(
         f"{topology.source}: cannot tell whether the three channels of its output are colours or scores of classes; specify "

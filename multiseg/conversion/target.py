@@ -9,6 +9,7 @@ from multiseg.backend import Backend, ChannelOrder
 from multiseg.conversion.frameworks import Frameworks
 from multiseg.conversion.parameters import ParameterSet
 from multiseg.conversion.source import Source
+from multiseg.dataset.labels import read_as_classes
 from multiseg.errors import SettingsError
 from multiseg.exporting import source as exporter
 from multiseg.files import write_text
@@ -67,7 +68,9 @@ def derived(source: Source, backend: Backend | None, name: Path, wanted: bool, f
         return Target(backend.channel_order, source.network, source.topology)
     if source.topology is None or backend.exporter is None:
         return Target(backend.channel_order)
-    text = exporter.source(backend, source.topology, exporter.of_classes(source.topology, source.label_shape))
+    text = exporter.source(
+        backend, source.topology, read_as_classes(source.topology, source.label_shape, source.labels)
+    )
     file = name.with_suffix(backend.formats[0])
     write_text(file, text)
     return Target(backend.channel_order, file, frameworks.describe(file, source.input_shape), text)

@@ -14,6 +14,7 @@ import numpy as np
 
 from multiseg.dataset.description import combined_hash, write_description
 from multiseg.dataset.encoding import MOST_PAIRS, Chunk, Encoders, Job, RecordEncoding, pair_bytes
+from multiseg.dataset.labels import Labels
 from multiseg.dataset.pairs import Pairs, find_pairs, refuse_overlap, split_pairs
 from multiseg.dataset.records import mean_blob
 from multiseg.dataset.staging import staged_folder
@@ -110,6 +111,7 @@ def create(options: Options, folder: str | os.PathLike[str], workers: int | None
             staging,
             {
                 **asdict(options),
+                "labels": Labels().to_json(),
                 "train": {"count": len(train), **shapes},
                 "val": {"count": len(val), **shapes},
                 "databases": hashes,

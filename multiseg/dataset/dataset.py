@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multiseg.dataset.creation import Options, Progress, create, random_seed
-from multiseg.dataset.description import computed_hash, read_description
+from multiseg.dataset.description import FILE, computed_hash, read_description
 from multiseg.dataset.encoding import RecordEncoding
+from multiseg.dataset.labels import Labels
 from multiseg.dataset.location import MEAN, is_url, local
 from multiseg.dataset.reading import Split
 from multiseg.dataset.records import parse_mean
 from multiseg.errors import DatasetError
 from multiseg.images import Channels
+from multiseg.network import CLASSES, IMAGES
 
 PathLike = str | os.PathLike[str]
 
@@ -25,7 +27,8 @@ PathLike = str | os.PathLike[str]
 class Dataset:
     """Training and validation pairs of one dataset folder. Make one with :meth:`create` or :meth:`open`.
 
-    ``train`` and ``val`` are Splits; ``val`` is empty where nothing was set aside. ``info`` says how it was made.
+    ``train`` and ``val`` are Splits; ``val`` is empty where nothing was set aside. ``info`` describes how it was created,
+    ``labels`` what the labels are (images, or class indices).
     """
 
     def __init__(self, path: Path, train: Split, val: Split, description: dict[str, Any] | None) -> None:
@@ -103,6 +106,16 @@ class Dataset:
             split.name: {"count": len(split), "shape": split.shape, "label_shape": split.label_shape}
             for split in (self.train, self.val)
         }
+
+    @cached_property
+    def labels(self) -> Labels:
+        """What the labels are: ``.kind`` is ``images`` or ``classes``. Raises DatasetError for a kind that is unknown.
+
+        A dataset made before dataset.json had it holds images; DIGITS' class index in the record itself is one for each image.
+        """
+        if self._description is not None and "labels" in self._description:
+            return Labels.from_json(self._description["labels"], str(self.path / FILE))
+        return Labels(CLASSES if self.train.labelled_in_records else IMAGES)
 
     @cached_property
     def mean_image(self) -> NDArray[np.float32] | None:

@@ -77,6 +77,13 @@ class Split:
         """Shape ``(C, H, W)`` of the labels; None for mixed sizes, for an empty split, and without labels."""
         return self._shapes[1]
 
+    @property
+    def labelled_in_records(self) -> bool:
+        """Whether the labels are class indices in the features' own records, as in DIGITS' classification datasets."""
+        if self._features is None or self._labels is not None or not len(self):
+            return False
+        return bool(_load(self._features, 0)[0].HasField("label"))
+
     def _pair(self, index: int) -> tuple[Array, Array | None]:
         """Feature and label, which may be read-only views."""
         position = index + len(self) if index < 0 else index

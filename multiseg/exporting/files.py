@@ -1,7 +1,7 @@
 """Writing a network as another framework's own source file: described neutrally first, then put into that framework's words.
 
 A backend's exporter is a function ``source(topology, classes)`` that gives the file's text. ``classes`` says whether labels
-are class numbers: the file's loss is their cross entropy then, else the backend's own loss of images. It raises ModelError
+are class indices: the file's loss is their cross entropy then, else the backend's own loss of images. It raises ModelError
 naming the layers that the framework cannot express; it imports no framework. Where the backend also writes ONNX, the same module
 has ``names(topology)``: what the file calls each layer.
 """
@@ -12,9 +12,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from multiseg import backend as registry
+from multiseg.dataset.labels import Labels, read_as_classes
 from multiseg.errors import BackendUnavailable, SettingsError
 from multiseg.exporting.inputs import described, file_of, run_of
-from multiseg.exporting.source import check_name, of_classes, source
+from multiseg.exporting.source import check_name, source
 from multiseg.files import write_text
 from multiseg.model_files.writing import check_output
 from multiseg.run.run import Run
@@ -31,8 +32,9 @@ def export(
     ``to`` is a backend's name or ``onnx``. ``input_shape`` (C, H, W) is as in :func:`multiseg.describe`; the file is right for
     images of this size, and says where it may not be for others.
 
-    A source has no weights. Its loss is the backend's own one of images, or the cross entropy of class numbers: where labels of
-    ``label_shape`` are such, or without it where the network's own loss is one, or its output no image.
+    A source has no weights. Its loss is the backend's own one of images, or the cross entropy of class indices: where a
+    network with this output reads labels of ``label_shape`` as such; without ``label_shape`` where the network's own loss takes
+    class indices, or its output is no image.
 
     An ONNX file has no loss. Its ``weights`` are those in a file of any backend's formats, or of another run of this network;
     by default the run's own, or those that the network file holds itself. See docs/migrate.md for how it is fed.
@@ -59,6 +61,8 @@ def export(
     with ExitStack() as stack:
         run = run_of(network, stack)
         topology = described(network, run, input_shape)
-        labels = run.label_shape if run and label_shape is None else label_shape
-    write_text(path, source(target, topology, of_classes(topology, labels)))
+        stated = Labels()
+        if run and label_shape is None:
+            label_shape, stated = run.label_shape, run.labels or stated
+    write_text(path, source(target, topology, read_as_classes(topology, label_shape, stated.kind)))
     return path

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import math
 from pathlib import Path
 
 from multiseg import backend as registry
 from multiseg.backend import Backend
 from multiseg.errors import ModelError
-from multiseg.topology import Shape, Topology
+from multiseg.topology import Topology
 
 
 def check_name(path: Path, backend: str) -> Backend:
@@ -21,7 +20,10 @@ def check_name(path: Path, backend: str) -> Backend:
 
 
 def source(target: Backend, topology: Topology, classes: bool) -> str:
-    """The text of a network file for the backend ``target``. Raises ModelError where it cannot be."""
+    """Return the text of a network file for the backend ``target``; with ``classes`` its loss takes class indices.
+
+    Raises ModelError where the framework cannot express the network.
+    """
     if target.exporter is None:
         raise ModelError(f"{topology.source}: backend {target.name!r} reads network files, but writes none")
     if several := topology.shared_weights:
@@ -32,13 +34,3 @@ def source(target: Backend, topology: Topology, classes: bool) -> str:
     module, _, function = target.exporter.partition(":")
     text: str = getattr(importlib.import_module(module), function)(topology, classes)
     return text
-
-
-def of_classes(topology: Topology, label_shape: Shape | None = None) -> bool:
-    """Whether labels are class numbers: by their shape (C, H, W) beside the output's; without it by the network's own loss,
-    and where its output is no image."""
-    output = topology.shapes[topology.outputs[0]]
-    if label_shape is not None:
-        return output != label_shape and math.prod(output) > 1 and label_shape[0] == 1
-    loss = topology.loss or ""
-    return ("softmax" in loss and "cross-entropy" in loss) or "class numbers" in loss or len(output) == 1

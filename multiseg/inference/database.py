@@ -20,6 +20,7 @@ from multiseg.inference.output import Output
 from multiseg.inference.predictor import predict
 from multiseg.inference.tested import TestedNetwork
 from multiseg.layout import Floats
+from multiseg.network import CLASSES, IMAGES, label_kind
 from multiseg.settings.metrics import THRESHOLD, Metrics
 
 IN_FLIGHT = 2  # batches asked for before the first one's output is awaited
@@ -43,7 +44,7 @@ def test_db(
         seen += len(indices)
         losses = losses and loss is not None
         total += (loss or 0.0) * len(indices)
-        if labels is None or labels.shape[1] != output.shape[1]:  # none, or class numbers, which have no such measures
+        if labels is None or labels.shape[1] != output.shape[1] or _are_classes(run, labels, output):
             measured = False
         elif labels.shape != output.shape:
             raise DatasetError(
@@ -64,6 +65,12 @@ def test_db(
         "seconds": seconds,
         "images_per_second": seen / seconds if seen else None,
     }
+
+
+def _are_classes(run: TestedNetwork, labels: npt.NDArray[Any], output: Floats) -> bool:
+    """Return whether labels are class indices to this network, which have none of these measures."""
+    kind = run.labels.kind if run.labels else label_kind(IMAGES, labels.shape[1:], output.shape[1:])
+    return kind == CLASSES
 
 
 Tested = tuple[npt.NDArray[np.int64], Floats, npt.NDArray[Any] | None, float | None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
+from multiseg.dataset.labels import Labels
 from multiseg.layout import Layout
 from multiseg.topology.geometry import Geometry
 from multiseg.worker.client import Worker
@@ -25,6 +26,9 @@ class TestedNetwork(Protocol):
 
     @property
     def label_shape(self) -> Shape: ...
+
+    @property
+    def labels(self) -> Labels | None: ...
 
     @property
     def layout(self) -> Layout: ...

@@ -14,6 +14,7 @@ import numpy as np
 from multiseg import reference
 from multiseg.backend import Backend
 from multiseg.dataset import Dataset
+from multiseg.dataset.labels import read_as_classes
 from multiseg.errors import ModelError, MultisegError, SettingsError
 from multiseg.exporting import source
 from multiseg.model_files.kinds import kind_of
@@ -106,8 +107,8 @@ class _Check:
             raise ModelError(
                 f"{self.first.source}: layers share weights ({listed(self.first.shared_weights)}), which is not compared"
             )
-        self.classes = source.of_classes(self.first, self.label_shape)
-        # the cross entropy of class numbers, where nothing else is asked for
+        self.classes = read_as_classes(self.first, self.label_shape, plan.dataset.labels.kind)
+        # the cross entropy of class indices, where no other loss is named
         self.loss = None if self.classes and loss is None else plan.entries[0].settings.loss
         told = {**plan.to_json(), "loss": self.loss or "the file's own", "steps": steps}
         self.parity = Parity(self.first.source, [], told)

@@ -34,8 +34,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Loss:
-    """What training goes by: a named loss, or (None) the file's own, which the reference knows where it is the cross entropy of
-    class numbers."""
+    """The loss of training: a named one, or (None) the file's own, which the reference can compute where it is the cross entropy
+    of class indices."""
 
     name: str | None
     classes: bool
@@ -43,9 +43,8 @@ class Loss:
 
     @classmethod
     def of(cls, topology: Topology, name: str | None, classes: bool) -> Loss:
-        """``classes``: labels are class numbers."""
-        known = topology.loss is None or "entropy" in topology.loss or "class numbers" in topology.loss
-        return cls(name, classes and known, topology.loss or "none")
+        """Return the named loss, or the file's own; ``classes``: labels are class indices. A file may have no loss of its own."""
+        return cls(name, classes and (topology.loss is None or topology.cross_entropy), topology.loss or "none")
 
     def at(self, trace: reference.Trace, labels: Array) -> tuple[list[Bounded], Bounded, reference.Trace]:
         """Values that it may have, its gradient, and the pass that this is the gradient at the end of. Raises NotComputable."""

@@ -8,6 +8,7 @@ from multiseg.conversion.channels import reordered
 from multiseg.conversion.matching import ALL_OF_TARGET, match_parameters
 from multiseg.conversion.parameters import ParameterSet
 from multiseg.dataset import Dataset
+from multiseg.dataset.labels import are_colours
 from multiseg.errors import ModelError
 from multiseg.model_files import reading
 from multiseg.reference.bounded import Array
@@ -23,8 +24,8 @@ def run_of(path: Path) -> Run | None:
 
 def has_colour_output(dataset: Dataset, topology: Topology) -> bool:
     """Whether the network's output is an image with three colour channels, as the dataset's labels are."""
-    label, output = dataset.train.label_shape, topology.shapes[topology.outputs[0]]
-    return label is not None and label[0] == 3 and output == label
+    labels = dataset.train.label_shape
+    return are_colours(labels) and topology.shapes[topology.outputs[0]] == labels
 
 
 def read_weights(source: Path | Run, network: Path, topology: Topology, dataset: Dataset) -> dict[str, Array]:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from multiseg.dataset import Dataset
+from multiseg.dataset.labels import Labels
 from multiseg.errors import RunError
 from multiseg.files import write_json, write_text
 from multiseg.run import snapshots
@@ -137,6 +138,7 @@ class RunFolder:
                 "mean": None if mean is None else mean.tolist(),
                 "input_shape": dataset.train.shape,
                 "label_shape": dataset.train.label_shape,
+                "labels": Labels(settings.network.get("labels", dataset.labels.kind)).to_json(),
                 "network": settings.network,
                 "environment": environment,
                 "weights": transferred,

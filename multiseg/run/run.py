@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from multiseg import backend as registry
 from multiseg.dataset import Dataset
+from multiseg.dataset.labels import Labels, are_colours
 from multiseg.errors import DatasetError, ModelError, MultisegError, RunError, SettingsError
 from multiseg.images import PixelConversion
 from multiseg.inference import database, predictor, testing
@@ -141,7 +142,7 @@ class Run:
             backend.data_order,
             backend.channel_order,
             None if mean is None else np.array(mean, dtype=np.float32),
-            colours=self.label_shape[0] == 3,
+            colours=are_colours(self.label_shape),
         )
 
     def worker(self) -> Worker:
@@ -181,6 +182,7 @@ class Run:
             **{key: settings[key] for key in kept},
             **({key: settings[key] for key in training} if trains else {"solver": None}),
             frozen=tuple(settings["freeze"]) if trains else (),
+            labels=(self.labels or Labels()).kind,
         )
 
     @property
@@ -194,6 +196,12 @@ class Run:
         """Shape (C, H, W) of their labels."""
         channels, height, width = self._job["label_shape"]
         return channels, height, width
+
+    @property
+    def labels(self) -> Labels | None:
+        """What the labels were to this network; None for a run made before job.json had it."""
+        values = self._job.get("labels")
+        return None if values is None else Labels.from_json(values, str(self.path / "job.json"))
 
     @property
     def model(self) -> Path:

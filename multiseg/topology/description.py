@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from multiseg.network import LabelKind
 from multiseg.topology.layer import Layer, Shape
 
 
@@ -15,6 +16,9 @@ class Description:
     """The layers of a network as it is deployed, for images of ``input_shape`` (C, H, W).
 
     ``layers`` are in an order in which each follows those it reads. ``shared`` are groups of layers that have a weight in common.
+    ``loss`` describes the file's own loss in words. ``loss_labels`` is the kind of labels that it takes, None where that is
+    unknown (multiseg.network.LabelKind); ``cross_entropy``: it is the mean cross entropy of the softmax, unweighted, over all
+    places whose label is not to be ignored.
     """
 
     source: str
@@ -24,6 +28,8 @@ class Description:
     layers: tuple[Layer, ...]
     outputs: tuple[str, ...]
     loss: str | None = None
+    loss_labels: LabelKind | None = None
+    cross_entropy: bool = False
     shared: tuple[tuple[str, ...], ...] = ()
 
     @property
@@ -88,6 +94,8 @@ class Description:
             "input_shape": list(self.input_shape),
             "outputs": list(self.outputs),
             "loss": self.loss,
+            "loss_labels": self.loss_labels,
+            "cross_entropy": self.cross_entropy,
             "shared": [list(group) for group in self.shared],
             "parameter_count": self.parameter_count,
             "multiply_adds": self.multiply_adds,

@@ -26,7 +26,8 @@ class Reader(Protocol):
         """Return the description of a network file for images of ``input_shape`` (C, H, W), as plain values.
 
         Keys: ``input`` (name of the one input), ``input_shape``, ``layers``, ``outputs`` (names of values), ``loss`` (text, or
-        None), and ``shared``, groups of names of layers with a weight in common. Each layer is a dict with ``name``, ``type``,
+        None), ``loss_labels`` and ``cross_entropy`` (optional; multiseg.topology.description), and ``shared``, groups of names of
+        layers with a weight in common. Each layer is a dict with ``name``, ``type``,
         ``inputs`` and ``parameters`` in the vocabulary of multiseg.topology, ``outputs`` if they are not just its name, and for
         types beyond the vocabulary ``shapes`` and ``weights``. If ``input_shape`` is None, the file must specify it.
         """

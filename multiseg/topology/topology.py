@@ -67,6 +67,8 @@ class Topology(Description):
             layers=tuple(layers),
             outputs=tuple(description["outputs"]),
             loss=description.get("loss"),
+            loss_labels=description.get("loss_labels"),
+            cross_entropy=bool(description.get("cross_entropy")),
             shared=tuple(tuple(group) for group in description.get("shared", ())),
         )
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from multiseg.dataset import Dataset
 from multiseg.dataset.fitting import Shape, mean_of, shapes_of
+from multiseg.dataset.labels import are_colours, read_as_classes
 from multiseg.errors import SettingsError
 from multiseg.exporting import source
 from multiseg.files import write_text
 from multiseg.layout import Layout
 from multiseg.model_files import reading
-from multiseg.network import NetworkSpec
+from multiseg.network import IMAGES, LabelKind, NetworkSpec
 from multiseg.settings.initialisation import initial_weights
 from multiseg.settings.loaded import LoadedSettings
 from multiseg.settings.resolved import Settings
@@ -25,17 +26,17 @@ def layout_of(settings: Settings, dataset: Dataset) -> Layout:
         settings.backend.data_order,
         settings.backend.channel_order,
         mean_of(dataset, settings.subtract_mean),
-        colours=dataset.train.label_shape is not None and dataset.train.label_shape[0] == 3,
+        colours=are_colours(dataset.train.label_shape),
     )
 
 
 def network_spec(settings: Settings, dataset: Dataset) -> NetworkSpec:
     """What the backend builds for these settings and this dataset. Raises SettingsError for mixed image sizes."""
-    return spec_of(settings, *shapes_of(dataset))
+    return spec_of(settings, *shapes_of(dataset), dataset.labels.kind)
 
 
-def spec_of(settings: Settings, shape: Shape, label_shape: Shape) -> NetworkSpec:
-    """What the backend builds for these settings and images and labels of these shapes (C, H, W)."""
+def spec_of(settings: Settings, shape: Shape, label_shape: Shape, labels: LabelKind = IMAGES) -> NetworkSpec:
+    """What the backend builds for these settings, and images and labels of these shapes (C, H, W) and of this kind."""
     return NetworkSpec(
         model=str(settings.model),
         input_shape=shape,
@@ -52,6 +53,7 @@ def spec_of(settings: Settings, shape: Shape, label_shape: Shape) -> NetworkSpec
         recipe=settings.recipe,
         multipliers=settings.multipliers,
         accumulate=settings.accumulate,
+        labels=labels if settings.loss is None else IMAGES,  # each named loss compares element by element
     )
 
 
@@ -78,6 +80,6 @@ def plan_of(settings: LoadedSettings, dataset: Dataset) -> Plan:
 def export(settings: Settings, spec: NetworkSpec, path: Path) -> None:
     """Write a model of another backend's as this backend's own source. Raises ModelError."""
     topology = reading.describe(settings.model, spec.input_shape)
-    text = source.source(settings.backend, topology, source.of_classes(topology, spec.label_shape))
+    text = source.source(settings.backend, topology, read_as_classes(topology, spec.label_shape, spec.labels))
     path.parent.mkdir(exist_ok=True)
     write_text(path, text)

@@ -12,7 +12,8 @@ from exported import Frameworks, random_weights
 
 from multiseg import backend as registry
 from multiseg.backend import package_folder
-from multiseg.exporting import files, source
+from multiseg.dataset.labels import read_as_classes
+from multiseg.exporting import files
 
 pytestmark = pytest.mark.needs("caffe", "tensorflow", "torch")
 
@@ -43,7 +44,7 @@ def test_an_exported_file_holds_the_same_network(file: str, frameworks: Framewor
         assert again.parameter_count == original.parameter_count
         classes = net not in ("autoencoder", "fcn")
         if target != "tensorflow":  # whose files do not say in words what their loss is
-            assert source.of_classes(again) == classes
+            assert read_as_classes(again) == classes
         if ".prototxt" in file and "/" not in "".join(original.weights):
             assert again.weights == original.weights  # by the same names, too
 

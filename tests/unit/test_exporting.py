@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from safetensors.numpy import save_file
 import multiseg
 from multiseg import backend as registry
 from multiseg.cli import main
+from multiseg.dataset.labels import read_as_classes
 from multiseg.errors import BackendUnavailable, ModelError, SettingsError
 from multiseg.exporting import source as writing
 from multiseg.topology import Topology
@@ -197,13 +199,13 @@ def test_random_networks_are_written_as_python_that_compiles(seed: int, target: 
 
 def test_labels_are_class_numbers_by_their_shape_or_the_networks_own_loss() -> None:
     image, vector = one("Relu", (5, 8, 8)), topology([layer("flat", "Flatten", "data")])
-    assert writing.of_classes(image, (1, 8, 8))
-    assert not writing.of_classes(image, (5, 8, 8))
-    assert writing.of_classes(vector, (1, 1, 1))
-    assert not writing.of_classes(one("GlobalMaxPool", (1, 8, 8)), (1, 1, 1))
-    assert writing.of_classes(vector)
-    assert not writing.of_classes(image)
-    assert writing.of_classes(topology([layer("a", "Relu", "data")], loss="softmax cross-entropy, mean over places"))
+    assert read_as_classes(image, (1, 8, 8))
+    assert not read_as_classes(image, (5, 8, 8))
+    assert read_as_classes(vector, (1, 1, 1))
+    assert not read_as_classes(one("GlobalMaxPool", (1, 8, 8)), (1, 1, 1))
+    assert read_as_classes(vector)
+    assert not read_as_classes(image)
+    assert read_as_classes(replace(topology([layer("a", "Relu", "data")]), loss_labels="classes"))
 
 
 def test_the_docs_show_what_is_written() -> None:

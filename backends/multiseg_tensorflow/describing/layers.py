@@ -24,6 +24,7 @@ class Layers:
     weights: dict[str, Weight]
     tensors: dict[str, Any]
     source: Node
+    output_shape: list[int | None]  # without the batch: H, W, C, or C
 
     def described(self) -> list[dict[str, Any]]:
         """The layers, as multiseg.model_files has them."""
@@ -65,7 +66,9 @@ def read(x: Any, output: Any) -> Layers:
     needed = reached([last.node], lambda node: (value.node for value in node.inputs))
     nodes = [node for node in walk.nodes if node in needed]
     weights = _named(nodes)
-    return Layers(nodes, _name(last), weights, {node.name: node.tensor for node in nodes}, walk.source)
+    return Layers(
+        nodes, _name(last), weights, {node.name: node.tensor for node in nodes}, walk.source, output.shape.as_list()[1:]
+    )
 
 
 def _name(value: Value) -> str:

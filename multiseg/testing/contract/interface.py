@@ -64,10 +64,10 @@ class Interface(Subject):
     def test_describes_itself(self, bench: Bench) -> None:
         bench.load(batch_size=3, val_batch_size=5, loss="l1")
         said = bench.described
-        for key, kind in {"batch_size": int, "val_batch_size": int, "loss": str, "own_loss": bool, "device": str,
+        for key, kind in {"batch_size": int, "val_batch_size": int, "loss": str, "own_loss": bool, "device": str, "labels": str,
                           "parameters": dict, "lowered": list, "trained": dict}.items():  # fmt: skip
             assert isinstance(said.get(key), kind), f"describe()[{key!r}] must be a {kind.__name__}: {said.get(key)!r}"
-        given = {"batch_size": 3, "val_batch_size": 5, "loss": "l1", "own_loss": False}
+        given = {"batch_size": 3, "val_batch_size": 5, "loss": "l1", "own_loss": False, "labels": "images"}
         assert {key: said[key] for key in given} == given, "describe() must say what the specification asked for"
         shapes = {name: list(value.shape) for name, value in bench.weights.items()}
         assert said["parameters"] == shapes and list(said["parameters"]) == list(shapes), (

@@ -48,6 +48,7 @@ class Network(network.Network):
             "val_batch_size": self.spec.val_batch_size or 8,
             "loss": self.spec.loss or "model.json's own",
             "own_loss": self.spec.loss is None,
+            "labels": self.spec.label_kind(self.spec.label_shape),
             "device": "cpu",
             "parameters": {name: list(shape) for name, shape in SHAPES.items()},
             "lowered": [],

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from multiseg.errors import ModelError
+from multiseg.network import IMAGES
 
 
 def dropout(path: str) -> float:
@@ -37,7 +38,8 @@ def describe(path: str, input_shape: Sequence[int] | None) -> dict[str, Any]:
         {"name": "scale", "type": "Scale", "inputs": ["conv"], "parameters": {"bias_term": True}},
     ]
     loss = "mean squared error"
-    return {"input": "images", "input_shape": input_shape, "layers": layers, "outputs": ["scale"], "loss": loss}
+    return {"input": "images", "input_shape": input_shape, "layers": layers, "outputs": ["scale"], "loss": loss,
+            "loss_labels": IMAGES}  # fmt: skip
 
 
 def read_weights(path: str, network: str | None = None, input_shape: Sequence[int] | None = None) -> dict[str, Any]:

@@ -1,0 +1,55 @@
+"""Kinds of labels: images, or class indices for each pixel or each image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from multiseg.errors import DatasetError
+from multiseg.network import CLASSES, IMAGES, LabelKind, label_kind
+from multiseg.topology.description import Description
+
+KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the labels of a dataset or of a run are. ``kind`` is ``images`` or ``classes``.
+
+    ``images`` are values to compare with a network's output; of one channel, a network may read them as class indices
+    (:func:`multiseg.network.label_kind`). ``classes`` are class indices from 0.
+    """
+
+    kind: LabelKind = IMAGES
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plain dict that dataset.json and job.json hold."""
+        return {"kind": self.kind}
+
+    @classmethod
+    def from_json(cls, values: Any, where: str) -> Labels:
+        """Return the inverse of :meth:`to_json`. Raises DatasetError naming the file ``where`` for a kind that is unknown."""
+        kind = values.get("kind") if isinstance(values, Mapping) else None
+        if kind not in KINDS:
+            raise DatasetError(
+                f"{where}: labels are of the kind {kind!r}; this multiseg knows {', '.join(KINDS)}: update it"
+            )
+        return cls(kind)
+
+
+def read_as_classes(network: Description, label_shape: Sequence[int] | None = None, stated: LabelKind = IMAGES) -> bool:
+    """Return whether a described network takes class indices as labels.
+
+    With the shape (C, H, W) of the labels it is decided as for training (:func:`multiseg.network.label_kind`). Without it the
+    network's own loss decides; a network whose output is a vector scores classes.
+    """
+    output = network.shapes[network.outputs[0]]
+    if label_shape is not None:
+        return label_kind(stated, label_shape, output) == CLASSES
+    return network.loss_labels == CLASSES or len(output) == 1
+
+
+def are_colours(label_shape: Sequence[int] | None) -> bool:
+    """Return whether labels of this shape (C, H, W) are images of three colours, whose order differs between frameworks."""
+    return label_shape is not None and label_shape[0] == 3
