@@ -18,19 +18,13 @@ import numpy.typing as npt
 from multiseg.backend import ChannelOrder
 from multiseg.errors import ModelError
 from multiseg.topology import Layer, Shape, Topology
-from multiseg.topology.shapes import axis_index
+from multiseg.topology.vocabulary import VOCABULARY, axis_index
 
 Array = npt.NDArray[np.float32]
 Order = tuple[int, ...]  # index in the original of each channel, or feature, of a value
 
 REVERSED: Order = (2, 1, 0)
 REMEDY = 'convert with channels="keep", and feed the network images in the channel order that it was trained with'
-MIXING = ("Conv", "ConvTranspose", "Gemm")
-CHANNELWISE = (
-    "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "BatchNormalization", "Scale", "Dropout", "Relu",
-    "Sigmoid", "Tanh", "Softplus", "Abs", "Exp", "Log", "Neg", "Sqrt", "Identity", "LeakyRelu", "Elu", "PRelu", "Pow",
-    "ThresholdedRelu", "Clip", "Softmax", "LogSoftmax", "Sum", "Max", "Mul", "Add", "Sub", "Div", "Pad", "Resize", "Crop",
-)  # fmt: skip
 
 
 def swapped(topology: Topology, weights: Mapping[str, Array], input: bool, output: bool) -> dict[str, Array]:
@@ -172,19 +166,24 @@ class _Orders:
 
 def _by_channel(layer: Layer, shapes: Mapping[str, Shape]) -> bool:
     """Whether each output channel depends on the input channel of the same index alone."""
-    first = shapes[layer.inputs[0]]
-    if layer.type in ("Conv", "ConvTranspose"):  # depthwise
+    first, channels = shapes[layer.inputs[0]], _channels(layer)
+    if channels == "mixed":  # depthwise convolution
         return bool(first[0] == layer.parameters.get("group", 1) == layer.parameters["num_output"] > 1)
     if layer.type == "Crop":
         return axis_index(layer.parameters["axis"], first) > 0
-    if layer.type in ("Slice", "Split", "Concat", "ReduceMean", "ReduceSum"):
+    if channels == "axes":
         axes = layer.parameters.get("axes") or [layer.parameters["axis"]]
         return 0 not in [axis_index(axis, first) for axis in axes]
-    if layer.type == "Transpose":
+    if channels == "permuted":
         return bool(layer.parameters["perm"][:2] == [0, 1])
-    if layer.type in ("Reshape", "Flatten", "Squeeze"):
+    if channels == "reshaped":
         return bool(layer.shapes[0][:1] == first[:1])
-    return layer.type in CHANNELWISE or layer.type == "LRN"
+    return channels in ("same", "neighbours")
+
+
+def _channels(layer: Layer) -> str | None:
+    """How the vocabulary says that output channels follow from input channels; None for types beyond it."""
+    return VOCABULARY[layer.type].channels if layer.type in VOCABULARY else None
 
 
 def _follow_back(layer: Layer, orders: _Orders) -> None:
@@ -211,7 +210,7 @@ def _follow(layer: Layer, orders: _Orders, weights: dict[str, Array]) -> None:
                 if shape[0] == len(first):  # a PRelu may have a single slope
                     _reorder(weights, f"{layer.name}.{part}", 0, first)
         return
-    if layer.type in MIXING:
+    if _channels(layer) == "mixed":
         _mix(layer, first, orders, weights)
     elif layer.type == "Concat":
         sizes = [orders.shapes[value][0] for value in layer.inputs]
@@ -219,7 +218,7 @@ def _follow(layer: Layer, orders: _Orders, weights: dict[str, Array]) -> None:
         parts = [order or tuple(range(size)) for order, size in zip(inputs, sizes, strict=True)]
         joined = tuple(start + place for start, part in zip(starts, parts, strict=True) for place in part)
         orders.put(layer.outputs[0], joined, f"layer {layer.name!r} (Concat)")
-    elif layer.type in ("Flatten", "Reshape", "Squeeze") and len(layer.shapes[0]) == 1 and first is not None:
+    elif _channels(layer) == "reshaped" and len(layer.shapes[0]) == 1 and first is not None:
         flat = _flat(first, orders.shapes[layer.inputs[0]])
         orders.put(layer.outputs[0], flat, f"layer {layer.name!r} ({layer.type})")
     elif layer.type == "Reshape" and len(layer.shapes[0]) == 3 and output_order is not None:
@@ -258,7 +257,7 @@ def _reorder(weights: dict[str, Array], name: str, axis: int, order: Order) -> N
 
 def _check_lrn(layer: Layer, order: Order, orders: _Orders) -> None:
     """Refuse LRN across channels unless its window is symmetric and the order is reversed: its neighbours stay the same then."""
-    across = layer.type == "LRN" and not layer.parameters.get("within_channel")
+    across = _channels(layer) == "neighbours" and not layer.parameters.get("within_channel")
     if across and (order != tuple(reversed(range(len(order)))) or layer.parameters["size"] % 2 == 0):
         _refuse(layer, orders)
 

@@ -17,7 +17,9 @@ from multiseg.conversion.parameters import ParameterSet, by_layer, listed, param
 from multiseg.errors import ModelError, SettingsError
 from multiseg.topology import Shape, Topology
 from multiseg.topology.matching import Match, match
+from multiseg.topology.vocabulary import types
 
+STOCHASTIC = types(lambda row: row.stochastic)
 How = Literal["name", "structure", "shape", "map"]
 T = TypeVar("T")
 REMEDY = "specify the pairs, as in map={'OLD': 'NEW'}"
@@ -194,7 +196,7 @@ def _match_networks(source: Topology, target: Topology) -> Match:
 
 
 def _without_dropout(network: Topology) -> Topology:
-    layers = [replace(layer, type="Identity") if layer.type == "Dropout" else layer for layer in network.layers]
+    layers = [replace(layer, type="Identity") if layer.type in STOCHASTIC else layer for layer in network.layers]
     return replace(network, layers=tuple(layers))
 
 

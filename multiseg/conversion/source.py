@@ -18,6 +18,9 @@ from multiseg.network import CLASSES, IMAGES, LabelKind
 from multiseg.run.run import Run
 from multiseg.run.state import neutral_of
 from multiseg.topology import Shape, Topology
+from multiseg.topology.vocabulary import types
+
+SOFTMAX = types(lambda row: row.category == "softmax")
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def makes_colours(topology: Topology, label_shape: Shape | None, described: Iter
         return are_colours(label_shape)
     last = next((layer for layer in topology.layers if topology.outputs[0] in layer.outputs), None)
     kinds = [network.loss_labels for network in described]
-    if (last and last.type in ("Softmax", "LogSoftmax")) or CLASSES in kinds:
+    if (last and last.type in SOFTMAX) or CLASSES in kinds:
         return False
     if IMAGES in kinds:
         return True

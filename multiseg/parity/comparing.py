@@ -23,10 +23,12 @@ from multiseg.reference.losses import by_element, cross_entropy
 from multiseg.reference.network import RULES
 from multiseg.reference.solvers import Solver
 from multiseg.topology import Topology
+from multiseg.topology.vocabulary import types
 from multiseg.training.steps import step_seed
 
 DOUBTS = 4  # of inputs of ReLUs
-KINKED = ("Relu", "LeakyRelu", "PRelu", "Elu", "ThresholdedRelu")
+KINKED = types(lambda row: row.kinked)
+BATCH_STATISTICS = types(lambda row: row.batch_statistics)
 Weights = Mapping[str, Array]
 Slopes = dict[str, Bounded]
 T = TypeVar("T")
@@ -138,7 +140,7 @@ def _turns(topology: Topology, weights: Weights, batch: ParityBatch, shown: Weig
     A pass that trains may be rounded otherwise than one that shows what layers make. Where a ReLU's input is within rounding of
     0, it may be on the other side then, and so each of the nearest few is tried there.
     """
-    if any(layer.type == "BatchNormalization" for layer in topology.layers):
+    if any(layer.type in BATCH_STATISTICS for layer in topology.layers):
         trace = reference.forward(topology, weights, batch.images, training=True)
         yield _slopes(trace, batch, loss)
         return

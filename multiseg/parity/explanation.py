@@ -18,8 +18,9 @@ from multiseg.reference.bounded import TINY, Array, Bounded
 from multiseg.reference.network import compute, weights_of
 from multiseg.reference.solvers import Solver
 from multiseg.topology import Layer, Topology
-from multiseg.topology.shapes import infer, window_pads
+from multiseg.topology.vocabulary import VOCABULARY, infer, types, window_pads
 
+KEEPS_VALUES = types(lambda row: row.keeps_values)
 Weights = Mapping[str, Array]
 Try = tuple[str, Layer, "list[Bounded]", Weights]
 
@@ -155,7 +156,7 @@ def _flattened(topology: Topology, layer: Layer) -> tuple[int, ...] | None:
     shapes, value = topology.shapes, layer.inputs[0]
     while value in makers and len(shapes[value]) == 1:
         before = makers[value]
-        if before.type not in ("Flatten", "Reshape", "Squeeze", "Dropout", "Identity"):
+        if before.type not in KEEPS_VALUES:
             return None
         value = before.inputs[0]
     return shapes[value] if len(shapes[value]) == 3 else None
@@ -176,29 +177,25 @@ def _other_images(images: Array, mean: Any) -> Iterator[tuple[str, Array]]:
 
 
 def _other_parameters(layer: Layer, inputs: list[Bounded]) -> Iterator[tuple[str, dict[str, Any]]]:
-    said = dict(layer.parameters)
-    if "epsilon" in said or layer.type == "BatchNormalization":
-        for epsilon in (1e-5, 1e-3, 2e-5, 1e-4, 1e-2, 1e-6, 1e-8, 1e-12, 0.0):
-            if epsilon != said.get("epsilon", 1e-5):
-                yield f"epsilon {epsilon:g} (here {said.get('epsilon', 1e-5):g})", {**said, "epsilon": epsilon}
-    if layer.type in ("LeakyRelu", "Elu"):
-        for alpha in (0.0, 0.01, 0.1, 0.2, 0.3, 1.0):
-            yield f"alpha {alpha:g} (here {said.get('alpha', 0.01):g})", {**said, "alpha": alpha}
+    row = VOCABULARY.get(layer.type)
+    if row is None:
+        return
+    said, complete = dict(layer.parameters), row.complete(layer.parameters)
+    for key, values in row.alternatives.items():
+        for value in values:
+            if value != complete[key]:
+                yield f"{key} {value:g} (here {complete[key]:g})", {**said, key: value}
     if layer.type == "LRN":
-        for factor, words in (
-            (said["size"], "not divided by the size"),
-            (1 / said["size"], "divided by the size twice"),
-        ):
-            yield f"alpha {words}", {**said, "alpha": said.get("alpha", 1e-4) * factor}
-        for bias in (1.0, 2.0):
-            yield f"bias {bias:g}", {**said, "bias": bias}
-    if layer.type == "AveragePool":
+        size = said["size"]
+        for factor, words in ((size, "not divided by the size"), (1 / size, "divided by the size twice")):
+            yield f"alpha {words}", {**said, "alpha": complete["alpha"] * factor}
+    if "count_include_pad" in row.parameters:
         other = not said.get("count_include_pad")
         yield f"padding {'counted' if other else 'not counted'} in its averages", {**said, "count_include_pad": other}
-    if layer.type.endswith("Pool") and "kernel_shape" in said:
+    if "ceil_mode" in row.parameters:
         other = not said.get("ceil_mode")
         yield f"sizes rounded {'up' if other else 'down'}", {**said, "ceil_mode": other}
-    if layer.type in ("Conv", "ConvTranspose", "MaxPool", "AveragePool") and "kernel_shape" in said:
+    if "kernel_shape" in row.parameters:
         yield from _other_windows(layer, inputs, said)
 
 

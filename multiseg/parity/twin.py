@@ -6,8 +6,10 @@ from dataclasses import replace
 
 from multiseg.reference import Trace
 from multiseg.topology import Layer, Topology
+from multiseg.topology.vocabulary import types
 
-SOFT = ("Softmax", "LogSoftmax")
+SOFTMAX = types(lambda row: row.category == "softmax")
+STOCHASTIC = types(lambda row: row.stochastic)
 
 
 def without_dropout(topology: Topology) -> tuple[Topology, list[str]]:
@@ -17,7 +19,7 @@ def without_dropout(topology: Topology) -> tuple[Topology, list[str]]:
     dropped = []
     for layer in topology.layers:
         inputs = tuple(instead.get(name, name) for name in layer.inputs)
-        if layer.type == "Dropout" and layer.parameters.get("ratio", 0.5) > 0:
+        if layer.type in STOCHASTIC and layer.parameters.get("ratio", 0.5) > 0:
             instead[layer.outputs[0]] = inputs[0]
             dropped.append(layer.name)
         else:
@@ -29,7 +31,7 @@ def without_dropout(topology: Topology) -> tuple[Topology, list[str]]:
 def last_soft(topology: Topology) -> Layer | None:
     """The softmax, or its logarithm, that the network ends in."""
     return next(
-        (layer for layer in topology.layers if topology.outputs[0] in layer.outputs and layer.type in SOFT), None
+        (layer for layer in topology.layers if topology.outputs[0] in layer.outputs and layer.type in SOFTMAX), None
     )
 
 

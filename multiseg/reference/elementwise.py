@@ -24,6 +24,7 @@ from multiseg.reference.bounded import (
     total,
 )
 from multiseg.reference.rule import Given, Gradients, Pull
+from multiseg.topology.vocabulary import sum_factors
 
 Parameters = Mapping[str, Any]
 Map = Callable[[Array, Parameters], Array]
@@ -52,7 +53,7 @@ def _sigmoid(x: Array) -> Array:
 
 
 def _elu(x: Array, p: Parameters) -> Array:
-    return np.where(x > 0, x, p.get("alpha", 1.0) * np.expm1(np.minimum(x, 0)))
+    return np.where(x > 0, x, p["alpha"] * np.expm1(np.minimum(x, 0)))
 
 
 def _limits(p: Parameters) -> tuple[float, ...]:
@@ -77,21 +78,21 @@ FUNCTIONS: dict[str, Function] = {
     "Neg": Function(lambda x, p: -x, lambda x, p: -np.ones_like(x)),
     "Relu": Function(lambda x, p: np.maximum(x, 0), lambda x, p: (x > 0) * 1.0, kinks=_at_zero),
     "LeakyRelu": Function(
-        lambda x, p: np.where(x > 0, x, p.get("alpha", 0.01) * x),
-        lambda x, p: np.where(x > 0, 1.0, p.get("alpha", 0.01)),
+        lambda x, p: np.where(x > 0, x, p["alpha"] * x),
+        lambda x, p: np.where(x > 0, 1.0, p["alpha"]),
         ulps=2, kinks=_at_zero,
     ),
     "ThresholdedRelu": Function(
-        lambda x, p: np.where(x > p.get("alpha", 1.0), x, 0.0),
-        lambda x, p: (x > p.get("alpha", 1.0)) * 1.0,
-        kinks=lambda p: (p.get("alpha", 1.0),), leap=lambda p: abs(p.get("alpha", 1.0)),
+        lambda x, p: np.where(x > p["alpha"], x, 0.0),
+        lambda x, p: (x > p["alpha"]) * 1.0,
+        kinks=lambda p: (p["alpha"],), leap=lambda p: abs(p["alpha"]),
     ),
     "Clip": Function(
         _clip, lambda x, p: ((_clip(x, p) == x) & ~np.isin(x, _limits(p))) * 1.0, kinks=_limits, shared=True
     ),
     "Abs": Function(lambda x, p: np.abs(x), lambda x, p: np.sign(x), kinks=_at_zero, jump=2.0),
     "Elu": Function(
-        _elu, lambda x, p: np.where(x > 0, 1.0, p.get("alpha", 1.0) * np.exp(np.minimum(x, 0))),
+        _elu, lambda x, p: np.where(x > 0, 1.0, p["alpha"] * np.exp(np.minimum(x, 0))),
         # exp(x) - 1, as some compute it, loses what is small against 1
         ulps=EXP + 2, steepness=1.0, kinks=_at_zero,
     ),
@@ -184,9 +185,7 @@ def constant(given: Given) -> tuple[list[Bounded], Pull]:
 
 def weighted_sum(given: Given) -> tuple[list[Bounded], Pull]:
     """A sum of inputs, each with its factor."""
-    from multiseg.topology.rules import factors
-
-    weights = [float(np.float32(factor)) for factor in factors(given.layer, len(given.inputs))]
+    weights = [float(np.float32(factor)) for factor in sum_factors(given.layer, len(given.inputs))]
 
     def times(v: Bounded, factor: float) -> Bounded:
         if abs(factor) == 1:

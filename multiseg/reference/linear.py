@@ -10,7 +10,7 @@ import numpy as np
 from multiseg.reference.bounded import Array, Bounded, channelwise, gamma, reduced
 from multiseg.reference.rule import Given, Gradients, Pull
 from multiseg.reference.windows import Windows
-from multiseg.topology.shapes import window_pads
+from multiseg.topology.vocabulary import window_pads
 
 Product = Callable[[Array, Array], Array]
 
@@ -56,7 +56,7 @@ def _weighted(
 
 def conv(given: Given) -> tuple[list[Bounded], Pull]:
     """A convolution."""
-    said, (x,), group = given.said, given.inputs, given.said.get("group", 1)
+    said, (x,), group = given.said, given.inputs, given.said["group"]
     windows = Windows.of(said, x.value.shape[2:], given.layer.shapes[0][1:])
     outputs, inputs = said["num_output"] // group, x.value.shape[1] // group
     return _weighted(
@@ -70,7 +70,7 @@ def conv(given: Given) -> tuple[list[Bounded], Pull]:
 
 def conv_transpose(given: Given) -> tuple[list[Bounded], Pull]:
     """A deconvolution: the adjoint of a convolution from its output to its input."""
-    said, (x,), group = given.said, given.inputs, given.said.get("group", 1)
+    said, (x,), group = given.said, given.inputs, given.said["group"]
     image = given.layer.shapes[0][1:]
     windows = Windows.of(said, image, x.value.shape[2:])
     outputs, inputs = said["num_output"] // group, x.value.shape[1] // group
@@ -124,7 +124,7 @@ def average_pool(given: Given) -> tuple[list[Bounded], Pull]:
     (x,), said = given.inputs, given.said
     size = x.value.shape[2:]
     windows = Windows.of(said, size, given.layer.shapes[0][1:])
-    pads = window_pads(said, size) if said.get("count_include_pad") else [0, 0, 0, 0]
+    pads = window_pads(said, size) if said["count_include_pad"] else [0, 0, 0, 0]
     divisors = []
     for i in range(2):
         starts = np.arange(windows.count[i]) * windows.strides[i] - windows.pads[i]
@@ -160,8 +160,7 @@ def resize(given: Given) -> tuple[list[Bounded], Pull]:
     (x,), out = given.inputs, given.layer.shapes[0][1:]
     said = given.said
     (rows, row_steps), (columns, column_steps) = (
-        _resizing(n, m, said["mode"], said.get("coordinates", "half_pixel"))
-        for n, m in zip(x.value.shape[2:], out, strict=True)
+        _resizing(n, m, said["mode"], said["coordinates"]) for n, m in zip(x.value.shape[2:], out, strict=True)
     )
     # float32's coordinates are rounded like numbers as large as the image; what they are off by is taken of a pixel for the next
     off = gamma(4) * max(*x.value.shape[2:], *out)

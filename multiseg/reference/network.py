@@ -11,7 +11,7 @@ from multiseg.reference import elementwise, linear, normalisation, pooling, shap
 from multiseg.reference.bounded import Array, Bounded, exact, total
 from multiseg.reference.rule import Given, NotComputable, Pull, Rule
 from multiseg.topology import Layer, Topology
-from multiseg.topology.shapes import axis_index
+from multiseg.topology.vocabulary import axis_index
 
 __all__ = ["NotComputable", "Trace", "backward", "compute", "forward", "weights_of"]
 
@@ -19,7 +19,7 @@ __all__ = ["NotComputable", "Trace", "backward", "compute", "forward", "weights_
 def _reduce(given: Given) -> tuple[list[Bounded], Pull]:
     shape, said = given.inputs[0].value.shape, given.said
     axes = tuple(sorted({1 + axis_index(axis, shape[1:]) for axis in said["axes"]}))
-    return linear.reduce(given, given.layer.type == "ReduceMean", axes, bool(said.get("keepdims")))
+    return linear.reduce(given, given.layer.type == "ReduceMean", axes, bool(said["keepdims"]))
 
 
 def _elementwise(given: Given) -> tuple[list[Bounded], Pull]:
@@ -30,7 +30,7 @@ def _elementwise(given: Given) -> tuple[list[Bounded], Pull]:
 
 
 def _dropout(given: Given) -> tuple[list[Bounded], Pull]:
-    if given.training and given.said.get("ratio", 0.5) > 0:
+    if given.training and given.said["ratio"] > 0:
         raise NotComputable(f"{given.layer.name} draws numbers of its own in training")
     return shaping.nothing(given)
 

@@ -9,14 +9,14 @@ import numpy as np
 from multiseg.reference.bounded import EXP, LOG, POW, ROOT, Array, Bounded, U, channelwise, gamma, reduced
 from multiseg.reference.rule import Given, Gradients, Pull
 from multiseg.reference.windows import Windows
-from multiseg.topology.shapes import axis_index
+from multiseg.topology.vocabulary import axis_index
 
 FEW = ROOT + 5  # roundings of (x - mean) * weight / sqrt(var + epsilon) + bias, in whichever order
 
 
 def batch_norm(given: Given) -> tuple[list[Bounded], Pull]:
     """Batch normalisation: by the averages that are kept, or in training by those of the batch."""
-    (x,), epsilon = given.inputs, float(given.said.get("epsilon", 1e-5))
+    (x,), epsilon = given.inputs, float(given.said["epsilon"])
     channels = x.value.shape[1]
     weight = given.weights.get("weight", np.ones(channels)).astype(np.float64)
     bias = given.weights.get("bias", np.zeros(channels)).astype(np.float64)
@@ -87,8 +87,8 @@ def _by_batch(given: Given, x: Bounded, weight: Array, bias: Array, epsilon: flo
 def lrn(given: Given) -> tuple[list[Bounded], Pull]:
     """Local response normalisation: x / (bias + alpha / n * sum of x^2 around)^beta, n the size (within a channel size^2)."""
     (x,), said = given.inputs, given.said
-    size, alpha, beta, bias = (said.get(k, d) for k, d in (("size", 5), ("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0)))
-    within = bool(said.get("within_channel"))
+    size, alpha, beta, bias = (said[key] for key in ("size", "alpha", "beta", "bias"))
+    within = bool(said["within_channel"])
     around, count = _neighbours(size, within, x.value.shape)
 
     def drift(v: Array) -> Array | float:
@@ -136,7 +136,7 @@ def _neighbours(size: int, within: bool, shape: tuple[int, ...]) -> tuple[Callab
 def softmax(given: Given) -> tuple[list[Bounded], Pull]:
     """Softmax, and its logarithm."""
     (x,), log = given.inputs, given.layer.type == "LogSoftmax"
-    axis = 1 + axis_index(given.said.get("axis", -1), x.value.shape[1:])
+    axis = 1 + axis_index(given.said["axis"], x.value.shape[1:])
     shifted = x.value - x.value.max(axis, keepdims=True)
     powers = np.exp(shifted)
     y = powers / powers.sum(axis, keepdims=True)

@@ -10,6 +10,7 @@ import numpy as np
 
 from multiseg.reference.bounded import Array, Bounded
 from multiseg.topology.layer import Layer
+from multiseg.topology.vocabulary import VOCABULARY
 
 Gradients = tuple["list[Bounded]", "dict[str, Bounded]"]  # by input, and by part of the layer's weights
 Pull = Callable[["list[Bounded]"], Gradients]
@@ -30,8 +31,9 @@ class Given:
 
     @property
     def said(self) -> Mapping[str, Any]:
-        """The layer's parameters, numbers as float32 has them: that is what frameworks compute with."""
-        return {key: _single(value) for key, value in self.layer.parameters.items()}
+        """The layer's parameters with the vocabulary's defaults, rounded to float32: what frameworks compute with."""
+        parameters = VOCABULARY[self.layer.type].complete(self.layer.parameters)
+        return {key: _single(value) for key, value in parameters.items()}
 
 
 Rule = Callable[[Given], "tuple[list[Bounded], Pull]"]
@@ -39,5 +41,5 @@ Rule = Callable[[Given], "tuple[list[Bounded], Pull]"]
 
 def _single(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
-        return [_single(each) for each in value]
+        return [_single(item) for item in value]
     return float(np.float32(value)) if isinstance(value, float) else value

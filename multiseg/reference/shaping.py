@@ -8,7 +8,7 @@ import numpy as np
 
 from multiseg.reference.bounded import Array, Bounded, gamma, total
 from multiseg.reference.rule import Given, Gradients, Pull
-from multiseg.topology.shapes import axis_index, crop_bounds
+from multiseg.topology.vocabulary import axis_index, crop_bounds
 
 
 def reshape(given: Given) -> tuple[list[Bounded], Pull]:
@@ -84,7 +84,7 @@ def cut(given: Given) -> tuple[list[Bounded], Pull]:
 def pad(given: Given) -> tuple[list[Bounded], Pull]:
     """Borders: of a value, of the edge, or reflected; negative ones cut off."""
     (x,), (top, left, bottom, right) = given.inputs, given.said["pads"]
-    mode, value = given.said.get("mode", "constant"), float(np.float32(given.said.get("value") or 0.0))
+    mode, value = given.said["mode"], float(np.float32(given.said["value"] or 0.0))
     height, width = x.value.shape[2:]
     rows, columns = (
         _source(n, before, after, mode) for n, before, after in ((height, top, bottom), (width, left, right))

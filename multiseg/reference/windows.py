@@ -11,7 +11,7 @@ import numpy as np
 
 from multiseg.reference.bounded import Array
 from multiseg.topology.layer import Shape
-from multiseg.topology.shapes import window_pads
+from multiseg.topology.vocabulary import window_pads
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Windows:
     def of(cls, said: Mapping[str, Any], image: Shape, count: Shape) -> Windows:
         """From a layer's parameters; auto_pad is resolved for the image's size."""
         kernel = tuple(said["kernel_shape"])
-        strides, dilations = (tuple(said.get(key, (1, 1))) for key in ("strides", "dilations"))
+        strides, dilations = (tuple(said[key]) for key in ("strides", "dilations"))
         return cls(tuple(image), tuple(count), kernel, strides, dilations, tuple(window_pads(said, image)[:2]))
 
     @property

@@ -7,14 +7,10 @@ from dataclasses import dataclass, field
 
 from multiseg.topology.description import Description
 from multiseg.topology.layer import Layer, Shape
+from multiseg.topology.vocabulary import types
 
-# Layers that work on each value or channel by itself: Caffe computes most of them in place.
-COMPACT = frozenset(
-    (
-        "Relu", "LeakyRelu", "PRelu", "Elu", "ThresholdedRelu", "Clip", "Sigmoid", "Tanh", "Softplus", "Abs", "Exp", "Log",
-        "Neg", "Sqrt", "Pow", "Softmax", "LogSoftmax", "Dropout", "LRN", "BatchNormalization", "Scale", "Identity",
-    )
-)  # fmt: skip
+# Types that share the box of the layer before them.
+COMPACT = types(lambda row: row.compact)
 
 
 @dataclass(eq=False)

@@ -23,12 +23,20 @@ from typing import Any, NamedTuple
 
 from multiseg.topology.description import Description
 from multiseg.topology.layer import Layer, Shape
-from multiseg.topology.rules import factors, plain, rule
-from multiseg.topology.shapes import RULES, axis_index, window_pads
+from multiseg.topology.vocabulary import (
+    PARAMETERS,
+    VOCABULARY,
+    axis_index,
+    canonical_form,
+    comparable,
+    sum_factors,
+    types,
+    window_pads,
+)
 
-COMMUTATIVE = ("Sum", "Max", "Mul")
-# Parameters that follow from the sizes of the images, besides from what the layer says.
-SIZED = ("pads", "divisors", "shape", "bounds", "sizes")
+COMMUTATIVE = types(lambda row: row.commutative)
+# Parameters that follow from the size of the images, besides from what the file specifies.
+SIZED = frozenset(name for name, parameter in PARAMETERS.items() if parameter.sized)
 
 
 class Wire(NamedTuple):
@@ -64,7 +72,7 @@ class Node:
 
     def said(self, sized: bool = True) -> tuple[Any, ...]:
         """Type and parameters, and the weights of types beyond the vocabulary; those of others follow from the former."""
-        weights = () if self.layer.type in RULES else tuple(sorted(self.layer.weights.items()))
+        weights = () if self.layer.type in VOCABULARY else tuple(sorted(self.layer.weights.items()))
         parameters = sorted((key, value) for key, value in self.parameters.items() if sized or key not in SIZED)
         return self.type, weights, tuple(parameters)
 
@@ -115,21 +123,21 @@ def canonical(topology: Description, apart: Container[str] = ()) -> Canonical:
 def _translate(layer: Layer, inputs: list[Wire]) -> list[tuple[Node | None, int]]:
     """What makes each of the layer's outputs: a new node of it, or what made its input where the layer does nothing."""
     taken = [wire.shape for wire in inputs]
-    if layer.type not in RULES:
-        said = {key: plain(value) for key, value in layer.parameters.items()} | {"shapes": layer.shapes}
+    if layer.type not in VOCABULARY:
+        said = {key: comparable(value) for key, value in layer.parameters.items()} | {"shapes": layer.shapes}
         node = Node(layer, layer.type, said, inputs, layer.shapes[0])
         return [(node, index) for index in range(len(layer.outputs))]
     if layer.type == "Split":
         return _split(layer, inputs[0])
-    kind, parameters = rule(layer, taken)
+    kind, parameters = canonical_form(layer, taken)
     shape = layer.shapes[0]
     if kind == "Identity":
         return [(inputs[0].node, inputs[0].output)]
     if kind == "Slice":
         inputs = inputs[:1]  # a Crop's second input only lends its size, which is in the bounds
     if kind == "Sum":
-        weighed = zip(inputs, factors(layer, len(inputs)), strict=True)
-        inputs = [wire._replace(factor=plain(factor)) for wire, factor in weighed]
+        weighed = zip(inputs, sum_factors(layer, len(inputs)), strict=True)
+        inputs = [wire._replace(factor=comparable(factor)) for wire, factor in weighed]
     if kind == "GlobalAveragePool" and len(shape) == 1:  # a ReduceMean that drops the axes
         inputs = [Wire(Node(layer, kind, {}, inputs, (*shape, 1, 1)), 0, (*shape, 1, 1))]
         kind, parameters = "Reshape", {"shape": shape}
@@ -207,7 +215,7 @@ def _flatten(node: Node, uses: Mapping[Node | None, int], apart: Container[str])
         if inner is None or uses[inner] != 1 or inner.layer.name in apart:
             flat.append(wire)
         elif (inner.type, inner.parameters) == (node.type, node.parameters):
-            flat += [each._replace(factor=plain(each.factor * wire.factor)) for each in inner.inputs]
+            flat += [each._replace(factor=comparable(each.factor * wire.factor)) for each in inner.inputs]
         else:
             flat.append(wire)
     node.inputs = flat
@@ -249,7 +257,7 @@ def _pad_inside_pool(pad: Node, node: Node) -> None:
     parameters = {key: value for key, value in layer.parameters.items() if key != "auto_pad"}
     parameters |= {"pads": [a + b for a, b in zip(own, borders, strict=True)], "count_include_pad": True}
     node.inputs = pad.inputs
-    node.type, node.parameters = rule(replace(layer, parameters=parameters), [pad.inputs[0].shape])
+    node.type, node.parameters = canonical_form(replace(layer, parameters=parameters), [pad.inputs[0].shape])
 
 
 def _complete_pads(node: Node) -> None:

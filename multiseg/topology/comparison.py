@@ -10,7 +10,7 @@ from multiseg.topology import words
 from multiseg.topology.alignment import Alignment, through
 from multiseg.topology.canonical import COMMUTATIVE, SIZED, Canonical, Node, Wire, canonical
 from multiseg.topology.description import Description
-from multiseg.topology.rules import plain
+from multiseg.topology.vocabulary import comparable
 
 
 @dataclass(frozen=True)
@@ -171,4 +171,4 @@ def _names(wires: list[Wire]) -> str:
 
 def _declared(node: Node) -> Any:
     """What the file says of a layer, whatever sizes it works on."""
-    return plain(dict(node.layer.parameters))
+    return comparable(dict(node.layer.parameters))

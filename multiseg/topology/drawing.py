@@ -9,11 +9,12 @@ from multiseg._version import __version__
 from multiseg.errors import SettingsError
 from multiseg.files import write_bytes, write_text
 from multiseg.topology import summary, words
-from multiseg.topology.blocks import COMPACT, Block, blocks
+from multiseg.topology.blocks import Block, blocks
 from multiseg.topology.description import Description
 from multiseg.topology.layer import Layer
 from multiseg.topology.picture import Arrow, Box, Group, Picture, Point, Text, text_width
 from multiseg.topology.placement import place
+from multiseg.topology.vocabulary import VOCABULARY
 
 KINDS = (".svg", ".png", ".html")
 MARGIN = 12.0
@@ -24,13 +25,14 @@ LONGEST = 44  # characters of a line of parameters
 # All texts are dark and stand in filled shapes, all lines are of a grey that shows on white and on black.
 INK, GREY, PAPER = "#1b1f24", "#7d838c", "#f3f4f6"
 STRIP_FILL = "#fff3c4"
-FILLS = {
-    **dict.fromkeys(("Conv", "Gemm"), "#b9d5f6"),
-    "ConvTranspose": "#d9c8f5",
-    "Resize": "#d9c8f5",
-    **dict.fromkeys(("MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"), "#bfe5c6"),
-    **dict.fromkeys(("Concat", "Sum", "Add", "Mul", "Max", "Sub", "Div"), "#f8d1ae"),
-    **dict.fromkeys(COMPACT, STRIP_FILL),
+FILLS = {  # by the category of the vocabulary
+    "convolution": "#b9d5f6",
+    "upsampling": "#d9c8f5",
+    "pooling": "#bfe5c6",
+    "joining": "#f8d1ae",
+    "activation": STRIP_FILL,
+    "softmax": STRIP_FILL,
+    "normalisation": STRIP_FILL,
 }
 OTHER_FILL = "#dfe3e8"
 
@@ -131,7 +133,7 @@ def _box(topology: Description, block: Block, at: Point, size: tuple[float, floa
     title, lines, strips = _heads(topology, block)
     (x, y), (width, height) = at, size
     left, bottom = x - width / 2, y + height - PILL - 10
-    fill = FILLS.get(block.layers[0].type, OTHER_FILL) if block.layers else PAPER
+    fill = _fill(block.layers[0]) if block.layers else PAPER
     top_height = bottom - y - STRIP * len(strips)
     shapes: list[Box | Text | Arrow] = [Box(left, y, width, bottom - y, STRIP_FILL if strips else fill)]
     if strips:  # its corners are square where the strips begin
@@ -147,6 +149,11 @@ def _box(topology: Description, block: Block, at: Point, size: tuple[float, floa
     shapes.append(Box(x - wide / 2, bottom + 10, wide, PILL, PAPER, GREY, PILL / 2))
     shapes.append(Text(x, bottom + 10 + PILL / 2, _shape(block), BODY, INK))
     return Group(_title(topology, block), tuple(shapes))
+
+
+def _fill(layer: Layer) -> str:
+    row = VOCABULARY.get(layer.type)
+    return FILLS.get(row.category, OTHER_FILL) if row else OTHER_FILL
 
 
 def _title(topology: Description, block: Block) -> str:

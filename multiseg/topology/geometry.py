@@ -16,14 +16,11 @@ from typing import Any
 
 from multiseg.errors import ModelError, SettingsError
 from multiseg.topology import Layer, Shape, Topology
-from multiseg.topology.shapes import RULES, ShapeError, crop_bounds, infer, window_pads
+from multiseg.topology.vocabulary import VOCABULARY, ShapeError, crop_bounds, infer, types, window_pads
 
-POINTWISE = {
-    "Relu", "LeakyRelu", "PRelu", "Elu", "ThresholdedRelu", "Clip", "Sigmoid", "Tanh", "Softplus", "Abs", "Exp", "Log", "Neg",
-    "Sqrt", "Pow", "Identity", "Dropout", "BatchNormalization", "Scale", "Sum", "Max", "Mul", "Add", "Sub", "Div",
-}  # fmt: skip
-ACROSS_CHANNELS = {"Concat": "axis", "Split": "axis", "Softmax": "axis", "LogSoftmax": "axis", "Slice": "axes"}
-CHANNELS = (1, [1], (1,))
+CHANNELS = (1, [1], (1,))  # the channels alone, as `axis` or `axes`
+WINDOWS = types(lambda row: row.reach == "window")
+TRANSPOSED = types(lambda row: row.reach == "transposed")
 
 Span = tuple[int, int]  # first and last index along one axis
 
@@ -140,20 +137,18 @@ class Geometry:
 
 def _factor(layer: Layer) -> tuple[Fraction, Fraction]:
     """Pixels of the input between two of the output, along each axis. Raises NotLocal."""
-    p, kind = layer.parameters, layer.type
-    if kind in ("Conv", "MaxPool", "AveragePool"):
-        height, width = p.get("strides", (1, 1))
-        return Fraction(height), Fraction(width)
-    if kind == "ConvTranspose":
-        height, width = p.get("strides", (1, 1))
-        return Fraction(1, height), Fraction(1, width)
-    if kind == "Resize" and p.get("scales") and p.get("coordinates") != "align_corners":
+    p, row = layer.parameters, VOCABULARY.get(layer.type)
+    reach = row.reach if row else "image"
+    if reach in ("window", "transposed"):
+        height, width = map(Fraction, p.get("strides", (1, 1)))
+        return (height, width) if reach == "window" else (1 / height, 1 / width)
+    if reach == "scaled" and p.get("scales") and p.get("coordinates") != "align_corners":
         height, width = p["scales"]
         if height == int(height) and width == int(width):
             return Fraction(1, int(height)), Fraction(1, int(width))
-    local = kind in POINTWISE or kind in ("LRN", "Crop", "Pad") or p.get(ACROSS_CHANNELS.get(kind, "")) in CHANNELS
-    if kind not in RULES or not local or any(len(shape) != 3 for shape in layer.shapes):
-        raise NotLocal(f"layer {layer.name!r} ({kind}) looks at more than a window of fixed size")
+    local = reach in ("pixel", "nearby") or (reach == "axes" and p.get("axis", p.get("axes")) in CHANNELS)
+    if not local or any(len(shape) != 3 for shape in layer.shapes):
+        raise NotLocal(f"layer {layer.name!r} ({layer.type}) depends on more than a window of fixed size")
     return Fraction(1), Fraction(1)
 
 
@@ -164,9 +159,9 @@ def _common_multiple(steps: list[Fraction]) -> int:
 
 def _offsets(layer: Layer, inputs: list[Shape]) -> Any:
     """What a layer pads or cuts off at its borders, for these shapes of its inputs."""
-    if layer.type in ("Conv", "MaxPool", "AveragePool", "ConvTranspose"):
+    if layer.type in WINDOWS | TRANSPOSED:
         size = inputs[0][1:]
-        if layer.type == "ConvTranspose" and layer.parameters.get("auto_pad") == "SAME_UPPER":
+        if layer.type in TRANSPOSED and layer.parameters.get("auto_pad") == "SAME_UPPER":
             # the padding of the convolution that it turns round, whose input is this one's output
             size = tuple(n * s for n, s in zip(size, layer.parameters.get("strides", (1, 1)), strict=True))
         return window_pads(layer.parameters, size)[:2]
@@ -182,10 +177,10 @@ def _offsets(layer: Layer, inputs: list[Shape]) -> Any:
 def _clean_span(layer: Layer, axis: int, span: Span, inputs: list[Shape]) -> Span:
     """Which of a layer's outputs along an axis read only what is within ``span`` of its input."""
     (low, high), p, offset = span, layer.parameters, _offsets(layer, inputs)[axis]
-    if layer.type in ("Conv", "MaxPool", "AveragePool", "ConvTranspose"):
+    if layer.type in WINDOWS | TRANSPOSED:
         stride = p.get("strides", (1, 1))[axis]
         reach = (p["kernel_shape"][axis] - 1) * p.get("dilations", (1, 1))[axis]
-        if layer.type == "ConvTranspose":  # output j reads (j + offset - reach) / stride to (j + offset) / stride
+        if layer.type in TRANSPOSED:  # output j reads (j + offset - reach) / stride to (j + offset) / stride
             return stride * (low - 1) + 1 + reach - offset, stride * (high + 1) - 1 - offset
         # output i reads stride * i - offset to stride * i - offset + reach
         return -((-low - offset) // stride), (high + offset - reach) // stride

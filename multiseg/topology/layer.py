@@ -11,7 +11,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer. Types and parameters are those of ONNX operators; see multiseg.topology.shapes for the vocabulary.
+    """One layer. Types and parameters are those of ONNX operators; see multiseg.topology.vocabulary for the vocabulary.
 
     - ``inputs`` and ``outputs`` name values: most layers have one output, named like the layer.
     - ``shapes``: of the outputs, without the batch: (C, H, W), or (features,).

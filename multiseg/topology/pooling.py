@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from multiseg.topology.layer import Layer, Shape
-from multiseg.topology.rules import rule
-from multiseg.topology.shapes import ShapeError, infer, window_pads
+from multiseg.topology.vocabulary import ShapeError, canonical_form, infer, window_pads
 from multiseg.topology.writing import Refused, said
 
 
@@ -48,7 +47,9 @@ class Pooling:
         except ShapeError:
             return False
         other = replace(self.layer, parameters=instead | parameters, shapes=tuple(shapes))
-        return other.shapes == self.layer.shapes and rule(other, [self.taken]) == rule(self.layer, [self.taken])
+        return other.shapes == self.layer.shapes and canonical_form(other, [self.taken]) == canonical_form(
+            self.layer, [self.taken]
+        )
 
     def rounded(self, counts_padding: bool = True) -> tuple[bool, bool] | None:
         """How a framework that pads opposite sides alike says it: whether it rounds up, and whether that is right for images
@@ -88,7 +89,7 @@ def pooling(layer: Layer, taken: Shape) -> Pooling:
         dilations=tuple(said(layer, "dilations")),
         pads=window_pads(layer.parameters, taken[1:]),
         up=bool(said(layer, "ceil_mode")),
-        counted=bool(said(layer, "count_include_pad")),
+        counted=layer.type == "AveragePool" and bool(said(layer, "count_include_pad")),
         same=layer.parameters.get("auto_pad") == "SAME_UPPER",
     )
     for i in range(2):

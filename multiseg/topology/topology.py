@@ -12,7 +12,7 @@ from multiseg.topology.canonical import Canonical, canonical
 from multiseg.topology.comparison import Difference, compare
 from multiseg.topology.description import Description
 from multiseg.topology.layer import Layer, Shape
-from multiseg.topology.shapes import RULES, ShapeError, infer
+from multiseg.topology.vocabulary import VOCABULARY, ShapeError, infer
 
 
 class Topology(Description):
@@ -82,7 +82,7 @@ def _layer(source: str, node: Mapping[str, Any], known: Mapping[str, Shape]) -> 
         raise ModelError(
             f"{source}: layer {name!r}: reads {unknown[0]!r}, which no layer before it makes; known are: {_few(known)}"
         )
-    if kind not in RULES:
+    if kind not in VOCABULARY:
         shapes = [tuple(shape) for shape in node["shapes"]]
         weights = {part: tuple(shape) for part, shape in node.get("weights", {}).items()}
         return Layer(name, kind, inputs, outputs, parameters, tuple(shapes), weights)

@@ -1,4 +1,4 @@
-"""Layers' parameters and shapes as people say them."""
+"""Layers' parameters and shapes in words, by the vocabulary's tables."""
 
 from __future__ import annotations
 
@@ -6,39 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from multiseg.topology.layer import Layer, Shape
+from multiseg.topology.vocabulary import PARAMETERS, VOCABULARY, Parameter
 
-# Parameters by the word for them. What is not here is called by its own name.
-NAMES = {
-    "kernel_shape": "kernel",
-    "strides": "stride",
-    "pads": "pad",
-    "borders": "pad",
-    "dilations": "dilation",
-    "group": "groups",
-    "bias_term": "bias",
-    "num_parameters": "parameters",
-    "output_padding": "output padding",
-    "within_channel": "within channels",
-    "count_include_pad": "padding counted in averages",
-    "divisors": "averages divided by",
-    "ceil_mode": "rounding up",
-}
-# Said only where they are something else.
-UNSAID: dict[str, tuple[Any, ...]] = {
-    "strides": ((1, 1),),
-    "pads": ((0, 0, 0, 0),),
-    "dilations": ((1, 1),),
-    "output_padding": ((0, 0),),
-    "group": (1,),
-    "bias_term": (True,),
-    "ceil_mode": (False,),
-    "count_include_pad": (False,),
-    "within_channel": (False,),
-    "affine": (True,),
-    "keepdims": (False,),
-    "epsilon": (1e-5,),
-    "mode": ("constant",),
-}
 FIRST = ("strides", "pads")  # after the outputs and the kernel
 
 
@@ -56,10 +25,9 @@ def quantity(number: int) -> str:
 
 
 def name(key: str, type: str) -> str:
-    """The word for a parameter of a layer of this type."""
-    if key == "num_output":
-        return "outputs" if type == "Gemm" else "filters"
-    return NAMES.get(key, key.replace("_", " "))
+    """Return the word for a parameter of a layer of this type."""
+    own = VOCABULARY[type].words if type in VOCABULARY else {}
+    return own.get(key) or _parameter(key).word or key.replace("_", " ")
 
 
 def value(key: str, given: Any) -> str:
@@ -72,11 +40,12 @@ def value(key: str, given: Any) -> str:
         return ", ".join(f"{part} {value('', each)}" for part, each in given.items())
     if not isinstance(given, (list, tuple)):
         return str(given)
-    if key == "kernel_shape":
+    shown_as = _parameter(key).shown_as
+    if shown_as == "size":
         return size(tuple(given))
-    if key in ("pads", "borders"):
+    if shown_as == "pads":
         return _pads(tuple(given))
-    if key in ("strides", "dilations", "output_padding"):
+    if shown_as == "pair":
         return str(given[0]) if len(set(given)) == 1 else size(tuple(given))
     return ", ".join(value(key, each) if not isinstance(each, (list, tuple)) else _span(each) for each in given)
 
@@ -95,7 +64,7 @@ def parameters(layer: Layer) -> str:
         said["pads"] = "SAME"
     order = [key for key in FIRST if key in said] + [key for key in said if key not in FIRST]
     for key in order:
-        if _plain(said[key]) in UNSAID.get(key, ()) or said[key] is None:
+        if said[key] is None or _is_hidden(key, said[key], layer.type):
             continue
         word = name(key, layer.type)
         if isinstance(said[key], bool):
@@ -110,8 +79,14 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _plain(given: Any) -> Any:
-    return tuple(given) if isinstance(given, (list, tuple)) else given
+def _parameter(key: str) -> Parameter:
+    return PARAMETERS.get(key) or Parameter("of a type beyond the vocabulary")
+
+
+def _is_hidden(key: str, given: Any, type: str) -> bool:
+    """Whether a value is its type's default, and such defaults are left out."""
+    row, plain = VOCABULARY.get(type), tuple(given) if isinstance(given, (list, tuple)) else given
+    return row is not None and key in row.parameters and _parameter(key).hides_default and plain == row.parameters[key]
 
 
 def _pads(pads: tuple[int, ...]) -> str:

@@ -12,17 +12,10 @@ from typing import Any, ClassVar
 from multiseg.errors import ModelError
 from multiseg.topology.layer import Layer, Shape
 from multiseg.topology.topology import Topology
+from multiseg.topology.vocabulary import VOCABULARY, sum_factors
 
-# What a parameter is where a description leaves it out: ONNX's defaults.
-DEFAULTS: Mapping[str, Any] = {
-    "strides": (1, 1), "dilations": (1, 1), "group": 1, "output_padding": (0, 0), "bias_term": True, "affine": True,
-    "ceil_mode": False, "count_include_pad": False, "epsilon": 1e-5, "beta": 0.75, "bias": 1.0, "within_channel": False,
-    "ratio": 0.5, "num_parameters": 1, "axis": -1, "mode": "constant", "value": 0.0, "coordinates": "half_pixel",
-    "keepdims": False, "min": None, "max": None, "axes": None, "coefficients": None,
-}  # fmt: skip
 # what a file says beside what is right for no other size of images
 ONLY = "right for images of"
-ALPHA = {"LeakyRelu": 0.01, "Elu": 1.0, "ThresholdedRelu": 1.0, "LRN": 1e-4}
 
 
 class Refused(ValueError):
@@ -90,10 +83,8 @@ class Writer:
 
 
 def said(layer: Layer, key: str) -> Any:
-    """A parameter, or its default."""
-    if key in layer.parameters:
-        return layer.parameters[key]
-    return ALPHA[layer.type] if key == "alpha" else DEFAULTS[key]
+    """Return a parameter of a layer of the vocabulary, or its default."""
+    return layer.parameters[key] if key in layer.parameters else VOCABULARY[layer.type].parameters[key]
 
 
 def axis(layer: Layer, shape: Shape, index: int | None = None) -> int:
@@ -103,11 +94,8 @@ def axis(layer: Layer, shape: Shape, index: int | None = None) -> int:
 
 
 def factors(layer: Layer) -> list[float]:
-    """What a Sum, an Add or a Sub multiplies each of its inputs by."""
-    if layer.type == "Sub":
-        return [1.0, *[-1.0] * (len(layer.inputs) - 1)]
-    given = said(layer, "coefficients") if layer.type == "Sum" else None
-    return list(map(float, given)) if given else [1.0] * len(layer.inputs)
+    """Return the factor of each input of a Sum, an Add or a Sub."""
+    return list(sum_factors(layer, len(layer.inputs)))
 
 
 def slices(layer: Layer, shape: Shape) -> dict[int, tuple[int, int | None]]:

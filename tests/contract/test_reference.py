@@ -23,11 +23,12 @@ Array = np.ndarray[Any, Any]
 def in_torch(topology: Topology, path: Path, weights: dict[str, Array], double: bool, training: bool) -> Any:
     """The network as an nn.Module with these weights."""
     import torch
-    from multiseg_torch import files, weights
+    from multiseg_torch import files
+    from multiseg_torch.weights import neutral_weights
 
     model = files.load(str(path), topology.input_shape).model
     model = (model.double() if double else model).train(training)
-    for name, value in weights.neutral_weights(model).items():
+    for name, value in neutral_weights(model).items():
         value.copy_(torch.from_numpy(weights[name]))
     return model
 

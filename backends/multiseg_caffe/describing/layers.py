@@ -1,4 +1,4 @@
-"""Caffe's layers in the vocabulary of multiseg.topology.shapes."""
+"""Caffe's layers in the vocabulary of multiseg.topology.vocabulary."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from multiseg.errors import ModelError
-from multiseg.topology.shapes import RULES as VOCABULARY
+from multiseg.topology.vocabulary import VOCABULARY
 from multiseg_caffe.describing import windows
 from multiseg_caffe.describing.axes import Shape, axis, concat_axis
 from multiseg_caffe.describing.placing import Placed

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from multiseg.topology import Layer, Topology
 from multiseg.topology.pooling import pooling
-from multiseg.topology.shapes import window_pads
+from multiseg.topology.vocabulary import window_pads
 from multiseg.topology.writing import (
     Refused,
     axis,

@@ -1,4 +1,4 @@
-"""A TensorFlow graph as a list of named layers, in the vocabulary of multiseg.topology.shapes."""
+"""A TensorFlow graph as a list of named layers, in the vocabulary of multiseg.topology.vocabulary."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 from multiseg.topology import Layer, Topology
 from multiseg.topology.pooling import Pooling, pooling
 from multiseg.topology.python_source import PythonWriter, bounds, grouped
-from multiseg.topology.shapes import window_pads
+from multiseg.topology.vocabulary import window_pads
 from multiseg.topology.writing import (
     Refused,
     axis,

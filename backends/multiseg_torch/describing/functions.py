@@ -1,4 +1,4 @@
-"""PyTorch's modules and functions in the words of multiseg.topology.shapes: a layer type and its parameters.
+"""PyTorch's modules and functions in the words of multiseg.topology.vocabulary: a layer type and its parameters.
 
 Each rule is given a call's arguments by the names of its signature, and the shapes, batch included, of what the call reads
 and makes. It returns None where the vocabulary has no word; a rule that is wrong about shapes or weights is not believed,

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from multiseg.errors import ModelError
 from multiseg.network import Array
-from multiseg.topology.shapes import RULES, ShapeError, infer
+from multiseg.topology.vocabulary import VOCABULARY, ShapeError, infer
 from multiseg_torch.describing import functions, modules
 from multiseg_torch.describing.functions import Call, Said
 from multiseg_torch.lowering import PatchConv2d, PatchConvTranspose2d
@@ -204,7 +204,7 @@ class _Recorder(TorchFunctionMode):
         if said and self._right(said, reads, shapes, weights):
             layer |= {"type": said[0], "parameters": said[1]}
         else:
-            layer |= {"type": f"torch.{word}" if word in RULES else word, "shapes": shapes, "weights": weights}
+            layer |= {"type": f"torch.{word}" if word in VOCABULARY else word, "shapes": shapes, "weights": weights}
         self.layers.append(layer)
         for tensor, value in zip(outputs, values):
             self.names[id(tensor)] = value

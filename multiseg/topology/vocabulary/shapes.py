@@ -1,39 +1,13 @@
-"""The vocabulary of layer types, and what each makes of its input: output shapes, weights, multiply-adds.
+"""Shape inference: what each layer type makes of its input: output shapes, weights and multiply-adds.
 
-Types and parameter names are ONNX's (https://onnx.ai/onnx/operators), for one image: shapes leave the batch out, axes
-count it as ONNX does (1 is the channels). What ONNX reads off its weight inputs stands among the parameters:
-``num_output`` and ``bias_term`` (Caffe's names). Types of ours, where ONNX has no layer: ``Scale`` and ``Crop`` (Caffe's
-layers of that name), and ``Add``, ``Mul`` with a constant as ``value`` instead of a second input.
-
-========================== =========================================================================================
-Conv, ConvTranspose        num_output, kernel_shape, strides, pads [top, left, bottom, right] or auto_pad SAME_UPPER,
-                           dilations, group, bias_term; ConvTranspose also output_padding
-Gemm                       num_output, bias_term; takes a vector
-MaxPool, AveragePool       kernel_shape, strides, pads or auto_pad, ceil_mode; AveragePool also count_include_pad
-GlobalMaxPool, GlobalAveragePool
-BatchNormalization         epsilon, affine; weights running_mean, running_var, and where affine weight, bias, or the one of
-                           them that affine names
-Scale                      bias_term; one weight for each channel
-LRN                        size, alpha, beta, bias, and within_channel where not across them
-Dropout                    ratio
-Relu, Sigmoid, Tanh, Softplus, Abs, Exp, Log, Neg, Sqrt, Identity
-LeakyRelu, Elu             alpha; PRelu: num_parameters; Pow: exponent; ThresholdedRelu: alpha; Clip: min, max
-Softmax, LogSoftmax        axis
-Concat                     axis; Split: axis, split (sizes), an output for each
-Sum, Max, Mul, Sub, Div    of several inputs of one shape; Sum also coefficients; Add, Mul: value where of one input
-Flatten, Reshape           Reshape: shape without the batch (0 keeps, -1 is the rest); Transpose: perm; Squeeze: axes
-Pad                        pads [top, left, bottom, right], mode, value
-Slice                      axes, starts, ends; Crop: axis, offset, with the blob whose size it takes as second input
-Resize                     mode nearest or linear, scales or sizes [height, width], coordinates
-                           (asymmetric, align_corners, half_pixel)
-ReduceMean, ReduceSum      axes, keepdims
-========================== =========================================================================================
+A rule takes parameters with defaults filled in and the shapes of the inputs, without the batch. Formulas:
+https://onnx.ai/onnx/operators, and src/caffe/layers/pooling_layer.cpp for rounding up. Images are (C, H, W).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from multiseg.topology.layer import Shape
@@ -43,22 +17,14 @@ Inferred = tuple[list[Shape], dict[str, Shape], int]  # output shapes, weights, 
 
 
 class ShapeError(ValueError):
-    """A layer cannot take its inputs; the message says why, without the layer's name."""
-
-
-def infer(type: str, parameters: Parameters, inputs: list[Shape]) -> Inferred:
-    """Output shapes, weights and multiply-adds of a layer of a known type. Raises ShapeError; KeyError for another type."""
-    rule = RULES[type]
-    if not inputs:
-        raise ShapeError("has no input")
-    return rule(parameters, inputs)
+    """A layer cannot take its inputs; the message gives the reason without the layer's name."""
 
 
 def window_pads(parameters: Parameters, size: Shape) -> list[int]:
-    """[top, left, bottom, right] of a convolution or pooling over an image of (H, W); auto_pad is resolved for this size.
+    """Return [top, left, bottom, right] of a convolution or pooling over an image of (H, W), auto_pad resolved for this size.
 
-    SAME_UPPER (TensorFlow's SAME) pads so that the output is the input over the stride, rounded up; the odd one below
-    and right (https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2).
+    SAME_UPPER (TensorFlow's SAME) pads so that the output is the input over the stride, rounded up; the odd
+    row and column are below and to the right (https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2).
     """
     if parameters.get("auto_pad") != "SAME_UPPER":
         return list(parameters.get("pads", (0, 0, 0, 0)))
@@ -80,14 +46,16 @@ def _image(shape: Shape) -> Shape:
     return shape
 
 
-def _same(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+def same_shape(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+    """Return the shape of the first input: of layers that change values alone."""
     return [inputs[0]], {}, 0
 
 
-def _convolution(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+def convolution(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+    """Return what a convolution makes; weights are OIHW."""
     channels, *size = _image(inputs[0])
     kernel, strides, dilations = _window(parameters)
-    group, outputs = parameters.get("group", 1), parameters["num_output"]
+    group, outputs = parameters["group"], parameters["num_output"]
     if channels % group or outputs % group:
         raise ShapeError(f"has {group} groups, which divide its {channels} inputs and {outputs} outputs unevenly")
     pads = window_pads(parameters, tuple(size))
@@ -99,16 +67,17 @@ def _convolution(parameters: Parameters, inputs: list[Shape]) -> Inferred:
     return [shape], weights, math.prod(shape) * channels // group * math.prod(kernel)
 
 
-def _deconvolution(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+def deconvolution(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+    """Return what a transposed convolution makes; weights are IOHW."""
     channels, *size = _image(inputs[0])
     kernel, strides, dilations = _window(parameters)
-    group, outputs = parameters.get("group", 1), parameters["num_output"]
+    group, outputs = parameters["group"], parameters["num_output"]
     if channels % group or outputs % group:
         raise ShapeError(f"has {group} groups, which divide its {channels} inputs and {outputs} outputs unevenly")
     if parameters.get("auto_pad") == "SAME_UPPER":
         out = [n * s for n, s in zip(size, strides)]
     else:
-        pads, more = parameters.get("pads", (0, 0, 0, 0)), parameters.get("output_padding", (0, 0))
+        pads, more = parameters["pads"], parameters["output_padding"]
         out = [
             strides[i] * (size[i] - 1) + (kernel[i] - 1) * dilations[i] + 1 - pads[i] - pads[i + 2] + more[i]
             for i in range(2)
@@ -120,28 +89,30 @@ def _deconvolution(parameters: Parameters, inputs: list[Shape]) -> Inferred:
 
 
 def _bias(parameters: Parameters, outputs: int) -> dict[str, Shape]:
-    return {"bias": (outputs,)} if parameters.get("bias_term", True) else {}
+    return {"bias": (outputs,)} if parameters["bias_term"] else {}
 
 
-def _gemm(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+def gemm(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+    """Return what a dense layer makes of a vector; weights are (outputs, features)."""
     if len(inputs[0]) != 1:
         raise ShapeError(f"takes a vector, its input is {inputs[0]}; put a Flatten before it")
     features, outputs = inputs[0][0], parameters["num_output"]
     return [(outputs,)], {"weight": (outputs, features)} | _bias(parameters, outputs), features * outputs
 
 
-def _pool(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+def pool(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+    """Return what a pooling makes."""
     channels, *size = _image(inputs[0])
     kernel, strides, dilations = _window(parameters)
     pads = window_pads(parameters, tuple(size))
     out = []
     for i in range(2):
         span = size[i] + pads[i] + pads[i + 2] - (kernel[i] - 1) * dilations[i] - 1
-        if span < 0 and not parameters.get("ceil_mode"):
+        if span < 0 and not parameters["ceil_mode"]:
             raise ShapeError(f"has a {kernel[0]}x{kernel[1]} window, larger than its input of {size[0]}x{size[1]}")
-        count = (math.ceil(span / strides[i]) if parameters.get("ceil_mode") else span // strides[i]) + 1
+        count = (math.ceil(span / strides[i]) if parameters["ceil_mode"] else span // strides[i]) + 1
         # Caffe's and Torch7's rule: the last window starts within the image or the padding before it
-        if parameters.get("ceil_mode") and any(pads) and (count - 1) * strides[i] >= size[i] + pads[i]:
+        if parameters["ceil_mode"] and any(pads) and (count - 1) * strides[i] >= size[i] + pads[i]:
             count -= 1
         out.append(count)
     if min(out) < 1:
@@ -149,37 +120,42 @@ def _pool(parameters: Parameters, inputs: list[Shape]) -> Inferred:
     return [(channels, *out)], {}, 0
 
 
-def _global_pool(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+def global_pool(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+    """Return one pixel for each channel."""
     return [(_image(inputs[0])[0], 1, 1)], {}, 0
 
 
-def _batch_norm(parameters: Parameters, inputs: list[Shape]) -> Inferred:
-    one: Shape = (inputs[0][0],)
-    named = parameters.get("affine", True)
-    affine = {part: one for part in ("weight", "bias") if named in (True, part)}
-    return [inputs[0]], {**affine, "running_mean": one, "running_var": one}, 0
+def batch_norm(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+    """Return the shape of the input, and statistics, weight and bias for each channel."""
+    channels: Shape = (inputs[0][0],)
+    affine = {part: channels for part in ("weight", "bias") if parameters["affine"] in (True, part)}
+    return [inputs[0]], {**affine, "running_mean": channels, "running_var": channels}, 0
 
 
-def _scale(parameters: Parameters, inputs: list[Shape]) -> Inferred:
-    one: Shape = (inputs[0][0],)
-    return [inputs[0]], {"weight": one} | ({"bias": one} if parameters.get("bias_term") else {}), 0
+def scale(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+    """Return the shape of the input, and a weight and perhaps a bias for each channel."""
+    channels: Shape = (inputs[0][0],)
+    return [inputs[0]], {"weight": channels} | ({"bias": channels} if parameters["bias_term"] else {}), 0
 
 
-def _prelu(parameters: Parameters, inputs: list[Shape]) -> Inferred:
-    return [inputs[0]], {"weight": (parameters.get("num_parameters", 1),)}, 0
+def prelu(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+    """Return the shape of the input, and one slope for each channel or for all."""
+    return [inputs[0]], {"weight": (parameters["num_parameters"],)}, 0
 
 
-def _concat(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+def concat(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+    """Return the shape of all inputs one after the other along an axis."""
     axis = axis_index(parameters["axis"], inputs[0])
     for other in inputs[1:]:
         if len(other) != len(inputs[0]) or any(a != b for i, (a, b) in enumerate(zip(other, inputs[0])) if i != axis):
             raise ShapeError(f"joins along axis {axis + 1}, but its inputs {_list(inputs)} differ in others")
     shape = list(inputs[0])
-    shape[axis] = sum(each[axis] for each in inputs)
+    shape[axis] = sum(other[axis] for other in inputs)
     return [tuple(shape)], {}, 0
 
 
-def _split(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+def split(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+    """Return the shapes of the parts along an axis."""
     axis = axis_index(parameters["axis"], inputs[0])
     sizes = parameters["split"]
     if sum(sizes) != inputs[0][axis]:
@@ -187,17 +163,20 @@ def _split(parameters: Parameters, inputs: list[Shape]) -> Inferred:
     return [(*inputs[0][:axis], size, *inputs[0][axis + 1 :]) for size in sizes], {}, 0
 
 
-def _elementwise(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+def elementwise(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+    """Return the one shape that all inputs have."""
     if any(other != inputs[0] for other in inputs):
         raise ShapeError(f"needs inputs of one shape, they are {_list(inputs)}")
     return [inputs[0]], {}, 0
 
 
-def _flatten(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+def flatten(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+    """Return the shape as a vector."""
     return [(math.prod(inputs[0]),)], {}, 0
 
 
-def _reshape(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+def reshape(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+    """Return the new shape."""
     before = inputs[0]
     shape = [before[i] if size == 0 and i < len(before) else size for i, size in enumerate(parameters["shape"])]
     known = math.prod(size for size in shape if size != -1)
@@ -208,22 +187,27 @@ def _reshape(parameters: Parameters, inputs: list[Shape]) -> Inferred:
     return [tuple(shape)], {}, 0
 
 
-def _transpose(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+def transpose(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+    """Return the shape with its axes in another order."""
     perm = parameters["perm"]
     if perm[0] != 0 or sorted(perm) != list(range(len(inputs[0]) + 1)):
         raise ShapeError(f"cannot order the axes of {inputs[0]} as {tuple(perm)}")
     return [tuple(inputs[0][axis - 1] for axis in perm[1:])], {}, 0
 
 
-def _squeeze(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+def squeeze(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+    """Return the shape without axes of size 1."""
     axes = parameters.get("axes")
-    gone = {i for i, n in enumerate(inputs[0]) if n == 1} if axes is None else {axis_index(a, inputs[0]) for a in axes}
-    if any(inputs[0][axis] != 1 for axis in gone):
+    removed = {i for i, n in enumerate(inputs[0]) if n == 1}
+    if axes is not None:
+        removed = {axis_index(axis, inputs[0]) for axis in axes}
+    if any(inputs[0][axis] != 1 for axis in removed):
         raise ShapeError(f"cannot squeeze axes {axes} of {inputs[0]}")
-    return [tuple(n for i, n in enumerate(inputs[0]) if i not in gone)], {}, 0
+    return [tuple(n for i, n in enumerate(inputs[0]) if i not in removed)], {}, 0
 
 
-def _pad(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+def pad(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+    """Return the shape of the padded image."""
     channels, height, width = _image(inputs[0])
     top, left, bottom, right = parameters["pads"]
     shape = (channels, height + top + bottom, width + left + right)
@@ -232,19 +216,20 @@ def _pad(parameters: Parameters, inputs: list[Shape]) -> Inferred:
     return [shape], {}, 0
 
 
-def _slice(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+def cut(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+    """Return the shape of a part of the input (Slice)."""
     shape = list(inputs[0])
-    for each, start, end in zip(parameters["axes"], parameters["starts"], parameters["ends"]):
-        axis = axis_index(each, inputs[0])
+    for number, start, end in zip(parameters["axes"], parameters["starts"], parameters["ends"]):
+        axis = axis_index(number, inputs[0])
         first, last, _ = slice(start, end).indices(shape[axis])
         shape[axis] = last - first
         if shape[axis] < 1:
-            raise ShapeError(f"takes {start}:{end} of {inputs[0][axis]} along axis {each}")
+            raise ShapeError(f"takes {start}:{end} of {inputs[0][axis]} along axis {number}")
     return [tuple(shape)], {}, 0
 
 
 def crop_bounds(parameters: Parameters, inputs: list[Shape]) -> dict[str, list[int]]:
-    """axes, starts and ends of what a Crop cuts out of its first input, to the size of its second."""
+    """Return axes, starts and ends of what a Crop cuts out of its first input, to the size of its second. Raises ShapeError."""
     if len(inputs) != 2 or len(inputs[0]) != len(inputs[1]):
         raise ShapeError(f"needs two inputs of one rank, they are {_list(inputs)}")
     first = axis_index(parameters["axis"], inputs[0])
@@ -259,25 +244,28 @@ def crop_bounds(parameters: Parameters, inputs: list[Shape]) -> dict[str, list[i
     return {"axes": [axis + 1 for axis in axes], "starts": offset, "ends": ends}
 
 
-def _crop(parameters: Parameters, inputs: list[Shape]) -> Inferred:
-    return _slice(crop_bounds(parameters, inputs), inputs)
+def crop(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+    """Return the shape of a part of the first input of the size of the second."""
+    return cut(crop_bounds(parameters, inputs), inputs)
 
 
-def _resize(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+def resize(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+    """Return the shape of the resized image."""
     channels, *size = _image(inputs[0])
     out = parameters.get("sizes") or [int(n * s) for n, s in zip(size, parameters["scales"])]
     return [(channels, *out)], {}, 0
 
 
-def _reduce(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+def reduce(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+    """Return the shape without the reduced axes, or with size 1 there."""
     axes = {axis_index(axis, inputs[0]) for axis in parameters["axes"]}
-    if parameters.get("keepdims"):
+    if parameters["keepdims"]:
         return [tuple(1 if i in axes else n for i, n in enumerate(inputs[0]))], {}, 0
     return [tuple(n for i, n in enumerate(inputs[0]) if i not in axes)], {}, 0
 
 
 def axis_index(axis: int, shape: Shape) -> int:
-    """Index into a shape without the batch."""
+    """Return the index of an axis, counted with the batch, in a shape without it. Raises ShapeError."""
     index = axis - 1 if axis > 0 else axis + len(shape)
     if axis == 0 or not 0 <= index < len(shape):
         raise ShapeError(f"has no axis {axis} in its input {shape}")
@@ -286,37 +274,3 @@ def axis_index(axis: int, shape: Shape) -> int:
 
 def _list(shapes: list[Shape]) -> str:
     return " and ".join(map(str, shapes))
-
-
-RULES: dict[str, Callable[[Parameters, list[Shape]], Inferred]] = {
-    "Conv": _convolution,
-    "ConvTranspose": _deconvolution,
-    "Gemm": _gemm,
-    "MaxPool": _pool,
-    "AveragePool": _pool,
-    "GlobalMaxPool": _global_pool,
-    "GlobalAveragePool": _global_pool,
-    "BatchNormalization": _batch_norm,
-    "Scale": _scale,
-    "PRelu": _prelu,
-    "Concat": _concat,
-    "Split": _split,
-    "Flatten": _flatten,
-    "Reshape": _reshape,
-    "Transpose": _transpose,
-    "Squeeze": _squeeze,
-    "Pad": _pad,
-    "Slice": _slice,
-    "Crop": _crop,
-    "Resize": _resize,
-    "ReduceMean": _reduce,
-    "ReduceSum": _reduce,
-    **dict.fromkeys(("Sum", "Max", "Mul", "Add", "Sub", "Div"), _elementwise),
-    **dict.fromkeys(
-        (
-            "LRN", "Dropout", "Relu", "LeakyRelu", "Elu", "ThresholdedRelu", "Clip", "Sigmoid", "Tanh", "Softplus", "Abs",
-            "Exp", "Log", "Neg", "Sqrt", "Pow", "Softmax", "LogSoftmax", "Identity",
-        ),
-        _same,
-    ),
-}  # fmt: skip
