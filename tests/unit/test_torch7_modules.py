@@ -152,12 +152,13 @@ def test_convolutions_with_groups_dilation_and_no_bias(tmp_path: Path) -> None:
 
     x = torch.randn(2, 4, 7, 9)
     for lua, more in {
-        "nn.SpatialConvolution(4, 6, 3, 2, 2, 1, 1, 0, 2)": {"stride": (1, 2), "padding": (0, 1), "groups": 2},
+        "nn.SpatialConvolution(4, 6, 3, 2, 2, 1, 1, 0, 2)": {"stride": (1, 2), "padding": (0, 1)},  # nn has no groups
+        "cudnn.SpatialConvolution(4, 6, 3, 2, 2, 1, 1, 0, 2)": {"stride": (1, 2), "padding": (0, 1), "groups": 2},
         "nn.SpatialConvolution(4, 6, 3, 2):noBias()": {},
         "nn.SpatialConvolutionMM(4, 6, 3, 2, 1, 1, 1)": {"padding": 1},  # padH is padW where it is left out
         "nn.SpatialDilatedConvolution(4, 6, 3, 2, 1, 1, 0, 0, 2, 3)": {"dilation": (3, 2)},
     }.items():
-        model = build(tmp_path, lua, (4, 7, 9)).model
+        model = build(tmp_path, f"require 'cudnn' return {{model = {lua}}}", (4, 7, 9)).model
         weight, bias = model.weight, model.bias
         assert weight.shape == (6, 4 // more.get("groups", 1), 2, 3) and (bias is None) == ("noBias" in lua)
         assert torch.allclose(model(x), F.conv2d(x, weight, bias, **more), atol=1e-6), lua
@@ -272,3 +273,31 @@ def test_cuda_s_packages_are_missing_for_those_who_ask_and_nn_for_those_who_insi
     assert(#net:findModules('cudnn.SpatialConvolution') == 1)
     return {model = net}"""
     assert [type(each).__name__ for each in build(tmp_path, insists).model] == ["Conv2d"]
+
+
+def test_the_stride_of_an_average_pooling_is_1_in_nn_and_the_kernels_size_in_cudnn(tmp_path: Path) -> None:
+    import torch
+
+    rows = np.array(RAMP[0][0])
+    expected = {
+        "nn": (rows[:-1, :-1] + rows[1:, :-1] + rows[:-1, 1:] + rows[1:, 1:]) / 4,
+        "cudnn": rows.reshape(2, 2, 2, 2).mean(axis=(1, 3)),
+    }
+    for package, values in expected.items():
+        lua = f"require 'cudnn' return {{model = {package}.SpatialAveragePooling(2, 2)}}"
+        model = build(tmp_path, lua, (1, 4, 4)).model
+        assert np.allclose(model(torch.tensor(np.asarray(RAMP, np.float32))).numpy()[0, 0], values), package
+
+
+def test_dropout_that_scales_in_inference(tmp_path: Path) -> None:
+    """Version 1 of Dropout, and SpatialDropout: values are kept as they are in training, times 1 - p in inference."""
+    import torch
+
+    x = torch.rand(4, 8, 5, 5) + 1
+    for lua in ("nn.Dropout(0.25, true)", "nn.SpatialDropout(0.25)"):
+        model = build(tmp_path, f"return {{model = {lua}}}", (8, 5, 5)).model
+        assert torch.allclose(model.eval()(x), 0.75 * x), lua
+        kept = model.train()(x)
+        assert torch.allclose(kept[kept != 0], x[kept != 0]) and 0.1 < (kept == 0).float().mean() < 0.4, lua
+    model = build(tmp_path, "return {model = nn.Dropout(0.25)}", (8, 5, 5)).model
+    assert torch.equal(model.eval()(x), x)

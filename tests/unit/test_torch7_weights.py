@@ -235,3 +235,24 @@ def test_damaged_files_end_in_an_error_or_a_network_never_in_anything_else(tmp_p
                 assert "\n" not in str(error)
     assert errors > 300
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500 * 1024  # KiB
+
+
+def test_objects_of_before_version_2_mean_what_they_meant(tmp_path: Path) -> None:
+    """running_std holds 1 / sqrt(variance + eps), and a Dropout without v2 multiplies by 1 - p in inference."""
+    import torch
+    from multiseg_torch import files
+
+    numbers = np.random.default_rng(3)
+    mean, variance = numbers.normal(size=4), numbers.random(4) + 0.5
+    norm = Torch(
+        "nn.SpatialBatchNormalization", eps=1e-3, momentum=0.1, affine=False,
+        running_mean=tensor(mean), running_std=tensor(1 / np.sqrt(variance + 1e-3)),
+    )  # fmt: skip
+    old, new = Torch("nn.Dropout", p=0.5), Torch("nn.Dropout", p=0.5, v2=True)
+    path = tmp_path / "old.t7"
+    path.write_bytes(t7(Torch("nn.Sequential", modules=[norm, old, new])))
+    x = torch.randn(2, 4, 3, 3)
+    with torch.no_grad():
+        output = files.load(str(path), (4, 3, 3)).model.eval()(x).numpy()
+    expected = (x.numpy() - mean[:, None, None]) / np.sqrt(variance + 1e-3)[:, None, None] / 2
+    np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)

@@ -51,6 +51,10 @@ class Builder:
         sizes = {name: own.shape for name, own in module.state_dict().items() if name in PARTS}
         if not sizes:
             return
+        if made.array("running_std") and not made.array("running_var"):
+            # before version 2 the field held 1 / sqrt(variance + eps) (torch/nn, BatchNormalization.lua)
+            inverse = made.fields["running_std"].astype(np.float64)
+            made.fields["running_var"] = inverse**-2 - made.number("eps", 1e-5)
         for part, shape in sizes.items():
             self.weights += shape.numel()
             if isinstance(made.fields.get(part), (int, float, str)) and not isinstance(made.fields[part], bool):
@@ -145,9 +149,30 @@ def _prelu(made: Object, builder: Builder) -> nn.Module:
 
 
 def _dropout(made: Object, builder: Builder) -> nn.Module:
-    if made.flag("v1") or not made.flag("v2", True):
-        raise Problem(f"{made.place}: scales when it predicts (v1), which is not supported")
-    return nn.Dropout(made.number("p", 0.5))
+    _check_inference(made)
+    p = made.number("p", 0.5)
+    # objects of before version 2 have no field v2 (torch/nn, Dropout.lua); a constructor's argument is v1
+    scales_in_training = not made.flag("v1") if "v1" in made.fields else made.flag("v2")
+    return nn.Dropout(p) if scales_in_training else _scaled_in_inference(nn.Dropout(p), p)
+
+
+def _spatial_dropout(made: Object, builder: Builder) -> nn.Module:
+    _check_inference(made)
+    p = made.number("p", 0.5)
+    return _scaled_in_inference(nn.Dropout2d(p), p)  # torch/nn, SpatialDropout.lua: there is no version 2 of it
+
+
+def _check_inference(made: Object) -> None:
+    if made.flag("stochastic_inference"):
+        raise Problem(f"{made.place}: drops values in inference too (stochasticInference), which is not supported")
+
+
+def _scaled_in_inference(dropout: nn.Module, p: float) -> nn.Module:
+    """Multiply by 1 - p in inference, and leave the values that are kept in training as they are.
+
+    PyTorch's dropout divides these by 1 - p in training, which the factor undoes.
+    """
+    return nn.Sequential(dropout, layers.Function(lambda x: torch.mul(x, 1 - p)))
 
 
 def _lrn(made: Object, builder: Builder) -> nn.Module:
@@ -285,7 +310,7 @@ MODULES: dict[str, Build] = {
     "SpatialBatchNormalization": _normalisation(nn.BatchNorm2d),
     "SpatialCrossMapLRN": _lrn,
     "Dropout": _dropout,
-    "SpatialDropout": _plain(nn.Dropout2d, p="p"),
+    "SpatialDropout": _spatial_dropout,
     "SpatialUpSamplingNearest": lambda made, builder: nn.Upsample(scale_factor=made.whole("scale_factor")),
     "SpatialUpSamplingBilinear": _upsampling_bilinear,
     "SpatialZeroPadding": _around(nn.ZeroPad2d),

@@ -195,7 +195,8 @@ end
 ----------------------------------------------------------------------------------------------------------------- module
 
 local Module = {}
-nn = {}
+local cudnn_modules = {}  -- those of cudnn whose constructors differ from nn's
+nn = setmetatable({}, {cudnn = cudnn_modules})
 
 local function is_module(value) return type(value) == 'table' and value.__module == true end
 
@@ -235,14 +236,16 @@ local function parameter(module, name, size)
    rawset(module, name, tensor(size, 'parameter', id(module), name))
 end
 
--- options: parameters = {name = function(module) return sizes end}; init = function(module, ...); methods; container
-local function define(name, spec, options)
+-- options: parameters = {name = function(module) return sizes end}; init = function(module, ...); methods; container.
+-- `package` is the table that the class is put into, nn by default
+local function define(name, spec, options, package)
    options = options or {}
    local class = {__typename = 'nn.' .. name, __module = true}
    for key, method in pairs(Module) do class[key] = method end
    for key, method in pairs(options.methods or {}) do class[key] = method end
    class.__index, class.__tostring = class, function(self) return self.__typename end
-   nn[name] = setmetatable({}, {
+   local classes = package or nn
+   classes[name] = setmetatable({}, {
       __index = class,
       __call = function(_, ...)
          local made = setmetatable({line = tonumber(where():match(':(%d+)$'))}, class)
@@ -421,15 +424,17 @@ define('Max', 'dimension=1 nInputDims?')
 define('Min', 'dimension=1 nInputDims?')
 
 local function planes(made) return {made.nOutputPlane} end
-local function convolution(name, spec)
+local function convolution(name, spec, package)
    define(name, spec, {bias = planes, weight = function(made)
       return {made.nOutputPlane, made.nInputPlane / (made.groups or 1), made.kH, made.kW}
-   end})
+   end}, package)
 end
 local kernel = 'nInputPlane nOutputPlane kW kH dW=1 dH=1 padW=0 padH=padW '
-convolution('SpatialConvolution', kernel .. 'groups=1')  -- groups as cudnn's has them
-define('SpatialConvolutionMM', kernel .. 'groups=1', {bias = planes, weight = function(made)
-   return {made.nOutputPlane, made.nInputPlane / made.groups * made.kH * made.kW}
+-- nn's takes no ninth argument, cudnn's takes groups (cudnn.torch, SpatialConvolution.lua)
+convolution('SpatialConvolution', kernel)
+convolution('SpatialConvolution', kernel .. 'groups=1', cudnn_modules)
+define('SpatialConvolutionMM', kernel, {bias = planes, weight = function(made)
+   return {made.nOutputPlane, made.nInputPlane * made.kH * made.kW}
 end})
 convolution('SpatialDilatedConvolution', kernel .. 'dilationW=1 dilationH=dilationW')
 define('SpatialFullConvolution', 'nInputPlane nOutputPlane kW kH dW=1 dH=1 padW=0 padH=padW adjW=0 adjH=adjW',
@@ -449,7 +454,9 @@ local rounding = {
    setCountExcludePad = function(self) self.count_include_pad = false; return self end,
 }
 define('SpatialMaxPooling', 'kW kH dW=kW dH=kH padW=0 padH=0', {methods = rounding})
+-- nn's stride is 1 by default, cudnn's is the kernel's size (cudnn.torch, Pooling.lua)
 define('SpatialAveragePooling', 'kW kH dW=1 dH=1 padW=0 padH=0', {methods = rounding})
+define('SpatialAveragePooling', 'kW kH dW=kW dH=kH padW=0 padH=0', {methods = rounding}, cudnn_modules)
 
 local function normalisation(name)
    local function affine(made) return made.affine and {made.nOutput} end

@@ -76,7 +76,9 @@ function require(name)
             cutorch[done] = function() end
          end
       elseif name == 'cudnn' then
-         cudnn = cudnn or setmetatable({}, {__index = nn})
+         cudnn = cudnn or setmetatable({version = 8000}, {__index = function(_, name)
+            return getmetatable(nn).cudnn[name] or nn[name]
+         end})
       end
       return _G[name]
    end
