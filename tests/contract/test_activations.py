@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zoo import NETS, SHAPES, batch, load
 
 import multiseg
+from helpers.zoo import NETS, SHAPES, batch, load
 from multiseg import backend as registry
 from multiseg.layout import Layout
 

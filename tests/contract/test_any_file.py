@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small_models
 
 import multiseg
+from helpers import small_models
 from multiseg import backend as registry
 from multiseg.errors import ModelError, RunError
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lending import weights_of
-from linear_net import write_model
 
 import multiseg
+from helpers.lending import weights_of
+from helpers.linear_net import write_model
 from multiseg.dataset import Dataset
 from multiseg.errors import RunError, SettingsError
 from multiseg.model_files import weights_file

@@ -8,6 +8,7 @@ import pytest
 
 from multiseg.testing import BackendContract
 
+NEW_PROCESSES = True  # see lent_workers in tests/conftest.py
 NETS = Path(__file__).parents[1] / "nets"
 
 

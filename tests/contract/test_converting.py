@@ -13,17 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import exported
 import numpy as np
-import pycaffe
 import pytest
-import small_models
-import zoo
-from exported import random_weights
 from google.protobuf import text_format
 from multiseg_caffe import deploy, prototxt
 
 import multiseg
+from helpers import exported, pycaffe, small_models, zoo
+from helpers.exported import random_weights
 from multiseg import backend as registry
 from multiseg.backend import package_folder
 from multiseg.conversion import Converted

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zoo
-from exported import Frameworks, random_weights
 
+from helpers import zoo
+from helpers.exported import Frameworks, random_weights
 from multiseg import backend as registry
 from multiseg.backend import package_folder
 from multiseg.dataset.labels import read_as_classes

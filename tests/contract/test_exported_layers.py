@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exported import Array, Frameworks, Step, network, random_weights
 
+from helpers.exported import Array, Frameworks, Step, network, random_weights
 from multiseg import backend as registry
 from multiseg.errors import ModelError
 from multiseg.exporting import files

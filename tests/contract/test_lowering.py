@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exported import Array, Step, network, random_weights
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.exported import Array, Step, network, random_weights
 from multiseg import backend as registry
 from multiseg.exporting import files
 from multiseg.layout import Layout
@@ -73,7 +73,7 @@ class Bench:
         self.layout = Layout(declared.data_order, declared.channel_order, None, colours=False)
         # the default model's package travels to the worker: here the backend's own
         package = declared.module.partition(".")[0]
-        eager = replace(declared, module=f"eager.of_{backend}", default_model=f"{package}:")
+        eager = replace(declared, module=f"helpers.eager.of_{backend}", default_model=f"{package}:")
         self.backend, self.folder, self.worker = declared, folder, Worker(eager, threads=1)
 
     def load(self, topology: Topology, count: int, lowering: bool, **more: Any) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lending import weights_of
-from reference import fcn, fcn_layers, random_weights
 
 import multiseg
+from helpers.lending import weights_of
+from helpers.reference import fcn, fcn_layers, random_weights
 from multiseg import backend as registry
 from multiseg.errors import ModelError, RunError, TrainingError
 from multiseg.layout import Layout

@@ -11,15 +11,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import small_models
 import test_exported_layers as layers
-import zoo
 from click.testing import CliRunner
-from evaluate import evaluate
-from exported import Array, Frameworks, network, random_weights
-from lending import lend
 
 import multiseg
+from helpers import small_models, zoo
+from helpers.evaluate import evaluate
+from helpers.exported import Array, Frameworks, network, random_weights
+from helpers.lending import lend
 from multiseg import backend as registry
 from multiseg.backend import package_folder
 from multiseg.cli import main

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import zoo
 
 import multiseg
+from helpers import zoo
 from multiseg import backend as registry
 from multiseg.errors import BackendUnavailable, ModelError, SettingsError
 from multiseg.parity.result import Parity

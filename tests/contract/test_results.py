@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from lending import start
 from PIL import Image
-from reference import fcn_layers, random_weights
 
 import multiseg
+from helpers.lending import start
+from helpers.reference import fcn_layers, random_weights
 from multiseg import backend as registry
 from multiseg.cli import main
 from multiseg.dataset.check import check_dataset

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from reference import random_weights
 
 import multiseg
+from helpers.reference import random_weights
 from multiseg.cli import main
 from multiseg.errors import ImageError, ModelError, SettingsError
 from multiseg.run.run import Run

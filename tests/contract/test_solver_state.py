@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from linear_net import start_weights
-from linear_training import BASE, Workers, batch, job_of, open_workers, rate_of, tolerance, train_step
-from rules import EQUAL, OWN
 
+from helpers.linear_net import start_weights
+from helpers.linear_training import BASE, Workers, batch, job_of, open_workers, rate_of, tolerance, train_step
+from helpers.rules import EQUAL, OWN
 from multiseg import backend as registry
 from multiseg.errors import ModelError
 from multiseg.run.solver_state import SolverState, carried

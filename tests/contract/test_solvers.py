@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from linear_net import gradients, l2_gradients, output, start_weights, write_model
-from linear_training import (
+
+from helpers.linear_net import gradients, l2_gradients, output, start_weights, write_model
+from helpers.linear_training import (
     BASE,
     FACTORS,
     U,
@@ -23,9 +24,8 @@ from linear_training import (
     tolerance,
     train_step,
 )
-from reference import random_weights
-from rules import DECOUPLED, EQUAL, OWN, Rule
-
+from helpers.reference import random_weights
+from helpers.rules import DECOUPLED, EQUAL, OWN, Rule
 from multiseg import backend as registry
 from multiseg.dataset import Dataset
 from multiseg.dataset.feed import epoch_order

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lending import lend
-from zoo import NETS, SHAPES
 
 import multiseg
+from helpers.lending import lend
+from helpers.zoo import NETS, SHAPES
 from multiseg.backend import package_folder
 from multiseg.topology import Topology
 from multiseg.worker.client import Worker

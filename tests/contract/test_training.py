@@ -13,14 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lending
 import numpy as np
 import pytest
-import small_models
-from lending import weights_of
-from processes import children, gone
 
 import multiseg
+from helpers import lending, small_models
+from helpers.lending import weights_of
+from helpers.processes import children, gone
 from multiseg import backend as registry
 from multiseg.errors import RunError, TrainingStopped, WorkerError
 from multiseg.layout import Layout

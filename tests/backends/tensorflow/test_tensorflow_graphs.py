@@ -1,0 +1,263 @@
+"""Plain TensorFlow graphs as network files: they compute what they did, train, and show and give their weights."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import multiseg
+from helpers import neutral_math, tensorflow_graphs
+from helpers.tensorflow_graphs import Written, linear, small
+from multiseg.model_files import copies, kinds
+from multiseg.network import NetworkSpec
+from multiseg.topology import Topology
+
+pytestmark = pytest.mark.needs("tensorflow")
+
+FILES = ["frozen.pb", "frozen.pbtxt", "net.meta", "saved"]
+
+
+def load(path: Path, **settings: Any) -> Any:
+    from multiseg_tensorflow.network import Network
+
+    spec = NetworkSpec(
+        model=str(path), input_shape=(1, 8, 8), label_shape=(1, 8, 8), solver={"name": "sgd"}, loss=None, seed=1,
+        batch_size=None, val_batch_size=None, threads=2, device="cpu", lowering=True,
+    )  # fmt: skip
+    return Network(replace(spec, **settings))
+
+
+def describe(path: Path) -> dict[str, Any]:
+    from multiseg_tensorflow.reader import describe
+
+    return describe(str(path), None)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_graph_computes_what_it_did_and_is_described(tmp_path: Path, file: str) -> None:
+    written = Written(tmp_path, small)
+    loaded = load(tmp_path / file, solver=None)
+    assert np.allclose(loaded.predict(written.images, None)[0], written.expected, atol=1e-6)
+    description, weights = describe(tmp_path / file), loaded.get_weights()
+    topology = Topology.of(file, "", description)
+    types = [layer.type for layer in topology.layers]
+    assert types == ["Conv", "BatchNormalization", "Relu", "MaxPool", "ConvTranspose"]
+    assert {name: value.shape for name, value in weights.items()} == topology.weights
+    made = neutral_math.run(description, weights, written.images.transpose(0, 3, 1, 2))
+    assert np.allclose(made.transpose(0, 2, 3, 1), written.expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_graph_trains_what_are_its_weights_and_not_its_statistics(tmp_path: Path, file: str) -> None:
+    written = Written(tmp_path, small)
+    loaded = load(tmp_path / file)
+    assert loaded.describe()["loss"] == "l2"
+    before, labels = loaded.get_weights(), written.images[:, ::-1]
+    loss = np.square(written.expected - labels).mean()
+    assert loaded.train_step(written.images, labels, 0.01) == pytest.approx(loss, rel=1e-5)
+    assert loaded.predict(written.images, labels)[1] < loss
+    after = loaded.get_weights()
+    trained = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert trained == {"conv.weight", "norm.weight", "norm.bias", "up.weight"}
+    assert set(before) - trained == {"norm.running_mean", "norm.running_var"}
+
+
+@pytest.mark.parametrize("loss", [None, "l1"])
+def test_a_frozen_graphs_step_follows_its_gradient(tmp_path: Path, loss: str | None) -> None:
+    written = Written(tmp_path, linear)
+    loaded, x, y = load(tmp_path / "frozen.pb", loss=loss), written.images, written.images[::-1] + 1
+    weights = loaded.get_weights()
+    factor, offset = weights["only.weight"].item(), weights["only.bias"].item()
+    difference = factor * x.astype(np.float64) + offset - y
+    slope = np.sign(difference) if loss else 2 * difference
+    loaded.train_step(x, y, 0.1)
+    after = loaded.get_weights()
+    assert after["only.weight"].item() == pytest.approx(factor - 0.1 * (slope * x).mean(), rel=1e-5)
+    assert after["only.bias"].item() == pytest.approx(offset - 0.1 * slope.mean(), rel=1e-5)
+
+
+def test_large_strides_of_a_graph_are_computed_as_products(tmp_path: Path) -> None:
+    def strided(x: Any) -> Any:
+        v1 = tensorflow_graphs.tf()
+        net = v1.nn.conv2d(x, v1.get_variable("down/weights", [4, 4, 1, 8]), [1, 4, 4, 1], "VALID")
+        kernel = v1.get_variable("up/weights", [4, 4, 1, 8])
+        return v1.nn.conv2d_transpose(net, kernel, v1.shape(x), [1, 4, 4, 1], "VALID")
+
+    written = Written(tmp_path, strided)
+    lowered, plain = load(tmp_path / "frozen.pb"), load(tmp_path / "frozen.pb", lowering=False)
+    assert lowered.describe()["lowered"] == ["down", "up"]
+    for loaded in (lowered, plain):
+        assert np.allclose(loaded.predict(written.images, None)[0], written.expected, atol=1e-5)
+        loaded.train_step(written.images, -written.images, 0.1)
+    ours, theirs = lowered.get_weights(), plain.get_weights()
+    assert all(np.allclose(ours[name], theirs[name], atol=1e-6) for name in ours)
+
+
+def test_a_graph_that_classifies_has_the_cross_entropy_of_class_numbers(tmp_path: Path) -> None:
+    def classes(x: Any) -> Any:
+        v1 = tensorflow_graphs.tf()
+        return v1.nn.softmax(v1.nn.conv2d(x, v1.get_variable("score/weights", [1, 1, 1, 3]), [1, 1, 1, 1], "SAME"))
+
+    written = Written(tmp_path, classes)
+    labels = np.random.default_rng(4).integers(0, 3, (2, 8, 8, 1))
+    loaded = load(tmp_path / "frozen.pb")
+    expected = -np.log(np.take_along_axis(written.expected.astype(np.float64), labels, 3)).mean()
+    assert loaded.predict(written.images, labels.astype(np.float32))[1] == pytest.approx(expected, rel=1e-5)
+    before = loaded.get_weights()["score.weight"]
+    loaded.train_step(written.images, labels.astype(np.float32), 0.1)
+    assert not np.array_equal(loaded.get_weights()["score.weight"], before)
+
+
+def test_switches_beside_the_image_are_set(tmp_path: Path) -> None:
+    """Dropout and batch normalisation that placeholders switch: off in prediction, on in training."""
+    import tf_slim
+
+    def switched(x: Any) -> Any:
+        v1 = tensorflow_graphs.tf()
+        training = v1.placeholder_with_default(False, [], "training")
+        net = tf_slim.batch_norm(x, is_training=training, scope="norm", updates_collections=["none"])
+        net = v1.nn.dropout(net, keep_prob=v1.placeholder(v1.float32, [], "keep_prob"))
+        return tf_slim.conv2d(net, 1, [3, 3], scope="conv", activation_fn=None)
+
+    written = Written(tmp_path, switched)
+    for file in ("frozen.pb", "net.meta"):
+        loaded = load(tmp_path / file)
+        assert np.allclose(loaded.predict(written.images, None)[0], written.expected, atol=1e-5), file
+        # normalised by the batch's own mean, the output does not change with an offset of the images
+        first, second = (loaded.train_step(written.images + add, 0 * written.images, 0.0) for add in (0, 5))
+        assert first == pytest.approx(second, rel=1e-3)
+        types = [layer["type"] for layer in describe(tmp_path / file)["layers"]]
+        assert types[0] == "BatchNormalization" and types[-1] == "Conv"
+
+
+def test_names_beside_the_file_choose_among_several_ends(tmp_path: Path) -> None:
+    def two(x: Any) -> Any:
+        v1 = tensorflow_graphs.tf()
+        other = v1.placeholder(v1.float32, [None, 8, 8, 1], "other")
+        return v1.concat([linear(x), v1.abs(other, name="size")], 3)
+
+    v1 = tensorflow_graphs.tf()
+    with v1.Graph().as_default() as graph, v1.Session() as session:
+        two(v1.placeholder(v1.float32, [None, 8, 8, 1], "image"))
+        session.run(v1.global_variables_initializer())
+        frozen = v1.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), ["concat"])
+    path = tmp_path / "two.pb"
+    path.write_bytes(frozen.SerializeToString())
+    (tmp_path / "two.pb.json").write_text('{"input": "other", "output": "size:0"}')
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
+    assert np.array_equal(load(path, solver=None).predict(images, None)[0], np.abs(images))
+    assert [layer["type"] for layer in describe(path)["layers"]] == ["Abs"]
+
+
+def test_a_graph_of_channels_first_takes_and_gives_channels_last(tmp_path: Path) -> None:
+    def first(x: Any) -> Any:
+        v1 = tensorflow_graphs.tf()
+        net = v1.transpose(x, [0, 2, 3, 1])
+        net = v1.nn.conv2d(net, v1.get_variable("conv/weights", [3, 3, 3, 2]), [1, 1, 1, 1], "SAME")
+        return v1.transpose(net, [0, 3, 1, 2])
+
+    written = Written(tmp_path, first, (3, 8, 10))
+    loaded = load(tmp_path / "frozen.pb", input_shape=(3, 8, 10), solver=None)
+    output = loaded.predict(written.images.transpose(0, 2, 3, 1), None)[0]
+    assert np.allclose(output, written.expected.transpose(0, 2, 3, 1), atol=1e-5)
+    description = describe(tmp_path / "frozen.pb")
+    assert description["input_shape"] == [3, 8, 10]
+    assert [layer["type"] for layer in description["layers"]] == ["Conv"]
+
+
+def test_a_keras_export_loads_and_its_own_files_say_what_to_do(tmp_path: Path) -> None:
+    from multiseg_tensorflow.reader import read_weights
+
+    from multiseg.errors import ModelError
+
+    made = tensorflow_graphs.keras(tmp_path)
+    for folder in ("saved", "exported"):
+        loaded = load(tmp_path / folder)
+        assert np.allclose(loaded.predict(made["images"], None)[0], made["expected"], atol=1e-5)
+    description, weights = describe(tmp_path / "exported"), loaded.get_weights()
+    types = [layer["type"] for layer in description["layers"]]
+    assert types == ["Conv", "Relu", "BatchNormalization", "Flatten", "Gemm", "Reshape"]
+    again = neutral_math.run(description, weights, made["images"].transpose(0, 3, 1, 2))
+    assert np.allclose(again.transpose(0, 2, 3, 1), made["expected"], atol=1e-5)
+    first = loaded.train_step(made["images"], made["images"], 0.01)
+    assert loaded.predict(made["images"], made["images"])[1] < first
+    stored = read_weights(str(tmp_path / "exported"))
+    assert {name: value.shape for name, value in stored.items()} == {name: w.shape for name, w in weights.items()}
+    for file in ("model.keras", "model.weights.h5"):
+        assert kinds.kind_of(tmp_path / file, "weights")[1].name == "Keras file"
+        with pytest.raises(ModelError, match=rf"{file}: Keras' own files .* model\.export"):
+            read_weights(str(tmp_path / file))
+    with pytest.raises(ModelError, match=r"numbered: .* layers are numbered, not named"):
+        read_weights(str(tmp_path / "numbered"))
+    named = read_weights(str(tmp_path / "named-1"))
+    assert set(named) == {"net.conv.weight", "net.conv.bias"}
+    kernel = np.arange(24, dtype=np.float32).reshape(3, 2, 1, 4)
+    assert np.array_equal(named["net.conv.weight"], kernel.transpose(3, 2, 0, 1))
+
+
+def test_weights_are_read_from_checkpoints_and_graphs(tmp_path: Path) -> None:
+    from multiseg_tensorflow.reader import read_weights
+
+    Written(tmp_path, small)
+    expected = load(tmp_path / "frozen.pb").get_weights()
+    for name in ("net", "net.index", "net.data-00000-of-00001", "", "checkpoint", "frozen.pb", "saved"):
+        weights = read_weights(str(tmp_path / name))
+        assert set(weights) == set(expected), name
+        assert all(np.array_equal(weights[key], expected[key]) for key in expected), name
+    (tmp_path / "net.meta").unlink()  # by names and shapes alone
+    weights = read_weights(str(tmp_path / "net"))
+    assert all(np.array_equal(weights[key], expected[key]) for key in expected)
+
+
+def test_a_meta_graph_without_its_checkpoint_begins_at_its_initialisers(tmp_path: Path) -> None:
+    Written(tmp_path, small, seed=None)
+    for path in [*tmp_path.glob("net.index"), *tmp_path.glob("net.data-*")]:
+        path.unlink()
+    one, same, other = (load(tmp_path / "net.meta", seed=seed).get_weights() for seed in (1, 1, 2))
+    assert all(np.array_equal(one[name], same[name]) for name in one)
+    assert not np.array_equal(one["conv.weight"], other["conv.weight"])
+    assert np.array_equal(one["norm.running_var"], np.ones(4))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_kinds_are_told_from_content(tmp_path: Path, file: str) -> None:
+    Written(tmp_path, linear)
+    names = {"frozen.pb": "TensorFlow graph", "frozen.pbtxt": "TensorFlow graph", "net.meta": "TensorFlow MetaGraph"}
+    path = tmp_path / file
+    expected = names.get(file, "TensorFlow SavedModel")
+    assert kinds.kind_of(path, "network")[1].name == expected
+    if path.is_file():
+        renamed = path.rename(tmp_path / "renamed.dat")
+        assert kinds.kind_of(renamed, "network")[1].name == expected
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_network_file_is_copied_with_all_that_belongs_to_it(tmp_path: Path, file: str) -> None:
+    (tmp_path / "from").mkdir()
+    (tmp_path / "to").mkdir()
+    written = Written(tmp_path / "from", small)
+    (tmp_path / "from" / f"{file}.json").write_text('{"output": "output:0"}')
+    source, copy = tmp_path / "from" / file, tmp_path / "to" / file
+    copies.copy(source, copy.parent)
+    assert copies.same(source, copy)
+    assert np.allclose(load(copy, solver=None).predict(written.images, None)[0], written.expected, atol=1e-6)
+    (tmp_path / "to" / f"{file}.json").write_text("{}")
+    assert not copies.same(source, copy)
+
+
+def test_a_run_keeps_a_graph_of_several_files_whole(tmp_path: Path, dataset: multiseg.Dataset) -> None:
+    (tmp_path / "from").mkdir()
+    Written(tmp_path / "from", small, (32, 32, 1))
+    job = multiseg.Job(dataset, "tensorflow", model=tmp_path / "from" / "saved", epochs=1, seed=1, learning_rate=1e-9)
+    with job.train(tmp_path / "run", progress=False) as run:
+        expected = run.predict(dataset.val.read([0, 1])[0])
+    again = multiseg.Job(dataset, "tensorflow", model=tmp_path / "from" / "saved", epochs=1, learning_rate=1e-9)
+    again.train(tmp_path / "run", resume=True, progress=False).close()
+    shutil.rmtree(tmp_path / "from")
+    with multiseg.Run.open(tmp_path / "run") as run:
+        assert np.array_equal(run.predict(dataset.val.read([0, 1])[0]), expected)

@@ -1,0 +1,86 @@
+"""Which convolutions of a TensorFlow graph become matrix products; what they compute is in tests/contract/test_lowering.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.tensorflow_files import LINEAR, model, network
+
+pytestmark = pytest.mark.needs("tensorflow")
+
+
+@pytest.mark.parametrize(
+    ("padding", "size", "known", "lowerable"),
+    [
+        ("VALID", 8, True, ["down", "up"]),
+        ("SAME", 8, True, ["down", "up"]),  # which pads nothing
+        ("VALID", 9, True, ["down", "up"]),  # windows leave a rest, which "up" gives back as zeros
+        ("VALID", 9, False, ["down", "up"]),
+        ("SAME", 9, True, []),
+        ("SAME", 8, False, []),  # nobody knows whether it pads
+    ],
+)
+def test_sizes_that_windows_cover_or_not(
+    tmp_path: Path, padding: str, size: int, known: bool, lowerable: list[str]
+) -> None:
+    text = model(f"""
+{"" if known else "self.x = tf.placeholder_with_default(self.x, [None, None, None, 1])"}
+net = slim.conv2d(self.x, 5, [4, 2], stride=[4, 2], padding='{padding}', scope='down')
+kernel = tf.get_variable('up/weights', [4, 2, 1, 5])
+with tf.control_dependencies([tf.check_numerics(net, 'here')]):
+    net = tf.nn.conv2d_transpose(net, kernel, tf.shape(self.x), [1, 4, 2, 1], '{padding}')
+return tf.reshape(net, [-1, {size}, {size}, 1])
+""")
+    shape = (1, size, size)
+    plain, lowered = (
+        network(tmp_path, text, input_shape=shape, label_shape=shape, lowering=on) for on in (False, True)
+    )
+    assert (plain.describe()["lowered"], lowered.describe()["lowered"]) == ([], lowerable)
+    draw = np.random.default_rng(0)
+    x, y = (draw.uniform(-1, 1, (3, size, size, 1)).astype(np.float32) for _ in range(2))
+    # sums of at most 100 products of float32, near 1
+    assert lowered.predict(x, None)[0] == pytest.approx(plain.predict(x, None)[0], abs=1e-5)
+    assert lowered.train_step(x, y, 0.1) == pytest.approx(plain.train_step(x, y, 0.1), rel=1e-5)
+    expected = plain.get_weights()
+    for name, value in lowered.get_weights().items():
+        assert value == pytest.approx(expected[name], abs=1e-5), name
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "slim.conv2d(self.x, 1, [3, 3], stride=1, scope='only')",
+        "slim.conv2d(self.x, 4, [2, 2], stride=1, padding='SAME', scope='only')",
+        "slim.conv2d(self.x, 4, [3, 3], stride=3, padding='SAME', scope='only')",
+        "slim.conv2d(self.x, 4, [2, 2], rate=2, padding='VALID', scope='only')",
+        "slim.conv2d(tf.tile(self.x, [1, 1, 1, 4]), 4, [2, 2], 2, 'VALID', scope='only') if False else "
+        "tf.nn.conv2d(tf.tile(self.x, [1, 1, 1, 4]), tf.get_variable('w', [2, 2, 2, 4]), [1, 2, 2, 1], 'VALID')",
+        "slim.conv2d_transpose(self.x, 1, [3, 3], stride=2, scope='only')",
+    ],
+)
+def test_other_convolutions_stay_as_they_are(tmp_path: Path, layer: str) -> None:
+    text = model(f"net = {layer}\nreturn tf.image.resize_bilinear(tf.reduce_sum(net, 3, keepdims=True), [8, 8])")
+    loaded = network(tmp_path, text)
+    assert loaded.describe()["lowered"] == []
+    output, _, _ = loaded.predict(np.ones((2, 8, 8, 1), np.float32), None)
+    assert output.shape == (2, 8, 8, 1)
+
+
+def test_a_file_with_its_own_gradient_function_is_left_alone(tmp_path: Path) -> None:
+    text = model("""
+@tf.custom_gradient
+def reversed_gradient(x):
+    return tf.identity(x), lambda g: -g
+return reversed_gradient(slim.conv2d(self.x, 1, [1, 1], activation_fn=None, scope='only'))
+""")
+    x = np.ones((1, 8, 8, 1), np.float32)
+    backwards, forwards = network(tmp_path, text), network(tmp_path, model(LINEAR))
+    backwards.set_weights(forwards.get_weights())
+    before = forwards.get_weights()["only.bias"]
+    backwards.train_step(x, 9 * x, 0.1)
+    forwards.train_step(x, 9 * x, 0.1)
+    assert (backwards.describe()["lowered"], forwards.describe()["lowered"]) == ([], ["only"])
+    assert backwards.get_weights()["only.bias"] - before == pytest.approx(before - forwards.get_weights()["only.bias"])

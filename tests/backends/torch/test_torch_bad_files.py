@@ -1,0 +1,150 @@
+"""Files that are wrong, or mean ill, given to PyTorch's worker: each is one clear error, and the worker lives on."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers.lending import lend
+from helpers.zoo import SHAPES, load
+from multiseg.errors import ModelError
+from multiseg.worker.client import Worker
+
+pytestmark = pytest.mark.needs("torch")
+
+SHAPE = [3, 16, 16]
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    with lend("torch") as worker:
+        yield worker
+
+
+def describe(worker: Worker, path: Path) -> None:
+    worker.call(
+        "read", module="multiseg_torch.reader", function="describe", arguments={"path": str(path), "input_shape": SHAPE}
+    )
+
+
+LUA = {
+    "a syntax error": ("local x = 1\nx = = 3", ":2: unexpected symbol near '='"),
+    "an unknown module": ("return {\n model = nn.SpatialConvolutions(3, 4)}", ":2: attempt to call field 'SpatialConvolutions' "
+                          "(a nil value); nn.SpatialConvolutions is not supported, near it are: SpatialConvolution"),
+    "an unknown criterion": ("return {model = nn.ReLU(), loss = nn.MarginCriterion()}", ":1: attempt to call field"),
+    "a wrong argument": ("return nn.Sequential():add(\nnn.SpatialConvolution('3', 4))", ":2: nn.SpatialConvolution: nInputPlane"),
+    "an argument of no sense": ("return nn.Sequential():add(nn.SpatialConvolution(3, 4.5, 3, 3))", ":1: nn.SpatialConvolution"),
+    "groups that do not divide": ("return nn.SpatialConvolution(3, 4, 3, 3, 1, 1, 0, 0, 2)", ":1: nn.SpatialConvolution"),
+    "a network beyond all memory": ("return nn.Sequential():add(nn.Linear(2^20, 2^20))", ":1: nn.Linear: the network would"),
+    "an endless loop": ("return function(p)\n while true do end\nend", ":2: runs too long"),
+    "an endless loop that catches": ("while true do\n pcall(function() while true do end end) end", ":2: runs too long"),
+    "an endless metamethod": ("return setmetatable({}, {__index = function(t, k) while true do end end}).x", ":1: runs too long"),
+    "endless allocation": ("local t = {}\nfor i = 1, 1e12 do t[i] = {i} end", ":2: takes more than 256 MiB of memory"),
+    "endless strings": ("local s = 'x'\nwhile true do s = s .. s end", ":2: takes more than 256 MiB of memory"),
+    "string.rep": ("return function(p)\n return ('x'):rep(1e10) end", ":2: takes more than 256 MiB of memory"),
+    "a pathological pattern": ("local s = ('a'):rep(3000)\nlocal t = s:find(('a-'):rep(6) .. 'b')", ":2: takes longer"),
+    "endless filling": ("local l = nn.Linear(1000, 1000)\nfor i = 1, 20000 do l.weight:zero() end return l",
+                        "fills its tensors again and again"),
+    "os.execute": ("os.execute('touch reached')", ":1: attempt to index global 'os' (a nil value)"),
+    "io.open": ("return function(p) io.open('reached', 'w') end", ":1: attempt to index global 'io'"),
+    "another file": ("require 'weight-init'", ":1: module 'weight-init' is not provided"),
+    "paths": ("local paths = require 'paths'", ":1: module 'paths' is not provided"),
+    "torch.load": ("return torch.load('other.t7')", ":1: torch.load is not provided"),
+    "a coroutine": ("coroutine.wrap(function() while true do end end)()", ":1: attempt to index global 'coroutine'"),
+    "loaded code": ("loadstring('x = 1')()", ":1: attempt to call global 'loadstring'"),
+    "another environment": ("setfenv(1, {})", ":1: attempt to call global 'setfenv'"),
+    "bytecode": ("\x1bLua\x51\0", ":1: is compiled Lua; only source text is run"),
+    "nothing returned": ("local net = nn.Sequential()", "returns nil; it must `return function(params)"),
+    "no model": ("return function(p) return {loss = nn.MSECriterion()} end", "gives nil as its model"),
+    "a criterion as model": ("return {model = nn.MSECriterion()}", "nn.MSECriterion: is no module that is supported"),
+    "a module as loss": ("return {model = nn.ReLU(), loss = nn.ReLU()}", ":1: nn.ReLU: is no criterion that is supported"),
+    "a model that holds itself": ("local s = nn.Sequential()\ns:add(s) return s", ":1: nn.Sequential: contains itself"),
+    "containers without end": ("local s = nn.ReLU() for i = 1, 20000 do s = nn.Sequential():add(s) end return s", "too deeply"),
+    "forward while it is built": ("return nn.ReLU():forward(torch.zeros(3))", ":1: nn.ReLU:forward is not run"),
+    "a module of its own": ("local A, parent = torch.class('nn.A', 'nn.Module')", ":1: a module of the file's own making"),
+    "add without self": ("local n = nn.Sequential()\nn.add(nn.ReLU())", ":2: nn.ReLU:add takes a module"),
+    "a labelHook": ("return {model = nn.ReLU(), labelHook = function(i, l) return i end}", "has a labelHook, which is"),
+    "joining the batch": ("return nn.Concat(1):add(nn.ReLU())", ":1: nn.Concat: joins along dimension 1"),
+    "wrong channels": ("return nn.Sequential():add(nn.ReLU()):add(nn.SpatialConvolution(4, 2, 3, 3))",
+                       "layer '1' (Conv2d with weights (2, 4, 3, 3)) is given (3, 16, 16): "),
+    "wrong features": ("return nn.Sequential():add(nn.View(-1):setNumInputDims(3)):add(nn.Linear(100, 2))",
+                       "layer '1' (Linear with weights (2, 100)) is given (768,): "),
+    "a tensor where a table is needed": ("return nn.Sequential():add(nn.CAddTable())", "takes a table of tensors"),
+    "weights of another shape": ("local n = nn.Linear(4, 2)\nn.weight = torch.zeros(3)\nreturn nn.Sequential():add(n)",
+                                 ":1: nn.Linear: its weight is (2, 4), the file puts (3,) there"),
+    "shared weights": ("local a, b = nn.Linear(4, 4), nn.Linear(4, 4)\na.weight = b.weight\nreturn nn.Sequential():add(a):add(b)",
+                       ":1: nn.Linear: its weight is another module's; sharing is not supported"),
+    "a number as weights": ("local n = nn.Linear(4, 2) n.weight = 7 return n", ":1: nn.Linear: its weight is 7; it must be"),
+    "a MultiCriterion of nothing": ("return {model = nn.ReLU(), loss = nn.MultiCriterion()}", ":1: nn.MultiCriterion: needs"),
+    "a table as output": ("return nn.ConcatTable():add(nn.ReLU())", "gives a list; it must give one output"),
+}  # fmt: skip
+PYTHON = {
+    "a syntax error": ("import torch\nx = = 3", ":2: invalid syntax"),
+    "an error of its own": ("import torch\n\ndef network(params):\n    raise ValueError('none')", ":4: ValueError: none"),
+    "an error of several lines": ("import torch\nraise ValueError('one\\ntwo')", ":2: ValueError: one"),
+    "two classes": ("from torch import nn\nclass A(nn.Module): pass\nclass B(nn.Module): pass", "2 nn.Module classes (A, B)"),
+    "two factories": ("import torch\ndef get_model(): pass\ndef build_model(): pass", "build_model and get_model, and which one"),
+    "no class": ("import torch", "defines 0 nn.Module classes; define a function network(params)"),
+    "the end of the process": ("import sys, torch\nsys.exit(3)", ":2: SystemExit: 3"),
+    "an interruption": ("import torch\nraise KeyboardInterrupt", "KeyboardInterrupt"),
+    "a class as model": ("from torch import nn\ndef network(p): return nn.ReLU", "gives type as its model"),
+    "no super().__init__()": ("from torch import nn\nclass A(nn.Module):\n    def __init__(self): pass", "does not call super()"),
+    "a class with arguments": ("from torch import nn\nclass A(nn.Module):\n    def __init__(self, n): pass", ".py: TypeError"),
+    "a missing import": ("import torch\nimport nowhere_to_be_found", ":2: ModuleNotFoundError: No module named"),
+    "wrong channels": ("from torch import nn\nclass A(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+                       "        self.conv = nn.Conv2d(1, 2, 3)\n    def forward(self, x): return self.conv(x)",
+                       "layer 'conv' (Conv2d with weights (2, 1, 3, 3)) is given (3, 16, 16): "),
+    "a batch size of no sense": ("from torch import nn\ndef network(p): return {'model': nn.ReLU(), 'trainBatchSize': 'many'}",
+                                 "trainBatchSize is 'many'; it must be a whole number from 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LUA)
+def test_a_bad_lua_file(worker: Worker, tmp_path: Path, what: str) -> None:
+    check(worker, tmp_path / "net.lua", *LUA[what])
+
+
+@pytest.mark.parametrize("what", PYTHON)
+def test_a_bad_python_file(worker: Worker, tmp_path: Path, what: str) -> None:
+    check(worker, tmp_path / "net.py", *PYTHON[what])
+
+
+@pytest.mark.parametrize("made", ["nn.ReLU()", "nn.Conv2d(1, 1, 1).requires_grad_(False)"])
+def test_a_network_with_nothing_to_train_is_one_for_prediction_only(tmp_path: Path, made: str) -> None:
+    path = tmp_path / "net.py"
+    path.write_text(f"from torch import nn\ndef network(p): return {made}")
+    with pytest.raises(ModelError, match=r"net\.py: has nothing to train: no parameter that requires a gradient"):
+        load("torch", path, *SHAPES["autoencoder"])
+    load("torch", path, *SHAPES["autoencoder"], solver=None).close()
+
+
+def check(worker: Worker, path: Path, text: str, words: str) -> None:
+    path.write_text(text)
+    with pytest.raises(ModelError) as caught:
+        describe(worker, path)
+    assert str(path) in str(caught.value) and words in str(caught.value) and "\n" not in str(caught.value)
+
+
+class Reaches:
+    """A pickle that runs a program when it is opened."""
+
+    def __reduce__(self) -> object:
+        import os
+
+        return os.system, ("touch /tmp/multiseg-reached",)
+
+
+@pytest.mark.parametrize("name", ["net.lua", "net.py", "net.t7"])
+def test_a_pickle_in_disguise(worker: Worker, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(pickle.dumps(Reaches()))
+    with pytest.raises(ModelError):
+        describe(worker, tmp_path / name)
+    assert not Path("/tmp/multiseg-reached").exists()
+
+
+def test_the_worker_lives_on(worker: Worker, tmp_path: Path) -> None:
+    (tmp_path / "net.lua").write_text("return nn.Sequential():add(nn.ReLU())")
+    describe(worker, tmp_path / "net.lua")

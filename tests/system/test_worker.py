@@ -1,0 +1,153 @@
+"""A process for each backend: what happens when it dies, when the program dies, and where its framework is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import venv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import multiseg
+from helpers import lending
+from multiseg import backend as registry
+from multiseg.cli import main
+from multiseg.errors import BackendUnavailable, WorkerError
+from multiseg.worker.client import Worker
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def gone(pid: int, seconds: float = 20) -> bool:
+    """Whether a process ends within that time."""
+    end = time.monotonic() + seconds
+    while alive(pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not alive(pid)
+
+
+@pytest.fixture(autouse=True)
+def nobody_elses() -> None:
+    """The workers that these tests find are their own."""
+    lending.end()
+
+
+def test_a_killed_worker_is_a_clear_error_and_leaves_nothing(backend: str, dataset: Any, tmp_path: Path) -> None:
+    pids = []
+
+    def kill(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and not pids:
+            pids.append(worker_of(os.getpid()))
+            os.kill(pids[0], signal.SIGKILL)
+
+    with pytest.raises(WorkerError) as caught:
+        multiseg.Job(dataset=dataset, backend=backend, epochs=2).train(tmp_path / "run", progress=kill)
+    message = str(caught.value)
+    assert registry.get(backend).title in message and "SIGKILL" in message and "worker.log" in message
+    assert not alive(pids[0])
+    assert multiseg.Run.open(tmp_path / "run").summary["status"] == "failed"
+
+
+def worker_of(pid: int) -> int:
+    """The process id of the one worker that ``pid`` started."""
+    children = [
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
+    (found,) = [child for child in children if "boot.py" in Path(f"/proc/{child}/cmdline").read_text()]
+    return found
+
+
+def test_a_crash_tells_the_last_lines_that_were_printed(backend: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with Worker(registry.get(backend), log=log) as worker:
+        log.write_bytes(log.read_bytes() + b"F1122 something terrible\n")
+        worker.result(worker.submit("memory"))
+        os.kill(worker.pid, signal.SIGSEGV)
+        with pytest.raises(WorkerError, match=r"(?s)SIGSEGV.*something terrible"):
+            worker.call("memory")
+
+
+def test_no_worker_outlives_its_program(backend: str, dataset: Any, tmp_path: Path) -> None:
+    code = (
+        "import multiseg, sys\n"
+        f"multiseg.Job(dataset={str(dataset.path)!r}, backend={backend!r}, epochs=1000).train({str(tmp_path / 'run')!r}, "
+        "progress=lambda event: print(event['event'], flush=True))"
+    )
+    program = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert program.stdout is not None
+    for line in program.stdout:
+        if line.strip() == "step":
+            break
+    worker = worker_of(program.pid)
+    scratch = Path(next(
+        part.partition("=")[2] for part in Path(f"/proc/{worker}/environ").read_text().split("\0") if part.startswith("TMPDIR=")
+    ))  # fmt: skip
+    assert alive(worker) and scratch.is_dir()
+    program.kill()
+    program.wait()
+    assert gone(worker)
+    assert not scratch.exists()
+
+
+def test_a_python_without_the_framework_is_one_import_error(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    venv.create(tmp_path / "empty", with_pip=False)
+    declared = registry.get(backend)
+    monkeypatch.setenv(declared.python_variable, str(tmp_path / "empty/bin/python"))
+    with pytest.raises(ImportError) as caught:
+        Worker(declared)
+    assert isinstance(caught.value, BackendUnavailable)
+    for words in (repr(backend), declared.install, declared.python_variable, "No module named"):
+        assert words in str(caught.value)
+    with pytest.raises(SystemExit) as ended:
+        main(["backends", "--json"])
+    assert ended.value.code == 0
+    found = {status["name"]: status for status in json.loads(capsys.readouterr().out)}[backend]
+    assert not found["available"] and declared.install in found["problem"]
+
+
+def test_a_python_that_is_not_there_is_named(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = registry.get(backend)
+    monkeypatch.setenv(declared.python_variable, "/no/such/python")
+    with pytest.raises(BackendUnavailable, match=f"{declared.python_variable}=/no/such/python"):
+        Worker(declared)
+
+
+@pytest.mark.needs("caffe", "tensorflow")
+def test_caffe_trains_in_a_program_that_has_imported_tensorflow(dataset: Any, tmp_path: Path) -> None:
+    """In one process that is a segmentation fault."""
+    code = (
+        "import tensorflow, multiseg\n"
+        f"run = multiseg.Job(dataset={str(dataset.path)!r}, backend='caffe', epochs=1).train({str(tmp_path / 'run')!r})\n"
+        "assert run.history[-1]['l1'] < 200\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
+@pytest.mark.needs("caffe")
+def test_caffe_may_live_in_an_interpreter_of_its_own(
+    dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has pycaffe and what pycaffe needs, but not multiseg."""
+    python = tmp_path / "other/bin/python"
+    venv.create(tmp_path / "other", with_pip=True)
+    subprocess.run([sys.executable, "-m", "multiseg.cli", "install-caffe", "--python", python], check=True, timeout=600)
+    assert subprocess.run([python, "-c", "import multiseg"], capture_output=True, cwd=tmp_path).returncode != 0
+    monkeypatch.setenv("MULTISEG_CAFFE_PYTHON", str(python))
+    run = multiseg.Job(dataset=dataset, backend="caffe", epochs=1).train(tmp_path / "run", progress=False)
+    assert run.environment["executable"] == str(python)
+    with run:
+        assert run.predict(dataset.val.read([0])[0]).shape == (1, 1, 32, 32)
