@@ -46,6 +46,8 @@ class Function:
     jump: float = 1.0
     shared: bool = False
     leap: Callable[[Parameters], float] = lambda p: 0.0  # by which f itself jumps there
+    offset: Map | float = 0.0  # errors of f are relative to the size of the result plus this: to intermediate values
+    slope_offset: Map | float = 0.0  # the same for the slope
 
 
 def _sigmoid(x: Array) -> Array:
@@ -94,13 +96,18 @@ FUNCTIONS: dict[str, Function] = {
     "Elu": Function(
         _elu, lambda x, p: np.where(x > 0, 1.0, p["alpha"] * np.exp(np.minimum(x, 0))),
         # exp(x) - 1, as some compute it, loses what is small against 1
-        ulps=EXP + 2, steepness=1.0, kinks=_at_zero,
+        ulps=EXP + 2, steepness=1.0, kinks=_at_zero, offset=1.0, slope_offset=1.0,
     ),
     "Sigmoid": Function(
-        lambda x, p: _sigmoid(x), lambda x, p: _sigmoid(x) * (1 - _sigmoid(x)), EXP + QUOTIENT + 2, 0.1
+        lambda x, p: _sigmoid(x), lambda x, p: _sigmoid(x) * (1 - _sigmoid(x)), EXP + QUOTIENT + 2, 0.1,
+        offset=1.0, slope_offset=1.0,
     ),
-    "Tanh": Function(lambda x, p: np.tanh(x), lambda x, p: 1 - np.tanh(x) ** 2, TANH + 2, 0.77),
-    "Softplus": Function(lambda x, p: np.logaddexp(0, x), lambda x, p: _sigmoid(x), EXP + LOG + 2, 0.25),
+    "Tanh": Function(
+        lambda x, p: np.tanh(x), lambda x, p: 1 - np.tanh(x) ** 2, TANH + 2, 0.77, offset=1.0, slope_offset=1.0
+    ),
+    "Softplus": Function(
+        lambda x, p: np.logaddexp(0, x), lambda x, p: _sigmoid(x), EXP + LOG + 2, 0.25, offset=1.0, slope_offset=1.0
+    ),
     "Exp": Function(lambda x, p: np.exp(x), lambda x, p: np.exp(x), EXP, lambda x, p: np.exp(x)),
     "Log": Function(lambda x, p: np.log(x), lambda x, p: 1 / x, LOG, lambda x, p: x**-2.0),
     "Sqrt": Function(lambda x, p: np.sqrt(x), lambda x, p: 0.5 / np.sqrt(x), ROOT, lambda x, p: 0.25 * x**-1.5),
@@ -109,16 +116,15 @@ FUNCTIONS: dict[str, Function] = {
         lambda x, p: np.abs(_exponent(p) * (_exponent(p) - 1) * x ** (_exponent(p) - 2)),
     ),
 }  # fmt: skip
-# These are near a constant other than 0 where their inputs are large or small: errors are of the size of 1, not of the result's.
-OF_ONE = ("Elu", "Sigmoid", "Tanh", "Softplus")
 
 
 def unary(given: Given) -> tuple[list[Bounded], Pull]:
     """A function of one variable."""
     (x,), p, function = given.inputs, given.said, FUNCTIONS[given.layer.type]
     value, slope = function.f(x.value, p), function.slope(x.value, p)
-    size = np.abs(value) + (1.0 if given.layer.type in OF_ONE else 0.0)
-    steepness = function.steepness(x.value, p) if callable(function.steepness) else function.steepness
+    size = np.abs(value) + _at(function.offset, x.value, p)
+    steepness = _at(function.steepness, x.value, p)
+    slope_size = np.abs(slope) + _at(function.slope_offset, x.value, p)
     off_x = np.broadcast_to(x.bound, value.shape)
     change = np.minimum(_over(off_x, steepness), 1e30)  # of the slope, within the bound
     at_kink = np.zeros(x.value.shape, bool)
@@ -132,11 +138,15 @@ def unary(given: Given) -> tuple[list[Bounded], Pull]:
     def pull(gradients: list[Bounded]) -> Gradients:
         (g,) = gradients
         off = _over(np.broadcast_to(g.bound, value.shape), np.abs(slope) + change + jump) + g.size * (change + jump)
-        off = off + (function.ulps + 2) * U * g.size * (np.abs(slope) + (1.0 if given.layer.type in OF_ONE else 0.0))
+        off = off + (function.ulps + 2) * U * g.size * slope_size
         return [Bounded(g.value * slope, off if function.ulps or not g.exact or at_kink.any() else 0.0)], {}
 
     exact = x.exact and not function.ulps
     return [Bounded(value, 0.0 if exact else bound)], pull
+
+
+def _at(quantity: Map | float, x: Array, p: Parameters) -> Array | float:
+    return quantity(x, p) if callable(quantity) else quantity
 
 
 def _over(bound: Array, steep: Array | float) -> Array:
