@@ -58,6 +58,12 @@ def _elu(x: Array, p: Parameters) -> Array:
     return np.where(x > 0, x, p["alpha"] * np.expm1(np.minimum(x, 0)))
 
 
+def _swish_slope(x: Array, p: Parameters) -> Array:
+    gate = _sigmoid(p["alpha"] * x)
+    slope: Array = gate + p["alpha"] * x * gate * (1 - gate)
+    return slope
+
+
 def _limits(p: Parameters) -> tuple[float, ...]:
     return tuple(limit for limit in (p.get("min"), p.get("max")) if limit is not None)
 
@@ -101,6 +107,11 @@ FUNCTIONS: dict[str, Function] = {
     "Sigmoid": Function(
         lambda x, p: _sigmoid(x), lambda x, p: _sigmoid(x) * (1 - _sigmoid(x)), EXP + QUOTIENT + 2, 0.1,
         offset=1.0, slope_offset=1.0,
+    ),
+    "Swish": Function(
+        lambda x, p: x * _sigmoid(p["alpha"] * x), _swish_slope, EXP + QUOTIENT + 4, lambda x, p: abs(p["alpha"]) / 2,
+        # Caffe takes the sigmoid from a tanh: its error is of the size of 1, also where the sigmoid is small
+        offset=lambda x, p: np.abs(x), slope_offset=lambda x, p: 1 + np.abs(p["alpha"] * x),
     ),
     "Tanh": Function(
         lambda x, p: np.tanh(x), lambda x, p: 1 - np.tanh(x) ** 2, TANH + 2, 0.77, offset=1.0, slope_offset=1.0

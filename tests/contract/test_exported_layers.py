@@ -121,6 +121,8 @@ CASES: dict[str, tuple[list[Step], set[str]]] = {
     "dropout": ([("Dropout", {"ratio": 0.3})], ALL),
     "leaky-relu": ([("LeakyRelu", {"alpha": 0.3})], ALL),
     "elu": ([("Elu", {}), ("Elu", {"alpha": 0.7})], ALL),
+    "swish": ([("Swish", {})], ALL),
+    "swish-alpha": ([("Mul", {"value": 8.0}), ("Swish", {"alpha": 1.5})], ALL),
     "thresholded": ([("ThresholdedRelu", {"alpha": 0.3})], NOT_CAFFE),
     "clip": ([("Clip", {"min": -0.5, "max": 0.5})], ALL),
     "clip-6": ([("Mul", {"value": 8.0}), ("Clip", {"min": 0.0, "max": 6.0})], ALL),
@@ -175,6 +177,7 @@ IN_SEVERAL_WORDS = {
     "pad-conv-padded": TF | TORCH, "deconv-groups": TF, "average-up": TF, "average-padded": TF, "average-padded-up": TF,
     "average-padded-counted-up": TF, "prelu": TF, "prelu-shared": TF, "lrn-within": TF | TORCH, "lrn-within-bias": TF | TORCH,
     "elu": TF, "thresholded": TF, "softmax-width": TF, "sum": TF | TORCH, "div": {"caffe"}, "constants": ALL, "reshape": TF,
+    "swish-alpha": TORCH,
     "resize-nearest-size": TORCH, "sum-width": TF, "mean-height": TF,
 }  # fmt: skip
 
@@ -202,6 +205,7 @@ ELEMENTWISE: dict[str, Callable[[Array], Array]] = {
     "Identity": lambda x: x,
     "LeakyRelu": lambda x: np.where(x > 0, x, 0.01 * x),
     "Elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "Swish": lambda x: x / (1 + np.exp(-x)),
     "Sqrt": lambda x: np.sqrt(x),
     "Log": lambda x: np.log(x),
     "Pow": lambda x: x**1.5,

@@ -123,6 +123,7 @@ TYPES: dict[str, Callable[..., Any]] = {
     "PRelu": lambda p, w, x: F.prelu(x, w["weight"]),
     "Elu": lambda p, w, x: F.elu(x, p["alpha"]),
     "Sigmoid": lambda p, w, x: x.sigmoid(),
+    "Swish": lambda p, w, x: x * (p["alpha"] * x).sigmoid(),
     "Tanh": lambda p, w, x: x.tanh(),
     "Softplus": lambda p, w, x: F.softplus(x),
     "Abs": lambda p, w, x: x.abs(),

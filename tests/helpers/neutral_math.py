@@ -139,6 +139,7 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "Relu": _each(lambda x: np.maximum(x, 0)),
     "Sigmoid": _each(lambda x: 1 / (1 + np.exp(-x))),
     "Tanh": _each(np.tanh),
+    "Swish": lambda p, w, x: x / (1 + np.exp(-p.get("alpha", 1.0) * x)),
     "Softplus": _each(lambda x: np.log1p(np.exp(x))),
     "Abs": _each(np.abs),
     "Elu": lambda p, w, x: np.where(x > 0, x, p["alpha"] * np.expm1(x)),

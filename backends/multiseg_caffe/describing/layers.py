@@ -257,6 +257,7 @@ _STEPS: dict[str, Callable[[Any, list[Shape]], list[Step]]] = {
     "Sigmoid": _plain("Sigmoid"),
     "TanH": _plain("Tanh"),
     "ELU": lambda layer, bottoms: [("Elu", {"alpha": layer.elu_param.alpha})],
+    "Swish": lambda layer, bottoms: [("Swish", {"alpha": layer.swish_param.beta})],
     "Clip": lambda layer, bottoms: [("Clip", {"min": layer.clip_param.min, "max": layer.clip_param.max})],
     "Dropout": lambda layer, bottoms: [("Dropout", {"ratio": layer.dropout_param.dropout_ratio})],
     "Split": lambda layer, bottoms: [],

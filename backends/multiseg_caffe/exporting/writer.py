@@ -163,6 +163,10 @@ class _Caffe(PrototxtFrame):
     def elu(self, layer: Layer) -> None:
         self._layer(layer, "ELU", [("elu_param", [("alpha", number_field(said(layer, "alpha")))])])
 
+    def swish(self, layer: Layer) -> None:
+        alpha = float(said(layer, "alpha"))
+        self._layer(layer, "Swish", [("swish_param", [("beta", number_field(alpha))])] if alpha != 1 else [])
+
     def thresholded(self, layer: Layer) -> None:
         if float(said(layer, "alpha")) != 0:
             raise Refused("has a threshold, of which Caffe has no gradient")
@@ -308,7 +312,7 @@ class _Caffe(PrototxtFrame):
         "Scale": scale, "PRelu": prelu, "LRN": lrn, "Dropout": dropout, "Pad": pad, "Flatten": flatten,
         "Reshape": reshape, "Squeeze": reshape, "Slice": cut, "Crop": crop, "Concat": concat, "Split": split,
         "ReduceMean": reduce, "ReduceSum": reduce, "Add": linear, "Sub": linear, "Mul": linear, "Div": linear,
-        "Sum": total, "Max": maximum, "Clip": clip, "Elu": elu, "LeakyRelu": leaky_relu,
+        "Sum": total, "Max": maximum, "Clip": clip, "Elu": elu, "Swish": swish, "LeakyRelu": leaky_relu,
         "ThresholdedRelu": thresholded, "Softmax": softmax, "LogSoftmax": log_softmax,
         **dict.fromkeys(("Pow", "Neg", "Sqrt"), power),
         **dict.fromkeys(("Relu", "Sigmoid", "Tanh", "Softplus", "Abs", "Exp", "Log", "Identity"), plain),

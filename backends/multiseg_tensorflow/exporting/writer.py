@@ -280,6 +280,11 @@ class _TensorFlow(TowerFrame):
         beyond = f"tf.nn.relu({net}) + {number(alpha)} * tf.math.expm1(tf.minimum({net}, 0.0))"
         self._assign(layer, f"tf.nn.elu({net})" if alpha == 1 else beyond)
 
+    def swish(self, layer: Layer) -> None:
+        net, alpha = self._first(layer), float(said(layer, "alpha"))
+        scaled = f"{net} * tf.sigmoid({number(alpha)} * {net})"
+        self._assign(layer, f"tf.nn.swish({net})" if alpha == 1 else scaled)
+
     def softmax(self, layer: Layer) -> None:
         function = "softmax" if layer.type == "Softmax" else "log_softmax"
         place, last = self._place(layer), len(self.taken(layer))
@@ -301,7 +306,7 @@ class _TensorFlow(TowerFrame):
         "Flatten": flatten, "Reshape": reshape, "Squeeze": reshape, "Transpose": transpose, "Slice": cut, "Crop": crop,
         "Concat": concat, "Split": split, "ReduceMean": reduce, "ReduceSum": reduce,
         **PythonWriter.shared,
-        "Clip": clip, "Elu": elu, "Softmax": softmax, "LogSoftmax": softmax,
+        "Clip": clip, "Elu": elu, "Swish": swish, "Softmax": softmax, "LogSoftmax": softmax,
         **dict.fromkeys(
             ("Relu", "LeakyRelu", "ThresholdedRelu", "Sigmoid", "Tanh", "Softplus", "Abs", "Exp", "Log", "Neg", "Sqrt",
              "Pow", "Identity"), on_each

@@ -302,6 +302,7 @@ FUNCTIONS: dict[str, tuple[str, Rule]] = {
     "relu6": ("input", lambda call: ("Clip", {"min": 0, "max": 6})),
     "leaky_relu": ("input negative_slope inplace", _plain_or("LeakyRelu", "negative_slope", "alpha", 0.01)),
     "elu": ("input alpha inplace", _plain_or("Elu", "alpha", "alpha", 1.0)),
+    "silu": ("input inplace", lambda call: ("Swish", {"alpha": 1.0})),
     "hardtanh": ("input min_val max_val inplace", _clip("min_val", "max_val", (-1, 1))),
     "clamp": ("input min max", _clip("min", "max")),
     "threshold": ("input threshold value inplace", _threshold),

@@ -59,6 +59,7 @@ MODULES: dict[type[nn.Module], Callable[[Any, Call], Said]] = {
     nn.Threshold: _module("threshold", "threshold", "value"),
     nn.Sigmoid: _module("sigmoid"),
     nn.Tanh: _module("tanh"),
+    nn.SiLU: _module("silu"),
     nn.Softplus: _module("softplus", "beta"),
     nn.Softmax: _module("softmax", "dim"),
     nn.LogSoftmax: _module("log_softmax", "dim"),

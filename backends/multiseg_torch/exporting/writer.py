@@ -311,6 +311,13 @@ class _Torch(PythonWriter):
     def softmax(self, layer: Layer) -> None:
         self._module(layer, f"nn.{layer.type}(dim={axis(layer, self.taken(layer))})")
 
+    def swish(self, layer: Layer) -> None:
+        alpha, x = float(said(layer, "alpha")), self._inputs(layer)[0]
+        if alpha == 1:
+            self._module(layer, "nn.SiLU()")
+        else:
+            self._assign(layer, f"{x} * torch.sigmoid({number(alpha)} * {x})")
+
     def on_each(self, layer: Layer) -> None:
         self._module(layer, ON_EACH[layer.type](layer))
 
@@ -323,7 +330,7 @@ class _Torch(PythonWriter):
         "Reshape": reshape, "Squeeze": squeeze, "Transpose": transpose, "Slice": cut, "Crop": crop,
         "Concat": concat, "Split": split, "ReduceMean": reduce, "ReduceSum": reduce,
         **PythonWriter.shared,
-        "Pow": power, "Clip": clip, "Identity": identity, "Softmax": softmax, "LogSoftmax": softmax,
+        "Pow": power, "Clip": clip, "Swish": swish, "Identity": identity, "Softmax": softmax, "LogSoftmax": softmax,
         **dict.fromkeys(
             ("Relu", "LeakyRelu", "Elu", "PRelu", "ThresholdedRelu", "Sigmoid", "Tanh", "Softplus", "Dropout", "Flatten",
              "GlobalAveragePool", "GlobalMaxPool"), on_each

@@ -88,6 +88,7 @@ VOCABULARY: dict[str, LayerType] = {
     "Clip": LayerType(
         "activation", parameters={"min": OPTIONAL, "max": OPTIONAL}, reach="pixel", canonical=forms.clip
     ),
+    "Swish": LayerType("activation", parameters={"alpha": 1.0}, reach="pixel", alternatives={"alpha": (1.0, 1.702)}),
     "Sigmoid": LayerType("activation", reach="pixel"),
     "Tanh": LayerType("activation", reach="pixel"),
     "Softplus": LayerType("activation", reach="pixel"),

@@ -155,6 +155,8 @@ def test_users_networks_are_described_as_they_are_deployed(
         (layer("PReLU", "prelu_param { channel_shared: true }"), [("it", "PRelu", {"num_parameters": 1})]),
         (layer("PReLU"), [("it", "PRelu", {"num_parameters": 4})]),
         (layer("ELU", "elu_param { alpha: 2 }"), [("it", "Elu", {"alpha": 2})]),
+        (layer("Swish"), [("it", "Swish", {"alpha": 1})]),
+        (layer("Swish", "swish_param { beta: 0.5 }"), [("it", "Swish", {"alpha": 0.5})]),
         (layer("BNLL"), [("it", "Softplus", {})]),
         (
             layer("Power", "power_param { scale: 2 shift: -1 power: 3 }"),

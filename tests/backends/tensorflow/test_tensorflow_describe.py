@@ -107,6 +107,9 @@ LAYERS = {
         "Conv Relu Mul Mul Max Sum Sub",
     "n = slim.conv2d(self.x, 3, [1, 1], activation_fn=None)\n"
     "return n * tf.get_variable('factor', [3]) + tf.get_variable('offset', [3])": "Conv Scale",
+    "return tf.nn.swish(slim.conv2d(self.x, 3, [3, 3], activation_fn=None))": "Conv Swish",
+    "n = self.x * tf.sigmoid(self.x)\nreturn tf.sigmoid(n * 1.5) * n": "Swish Swish",
+    "gate = tf.sigmoid(2. * self.x)\nreturn self.x * gate + gate": "Mul Sigmoid Mul Sum",
     # axes
     "a, b = tf.split(slim.conv2d(self.x, 5, [3, 3]), [2, 3], 3)\nreturn tf.concat([b, a, self.x], -1)":
         "Conv Relu Split Concat",

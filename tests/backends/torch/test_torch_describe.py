@@ -118,7 +118,7 @@ def test_a_function_is_a_layer_of_the_vocabulary(
         ("nn.ReflectionPad2d(2)", "Pad", {}),
         ("nn.Upsample(scale_factor=2, mode='bilinear')", "Resize", {}),
         ("nn.Dropout2d()", "Dropout2d", {}),
-        ("nn.SiLU()", "SiLU", {}),
+        ("nn.SiLU()", "Swish", {}),
     ],
 )  # fmt: skip
 def test_a_module_is_a_layer_of_the_vocabulary(tmp_path: Path, module: str, type: str, weights: Any) -> None:

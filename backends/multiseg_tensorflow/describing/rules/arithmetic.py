@@ -25,11 +25,19 @@ def pass_on(walk: Walk, op: Any) -> list[Value] | None:
     if op.type == "Cast" and not (op.outputs[0].dtype.is_floating and op.inputs[0].dtype.is_floating):
         return None
     if op.type == "IdentityN":
-        values = [walk.value(tensor) for tensor in op.inputs]
-        found = [value for value in values if value is not None]
-        return found if len(found) == len(values) else None
+        return _all_passed_on(walk, op)
     value = walk.value(op.inputs[0])
     return None if value is None else [value]
+
+
+def _all_passed_on(walk: Walk, op: Any) -> list[Value] | None:
+    """Values of an IdentityN; the constants among them (arguments of a custom gradient) must be read by no one."""
+    values = [walk.value(tensor) for tensor in op.inputs]
+    for value, tensor in zip(values, op.outputs):  # noqa: B905 - worker code runs on Python 3.9
+        if value is None and any(reader in walk.between for reader in tensor.consumers()):
+            return None
+    some = next(value for value in values if value is not None)
+    return [some if value is None else value for value in values]
 
 
 def bias(walk: Walk, op: Any) -> list[Value] | None:
@@ -103,8 +111,30 @@ def _of_two(walk: Walk, op: Any, values: list[Value]) -> list[Value] | None:
             if node.inputs == [second] and factor is not None and 0 < factor < 1:
                 walk.nodes.remove(node)
                 return walk.add(op, "LeakyRelu", [second], {"alpha": factor})
+    if op.type == "Mul":
+        for gate, x, tensor in ((values[0], values[1], op.inputs[0]), (values[1], values[0], op.inputs[1])):
+            swish = _swish(walk, op, gate, x) if walk.alone(tensor) else None
+            if swish is not None:
+                return swish
     type = {"Add": "Sum", "AddV2": "Sum", "Sub": "Sub", "Mul": "Mul", "RealDiv": "Div", "Div": "Div", "Maximum": "Max"}
     return walk.add(op, type[op.type], values) if op.type in type else None
+
+
+def _swish(walk: Walk, op: Any, gate: Value, x: Value) -> list[Value] | None:
+    """x * sigmoid(alpha * x), which is what tf.nn.swish consists of."""
+    sigmoid = gate.node
+    if sigmoid.type != "Sigmoid":
+        return None
+    layers, alpha = [sigmoid], 1.0
+    if sigmoid.inputs != [x]:
+        scale = sigmoid.inputs[0].node
+        if scale.type != "Mul" or scale.inputs != [x] or not walk.alone(scale.tensor):
+            return None
+        layers, alpha = [scale, sigmoid], scale.parameters["value"]
+    for layer in layers:
+        walk.nodes.remove(layer)
+    (swish,) = walk.add(op, "Swish", [x], {"alpha": alpha})
+    return [replace(swish, image=x.image)]
 
 
 def add_n(walk: Walk, op: Any) -> list[Value] | None:
