@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from multiseg.errors import ImageError, SettingsError
+from multiseg.errors import ImageError, SettingsError, setting
 from multiseg.layout import to_channels_first, to_channels_last
 
 Pixels = NDArray[np.uint8]
@@ -64,7 +64,9 @@ def decode_image(data: bytes, name: str, channels: Wanted = "none", any_size: bo
     than about 180 million pixels, which Pillow refuses. EXIF orientation is ignored, as it is by DIGITS.
     """
     if channels not in get_args(Wanted):
-        raise SettingsError(f"channels {channels!r} is unknown; it is one of {', '.join(get_args(Channels))}")
+        raise SettingsError(
+            f"{setting('channels')} {channels!r} is unknown; it is one of {', '.join(get_args(Channels))}"
+        )
     image = open_plain_png(data, any_size) or _open(data, name, channels, any_size)
     if channels == "any":
         image = image if image.mode in ("L", "RGB") else image.convert("RGB")

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from multiseg.errors import ModelError, SettingsError
+from multiseg.errors import ModelError, SettingsError, setting
 
 Array = npt.NDArray[np.float32]
 STEPS = "steps"  # in a solver's state: how many updates it has made
@@ -198,14 +198,14 @@ def factors(spec: NetworkSpec, own: Mapping[str, tuple[float, float]]) -> dict[s
         matching = [name for name in found if fnmatchcase(name, pattern)]
         if not matching:
             raise SettingsError(
-                f"multipliers={pattern!r}: the network has no such parameter; it has: {', '.join(found)}"
+                f"{setting('multipliers', pattern)}: the network has no such parameter; it has: {', '.join(found)}"
             )
         for name in matching:
             lr, decay = found[name]
             found[name] = (given.get("lr", lr), given.get("decay", decay))
     trained = {name: pair for name, pair in found.items() if not is_frozen(name, spec.frozen)}
     if own and not trained:
-        raise SettingsError(f"freeze={list(spec.frozen)!r}: leaves no layer to train")
+        raise SettingsError(f"{setting('freeze', list(spec.frozen))}: leaves no layer to train")
     return trained
 
 

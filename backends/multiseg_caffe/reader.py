@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, setting
 from multiseg.network import Array
 from multiseg_caffe import losses, prototxt, weights_files
 from multiseg_caffe.deploy import deployed
@@ -21,7 +21,10 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
     found = deployed(file, path)
     shape = input_shape or (None if found.shape is None else list(found.shape[1:]))
     if shape is None:
-        raise ModelError(f"{path}: does not say the size of its input; give input_shape=(channels, height, width)")
+        raise ModelError(
+            f"{path}: does not say the size of its input; give "
+            f"{setting('input_shape', example='(channels, height, width)')}"
+        )
     if min(shape, default=0) < 1:
         raise ModelError(f"{path}: its input {found.image!r} has the size {tuple(shape)}; sizes are from 1")
     placed = placing.infer(found.net, path, {found.image: (1, *shape)})

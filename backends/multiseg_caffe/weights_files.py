@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError, EncodeError
 
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, setting
 from multiseg.files import write_bytes
 from multiseg.network import Array, check_weights
 from multiseg_caffe import prototxt, weights
@@ -50,7 +50,10 @@ def _of_network(network: str, weights: Mapping[str, Array], input_shape: list[in
     found = deployed(prototxt.read(network), network)
     shape = input_shape or (None if found.shape is None else list(found.shape[1:]))
     if shape is None:
-        raise ModelError(f"{network}: does not say the size of its input; give input_shape=(channels, height, width)")
+        raise ModelError(
+            f"{network}: does not say the size of its input; give "
+            f"{setting('input_shape', example='(channels, height, width)')}"
+        )
     placed = [here for here in placing.infer(found.net, network, {found.image: (1, *shape)}) if here.weights]
     blobs = {here.layer.name: [np.zeros(each, np.float32) for each in here.weights] for here in placed}
     parts = {here.layer.name: neutral(here.layer, blobs[here.layer.name]) for here in placed}
@@ -76,7 +79,7 @@ def _of_names(path: str, weights: Mapping[str, Array]) -> list[Any]:
         if unknown or (set(parts) & set(BATCH_NORM) and not set(BATCH_NORM) <= set(parts)):
             raise ModelError(
                 f"{path}: which layer of Caffe has the weights {', '.join(parts)} of {name!r} cannot be told; give the network "
-                "file that they are for, network=FILE"
+                f"file that they are for, {setting('network', example='FILE')}"
             )
         factors = name
         if "running_mean" in parts:
@@ -88,7 +91,7 @@ def _of_names(path: str, weights: Mapping[str, Array]) -> list[Any]:
             if factors != name and factors in by_layer:
                 raise ModelError(
                     f"{path}: {name!r} has factors of its own, and there is a layer {factors!r}, as Caffe would call them; give "
-                    "the network file that they are for, network=FILE"
+                    f"the network file that they are for, {setting('network', example='FILE')}"
                 )
             layers.append(_with(LayerParameter(name=factors, type=_type(parts)), held))
     return layers

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow
 
 from multiseg import network
-from multiseg.errors import ModelError, SettingsError
+from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.network import Array, LabelKind, NetworkSpec
 from multiseg_tensorflow import backend, files, user_file
 from multiseg_tensorflow.graph import Shape, UserGraph, build, read_layers
@@ -229,8 +229,10 @@ def _assign(session: Any, variables: Mapping[str, Any], values: Mapping[str, Any
 def _device(asked: str) -> str:
     """``cpu`` or ``cuda``. Raises SettingsError for a device that TensorFlow does not see, or an unknown one."""
     if asked not in ("auto", "cpu", "cuda"):
-        raise SettingsError(f"device={asked!r}: choose one of auto, cpu, cuda")
+        raise SettingsError(f"{setting('device', asked)}: choose one of auto, cpu, cuda")
     found = bool(tensorflow.config.list_physical_devices("GPU"))
     if asked == "cuda" and not found:
-        raise SettingsError("device='cuda': TensorFlow sees no GPU here; choose cpu, or install tensorflow[and-cuda]")
+        raise SettingsError(
+            f"{setting('device', 'cuda')}: TensorFlow sees no GPU here; choose cpu, or install tensorflow[and-cuda]"
+        )
     return "cuda" if found and asked != "cpu" else "cpu"

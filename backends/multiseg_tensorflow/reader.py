@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, setting
 from multiseg_tensorflow import files, kinds, weights_files
 from multiseg_tensorflow.graph import read_layers
 
@@ -21,7 +21,10 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
     elif file.shape is not None:
         height, width, channels = file.shape
     else:
-        raise ModelError(f"{path}: does not say how large its images are; give input_shape=(channels, height, width)")
+        raise ModelError(
+            f"{path}: does not say how large its images are; give "
+            f"{setting('input_shape', example='(channels, height, width)')}"
+        )
     layers = read_layers(file, (height, width, channels), dropouts=True)
     return {
         "input": layers.source.name,

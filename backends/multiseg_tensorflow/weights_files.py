@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow
 
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, setting
 from multiseg.network import Array, check_weights
 from multiseg_tensorflow import digits, files, kinds, stored
 from multiseg_tensorflow.graph import read_layers, variables_of
@@ -158,7 +158,8 @@ def _write_network(
         height, width, channels = file.shape
     else:
         raise ModelError(
-            f"{network}: does not say how large its images are; give input_shape=(channels, height, width)"
+            f"{network}: does not say how large its images are; give "
+            f"{setting('input_shape', example='(channels, height, width)')}"
         )
     shape = (height, width, channels)
     known = {file.own_name(name): weight for name, weight in read_layers(file, shape).weights.items()}
@@ -209,7 +210,8 @@ def _write_names(path: str, weights: Mapping[str, Array]) -> None:
     if dense is not None:
         raise ModelError(
             f"{path}: {dense} takes {weights[dense].shape[1]} inputs, which seem to be a flattened image; TensorFlow has its "
-            "axes in another order, which the network tells: give the network file that the weights are for, network=FILE"
+            "axes in another order, which the network tells: give the network file that the weights are for, "
+            f"{setting('network', example='FILE')}"
         )
     arrays = {}
     for name, value in weights.items():
@@ -237,6 +239,7 @@ def _own_name(path: str, name: str, weights: Mapping[str, Array]) -> str:
     own = f"{layer}/{words.get(part, part)}"
     if part not in words or neutral_name(own) != name or NO_WEIGHT.search(own):
         raise ModelError(
-            f"{path}: a checkpoint does not keep the name {name!r}; give the network file that the weights are for, network=FILE"
+            f"{path}: a checkpoint does not keep the name {name!r}; give the network file that the weights are for, "
+            f"{setting('network', example='FILE')}"
         )
     return own

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, setting
 from multiseg.network import Array
 from multiseg_torch import files, losses, weights_files
 from multiseg_torch.describing import tracing
@@ -18,7 +18,10 @@ from multiseg_torch.weights import FLAT, unflattened
 def describe(path: str, input_shape: list[int] | tuple[int, int, int] | None) -> dict[str, Any]:
     """The network's layers for images of ``input_shape`` (C, H, W). A Python file is executed. Raises ModelError."""
     if input_shape is None:
-        raise ModelError(f"{path}: does not say for which images it is; give input_shape=(channels, height, width)")
+        raise ModelError(
+            f"{path}: does not say for which images it is; give "
+            f"{setting('input_shape', example='(channels, height, width)')}"
+        )
     channels, height, width = input_shape
     torch.manual_seed(0)
     loaded = files.load(path, (channels, height, width))

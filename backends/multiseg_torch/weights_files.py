@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, setting
 from multiseg.network import Array, check_weights
 from multiseg_torch import files
 from multiseg_torch.kinds import is_t7
@@ -30,7 +30,10 @@ def write(
         torch.save(_of_names(weights), path)
         return {"taken": [], "started": []}
     if input_shape is None:
-        raise ModelError(f"{network}: does not say for which images it is; give input_shape=(channels, height, width)")
+        raise ModelError(
+            f"{network}: does not say for which images it is; give "
+            f"{setting('input_shape', example='(channels, height, width)')}"
+        )
     channels, height, width = input_shape
     torch.manual_seed(0)
     own = files.load(network, (channels, height, width)).model.state_dict()

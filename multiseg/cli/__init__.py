@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from multiseg.cli.notation import message
 from multiseg.errors import MultisegError, TrainingStopped
 
 # name -> module:attribute; packages add theirs as entry points of the group multiseg.commands
@@ -64,14 +65,19 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except TrainingStopped as error:
-            click.echo(f"multiseg: {error}", err=True)
+            self._print(ctx, error)
             ctx.exit(128 + (error.signal or signal.SIGINT))  # as a shell reports a program that the signal ended
         except MultisegError as error:
-            click.echo(f"multiseg: {error}", err=True)
+            self._print(ctx, error)
             ctx.exit(2)
         except OSError as error:  # a folder that cannot be written, a full disk
             click.echo(f"multiseg: {error.filename or 'output'}: {error.strerror or error}", err=True)
             ctx.exit(2)
+
+    def _print(self, ctx: click.Context, error: MultisegError) -> None:
+        """Print an error of the invoked command, with that command's options in the place of settings."""
+        command = self.get_command(ctx, ctx.invoked_subcommand or "") or self
+        click.echo(f"multiseg: {message(error, command)}", err=True)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

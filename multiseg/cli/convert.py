@@ -9,17 +9,9 @@ from typing import Literal
 import click
 
 from multiseg.cli.model import shape_of, sizes
-from multiseg.errors import ModelError, SettingsError
+from multiseg.errors import SettingsError
 
 FILE = click.Path(path_type=Path)
-WORDS = {  # of messages, in this program's words
-    "source_network=FILE": "--source-network FILE",
-    "network=FILE": "--network FILE",
-    "map={'OLD': 'NEW'}": "--map OLD=NEW",
-    'channels="keep"': "--channels keep",
-    "input_shape=(channels, height, width)": "--input-shape C,H,W or --dataset DIR",
-    "label_shape=(channels, height, width)": "--dataset DIR",
-}
 
 
 @click.command()
@@ -54,18 +46,12 @@ def convert(
     from multiseg import conversion
     from multiseg.dataset import Dataset
 
-    try:
-        found = conversion.convert(
-            source, to, output, network=network, source_network=source_network, map=dict(map(_pair, pairs)),
-            channels=channels, input_shape=shape_of(input_shape, dataset),
-            label_shape=Dataset.open(dataset).train.label_shape if dataset else None,
-            snapshot=snapshot if snapshot in ("last", "best") else _epoch(snapshot), with_network=with_network,
-        )  # fmt: skip
-    except (ModelError, SettingsError) as error:
-        said = str(error)
-        for words, own in WORDS.items():
-            said = said.replace(words, own)
-        raise type(error)(said) from error
+    found = conversion.convert(
+        source, to, output, network=network, source_network=source_network, map=dict(map(_pair, pairs)),
+        channels=channels, input_shape=shape_of(input_shape, dataset),
+        label_shape=Dataset.open(dataset).train.label_shape if dataset else None,
+        snapshot=snapshot if snapshot in ("last", "best") else _epoch(snapshot), with_network=with_network,
+    )  # fmt: skip
     click.echo(json.dumps(found.to_json(), indent=2) if as_json else found)
 
 

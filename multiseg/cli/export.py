@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from multiseg.cli.model import FILE, in_our_words, shape_of, sizes
+from multiseg.cli.model import FILE, shape_of, sizes
 
 
 @click.command()
@@ -30,5 +30,4 @@ def export(
     from multiseg.exporting import files
 
     labels = Dataset.open(dataset).train.label_shape if dataset else None
-    with in_our_words():
-        click.echo(files.export(file, to, output, shape_of(input_shape, dataset), labels, weights))
+    click.echo(files.export(file, to, output, shape_of(input_shape, dataset), labels, weights))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from multiseg.errors import ModelError, SettingsError
+from multiseg.errors import SettingsError
 from multiseg.topology import Topology
 
 FILE = click.argument("file", type=click.Path(path_type=Path))
@@ -101,18 +100,7 @@ def topology_of(file: Path, shape: tuple[int, int, int] | None) -> Topology:
     """The network in a file."""
     from multiseg.model_files.reading import describe
 
-    with in_our_words():
-        return describe(file, shape)
-
-
-@contextmanager
-def in_our_words() -> Iterator[None]:
-    """Has a ModelError name this program's options in the place of a function's arguments."""
-    try:
-        yield
-    except ModelError as error:
-        said = str(error).replace("input_shape=(channels, height, width)", "--input-shape C,H,W or --dataset DIR")
-        raise ModelError(said.replace("weights=FILE or a run folder", "--weights, a file or a run folder")) from error
+    return describe(file, shape)
 
 
 def _print_table(topology: Topology) -> None:

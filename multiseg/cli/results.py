@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from multiseg.cli.notation import message
 from multiseg.inference.output import Output
 from multiseg.run.run import Run
 
@@ -118,7 +119,7 @@ def test_list(
         for number, result in enumerate(outputs_of(opened, images, chosen)):
             if isinstance(result, Failure):
                 found.append({"image": str(result.source), "error": str(result.error)})
-                click.echo(f"multiseg: {result.error}", err=True)
+                click.echo(f"multiseg: {message(result.error)}", err=True)
                 continue
             path = write(f"{number:04}-{images[number].stem}", result)
             found.append(_facts(result, path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -106,7 +105,7 @@ def train(
             raise click.UsageError(f"Missing option '{name}'.")
     assert dataset is not None and folder is not None
 
-    from multiseg.errors import SettingsError, TrainingStopped
+    from multiseg.errors import TrainingStopped
     from multiseg.job.job import Job
 
     policy = {"policy": lr_policy or DEFAULT, **pairs(lr_option, "--lr-option")} if lr_option else lr_policy
@@ -116,24 +115,16 @@ def train(
     )  # fmt: skip
     try:
         run = job.train(folder, resume=resume, progress=print_json if as_json else True, tensorboard=tensorboard)
-    except SettingsError as error:
-        raise SettingsError(in_our_words(str(error))) from error
     except TrainingStopped as error:
         if not ranks.leads:
             raise
         typed = ctx.meta[ARGUMENTS]
         again = shlex.join(["multiseg", *typed, *([] if resume else ["--resume"])])
-        raise TrainingStopped(f"{error}:\n  {again}", error.signal) from None
+        raise TrainingStopped(f"{error.template}:\n  {again}", error.signal) from None
     if not as_json and ranks.leads:
         row = run.history[-1]
         scores = f"; validation L1 {row['l1']:.4g}, IoU {row['iou']:.4f}" if row["l1"] is not None else ""
         click.echo(f"{run.path}: {run.title}, {row['epoch']} epochs{scores}")
-
-
-def in_our_words(said: str) -> str:
-    """A message with the options of this program for a job's settings of weights and solver's state."""
-    said = said.replace("solver_state=True", "--solver-state").replace("solver_state=False", "--no-solver-state")
-    return re.sub(r"weights='([^']*)'", r"--weights \1", said).replace("name it with weights", "name it with --weights")
 
 
 def pairs(given: tuple[str, ...], option: str) -> dict[str, Any]:

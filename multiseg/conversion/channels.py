@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from multiseg.backend import ChannelOrder
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, setting
 from multiseg.topology import Layer, Shape, Topology
 from multiseg.topology.vocabulary import VOCABULARY, axis_index
 
@@ -24,7 +24,8 @@ Array = npt.NDArray[np.float32]
 Order = tuple[int, ...]  # index in the original of each channel, or feature, of a value
 
 REVERSED: Order = (2, 1, 0)
-REMEDY = 'convert with channels="keep", and feed the network images in the channel order that it was trained with'
+KEEP = setting("channels", example='"keep"')  # as an argument in messages
+REMEDY = f"convert with {KEEP}, and feed the network images in the channel order that it was trained with"
 
 
 def swapped(topology: Topology, weights: Mapping[str, Array], input: bool, output: bool) -> dict[str, Array]:
@@ -105,8 +106,9 @@ def evident(title: str, weights: Mapping[str, Array]) -> dict[str, Array]:
     if len(reading) != 1 or others or not _reads(reading[0], weights):
         raise ModelError(
             f"{title}: cannot tell which weights take the colour channels of images, whose order differs between the frameworks: "
-            f"candidates are {', '.join([*reading, *others])}; specify the network file of the weights (source_network=FILE), "
-            'or convert with channels="keep" if its images have no colours'
+            f"candidates are {', '.join([*reading, *others])}; specify the network file of the weights "
+            f"({setting('source_network', example='FILE')}), "
+            f"or convert with {KEEP} if its images have no colours"
         )
     return {**weights, reading[0]: np.ascontiguousarray(np.take(weights[reading[0]], REVERSED, 1))}
 

@@ -23,7 +23,7 @@ from multiseg.conversion.matching import ALL_OF_TARGET, ParameterMatch, match_pa
 from multiseg.conversion.parameters import ParameterSet
 from multiseg.conversion.source import Source, image_shape, makes_colours, of_file, of_run
 from multiseg.conversion.target import Target
-from multiseg.errors import ModelError, SettingsError
+from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.exporting import source as exporter
 from multiseg.model_files import weights_file, writing
 from multiseg.model_files.weights_file import Array, NeutralWeights
@@ -137,20 +137,21 @@ def _check(to: str, out: Path, channels: str, network: object, network_path: Pat
     """Return the backend whose files are written, None for neutral weights. Raises SettingsError for wrong arguments."""
     known = formats()
     if to not in known:
-        raise SettingsError(f"to={to!r}: choose one of {', '.join(known)}")
+        raise SettingsError(f"{setting('to', to)}: choose one of {', '.join(known)}")
     backend = known[to]
     if channels not in ("image", "keep"):
         raise SettingsError(
-            f"channels={channels!r}: choose image (the same result for the same image) or keep (the same arrays)"
+            f"{setting('channels', channels)}: choose image (the same result for the same image) or keep (the same arrays)"
         )
     if network_path is not None:
         if network is not None:
             raise SettingsError(
-                "network and with_network exclude each other: with network=FILE the network file exists already"
+                f"{setting('network')} and {setting('with_network')} exclude each other: "
+                f"with {setting('network', example='FILE')} the network file exists already"
             )
         if backend is None:
             raise SettingsError(
-                f"with_network={str(network_path)!r}: {NEUTRAL} is for any framework; write the network with export"
+                f"{setting('with_network', str(network_path))}: {NEUTRAL} is for any framework; write the network with export"
             )
         exporter.check_name(network_path, backend.name)
     return backend
@@ -162,16 +163,17 @@ def _check_outputs(path: Path, network_path: Path | None, inputs: list[Path | No
     if network_path is not None:
         writing.check_output(network_path, inputs)
         if files.target(path) == files.target(network_path):
-            raise SettingsError(f"{path}: cannot be both the weights and with_network; specify two files")
+            raise SettingsError(f"{path}: cannot be both the weights and {setting('with_network')}; specify two files")
 
 
 def _check_run(run: Run, network: object, input_shape: InputShape | None) -> None:
     """Raise SettingsError for arguments that a run determines itself."""
     if network is not None:
-        raise SettingsError(f"{run.path}: is a run, which includes its network; leave source_network out")
+        raise SettingsError(f"{run.path}: is a run, which includes its network; leave {setting('source_network')} out")
     if input_shape is not None and tuple(input_shape) != run.input_shape:
         raise SettingsError(
-            f"{run.path}: is a run with images of {run.input_shape}, not {tuple(input_shape)}; leave input_shape out"
+            f"{run.path}: is a run with images of {run.input_shape}, not {tuple(input_shape)}; "
+            f"leave {setting('input_shape')} out"
         )
 
 
@@ -192,7 +194,8 @@ def _for_target_order(content: Source, target: Target, weights: dict[str, Array]
     if content.order is None and any(reordered[name] is not weights[name] for name in weights):
         raise ModelError(
             f"{content.title}: does not say whether its network is fed RGB or BGR; specify its network file "
-            '(source_network=FILE), whose framework determines the order, or leave the weights as they are with channels="keep"'
+            f"({setting('source_network', example='FILE')}), whose framework determines the order, "
+            f"or leave the weights as they are with {channel_orders.KEEP}"
         )
     return reordered
 
@@ -222,7 +225,7 @@ def _errors_without(folder: str, instead: Path) -> Iterator[None]:
     try:
         yield
     except ModelError as error:
-        raise ModelError(str(error).replace(real, str(instead))) from error
+        raise ModelError(error.template.replace(real, str(instead))) from error
     except OSError as error:
         if not isinstance(error.filename, str):
             raise

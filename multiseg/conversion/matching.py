@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 
 from multiseg.conversion.explicit_map import explicit_pairs
 from multiseg.conversion.parameters import ParameterSet, by_layer, listed, parameter_name
-from multiseg.errors import ModelError, SettingsError
+from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.topology import Shape, Topology
 from multiseg.topology.matching import Match, match
 from multiseg.topology.vocabulary import types
@@ -22,7 +22,7 @@ from multiseg.topology.vocabulary import types
 STOCHASTIC = types(lambda row: row.stochastic)
 How = Literal["name", "structure", "shape", "map"]
 T = TypeVar("T")
-REMEDY = "specify the pairs, as in map={'OLD': 'NEW'}"
+REMEDY = f"specify the pairs, as in {setting('map', {'OLD': 'NEW'})}"
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,9 @@ def _keep_names(source: ParameterSet, explicit: Mapping[str, str]) -> ParameterM
     kept = {name: name for name in source.shapes if name not in explicit.values()}
     taken = next((name for name in kept if name in explicit), None)
     if taken is not None:
-        raise SettingsError(f"map: {explicit[taken]!r} cannot become {taken!r}, which {source.title} has already")
+        raise SettingsError(
+            f"{setting('map')}: {explicit[taken]!r} cannot become {taken!r}, which {source.title} has already"
+        )
     new_names = {old: new for new, old in {**explicit, **kept}.items()}
     return ParameterMatch({new_names[name]: name for name in source.shapes}, "map" if explicit else "name")
 
@@ -166,7 +168,8 @@ def _by_structure(
         if policy.complete == "source":
             raise ModelError(f"{target.title}: cannot tell which of its parameters is which: {error}") from error
         raise ModelError(
-            f"{error}; if these weights are meant for it all the same, {REMEDY}, for every layer, or leave the network of the "
+            f"{error.template}; if these weights are meant for it all the same, "
+            f"{REMEDY}, for every layer, or leave the network of the "
             "weights file out, which is then matched by names and shapes"
         ) from error
     names = {}
@@ -248,7 +251,8 @@ def _by_shape(
     name, shape = next(iter(rest.items()))
     candidates = [own for own, size in free.items() if size == shape]
     if candidates:
-        network = "specify the network file of the weights (source_network=FILE), or " if not source.topology else ""
+        file = setting("source_network", example="FILE")
+        network = f"specify the network file of the weights ({file}), or " if not source.topology else ""
         raise ModelError(
             f"{source.title}: cannot tell which of its parameters is {name!r} {shape} of {target.title}: candidates are "
             f"{listed(candidates)}; {network}{REMEDY}"

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from multiseg import backend as registry
 from multiseg.backend import Backend, ChannelOrder
+from multiseg.conversion import channels
 from multiseg.conversion.frameworks import Frameworks, InputShape
 from multiseg.conversion.parameters import ParameterSet
 from multiseg.dataset.labels import Labels, are_colours
-from multiseg.errors import ModelError, SettingsError
+from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.model_files import kinds
 from multiseg.model_files.weights_file import Array, NeutralWeights
 from multiseg.network import CLASSES, IMAGES, LabelKind
@@ -132,5 +133,5 @@ def makes_colours(topology: Topology, label_shape: Shape | None, described: Iter
         return True
     raise SettingsError(
         f"{topology.source}: cannot tell whether the three channels of its output are colours or scores of classes; specify "
-        'label_shape=(channels, height, width), or channels="keep"'
+        f"{setting('label_shape', example='(channels, height, width)')}, or {channels.KEEP}"
     )

@@ -10,7 +10,7 @@ from multiseg.conversion.frameworks import Frameworks
 from multiseg.conversion.parameters import ParameterSet
 from multiseg.conversion.source import Source
 from multiseg.dataset.labels import read_as_classes
-from multiseg.errors import SettingsError
+from multiseg.errors import SettingsError, setting
 from multiseg.exporting import source as exporter
 from multiseg.files import write_text
 from multiseg.model_files import kinds
@@ -48,7 +48,8 @@ def of_network(source: Source, backend: Backend | None, network: Path, framework
     owner, kind = kinds.kind_of(network, "network")
     if backend is not None and owner != backend:
         raise SettingsError(
-            f"network={str(network)!r}: is a {kind.name}; to={backend.weights_format!r} needs a network file of {backend.title}"
+            f"{setting('network', str(network))}: is a {kind.name}; {setting('to', backend.weights_format)} "
+            f"needs a network file of {backend.title}"
         )
     return Target(owner.channel_order, network, frameworks.describe(network, source.input_shape))
 
@@ -62,7 +63,8 @@ def derived(source: Source, backend: Backend | None, name: Path, wanted: bool, f
         return Target(source.order)
     if wanted and source.topology is None:
         raise SettingsError(
-            f"{source.title}: with_network needs the source's network; specify its file with source_network=FILE"
+            f"{source.title}: {setting('with_network')} needs the source's network; "
+            f"specify its file with {setting('source_network', example='FILE')}"
         )
     if source.backend == backend and not wanted:
         return Target(backend.channel_order, source.network, source.topology)

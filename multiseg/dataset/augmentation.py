@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from multiseg.errors import SettingsError
+from multiseg.errors import SettingsError, setting
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, int, int]
@@ -48,18 +48,20 @@ class Augmentation:
     def of(cls, given: Mapping[str, Any]) -> Augmentation:
         """From a mapping of some of the fields. Raises one SettingsError for all that is wrong."""
         known = [each.name for each in fields(cls)]
-        problems = [f"augment has no {name!r}; it takes: {', '.join(known)}" for name in given if name not in known]
+        problems = [
+            f"{setting('augment')} has no {name!r}; it takes: {', '.join(known)}" for name in given if name not in known
+        ]
         made = cls(**{name: value for name, value in given.items() if name in known})
         if made.flip not in FLIPS:
-            problems.append(f"augment: flip={made.flip!r}: choose one of {', '.join(FLIPS)}")
+            problems.append(f"{setting('augment')}: flip={made.flip!r}: choose one of {', '.join(FLIPS)}")
         if not isinstance(made.quarter_turns, bool):
-            problems.append(f"augment: quarter_turns={made.quarter_turns!r}: must be true or false")
+            problems.append(f"{setting('augment')}: quarter_turns={made.quarter_turns!r}: must be true or false")
         for name, most in (("rotation", 180.0), ("scale", math.inf), ("translation", 1.0), ("noise", math.inf)):
             value = getattr(made, name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
             if not number or not 0 <= value <= most:
                 limit = f", up to {most:g}" if most < math.inf else ""
-                problems.append(f"augment: {name}={value!r}: must be a number from 0{limit}")
+                problems.append(f"{setting('augment')}: {name}={value!r}: must be a number from 0{limit}")
         if problems:
             raise SettingsError("; ".join(problems))
         return made
@@ -73,7 +75,7 @@ class Augmentation:
         """What images of these shapes (C, H, W) cannot have done to them."""
         square = shape[1] == shape[2] and label_shape[1] == label_shape[2]
         if self.quarter_turns and not square:
-            return [f"augment: quarter_turns: needs square images, not {shape[2]}x{shape[1]}"]
+            return [f"{setting('augment')}: quarter_turns: needs square images, not {shape[2]}x{shape[1]}"]
         return []
 
     def to_json(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from multiseg.dataset.pairs import Pairs, find_pairs, refuse_overlap, split_pair
 from multiseg.dataset.records import mean_blob
 from multiseg.dataset.staging import staged_folder
 from multiseg.dataset.writing import RecordWriter
-from multiseg.errors import DatasetError, SettingsError
+from multiseg.errors import DatasetError, SettingsError, setting
 from multiseg.images import Channels, load_image
 
 Progress = Callable[[int, int], None]
@@ -48,15 +48,17 @@ class Options:
         _one_of("feature_encoding", self.feature_encoding, ("png", "jpg", "none"))
         _one_of("label_encoding", self.label_encoding, ("none", "png"))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise SettingsError(f"seed {self.seed!r} must be a whole number, 0 or more")
+            raise SettingsError(f"{setting('seed')} {self.seed!r} must be a whole number, 0 or more")
         try:
             fitting = 0 <= Fraction(self.val_percent) < 100
         except (TypeError, ValueError, OverflowError):
             fitting = False
         if not fitting:
-            raise SettingsError(f"val_percent {self.val_percent!r} must be from 0 to below 100")
+            raise SettingsError(f"{setting('val_percent')} {self.val_percent!r} must be from 0 to below 100")
         if (self.val_input is None) != (self.val_target is None):
-            raise SettingsError("val_input and val_target belong together; give both or neither")
+            raise SettingsError(
+                f"{setting('val_input')} and {setting('val_target')} belong together; give both or neither"
+            )
         if self.val_input is not None and self.val_target is not None:
             refuse_overlap(self.input, self.val_input)
             refuse_overlap(self.target, self.val_target)
@@ -70,7 +72,7 @@ def create(options: Options, folder: str | os.PathLike[str], workers: int | None
     if workers is None:
         workers = len(os.sched_getaffinity(0))
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise SettingsError(f"workers {workers!r} must be a whole number, 1 or more")
+        raise SettingsError(f"{setting('workers')} {workers!r} must be a whole number, 1 or more")
     with staged_folder(folder) as staging:
         pairs = find_pairs(options.input, options.target)
         first = pairs.part(0, 1)[0]
@@ -153,4 +155,4 @@ def _chunks(pairs: Pairs, size: int) -> Iterator[Chunk]:
 
 def _one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise SettingsError(f"{name} {value!r} is unknown; it is one of {', '.join(known)}")
+        raise SettingsError(f"{setting(name)} {value!r} is unknown; it is one of {', '.join(known)}")

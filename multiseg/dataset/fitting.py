@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from multiseg.errors import SettingsError
+from multiseg.errors import SettingsError, setting
 
 Shape = tuple[int, int, int]
 
@@ -35,6 +35,6 @@ def mean_of(dataset: Any, subtract_mean: str) -> npt.NDArray[np.float32] | None:
     mean: npt.NDArray[np.float32] | None = dataset.mean_pixel if subtract_mean == "pixel" else dataset.mean_image
     if mean is None:
         raise SettingsError(
-            f"{dataset.path}: has no mean image (train_db/mean.binaryproto); train with subtract_mean='none'"
+            f"{dataset.path}: has no mean image (train_db/mean.binaryproto); train with {setting('subtract_mean', 'none')}"
         )
     return mean

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from multiseg.dataset.staging import staged_folder
-from multiseg.errors import SettingsError
+from multiseg.errors import SettingsError, setting
 
 
 def create_images(
@@ -30,7 +30,7 @@ def create_images(
     """
     for name, value, least in (("count", count, 1), ("size", size, 1), ("grid", grid, 1), ("seed", seed, 0)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-            raise SettingsError(f"{name} {value!r} must be a whole number, {least} or more")
+            raise SettingsError(f"{setting(name)} {value!r} must be a whole number, {least} or more")
     numbers = random.Random(seed)
     with staged_folder(folder) as staging:
         (staging / "input").mkdir()

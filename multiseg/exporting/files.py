@@ -13,7 +13,7 @@ from pathlib import Path
 
 from multiseg import backend as registry
 from multiseg.dataset.labels import Labels, read_as_classes
-from multiseg.errors import BackendUnavailable, SettingsError
+from multiseg.errors import BackendUnavailable, SettingsError, setting
 from multiseg.exporting.inputs import described, file_of, run_of
 from multiseg.exporting.source import check_name, source
 from multiseg.files import write_text
@@ -55,7 +55,8 @@ def export(
     target = check_name(path, to)
     if weights is not None:
         raise SettingsError(
-            f"weights={str(weights)!r}: a network file for {target.title} has none; they go with to='onnx'"
+            f"{setting('weights', str(weights))}: a network file for {target.title} has none; "
+            f"they go with {setting('to', 'onnx')}"
         )
     check_output(path, [file_of(network)])
     with ExitStack() as stack:

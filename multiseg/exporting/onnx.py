@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from multiseg import backend as registry
 from multiseg.backend import Backend
-from multiseg.errors import BackendUnavailable, ModelError
+from multiseg.errors import BackendUnavailable, ModelError, setting
 from multiseg.exporting import inputs, source
 from multiseg.files import write_bytes
 from multiseg.layout import Layout, swap_red_blue
@@ -123,7 +123,8 @@ def _trained(
         weights = file
     if weights is None:
         raise ModelError(
-            f"{topology.source}: holds no weights, which an ONNX file has; give weights=FILE or a run folder"
+            f"{topology.source}: holds no weights, which an ONNX file has; "
+            f"give {setting('weights', example='FILE')} or a run folder"
         )
     assert isinstance(weights, Path)
     channels, height, width = topology.input_shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from multiseg.errors import SettingsError
+from multiseg.errors import SettingsError, setting
 from multiseg.images import PixelConversion
 from multiseg.layout import ChannelOrder, DataOrder, Layout
 
@@ -35,9 +35,12 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.tile is not None and (not isinstance(self.tile, int) or self.tile < 1):
-            raise SettingsError(f"tile={self.tile!r}: must be a whole number of pixels from 1")
+            raise SettingsError(f"{setting('tile', self.tile)}: must be a whole number of pixels from 1")
         if self.resize and (self.pad or self.tile):
-            raise SettingsError("pad and tile are for images that are not resized; add resize=False (--no-resize)")
+            raise SettingsError(
+                f"{setting('pad')} and {setting('tile')} are for images that are not resized; "
+                f"add {setting('resize', False)}"
+            )
         choices: dict[str, tuple[str | None, ...]] = {
             "pixel_conversion": ("clip", "normalize"),
             "channel_order": ("RGB", "BGR", None),
@@ -46,7 +49,7 @@ class Options:
         for name, known in choices.items():
             value = getattr(self, name)
             if value not in known:
-                raise SettingsError(f"{name}={value!r}: choose one of {', '.join(filter(None, known))}")
+                raise SettingsError(f"{setting(name, value)}: choose one of {', '.join(filter(None, known))}")
 
     def of_output(self, layout: Layout) -> Layout:
         """How to read the network's output: as declared, or as chosen."""

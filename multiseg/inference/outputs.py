@@ -16,7 +16,7 @@ from multiseg.dataset.encoding import Sum
 from multiseg.dataset.records import encoded_datum, mean_blob, raw_datum
 from multiseg.dataset.staging import staged_folder
 from multiseg.dataset.writing import RecordWriter
-from multiseg.errors import DatasetError, ImageError, SettingsError
+from multiseg.errors import DatasetError, ImageError, SettingsError, setting
 from multiseg.files import write_bytes
 from multiseg.images import encode_image, image_to_array
 from multiseg.inference.output import Output
@@ -62,7 +62,7 @@ def writing(folder: str | Path, format: Format, show_input: bool = False) -> Ite
             yield write
         return
     if format not in ("png", "npy"):
-        raise SettingsError(f"format={format!r}: choose one of png, npy, lmdb")
+        raise SettingsError(f"{setting('format', format)}: choose one of png, npy, lmdb")
     folder.mkdir(parents=True, exist_ok=True)
     yield lambda name, output: save(output, folder / f"{name}.{format}", show_input)
 

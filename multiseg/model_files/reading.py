@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, setting
 from multiseg.model_files import weights_file
 from multiseg.model_files.calling import ask
 from multiseg.model_files.kinds import head_of, kind_of
@@ -33,7 +33,9 @@ def describe(
     backend, kind = kind_of(path, "network")
     shape = None if input_shape is None else [int(size) for size in input_shape]
     if shape is not None and (len(shape) != 3 or min(shape) < 1):
-        raise ModelError(f"input_shape={tuple(shape)}: must be three numbers from 1: channels, height, width")
+        raise ModelError(
+            f"{setting('input_shape', tuple(shape))}: must be three numbers from 1: channels, height, width"
+        )
     description = ask(backend, "describe", worker, path=str(path.resolve()), input_shape=shape)
     return Topology.of(path.name, kind.name, description)
 

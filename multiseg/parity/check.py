@@ -15,7 +15,7 @@ from multiseg import reference
 from multiseg.backend import Backend
 from multiseg.dataset import Dataset
 from multiseg.dataset.labels import read_as_classes
-from multiseg.errors import ModelError, MultisegError, SettingsError
+from multiseg.errors import ModelError, MultisegError, SettingsError, setting
 from multiseg.exporting import source
 from multiseg.model_files.kinds import kind_of
 from multiseg.model_files.reading import describe
@@ -65,7 +65,7 @@ def check_parity(
     Raises SettingsError, DatasetError, ModelError and BackendUnavailable for what cannot be compared at all.
     """
     if not isinstance(steps, int) or steps < 0:
-        raise SettingsError(f"steps={steps!r}: must be a whole number from 0")
+        raise SettingsError(f"{setting('steps', steps)}: must be a whole number from 0")
     data = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
     options = {
         "solver": solver, "solver_options": dict(solver_options or {}), "learning_rate": learning_rate, "loss": loss,

@@ -12,7 +12,7 @@ from multiseg.backend import Backend
 from multiseg.dataset import Dataset
 from multiseg.dataset.feed import epoch_order
 from multiseg.dataset.fitting import mean_of
-from multiseg.errors import ModelError, SettingsError
+from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.job.job import Job
 from multiseg.layout import Layout
 from multiseg.model_files.kinds import kind_of
@@ -56,7 +56,8 @@ class ParityPlan:
     ) -> None:
         if len(weights) > 1 and len(weights) != len(models):
             raise SettingsError(
-                f"weights: {len(weights)} are given for {len(models)} models; give one for the first, or one for each"
+                f"{setting('weights')}: {len(weights)} are given for {len(models)} models; "
+                "give one for the first, or one for each"
             )
         self.dataset = dataset
         size = options["batch_size"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from multiseg.errors import RunError, SettingsError
+from multiseg.errors import RunError, SettingsError, setting
 from multiseg.files import write_text
 from multiseg.pages.numbers import number
 from multiseg.report import requirements
@@ -31,7 +31,7 @@ def compare(runs: Iterable[Run | str | Path], images: int = 24, grid: str | Path
     if not opened:
         raise RunError("there are no runs to compare; name at least one run folder")
     if images < 0:
-        raise SettingsError(f"images={images}: must be 0 or more")
+        raise SettingsError(f"{setting('images', images)}: must be 0 or more")
     if grid is not None and not Path(grid).is_file():
         raise ImageError(f"{grid}: there is no such image")
     return Comparison(opened, images, None if grid is None else Path(grid))
@@ -92,7 +92,7 @@ class Comparison(SideBySide):
         if within_seeds is None:
             return failures
         if not within_seeds > 0 or number(within_seeds) is None:
-            raise SettingsError(f"within_seeds={within_seeds}: must be a number above 0")
+            raise SettingsError(f"{setting('within_seeds', within_seeds)}: must be a number above 0")
         return failures + agreement(self.facts).failures(within_seeds)
 
     def _differing(self, rows: Iterable[Row]) -> dict[str, dict[str, str]]:

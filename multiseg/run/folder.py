@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from multiseg.dataset import Dataset
 from multiseg.dataset.labels import Labels
-from multiseg.errors import RunError
+from multiseg.errors import RunError, setting
 from multiseg.files import write_json, write_text
 from multiseg.run import snapshots
 from multiseg.run.names import COLUMNS, FORMAT
@@ -47,7 +47,9 @@ class RunFolder:
     def create(cls, path: Path) -> RunFolder:
         """A new run folder. Raises RunError where something is there already."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(f"{path}: exists already; name another folder, remove it, or go on with it (resume)")
+            raise RunError(
+                f"{path}: exists already; name another folder, remove it, or go on with it ({setting('resume')})"
+            )
         try:
             (path / "snapshots").mkdir(parents=True, exist_ok=True)
         except OSError as error:

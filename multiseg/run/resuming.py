@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from multiseg.errors import RunError
+from multiseg.errors import RunError, setting
 from multiseg.model_files import copies
 from multiseg.run.reading import read_job
 from multiseg.settings.resolved import Settings
@@ -24,7 +24,9 @@ def completed(path: Path, settings: Settings, content_hash: str, seed: int | Non
         raise RunError(f"{path}: was trained on another dataset ({job['dataset']['path']}); resume with that one")
     kept = job["settings"]
     if seed is not None and seed != kept["seed"]:
-        raise RunError(f"{path}: was trained with seed={kept['seed']}, not {seed}; resume with that one, or with none")
+        raise RunError(
+            f"{path}: was trained with {setting('seed', kept['seed'])}, not {seed}; resume with that one, or with none"
+        )
     loss = settings.loss
     if loss is None and not job["network"]["own_loss"]:
         loss = kept["loss"]
@@ -41,7 +43,9 @@ def completed(path: Path, settings: Settings, content_hash: str, seed: int | Non
     now = result.to_json()
     for key, value in kept.items():
         if key in now and now[key] is not None and key not in FREE and now[key] != value:
-            raise RunError(f"{path}: was trained with {key}={value!r}, not {now[key]!r}; resume with the same settings")
+            raise RunError(
+                f"{path}: was trained with {setting(key, value)}, not {now[key]!r}; resume with the same settings"
+            )
     if now["epochs"] != kept["epochs"]:
         raise RunError(f"{path}: is a run of {kept['epochs']} epochs, not {now['epochs']}; the schedule depends on it")
     return result

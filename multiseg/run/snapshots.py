@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from multiseg.errors import MultisegError, RunError
+from multiseg.errors import MultisegError, RunError, setting
 from multiseg.files import sync, write_json
 
 NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?")
@@ -81,7 +81,9 @@ def writing(run: Path, position: Position, per_epoch: int) -> Iterator[Path]:
     except (MultisegError, OSError) as error:
         kept = snapshots(run)
         go_on = f"the last one is {kept[-1].path.name}" if kept else "there is none yet"
-        raise RunError(f"{final}: cannot be written: {_cause(folder, error)}; {go_on}, go on with resume") from error
+        raise RunError(
+            f"{final}: cannot be written: {_cause(folder, error)}; {go_on}, go on with {setting('resume')}"
+        ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

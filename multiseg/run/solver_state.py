@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from multiseg.errors import ModelError, SettingsError
+from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.model_files.weights_file import NeutralWeights
 from multiseg.network import STEPS
 
 Array = npt.NDArray[np.float32]
 
 MOTION = ("momentum", "displacement")  # slots that move weights on by themselves; all others are measures of gradients
-ALONE = "solver_state=False starts from the weights alone"
+ALONE = f"{setting('solver_state', False)} starts from the weights alone"
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def carried(source: SolverState, target: SolverState, names: Mapping[str, str], 
     """
     problem = _problem(source, target, names)
     if problem:
-        raise SettingsError(f"weights={title!r}: its solver's state cannot be carried on: {problem}; {ALONE}")
+        raise SettingsError(f"{setting('weights', title)}: its solver's state cannot be carried on: {problem}; {ALONE}")
     state: dict[str, Any] = {}
     how = dict.fromkeys(target.kinds, "from zero")
     for slot in source.kinds:
@@ -117,7 +117,7 @@ def carried(source: SolverState, target: SolverState, names: Mapping[str, str], 
 def _problem(source: SolverState, target: SolverState, names: Mapping[str, str]) -> str | None:
     """Why the state cannot go over, in words, with what to do; None where it can."""
     if source.solver != target.solver:
-        return f"it is of {source.solver!r}, this job's solver is {target.solver!r}; choose solver={source.solver!r}"
+        return f"it is of {source.solver!r}, this job's solver is {target.solver!r}; choose {setting('solver', source.solver)}"
     unknown = [name for name in target.trained if names.get(name) not in source.trained]
     if unknown:
         return f"it has nothing of {unknown[0]!r}, which this job trains; freeze that layer"
@@ -126,13 +126,15 @@ def _problem(source: SolverState, target: SolverState, names: Mapping[str, str])
         own = _counterpart(slot, target)
         if own is None and any(source.slots[f"{slot}/{names[name]}"].any() for name in target.trained):
             option = (
-                "; give it one with solver_options={'momentum': 0.9}, where it takes that" if slot in MOTION else ""
+                f"; give it one with {setting('solver_options', {'momentum': 0.9})}, where it takes that"
+                if slot in MOTION
+                else ""
             )
             return f"{here} keeps no {'momentum' if slot in MOTION else slot}{option}"
         if slot not in MOTION and source.loss != target.loss:
             return (
                 f"its {slot} is of gradients of the loss {source.loss}, this job's loss is {target.loss}; train both with the "
-                "same named loss, e.g. loss='l2'"
+                f"same named loss, e.g. {setting('loss', 'l2')}"
             )
         if own and slot == "momentum" and source.rate is None and not _is_exact(slot, own, source, target):
             return "it does not say at which learning rate it was left"

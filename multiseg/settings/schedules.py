@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from multiseg.errors import SettingsError
+from multiseg.errors import SettingsError, setting
 
 # policy -> its parameters and DIGITS' defaults
 POLICIES: dict[str, dict[str, Any]] = {
@@ -46,25 +46,27 @@ class Schedule:
         given = {"policy": policy} if isinstance(policy, str) else dict(policy)
         name = given.pop("policy", None)
         if name not in POLICIES:
-            raise SettingsError(f"unknown lr_policy {name!r}; known are: {', '.join(POLICIES)}")
+            raise SettingsError(f"unknown {setting('lr_policy')} {name!r}; known are: {', '.join(POLICIES)}")
         known = {**POLICIES[name], WARMUP: 0.0}
         unknown = sorted(set(given) - set(known))
-        problems = [f"lr_policy {name!r} has no parameter {key!r}; it takes: {', '.join(known)}" for key in unknown]
+        problems = [
+            f"{setting('lr_policy')} {name!r} has no parameter {key!r}; it takes: {', '.join(known)}" for key in unknown
+        ]
         parameters: dict[str, Any] = {}
         for key, default in known.items():
             value = given.get(key, default)
             several = isinstance(default, tuple)
             if value is None or value == "":
-                problems.append(f"lr_policy {name!r}: {key} is missing; DIGITS' default is {default!r}")
+                problems.append(f"{setting('lr_policy')} {name!r}: {key} is missing; DIGITS' default is {default!r}")
                 continue
             try:
                 parameters[key] = [float(part) for part in value] if several else float(value)
             except (TypeError, ValueError):
                 wanted = "a list of numbers" if several else "a number"
-                problems.append(f"lr_policy {name!r}: {key} must be {wanted}, not {value!r}")
+                problems.append(f"{setting('lr_policy')} {name!r}: {key} must be {wanted}, not {value!r}")
                 continue
             if wrong := _wrong(key, parameters[key]):
-                problems.append(f"lr_policy {name!r}: {key}={value!r}: {wrong}")
+                problems.append(f"{setting('lr_policy')} {name!r}: {key}={value!r}: {wrong}")
         if problems:
             raise SettingsError("; ".join(problems))
         return cls(name, parameters)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from multiseg.errors import ModelError, SettingsError
+from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.topology import Layer, Shape, Topology
 from multiseg.topology.vocabulary import VOCABULARY, ShapeError, crop_bounds, infer, types, window_pads
 
@@ -92,7 +92,7 @@ class Geometry:
             min(total, side // stride * stride) for total, stride in zip((height, width), self.strides, strict=True)
         ]
         if min(sides) < 1:
-            raise SettingsError(f"tile={side}: must be at least {max(self.strides)}, this network's stride")
+            raise SettingsError(f"{setting('tile', side)}: must be at least {max(self.strides)}, this network's stride")
         clean = self._clean(sides[0], sides[1], (height, width))
         rows, columns = (
             list(_cuts(total, sides[axis], self.strides[axis], clean[axis], side))
@@ -209,7 +209,9 @@ def _cuts(total: int, side: int, stride: int, clean: Span, asked: int) -> Iterat
         following = (stop - low) // stride * stride
         if following <= start:
             least = math.ceil((side - (high + 1 - low) + stride) / stride) * stride
-            raise SettingsError(f"tile={asked}: must be at least {least}, for what this network sees around a pixel")
+            raise SettingsError(
+                f"{setting('tile', asked)}: must be at least {least}, for what this network sees around a pixel"
+            )
         yield Cut(start, start + side, end, stop)
         start, end = min(following, total - side), stop
     yield Cut(start, total, end, total)

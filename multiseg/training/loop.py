@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from multiseg.dataset import Dataset
-from multiseg.errors import TrainingError, TrainingStopped
+from multiseg.errors import TrainingError, TrainingStopped, setting
 from multiseg.inference.validation import validate
 from multiseg.layout import Layout
 from multiseg.run import snapshots
@@ -182,7 +182,7 @@ class Loop:
             self._snapshot()
         raise TrainingStopped(
             f"{self.folder.path}: stopped{by} after iteration {self.position.iteration} of {self.plan.iterations} "
-            f"(epoch {self.position.epoch:g} of {self.settings.epochs}); go on with resume",
+            f"(epoch {self.position.epoch:g} of {self.settings.epochs}); go on with {setting('resume')}",
             self.stop.signal,
         )
 

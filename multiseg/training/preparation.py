@@ -7,7 +7,7 @@ from pathlib import Path
 from multiseg.dataset import Dataset
 from multiseg.dataset.fitting import Shape, mean_of, shapes_of
 from multiseg.dataset.labels import are_colours, read_as_classes
-from multiseg.errors import SettingsError
+from multiseg.errors import SettingsError, setting
 from multiseg.exporting import source
 from multiseg.files import write_text
 from multiseg.layout import Layout
@@ -70,9 +70,10 @@ def plan_of(settings: LoadedSettings, dataset: Dataset) -> Plan:
     """Return the plan of a training. Raises SettingsError where one update takes more images than the dataset has."""
     size, count = settings.batch_size * settings.accumulate, len(dataset.train)
     if size > count:
-        times = f" x accumulate={settings.accumulate}" if settings.accumulate > 1 else ""
+        times = f" x {setting('accumulate', settings.accumulate)}" if settings.accumulate > 1 else ""
         raise SettingsError(
-            f"batch_size={settings.batch_size}{times}: is larger than the dataset, {count} training images; choose less"
+            f"{setting('batch_size', settings.batch_size)}{times}: is larger than the dataset, "
+            f"{count} training images; choose less"
         )
     return Plan(count, size, settings.epochs, settings.val_interval, settings.snapshot_interval)
 

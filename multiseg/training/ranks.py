@@ -13,7 +13,7 @@ from typing import Any
 
 from multiseg import backend as registry
 from multiseg.backend import Backend
-from multiseg.errors import SettingsError
+from multiseg.errors import SettingsError, setting
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class Ranks:
             below, above = (self.size * (batch_size // self.size + more) for more in (0, 1))
             choice = f"{below} or {above}" if below else f"{above}"
             raise SettingsError(
-                f"batch_size={batch_size}: is not to be shared out among {self.size} processes (WORLD_SIZE), as it counts the "
+                f"{setting('batch_size', batch_size)}: is not to be shared out among {self.size} processes (WORLD_SIZE), "
+                "as it counts the "
                 f"images of all of them; choose e.g. {choice}, or another number of processes"
             )
 

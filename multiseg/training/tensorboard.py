@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from multiseg.errors import SettingsError
+from multiseg.errors import SettingsError, setting
 
 FLUSH_SECONDS = 5
 EPOCH = ("train_loss", "val_loss", "l1", "l2", "pixel_accuracy", "iou", "images_per_second")
@@ -24,7 +24,9 @@ def require() -> None:
         import tensorboard.compat.proto.event_pb2
         import tensorboard.summary.writer.record_writer  # noqa: F401
     except ImportError as error:
-        raise SettingsError(f"tensorboard: cannot be loaded ({error}); pip install 'multiseg[tensorboard]'") from error
+        raise SettingsError(
+            f"{setting('tensorboard')}: cannot be loaded ({error}); pip install 'multiseg[tensorboard]'"
+        ) from error
 
 
 class Log:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from multiseg.conversion.channels import reordered
 from multiseg.conversion.matching import WHAT_FITS, ParameterMatch, match_parameters
 from multiseg.conversion.parameters import ParameterSet, listed
-from multiseg.errors import ModelError, SettingsError
+from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.model_files import reading
 from multiseg.model_files.weights_file import NeutralWeights
 from multiseg.network import NetworkSpec, is_frozen
@@ -126,7 +126,8 @@ def _state(
     if there is None:
         if wanted:
             raise SettingsError(
-                f"solver_state=True: {path} holds weights without a solver's state; use a run folder, or a safetensors file that "
+                f"{setting('solver_state', True)}: {path} holds weights without a solver's state; "
+                "use a run folder, or a safetensors file that "
                 "a run was converted to"
             )
         return None, None
@@ -177,9 +178,11 @@ def check_frozen(patterns: Sequence[str], parameters: Mapping[str, Any]) -> None
     layers = list(dict.fromkeys(name.rpartition(".")[0] for name in parameters))
     for pattern in patterns:
         if not any(is_frozen(name, [pattern]) for name in parameters):
-            raise SettingsError(f"freeze={pattern!r}: the network has no such layer; it has: {', '.join(layers)}")
+            raise SettingsError(
+                f"{setting('freeze', pattern)}: the network has no such layer; it has: {', '.join(layers)}"
+            )
     if parameters and all(is_frozen(name, patterns) for name in parameters):
-        raise SettingsError(f"freeze={list(patterns)!r}: leaves no layer to train")
+        raise SettingsError(f"{setting('freeze', list(patterns))}: leaves no layer to train")
 
 
 def _check_frozen_start(
@@ -190,7 +193,8 @@ def _check_frozen_start(
         if is_frozen(name, patterns) and _is_random(own[name]):
             reason = "has another shape" if name in matching.reshaped else "is missing"
             raise SettingsError(
-                f"freeze={list(patterns)!r}: {name!r} would stay at random initial values, as it {reason} in {path}; leave its "
+                f"{setting('freeze', list(patterns))}: {name!r} would stay at random initial values, "
+                f"as it {reason} in {path}; leave its "
                 "layer out of freeze, or start from weights that fit it"
             )
 

@@ -12,7 +12,6 @@ from click.testing import CliRunner
 
 import multiseg
 from multiseg.cli import main
-from multiseg.cli.train import in_our_words
 from multiseg.errors import ModelError, SettingsError
 from multiseg.model_files.weights_file import NeutralWeights
 from multiseg.run.solver_state import SolverState, carried
@@ -119,10 +118,3 @@ def test_the_command_line_says_it_in_its_own_words(dataset: multiseg.Dataset, fo
     ):
         found = CliRunner().invoke(main, [*started, *more])
         assert found.exit_code == 2 and said in found.output
-    theirs = (
-        "weights='a run': its solver's state cannot be carried on: no; solver_state=False starts from the weights alone"
-    )
-    ours = (
-        "--weights a run: its solver's state cannot be carried on: no; --no-solver-state starts from the weights alone"
-    )
-    assert in_our_words(theirs) == ours
