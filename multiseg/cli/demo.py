@@ -54,6 +54,7 @@ def demo(output: Path, count: int, epochs: int, chosen: tuple[str, ...], as_json
     from multiseg import backend as registry
     from multiseg.errors import MultisegError, RunError, TrainingStopped
     from multiseg.images import save_image
+    from multiseg.settings.metrics import LOSS
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise RunError(f"{output}: exists already; name another folder with -o, or remove it")
@@ -88,7 +89,7 @@ def demo(output: Path, count: int, epochs: int, chosen: tuple[str, ...], as_json
             continue
         seconds = run.summary["train_seconds"] / epochs
         version = str(run.environment["framework"])
-        table.add_row(backend.title, version, f"{tested['val_loss']:.1f}", f"{tested['iou']:.4f}", f"{seconds:.1f}")
+        table.add_row(backend.title, version, f"{tested[LOSS]:.1f}", f"{tested['iou']:.4f}", f"{seconds:.1f}")
         finished.append(run)
     Console(stderr=as_json).print(table)
     for failure in failures:

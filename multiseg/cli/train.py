@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from multiseg.cli import ARGUMENTS
 from multiseg.cli.events import print_json
+from multiseg.settings.metrics import IN_PROGRESS, SELECTING
 from multiseg.settings.schedules import DEFAULT
 
 
@@ -49,9 +50,7 @@ from multiseg.settings.schedules import DEFAULT
 @click.option("--val-interval", type=float, default=1, show_default=True, help="Epochs between validations, e.g. 0.5.")
 @click.option("--snapshot-interval", type=float, default=1, show_default=True, help="Epochs between snapshots.")
 @click.option("--keep", default="best", show_default=True, help="Snapshots kept: last, best (and last), all.")
-@click.option(
-    "--metric", default="l1", show_default=True, help="Tells the best: l1, l2, val_loss, iou, pixel_accuracy."
-)
+@click.option("--metric", default="l1", show_default=True, help=f"Selects the best validation: {', '.join(SELECTING)}.")
 @click.option("--threshold", type=float, default=128, show_default=True, help="Pixels below it are of the object.")
 @click.option("--patience", type=int, help="Stop after so many validations that are no better.")
 @click.option("--min-delta", type=float, default=0, show_default=True, help="By which a better one must be better.")
@@ -123,7 +122,12 @@ def train(
         raise TrainingStopped(f"{error.template}:\n  {again}", error.signal) from None
     if not as_json and ranks.leads:
         row = run.history[-1]
-        scores = f"; validation L1 {row['l1']:.4g}, IoU {row['iou']:.4f}" if row["l1"] is not None else ""
+        scores = ", ".join(
+            f"{metric.title} {row[metric.key]:.4g}"
+            for metric in IN_PROGRESS
+            if metric.measure and row[metric.key] is not None
+        )
+        scores = f"; validation: {scores}" if scores else ""
         click.echo(f"{run.path}: {run.title}, {row['epoch']} epochs{scores}")
 
 

@@ -15,13 +15,13 @@ from multiseg.dataset import open_split
 from multiseg.dataset.feed import Batch, batches
 from multiseg.dataset.reading import Split
 from multiseg.errors import DatasetError
+from multiseg.inference.evaluation import Evaluation
 from multiseg.inference.options import Options
 from multiseg.inference.output import Output
 from multiseg.inference.predictor import predict
 from multiseg.inference.tested import TestedNetwork
 from multiseg.layout import Floats
-from multiseg.network import CLASSES, IMAGES, label_kind
-from multiseg.settings.metrics import THRESHOLD, Metrics
+from multiseg.settings.metrics import THRESHOLD
 
 IN_FLIGHT = 2  # batches asked for before the first one's output is awaited
 
@@ -36,41 +36,22 @@ def test_db(
     """Loss and metrics over a database, in a stream; see Run.test_db."""
     split = open_split(path)
     size = batch_size or run.settings["val_batch_size"]
-    metrics, total, seen = Metrics(run.settings.get("threshold", THRESHOLD)), 0.0, 0
-    losses = measured = True
-    run.worker()  # its start is no part of the pace
-    began = time.perf_counter()
+    evaluation = Evaluation(run.settings.get("threshold", THRESHOLD), run.labels.kind if run.labels else None)
+    run.worker()  # its start does not count in images_per_second
+    start = time.perf_counter()
     for indices, output, labels, loss in _stream(run, split, size, options):
-        seen += len(indices)
-        losses = losses and loss is not None
-        total += (loss or 0.0) * len(indices)
-        if labels is None or labels.shape[1] != output.shape[1] or _are_classes(run, labels, output):
-            measured = False
-        elif labels.shape != output.shape:
-            raise DatasetError(
-                f"{split.name}: has labels of {labels.shape[1:]} (C, H, W) where {run.model.name} makes {output.shape[1:]}"
-            )
-        else:
-            metrics.add(output, labels)
+        evaluation.add(output, labels, loss, split.name)
         if each is not None:
             features, _ = split.read(indices)
             for index, feature, one in zip(indices, features, output, strict=True):
                 each(int(index), Output(one, feature, options.pixel_conversion))
-    seconds = time.perf_counter() - began
-    scores: dict[str, Any] = metrics.result() if seen and measured else dict.fromkeys(metrics.result())
+    seconds = time.perf_counter() - start
     return {
-        "count": seen,
-        "val_loss": total / seen if seen and losses else None,
-        **scores,
+        "count": evaluation.count,
+        **evaluation.result(),
         "seconds": seconds,
-        "images_per_second": seen / seconds if seen else None,
+        "images_per_second": evaluation.count / seconds if evaluation.count else None,
     }
-
-
-def _are_classes(run: TestedNetwork, labels: npt.NDArray[Any], output: Floats) -> bool:
-    """Return whether labels are class indices to this network, which have none of these measures."""
-    kind = run.labels.kind if run.labels else label_kind(IMAGES, labels.shape[1:], output.shape[1:])
-    return kind == CLASSES
 
 
 Tested = tuple[npt.NDArray[np.int64], Floats, npt.NDArray[Any] | None, float | None]

@@ -1,4 +1,4 @@
-"""Measuring a loaded network over a split."""
+"""Validate a network while it is trained."""
 
 from __future__ import annotations
 
@@ -7,30 +7,27 @@ from typing import Any
 
 from multiseg.dataset.feed import batches
 from multiseg.errors import DatasetError
+from multiseg.inference.evaluation import Evaluation
 from multiseg.layout import Layout
-from multiseg.settings.metrics import THRESHOLD, Metrics
+from multiseg.network import LabelKind
+from multiseg.settings.metrics import THRESHOLD
 from multiseg.worker.client import Worker
 
 
 def validate(
     worker: Worker, split: Any, layout: Layout, batch_size: int, threshold: float = THRESHOLD,
-    between: Callable[[], None] = lambda: None,
+    labels: LabelKind | None = None, between: Callable[[], None] = lambda: None,
 ) -> dict[str, float | None]:  # fmt: skip
-    """Loss (weighted by batch, None without images) and neutral metrics of a loaded network over a whole split.
+    """Return the loss and the metrics of the network in ``worker`` over a whole split, see :class:`Evaluation`.
 
-    ``between`` is called before each batch, and may raise to end it.
+    ``between`` is called before each batch, and may raise to end the validation. Raises DatasetError if the split has no labels.
     """
-    metrics, total, count = Metrics(threshold), 0.0, 0
+    evaluation = Evaluation(threshold, labels)
     with batches(split, batch_size, layout=layout) as feed:
         for batch in feed:
             between()
             if batch.labels is None:
-                raise DatasetError(
-                    f"{split.name}: has no labels beside it; without targets there is nothing to measure"
-                )
+                raise DatasetError(f"{split.name}: has no labels; validation needs them")
             output, loss, _ = worker.call("predict", features=batch.features, labels=batch.labels)
-            metrics.add(layout.output(output), layout.output(batch.labels))
-            total, count = total + loss * len(batch.indices), count + len(batch.indices)
-    if not count:
-        return {"val_loss": None, **dict.fromkeys(metrics.result())}
-    return {"val_loss": total / count, **metrics.result()}
+            evaluation.add(layout.output(output), layout.output(batch.labels), loss, split.name)
+    return evaluation.result()

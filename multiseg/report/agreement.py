@@ -15,10 +15,10 @@ from typing import Any
 from multiseg.errors import SettingsError
 from multiseg.pages.numbers import number, significant
 from multiseg.report.facts import RunFacts
-from multiseg.report.metrics import METRICS, Metric
+from multiseg.settings.metrics import LOSS, METRICS, SELECTING, Metric
 from multiseg.topology.words import listed
 
-MEASURED = ("val_loss", "l1", "l2", "iou", "pixel_accuracy")
+MEASURED = SELECTING
 # what runs that are to be alike may differ in: the backend, its file of the network, the seed, and what changes no result
 FREE = {"backend", "model", "exported", "seed", "device", "threads", "lowering", "snapshot_interval", "keep"}
 
@@ -189,7 +189,7 @@ def _agreement(runs: Sequence[RunFacts]) -> Agreement | None:
     curves = {id(each): {row["epoch"]: row for row in each.run.history} for each in compared}
     measures, missing = [], []
     for metric in (METRICS[key] for key in MEASURED):
-        if metric.key == "val_loss" and len({each.loss_unit for each in compared}) > 1:
+        if metric.key == LOSS and len({each.loss_unit for each in compared}) > 1:
             continue
         absent = [each for each in compared if each.final[metric.key] is None]
         if absent and len(absent) < len(compared):

@@ -12,9 +12,9 @@ from multiseg.pages.numbers import number
 from multiseg.report import requirements
 from multiseg.report.agreement import agreement
 from multiseg.report.facts import Row, RunFacts, environment, settings
-from multiseg.report.metrics import COSTS, METRICS
 from multiseg.report.side_by_side import SideBySide
 from multiseg.run.run import Run
+from multiseg.settings.metrics import COSTS, METRICS
 
 
 def compare(runs: Iterable[Run | str | Path], images: int = 24, grid: str | Path | None = None) -> Comparison:

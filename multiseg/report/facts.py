@@ -9,8 +9,8 @@ from typing import Any
 
 from multiseg.errors import BackendUnavailable
 from multiseg.pages.numbers import number
-from multiseg.report.metrics import COSTS, SCORES
 from multiseg.run.run import Run
+from multiseg.settings.metrics import COSTS, SCORES, THRESHOLD
 
 LOSSES = {"l1": "mean absolute difference", "l2": "mean squared difference", "smooth_l1": "smooth L1"}
 
@@ -49,6 +49,8 @@ class RunFacts:
     """The backend's name as people write it."""
     shapes: tuple[tuple[int, ...], ...]
     """Of the network's weights, sorted: the same for one network in every framework."""
+    threshold: float
+    """Pixels below it are foreground."""
 
     @property
     def loss(self) -> str:
@@ -133,8 +135,15 @@ def _facts(run: Run, label: str) -> RunFacts:
         dataset=job["dataset"]["path"],
         content=job["dataset"]["content_hash"],
         title=_title(run),
+        threshold=float(run.settings.get("threshold", THRESHOLD)),
         shapes=tuple(sorted(tuple(shape) for shape in job["network"]["parameters"].values())),
     )
+
+
+def threshold_text(facts: Sequence[RunFacts]) -> str:
+    """Return the threshold of all runs, or that each has its own."""
+    thresholds = list(dict.fromkeys(f"{each.threshold:g}" for each in facts))
+    return thresholds[0] if len(thresholds) == 1 else f"the threshold of the run ({', '.join(thresholds)})"
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:

@@ -11,7 +11,6 @@ import numpy as np
 from multiseg.images import decode_image, read_bytes
 from multiseg.report.facts import RunFacts
 from multiseg.report.scan import CANNOT_SHOW, Outputs, Pixels
-from multiseg.settings.metrics import THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ def load_grid(path: Path, facts: Sequence[RunFacts]) -> Grid:
             outputs.append((each, each.run.test_one(path, resize=False).array))
         except CANNOT_SHOW as error:
             outputs.append((each, str(error)))
-    found = [output < THRESHOLD for _, output in outputs if not isinstance(output, str)]
+    found = [output < each.threshold for each, output in outputs if not isinstance(output, str)]
     split = None
     disagreement = 0.0
     if len(found) > 1 and len({one.shape for one in found}) == 1:

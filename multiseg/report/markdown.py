@@ -8,10 +8,8 @@ from multiseg.pages.numbers import significant
 from multiseg.report import verdict
 from multiseg.report.agreement import Measure, times
 from multiseg.report.facts import RunFacts, settings
-from multiseg.report.metrics import METRICS, Metric
 from multiseg.report.side_by_side import SideBySide
-
-COLUMNS = ("val_loss", "iou", "l1", "pixel_accuracy", "seconds", "images_per_second", "peak_memory_mb", "train_seconds")
+from multiseg.settings.metrics import COLUMNS, Metric
 
 AGREEMENT = ("Metric", "Backends differ by", "Seeds differ by", "Standard deviation", "Ratio", "Most along the curves")
 
@@ -19,7 +17,7 @@ AGREEMENT = ("Metric", "Backends differ by", "Seeds differ by", "Standard deviat
 def write(comparison: SideBySide) -> str:
     """Headline, table of figures (the best ones bold), what backends and seeds differ by, settings that differ."""
     facts = comparison.facts
-    metrics = [METRICS[key] for key in COLUMNS]
+    metrics = COLUMNS
     best = {metric.key: verdict.marked(facts, metric, comparison.comparable) for metric in metrics}
 
     def figure(each: RunFacts, metric: Metric) -> str:

@@ -16,22 +16,14 @@ from multiseg.pages import templates
 from multiseg.pages.numbers import significant
 from multiseg.report import verdict
 from multiseg.report.agreement import times
-from multiseg.report.facts import RunFacts, environment, settings
+from multiseg.report.facts import RunFacts, environment, settings, threshold_text
 from multiseg.report.grid import load_grid
-from multiseg.report.metrics import METRICS, Metric
 from multiseg.report.networks import networks
 from multiseg.report.scan import scan
 from multiseg.report.side_by_side import SideBySide
+from multiseg.settings.metrics import COLUMNS, LOSS, METRICS, SCORES, TRAINING_LOSS, Metric
 
-COLUMNS = ("iou", "l1", "pixel_accuracy", "val_loss", "train_seconds", "seconds", "images_per_second", "peak_memory_mb")
-WITH_BAR = ("train_seconds", "seconds", "images_per_second", "peak_memory_mb")
-CURVES = (
-    # key, title, kind of number, whether a logarithmic scale serves it
-    ("iou", "IoU, validation", "score", False),
-    ("l1", "L1 per pixel, validation", "number", True),
-    ("pixel_accuracy", "Pixel accuracy, validation", "score", False),
-    ("learning_rate", "Learning rate", "number", True),
-)
+LEARNING_RATE = "learning_rate"
 COLOURS = 8  # in page.css; further runs take them again, with dashed lines
 PICTURE_BYTES = 4_000_000  # what the gallery may come to, so that the page stays easy to send
 
@@ -73,7 +65,8 @@ def render(comparison: SideBySide) -> Page:
         deciding=deciding,
         leaders=verdict.marked(facts, deciding, comparison.comparable) if deciding else [],
         metrics=METRICS,
-        columns=[METRICS[key] for key in COLUMNS],
+        columns=COLUMNS,
+        threshold=threshold_text(facts),
         cell=lambda each, metric: _cell(comparison, each, metric),
         curves=_curves(facts),
         shared_loss=verdict.share_loss(facts),
@@ -124,7 +117,7 @@ def _cell(comparison: SideBySide, facts: RunFacts, metric: Metric) -> Cell:
     best = facts.best.get(metric.key)
     if metric.better and best and metric.text(best.value) != metric.text(value):
         note = f"{metric.text(best.value)} at epoch {best.epoch:g}"
-    elif metric.key == "val_loss":
+    elif metric.key == LOSS:
         note = facts.loss
     largest = max((each.final[metric.key] or 0.0 for each in comparison.facts), default=0.0)
     return Cell(
@@ -132,13 +125,14 @@ def _cell(comparison: SideBySide, facts: RunFacts, metric: Metric) -> Cell:
         text=metric.text(value),
         best=facts in verdict.marked(comparison.facts, metric, comparison.comparable),
         note=note,
-        bar=value / largest if value is not None and largest > 0 and metric.key in WITH_BAR else None,
+        bar=value / largest if value is not None and largest > 0 and metric.has_bar else None,
     )
 
 
 def _curves(facts: Sequence[RunFacts]) -> dict[str, Any]:
     """What the charts draw: columns of numbers, shortened to what a screen can show."""
-    keys = [key for key, *_ in CURVES] + ["train_loss", "val_loss"]
+    drawn = [metric for metric in sorted(SCORES, key=lambda metric: metric.rank or 0) if metric.curve]
+    keys = [*(metric.key for metric in drawn), LEARNING_RATE, TRAINING_LOSS, LOSS]
     runs: list[dict[str, Any]] = []
     for number, each in enumerate(facts):
         history = each.run.history
@@ -158,9 +152,17 @@ def _curves(facts: Sequence[RunFacts]) -> dict[str, Any]:
             }
         )
     charts = [
-        {"key": key, "title": title, "kind": kind, "log": log}
-        for key, title, kind, log in CURVES
-        if any(value is not None for run in runs for value in run["values"][key])
+        {
+            "key": metric.key,
+            "title": f"{metric.title}, validation",
+            "kind": metric.curve,
+            "log": metric.curve == "number",
+        }
+        for metric in drawn
+    ]
+    charts.append({"key": LEARNING_RATE, "title": "Learning rate", "kind": "number", "log": True})
+    charts = [
+        chart for chart in charts if any(value is not None for run in runs for value in run["values"][chart["key"]])
     ]
     return {"runs": runs, "charts": charts, "shared_loss": verdict.share_loss(facts)}
 

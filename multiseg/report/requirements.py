@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from multiseg.errors import SettingsError
 from multiseg.pages.numbers import number
 from multiseg.report.facts import RunFacts
-from multiseg.report.metrics import Metric, metric_named
+from multiseg.settings.metrics import Metric, metric_named
 
 _COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from multiseg.errors import BackendUnavailable, ModelError, RunError, WorkerError
 from multiseg.report.facts import RunFacts
 from multiseg.run.run import Run
-from multiseg.settings.metrics import THRESHOLD
 
 Pixels = npt.NDArray[np.uint8]
 Outputs = npt.NDArray[np.float32]
@@ -25,7 +24,7 @@ _CHUNK = 1 << 18  # elements of one prediction: 256 images of 32x32; a network h
 
 @dataclass(frozen=True)
 class View:
-    """One run's output for one image, CHW float32; ``wrong`` is the part of its pixels on the wrong side of 128."""
+    """One run's output for one image, CHW float32; ``wrong`` is the part of its pixels on the wrong side of the threshold."""
 
     output: Outputs
     l1: float
@@ -49,7 +48,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two runs and the part of all pixels that they put on different sides of 128."""
+    """Two runs and the part of all pixels that they put on different sides of their thresholds."""
 
     one: RunFacts
     other: RunFacts
@@ -83,10 +82,11 @@ class _Sums:
     in_all: int = 0
     between: Any = 0
 
-    def add(self, outputs: list[Outputs], targets: Pixels) -> None:
+    def add(self, outputs: list[Outputs], targets: Pixels, thresholds: Sequence[float]) -> None:
         images = len(targets)
-        found = np.stack([(output < THRESHOLD).reshape(images, -1) for output in outputs])
-        wrong = found != (targets < THRESHOLD).reshape(images, -1)
+        pairs = list(zip(outputs, thresholds, strict=True))
+        found = np.stack([(output < threshold).reshape(images, -1) for output, threshold in pairs])
+        wrong = found != np.stack([(targets < threshold).reshape(images, -1) for threshold in thresholds])
         self.l1.append(np.stack([_l1(output, targets) for output in outputs]))
         self.wrong.append(wrong.mean(axis=2, dtype=np.float32))
         self.split.append((found.any(axis=0) & ~found.all(axis=0)).mean(axis=1, dtype=np.float32))
@@ -114,7 +114,8 @@ def scan(facts: Sequence[RunFacts], images: int) -> Scan:
                 except CANNOT_SHOW as error:
                     unseen[each.label] = str(error)
         if predicted:
-            sums.add(predicted, targets)
+            thresholds = [each.threshold for each in facts if each.label not in unseen]
+            sums.add(predicted, targets, thresholds)
     seen = tuple(each for each in facts if each.label not in unseen)
     if not seen or not sums.pixels:
         return Scan((), unseen, len(samples), (), (), 0, 0)

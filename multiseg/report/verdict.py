@@ -6,13 +6,18 @@ from collections.abc import Sequence
 
 from multiseg.pages.numbers import duration
 from multiseg.report.facts import RunFacts
-from multiseg.report.metrics import METRICS, SCORES, Metric
+from multiseg.settings.metrics import COLUMNS, LOSS, METRICS, SCORES, Metric
 from multiseg.topology.words import listed
 
 
 def deciding_metric(facts: Sequence[RunFacts]) -> Metric | None:
-    """The metric that ranks the runs: IoU, or else L1, whichever any of them has."""
-    return next((METRICS[key] for key in ("iou", "l1") if any(each.final[key] is not None for each in facts)), None)
+    """Return the metric that ranks the runs: the first one in the order of columns that any of them has.
+
+    The validation loss ranks runs without other metrics, such as those of class indices, if all have the same loss.
+    """
+    measures = [metric for metric in COLUMNS if metric.measure]
+    candidates = [*measures, *([METRICS[LOSS]] if share_loss(facts) else [])]
+    return next((metric for metric in candidates if any(each.final[metric.key] is not None for each in facts)), None)
 
 
 def winners(facts: Sequence[RunFacts], metric: Metric) -> list[RunFacts]:
@@ -45,6 +50,10 @@ def marked(facts: Sequence[RunFacts], metric: Metric, comparable: bool) -> list[
 def headline(facts: Sequence[RunFacts], comparable: bool) -> str:
     """One sentence: the best run, its score, its cost. Without a ranking where runs are not comparable."""
     metric = deciding_metric(facts)
+    if metric is None and any(each.final[LOSS] is not None for each in facts):
+        return (
+            "These runs have no metric in common but their losses, which are in different units; none is ranked first."
+        )
     if metric is None:
         return "No run has been validated yet, so there is nothing to rank."
     if not comparable:

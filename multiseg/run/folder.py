@@ -27,7 +27,7 @@ from multiseg.run.reading import read_history, read_job
 from multiseg.run.resuming import completed
 from multiseg.run.snapshots import Position, Snapshot
 from multiseg.settings.loaded import LoadedSettings
-from multiseg.settings.metrics import RISING
+from multiseg.settings.metrics import cost, selecting
 from multiseg.settings.resolved import Settings
 
 UNBORN = {"snapshots", "model", "worker.log", ".lock", ".job.json.part"}  # all there is until job.json is written
@@ -186,19 +186,23 @@ class RunFolder:
         write_json(self.path / "summary.json", self._summary)
 
     def best_row(self) -> dict[str, Any] | None:
-        """The row of the best validation, the first of several; the one before training does not count."""
-        sign = -1 if self.metric in RISING else 1
-        scored = [row for row in self.rows if row["iteration"] and _is_number(row[self.metric])]
-        return min(scored, key=lambda row: sign * row[self.metric]) if scored else None
+        """Return the row of the best validation, the first of several; the row before training does not count.
+
+        The validation loss decides if no row has a value of the metric, as for labels that are class indices.
+        """
+        metric = selecting(self.metric, self.rows)
+        scored = [(value, row) for row in self.rows if row["iteration"] and (value := cost(metric, row)) is not None]
+        return min(scored, key=lambda pair: pair[0])[1] if scored else None
 
     def stalled(self, patience: int, min_delta: float) -> bool:
-        """Whether the last ``patience`` validations were none of them better, by more than ``min_delta``, than one before."""
-        sign = -1 if self.metric in RISING else 1
+        """Return whether none of the last ``patience`` validations was better, by more than ``min_delta``, than all before."""
+        metric = selecting(self.metric, self.rows)
         best, since = math.inf, 0
         for row in self.rows:
-            if row["iteration"] and row[self.metric] is not None:
-                score = sign * row[self.metric]
-                best, since = (score, 0) if score < best - min_delta else (best, since + 1)
+            if row["iteration"] and row[metric] is not None:
+                value = cost(metric, row)
+                better = value is not None and value < best - min_delta
+                best, since = (value, 0) if better and value is not None else (best, since + 1)
         return since >= patience
 
     def finish(self, peak_memory_mb: float, **values: Any) -> None:
@@ -216,7 +220,3 @@ class RunFolder:
         for snapshot in found[:-1] if kind != "all" else []:
             if best is None or snapshot.epoch != best["epoch"]:
                 snapshots.remove(snapshot)
-
-
-def _is_number(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)

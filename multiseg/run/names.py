@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from multiseg.settings.metrics import SCORES
+
 FORMAT = 1
 COLUMNS = (
-    "epoch", "iteration", "train_loss", "val_loss", "l1", "l2", "pixel_accuracy", "iou", "learning_rate", "seconds",
-    "val_seconds", "images_per_second",
+    "epoch", "iteration", *(metric.key for metric in SCORES), "learning_rate", "seconds", "val_seconds",
+    "images_per_second",
 )  # fmt: skip

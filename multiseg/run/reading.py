@@ -8,15 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from multiseg.errors import RunError
-from multiseg.run.names import FORMAT
+from multiseg.run.names import COLUMNS, FORMAT
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """Rows of history.csv as numbers, None for an empty cell. Raises RunError for a file that is not one."""
+    """Return the rows of history.csv as numbers, None for an empty cell or a missing column.
+
+    Raises RunError for a file that is no history.
+    """
     try:
         with path.open(newline="") as file:
             rows = [{key: float(cell) if cell else None for key, cell in row.items()} for row in csv.DictReader(file)]
-            return [{**row, "epoch": _whole(row["epoch"]), "iteration": _whole(row["iteration"])} for row in rows]
+            counts = [{key: _whole(row[key]) for key in ("epoch", "iteration")} for row in rows]
+            # a run made before a metric was added has no such column
+            return [{**dict.fromkeys(COLUMNS), **row, **count} for row, count in zip(rows, counts, strict=True)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: cannot be read as a run's history ({error})") from error
 

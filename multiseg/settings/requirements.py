@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multiseg.errors import setting
-from multiseg.settings.metrics import NAMES as METRICS
+from multiseg.settings.metrics import SELECTING
 
 RECIPES = ("tutorial", "equal")
 SUBTRACT_MEAN = ("pixel", "image", "none")
@@ -73,7 +73,7 @@ REQUIREMENTS: dict[str, Requirement] = {
     "learning_rate": above_0(" above 0").or_none(),
     "val_interval": above_0(" of epochs above 0, e.g. 0.5"),
     "snapshot_interval": above_0(" of epochs above 0, e.g. 0.5"),
-    "metric": one_of(*METRICS),
+    "metric": one_of(*SELECTING),
     "threshold": above_0(" above 0, up to 255", 255),
     "patience": whole(1, " of validations").or_none(),
     "min_delta": Requirement("must be a number from 0", lambda value: is_number(value) and value >= 0),

@@ -149,7 +149,13 @@ class Loop:
         began = time.perf_counter()
         split = self.dataset.val if with_validation else ()
         validated = validate(
-            self.worker, split, self.layout, settings.val_batch_size, settings.threshold, self._look_for_stop
+            self.worker,
+            split,
+            self.layout,
+            settings.val_batch_size,
+            settings.threshold,
+            settings.network.get("labels"),
+            self._look_for_stop,
         )
         row = {
             "epoch": position.epoch, "iteration": position.iteration,

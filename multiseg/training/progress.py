@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
+from multiseg.settings.metrics import IN_PROGRESS
 from multiseg.training.warm_start import partial_start
 
 
@@ -93,9 +94,9 @@ class Bar:
 
     def _line(self, row: dict[str, Any]) -> str:
         parts = [f"{self.backend} epoch {row['epoch']}/{self.epochs}"]
-        for key in ("train_loss", "val_loss", "l1", "iou"):
-            if row[key] is not None:
-                parts.append(f"{key} {row[key]:.4g}")
+        for metric in IN_PROGRESS:
+            if row[metric.key] is not None:
+                parts.append(f"{metric.key} {row[metric.key]:.4g}")
         parts.append(f"rate {row['learning_rate']:.3g}")
         if row["images_per_second"]:
             parts.append(f"{row['images_per_second']:.0f} images/s, {row['seconds']:.1f} s")

@@ -13,9 +13,10 @@ from types import TracebackType
 from typing import Any
 
 from multiseg.errors import SettingsError, setting
+from multiseg.settings.metrics import SCORES
 
 FLUSH_SECONDS = 5
-EPOCH = ("train_loss", "val_loss", "l1", "l2", "pixel_accuracy", "iou", "images_per_second")
+EPOCH = (*(metric.key for metric in SCORES), "images_per_second")
 
 
 def require() -> None:

@@ -14,10 +14,15 @@ import multiseg
 from multiseg import Job, Run
 from multiseg.errors import ModelError
 
-SCORES = """from torch import nn
-
-def network(params):
-    return {"model": nn.Conv2d(1, 3, 3, padding=1), "loss": nn.CrossEntropyLoss()}
+# a prototxt is described without its framework, so that every backend can train it
+SCORES = """
+layer { name: "data" type: "Data" top: "data" include { phase: TRAIN } }
+layer { name: "data" type: "Data" top: "label" include { phase: TRAIN } }
+layer { name: "data" type: "Data" top: "data" include { phase: TEST stage: "val" } }
+layer { name: "data" type: "Data" top: "label" include { phase: TEST stage: "val" } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+        convolution_param { num_output: 3 kernel_size: 3 pad: 1 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "conv" bottom: "label" top: "loss" exclude { stage: "deploy" } }
 """
 MEASURES = ("l1", "l2", "pixel_accuracy", "iou")
 
@@ -37,8 +42,8 @@ def masks(tmp_path_factory: pytest.TempPathFactory) -> multiseg.Dataset:
 
 @pytest.fixture
 def scores(tmp_path: Path) -> Path:
-    (tmp_path / "scores.py").write_text(SCORES)
-    return tmp_path / "scores.py"
+    (tmp_path / "scores.prototxt").write_text(SCORES)
+    return tmp_path / "scores.prototxt"
 
 
 def settings(masks: multiseg.Dataset, backend: str, model: Path, **more: Any) -> Any:
@@ -71,6 +76,24 @@ def test_grey_masks_train_as_class_indices(backend: str, masks: multiseg.Dataset
     assert {key: again[key] for key in ("val_loss", *MEASURES)} == {key: tested[key] for key in ("val_loss", *MEASURES)}
 
 
+def test_validation_of_class_indices_has_a_loss_and_no_metrics_of_images(
+    backend: str, masks: multiseg.Dataset, scores: Path, tmp_path: Path
+) -> None:
+    """The requested metric is one of images; the validation loss then selects the best snapshot, and ends the training."""
+    more = {"metric": "iou", "epochs": 3, "patience": 2, "min_delta": 1e9}
+    with Job(**settings(masks, backend, scores) | more).train(tmp_path / "run", progress=False) as run:
+        history, summary = run.history, run.summary
+    assert [row["epoch"] for row in history] == [0, 1, 2, 3]
+    for row in history:
+        assert row["val_loss"] == pytest.approx(np.log(3), rel=0.9)
+        assert [row[key] for key in MEASURES] == [None] * len(MEASURES)
+    best = min(history[1:], key=lambda row: row["val_loss"])
+    assert summary["best_epoch"] == best["epoch"] and summary["stopped_early"] is False
+    comparison = multiseg.compare([tmp_path / "run"], images=0)
+    assert "Validation loss" in comparison.headline and comparison.check(["val_loss<100"]) == []
+    assert comparison.check(["iou>=0.1"]) == ["{}: has no iou, required iou >= 0.1".format(comparison.facts[0].label)]
+
+
 def test_a_named_loss_compares_them_as_images(
     backend: str, masks: multiseg.Dataset, scores: Path, tmp_path: Path
 ) -> None:
@@ -79,8 +102,8 @@ def test_a_named_loss_compares_them_as_images(
 
 
 def test_images_are_stored_as_images(backend: str, masks: multiseg.Dataset, tmp_path: Path) -> None:
-    model = tmp_path / "image.py"
-    model.write_text(SCORES.replace("1, 3, 3", "1, 1, 3").replace("CrossEntropyLoss", "MSELoss"))
+    model = tmp_path / "image.prototxt"
+    model.write_text(SCORES.replace("num_output: 3", "num_output: 1").replace("SoftmaxWithLoss", "EuclideanLoss"))
     with Job(**settings(masks, backend, model)).train(tmp_path / "run", progress=False) as run:
         assert run.labels is not None and run.labels.kind == "images"
         assert all(run.test_db(masks.path / "val_db" / "features")[key] is not None for key in MEASURES)

@@ -21,7 +21,7 @@ import multiseg
 from multiseg import backend as registry
 from multiseg import errors
 from multiseg.errors import BackendUnavailable, MultisegError, RunError, SettingsError
-from multiseg.settings.metrics import Metrics
+from multiseg.settings.metrics import ImageSums
 from multiseg.settings.schedules import Schedule
 from multiseg.worker import protocol
 
@@ -150,10 +150,10 @@ def test_bad_policies_are_named(policy: Any, words: str) -> None:
 
 
 def test_metrics_against_a_count_by_hand() -> None:
-    metrics = Metrics()
+    metrics = ImageSums()
     # target: two object pixels; output: finds one of them, and a third that is none
     metrics.add(np.array([[[[0.0, 200.0, 100.0, 255.0]]]]), np.array([[[[0, 0, 255, 255]]]]))
-    result = metrics.result()
+    result = metrics.scores()
     assert result["l1"] == pytest.approx((0 + 200 + 155 + 0) / 4)
     assert result["l2"] == pytest.approx((200**2 + 155**2) / 4)
     assert result["pixel_accuracy"] == 0.5
@@ -163,11 +163,11 @@ def test_metrics_against_a_count_by_hand() -> None:
 def test_metrics_add_up_over_batches() -> None:
     draw = np.random.default_rng(0)
     outputs, targets = draw.normal(128, 80, (9, 1, 4, 4)), draw.integers(0, 256, (9, 1, 4, 4))
-    whole, parts = Metrics(), Metrics()
+    whole, parts = ImageSums(), ImageSums()
     whole.add(outputs, targets)
     parts.add(outputs[:4], targets[:4])
     parts.add(outputs[4:], targets[4:])
-    assert parts.result() == pytest.approx(whole.result())
+    assert parts.scores() == pytest.approx(whole.scores())
 
 
 # --- messages

@@ -350,12 +350,22 @@ def test_sums_over_runs() -> None:
     wrong_once[0, 0, 0, 0] = 200
     wrong_twice[0, 0, 0] = 200, 100
     sums = scan._Sums()
-    sums.add([wrong_once, wrong_twice], targets)
+    sums.add([wrong_once, wrong_twice], targets, [128, 128])
     assert sums.l1[0].ravel().tolist() == [50, 88.75]
     assert sums.wrong[0].ravel().tolist() == [0.25, 0.5]
     assert sums.split[0].tolist() == [0.25]
     assert (sums.in_some, sums.in_all, sums.pixels) == (2, 1, 4)
     assert sums.between[0][1] == 1
+
+
+def test_each_run_is_judged_by_its_own_threshold() -> None:
+    """A pixel of 60 beside a target of 0 is right below 128 and wrong below 50, where the runs disagree."""
+    targets = np.zeros((1, 1, 1, 2), np.uint8)
+    output = np.array([[[[60, 0]]]], np.float32)
+    sums = scan._Sums()
+    sums.add([output, output], targets, [128, 50])
+    assert sums.wrong[0].ravel().tolist() == [0, 0.5]
+    assert sums.split[0].tolist() == [0.5] and (sums.in_some, sums.in_all) == (1, 0)
 
 
 def decoded(uri: str) -> Image.Image:
