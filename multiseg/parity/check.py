@@ -1,4 +1,4 @@
-"""check_parity: the networks, one after the other, against the float64 reference of the first."""
+"""check_parity: compare networks one after the other with the float64 reference of the first."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class _Check:
         return replace(topology, layers=topology.leading)
 
     def compare(self, number: int, worker: Worker) -> None:
-        """Compare a side, in a worker of its backend."""
+        """Compare one side in a worker of its backend."""
         entry = self.plan.entries[number]
         self.parity.sides.append(entry.name)
         try:
@@ -153,7 +153,7 @@ class _Check:
             self.parity.left_out.append(f"{entry.name}: {stopped}")
 
     def _compare(self, entry: Entry, number: int, worker: Worker) -> str | None:
-        """Compare one side; what is not compared any more, in words."""
+        """Compare one side. Returns a description of what is not compared, None if all is."""
         side = self._side(entry, number, worker)
         if side is None:
             return "numbers, as it is another network"
@@ -183,7 +183,7 @@ class _Check:
         return None
 
     def _add(self, rows: list[ParityRow]) -> bool:
-        """Whether all are well."""
+        """Add rows and return whether all are within their tolerances."""
         self.parity.rows += rows
         return all(row.ok for row in rows)
 

@@ -1,6 +1,6 @@
-"""What would explain a difference: each likely mistake is tried, and named where the framework computes just that.
+"""Explain a difference: try each common mistake, and name the one that reproduces the framework's result.
 
-The mistakes are those that ports of networks are known for: kernels in another axis order, colours in the other order, images in
+The mistakes are common ones in ports of networks: kernels in another axis order, colours in the other order, images in
 the other data order, a mean that is not subtracted, a bias or an activation left out, another epsilon or padding, and solvers
 that put dampening, momentum or the rate elsewhere.
 """
@@ -26,7 +26,7 @@ Try = tuple[str, Layer, "list[Bounded]", Weights]
 
 
 def of_weights(topology: Topology, name: str, expected: Array, found: Array) -> str | None:
-    """What was done to weights that are not those that they should be."""
+    """Describe how weights differ from the expected ones, None if no common mistake explains it."""
     if found.shape == expected.shape and not found.any():
         return "they are all 0"
     for words, other in _rearranged(topology, name, expected):
@@ -128,7 +128,7 @@ def _mistakes(topology: Topology, layer: Layer, inputs: list[Bounded], weights: 
 
 
 def _rearranged(topology: Topology, name: str, value: Array) -> Iterator[tuple[str, Array]]:
-    """Weights as wrong conversions leave them."""
+    """Yield the weights as common wrong conversions arrange them."""
     layer = next((each for each in topology.layers if name.rpartition(".")[0] == each.name), None)
     if value.ndim == 4:
         yield "transposed (height and width exchanged)", value.swapaxes(2, 3)
@@ -151,7 +151,7 @@ def _rearranged(topology: Topology, name: str, value: Array) -> Iterator[tuple[s
 
 
 def _flattened(topology: Topology, layer: Layer) -> tuple[int, ...] | None:
-    """The shape of the image that a dense layer takes flattened."""
+    """Return the shape of the flattened image that a dense layer takes, None if its input is not one."""
     makers = {name: each for each in topology.layers for name in each.outputs}
     shapes, value = topology.shapes, layer.inputs[0]
     while value in makers and len(shapes[value]) == 1:

@@ -1,4 +1,4 @@
-"""The result of a parity check as plain data: a row for every comparison, and the first difference in words."""
+"""The result of a parity check as plain data: one row per comparison, and a description of the first difference."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from multiseg.topology.words import listed
 
 @dataclass
 class Findings:
-    """``rows`` in the order of STAGES; ``reference`` says which network they are compared with.
+    """``rows`` in the order of STAGES; ``reference`` names the network that they are compared with.
 
-    ``notes``: what is to be known of it; ``left_out``: what was not compared, and why. ``apart``: for each side how far its
+    ``notes``: remarks on the comparison; ``left_out``: what was not compared, and why. ``apart``: for each side how far its
     weights are from the first one's after each step, the largest difference of a parameter over its largest weight; it has no
     verdict, as training magnifies rounding.
     """

@@ -1,4 +1,4 @@
-"""The page of a check of parity."""
+"""The HTML page of a parity check."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from multiseg.parity.rows import TITLES, figures, percent, rows_by_stage
 
 WORDS = {
     "network": "Whether the files hold the same network, by their neutral descriptions.",
-    "weights": "Each network's own weights beside those of the first. Copies are exact, so nothing is tolerated.",
-    "forward": "Each layer's output beside what float64 makes of the very inputs that the layer had.",
+    "weights": "Each network's own weights beside those of the first. Copies are exact, so the tolerance is 0.",
+    "forward": "Each layer's output beside the float64 result from the same inputs that the layer had.",
     "output": "The network's output beside float64's from the image on.",
     "loss": "The loss of a batch.",
     "gradient": "Of the loss, for each parameter; beside float64's, from the layers' outputs as the framework has them.",
@@ -21,7 +21,7 @@ WORDS = {
 
 
 def render(parity: Findings) -> str:
-    """The page's text."""
+    """Return the page's HTML."""
     environment = templates.environment("multiseg.parity")
     environment.filters["short"] = lambda number: "0" if not number else f"{number:.1e}" if number < 1e300 else "–"
     environment.filters["percent"] = percent

@@ -1,4 +1,4 @@
-"""What is compared with what: which network file in which backend, over which batches, from which weights."""
+"""The plan of a parity check: network files, the backends that compute them, batches and weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from multiseg.settings.solvers import NEUTRAL_BATCH_SIZE
 
 @dataclass(frozen=True)
 class Entry:
-    """One side that is to be compared: a file, the backend that computes it, its settings, and its weights where it has own."""
+    """One side of the comparison: a network file, the backend that computes it, its settings, and its own weights if any."""
 
     name: str
     backend: Backend
@@ -44,7 +44,7 @@ class ParityBatch:
 
 
 class ParityPlan:
-    """The sides of a check, and the batches that all are given. Raises what check_parity does."""
+    """The sides of a check and the batches that all of them compute. Raises the errors of check_parity."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class ParityPlan:
         return Entry(name, backend, path, settings, weights)
 
     def batch(self, step: int) -> ParityBatch:
-        """The batch of a step, from 0: those of a training's epochs, whole ones only."""
+        """Return the batch of a step, counted from 0: the whole batches of a training's epochs."""
         count, size, seed = len(self.dataset.train), self._options["batch_size"], self._options["seed"]
         epoch, place = divmod(step, max(count // size, 1))
         features, labels = self.dataset.train.read(epoch_order(count, seed, epoch)[place * size : (place + 1) * size])
@@ -113,11 +113,11 @@ class ParityPlan:
         return ParityBatch(features, labels, Layout("NCHW", "RGB", self.mean).features(features))
 
     def layout(self, backend: Backend) -> Layout:
-        """How a backend is fed."""
+        """Return the layout of a backend's batches."""
         return Layout(backend.data_order, backend.channel_order, self.mean)
 
     def to_json(self) -> dict[str, Any]:
-        """The settings that all share, as plain values."""
+        """Return the settings that all sides share, as plain values."""
         settings = self.entries[0].settings
         return {
             "dataset": str(self.dataset.path), "solver": settings.solver, "learning_rate": settings.learning_rate,

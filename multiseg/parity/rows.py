@@ -1,4 +1,4 @@
-"""One comparison of a parity check, and tables of them."""
+"""One comparison of a parity check, and tables of comparisons."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ParityRow:
     def of(
         cls, side: str, stage: str, name: str, expected: Bounded, measured: Array, step: int | None = None
     ) -> ParityRow:
-        """Compare an array with what the reference makes of it."""
+        """Compare an array with the reference's value."""
         if measured.shape != expected.value.shape:
             return cls.wrong(side, stage, name, f"has the shape {measured.shape}, not {expected.value.shape}", step)
         if not measured.size:
@@ -69,7 +69,7 @@ class ParityRow:
         unjudged = 0
         for part in pieces(measured.size):
             value, allowed = expected.value.ravel()[part], bounds[part] + TINY
-            # where the reference itself leaves float32's range, or comes to no number, nothing is to be told
+            # where the reference leaves float32's range or is not a number, nothing can be judged
             judged = np.isfinite(allowed) & (np.abs(value) < LARGEST)
             if not judged.all():
                 unjudged += int(judged.size - judged.sum())
@@ -99,7 +99,7 @@ class ParityRow:
 
     @classmethod
     def wrong(cls, side: str, stage: str, name: str, words: str, step: int | None = None) -> ParityRow:
-        """What cannot be compared number by number."""
+        """Return a row for arrays that cannot be compared number by number; ``words`` say why."""
         return cls(side, stage, name, math.inf, math.inf, share=math.inf, step=step, words=words)
 
 
@@ -108,7 +108,7 @@ def order(row: ParityRow) -> tuple[int, int]:
 
 
 def rows_by_stage(rows: Iterable[ParityRow]) -> dict[str, dict[str, dict[str, ParityRow]]]:
-    """Rows by stage, name and side, in this order; of the steps as :func:`worst_steps`."""
+    """Return rows by stage, name and side, in this order; of training steps those of :func:`worst_steps`."""
     found: dict[str, dict[str, dict[str, ParityRow]]] = {}
     for row in sorted(worst_steps(rows), key=lambda row: STAGES.index(row.stage)):
         found.setdefault(row.stage, {}).setdefault(row.name, {})[row.side] = row
@@ -116,21 +116,21 @@ def rows_by_stage(rows: Iterable[ParityRow]) -> dict[str, dict[str, dict[str, Pa
 
 
 def figures(row: ParityRow) -> str:
-    """The largest difference, and the share of the tolerance, as in "1.3e-05, 28 %"."""
+    """Return the largest difference and its share of the tolerance, as in "1.3e-05, 28 %"."""
     if row.stage in ("network", "weights"):
         return ("equal" if row.stage == "weights" else "the same") if row.ok else f"{row.absolute:.1e}"
     return f"{row.absolute:.1e}, {percent(row.share)}" if row.absolute else "0"
 
 
 def percent(share: float) -> str:
-    """A share of a tolerance, as in 0.3 %, or 240 times."""
+    """Return a share of a tolerance, as in 0.3 %, or 240 times."""
     if share > 1:
         return f"{share:.3g} times" if share < 1e9 else "beyond"
     return "< 0.1 %" if share < 0.001 else f"{100 * share:.0f} %" if share > 0.095 else f"{100 * share:.2g} %"
 
 
 def worst_steps(rows: Iterable[ParityRow]) -> list[ParityRow]:
-    """Rows without steps, and of each parameter's and side's steps the first that is wrong, else the nearest to its limit."""
+    """Return rows without steps and, for each parameter and side, the first step beyond its tolerance, else the nearest to it."""
     found: dict[tuple[str, str, str], ParityRow] = {}
     for row in rows:
         key = (row.side, row.stage, row.name)
@@ -141,7 +141,7 @@ def worst_steps(rows: Iterable[ParityRow]) -> list[ParityRow]:
 
 
 def sentence(row: ParityRow) -> str:
-    """A row that is beyond its tolerance, in words."""
+    """Describe a row that is beyond its tolerance."""
     what = {
         "forward": f"layer {row.name!r} is the first that differs",
         "output": f"the output {row.name!r} differs",

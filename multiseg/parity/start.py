@@ -1,4 +1,4 @@
-"""The weights that networks are compared with, where none are given."""
+"""Random weights for a comparison without specified weights."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from multiseg.topology import Topology
 
 
 def start_weights(topology: Topology, seed: int) -> dict[str, Array]:
-    """Weights of every parameter, for images in RGB: those of the recipe `equal`, but with nothing that is 0 or 1.
+    """Return weights of every parameter, for images in RGB: those of the recipe `equal`, but without values of 0 or 1.
 
-    A bias of 0, or a factor of 1, would hide that a framework leaves it out. Biases and averages are uniform within -1 and 1,
+    A bias of 0, or a factor of 1, would hide that a framework ignores it. Biases and averages are uniform within -1 and 1,
     factors, slopes and variances within 0.5 and 1.5.
     """
     channels = (topology.input_shape[0], topology.shapes[topology.outputs[0]][0])

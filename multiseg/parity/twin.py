@@ -1,4 +1,4 @@
-"""A network as it can be trained alike everywhere: without dropout, and up to the scores that a cross entropy takes."""
+"""Variants of a network for comparing training: without dropout, and up to the scores that a cross entropy takes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STOCHASTIC = types(lambda row: row.stochastic)
 
 
 def without_dropout(topology: Topology) -> tuple[Topology, list[str]]:
-    """The network without the layers that draw numbers when it is trained, and their names."""
+    """Return the network without dropout, which is random in training, and the names of the removed layers."""
     instead: dict[str, str] = {}
     layers: list[Layer] = []
     dropped = []
@@ -29,14 +29,14 @@ def without_dropout(topology: Topology) -> tuple[Topology, list[str]]:
 
 
 def last_soft(topology: Topology) -> Layer | None:
-    """The softmax, or its logarithm, that the network ends in."""
+    """Return the softmax or log-softmax that is the network's last layer, None if there is none."""
     return next(
         (layer for layer in topology.layers if topology.outputs[0] in layer.outputs and layer.type in SOFTMAX), None
     )
 
 
 def scores_of(trace: Trace) -> Trace:
-    """A forward pass up to what the network's last softmax takes."""
+    """Return the forward pass up to the input of the network's last softmax."""
     last = last_soft(trace.topology)
     if last is None:
         return trace
