@@ -42,8 +42,9 @@ class FileKind:
 class Backend:
     """A framework as multiseg sees it: its defaults, its data layout, and where its code is.
 
-    ``solvers`` maps a solver's name to its default parameters. ``weight_decay_per_rate`` stands for a weight decay that
-    is this fraction of the base learning rate (DIGITS sets Caffe's so).
+    ``solvers`` maps a solver's name to its default parameters. ``losses`` are the named losses that it has; ``loss`` is that of a
+    network file without one. ``weight_decay_per_rate`` stands for a weight decay that is this fraction of the base learning rate
+    (DIGITS sets Caffe's so).
     """
 
     name: str
@@ -62,6 +63,7 @@ class Backend:
     val_batch_size: int
     loss: str
     solvers: Mapping[str, Mapping[str, float]]
+    losses: tuple[str, ...]  # names of multiseg.settings.losses
     exporter: str | None = None  # "module:function" that writes its first kind of network file, see multiseg.exporting
     onnx: str | None = (
         None  # "module:function" that writes an exported file as ONNX, in its process; see multiseg.exporting.onnx

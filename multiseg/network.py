@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import PurePath
 from typing import Any, Literal
 
 import numpy as np
@@ -33,8 +34,8 @@ class NetworkSpec:
     """What a backend needs to build a network: plain values only, they travel to its process as JSON.
 
     Shapes are C, H, W. ``solver`` holds ``name`` and that solver's parameters; None builds for prediction only.
-    ``loss`` is None for the model's own, or ``l1``, ``smooth_l1``, ``l2``: each the mean over all elements. ``labels`` is the
-    kind that the dataset states, or that the named loss takes; see :func:`label_kind`.
+    ``loss`` is None for the model's own, or one of those that the backend declares, ``loss_options`` all its parameters.
+    ``labels`` is the kind that the dataset states, or that the named loss takes; see :func:`label_kind`.
     Batch sizes are None for the model's own, else the backend's default. ``frozen`` are patterns (fnmatch) of names of layers
     whose parameters the solver leaves as they are; see :func:`is_frozen`.
 
@@ -60,6 +61,7 @@ class NetworkSpec:
     multipliers: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     accumulate: int = 1
     labels: LabelKind = IMAGES
+    loss_options: Mapping[str, float] = field(default_factory=dict)
 
     def label_kind(self, output: Sequence[int]) -> LabelKind:
         """Return how a network with an ``output`` of this shape, (C, H, W) or (C,), reads the labels of this specification."""
@@ -87,6 +89,13 @@ class NetworkSpec:
         return cls(**{**values, **shapes, "frozen": tuple(values.get("frozen", ()))})
 
 
+def description(network: Network, spec: NetworkSpec) -> dict[str, Any]:
+    """Return the description of a network loaded for ``spec``, with ``loss`` (a name) and ``own_loss`` (is it the model's?)."""
+    values = network.describe()
+    name = spec.loss or values.get("loss") or f"{PurePath(spec.model).name}'s own"
+    return {**values, "loss": name, "own_loss": spec.loss is None}
+
+
 def label_kind(stated: LabelKind, label_shape: Sequence[int], output: Sequence[int]) -> LabelKind:
     """Return how a network's own loss reads labels of ``label_shape`` (C, H, W): as images, or as class indices.
 
@@ -109,10 +118,10 @@ class Network(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Return ``batch_size``, ``val_batch_size``, ``loss`` (its name), ``device``, ``parameters`` ({name: shape}), ``lowered``
-        (names of the layers that are computed as one matrix product), ``own_loss`` (whether the loss is the model's own),
-        ``labels`` (how it reads them, :meth:`NetworkSpec.label_kind` of its output's shape), and ``trained`` ({name: factor of
-        the learning rate} of the parameters that the solver moves)."""
+        """Return ``batch_size``, ``val_batch_size``, ``device``, ``parameters`` ({name: shape}), ``lowered`` (names of the
+        layers that are computed as one matrix product), ``labels`` (how it reads them, see :meth:`NetworkSpec.label_kind`), and
+        ``trained`` ({name: factor of the learning rate} of the parameters that the solver moves). Optional: ``loss``, the name of
+        the model's own loss."""
 
     @abstractmethod
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:

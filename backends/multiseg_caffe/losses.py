@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from multiseg.network import CLASSES, IMAGES
@@ -112,16 +112,27 @@ def with_native(net: Any) -> Any:
     return result
 
 
-def add(net: Any, loss: str, output: str, elements: int) -> None:
-    """Append ``l1``, ``l2`` or ``smooth_l1`` of output against label, the mean over all elements, in native layers.
+# The named losses append themselves to a net as Caffe's own layers: of its output against its label, each element of an image
+# multiplied by ``factor``, 1 / elements; the mean over all elements.
 
-    ``elements`` is their number per image.
-    """
-    compared = _difference(net, "loss", [output, LABEL], [])
-    operation = {"l1": "ASUM", "l2": "SUMSQ", "smooth_l1": "SUM"}[loss]
-    if loss == "smooth_l1":
-        compared = _smooth(net, "loss", compared, 1.0)
-    _reduced(net, "loss", compared, operation, 1 / elements, 1.0, "loss")
+
+def l1(net: Any, output: str, factor: float) -> None:
+    """Append the mean absolute difference."""
+    _reduced(net, "loss", _difference(net, "loss", [output, LABEL], []), "ASUM", factor, 1.0, "loss")
+
+
+def l2(net: Any, output: str, factor: float) -> None:
+    """Append the mean squared difference."""
+    _reduced(net, "loss", _difference(net, "loss", [output, LABEL], []), "SUMSQ", factor, 1.0, "loss")
+
+
+def smooth_l1(net: Any, output: str, factor: float) -> None:
+    """Append smooth L1."""
+    smooth = _smooth(net, "loss", _difference(net, "loss", [output, LABEL], []), 1.0)
+    _reduced(net, "loss", smooth, "SUM", factor, 1.0, "loss")
+
+
+LOSSES: dict[str, Callable[..., None]] = {"l1": l1, "l2": l2, "smooth_l1": smooth_l1}
 
 
 def _flat(net: Any, name: str, blob: str) -> str:

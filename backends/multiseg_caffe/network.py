@@ -97,7 +97,8 @@ class Network(network.Network):
                     raise ModelError(
                         f"{path}: its output {self.output!r} is made when deployed alone; loss= needs it in training"
                     )
-                losses.add(net, self.spec.loss, self.output, self.spec.label_shape[0] * height * width)
+                elements = self.spec.label_shape[0] * height * width
+                losses.LOSSES[self.spec.loss](net, self.output, 1 / elements, **self.spec.loss_options)
         placed = placing.infer(net, path, {}, caffe.layer_type_list())
         known = {top: shape for here in placed for top, shape in zip(here.layer.top, here.tops) if shape}  # noqa: B905
         return losses.with_native(net), known
@@ -154,8 +155,6 @@ class Network(network.Network):
         return {
             "batch_size": self.batch_size,
             "val_batch_size": self.val_batch_size,
-            "loss": self.spec.loss or f"{Path(self.spec.model).name}'s own",
-            "own_loss": self.spec.loss is None,
             "labels": self.labels,
             "device": "cuda" if self.spec.device == "cuda" else "cpu",
             "parameters": {name: list(array.shape) for name, array in self.get_weights().items()},

@@ -14,6 +14,7 @@ from multiseg.network import CLASSES, LabelKind
 from multiseg_tensorflow import digits, dropout
 from multiseg_tensorflow.describing.layers import Layers, read, with_dropouts
 from multiseg_tensorflow.files import NetworkFile
+from multiseg_tensorflow.losses import Loss
 from multiseg_tensorflow.lowering import lower
 from multiseg_tensorflow.randomness import depend_on_seed
 from multiseg_tensorflow.user_file import blaming
@@ -75,11 +76,11 @@ def _inference(file: NetworkFile, shape: Shape, label_shape: Any) -> tuple[Any, 
 
 def build(
     file: NetworkFile, shape: Shape, label_shape: Shape | None, layers: Layers, *,
-    training: bool, loss: str | None, labels: LabelKind, seed: int, lowering: bool, device: str,
+    training: bool, loss: Loss | None, labels: LabelKind, seed: int, lowering: bool, device: str,
 ) -> UserGraph:  # fmt: skip
     """The graph of a network file, for inference where ``label_shape`` is None; ``layers`` are those of :func:`read_layers`.
 
-    ``loss`` (``l1``, ``smooth_l1``, ``l2``) overrides the model's own; ``labels`` is how the network reads them. Raises
+    ``loss`` (of multiseg_tensorflow.losses) overrides the model's own; ``labels`` is how the network reads them. Raises
     ModelError where the user's file fails, or its output does not fit the labels.
     """
     path = file.path
@@ -94,7 +95,7 @@ def build(
             _check_output(path, output, label_shape, labels)
             tower.label_kind = labels
             with tf.name_scope(digits.GraphKeys.LOSS):
-                losses = [] if y is None else [_loss(loss, output, y)] if loss else _own_losses(path, tower)
+                losses = [] if y is None else _own_losses(path, tower) if loss is None else [_named(loss, output, y)]
         # DIGITS reports the regularisation terms and takes no gradient of them
         terms = [] if loss else tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
         reported = tf.add_n([value for value, _ in losses] + terms) if losses else None
@@ -174,7 +175,7 @@ def _output(path: Path, tower: Any) -> Any:
     return output
 
 
-def _labels(y: Any, loss: str | None) -> Any:
+def _labels(y: Any, loss: Loss | None) -> Any:
     """Return labels as DIGITS gives them to its files: those of one pixel are class indices (N,)."""
     if y is None or loss or y.shape.as_list()[1:] != [1, 1, 1]:
         return y
@@ -194,6 +195,11 @@ def _check_output(path: Path, output: Any, label_shape: Shape | None, labels: La
         )
 
 
+def _named(loss: Loss, output: Any, y: Any) -> tuple[Any, list[Any]]:
+    """Return the mean of a named loss over all elements, and all variables."""
+    return tf.reduce_mean(loss(output, y)), tf.trainable_variables()
+
+
 def _own_losses(path: Path, tower: Any) -> list[tuple[Any, list[Any]]]:
     loss = tower.loss
     parts = loss if isinstance(loss, list) else [{"loss": loss, "vars": tf.trainable_variables()}]
@@ -205,13 +211,3 @@ def _own_losses(path: Path, tower: Any) -> list[tuple[Any, list[Any]]]:
                 f"{path}: loss has the shape {part['loss'].shape}; reduce it to one number, e.g. with tf.reduce_mean"
             )
     return [(part["loss"], list(part["vars"])) for part in parts]
-
-
-def _loss(name: str, output: Any, y: Any) -> tuple[Any, list[Any]]:
-    size = tf.abs(output - y)
-    if name == "l2":
-        size = tf.square(size)
-    elif name == "smooth_l1":
-        small = tf.minimum(size, 1.0)
-        size = small * (size - 0.5 * small)  # d^2 / 2 up to 1, |d| - 1/2 from there
-    return tf.reduce_mean(size), tf.trainable_variables()

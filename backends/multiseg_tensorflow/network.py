@@ -13,7 +13,7 @@ import tensorflow
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.network import Array, LabelKind, NetworkSpec
-from multiseg_tensorflow import backend, files, user_file
+from multiseg_tensorflow import backend, files, losses, user_file
 from multiseg_tensorflow.graph import Shape, UserGraph, build, read_layers
 from multiseg_tensorflow.solver import Solver
 
@@ -71,8 +71,7 @@ class Network(network.Network):
         return {
             "batch_size": spec.batch_size or backend.batch_size,
             "val_batch_size": spec.val_batch_size or backend.val_batch_size,
-            "loss": spec.loss or self._file.loss or f"{self._path.name}'s own",
-            "own_loss": spec.loss is None,
+            **({} if self._file.loss is None else {"loss": self._file.loss}),
             "labels": self._labels,
             "device": self._device,
             "parameters": {name: list(weight.shape) for name, weight in self._main.weights.items()},
@@ -149,9 +148,11 @@ class Network(network.Network):
 
     def _build(self, shape: Shape, label_shape: Shape | None, training: bool) -> UserGraph:
         spec = self._spec
+        loss = losses.named(spec.loss, spec.loss_options)
         return build(
             self._file, shape, label_shape, self._layers,
-            training=training, loss=spec.loss, labels=self._labels, seed=spec.seed, lowering=spec.lowering, device=self._device,
+            training=training, loss=loss, labels=self._labels, seed=spec.seed, lowering=spec.lowering,
+            device=self._device,
         )  # fmt: skip
 
     def _label_kind(self) -> LabelKind:

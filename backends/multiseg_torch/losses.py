@@ -1,4 +1,4 @@
-"""A file's loss over what the core feeds: labels of (N, C, H, W), float32, class numbers counting from 0."""
+"""The named losses, and a file's own loss, over labels of (N, C, H, W), float32; class indices count from 0."""
 
 from __future__ import annotations
 
@@ -19,6 +19,24 @@ BY_ELEMENT = (
     *BY_DIFFERENCE, nn.BCELoss, nn.BCEWithLogitsLoss, nn.KLDivLoss,
     nn.SoftMarginLoss, nn.PoissonNLLLoss,
 )  # fmt: skip
+
+
+def l1() -> nn.Module:
+    """Return the mean absolute difference."""
+    return nn.L1Loss()
+
+
+def l2() -> nn.Module:
+    """Return the mean squared difference."""
+    return nn.MSELoss()
+
+
+def smooth_l1() -> nn.Module:
+    """Return smooth L1."""
+    return nn.SmoothL1Loss()
+
+
+LOSSES: dict[str, Callable[..., nn.Module]] = {"l1": l1, "l2": l2, "smooth_l1": smooth_l1}
 
 
 def over_labels(loss: Loss) -> Loss:
@@ -93,7 +111,7 @@ def _like(output: Tensor, labels: Tensor) -> Tensor:
     return labels.reshape(output.shape)
 
 
-LOSSES = {
+WORDS = {
     "L1Loss": "absolute differences",
     "SmoothL1Loss": "smooth L1 (squares below 1, absolute differences beyond)",
     "MSELoss": "squared differences",
@@ -111,7 +129,7 @@ def loss_in_words(loss: Any) -> str | None:
     if loss is None:
         return None
     name = type(loss).__name__ if isinstance(loss, nn.Module) else getattr(loss, "__name__", type(loss).__name__)
-    if name not in LOSSES:
+    if name not in WORDS:
         return f"the file's own, {name}"
     weighted = ", weighted by class" if getattr(loss, "weight", None) is not None else ""
-    return f"{LOSSES[name]}, {'summed' if getattr(loss, 'reduction', 'mean') == 'sum' else 'mean'}{weighted}"
+    return f"{WORDS[name]}, {'summed' if getattr(loss, 'reduction', 'mean') == 'sum' else 'mean'}{weighted}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError
@@ -18,7 +18,6 @@ from multiseg_torch.describing import tracing
 from multiseg_torch.solver import Solver
 from multiseg_torch.weights import neutral_weights, unflattened
 
-LOSSES = {"l1": nn.L1Loss, "smooth_l1": nn.SmoothL1Loss, "l2": nn.MSELoss}
 SNAPSHOT = "network.pt"  # in a snapshot's folder: {"model": state_dict, "optimizer": state_dict}
 
 
@@ -54,7 +53,9 @@ class Network(network.Network):
         self.device = torch.device("cuda" if cuda else "cpu")
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # 10 bits of 23: not float32
         self.model = loaded.model.to(self.device)
-        self.criterion = LOSSES[spec.loss]() if spec.loss else loaded.loss or LOSSES[backend.loss]()
+        self.criterion = loaded.loss or losses.smooth_l1()
+        if spec.loss is not None:
+            self.criterion = losses.LOSSES[spec.loss](**spec.loss_options)
         self.loss = losses.over_labels(self.criterion)
         self.batch_size = spec.batch_size or loaded.batch_size or backend.batch_size
         self.val_batch_size = spec.val_batch_size or loaded.val_batch_size or backend.val_batch_size
@@ -76,8 +77,6 @@ class Network(network.Network):
         return {
             "batch_size": self.batch_size,
             "val_batch_size": self.val_batch_size,
-            "loss": self.spec.loss or f"{Path(self.spec.model).name}'s own",
-            "own_loss": self.spec.loss is None,
             "labels": self.labels,
             "device": str(self.device),
             "parameters": {name: list(value.shape) for name, value in neutral_weights(self.model).items()},

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import click
 
+from multiseg.cli.train import numbers
 from multiseg.errors import SettingsError
 from multiseg.parity import Parity
+from multiseg.settings.losses import LOSSES
 
 AS_PATH = click.Path(path_type=Path)
 
@@ -24,7 +26,8 @@ AS_PATH = click.Path(path_type=Path)
 @click.option("--steps", default=20, show_default=True, help="Training steps to compare.")
 @click.option("--solver", default="sgd", show_default=True, help="A solver of the recipe equal.")
 @click.option("--learning-rate", type=float, help="Base rate; it falls to half.  [default: the recipe's]")
-@click.option("--loss", type=click.Choice(["l1", "smooth_l1", "l2"]), help="[default: l2, or cross entropy of classes]")
+@click.option("--loss", type=click.Choice(list(LOSSES)), help="[default: l2, or cross entropy of classes]")
+@click.option("--loss-option", multiple=True, metavar="NAME=VALUE", help="A parameter of --loss; may be repeated.")
 @click.option("--batch-size", type=int, help="[default: 16, or as many images as there are]")
 @click.option("--subtract-mean", default="pixel", show_default=True, type=click.Choice(["pixel", "image", "none"]))
 @click.option("--seed", default=1, show_default=True, help="Of start values and the order of images.")
@@ -36,7 +39,8 @@ AS_PATH = click.Path(path_type=Path)
 @click.pass_context
 def parity(
     ctx: click.Context, dataset: Path, backends: tuple[str, ...], models: tuple[Path, ...], weights: tuple[Path, ...],
-    steps: int, solver: str, learning_rate: float | None, loss: str | None, batch_size: int | None, subtract_mean: str,
+    steps: int, solver: str, learning_rate: float | None, loss: str | None, loss_option: tuple[str, ...],
+    batch_size: int | None, subtract_mean: str,
     seed: int, threads: int, no_lowering: bool, require_complete: bool, output: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Check that networks compute and train alike in several frameworks, every number against a float64 reference.
@@ -55,7 +59,8 @@ def parity(
     with errors.status("") as status:
         found = check_parity(
             dataset, list(backends), list(models), list(weights), steps, solver=solver, learning_rate=learning_rate,
-            loss=loss, batch_size=batch_size, subtract_mean=subtract_mean, seed=seed, threads=threads,
+            loss=loss, loss_options=numbers(loss_option, "--loss-option"),
+            batch_size=batch_size, subtract_mean=subtract_mean, seed=seed, threads=threads,
             lowering=not no_lowering, progress=status.update,
         )  # fmt: skip
     if output is not None:

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from multiseg.cli import ARGUMENTS
 from multiseg.cli.events import print_json
+from multiseg.settings.losses import LOSSES
 from multiseg.settings.metrics import IN_PROGRESS, SELECTING
 from multiseg.settings.schedules import DEFAULT
 
@@ -42,7 +43,8 @@ from multiseg.settings.schedules import DEFAULT
 @click.option(
     "--lr-option", multiple=True, metavar="NAME=VALUE", help="e.g. gamma=0.5, stepvalues=50,85 or warmup=5 (percent)."
 )
-@click.option("--loss", help="l1, smooth_l1 or l2, mean over elements.  [default: the network file's own]")
+@click.option("--loss", help=f"{', '.join(LOSSES)}: the mean over elements.  [default: the network file's own]")
+@click.option("--loss-option", multiple=True, metavar="NAME=VALUE", help="A parameter of --loss; may be repeated.")
 @click.option("--seed", type=int, help="Seed of weights and batch order.  [default: drawn, and kept with the run]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--threads", default=0, help="Threads of the backend.  [default: all cores]")
@@ -75,7 +77,8 @@ from multiseg.settings.schedules import DEFAULT
 @click.pass_context
 def train(
     ctx: click.Context, /, jobs: Path | None, dataset: str | None, folder: Path | None, solver_option: tuple[str, ...],
-    multiplier: tuple[str, ...], lr_policy: str | None, lr_option: tuple[str, ...], augment: tuple[str, ...],
+    loss_option: tuple[str, ...], multiplier: tuple[str, ...],
+    lr_policy: str | None, lr_option: tuple[str, ...], augment: tuple[str, ...],
     tensorboard: bool, resume: bool, parallel: int | None, scheduler: str | None, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Train a network in one framework, or several of them, from a file of JOBS (TOML).
@@ -109,7 +112,8 @@ def train(
 
     policy = {"policy": lr_policy or DEFAULT, **pairs(lr_option, "--lr-option")} if lr_option else lr_policy
     job = Job(
-        dataset=dataset, solver_options=numbers(solver_option), multipliers=multipliers(multiplier), lr_policy=policy,
+        dataset=dataset, solver_options=numbers(solver_option, "--solver-option"),
+        loss_options=numbers(loss_option, "--loss-option"), multipliers=multipliers(multiplier), lr_policy=policy,
         augment=pairs(augment, "--augment"), **settings,
     )  # fmt: skip
     try:
@@ -152,7 +156,7 @@ def pairs(given: tuple[str, ...], option: str) -> dict[str, Any]:
     return result
 
 
-def numbers(given: tuple[str, ...]) -> dict[str, float]:
+def numbers(given: tuple[str, ...], option: str) -> dict[str, float]:
     """NAME=VALUE pairs as numbers. Raises click.BadParameter for anything else."""
     result = {}
     for pair in given:
@@ -160,7 +164,7 @@ def numbers(given: tuple[str, ...]) -> dict[str, float]:
         try:
             result[name.strip()] = float(value)
         except ValueError:
-            raise click.BadParameter(f"{pair!r} is not NAME=NUMBER", param_hint="--solver-option") from None
+            raise click.BadParameter(f"{pair!r} is not NAME=NUMBER", param_hint=option) from None
     return result
 
 

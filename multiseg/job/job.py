@@ -30,7 +30,7 @@ class Job(JobRequest):
     - ``multipliers``: of learning rate and weight decay, by patterns of parameters' names: ``{"conv*.bias": {"lr": 2,
       "decay": 0}}``; of several that match, the last counts.
     - ``accumulate``: batches whose gradients are averaged for one update, which counts as one iteration.
-    - ``lr_policy``: a name or a mapping, see multiseg.settings.schedules; ``loss``: ``l1``, ``smooth_l1`` or ``l2``, each the
+    - ``lr_policy``: a name or a mapping, see multiseg.settings.schedules; ``loss``: a name of multiseg.settings.losses, each the
       mean over all elements on every backend.
     - ``threads``: 0 for all the cores this process may use, its share of them under torchrun; ``lowering``: compute convolutions
       whose kernel equals their stride as one matrix product.

@@ -30,6 +30,7 @@ class JobRequest:
     accumulate: int = 1
     lr_policy: str | Mapping[str, Any] | None = None
     loss: str | None = None
+    loss_options: Mapping[str, float] = field(default_factory=dict)
     seed: int | None = None
     device: str = "auto"
     threads: int = 0

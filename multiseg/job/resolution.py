@@ -16,10 +16,11 @@ from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.job.request import JobRequest
 from multiseg.model_files.kinds import kind_of
 from multiseg.settings import requirements
+from multiseg.settings.losses import NEUTRAL_LOSS, complete_options, loss_problems
 from multiseg.settings.requirements import is_whole
 from multiseg.settings.resolved import Settings
 from multiseg.settings.schedules import Schedule
-from multiseg.settings.solvers import NEUTRAL, NEUTRAL_BATCH_SIZE, NEUTRAL_LOSS, multiplier_problems, option_problems
+from multiseg.settings.solvers import NEUTRAL, NEUTRAL_BATCH_SIZE, multiplier_problems, option_problems
 from multiseg.training.ranks import current
 
 Value = TypeVar("Value")
@@ -30,12 +31,14 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
     backend = registry.get(job.backend)
     equal = job.recipe == "equal"
     neutral = NEUTRAL.get(job.solver) if equal else None
+    loss = NEUTRAL_LOSS if equal and job.loss is None else job.loss
     options: dict[str, Any] = dict(neutral.options if neutral else backend.solvers.get(job.solver, {}))
     model = backend.default_model_path if job.model is None else Path(job.model)
     foreign = _foreign(model, backend) if model.exists() else None
     problems = [
         *requirements.problems(job),
         *_solver_problems(job, backend, options),
+        *loss_problems(loss, job.loss_options, backend),
         *multiplier_problems(job.multipliers),
         *_weights_problems(job),
     ]
@@ -68,7 +71,8 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
         multipliers={pattern: dict(factors) for pattern, factors in job.multipliers.items()},
         accumulate=job.accumulate,
         schedule=schedule,
-        loss=job.loss or (NEUTRAL_LOSS if equal else None),
+        loss=loss,
+        loss_options=complete_options(loss, job.loss_options),
         seed=random.SystemRandom().randrange(2**31) if job.seed is None else job.seed,
         device=job.device,
         threads=job.threads or current().threads,

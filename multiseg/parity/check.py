@@ -44,7 +44,8 @@ def check_parity(
     dataset: Dataset | str | Path, backends: Sequence[str] | None = None,
     models: Sequence[str | Path] | str | Path | None = None, weights: Sequence[str | Path] | str | Path | None = None,
     steps: int = 20, *, solver: str = "sgd", solver_options: Mapping[str, float] | None = None,
-    learning_rate: float | None = None, loss: str | None = None, batch_size: int | None = None,
+    learning_rate: float | None = None, loss: str | None = None,
+    loss_options: Mapping[str, float] | None = None, batch_size: int | None = None,
     subtract_mean: str = "pixel", seed: int = 1, device: str = "auto", threads: int = 0, lowering: bool = True,
     progress: Progress | None = None,
 ) -> Parity:  # fmt: skip
@@ -69,6 +70,7 @@ def check_parity(
     data = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
     options = {
         "solver": solver, "solver_options": dict(solver_options or {}), "learning_rate": learning_rate, "loss": loss,
+        "loss_options": dict(loss_options or {}),
         "batch_size": batch_size, "subtract_mean": subtract_mean, "seed": seed, "device": device, "threads": threads,
         "lowering": lowering,
     }  # fmt: skip
@@ -110,7 +112,13 @@ class _Check:
         self.classes = read_as_classes(self.first, self.label_shape, plan.dataset.labels.kind)
         # the cross entropy of class indices, where no other loss is named
         self.loss = None if self.classes and loss is None else plan.entries[0].settings.loss
-        told = {**plan.to_json(), "loss": self.loss or "the file's own", "steps": steps}
+        self.loss_options = plan.entries[0].settings.loss_options if self.loss else {}
+        told = {
+            **plan.to_json(),
+            "loss": self.loss or "the file's own",
+            "loss_options": self.loss_options,
+            "steps": steps,
+        }
         self.parity = Parity(self.first.source, [], told)
         self.twin, dropped = without_dropout(self.first)
         if dropped:
@@ -157,10 +165,10 @@ class _Check:
         side = self._side(entry, number, worker)
         if side is None:
             return "numbers, as it is another network"
-        spec = replace(network_spec(entry.settings, self.plan.dataset), loss=self.loss)
+        spec = replace(network_spec(entry.settings, self.plan.dataset), loss=self.loss, loss_options=self.loss_options)
         side.load(replace(spec, solver=gradient.SOLVER))
         own = self._weights(entry, number, side)
-        batch, loss = self.plan.batch(0), Loss.of(self.first, self.loss, self.classes)
+        batch, loss = self.plan.batch(0), Loss.of(self.first, self.loss, self.classes, self.loss_options)
         # a file's own loss may report more than it trains by, such as penalties of the weights
         known = self.loss is not None or side.path != entry.path or Loss.of(side.topology, None, True).classes
         if not known:
@@ -174,7 +182,7 @@ class _Check:
             return None
         if trained is not side:
             trained.load(replace(spec, solver=gradient.SOLVER))
-        loss = Loss.of(trained.reference, self.loss, self.classes)
+        loss = Loss.of(trained.reference, self.loss, self.classes, self.loss_options)
         if not self._add(comparing.gradients(trained, batch, self.start, loss)):
             return "steps, as gradients differ"
         if self.steps:

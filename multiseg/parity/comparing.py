@@ -42,16 +42,21 @@ class Loss:
     name: str | None
     classes: bool
     words: str
+    options: Mapping[str, float]
 
     @classmethod
-    def of(cls, topology: Topology, name: str | None, classes: bool) -> Loss:
+    def of(
+        cls, topology: Topology, name: str | None, classes: bool, options: Mapping[str, float] | None = None
+    ) -> Loss:
         """Return the named loss, or the file's own; ``classes``: labels are class indices. A file may have no loss of its own."""
-        return cls(name, classes and (topology.loss is None or topology.cross_entropy), topology.loss or "none")
+        return cls(
+            name, classes and (topology.loss is None or topology.cross_entropy), topology.loss or "none", options or {}
+        )
 
     def at(self, trace: reference.Trace, labels: Array) -> tuple[list[Bounded], Bounded, reference.Trace]:
         """Values that it may have, its gradient, and the pass that this is the gradient at the end of. Raises NotComputable."""
         if self.name is not None:
-            value, slope = by_element(self.name, trace.output, labels)
+            value, slope = by_element(self.name, trace.output, labels, self.options)
             return [value], slope, trace
         if not self.classes:
             raise reference.NotComputable(f"the loss is the file's own ({self.words})")

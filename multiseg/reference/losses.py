@@ -3,36 +3,60 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from multiseg.reference.bounded import EXP, LOG, TINY, Array, Bounded, U, gamma
 
 
-def by_element(name: str, output: Bounded, labels: Array) -> tuple[Bounded, Bounded]:
-    """``l1``, ``l2`` or ``smooth_l1``: the mean over all elements, and its gradient. Labels (N, C, H, W) are exact."""
+def by_element(
+    name: str, output: Bounded, labels: Array, options: Mapping[str, float] | None = None
+) -> tuple[Bounded, Bounded]:
+    """Return a named loss, the mean over all elements, and its gradient. Labels (N, C, H, W) are exact."""
     target = labels.reshape(output.value.shape).astype(np.float64)
     d, count = output.value - target, output.value.size
     off = output.bound + gamma(1) * np.abs(d)
-    value, slope, change, kink = _FORMULAS[name](d)
+    formula = FORMULAS[name](d, **(options or {}))
+    value, slope = formula.value, formula.slope
     loss = Bounded(
         np.asarray(value.mean()),
         np.asarray((off * np.abs(slope) + gamma(4) * value).mean() + gamma(count) * value.mean()),
     )
-    jump = 2.0 if name == "l1" else 0.0
-    bound = (change * off + np.where(kink <= off, jump, 0.0) + gamma(4) * np.abs(slope)) / count
+    beyond = np.where(formula.kink <= off, formula.jump, 0.0)
+    bound = (formula.change * off + beyond + gamma(4) * np.abs(slope)) / count
     return loss, Bounded(slope / count, bound)
 
 
-# Of the difference d: the loss, its derivative, how much that changes, and the distance from where it jumps.
-_FORMULAS: dict[str, Callable[[Array], tuple[Array, Array, Array, Array]]] = {
-    "l1": lambda d: (np.abs(d), np.sign(d), np.zeros_like(d), np.where(d == 0, np.inf, np.abs(d))),
-    "l2": lambda d: (d * d, 2 * d, np.full_like(d, 2.0), np.full_like(d, np.inf)),
-    "smooth_l1": lambda d: (
-        np.where(np.abs(d) < 1, d * d / 2, np.abs(d) - 0.5), np.clip(d, -1, 1), np.ones_like(d), np.full_like(d, np.inf),
-    ),
-}  # fmt: skip
+@dataclass(frozen=True)
+class Elementwise:
+    """A loss of each difference: its value, its slope, how much the slope changes (its largest derivative), and the distance
+    from where the slope jumps, by how much."""
+
+    value: Array
+    slope: Array
+    change: float
+    kink: Array | float = math.inf
+    jump: float = 0.0
+
+
+def l1(d: Array) -> Elementwise:
+    """Return |d|, whose slope is taken as 0 at 0."""
+    return Elementwise(np.abs(d), np.sign(d), 0.0, np.where(d == 0, np.inf, np.abs(d)), 2.0)
+
+
+def l2(d: Array) -> Elementwise:
+    """Return d^2."""
+    return Elementwise(d * d, 2 * d, 2.0)
+
+
+def smooth_l1(d: Array) -> Elementwise:
+    """Return d^2 / 2 up to |d| = 1, |d| - 1/2 beyond (Girshick 2015, https://arxiv.org/abs/1504.08083, eq. 3)."""
+    return Elementwise(np.where(np.abs(d) < 1, d * d / 2, np.abs(d) - 0.5), np.clip(d, -1, 1), 1.0)
+
+
+FORMULAS: dict[str, Callable[..., Elementwise]] = {"l1": l1, "l2": l2, "smooth_l1": smooth_l1}
 
 
 def cross_entropy(scores: Bounded, labels: Array) -> tuple[list[Bounded], Bounded]:

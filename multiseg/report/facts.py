@@ -10,9 +10,8 @@ from typing import Any
 from multiseg.errors import BackendUnavailable
 from multiseg.pages.numbers import number
 from multiseg.run.run import Run
+from multiseg.settings.losses import loss_text, loss_title
 from multiseg.settings.metrics import COSTS, SCORES, THRESHOLD
-
-LOSSES = {"l1": "mean absolute difference", "l2": "mean squared difference", "smooth_l1": "smooth L1"}
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,9 @@ class RunFacts:
 
     @property
     def loss(self) -> str:
-        """Its own loss in words, or by name."""
-        name = str(self.run.settings.get("loss") or "")
-        return LOSSES.get(name, name)
+        """The loss of the training, in words."""
+        settings = self.run.settings
+        return loss_title(str(settings.get("loss") or ""), settings.get("loss_options") or {})
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def _facts(run: Run, label: str) -> RunFacts:
         problem=str(summary.get("error") or ""),
         # a loss that the model brings along is its own; the core's losses are the same on every backend
         loss_unit=":".join((run.backend, run.model.name) if job["network"]["own_loss"] else ())
-        + f":{run.settings['loss']}",
+        + f":{loss_text(run.settings['loss'], run.settings.get('loss_options') or {})}",
         dataset=job["dataset"]["path"],
         content=job["dataset"]["content_hash"],
         title=_title(run),

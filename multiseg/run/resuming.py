@@ -27,15 +27,16 @@ def completed(path: Path, settings: Settings, content_hash: str, seed: int | Non
         raise RunError(
             f"{path}: was trained with {setting('seed', kept['seed'])}, not {seed}; resume with that one, or with none"
         )
-    loss = settings.loss
+    loss, loss_options = settings.loss, settings.loss_options
     if loss is None and not job["network"]["own_loss"]:
-        loss = kept["loss"]
+        loss, loss_options = kept["loss"], kept.get("loss_options", {})
     result = replace(
         settings,
         seed=kept["seed"],
         batch_size=settings.batch_size or kept["batch_size"],
         val_batch_size=settings.val_batch_size or kept["val_batch_size"],
         loss=loss,
+        loss_options=loss_options,
     )
     model = path / "model" / kept["model"]
     if settings.model.name == model.name and not copies.same(settings.model, model):

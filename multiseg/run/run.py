@@ -179,6 +179,7 @@ class Run:
             input_shape=self.input_shape,
             label_shape=self.label_shape,
             loss=None if self._job["network"]["own_loss"] else settings["loss"],
+            loss_options=settings.get("loss_options", {}),
             **{key: settings[key] for key in kept},
             **({key: settings[key] for key in training} if trains else {"solver": None}),
             frozen=tuple(settings["freeze"]) if trains else (),

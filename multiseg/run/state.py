@@ -13,6 +13,7 @@ from multiseg.model_files.weights_file import NeutralWeights
 from multiseg.network import STEPS, NetworkSpec
 from multiseg.run.run import Run
 from multiseg.run.solver_state import SolverState
+from multiseg.settings.losses import loss_text
 from multiseg.worker import pool
 from multiseg.worker.client import Worker
 
@@ -45,7 +46,7 @@ def solver_state(worker: Worker, spec: NetworkSpec, described: Mapping[str, Any]
         solver=spec.solver["name"],
         recipe=spec.recipe,
         backend=worker.backend.name,
-        loss=spec.loss or f"{own.name}'s own ({copies.fingerprint(own)})",
+        loss=loss_text(spec.loss, spec.loss_options) if spec.loss else f"{own.name}'s own ({copies.fingerprint(own)})",
         rate=rate,
         trained=described["trained"],
         steps=None if steps is None else int(steps),

@@ -12,7 +12,6 @@ from multiseg.settings.metrics import SELECTING
 
 RECIPES = ("tutorial", "equal")
 SUBTRACT_MEAN = ("pixel", "image", "none")
-LOSSES = ("l1", "smooth_l1", "l2")
 KEEP = ("last", "best", "all")
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -63,7 +62,6 @@ REQUIREMENTS: dict[str, Requirement] = {
     "subtract_mean": one_of(*SUBTRACT_MEAN),
     "keep": one_of(*KEEP),
     "device": one_of(*DEVICES),
-    "loss": one_of(*LOSSES).or_none(),
     "epochs": whole(1),
     "batch_size": whole(1).or_none(),
     "val_batch_size": whole(1).or_none(),

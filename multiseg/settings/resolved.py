@@ -36,6 +36,7 @@ class Settings:
     accumulate: int
     schedule: Schedule
     loss: str | None
+    loss_options: Mapping[str, float]
     seed: int
     device: str
     threads: int

@@ -29,7 +29,6 @@ NEUTRAL: dict[str, Neutral] = {
     "adam": Neutral(1e-3, {"momentum": 0.9, "momentum2": 0.999, "delta": 1e-8}),
 }
 NEUTRAL_BATCH_SIZE = 16  # DIGITS' own default
-NEUTRAL_LOSS = "l2"
 
 # option -> what its value must be, for a solver's options and for multipliers
 _BELOW_1 = ("from 0 to below 1", lambda value: 0 <= value < 1)

@@ -15,6 +15,7 @@ from multiseg.model_files import reading
 from multiseg.network import IMAGES, LabelKind, NetworkSpec
 from multiseg.settings.initialisation import initial_weights
 from multiseg.settings.loaded import LoadedSettings
+from multiseg.settings.losses import label_kind_of
 from multiseg.settings.resolved import Settings
 from multiseg.training.plan import Plan
 from multiseg.worker.client import Worker
@@ -43,6 +44,7 @@ def spec_of(settings: Settings, shape: Shape, label_shape: Shape, labels: LabelK
         label_shape=label_shape,
         solver=settings.solver,
         loss=settings.loss,
+        loss_options=settings.loss_options,
         batch_size=settings.batch_size,
         val_batch_size=settings.val_batch_size,
         seed=settings.seed,
@@ -53,7 +55,7 @@ def spec_of(settings: Settings, shape: Shape, label_shape: Shape, labels: LabelK
         recipe=settings.recipe,
         multipliers=settings.multipliers,
         accumulate=settings.accumulate,
-        labels=labels if settings.loss is None else IMAGES,  # each named loss compares element by element
+        labels=label_kind_of(settings.loss, labels),
     )
 
 

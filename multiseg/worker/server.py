@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from multiseg import errors
-from multiseg.network import Network, NetworkSpec
+from multiseg.network import Network, NetworkSpec, description
 from multiseg.worker import protocol
 
 
@@ -41,9 +41,10 @@ class Server:
         """Build the network, ``module``'s where one is named, and describe it."""
         assert self.module is not None
         source = importlib.import_module(module) if module else self.module
-        network: Network = source.Network(NetworkSpec.from_json(spec))
+        settings = NetworkSpec.from_json(spec)
+        network: Network = source.Network(settings)
         self.network = network
-        return network.describe()
+        return description(network, settings)
 
     def read(self, module: str, function: str, arguments: dict[str, Any]) -> Any:
         """What a backend's reader says of a file, or its writer of one that it writes; see multiseg.model_files."""

@@ -8,6 +8,7 @@ import sys
 from multiseg import backend as registry
 from multiseg.backend import Backend
 from multiseg.model_files.kinds import kind_of
+from multiseg.settings.losses import LOSSES
 from multiseg.testing.bench import Bench
 from multiseg.testing.contract.subject import Subject
 
@@ -38,6 +39,8 @@ class Interface(Subject):
         assert declared.data_order in ("NCHW", "NHWC") and declared.channel_order in ("RGB", "BGR")
         assert declared.learning_rate > 0 and declared.batch_size >= 1 and declared.val_batch_size >= 1
         assert "sgd" in declared.solvers, "solvers: sgd is what a job trains with that names none"
+        unknown = [loss for loss in declared.losses if loss not in LOSSES]
+        assert not unknown, f"losses: {unknown} are not in multiseg.settings.losses"
         assert declared.install and declared.title and declared.framework
         for holds in ("network", "weights"):
             assert any(kind.holds == holds for kind in declared.kinds), f"kinds: none holds {holds}"
@@ -64,10 +67,10 @@ class Interface(Subject):
     def test_describes_itself(self, bench: Bench) -> None:
         bench.load(batch_size=3, val_batch_size=5, loss="l1")
         said = bench.described
-        for key, kind in {"batch_size": int, "val_batch_size": int, "loss": str, "own_loss": bool, "device": str, "labels": str,
+        for key, kind in {"batch_size": int, "val_batch_size": int, "device": str, "labels": str,
                           "parameters": dict, "lowered": list, "trained": dict}.items():  # fmt: skip
             assert isinstance(said.get(key), kind), f"describe()[{key!r}] must be a {kind.__name__}: {said.get(key)!r}"
-        given = {"batch_size": 3, "val_batch_size": 5, "loss": "l1", "own_loss": False, "labels": "images"}
+        given = {"batch_size": 3, "val_batch_size": 5, "labels": "images"}
         assert {key: said[key] for key in given} == given, "describe() must say what the specification asked for"
         shapes = {name: list(value.shape) for name, value in bench.weights.items()}
         assert said["parameters"] == shapes and list(said["parameters"]) == list(shapes), (
@@ -85,4 +88,3 @@ class Interface(Subject):
         )
         bench.load(batch_size=None, loss=None)
         assert bench.described["batch_size"] >= 1 and bench.described["val_batch_size"] >= 1
-        assert bench.described["own_loss"] is True, "describe()['own_loss']: the specification named no loss"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,11 @@ import numpy as np
 from multiseg import network
 from multiseg.errors import ModelError
 from multiseg.network import STEPS, Array, NetworkSpec, factors
-from numpy_backend import reader
+from numpy_backend import losses, reader
 
 SNAPSHOT = "network.npz"
 SHAPES = {"conv.weight": (1, 1, 3, 3), "conv.bias": (1,), "scale.weight": (1,), "scale.bias": (1,)}
 SLOTS = {"sgd": ("momentum",), "adam": ("mean", "square")}  # what a solver keeps of each parameter
-LOSSES = {  # of the differences between output and labels, and their slope
-    "l1": (np.abs, np.sign),
-    "l2": (np.square, lambda d: 2 * d),
-    "smooth_l1": (lambda d: np.where(np.abs(d) < 1, d**2 / 2, np.abs(d) - 0.5), lambda d: np.clip(d, -1, 1)),
-}
 
 
 def probe() -> dict[str, Any]:
@@ -36,7 +32,7 @@ class Network(network.Network):
         draw = np.random.default_rng(spec.seed)
         self.weights = {name: draw.normal(0, 0.1, shape).astype(np.float32) for name, shape in SHAPES.items()}
         self.weights["scale.weight"] += 1
-        self.loss, self.slope = LOSSES[spec.loss or "l2"]
+        self.loss = partial(losses.LOSSES[spec.loss or "l2"], **spec.loss_options)
         self.factors = factors(spec, dict.fromkeys(SHAPES, (1.0, 1.0)))  # none for what is frozen
         slots = SLOTS[spec.solver["name"]] if spec.solver else ()
         self.state = {f"{slot}/{name}": np.zeros(SHAPES[name], np.float32) for slot in slots for name in self.factors}
@@ -46,8 +42,6 @@ class Network(network.Network):
         return {
             "batch_size": self.spec.batch_size or 8,
             "val_batch_size": self.spec.val_batch_size or 8,
-            "loss": self.spec.loss or "model.json's own",
-            "own_loss": self.spec.loss is None,
             "labels": self.spec.label_kind(self.spec.label_shape),
             "device": "cpu",
             "parameters": {name: list(shape) for name, shape in SHAPES.items()},
@@ -65,7 +59,7 @@ class Network(network.Network):
         kept = np.random.default_rng(seed).random(features.shape) >= self.dropout
         windows, mixed, output = self._forward((features * kept / (1 - self.dropout)).astype(np.float32))
         error = output - labels
-        outer = self.slope(error) / error.size
+        outer = self.loss(error)[1] / error.size
         inner = outer * self.weights["scale.weight"]
         gradients = {
             "conv.weight": np.einsum("ncyxij,noyx->ocij", windows, inner),
@@ -78,7 +72,7 @@ class Network(network.Network):
         for name, (lr, decay) in self.factors.items():
             gradient = gradients[name] + decay * self.spec.solver["weight_decay"] * self.weights[name]
             self.weights[name] -= (rate * lr * self._direction(name, gradient)).astype(np.float32)
-        return float(self.loss(error.astype(np.float64)).mean())
+        return float(self.loss(error.astype(np.float64))[0].mean())
 
     def _direction(self, name: str, gradient: Any) -> Any:
         assert self.spec.solver is not None
@@ -99,7 +93,7 @@ class Network(network.Network):
         self, features: Array, labels: Array | None, activations: bool = False
     ) -> tuple[Array, float | None, dict[str, Array]]:
         _, mixed, output = self._forward(features)
-        loss = None if labels is None else float(self.loss((output - labels).astype(np.float64)).mean())
+        loss = None if labels is None else float(self.loss((output - labels).astype(np.float64))[0].mean())
         made = {"conv": mixed, "scale": output} if activations else {}
         return output.astype(np.float32), loss, {name: value.astype(np.float32) for name, value in made.items()}
 

@@ -1,0 +1,38 @@
+"""The named losses of each element; their mean is the loss. Output and labels have the same shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import tensorflow
+
+tf = tensorflow.compat.v1
+
+Loss = Callable[[Any, Any], Any]
+
+
+def l1(output: Any, labels: Any) -> Any:
+    """Return the absolute difference."""
+    return tf.abs(output - labels)
+
+
+def l2(output: Any, labels: Any) -> Any:
+    """Return the squared difference."""
+    return tf.square(output - labels)
+
+
+def smooth_l1(output: Any, labels: Any) -> Any:
+    """Return d^2 / 2 up to |d| = 1, |d| - 1/2 from there."""
+    size = tf.abs(output - labels)
+    small = tf.minimum(size, 1.0)
+    return small * (size - 0.5 * small)
+
+
+LOSSES: dict[str, Callable[..., Any]] = {"l1": l1, "l2": l2, "smooth_l1": smooth_l1}
+
+
+def named(name: str | None, options: Mapping[str, float]) -> Loss | None:
+    """Return the named loss with its parameters; None for the file's own."""
+    return None if name is None else partial(LOSSES[name], **options)

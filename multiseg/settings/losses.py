@@ -1,0 +1,75 @@
+"""The losses that a job can name: one row for each. docs/solvers.md has their formulas, multiseg.reference.losses computes them.
+
+A backend declares which of them it has (multiseg.backend.Backend.losses); its module ``losses`` has one function for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from multiseg.backend import Backend
+from multiseg.errors import setting
+from multiseg.network import IMAGES, LabelKind
+from multiseg.settings.requirements import is_number
+
+
+@dataclass(frozen=True)
+class LossRow:
+    """A named loss: its title in words, its parameters (above 0) with their defaults, and the kind of labels that it takes."""
+
+    title: str
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    labels: LabelKind = IMAGES
+
+
+LOSSES: dict[str, LossRow] = {
+    "l1": LossRow("mean absolute difference"),
+    "smooth_l1": LossRow("smooth L1"),
+    "l2": LossRow("mean squared difference"),
+}
+NEUTRAL_LOSS = "l2"  # of the recipe ``equal``
+
+
+def loss_problems(name: Any, options: Mapping[str, Any], backend: Backend) -> list[str]:
+    """Return what is wrong with a job's ``loss`` (None: the network file's own) and ``loss_options``, in words."""
+    if not isinstance(options, Mapping):
+        return [f"{setting('loss_options', options)}: must map names of the loss's parameters to numbers"]
+    if name is None:
+        return [f"{setting('loss_options', dict(options))}: belongs to a named {setting('loss')}"] if options else []
+    if name not in backend.losses or name not in LOSSES:
+        return [
+            f"{setting('loss', name)}: choose one of {', '.join(loss for loss in LOSSES if loss in backend.losses)}"
+        ]
+    known = LOSSES[name].parameters
+    problems = []
+    for key, value in options.items():
+        if key not in known:
+            problems.append(
+                f"{setting('loss')} {name!r} has no parameter {key!r}; it takes: {', '.join(known) or 'none'}"
+            )
+        elif not is_number(value) or value <= 0:
+            problems.append(f"{setting('loss_options')} {key}={value!r}: must be a number above 0")
+    return problems
+
+
+def complete_options(name: str | None, options: Mapping[str, float]) -> dict[str, float]:
+    """Return all parameters of a named loss: its defaults, overridden by ``options``; none without a named loss."""
+    return {} if name is None else {key: float(value) for key, value in {**LOSSES[name].parameters, **options}.items()}
+
+
+def loss_text(name: str, options: Mapping[str, float]) -> str:
+    """Return a text that is the same only for the same loss, e.g. ``l2``, or with parameters ``name(parameter=1)``."""
+    values = ", ".join(f"{key}={value:g}" for key, value in options.items())
+    return f"{name}({values})" if values else name
+
+
+def loss_title(name: str, options: Mapping[str, float]) -> str:
+    """Return a loss in words for people; a text that names none of the table is returned as it is."""
+    return loss_text(LOSSES[name].title if name in LOSSES else name, options)
+
+
+def label_kind_of(name: str | None, stated: LabelKind) -> LabelKind:
+    """Return the kind of labels that a network is trained with: the named loss's, else the kind that the dataset states."""
+    return stated if name is None else LOSSES[name].labels

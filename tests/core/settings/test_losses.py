@@ -1,0 +1,92 @@
+"""The losses table: what a job may name, and what backends must declare."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multiseg import backend as registry
+from multiseg.dataset import Dataset
+from multiseg.errors import SettingsError
+from multiseg.job.job import Job
+from multiseg.network import Network, NetworkSpec, description
+from multiseg.reference.losses import FORMULAS
+from multiseg.settings.losses import LOSSES, LossRow, complete_options, label_kind_of, loss_text, loss_title
+
+
+def test_each_loss_has_a_reference() -> None:
+    assert set(FORMULAS) == set(LOSSES)
+
+
+def test_a_job_may_name_the_losses_that_its_backend_declares(fourth: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = registry.get(fourth)
+    for name in declared.losses:
+        settings = Job(dataset="", backend=fourth, loss=name).resolve()
+        assert (settings.loss, settings.loss_options) == (name, LOSSES[name].parameters)
+    monkeypatch.setattr(registry, "get", lambda name: replace(declared, losses=("l1", "l2")))
+    with pytest.raises(SettingsError, match=r"loss='smooth_l1': choose one of l1, l2$"):
+        Job(dataset="", backend=fourth, loss="smooth_l1").resolve()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": "l3"}, "loss='l3': choose one of l1, smooth_l1, l2"),
+        ({"loss": "l1", "loss_options": {"delta": 2}}, "loss 'l1' has no parameter 'delta'; it takes: none"),
+        ({"loss_options": {"delta": 2}}, "loss_options={'delta': 2}: belongs to a named loss"),
+        ({"loss": "l1", "loss_options": 3}, "loss_options=3: must map names"),
+    ],
+)
+def test_losses_that_cannot_be(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        Job(dataset="", **settings).resolve()
+    assert message in str(raised.value)
+
+
+def test_parameters_are_completed_and_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LOSSES, "some", LossRow("some loss", {"alpha": 1.0, "beta": 2.0}, "classes"))
+    options = complete_options("some", {"beta": 0.25})
+    assert (loss_text("some", options), loss_title("some", options)) == (
+        "some(alpha=1, beta=0.25)", "some loss(alpha=1, beta=0.25)",
+    )  # fmt: skip
+    assert (loss_text("l2", {}), loss_title("l2", {}), loss_title("net.py's own", {})) == (
+        "l2", "mean squared difference", "net.py's own",
+    )  # fmt: skip
+    assert [label_kind_of(name, "images") for name in ("some", "l1", None)] == ["classes", "images", "images"]
+    assert label_kind_of(None, "classes") == "classes"
+
+
+class Described(Network):
+    """Only describes itself, as a backend does."""
+
+    def __init__(self, **values: Any) -> None:
+        self.values = values
+
+    def describe(self) -> dict[str, Any]:
+        return self.values
+
+    train_step = predict = get_weights = set_weights = save = restore = close = None  # type: ignore[assignment]
+
+
+def test_the_core_names_the_loss_of_a_loaded_network() -> None:
+    def spec(loss: str | None) -> NetworkSpec:
+        return NetworkSpec("folder/net.py", (1, 8, 8), (1, 8, 8), None, loss, None, None, 1, 1, "cpu", False)
+
+    assert description(Described(), spec("l1")) == {"loss": "l1", "own_loss": False}
+    assert description(Described(), spec(None)) == {"loss": "net.py's own", "own_loss": True}
+    assert description(Described(loss="l2"), spec(None)) == {"loss": "l2", "own_loss": True}
+
+
+def test_a_run_made_before_loss_options_were_kept_resumes(dataset: Dataset, fourth: str, tmp_path: Path) -> None:
+    job = Job(dataset=dataset, backend=fourth, epochs=1, loss="l1", seed=1, threads=1)
+    job.train(tmp_path / "run", progress=False).close()
+    path = tmp_path / "run" / "job.json"
+    content = json.loads(path.read_text())
+    assert content["settings"].pop("loss_options") == {}
+    path.write_text(json.dumps(content))
+    with job.train(tmp_path / "run", resume=True, progress=False) as run:
+        assert run.spec().loss_options == {}
