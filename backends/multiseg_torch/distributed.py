@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from multiseg.errors import ModelError, SettingsError, WorkerError
+from multiseg.errors import ModelError, SettingsError, WorkerError, setting
 from multiseg.network import Array, NetworkSpec, RankNetwork
 from multiseg_torch import losses, network
 
@@ -182,7 +182,8 @@ def _gpu() -> int:
     number, there = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
     if number >= there:
         raise SettingsError(
-            f"LOCAL_RANK={number}: this machine has {there} GPUs, one for each process; start no more, or choose device='cpu'"
+            f"LOCAL_RANK={number}: this machine has {there} GPUs, one for each process; "
+            f"start no more, or choose {setting('device', 'cpu')}"
         )
     return number
 

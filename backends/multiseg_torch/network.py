@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from multiseg import network
-from multiseg.errors import ModelError, SettingsError
+from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.network import Array, NetworkSpec
 from multiseg_torch import backend, files, losses, lowering
 from multiseg_torch.describing import tracing
@@ -48,7 +48,7 @@ class Network(network.Network):
         cuda = spec.device == "cuda" or (spec.device == "auto" and torch.cuda.is_available())
         if cuda and not torch.cuda.is_available():
             raise SettingsError(
-                "device='cuda': PyTorch sees no GPU here; choose cpu, or install a PyTorch built for CUDA"
+                f"{setting('device', 'cuda')}: PyTorch sees no GPU here; choose cpu, or install a PyTorch built for CUDA"
             )
         self.device = torch.device("cuda" if cuda else "cpu")
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # 10 bits of 23: not float32

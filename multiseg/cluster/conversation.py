@@ -22,6 +22,7 @@ from multiseg.job.job import Job
 from multiseg.job.outcome import Outcome, Report, place_of
 from multiseg.model_files import copies
 from multiseg.run.folder import RunFolder
+from multiseg.run.names import HISTORY
 from multiseg.run.reading import is_run
 from multiseg.training.signals import Stop
 
@@ -91,7 +92,7 @@ class Conversation:
             with run.locked():
                 return self._converse(identity)
         finally:
-            if not there and not (folder / "history.csv").exists():  # nothing was trained
+            if not there and not (folder / HISTORY).exists():  # nothing was trained
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _converse(self, identity: str) -> Outcome:

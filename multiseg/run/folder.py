@@ -21,7 +21,7 @@ from multiseg.dataset import Dataset
 from multiseg.dataset.labels import Labels
 from multiseg.errors import RunError, setting
 from multiseg.files import write_json, write_text
-from multiseg.run import snapshots
+from multiseg.run import names, snapshots
 from multiseg.run.names import COLUMNS, FORMAT
 from multiseg.run.reading import read_history, read_job
 from multiseg.run.resuming import completed
@@ -29,8 +29,6 @@ from multiseg.run.snapshots import Position, Snapshot
 from multiseg.settings.loaded import LoadedSettings
 from multiseg.settings.metrics import cost, selecting
 from multiseg.settings.resolved import Settings
-
-UNBORN = {"snapshots", "model", "worker.log", ".lock", ".job.json.part"}  # all there is until job.json is written
 
 
 class RunFolder:
@@ -51,7 +49,7 @@ class RunFolder:
                 f"{path}: exists already; name another folder, remove it, or go on with it ({setting('resume')})"
             )
         try:
-            (path / "snapshots").mkdir(parents=True, exist_ok=True)
+            (path / names.SNAPSHOTS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{path}: cannot be created: {error.strerror}") from error
         folder = cls(path)
@@ -65,7 +63,7 @@ class RunFolder:
         Raises RunError where the folder is not that of a run.
         """
         folder = cls(path)
-        if path.is_dir() and {entry.name for entry in path.iterdir()} <= UNBORN:
+        if path.is_dir() and {entry.name for entry in path.iterdir()} <= names.BEFORE_JOB:
             folder._made = True
         else:
             read_job(path)
@@ -78,7 +76,7 @@ class RunFolder:
     @property
     def born(self) -> bool:
         """Whether there is a job.json."""
-        return (self.path / "job.json").exists()
+        return (self.path / names.JOB).exists()
 
     @property
     def transferred(self) -> dict[str, Any] | None:
@@ -90,14 +88,14 @@ class RunFolder:
     def finished(self) -> bool:
         """Whether the training here is complete."""
         try:
-            return bool(json.loads((self.path / "summary.json").read_text())["status"] == "finished")
+            return bool(json.loads((self.path / names.SUMMARY).read_text())["status"] == "finished")
         except (OSError, ValueError, KeyError):
             return False
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps a second training out of this folder. Raises RunError where one is at work."""
-        with (self.path / ".lock").open("w") as file:
+        with (self.path / names.LOCK).open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -129,7 +127,7 @@ class RunFolder:
     ) -> None:
         """Write job.json; ``transferred`` describes the weights that the training starts from."""
         write_json(
-            self.path / "job.json",
+            self.path / names.JOB,
             {
                 "format": FORMAT,
                 "settings": settings.to_json(),
@@ -152,8 +150,8 @@ class RunFolder:
         snapshots.clean(self.path)
         last = self.last_snapshot()
         position = last.position if last else Position()
-        if (self.path / "history.csv").exists():  # not there where it was interrupted before the first validation
-            self.rows = read_history(self.path / "history.csv")[: position.rows]
+        if (self.path / names.HISTORY).exists():  # not there where it was interrupted before the first validation
+            self.rows = read_history(self.path / names.HISTORY)[: position.rows]
             self._write_history()
         return position
 
@@ -165,7 +163,7 @@ class RunFolder:
 
     def log(self, event: dict[str, Any]) -> None:
         """Append an event to events.jsonl, with the time."""
-        with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
+        with (self.path / names.EVENTS).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **event}, ensure_ascii=False) + "\n")
 
     def _write_history(self) -> None:
@@ -173,7 +171,7 @@ class RunFolder:
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()
         writer.writerows(self.rows)
-        write_text(self.path / "history.csv", text.getvalue())
+        write_text(self.path / names.HISTORY, text.getvalue())
 
     def _summarize(self, **values: Any) -> None:
         best = self.best_row()
@@ -183,7 +181,7 @@ class RunFolder:
             "train_seconds": sum(row["seconds"] for row in self.rows),
             **values,
         }
-        write_json(self.path / "summary.json", self._summary)
+        write_json(self.path / names.SUMMARY, self._summary)
 
     def best_row(self) -> dict[str, Any] | None:
         """Return the row of the best validation, the first of several; the row before training does not count.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from multiseg.errors import RunError
-from multiseg.run.names import COLUMNS, FORMAT
+from multiseg.run.names import COLUMNS, FORMAT, JOB
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
@@ -33,17 +33,17 @@ def _whole(number: float | None) -> int | float:
 
 def is_run(path: Path) -> bool:
     """Whether it is a run folder."""
-    return (path / "job.json").is_file()
+    return (path / JOB).is_file()
 
 
 def read_job(folder: Path) -> dict[str, Any]:
     """job.json of a run folder. Raises RunError where the folder is not a run's."""
     try:
-        job: dict[str, Any] = json.loads((folder / "job.json").read_text())
+        job: dict[str, Any] = json.loads((folder / JOB).read_text())
     except FileNotFoundError:
-        raise RunError(f"{folder}: is not a run folder (it has no job.json)") from None
+        raise RunError(f"{folder}: is not a run folder (it has no {JOB})") from None
     except (OSError, ValueError) as error:
-        raise RunError(f"{folder / 'job.json'}: cannot be read: {error}") from error
+        raise RunError(f"{folder / JOB}: cannot be read: {error}") from error
     if job.get("format") != FORMAT:
-        raise RunError(f"{folder / 'job.json'}: format {job.get('format')!r}; this multiseg reads format {FORMAT}")
+        raise RunError(f"{folder / JOB}: format {job.get('format')!r}; this multiseg reads format {FORMAT}")
     return job

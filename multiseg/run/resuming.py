@@ -7,6 +7,7 @@ from pathlib import Path
 
 from multiseg.errors import RunError, setting
 from multiseg.model_files import copies
+from multiseg.run.names import MODEL
 from multiseg.run.reading import read_job
 from multiseg.settings.resolved import Settings
 
@@ -38,7 +39,7 @@ def completed(path: Path, settings: Settings, content_hash: str, seed: int | Non
         loss=loss,
         loss_options=loss_options,
     )
-    model = path / "model" / kept["model"]
+    model = path / MODEL / kept["model"]
     if settings.model.name == model.name and not copies.same(settings.model, model):
         raise RunError(f"{settings.model}: has changed since {path} began; the run's own copy is {model}")
     now = result.to_json()

@@ -1,13 +1,4 @@
-"""A run folder: what a training leaves behind, and testing with what it learned.
-
-job.json         settings, dataset, network and environment, written once
-history.csv      one row per epoch and validation; row 0 is before training
-summary.json     status, best epoch, seconds, peak memory
-events.jsonl     what happened when: start, rows, snapshots, stop, end; one JSON object a line
-model/           the network file; where it is another backend's, also what it was exported to for this one
-snapshots/       epoch-0001/ ... the framework's own files and the training's position
-worker.log       what the backend's process printed
-"""
+"""A run folder: what a training leaves behind, and testing with what it learned. Its files: multiseg.run.names."""
 
 from __future__ import annotations
 
@@ -35,6 +26,7 @@ from multiseg.inference.output import Output
 from multiseg.layout import Layout
 from multiseg.model_files.reading import describe
 from multiseg.network import NetworkSpec
+from multiseg.run import names
 from multiseg.run.names import COLUMNS
 from multiseg.run.reading import read_history, read_job
 from multiseg.run.snapshots import Snapshot, snapshots
@@ -92,7 +84,7 @@ class Run:
     @property
     def history(self) -> list[dict[str, Any]]:
         """One dict per epoch and validation: epoch, iteration, train_loss, val_loss, l1, l2, pixel_accuracy, iou, ..."""
-        return read_history(self.path / "history.csv")
+        return read_history(self.path / names.HISTORY)
 
     def export_history(self, path: str | Path) -> Path:
         """Write the history as a table: .csv, or .parquet through pyarrow (the extra ``parquet``).
@@ -101,7 +93,7 @@ class Run:
         """
         target = Path(path)
         if target.suffix == ".csv":
-            shutil.copyfile(self.path / "history.csv", target)
+            shutil.copyfile(self.path / names.HISTORY, target)
         elif target.suffix == ".parquet":
             try:
                 from pyarrow import Table, parquet
@@ -117,9 +109,9 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """status, best_epoch, stopped_early, train_seconds, peak_memory_mb, parameters (how many), weights (started from)."""
         try:
-            summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text())
+            summary: dict[str, Any] = json.loads((self.path / names.SUMMARY).read_text())
         except (OSError, ValueError) as error:
-            raise RunError(f"{self.path / 'summary.json'}: cannot be read: {error}") from error
+            raise RunError(f"{self.path / names.SUMMARY}: cannot be read: {error}") from error
         shapes = self._job["network"]["parameters"].values()
         count = sum(int(np.prod(shape)) for shape in shapes)
         return {**summary, "parameters": count, "weights": self._job.get("weights")}
@@ -202,12 +194,12 @@ class Run:
     def labels(self) -> Labels | None:
         """What the labels were to this network; None for a run made before job.json had it."""
         values = self._job.get("labels")
-        return None if values is None else Labels.from_json(values, str(self.path / "job.json"))
+        return None if values is None else Labels.from_json(values, str(self.path / names.JOB))
 
     @property
     def model(self) -> Path:
         """Its network file: what the backend loaded, where the job's was another backend's."""
-        return self.path / "model" / str(self.settings.get("exported") or self.settings["model"])
+        return self.path / names.MODEL / str(self.settings.get("exported") or self.settings["model"])
 
     @cached_property
     def topology(self) -> Topology:

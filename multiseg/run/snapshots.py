@@ -13,9 +13,9 @@ from pathlib import Path
 
 from multiseg.errors import MultisegError, RunError, setting
 from multiseg.files import sync, write_json
+from multiseg.run.names import POSITION, SNAPSHOTS
 
 NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?")
-POSITION = "position.json"
 FULL = 1 << 20  # bytes: a disk with less than that left is full
 
 
@@ -55,7 +55,7 @@ def snapshots(run: Path) -> list[Snapshot]:
     """The run folder's snapshots, oldest first."""
     found = sorted(
         (int(match[1]), int(match[2] or 0), path)
-        for path in (run / "snapshots").glob("epoch-*")
+        for path in (run / SNAPSHOTS).glob("epoch-*")
         if (match := NAME.fullmatch(path.name))
     )
     return [Snapshot(Snapshot(epoch, path).position.epoch if step else epoch, path) for epoch, step, path in found]
@@ -67,7 +67,7 @@ def writing(run: Path, position: Position, per_epoch: int) -> Iterator[Path]:
 
     Raises RunError naming the cause where it cannot be written; nothing of it stays then, and the others are untouched.
     """
-    folder = run / "snapshots"
+    folder = run / SNAPSHOTS
     part = folder / f".part-{os.getpid()}"  # its own: a killed program's worker may still be at work on another
     epoch, step = divmod(position.iteration, per_epoch)
     final = folder / (f"epoch-{epoch:04}" + (f"-step-{step:05}" if step else ""))
@@ -97,7 +97,7 @@ def remove(snapshot: Snapshot) -> None:
 
 def clean(run: Path) -> None:
     """Remove what killed trainings left half written or half removed."""
-    for left in (run / "snapshots").glob(".*"):
+    for left in (run / SNAPSHOTS).glob(".*"):
         shutil.rmtree(left, ignore_errors=True)
 
 

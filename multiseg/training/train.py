@@ -12,7 +12,7 @@ from multiseg.dataset import Dataset
 from multiseg.errors import RunError
 from multiseg.model_files import copies
 from multiseg.network import NetworkSpec
-from multiseg.run import environment
+from multiseg.run import environment, names
 from multiseg.run.folder import RunFolder
 from multiseg.run.run import Run
 from multiseg.settings.loaded import LoadedSettings
@@ -62,11 +62,11 @@ def train(
         stack.enter_context(run.failing())
         stack.enter_context(listening(stop))
         if settings.exported:
-            exported = run.path / "model" / settings.exported
+            exported = run.path / names.MODEL / settings.exported
             if not run.born:
                 export(settings, spec, exported)
             spec = replace(spec, model=str(exported))
-        worker = stack.enter_context(pool.start(settings.backend, settings.threads, run.path / "worker.log"))
+        worker = stack.enter_context(pool.start(settings.backend, settings.threads, run.path / names.WORKER_LOG))
         described = worker.call("load", spec=spec.to_json(), module=module)
         leader = Leader(ranks, worker)
         stack.enter_context(leader.telling())
@@ -80,12 +80,12 @@ def train(
             set_initial_weights(worker, settings, spec)
         transferred = _start(loaded, plan, worker, spec, run) if loaded.weights else None
         if not run.born:
-            _copy_model(settings.model, run.path / "model")
+            _copy_model(settings.model, run.path / names.MODEL)
             found = environment.of(worker.found, settings.threads, ranks.size)
             run.start(loaded, dataset, layout.mean, found, transferred)
         report = stack.enter_context(_reporter(progress))
         if tensorboard:
-            report = _both(report, stack.enter_context(TensorBoardLog(run.path / "tensorboard")))
+            report = _both(report, stack.enter_context(TensorBoardLog(run.path / names.TENSORBOARD)))
         Loop(loaded, plan, dataset, layout, worker, run, report, stop, leader).run(transferred)
     return Run.open(folder)
 
