@@ -13,7 +13,7 @@ from typing import Any, get_args
 import numpy as np
 
 from multiseg.dataset.description import combined_hash, write_description
-from multiseg.dataset.encoding import MOST_PAIRS, Chunk, Encoders, Job, RecordEncoding, pair_bytes
+from multiseg.dataset.encoding import MOST_PAIRS, Chunk, Encoders, EncodingTask, RecordEncoding, pair_bytes
 from multiseg.dataset.labels import Labels
 from multiseg.dataset.pairs import Pairs, find_pairs, refuse_overlap, split_pairs
 from multiseg.dataset.records import mean_blob
@@ -29,7 +29,7 @@ _CHUNKS_PER_WORKER = 16  # below that a helper process costs more than it saves
 
 
 @dataclass(frozen=True)
-class Options:
+class CreationOptions:
     """What the form for a new dataset asks. Raises SettingsError where an answer cannot be."""
 
     input: str
@@ -64,7 +64,9 @@ class Options:
             refuse_overlap(self.target, self.val_target)
 
 
-def create(options: Options, folder: str | os.PathLike[str], workers: int | None, progress: Progress | None) -> None:
+def create(
+    options: CreationOptions, folder: str | os.PathLike[str], workers: int | None, progress: Progress | None
+) -> None:
     """Create a dataset in a new folder; the whole of it or, on any error or end of the process, none.
 
     Raises SettingsError, DatasetError or ImageError, see Dataset.create.
@@ -81,7 +83,7 @@ def create(options: Options, folder: str | os.PathLike[str], workers: int | None
         else:
             train, val = split_pairs(pairs, options.val_percent, options.seed)
         del pairs
-        job = Job(
+        task = EncodingTask(
             channels=options.channels,
             feature_encoding=options.feature_encoding,
             label_encoding=options.label_encoding,
@@ -90,7 +92,7 @@ def create(options: Options, folder: str | os.PathLike[str], workers: int | None
             shape=load_image(first[0], options.channels).shape,
             label_shape=load_image(first[1], options.channels).shape,
         )
-        size = max(1, min(MOST_PAIRS, _CHUNK_BYTES // pair_bytes(job)))
+        size = max(1, min(MOST_PAIRS, _CHUNK_BYTES // pair_bytes(task)))
         total = len(train) + len(val)
         done = 0
 
@@ -101,13 +103,13 @@ def create(options: Options, folder: str | os.PathLike[str], workers: int | None
                 progress(done, total)
 
         hashes: dict[str, str] = {}
-        with Encoders(job, max(1, min(workers, total // size // _CHUNKS_PER_WORKER))) as encoders:
+        with Encoders(task, max(1, min(workers, total // size // _CHUNKS_PER_WORKER))) as encoders:
             for name, part in (("train_db", train), ("val_db", val)):
                 if len(part):
                     hashes |= _write_split(staging, name, part, encoders, size, advance)
         shapes: dict[str, Any] = {
-            "shape": None if options.mixed_sizes else list(job.shape),
-            "label_shape": None if options.mixed_sizes else list(job.label_shape),
+            "shape": None if options.mixed_sizes else list(task.shape),
+            "label_shape": None if options.mixed_sizes else list(task.label_shape),
         }
         write_description(
             staging,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multiseg.dataset.creation import Options, Progress, create, random_seed
+from multiseg.dataset.creation import CreationOptions, Progress, create, random_seed
 from multiseg.dataset.description import FILE, computed_hash, read_description
 from multiseg.dataset.encoding import RecordEncoding
 from multiseg.dataset.labels import Labels
@@ -66,7 +66,7 @@ class Dataset:
         Raises SettingsError for an argument that cannot be, DatasetError for missing folders or partners, an existing
         ``folder`` or a full disk, ImageError for an image that is unreadable or does not fit. Nothing is left behind.
         """
-        options = Options(
+        options = CreationOptions(
             input=os.fspath(input),
             target=os.fspath(target),
             val_input=None if val_input is None else os.fspath(val_input),

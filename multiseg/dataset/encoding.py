@@ -33,8 +33,10 @@ _CHUNKS_UNDER_WAY = 4  # for each worker: begun, and not yet given on
 
 
 @dataclass(frozen=True)
-class Job:
-    """What all pairs of a dataset have in common. ``shape`` and ``label_shape`` are the first pair's.
+class EncodingTask:
+    """The conversion of images to records that all pairs of a dataset have in common.
+
+    ``shape`` and ``label_shape`` are the first pair's.
 
     With ``mixed_sizes`` pairs may differ in height and width, and there is no mean.
     """
@@ -87,22 +89,22 @@ class Sum:
         self._count = 0
 
 
-def encode(job: Job, chunk: Chunk, total: Sum | None) -> Encoded:
+def encode(task: EncodingTask, chunk: Chunk, total: Sum | None) -> Encoded:
     """Encode some pairs and add their features to ``total``.
 
     Raises ImageError or DatasetError naming the first file that is wrong.
     """
     features, labels = [], []
     for feature_path, label_path in chunk:
-        feature, feature_record = _record(feature_path, job.channels, job.feature_encoding)
-        label, label_record = _record(label_path, job.channels, job.label_encoding)
+        feature, feature_record = _record(feature_path, task.channels, task.feature_encoding)
+        label, label_record = _record(label_path, task.channels, task.label_encoding)
         if feature.shape[1:] != label.shape[1:]:
             raise DatasetError(
                 f"{feature_path} is {size_text(feature)} and its target {label_path} {size_text(label)}; "
                 "make them the same size"
             )
-        _compare(feature, job.shape, feature_path, job.first[0], job.mixed_sizes)
-        _compare(label, job.label_shape, label_path, job.first[1], job.mixed_sizes)
+        _compare(feature, task.shape, feature_path, task.first[0], task.mixed_sizes)
+        _compare(label, task.label_shape, label_path, task.first[1], task.mixed_sizes)
         features.append(feature_record)
         labels.append(label_record)
         if total is not None:
@@ -142,9 +144,9 @@ def _compare(image: Pixels, shape: Shape, path: str, first: str, mixed_sizes: bo
         )
 
 
-def pair_bytes(job: Job) -> int:
+def pair_bytes(task: EncodingTask) -> int:
     """How many bytes of pixels the first pair has."""
-    return math.prod(job.shape) + math.prod(job.label_shape)
+    return math.prod(task.shape) + math.prod(task.label_shape)
 
 
 class Encoders:
@@ -153,11 +155,11 @@ class Encoders:
     All in one thread: this process feeds the helpers, and encodes itself when it has nothing else to do.
     """
 
-    def __init__(self, job: Job, workers: int) -> None:
-        self._job = job
-        self._sum = job.new_sum()
+    def __init__(self, task: EncodingTask, workers: int) -> None:
+        self._task = task
+        self._sum = task.new_sum()
         self._most = _CHUNKS_UNDER_WAY * workers
-        self._helpers = [_Helper(job) for _ in range(workers - 1 if sys.executable else 0)]
+        self._helpers = [_Helper(task) for _ in range(workers - 1 if sys.executable else 0)]
         # A helper takes part once it has started; until then, or if it never does, the others do the work.
         self._starting: dict[Any, _Helper] = {helper.lanes[0].pipe: helper for helper in self._helpers}
         self._free: list[_Lane] = []
@@ -181,7 +183,7 @@ class Encoders:
                     lane.send(chunk)
                     self._busy[lane.pipe] = lane, begun
                 else:
-                    done[begun] = _attempt(self._job, chunk, self._sum)
+                    done[begun] = _attempt(self._task, chunk, self._sum)
                 begun += 1
                 chunk = next(remaining, None)
             while given in done:
@@ -225,10 +227,10 @@ class Encoders:
             helper.close()
 
 
-def _attempt(job: Job, chunk: Chunk, total: Sum | None) -> Encoded | Exception:
+def _attempt(task: EncodingTask, chunk: Chunk, total: Sum | None) -> Encoded | Exception:
     """Return the error too: it counts when the chunks before have proved sound."""
     try:
-        return encode(job, chunk, total)
+        return encode(task, chunk, total)
     except Exception as error:
         return error
 
@@ -291,7 +293,7 @@ class _Helper:
     not survive; and not started by multiprocessing, which would run the user's script a second time.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, task: EncodingTask) -> None:
         self.lanes = [_Lane() for _ in range(_LANES)]
         descriptors = [(lane.theirs.fileno(), lane.memory) for lane in self.lanes]
         # The child inherits what is blocked: Ctrl-C is for the parent alone, which then ends its helpers.
@@ -308,7 +310,7 @@ class _Helper:
         for lane in self.lanes:
             lane.theirs.close()
         with suppress(OSError):  # it may have ended already
-            self.lanes[0].pipe.send(job)
+            self.lanes[0].pipe.send(task)
 
     def has_started(self) -> bool:
         """Wait for the process to be ready; False if it ended before that."""
@@ -331,21 +333,21 @@ def main(descriptors: list[tuple[int, int]]) -> None:
     lanes: dict[Any, int] = {Connection(pipe): memory for pipe, memory in descriptors}
     try:
         first = next(iter(lanes))
-        job = first.recv()
-        total = job.new_sum()
+        task = first.recv()
+        total = task.new_sum()
         first.send("ready")
         while True:
             asking: list[Any] = wait(list(lanes))
             for pipe in asking:
                 chunk = pipe.recv()
-                pipe.send(total.take() if chunk is None else _answer(job, chunk, total, lanes[pipe]))
+                pipe.send(total.take() if chunk is None else _answer(task, chunk, total, lanes[pipe]))
     except (EOFError, OSError):  # the parent is gone
         return
 
 
-def _answer(job: Job, chunk: Chunk, total: Sum | None, memory: int) -> Any:
+def _answer(task: EncodingTask, chunk: Chunk, total: Sum | None, memory: int) -> Any:
     """Encode a chunk, write its records to ``memory`` and return their sizes, or the error."""
-    encoded = _attempt(job, chunk, total)
+    encoded = _attempt(task, chunk, total)
     if isinstance(encoded, Exception):
         return encoded
     position = 0

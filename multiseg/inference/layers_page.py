@@ -24,7 +24,7 @@ ENLARGED = 48  # small tiles are shown at least about this size
 
 
 @dataclass(frozen=True)
-class Entry:
+class ArrayEntry:
     """One layer's activations or one parameter: its picture, how it is to be enlarged, and its figures."""
 
     name: str
@@ -51,7 +51,7 @@ def render(layers: Activations) -> str:
     )
 
 
-def _entries(arrays: Mapping[str, Floats]) -> Iterator[Entry]:
+def _entries(arrays: Mapping[str, Floats]) -> Iterator[ArrayEntry]:
     for name, values in arrays.items():
         tiles = _tiles(values)
         chosen = np.linspace(0, len(tiles) - 1, min(len(tiles), MOST_TILES)).astype(int)
@@ -61,7 +61,7 @@ def _entries(arrays: Mapping[str, Floats]) -> Iterator[Entry]:
         one = "map" if values.ndim == 3 else "kernel"
         shown = f"{len(chosen)} of {len(tiles):,} {one}s" if len(chosen) < len(tiles) else ""
         # a parameter without planes is one picture, its values side by side
-        yield Entry(name, Statistics.of(values), pictures.signed(sheet), sheet.shape[1] * scale, shown)
+        yield ArrayEntry(name, Statistics.of(values), pictures.signed(sheet), sheet.shape[1] * scale, shown)
 
 
 def _tiles(values: Floats) -> Floats:

@@ -17,15 +17,15 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
-class Requirement:
+class Condition:
     """A condition on a value, and the words in which a message requires it."""
 
     words: str
     holds: Callable[[Any], bool]
 
-    def or_none(self) -> Requirement:
+    def or_none(self) -> Condition:
         """Return the requirement of a setting that may be left open."""
-        return Requirement(self.words, lambda value: value is None or self.holds(value))
+        return Condition(self.words, lambda value: value is None or self.holds(value))
 
 
 def is_whole(value: Any) -> bool:
@@ -38,26 +38,26 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def one_of(*names: str) -> Requirement:
+def one_of(*names: str) -> Condition:
     """Return the requirement that a value is one of these names."""
-    return Requirement(f"choose one of {', '.join(names)}", lambda value: value in names)
+    return Condition(f"choose one of {', '.join(names)}", lambda value: value in names)
 
 
-def whole(least: int, of: str = "") -> Requirement:
+def whole(least: int, of: str = "") -> Condition:
     """Return the requirement that a value is a whole number (``of`` something) from ``least``."""
-    return Requirement(f"must be a whole number{of} from {least}", lambda value: is_whole(value) and value >= least)
+    return Condition(f"must be a whole number{of} from {least}", lambda value: is_whole(value) and value >= least)
 
 
-def above_0(more: str = "", most: float = math.inf) -> Requirement:
+def above_0(more: str = "", most: float = math.inf) -> Condition:
     """Return the requirement that a value is a number above 0, up to ``most``."""
-    return Requirement(f"must be a number{more}", lambda value: is_number(value) and 0 < value <= most)
+    return Condition(f"must be a number{more}", lambda value: is_number(value) and 0 < value <= most)
 
 
 def _names_layers(value: Any) -> bool:
     return not isinstance(value, str) and all(isinstance(name, str) and name for name in value)
 
 
-REQUIREMENTS: dict[str, Requirement] = {
+REQUIREMENTS: dict[str, Condition] = {
     "recipe": one_of(*RECIPES),
     "subtract_mean": one_of(*SUBTRACT_MEAN),
     "keep": one_of(*KEEP),
@@ -67,16 +67,16 @@ REQUIREMENTS: dict[str, Requirement] = {
     "val_batch_size": whole(1).or_none(),
     "accumulate": whole(1),
     "threads": whole(0),
-    "seed": Requirement("must be 0 to 2**31-1", lambda value: is_whole(value) and 0 <= value < 2**31).or_none(),
+    "seed": Condition("must be 0 to 2**31-1", lambda value: is_whole(value) and 0 <= value < 2**31).or_none(),
     "learning_rate": above_0(" above 0").or_none(),
     "val_interval": above_0(" of epochs above 0, e.g. 0.5"),
     "snapshot_interval": above_0(" of epochs above 0, e.g. 0.5"),
     "metric": one_of(*SELECTING),
     "threshold": above_0(" above 0, up to 255", 255),
     "patience": whole(1, " of validations").or_none(),
-    "min_delta": Requirement("must be a number from 0", lambda value: is_number(value) and value >= 0),
-    "solver_state": Requirement("must be true, false, or left out", lambda value: value in (None, False, True)),
-    "freeze": Requirement("must be a list of names of layers", _names_layers),
+    "min_delta": Condition("must be a number from 0", lambda value: is_number(value) and value >= 0),
+    "solver_state": Condition("must be true, false, or left out", lambda value: value in (None, False, True)),
+    "freeze": Condition("must be a list of names of layers", _names_layers),
 }
 
 

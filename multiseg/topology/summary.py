@@ -13,7 +13,7 @@ HEADINGS = ("layer", "type", "output", "parameters", "weights", "multiply-adds")
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerRow:
     """One layer: ``output`` is its outputs' shapes, ``parameters`` are in words, ``weights`` and ``multiply_adds`` counts."""
 
     name: str
@@ -30,9 +30,9 @@ class Row:
         return self.name, self.type, self.output, self.parameters, *counts
 
 
-def row(layer: Layer) -> Row:
+def row(layer: Layer) -> LayerRow:
     """The row of one layer."""
-    return Row(
+    return LayerRow(
         name=layer.name,
         type=layer.type,
         output=", ".join(map(words.size, layer.shapes)),

@@ -168,14 +168,16 @@ def test_the_order_in_which_encoders_finish_does_not_matter(source: Path, monkey
     attempt = encoding._attempt
     mine: list[encoding.Chunk] = []
 
-    def slow(job: encoding.Job, chunk: encoding.Chunk, total: encoding.Sum | None) -> encoding.Encoded | Exception:
+    def slow(
+        job: encoding.EncodingTask, chunk: encoding.Chunk, total: encoding.Sum | None
+    ) -> encoding.Encoded | Exception:
         mine.append(chunk)
         time.sleep(0.05)
         return attempt(job, chunk, total)
 
     monkeypatch.setattr(encoding, "_attempt", slow)  # here, not in the helpers, which so overtake
     found = pairs.find_pairs(str(source / "input"), str(source / "target"))
-    job = encoding.Job("none", "png", "none", False, found.part(0, 1)[0], (1, 4, 6), (1, 4, 6))
+    job = encoding.EncodingTask("none", "png", "none", False, found.part(0, 1)[0], (1, 4, 6), (1, 4, 6))
     chunks = [found.part(index % 20, index % 20 + 1) for index in range(200)]
     with encoding.Encoders(job, 3) as encoders:
         while encoders._starting:
@@ -377,7 +379,7 @@ def test_a_full_disk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("when", ["before", "during"])
 def test_a_helper_that_dies_is_an_error_not_a_hang(source: Path, when: str) -> None:
     found = pairs.find_pairs(str(source / "input"), str(source / "target"))
-    job = encoding.Job("none", "png", "none", False, found.part(0, 1)[0], (1, 4, 6), (1, 4, 6))
+    job = encoding.EncodingTask("none", "png", "none", False, found.part(0, 1)[0], (1, 4, 6), (1, 4, 6))
     with encoding.Encoders(job, 2) as encoders:
         while encoders._starting:
             encoders._collect({}, block=True)
