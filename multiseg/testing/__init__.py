@@ -18,4 +18,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'multiseg.testing' has no attribute {name!r}")
     from multiseg.testing.contract import BackendContract
 
+    globals()[name] = BackendContract
     return BackendContract
