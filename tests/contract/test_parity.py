@@ -61,6 +61,23 @@ def narrowed(folder: Path, channels: int) -> list[Path]:
     return made
 
 
+def test_swish_is_trained_alike_in_files_of_three_frameworks(dataset: Any, tmp_path: Path) -> None:
+    """A Caffe file with Swish in place of ReLU, and the files exported from it."""
+    caffe = narrowed(tmp_path, 32)[0]
+    text = caffe.read_text()
+    assert text.count('type: "ReLU"') == 2
+    caffe.write_text(text.replace('type: "ReLU"', 'type: "Swish"'))
+    shape = dataset.train.shape
+    exported = [multiseg.export(caffe, to, tmp_path / f"swish_{to}.py", shape) for to in ("torch", "tensorflow")]
+    assert [layer.type for layer in multiseg.describe(exported[1], shape).layers].count("Swish") == 2
+    result = multiseg.check_parity(dataset, models=[caffe, *exported], steps=2, **QUICK)
+    assert result.ok, str(result)
+    for side in result.sides:
+        rows = [row for row in result.rows if row.side == side]
+        assert {row.stage for row in rows} >= STAGES
+        assert len({row.name for row in rows if row.stage == "gradient"}) == 6
+
+
 @pytest.mark.parametrize("net", zoo.SHAPES)
 def test_the_networks_of_the_zoo_agree_when_one_file_is_computed_in_all_frameworks(net: str, tmp_path: Path) -> None:
     data = zoo.dataset(net, tmp_path / "dataset")
