@@ -14,7 +14,7 @@ from multiseg import backend as registry
 from multiseg.reference.losses import FORMULAS
 from multiseg.settings.losses import LOSSES, complete_options
 
-TORCH = {"l1": torch.nn.L1Loss, "l2": torch.nn.MSELoss, "smooth_l1": torch.nn.SmoothL1Loss}
+TORCH = {"l1": torch.nn.L1Loss, "l2": torch.nn.MSELoss, "smooth_l1": torch.nn.SmoothL1Loss, "huber": torch.nn.HuberLoss}
 
 
 @pytest.mark.parametrize("name", LOSSES)
