@@ -24,7 +24,7 @@ backend = Backend(
     batch_size=16,  # DIGITS' choice for a file that names none; the tutorial's file says 4
     val_batch_size=16,
     loss="the file's own",
-    losses=("l1", "smooth_l1", "l2"),
+    losses=("l1", "smooth_l1", "l2", "huber"),
     # DIGITS' generated solver: momentum 0.9 where Caffe takes one, weight decay a hundredth of the rate; the rest Caffe's own
     solvers={
         "sgd": {"momentum": 0.9, "weight_decay_per_rate": 0.01},

@@ -132,7 +132,13 @@ def smooth_l1(net: Any, output: str, factor: float) -> None:
     _reduced(net, "loss", smooth, "SUM", factor, 1.0, "loss")
 
 
-LOSSES: dict[str, Callable[..., None]] = {"l1": l1, "l2": l2, "smooth_l1": smooth_l1}
+def huber(net: Any, output: str, factor: float, delta: float) -> None:
+    """Append Huber's loss: delta times smooth L1 with its bend, 1 / sigma^2, at delta."""
+    smooth = _smooth(net, "loss", _difference(net, "loss", [output, LABEL], []), delta**-0.5)
+    _reduced(net, "loss", smooth, "SUM", delta * factor, 1.0, "loss")
+
+
+LOSSES: dict[str, Callable[..., None]] = {"l1": l1, "l2": l2, "smooth_l1": smooth_l1, "huber": huber}
 
 
 def _flat(net: Any, name: str, blob: str) -> str:

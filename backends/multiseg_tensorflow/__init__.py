@@ -23,7 +23,7 @@ backend = Backend(
     batch_size=16,
     val_batch_size=16,
     loss="the file's own",
-    losses=("l1", "smooth_l1", "l2"),
+    losses=("l1", "smooth_l1", "l2", "huber"),
     # as DIGITS calls TensorFlow's: SGD is plain gradient descent, RMSProp has momentum 0.9; the rest TensorFlow's own
     solvers={
         "sgd": {"momentum": 0.0},

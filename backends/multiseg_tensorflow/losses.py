@@ -30,7 +30,14 @@ def smooth_l1(output: Any, labels: Any) -> Any:
     return small * (size - 0.5 * small)
 
 
-LOSSES: dict[str, Callable[..., Any]] = {"l1": l1, "l2": l2, "smooth_l1": smooth_l1}
+def huber(output: Any, labels: Any, delta: float) -> Any:
+    """Return d^2 / 2 up to |d| = delta, delta (|d| - delta / 2) from there."""
+    size = tf.abs(output - labels)
+    small = tf.minimum(size, delta)
+    return small * (size - 0.5 * small)
+
+
+LOSSES: dict[str, Callable[..., Any]] = {"l1": l1, "l2": l2, "smooth_l1": smooth_l1, "huber": huber}
 
 
 def named(name: str | None, options: Mapping[str, float]) -> Loss | None:

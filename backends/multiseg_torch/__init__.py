@@ -24,7 +24,7 @@ backend = Backend(
     batch_size=16,  # DIGITS' choice for a file that names none; the tutorial's file says 4 and 32
     val_batch_size=16,
     loss="smooth_l1",
-    losses=("l1", "smooth_l1", "l2"),
+    losses=("l1", "smooth_l1", "l2", "huber"),
     # DIGITS gives Torch7's solvers momentum 0.9, of which only some take one, and weight decay 1e-4; the rest is PyTorch's own
     solvers={
         # Torch7's optim.sgd, whose dampening is its momentum unless set

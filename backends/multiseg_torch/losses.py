@@ -36,7 +36,12 @@ def smooth_l1() -> nn.Module:
     return nn.SmoothL1Loss()
 
 
-LOSSES: dict[str, Callable[..., nn.Module]] = {"l1": l1, "l2": l2, "smooth_l1": smooth_l1}
+def huber(delta: float) -> nn.Module:
+    """Return Huber's loss: squares up to ``delta``, absolute differences beyond."""
+    return nn.HuberLoss(delta=delta)
+
+
+LOSSES: dict[str, Callable[..., nn.Module]] = {"l1": l1, "l2": l2, "smooth_l1": smooth_l1, "huber": huber}
 
 
 def over_labels(loss: Loss) -> Loss:

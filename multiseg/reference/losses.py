@@ -56,7 +56,13 @@ def smooth_l1(d: Array) -> Elementwise:
     return Elementwise(np.where(np.abs(d) < 1, d * d / 2, np.abs(d) - 0.5), np.clip(d, -1, 1), 1.0)
 
 
-FORMULAS: dict[str, Callable[..., Elementwise]] = {"l1": l1, "l2": l2, "smooth_l1": smooth_l1}
+def huber(d: Array, delta: float) -> Elementwise:
+    """Return d^2 / 2 up to |d| = delta, delta (|d| - delta / 2) beyond (Huber 1964, https://doi.org/10.1214/aoms/1177703732)."""
+    size = np.abs(d)
+    return Elementwise(np.where(size <= delta, d * d / 2, delta * (size - delta / 2)), np.clip(d, -delta, delta), 1.0)
+
+
+FORMULAS: dict[str, Callable[..., Elementwise]] = {"l1": l1, "l2": l2, "smooth_l1": smooth_l1, "huber": huber}
 
 
 def cross_entropy(scores: Bounded, labels: Array) -> tuple[list[Bounded], Bounded]:

@@ -28,6 +28,7 @@ LOSSES: dict[str, LossRow] = {
     "l1": LossRow("mean absolute difference"),
     "smooth_l1": LossRow("smooth L1"),
     "l2": LossRow("mean squared difference"),
+    "huber": LossRow("Huber's loss", {"delta": 1.0}),
 }
 NEUTRAL_LOSS = "l2"  # of the recipe ``equal``
 

@@ -37,6 +37,7 @@ def test_a_job_may_name_the_losses_that_its_backend_declares(fourth: str, monkey
     [
         ({"loss": "l3"}, "loss='l3': choose one of l1, smooth_l1, l2"),
         ({"loss": "l1", "loss_options": {"delta": 2}}, "loss 'l1' has no parameter 'delta'; it takes: none"),
+        ({"loss": "huber", "loss_options": {"delta": 0}}, "loss_options delta=0: must be a number above 0"),
         ({"loss_options": {"delta": 2}}, "loss_options={'delta': 2}: belongs to a named loss"),
         ({"loss": "l1", "loss_options": 3}, "loss_options=3: must map names"),
     ],

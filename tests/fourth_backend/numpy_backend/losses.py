@@ -20,4 +20,9 @@ def smooth_l1(d: Any) -> tuple[Any, Any]:
     return np.where(np.abs(d) < 1, d**2 / 2, np.abs(d) - 0.5), np.clip(d, -1, 1)
 
 
-LOSSES: dict[str, Callable[..., tuple[Any, Any]]] = {"l1": l1, "l2": l2, "smooth_l1": smooth_l1}
+def huber(d: Any, delta: float) -> tuple[Any, Any]:
+    within = np.clip(d, -delta, delta)
+    return within * (d - within / 2), within
+
+
+LOSSES: dict[str, Callable[..., tuple[Any, Any]]] = {"l1": l1, "l2": l2, "smooth_l1": smooth_l1, "huber": huber}
