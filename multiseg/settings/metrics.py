@@ -115,6 +115,12 @@ SCORES = (
         "intersection over union of the pixels below {threshold}, over all images together; 1 if there are none",
         _iou, rank=1, curve="score", in_progress=True,
     ),
+    Metric(
+        "dice", "Dice", "higher", lambda v: f"{v:.3f}",
+        "2 |A and B| / (|A| + |B|) of the pixels below {threshold}, over all images together; 1 if there are none",
+        lambda sums: 2 * sums.both / (sums.predicted + sums.true) if sums.predicted + sums.true else 1.0,
+        rank=4, curve="score",
+    ),
 )  # fmt: skip
 # one value for a run
 COSTS = (

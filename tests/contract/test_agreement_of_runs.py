@@ -24,7 +24,14 @@ def test_backends_differ_by_less_than_seeds(dataset: multiseg.Dataset, tmp_path:
     assert found is not None
     assert len(found.runs) == 5
     assert {each.run.backend for each in found.judge} == {"torch"}
-    assert [measure.metric.key for measure in found.measures] == ["val_loss", "l1", "l2", "iou", "pixel_accuracy"]
+    assert [measure.metric.key for measure in found.measures] == [
+        "val_loss",
+        "l1",
+        "l2",
+        "pixel_accuracy",
+        "iou",
+        "dice",
+    ]
     # 14 steps of float32 sums in another order each: a few 1e-7 of the value; another seed is another start and order of batches
     assert comparison.check(within_seeds=0.01) == []
     l1 = next(measure for measure in found.measures if measure.metric.key == "l1")

@@ -24,7 +24,7 @@ layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
         convolution_param { num_output: 3 kernel_size: 3 pad: 1 weight_filler { type: "xavier" } } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "conv" bottom: "label" top: "loss" exclude { stage: "deploy" } }
 """
-MEASURES = ("l1", "l2", "pixel_accuracy", "iou")
+MEASURES = ("l1", "l2", "pixel_accuracy", "iou", "dice")
 
 
 @pytest.fixture(scope="module")

@@ -158,6 +158,19 @@ def test_metrics_against_a_count_by_hand() -> None:
     assert result["l2"] == pytest.approx((200**2 + 155**2) / 4)
     assert result["pixel_accuracy"] == 0.5
     assert result["iou"] == pytest.approx(1 / 3)
+    assert result["dice"] == pytest.approx(2 * 1 / (2 + 2))
+
+
+def test_dice_of_sets_of_pixels() -> None:
+    """2 |A and B| / (|A| + |B|) over sets of positions; 1 if both are empty."""
+    draw = np.random.default_rng(4)
+    for most in (256, 128, 1):  # foreground in both, foreground only, and then none
+        outputs, targets = draw.integers(0, most, (2, 3, 1, 5, 5)) + (200 if most == 1 else 0)
+        one, other = (set(map(tuple, np.argwhere(values < 128))) for values in (outputs, targets))
+        sums = ImageSums()
+        sums.add(outputs.astype(np.float32), targets)
+        expected = 2 * len(one & other) / (len(one) + len(other)) if one or other else 1.0
+        assert sums.scores()["dice"] == pytest.approx(expected)
 
 
 def test_metrics_add_up_over_batches() -> None:

@@ -238,7 +238,7 @@ def test_a_missing_value_fails(write: Write) -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["iou", "iou=0.8", "iou>=", "iou>=high", "iou>=nan", "dice>=0.8", ">=0.8"])
+@pytest.mark.parametrize("text", ["iou", "iou=0.8", "iou>=", "iou>=high", "iou>=nan", "kappa>=0.8", ">=0.8"])
 def test_a_requirement_that_cannot_be_read(write: Write, text: str) -> None:
     with pytest.raises(errors.SettingsError, match=r"iou|dice|0\.8"):
         multiseg.compare([write("a")]).check([text])
