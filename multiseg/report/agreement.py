@@ -191,6 +191,8 @@ def _agreement(runs: Sequence[RunFacts]) -> Agreement | None:
     for metric in (METRICS[key] for key in MEASURED):
         if metric.key == LOSS and len({each.loss_unit for each in compared}) > 1:
             continue
+        if any(_is_unmeasured(facts, metric) for facts in compared):
+            continue
         absent = [each for each in compared if each.final[metric.key] is None]
         if absent and len(absent) < len(compared):
             missing += [f"{each.label}: no {metric.key}, required to compare backends" for each in absent]
@@ -201,6 +203,12 @@ def _agreement(runs: Sequence[RunFacts]) -> Agreement | None:
     if not measures and not missing:
         return None
     return Agreement(tuple(compared), tuple(judge), tuple(sorted(shared)), tuple(measures), tuple(missing))
+
+
+def _is_unmeasured(facts: RunFacts, metric: Metric) -> bool:
+    """Return whether the last validation did not compute the metric: class indices, or a run older than the metric."""
+    row = next((row for row in facts.run.history if row["epoch"] == facts.epoch), None)
+    return row is not None and row[LOSS] is not None and row[metric.key] is None
 
 
 def _points(

@@ -168,7 +168,9 @@ class RunFolder:
 
     def _write_history(self) -> None:
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS)
+        # a run resumed from a later version may have more columns: they are kept
+        others = dict.fromkeys(key for row in self.rows for key in row if key not in COLUMNS)
+        writer = csv.DictWriter(text, [*COLUMNS, *others])
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.path / names.HISTORY, text.getvalue())
