@@ -18,7 +18,7 @@ def test_a_history_without_a_metric_has_none_of_it(tmp_path: Path) -> None:
 
 def test_a_column_of_a_later_version_is_kept(tmp_path: Path) -> None:
     header = ",".join([*COLUMNS, "later"])
-    (tmp_path / "history.csv").write_text(f"{header}\n0,0{',' * len(COLUMNS[2:])},0.5\n")
+    (tmp_path / "history.csv").write_text(f"{header}\n{'0,' * len(COLUMNS)}0.5\n")
     folder = RunFolder(tmp_path)
     folder.rows = read_history(tmp_path / "history.csv")
     folder.add_row({**dict.fromkeys(COLUMNS), "epoch": 1, "iteration": 20, "seconds": 1.0})
