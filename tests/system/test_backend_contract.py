@@ -87,8 +87,8 @@ BREAKAGES = {
         "are_copies", "set_weights: the network changes with what it was given; keep a copy",
     ),
     "a sum for a mean": Breakage(
-        "float(self.loss((output - labels).astype(np.float64)).mean())",
-        "float(self.loss((output - labels).astype(np.float64)).sum())",
+        "float(self.loss((output - labels).astype(np.float64))[0].mean())",
+        "float(self.loss((output - labels).astype(np.float64))[0].sum())",
         "mean_over_elements[smooth_l1]", "the loss 'smooth_l1' is a mean over all elements",
     ),
     "a gradient forgotten": Breakage(

@@ -1,4 +1,4 @@
-"""A 3x3 convolution of one plane, then a factor and an offset for all pixels; three losses, SGD or Adam."""
+"""A 3x3 convolution of one plane, then a factor and an offset for all pixels; SGD or Adam."""
 
 from __future__ import annotations
 
