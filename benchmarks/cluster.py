@@ -1,10 +1,10 @@
-"""Jobs an hour with 1, 2 and 3 Dask workers on this machine, and what a job costs on a cluster beyond its training.
+"""Measure jobs per hour with 1, 2 and 3 Dask workers on this machine, and the overhead per job on a cluster.
 
 python benchmarks/cluster.py [--jobs 6] [--images 1000] [--rounds 3]
 
-Jobs are of the tutorial's network, two epochs, its backends in turn, one thread each. The overhead is the difference between one
-table of jobs trained one after the other by one worker and without a cluster, by turns, over the number of jobs; also with 20
-images, of which little else is left. The workers have loaded the frameworks once before.
+Each job trains the tutorial's network for two epochs with one thread, alternating between its backends. The overhead is the
+difference per job between a table of jobs trained one after the other by one worker, and without a cluster, in alternating runs;
+also with 20 images, where little else remains. The workers have loaded the frameworks before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BACKENDS = ("caffe", "torch", "tensorflow")
 
 
 def table(folder: Path, images: int, count: int) -> dict[str, multiseg.Job]:
-    """So many jobs over a new dataset of so many triangles."""
+    """Return this number of jobs on a new dataset of this number of triangles."""
     made = multiseg.create_images(folder / f"images-{images}", count=images, seed=1)
     dataset = multiseg.Dataset.create(
         folder / f"dataset-{images}", input=made / "input", target=made / "target", seed=1
@@ -35,7 +35,7 @@ def table(folder: Path, images: int, count: int) -> dict[str, multiseg.Job]:
 
 
 def seconds(jobs: dict[str, multiseg.Job], cluster: LocalCluster | None) -> float:
-    """Of training them all, there or here, one at a time on each worker."""
+    """Return the seconds for training all jobs, on the cluster or here, one at a time on each worker."""
     with tempfile.TemporaryDirectory() as runs:
         began = time.perf_counter()
         outcomes = multiseg.train_jobs(jobs, runs, scheduler=cluster and cluster.scheduler_address)
@@ -46,7 +46,7 @@ def seconds(jobs: dict[str, multiseg.Job], cluster: LocalCluster | None) -> floa
 
 
 def started(workers: int) -> LocalCluster:
-    """A cluster of processes on loopback, whose workers have announced themselves."""
+    """Start a cluster of processes on loopback, whose workers have announced their resources."""
     cluster = LocalCluster(
         n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=logging.ERROR
     )
@@ -54,7 +54,7 @@ def started(workers: int) -> LocalCluster:
 
 
 def main() -> None:
-    """Print both."""
+    """Print both figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=6)
     parser.add_argument("--images", type=int, default=1000)

@@ -1,6 +1,6 @@
-"""What the dataset's speed figures come from. Prints ratios from one run; the machine's own speed cancels out.
+"""Measure the speed of datasets. Prints ratios from one run, so that the speed of the machine cancels out.
 
-python benchmarks/dataset.py                     # all but the long ones
+python benchmarks/dataset.py                     # all except the long ones
 python benchmarks/dataset.py create read         # some of them
 python benchmarks/dataset.py scale kills         # the long ones: 100,000 pairs; 200 kills
 """
@@ -91,7 +91,7 @@ def create(images: Path, out: Path, workers: int | None, encoding: str = "png") 
 
 
 def photographs(folder: Path, count: int, size: int) -> Path:
-    """Pairs that compress like photographs and their masks, which triangles do not."""
+    """Write pairs that compress like photographs and their masks, unlike triangles."""
     numbers = np.random.default_rng(0)
     for kind in ("input", "target"):
         (folder / kind).mkdir(parents=True)
@@ -105,7 +105,7 @@ def photographs(folder: Path, count: int, size: int) -> Path:
 
 
 def compare_creation(work: Path, images: Path) -> dict[str, float]:
-    """Best time of each way to make a dataset of the images."""
+    """Return the best time of each way to create a dataset from the images."""
     ways: dict[str, Callable[[Path], object]] = {
         "plain loop": lambda out: plain_loop(images, out),
         "1 worker": lambda out: create(images, out, 1),
@@ -113,7 +113,7 @@ def compare_creation(work: Path, images: Path) -> dict[str, float]:
         "all cores": lambda out: create(images, out, None),
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(ROUNDS):  # in turn, so that other load on the machine hits all alike
+    for _ in range(ROUNDS):  # alternating, so that other load on the machine affects all alike
         for name, way in ways.items():
             out = work / "out"
             times[name].append(seconds(lambda way=way, out=out: way(out)))  # type: ignore[misc]
@@ -163,7 +163,7 @@ else:
     split = multiseg.Dataset.open(out).train
     for batch in batches(split, 32, epoch_order(len(split), 0, 0)):
         pass
-# ru_maxrss of this process would count what its parent had when it forked
+# ru_maxrss of this process includes the memory of its parent at the fork
 peak = int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 print(json.dumps([time.perf_counter() - start, peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024]))
 """

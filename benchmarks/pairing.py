@@ -1,4 +1,4 @@
-"""Contenders in processes of their own, run by turns, so that what else the machine does hits all of them alike."""
+"""Run contenders in separate processes, alternating, so that other load on the machine affects all alike."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Times = dict[str, list[float]]
 
 
 class Contender:
-    """A script of benchmarks/contenders in a process; see its serving.py. Raises RuntimeError where it ends by itself."""
+    """A script of benchmarks/contenders in a process; see its serving.py. Raises RuntimeError if it exits."""
 
     def __init__(self, script: str, environment: Mapping[str, str] | None = None, **options: Any) -> None:
         self.script = script
@@ -34,13 +34,13 @@ class Contender:
         self._answer()
 
     def run(self, count: int, unit: str = "") -> float:
-        """Seconds for one ``unit``, when ``count`` are run in a row."""
+        """Return the seconds for one ``unit``, with ``count`` in a row."""
         assert self._process.stdin is not None
         print(count, unit, file=self._process.stdin, flush=True)
         return float(self._answer()) / count
 
     def turn(self, seconds: float, unit: str = "") -> float:
-        """The same, for as many in a row as take about so many seconds; the first turn finds out how many."""
+        """Return the same, for as many in a row as take about this many seconds; the first turn determines the number."""
         if unit not in self._counts:
             self.run(1, unit)
             self._counts[unit] = max(1, round(seconds / self.run(1, unit)))
@@ -63,7 +63,7 @@ class Contender:
 
 
 def by_turns(turns: Mapping[str, Callable[[], float]], rounds: int, warm: int = 1) -> Times:
-    """What each turn says (seconds a unit), in each round; those of the first ``warm`` rounds are forgotten."""
+    """Return the result of each turn (seconds per unit) in each round, without the first ``warm`` rounds."""
     times: Times = {name: [] for name in turns}
     for number in range(warm + rounds):
         for name, turn in turns.items():

@@ -1,9 +1,9 @@
-"""How far the frameworks are from float64, network by network: the figures of docs/parity.md.
+"""Measure how far the frameworks are from float64, for each network: the figures of docs/parity.md.
 
 python benchmarks/parity.py [NET...]
 
-The tutorial's FCN on 200 triangles, each framework's own file, 20 steps; and the networks of tests/nets on random images, the
-prototxt written for each framework, 5 steps.
+Networks: the tutorial's FCN on 200 triangles, each framework's own file, 20 steps; and the networks of tests/nets on random
+images, the prototxt exported to each framework, 5 steps.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""All performance figures, each a ratio of medians of runs that took turns; docs/performance.md says what they mean.
+"""Measure all performance figures, each a ratio of medians of alternating runs; docs/performance.md explains them.
 
 python benchmarks/performance.py                        # about half an hour on two cores
-python benchmarks/performance.py --quick                # a few minutes, less certain
+python benchmarks/performance.py --quick                # a few minutes, less accurate
 python benchmarks/performance.py --only step,floor --backend torch --json new.json
 """
 
@@ -31,7 +31,7 @@ PACKAGES = ("multiseg", "numpy", "torch", "tensorflow_cpu", "keras", "pycaffe", 
 
 
 def main() -> None:
-    """Print a table for each part, and write all figures where asked to."""
+    """Print a table for each part, and write all figures to the file of --json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas between them")
     available = [found.name for found in multiseg.backends() if found.available]
@@ -52,12 +52,12 @@ def main() -> None:
         for part in parts:
             for figure in measured(part, bench):
                 figures.append({"part": part, **asdict(figure)})
-                if options.json:  # after each: what is measured is kept, whatever comes
+                if options.json:  # after each part, so that an interruption loses nothing
                     options.json.write_text(json.dumps({**found, "figures": figures}, indent=1))
 
 
 def measured(part: str, bench: Bench) -> Iterator[Figure]:
-    """A part's figures, printed as they come."""
+    """Return the figures of a part, printing each when it is measured."""
     print(f"\n## {part}\n\n{HEADER}", flush=True)
     for figure in importlib.import_module(f"parts.{part}").figures(bench):
         print(figure, flush=True)
@@ -65,7 +65,7 @@ def measured(part: str, bench: Bench) -> Iterator[Figure]:
 
 
 def setting() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Return the machine, versions and commit of the measurement."""
     info = Path("/proc/cpuinfo").read_text().splitlines()
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
@@ -81,7 +81,7 @@ def setting() -> dict[str, Any]:
             "cores": cores,
             "load before": round(
                 os.getloadavg()[0], 1
-            ),  # above 0.5 others are at work: figures, of floors above all, are unsure
+            ),  # above 0.5 other processes run: figures, especially floors, are unreliable
             "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB",
         },
         "versions": versions,

@@ -1,6 +1,6 @@
-"""Whether one training over several processes pays: what a step takes, what the sum of its gradients takes, and from which batch.
+"""Measure distributed training: the time of a step and of the sum of its gradients, and the batch size from which it is faster.
 
-python benchmarks/ranks.py              # a few minutes; docs/cluster.md says what the figures mean
+python benchmarks/ranks.py              # a few minutes; docs/cluster.md explains the figures
 python benchmarks/ranks.py --quick
 """
 
@@ -26,7 +26,7 @@ from multiseg.worker.client import environment
 
 RANKS = 2
 BATCHES = (8, 32, 128)  # of all ranks
-# on paper: bytes a second of each rank's link, one way, and seconds for a message over it
+# assumed links: bytes per second of each rank, one way, and seconds per message
 LINKS = {
     "1 Gbit/s": (125e6, 100e-6),
     "10 Gbit/s": (1.25e9, 50e-6),
@@ -34,13 +34,13 @@ LINKS = {
     "NVLink, 450 GB/s": (450e9, 10e-6),
 }
 SIZES = (2, 4, 8)
-# the tutorial's network, on images of 32x32: outputs, inputs, side of the kernel, and places that it is applied to
+# the tutorial's network, on images of 32x32: outputs, inputs, side of the kernel, and positions where it is applied
 LAYERS = ((32, 1, 3, 32 * 32), (1024, 32, 16, 4), (1, 1024, 16, 4))
 GPU = 25e12  # operations a second in float32 that a large GPU may get out of such products; assumed
 
 
 class Together:
-    """Contenders that are the ranks of one training: each runs the same, at the same time."""
+    """The ranks of one training as contenders: each runs the same at the same time."""
 
     def __init__(self, stack: ExitStack, variables: dict[str, str], **options: Any) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -57,7 +57,7 @@ class Together:
         self.members = [closing(stack, each) for each in self._pool.map(start, range(RANKS))]
 
     def run(self, count: int, unit: str = "") -> float:
-        """Seconds for one unit of the slowest."""
+        """Return the seconds for one unit of the slowest rank."""
         return max(self._pool.map(lambda each: each.run(count, unit), self.members))
 
 
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def measured(bench: Bench, batch_size: int) -> dict[str, float]:
-    """Medians of the seconds of a step and its parts, printed as ratios."""
+    """Return the median seconds of a step and its parts, and print their ratios."""
     settings = bench.settings("torch", batch_size)
     spec = network_spec(settings, bench.dataset(400)).to_json()
     data = bench.dataset(400).train
@@ -124,7 +124,7 @@ def measured(bench: Bench, batch_size: int) -> dict[str, float]:
 
 
 def parameters() -> int:
-    """Of the tutorial's network."""
+    """Return the number of parameters of the tutorial's network."""
     return sum(outputs * (inputs * kernel**2 + 1) for outputs, inputs, kernel, _ in LAYERS)
 
 
@@ -134,7 +134,7 @@ def operations() -> int:
 
 
 def on_paper(steps: dict[int, float], local: float, count: int) -> None:
-    """What the model says: the seconds of a sum over each link, and from which batch on ranks of such machines pay."""
+    """Print the model's results: the seconds of a sum over each link, and the batch size from which such ranks are faster."""
     slope, fixed = np.polyfit(list(steps), list(steps.values()), 1)
     size = 4 * count
     print(

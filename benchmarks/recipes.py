@@ -1,4 +1,4 @@
-"""What Caffe's recipe `equal` costs: a step of the tutorial's network with it against one with `tutorial`, by turns.
+"""Measure the cost of the recipe `equal` in Caffe: a step of the tutorial's network with it and with `tutorial`, alternating.
 
 python benchmarks/recipes.py
 """
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def ratio(dataset: multiseg.Dataset, batch_size: int) -> float:
-    """Median of the time of a step in `equal` over that of the one in `tutorial` before it."""
+    """Return the median ratio of a step with `equal` to the preceding one with `tutorial`."""
     with contextlib.ExitStack() as stack:
         workers = []
         for recipe in ("tutorial", "equal"):

@@ -32,12 +32,12 @@ def main() -> None:
 
 
 def read(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """Figures by part and name."""
+    """Return the figures by part and name."""
     return {(figure["part"], figure["name"]): figure for figure in json.loads(path.read_text())["figures"]}
 
 
 def loss(old: dict[str, Any], new: dict[str, Any]) -> float:
-    """By which share it became worse; below 0 where it became better."""
+    """Return the relative deterioration; negative for an improvement."""
     before, after = old["value"], new["value"]
     return before / after - 1 if old["better"] == "higher" else after / before - 1
 

@@ -1,4 +1,4 @@
-"""Testing's speed and memory: a database in a stream against images one by one, and tiles against the whole image.
+"""Measure speed and memory of testing: a database as a stream and images one by one, tiles and the whole image.
 
 python benchmarks/results.py                     # every installed backend, 10,000 images
 python benchmarks/results.py torch -c 1000
@@ -21,7 +21,7 @@ SIDE, TILE = 2048, 512
 
 
 def resident() -> float:
-    """Memory of this process in MB."""
+    """Return the memory of this process in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmRSS:")).split()[1]) / 1024
 

@@ -1,4 +1,4 @@
-"""The same job in every installed backend, and one page that shows them side by side.
+"""Train the same job in every installed backend, and write one page that compares the runs.
 
 python examples/compare_backends.py DATASET OUT --epochs 6
 """

@@ -1,8 +1,8 @@
-"""DIGITS' binary-segmentation tutorial in one backend, with that framework's own defaults.
+"""Run DIGITS' binary-segmentation tutorial in one backend, with that framework's own defaults.
 
     python examples/tutorial.py caffe --epochs 150
 
-Without options: PyTorch, 10 epochs, which is enough to see the loss fall. 150 is the tutorial's own number.
+Without options: PyTorch, 10 epochs, which is enough to see the loss fall. The tutorial itself uses 150.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""job.train, as a program calls it: a turn is what lies between two rows of its history, its seconds are the history's.
+"""job.train, as a program calls it: a turn is the interval between two rows of its history, with the seconds of the history.
 
 Steps with feed, messages, schedule, events and progress; validation and snapshots are not in those seconds. They are scaled to
 the number of steps that is asked for.

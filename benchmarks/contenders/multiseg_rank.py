@@ -1,4 +1,4 @@
-"""One rank's copy of a network, as a training over several processes has it: steps, steps that are not summed up, and sums."""
+"""One rank's network in a distributed training: steps, steps without the sum of gradients, and sums."""
 
 import torch
 import torch.distributed as dist

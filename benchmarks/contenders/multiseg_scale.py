@@ -1,4 +1,4 @@
-"""A dataset made and trained on, once: seconds of either, and the peak memory of this process and of the worker."""
+"""Create a dataset and train on it once: seconds of both, and the peak memory of this process and of the worker."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""multiseg's training step, or its prediction: the backend's network in this process, on batches that lie ready."""
+"""multiseg's training step, or its prediction: the backend's network in this process, on batches in memory."""
 
 import importlib
 

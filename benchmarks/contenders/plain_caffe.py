@@ -1,4 +1,4 @@
-"""A pycaffe loop (fill the blobs, solver.step or net.forward) for fcn.prototxt, on batches that lie ready.
+"""A pycaffe loop (fill the blobs, solver.step or net.forward) for fcn.prototxt, on batches in memory.
 
 Its data layers are inputs here, as BVLC Caffe reads LMDB itself only with OpenCV; its L1Loss, of NVIDIA's fork alone, is what
 multiseg makes of it.

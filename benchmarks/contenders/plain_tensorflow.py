@@ -1,4 +1,4 @@
-"""A TensorFlow 1 training loop (session and feed_dict) for fcn_tensorflow.py's layers, on batches that lie ready.
+"""A TensorFlow 1 training loop (session and feed_dict) for fcn_tensorflow.py's layers, on batches in memory.
 
 The file itself needs DIGITS around it: its layers are made here by tf-slim's functions that it calls, with the same arguments.
 """

@@ -1,4 +1,4 @@
-"""The loop of PyTorch's own tutorial ("Optimizing Model Parameters") for fcn_torch.py, on batches that lie ready."""
+"""The loop of PyTorch's own tutorial ("Optimizing Model Parameters") for fcn_torch.py, on batches in memory."""
 
 import torch
 from multiseg_models import fcn_torch

@@ -1,4 +1,4 @@
-"""The contender's side of benchmarks/pairing.py: a process that runs one thing as often as it is told, and times it."""
+"""The contender's side of benchmarks/pairing.py: a process that runs one function repeatedly, as requested, and measures it."""
 
 from __future__ import annotations
 

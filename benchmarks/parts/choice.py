@@ -1,4 +1,4 @@
-"""An epoch of 9,000 pairs against what a user would pick instead, which reads the PNG files itself.
+"""An epoch of 9,000 pairs compared with what a user would choose instead, which reads the PNG files directly.
 
 A PyTorch script with Dataset and DataLoader and the plain module, and Keras' ``fit`` on the same framework; multiseg by
 ``job.train`` from the LMDB dataset. All shuffle, none validates, and none's start counts. An epoch is cut into turns: at batch

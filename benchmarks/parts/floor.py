@@ -1,4 +1,4 @@
-"""A training step over its floor: its matrix products by whichever library is quickest at each, and the update's memory traffic.
+"""Training step / floor: its matrix products by the fastest library for each, and the memory traffic of the update.
 
 The update reads weights, gradient and momentum and writes weights and momentum: five passes over the parameters, three for
 plain gradient descent. All take turns: three libraries, a copy of the parameters on all threads, and each backend's step.

@@ -1,4 +1,4 @@
-"""Prediction against the plain loop, in memory: the grid image whole, and 1,000 images in batches for validation.
+"""Prediction compared with the plain loop, in memory: the grid image whole, and 1,000 images in batches for validation.
 
 Besides, from files: ``run.test_one`` on the grid image and ``run.test_db`` over a database, which measures, too; against the
 plain loop in memory, which reads and measures nothing.

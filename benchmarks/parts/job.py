@@ -1,4 +1,4 @@
-"""job.train over bare steps: what feed, messages, schedule, events, history and progress cost.
+"""job.train / bare steps: the overhead of feed, messages, schedule, events, history and progress.
 
 LMDB with png features, shuffled; bare steps are the backend's network in one process, on a batch that lies ready.
 """

@@ -1,4 +1,4 @@
-"""Cost by pixels and by number of images, from folder to trained network: linear it should be, and memory flat in the number.
+"""Cost by pixels and by number of images, from folder to trained network: time should be linear, and memory constant.
 
 The program's memory is its own (anonymous) one: pages of the database that the system's cache holds are no part of it.
 """

@@ -1,4 +1,4 @@
-"""What the parts share: datasets, a backend's settings, and contenders for them."""
+"""Shared by the parts: datasets, a backend's settings, and contenders for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a fresh process takes to import multiseg, and to print the command line's help."""
+"""Time of a fresh process to import multiseg, and to print the command line's help."""
 
 import os
 import statistics

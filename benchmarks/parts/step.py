@@ -1,4 +1,4 @@
-"""A training step against that of the plain loop, on a batch that lies ready."""
+"""A training step compared with that of the plain loop, on a batch in memory."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
