@@ -21,6 +21,7 @@ from multiseg_caffe import deploy, prototxt
 import multiseg
 from helpers import exported, pycaffe, small_models, zoo
 from helpers.exported import random_weights
+from helpers.nightly import nightly
 from multiseg import backend as registry
 from multiseg.backend import package_folder
 from multiseg.conversion import Converted
@@ -125,9 +126,13 @@ def frameworks() -> Iterator[exported.Frameworks]:
 
 
 @pytest.fixture(scope="module")
-def moved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Moved]:
+def moved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Moved]:
+    """The networks that the selected tests use: the large ones are for the night."""
+    selected = {item.callspec.params.get("net") for item in request.session.items if hasattr(item, "callspec")}
     found = {}
     for name, shape in NETS.items():
+        if name in ("alexnet", "fcn8s") and name not in selected:
+            continue
         folder = tmp_path_factory.mktemp(name)
         file = package_folder("multiseg_models") / "fcn.prototxt" if name == "fcn" else zoo.NETS / f"{name}.prototxt"
         if name in WRITTEN:
@@ -206,7 +211,7 @@ def bgr(images: Array) -> Array:
     return np.ascontiguousarray(images[:, ::-1]) if images.shape[1] == 3 else images
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", nightly(NETS, ["alexnet", "fcn8s"]))
 def test_weights_come_back_to_the_bit(net: str, moved: dict[str, Moved]) -> None:
     found = read_weights(moved[net].files["caffe"])
     assert {name: value.tobytes() for name, value in found.items()} == {
@@ -224,7 +229,7 @@ def test_weights_come_back_to_the_bit(net: str, moved: dict[str, Moved]) -> None
     assert there == colours.get(net, there)
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", nightly(NETS, ["alexnet", "fcn8s"]))
 def test_every_framework_makes_the_same_of_the_same_picture(net: str, outputs: dict[str, dict[str, Array]]) -> None:
     expected = outputs[net]["first"]
     assert np.ptp(expected) > 0
@@ -236,7 +241,7 @@ def test_every_framework_makes_the_same_of_the_same_picture(net: str, outputs: d
         assert np.abs(made - expected).max() <= 2e-5 * np.abs(expected).max(), backend
 
 
-@pytest.mark.parametrize("net", ["lenet", "alexnet", "inception", "fcn8s"])
+@pytest.mark.parametrize("net", nightly(["lenet", "alexnet", "inception", "fcn8s"], ["alexnet", "fcn8s"]))
 def test_opencv_reads_the_caffemodel(net: str, moved: dict[str, Moved], outputs: dict[str, dict[str, Array]]) -> None:
     opencv = cv2.dnn.readNetFromCaffe(str(moved[net].deploy), str(moved[net].files["caffe"]))
     opencv.setInput(bgr(moved[net].images))
@@ -346,7 +351,7 @@ def test_a_run_goes_over_with_its_network(dataset: multiseg.Dataset, tmp_path: P
         own = run.worker().call("get_weights")
         same = multiseg.convert(run, "pt", tmp_path / "w.pt")
         np.testing.assert_equal(dict(read_weights(same.path)), own)
-        with pytest.raises(multiseg.MultisegError, match=r"is a run, which has its network; leave source_network out"):
+        with pytest.raises(multiseg.MultisegError, match=r"is a run, which includes its network; leave source_network out"):
             multiseg.convert(run, "pt", tmp_path / "w.pt", source_network=model)
         with pytest.raises(multiseg.MultisegError, match=r"is a run with images of \(1, 32, 32\), not \(1, 16, 16\)"):
             multiseg.convert(run, "pt", tmp_path / "w.pt", input_shape=(1, 16, 16))

@@ -90,6 +90,7 @@ def test_activations_are_those_of_the_float64_reference(backend: str, load: Any,
         assert np.array_equal(plain, output) and np.array_equal(plain, activations["deconv"])
 
 
+@pytest.mark.nightly  # the FCN at full width; test_training.py and the contract suite resume small networks
 def test_training_goes_down_and_a_resumed_one_is_bit_identical(
     backend: str, dataset: Any, tmp_path: Path, own_processes: Any
 ) -> None:

@@ -19,6 +19,7 @@ from helpers import small_models, zoo
 from helpers.evaluate import evaluate
 from helpers.exported import Array, Frameworks, network, random_weights
 from helpers.lending import lend
+from helpers.nightly import nightly
 from multiseg import backend as registry
 from multiseg.backend import package_folder
 from multiseg.cli import main
@@ -125,7 +126,7 @@ def test_a_layer_computes_what_it_does_in_the_frameworks(
     layers.check_alike({**made, "onnx": run(path, layers.images(topology))})
 
 
-@pytest.mark.parametrize("net", zoo.SHAPES)
+@pytest.mark.parametrize("net", nightly(zoo.SHAPES, ["alexnet", "fcn8s"]))
 def test_a_network_computes_what_its_framework_and_float64_do(
     net: str, frameworks: Frameworks, worker: Worker, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import multiseg
 from helpers import zoo
+from helpers.nightly import nightly
 from multiseg import backend as registry
 from multiseg.errors import BackendUnavailable, ModelError, SettingsError
 from multiseg.parity.result import Parity
@@ -26,7 +27,10 @@ QUICK: dict[str, Any] = {"batch_size": 4, "learning_rate": 1e-7, "threads": 2}
 STAGES = {"forward", "output", "loss", "gradient", "step"}
 
 
-@pytest.mark.parametrize(("channels", "steps"), [(1024, 3), (128, 20)])
+@pytest.mark.parametrize(
+    ("channels", "steps"),
+    [pytest.param(1024, 3, marks=pytest.mark.nightly), (128, 20)],  # full width, and narrower
+)
 def test_steps_of_the_fcn_agree_in_all_frameworks(channels: int, steps: int, dataset: Any, tmp_path: Path) -> None:
     """Each framework loads its own file of the network: for a few steps, and for many with an eighth of conv2's channels."""
     models = None if channels == 1024 else narrowed(tmp_path, channels)
@@ -78,7 +82,7 @@ def test_swish_is_trained_alike_in_files_of_three_frameworks(dataset: Any, tmp_p
         assert len({row.name for row in rows if row.stage == "gradient"}) == 6
 
 
-@pytest.mark.parametrize("net", zoo.SHAPES)
+@pytest.mark.parametrize("net", nightly(zoo.SHAPES, ["alexnet", "fcn8s"]))
 def test_the_networks_of_the_zoo_agree_when_one_file_is_computed_in_all_frameworks(net: str, tmp_path: Path) -> None:
     data = zoo.dataset(net, tmp_path / "dataset")
     found = multiseg.check_parity(

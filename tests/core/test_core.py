@@ -28,18 +28,13 @@ from multiseg.worker import protocol
 FRAMEWORKS = {"caffe", "torch", "tensorflow", "keras"}
 
 
-def test_import_brings_in_no_framework_and_takes_under_a_fifth_of_a_second() -> None:
+def test_import_brings_in_nothing_but_the_standard_library() -> None:
     code = (
-        "import time, sys; start = time.perf_counter(); import multiseg; took = time.perf_counter() - start\n"
-        "import json; print(json.dumps([took, [m for m in sys.modules if '.' not in m]]))"
+        "import sys, json; before = set(sys.modules); import multiseg\n"
+        "print(json.dumps([m for m in set(sys.modules) - before if '.' not in m]))"
     )
-    # the least of several: the machine may be busy, the import's own work is the same each time
-    runs = [
-        json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
-        for _ in range(5)
-    ]
-    assert min(took for took, _ in runs) < 0.2
-    assert not FRAMEWORKS & set(runs[0][1])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert set(json.loads(done.stdout)) <= {"multiseg", *sys.stdlib_module_names}
 
 
 def test_every_public_name_is_there_without_a_framework() -> None:

@@ -60,6 +60,7 @@ def learned(folder: Path) -> dict[str, Any]:
     return {"rows": rows, **{name: value.tobytes() for name, value in weights_of(run).items()}}
 
 
+@pytest.mark.nightly  # test_cluster_jobs.py kills workers of a small backend
 def test_twelve_jobs_and_a_worker_killed_on_the_way(jobs: dict[str, multiseg.Job], here: Path, tmp_path: Path) -> None:
     """Each is finished once, and comes to what it comes to on one machine, to the bit."""
     with ExitStack() as stack:

@@ -345,7 +345,7 @@ def test_ctrl_c_brings_the_snapshots_home_and_the_same_command_goes_on(
 ) -> None:
     file = tmp_path / "jobs.toml"
     file.write_text(
-        f"[defaults]\ndataset = '{job.dataset}'\nbackend = 'numpy'\nepochs = 40\nsolver = 'adam'\nthreads = 1\n[[job]]\n"
+        f"[defaults]\ndataset = '{job.dataset}'\nbackend = 'numpy'\nepochs = 20\nsolver = 'adam'\nthreads = 1\n[[job]]\n"
         "name = 'j'\nseed = [1, 2, 3, 4]\n"
     )
     command = ("train", file, "--scheduler", three.address, "--json")
@@ -370,7 +370,7 @@ def test_ctrl_c_brings_the_snapshots_home_and_the_same_command_goes_on(
     became = {event["job"]: event["event"] for event in events if event["event"] in ("finished", "skipped")}
     assert sorted(became) == [f"j_seed={n}" for n in (1, 2, 3, 4)] and "finished" in became.values()
     for seed in (1, 4):
-        whole = replace(job, epochs=40, seed=seed, snapshot_interval=1, augment={})
+        whole = replace(job, epochs=20, seed=seed, snapshot_interval=1, augment={})
         whole.train(tmp_path / f"here/{seed}", progress=False)
         assert learned(tmp_path / f"here/{seed}")["rows"] == learned(tmp_path / f"runs/j_seed={seed}")["rows"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import venv
@@ -15,10 +16,19 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the sources: building writes beside them, where other tests read."""
+    folder = tmp_path_factory.mktemp("source") / "multiseg"
+    hidden = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist")
+    shutil.copytree(ROOT, folder, ignore=hidden)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built wheel."""
     folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, ROOT], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, source], check=True)
     (built,) = folder.glob("multiseg-*.whl")
     return built
 
@@ -29,7 +39,7 @@ def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp(request.param)
     venv.create(folder / "env", with_pip=True)
     python = folder / "env/bin/python"
-    what = [request.getfixturevalue("wheel")] if request.param == "wheel" else ["-e", ROOT]
+    what = [request.getfixturevalue("wheel")] if request.param == "wheel" else ["-e", request.getfixturevalue("source")]
     subprocess.run([python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", *what], check=True)
     return python
 
