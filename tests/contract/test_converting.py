@@ -351,7 +351,9 @@ def test_a_run_goes_over_with_its_network(dataset: multiseg.Dataset, tmp_path: P
         own = run.worker().call("get_weights")
         same = multiseg.convert(run, "pt", tmp_path / "w.pt")
         np.testing.assert_equal(dict(read_weights(same.path)), own)
-        with pytest.raises(multiseg.MultisegError, match=r"is a run, which includes its network; leave source_network out"):
+        with pytest.raises(
+            multiseg.MultisegError, match=r"is a run, which includes its network; leave source_network out"
+        ):
             multiseg.convert(run, "pt", tmp_path / "w.pt", source_network=model)
         with pytest.raises(multiseg.MultisegError, match=r"is a run with images of \(1, 32, 32\), not \(1, 16, 16\)"):
             multiseg.convert(run, "pt", tmp_path / "w.pt", input_shape=(1, 16, 16))
