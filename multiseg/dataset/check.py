@@ -1,4 +1,4 @@
-"""Look for what is wrong with a dataset."""
+"""Validate a dataset folder."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from multiseg.dataset.records import datum_pixels, parse_datum
 from multiseg.dataset.writing import hash_record
 from multiseg.errors import DatasetError
 
-_LISTED = 10  # records named for each kind of problem
+_MAX_LISTED = 10  # records named per kind of problem
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass
 class Report:
-    """What a check found: ``problems``, empty for a sound dataset; records in each database; the content's hash."""
+    """The result of a check: ``problems`` (empty for a valid dataset), the record count of each database, the content hash."""
 
     path: Path
     problems: list[str] = field(default_factory=list)
@@ -34,16 +34,16 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Return whether no problem was found."""
         return not self.problems
 
 
 def check_dataset(folder: str | os.PathLike[str], progress: Progress | None = None) -> Report:
-    """Read a dataset folder, ours or DIGITS', to the last record, and report all that is wrong with it.
+    """Read every record of a dataset folder, of multiseg or of DIGITS, and report all problems.
 
-    Checked are counts and keys of features against labels, that each record decodes and has the shape it declares,
-    that sizes agree, that the mean is there and has the right shape, and the hashes kept at creation. Raises
-    DatasetError only where there is nothing to check: no folder, or no training features in it.
+    Checks that counts and keys of features and labels agree, that each record decodes and has the shape it declares,
+    that sizes agree, that the mean image exists and has the right shape, and that the hashes stored at creation match.
+    Raises DatasetError only if there is nothing to check: no folder, or no training features in it.
     """
     path = Path(folder)
     if not path.is_dir():
@@ -74,15 +74,15 @@ def check_dataset(folder: str | os.PathLike[str], progress: Progress | None = No
 
 @dataclass
 class _Scan:
-    """One database read through: keys, shapes ``(N, 3)`` with zeros for unreadable records, and hash."""
+    """The content of one database: keys, shapes ``(N, 3)`` with zeros for unreadable records, and hash."""
 
     keys: list[bytes]
     shapes: NDArray[np.int64]
     digest: str
 
 
-class _Listing:
-    """Some problems of one kind, of which the first few are spelt out."""
+class _Problems:
+    """Problems of one kind; only the first few are listed one by one."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
@@ -90,12 +90,12 @@ class _Listing:
 
     def add(self, problem: str) -> None:
         self._count += 1
-        if self._count <= _LISTED:
+        if self._count <= _MAX_LISTED:
             self._report.problems.append(problem)
 
     def close(self, where: str, what: str) -> None:
-        if self._count > _LISTED:
-            self._report.problems.append(f"{where}: {self._count - _LISTED} more {what}")
+        if self._count > _MAX_LISTED:
+            self._report.problems.append(f"{where}: {self._count - _MAX_LISTED} more {what}")
 
 
 def _open_all(report: Report) -> dict[str, LmdbFile]:
@@ -114,12 +114,12 @@ def _scan_all(opened: dict[str, LmdbFile], report: Report, progress: Progress | 
     done = 0
     scans = {}
     for name, records in opened.items():
-        unreadable = _Listing(report)
+        unreadable = _Problems(report)
         digest = hashlib.sha256()
         shapes = np.zeros((len(records), 3), np.int64)
         keys = list(records.walk_keys())
         if not keys:
-            report.problems.append(f"{name}: holds no records")
+            report.problems.append(f"{name}: contains no records")
         for position, key in enumerate(keys):
             try:
                 record = records[position]
@@ -139,7 +139,7 @@ def _shape_of(record: bytes) -> tuple[int, ...]:
     datum = parse_datum(record)
     shape = datum_pixels(datum).shape
     declared = (datum.channels, datum.height, datum.width)
-    if any(declared) and declared != shape:  # Caffe's own tools leave the shape out of encoded records
+    if any(declared) and declared != shape:  # Caffe's own tools do not set the shape of encoded records
         raise DatasetError(f"declares the shape {_shape_text(declared)}, its image has {_shape_text(shape)}")
     return shape
 
@@ -148,23 +148,23 @@ def _compare(split: str, features: _Scan, labels: _Scan, report: Report) -> None
     if len(features.keys) != len(labels.keys):
         report.problems.append(f"{split}: {len(features.keys)} features and {len(labels.keys)} labels")
     position_of = {key: position for position, key in enumerate(labels.keys)}
-    lonely, unlike = _Listing(report), _Listing(report)
+    unpaired, mismatched = _Problems(report), _Problems(report)
     for position, key in enumerate(features.keys):
-        other = position_of.pop(key, None)
-        if other is None:
-            lonely.add(f"{split}: feature {_text(key)} has no label")
+        label_position = position_of.pop(key, None)
+        if label_position is None:
+            unpaired.add(f"{split}: feature {_text(key)} has no label")
             continue
-        shape, label_shape = features.shapes[position], labels.shapes[other]
+        shape, label_shape = features.shapes[position], labels.shapes[label_position]
         if shape.any() and label_shape.any() and not np.array_equal(shape[1:], label_shape[1:]):
-            unlike.add(f"{split}: feature {_text(key)} is {_size_text(shape)}, its label {_size_text(label_shape)}")
+            mismatched.add(f"{split}: feature {_text(key)} is {_size_text(shape)}, its label {_size_text(label_shape)}")
     for key in position_of:
-        lonely.add(f"{split}: label {_text(key)} has no feature")
-    lonely.close(split, "records have no partner")
-    unlike.close(split, "pairs differ in size")
+        unpaired.add(f"{split}: label {_text(key)} has no feature")
+    unpaired.close(split, "records have no partner")
+    mismatched.close(split, "pairs differ in size")
 
 
 def _check_sizes(scans: dict[str, _Scan], report: Report) -> None:
-    """All features have one shape, and all labels: that of the training database's first readable record."""
+    """Report records whose shape differs from that of the training database's first readable record."""
     for kind in ("features", "labels"):
         expected: NDArray[np.int64] | None = None
         for name in (f"train_db/{kind}", f"val_db/{kind}"):
@@ -176,14 +176,14 @@ def _check_sizes(scans: dict[str, _Scan], report: Report) -> None:
                 continue
             if expected is None:
                 expected = scan.shapes[readable][0]
-            unlike = _Listing(report)
+            mismatched = _Problems(report)
             for position in np.flatnonzero(readable & (scan.shapes != expected).any(axis=1)).tolist():
                 shape = _shape_text(scan.shapes[position])
-                unlike.add(
+                mismatched.add(
                     f"{name}: record {_text(scan.keys[position])} has the shape {shape}, "
                     f"the first has {_shape_text(expected)}"
                 )
-            unlike.close(name, "records of other shapes")
+            mismatched.close(name, "records of other shapes")
 
 
 def _check_mean(path: Path, features: _Scan | None, mixed: bool, report: Report) -> None:
@@ -204,15 +204,15 @@ def _check_mean(path: Path, features: _Scan | None, mixed: bool, report: Report)
 
 
 def _check_hashes(description: dict[str, object], scans: dict[str, _Scan], report: Report) -> None:
-    kept = description.get("databases")
-    if not isinstance(kept, dict):
+    stored = description.get("databases")
+    if not isinstance(stored, dict):
         return
-    for name, digest in kept.items():
+    for name, digest in stored.items():
         if name not in scans:
             if not (report.path / name).is_dir():
                 report.problems.append(f"{name}: is missing")
         elif scans[name].digest != digest:
-            report.problems.append(f"{name}: its content is not what was created (SHA-256 differs)")
+            report.problems.append(f"{name}: its content has changed since creation (SHA-256 differs)")
 
 
 def _text(key: bytes) -> str:

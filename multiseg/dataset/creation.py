@@ -1,4 +1,4 @@
-"""Create a dataset from folders of images, as DIGITS' "Images > Processing" does."""
+"""Create a dataset from folders of images, like DIGITS' "Images > Processing"."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any, get_args
 import numpy as np
 
 from multiseg.dataset.description import combined_hash, write_description
-from multiseg.dataset.encoding import MOST_PAIRS, Chunk, Encoders, EncodingTask, RecordEncoding, pair_bytes
+from multiseg.dataset.encoders import Encoders
+from multiseg.dataset.encoding import MOST_PAIRS, Chunk, EncodingTask, RecordEncoding, pair_bytes
 from multiseg.dataset.labels import Labels
 from multiseg.dataset.pairs import Pairs, find_pairs, refuse_overlap, split_pairs
 from multiseg.dataset.records import mean_blob
@@ -25,12 +26,12 @@ from multiseg.images import Channels, load_image
 Progress = Callable[[int, int], None]
 
 _CHUNK_BYTES = 1 << 20
-_CHUNKS_PER_WORKER = 16  # below that a helper process costs more than it saves
+_MIN_CHUNKS_PER_WORKER = 16  # with fewer, a helper process costs more time than it saves
 
 
 @dataclass(frozen=True)
 class CreationOptions:
-    """What the form for a new dataset asks. Raises SettingsError where an answer cannot be."""
+    """The options of a new dataset. Raises SettingsError for an invalid value."""
 
     input: str
     target: str
@@ -50,10 +51,10 @@ class CreationOptions:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise SettingsError(f"{setting('seed')} {self.seed!r} must be a whole number, 0 or more")
         try:
-            fitting = 0 <= Fraction(self.val_percent) < 100
+            valid = 0 <= Fraction(self.val_percent) < 100
         except (TypeError, ValueError, OverflowError):
-            fitting = False
-        if not fitting:
+            valid = False
+        if not valid:
             raise SettingsError(f"{setting('val_percent')} {self.val_percent!r} must be from 0 to below 100")
         if (self.val_input is None) != (self.val_target is None):
             raise SettingsError(
@@ -67,7 +68,7 @@ class CreationOptions:
 def create(
     options: CreationOptions, folder: str | os.PathLike[str], workers: int | None, progress: Progress | None
 ) -> None:
-    """Create a dataset in a new folder; the whole of it or, on any error or end of the process, none.
+    """Create a dataset in a new folder, atomically: an error, or a kill of the process, leaves no folder.
 
     Raises SettingsError, DatasetError or ImageError, see Dataset.create.
     """
@@ -103,7 +104,7 @@ def create(
                 progress(done, total)
 
         hashes: dict[str, str] = {}
-        with Encoders(task, max(1, min(workers, total // size // _CHUNKS_PER_WORKER))) as encoders:
+        with Encoders(task, max(1, min(workers, total // size // _MIN_CHUNKS_PER_WORKER))) as encoders:
             for name, part in (("train_db", train), ("val_db", val)):
                 if len(part):
                     hashes |= _write_split(staging, name, part, encoders, size, advance)
@@ -125,14 +126,14 @@ def create(
 
 
 def random_seed() -> int:
-    """Choose a seed as DIGITS does."""
+    """Return a random seed from the range that DIGITS uses."""
     return random.randint(0, 1000)
 
 
 def _write_split(
     staging: Path, name: str, pairs: Pairs, encoders: Encoders, size: int, advance: Callable[[int], None]
 ) -> dict[str, str]:
-    """Write features, labels and mean of one split; return the databases' hashes."""
+    """Write features, labels and mean image of one split; return the databases' hashes."""
     with RecordWriter(staging / name / "features") as features, RecordWriter(staging / name / "labels") as labels:
         for encoded in encoders.map(_chunks(pairs, size)):
             for record in encoded.features:
@@ -144,10 +145,10 @@ def _write_split(
         raise DatasetError(f"{staging}: {features.count} of {len(pairs)} pairs were written")
     total = encoders.take_total()
     if total is not None:
-        # DIGITS rounds the mean to whole grey values before it stores it
+        # DIGITS rounds the mean to integers before storing it
         mean = np.around(total / len(pairs)).astype(np.uint8)
         (staging / name / "mean.binaryproto").write_bytes(mean_blob(mean))
-    return {f"{name}/{each.path.name}": each.digest.hexdigest() for each in (features, labels)}
+    return {f"{name}/{writer.path.name}": writer.digest.hexdigest() for writer in (features, labels)}
 
 
 def _chunks(pairs: Pairs, size: int) -> Iterator[Chunk]:

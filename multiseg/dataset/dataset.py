@@ -1,4 +1,4 @@
-"""A dataset folder: DIGITS' layout on disk, written and read."""
+"""Create and open dataset folders in DIGITS' layout."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ PathLike = str | os.PathLike[str]
 
 
 class Dataset:
-    """Training and validation pairs of one dataset folder. Make one with :meth:`create` or :meth:`open`.
+    """Training and validation pairs of one dataset folder. Construct it with :meth:`create` or :meth:`open`.
 
-    ``train`` and ``val`` are Splits; ``val`` is empty where nothing was set aside. ``info`` describes how it was created,
+    ``train`` and ``val`` are Splits; ``val`` is empty without validation pairs. ``info`` describes how it was created,
     ``labels`` what the labels are (images, or class indices).
     """
 
@@ -57,14 +57,14 @@ class Dataset:
     ) -> Dataset:
         """Create a dataset in the new folder ``folder`` from a folder of inputs and one of targets.
 
-        Pairs are shuffled with ``seed`` (None: one is chosen and kept) and ``val_percent`` percent, rounded down,
-        are set aside for validation; separate ``val_input`` and ``val_target`` take their place and are not shuffled.
-        ``channels`` converts all images to L or RGB; ``mixed_sizes`` allows pairs of different sizes, and then there
-        is no mean image. The same folders, options and seed give the same databases, byte for byte, whatever the
-        number of ``workers`` (None: one per core). ``progress`` is called with pairs done and pairs in all.
+        Pairs are shuffled with ``seed`` (None: a random seed is chosen and stored), and ``val_percent`` percent, rounded
+        down, are reserved for validation; separate ``val_input`` and ``val_target`` replace them and are not shuffled.
+        ``channels`` converts all images to L or RGB; ``mixed_sizes`` allows pairs of different sizes, without a mean image.
+        The same folders, options and seed produce the same databases, byte for byte, for any number of ``workers``
+        (None: one per core). ``progress`` is called with the number of pairs done and the total.
 
-        Raises SettingsError for an argument that cannot be, DatasetError for missing folders or partners, an existing
-        ``folder`` or a full disk, ImageError for an image that is unreadable or does not fit. Nothing is left behind.
+        Raises SettingsError for an invalid argument, DatasetError for missing folders or partners, an existing ``folder``
+        or a full disk, ImageError for an image that is unreadable or has another shape. No files are left behind then.
         """
         options = CreationOptions(
             input=os.fspath(input),
@@ -83,9 +83,9 @@ class Dataset:
 
     @classmethod
     def open(cls, folder: PathLike) -> Dataset:
-        """Open a dataset folder of ours or a DIGITS job folder, or a dataset of ours at a URL (docs/dataset.md).
+        """Open a dataset folder of multiseg, a DIGITS job folder, or a multiseg dataset at a URL (docs/dataset.md).
 
-        Raises DatasetError where it is none, or where its databases are damaged.
+        Raises DatasetError if it is not a dataset, or if its databases are damaged.
         """
         path = local(folder) if isinstance(folder, str) and is_url(folder) else Path(folder)
         if not path.is_dir():
@@ -99,7 +99,7 @@ class Dataset:
 
     @cached_property
     def info(self) -> dict[str, Any]:
-        """How the dataset was made, and each split's count and shapes; only the latter for a DIGITS job folder."""
+        """Return how the dataset was created, and each split's count and shapes; only the latter for a DIGITS job folder."""
         if self._description is not None:
             return self._description
         return {
@@ -119,15 +119,15 @@ class Dataset:
 
     @cached_property
     def mean_image(self) -> NDArray[np.float32] | None:
-        """The training images' mean ``(C, H, W)`` RGB, rounded as DIGITS does; None where there is none.
+        """Return the mean of the training images ``(C, H, W)`` RGB, rounded as in DIGITS; None if there is none.
 
-        Raises DatasetError where the file cannot be read.
+        Raises DatasetError if the file cannot be read.
         """
         return read_mean(self.path)
 
     @cached_property
     def mean_pixel(self) -> NDArray[np.float32] | None:
-        """The mean image's average per channel ``(C,)`` RGB, DIGITS' "pixel" mean; None where there is none."""
+        """Return the mean image averaged per channel ``(C,)`` RGB, DIGITS' "pixel" mean; None if there is no mean image."""
         if self.mean_image is None:
             return None
         pixel: NDArray[np.float32] = self.mean_image.mean(axis=(1, 2), dtype=np.float64).astype(np.float32)
@@ -135,14 +135,14 @@ class Dataset:
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 over all records; computed by reading them all where the dataset is not one of ours."""
+        """Return the SHA-256 of all records; computed by reading them all if the dataset has no description by multiseg."""
         if self._description is not None and isinstance(self._description.get("content_hash"), str):
             return str(self._description["content_hash"])
         return computed_hash(self.path)
 
 
 def read_mean(folder: Path) -> NDArray[np.float32] | None:
-    """Read the training images' mean of a dataset folder; see Dataset.mean_image."""
+    """Read the mean of the training images of a dataset folder; see Dataset.mean_image."""
     path = folder / MEAN
     try:
         return parse_mean(path.read_bytes())
@@ -154,10 +154,10 @@ def read_mean(folder: Path) -> NDArray[np.float32] | None:
         raise DatasetError(f"{path}: {error}") from None
 
 
-def _open(folder: Path, name: str, needed: bool, mixed: bool | None) -> Split:
+def _open(folder: Path, name: str, required: bool, mixed: bool | None) -> Split:
     features = folder / f"{name}_db" / "features"
     if not features.is_dir():
-        if needed:
+        if required:
             raise DatasetError(f"{folder}: is not a dataset: {features} is missing")
         return Split(name, None)
     labels = features.parent / "labels"

@@ -1,4 +1,4 @@
-"""The description that multiseg keeps beside DIGITS' layout, and the hash that tells datasets apart."""
+"""Read and write dataset.json, multiseg's description in a dataset folder, and compute the content hash."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def write_description(folder: Path, content: dict[str, Any]) -> None:
 
 
 def read_description(folder: Path) -> dict[str, Any] | None:
-    """Read a dataset's description; None where there is none, as in DIGITS' own folders.
+    """Return a dataset's description; None if there is none, as in DIGITS' own folders.
 
-    Raises DatasetError where it cannot be read or is of a later version.
+    Raises DatasetError if it cannot be read or has an unknown version.
     """
     path = folder / FILE
     try:
@@ -37,7 +37,7 @@ def read_description(folder: Path) -> dict[str, Any] | None:
 
 
 def parse_description(text: bytes, where: str) -> dict[str, Any]:
-    """The content of a description, which ``where`` names in errors. Raises DatasetError where it is none, or a later one."""
+    """Parse a description; ``where`` names it in errors. Raise DatasetError if it is invalid or has an unknown version."""
     try:
         content = json.loads(text)
     except ValueError as error:
@@ -45,12 +45,14 @@ def parse_description(text: bytes, where: str) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != _FORMAT["format"]:
         raise DatasetError(f"{where}: is not multiseg's description; remove it to open the dataset without it")
     if content.get("version") != _FORMAT["version"]:
-        raise DatasetError(f"{where}: is of version {content.get('version')}, this multiseg reads version 1; update it")
+        raise DatasetError(
+            f"{where}: has version {content.get('version')}, this multiseg reads version 1; update multiseg"
+        )
     return content
 
 
 def hash_database(records: LmdbFile) -> str:
-    """Compute the SHA-256 over a database's keys and values, as RecordWriter does while writing."""
+    """Return the SHA-256 of a database's keys and values, as computed by RecordWriter while writing."""
     digest = hashlib.sha256()
     for position, key in enumerate(records.walk_keys()):
         hash_record(digest, key, records[position])
@@ -58,12 +60,12 @@ def hash_database(records: LmdbFile) -> str:
 
 
 def combined_hash(hashes: dict[str, str]) -> str:
-    """Combine the hashes of a dataset's databases into one."""
+    """Return the content hash: the combination of the hashes of a dataset's databases."""
     lines = "".join(f"{name} {hashes[name]}\n" for name in DATABASES if name in hashes)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def computed_hash(folder: Path) -> str:
-    """The content hash of a dataset folder, from all its records. Raises DatasetError where one cannot be read."""
+    """Compute the content hash of a dataset folder from all its records. Raise DatasetError if one cannot be read."""
     present = [name for name in DATABASES if (folder / name).is_dir()]
     return combined_hash({name: hash_database(LmdbFile(folder / name)) for name in present})

@@ -1,4 +1,4 @@
-"""Batches for training: one order for all backends, the layout that a backend declares, read ahead."""
+"""Batches for training: one epoch order for all backends, converted to the backend's layout, prefetched."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Change = Callable[[Array, Array | None, Indices], tuple[Array, Array | None]]
 
 @dataclass(frozen=True)
 class Batch:
-    """Features and labels as float32 in the network's layout, and which pairs of the split they are.
+    """Features and labels as float32 in the network's layout, and the indices of their pairs in the split.
 
     ``labels`` is None for a split without labels.
     """
@@ -34,8 +34,8 @@ class Batch:
 def epoch_order(count: int, seed: int, epoch: int) -> Indices:
     """Return the order of ``count`` pairs in an epoch: an int64 permutation.
 
-    It is the stable argsort of the raw output of PCG64, seeded with SeedSequence((seed, epoch)). NumPy keeps raw
-    streams the same for ever (NEP 19), unlike ``permutation``, so the order depends on neither version nor backend.
+    It is the stable argsort of the raw output of PCG64, seeded with SeedSequence((seed, epoch)). NumPy guarantees that raw
+    streams never change (NEP 19), unlike ``permutation``, so the order is independent of NumPy's version and the backend.
     """
     if count < 0 or seed < 0 or epoch < 0:
         raise SettingsError(f"count {count}, seed {seed} and epoch {epoch} must be 0 or more")
@@ -43,7 +43,7 @@ def epoch_order(count: int, seed: int, epoch: int) -> Indices:
 
 
 class Batches(Iterator[Batch]):
-    """The batches of one pass over a split; see :func:`batches`. Closing it, or dropping it, ends its thread."""
+    """Iterate over the batches of one pass over a split; see :func:`batches`. Closing or deleting it ends its thread."""
 
     def __init__(
         self,
@@ -61,13 +61,13 @@ class Batches(Iterator[Batch]):
         self._stop = threading.Event()
         if prefetch and self._remaining:
             self._ready = queue.Queue(prefetch)
-            # the thread must not hold this object, or dropping it would never end the thread
+            # the thread must not reference this object, or deleting the object would never end the thread
             threading.Thread(
                 target=_read_ahead, args=(self._source, self._ready, self._stop), name="multiseg-feed", daemon=True
             ).start()
 
     def __len__(self) -> int:
-        """How many batches are still to come."""
+        """Return the number of remaining batches."""
         return self._remaining
 
     def __next__(self) -> Batch:
@@ -81,7 +81,7 @@ class Batches(Iterator[Batch]):
         return item
 
     def close(self) -> None:
-        """Stop reading ahead. Closing twice does no harm."""
+        """Stop prefetching. Closing twice is harmless."""
         self._stop.set()
 
     def __enter__(self) -> Batches:
@@ -106,16 +106,16 @@ def batches(
     start: int = 0,
     change: Change | None = None,
 ) -> Batches:
-    """Iterate over a split in batches of float32 arrays in ``layout`` (None: NCHW, RGB, no mean); the last is smaller.
+    """Iterate over a split in batches of float32 arrays in ``layout`` (None: NCHW, RGB, no mean); the last may be smaller.
 
-    ``order`` gives the positions to read (None: as stored). Up to ``prefetch`` batches are made ready by a thread;
-    0 reads without one. ``start`` skips that many batches. ``change`` is applied to neutral features, labels (N, C, H, W, as
-    stored) and their positions, before the layout. Raises SettingsError for numbers that cannot be; iterating
-    raises DatasetError for records that cannot be read.
+    ``order`` lists the positions to read (None: in stored order). A thread prepares up to ``prefetch`` batches in advance;
+    0 uses no thread. ``start`` skips that many batches. ``change`` is applied to the neutral features and labels
+    ``(N, C, H, W)``, as stored, and their positions, before the conversion to ``layout``. Raises SettingsError for a number
+    out of range; iterating raises DatasetError for records that cannot be read.
     """
-    for name, value, least in (("batch_size", batch_size, 1), ("prefetch", prefetch, 0), ("start", start, 0)):
-        if value < least:
-            raise SettingsError(f"{name} {value} must be {least} or more")
+    for name, value, minimum in (("batch_size", batch_size, 1), ("prefetch", prefetch, 0), ("start", start, 0)):
+        if value < minimum:
+            raise SettingsError(f"{name} {value} must be {minimum} or more")
     positions = np.arange(len(split)) if order is None else np.asarray(order, dtype=np.int64)
     return Batches(split, batch_size, positions, layout or Layout(), prefetch, start, change)
 

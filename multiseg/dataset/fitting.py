@@ -1,4 +1,4 @@
-"""What training needs of a dataset."""
+"""Check that a dataset is suitable for training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ Shape = tuple[int, int, int]
 
 
 def shapes_of(dataset: Any) -> tuple[Shape, Shape]:
-    """The one shape (C, H, W) of the training images and that of their labels. Raises SettingsError for mixed sizes."""
+    """Return the common shape ``(C, H, W)`` of the training images and that of their labels.
+
+    Raises SettingsError for mixed sizes, and if there are no training images or no labels.
+    """
     shape, label_shape = dataset.train.shape, dataset.train.label_shape
     if not len(dataset.train):
         raise SettingsError(f"{dataset.path}: has no training images")
@@ -23,13 +26,16 @@ def shapes_of(dataset: Any) -> tuple[Shape, Shape]:
         )
     if shape is None or label_shape is None:
         raise SettingsError(
-            f"{dataset.path}: its images differ in size; training needs one size, create the dataset with it"
+            f"{dataset.path}: its images differ in size; training needs a single size: create the dataset without mixed sizes"
         )
     return shape, label_shape
 
 
 def mean_of(dataset: Any, subtract_mean: str) -> npt.NDArray[np.float32] | None:
-    """The mean to subtract: (C,) for ``pixel``, (C, H, W) for ``image``, None for ``none``. Raises SettingsError if absent."""
+    """Return the mean to subtract: ``(C,)`` for ``pixel``, ``(C, H, W)`` for ``image``, None for ``none``.
+
+    Raises SettingsError if the dataset has no mean image.
+    """
     if subtract_mean == "none":
         return None
     mean: npt.NDArray[np.float32] | None = dataset.mean_pixel if subtract_mean == "pixel" else dataset.mean_image

@@ -1,7 +1,7 @@
-"""Finding a dataset by its content: in a folder that is seen here, in the store of copies, or at a URL to copy it from.
+"""Find a dataset by its content: in a local folder, in the store of copies, or at a URL to copy it from.
 
-A store holds verified copies, each in a folder named by its identity. URLs are what fsspec takes (``s3://``, ``https://``,
-``file://``, ...), each with the package that it needs for that.
+A store contains verified copies, each in a folder named by the dataset's identity. URLs are those that fsspec supports
+(``s3://``, ``https://``, ``file://``, ...), each with the package that its protocol needs.
 """
 
 from __future__ import annotations
@@ -25,66 +25,66 @@ MEAN = "train_db/mean.binaryproto"
 
 
 def is_url(place: object) -> bool:
-    """Whether it names a place through fsspec, and not a folder."""
+    """Return whether ``place`` is a URL, to be opened with fsspec, and not a folder."""
     return isinstance(place, str) and "://" in place
 
 
 def store() -> Path:
-    """Where copies for programs of this user are kept: ``multiseg/datasets`` in the user's cache folder."""
+    """Return the user's store of copies: ``multiseg/datasets`` in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "multiseg" / "datasets"
 
 
 def identity(folder: Path) -> str:
-    """What tells a dataset's content, as its description has it: the content hash of its records, and the mean image's."""
-    said = (read_description(folder) or {}).get("content_hash")
-    return _identity(said if isinstance(said, str) else computed_hash(folder), _mean(folder))
+    """Return a dataset's identity: the content hash of its records, from its description, and the hash of its mean image."""
+    stored = (read_description(folder) or {}).get("content_hash")
+    return _identity(stored if isinstance(stored, str) else computed_hash(folder), _mean(folder))
 
 
 def content_hash(identity: str) -> str:
-    """That of the records alone."""
+    """Return the part of an identity that is the content hash of the records."""
     return identity.partition("-")[0]
 
 
 def identity_at(url: str) -> str:
-    """That of the dataset at a URL, as it says. Raises DatasetError where there is no dataset of ours."""
+    """Return the identity of the dataset at a URL, from its description. Raise DatasetError if it is not multiseg's."""
     system, path = _open(url)
-    with _telling(url, f"has no {FILE} that can be read", "; create the dataset with multiseg"):
+    with _dataset_errors(url, f"has no readable {FILE}", "; create the dataset with multiseg"):
         text = system.cat_file(f"{path}/{FILE}")
         mean = system.cat_file(f"{path}/{MEAN}") if system.exists(f"{path}/{MEAN}") else None
-    found = parse_description(text, f"{url}/{FILE}").get("content_hash")
-    if not isinstance(found, str):
+    stored = parse_description(text, f"{url}/{FILE}").get("content_hash")
+    if not isinstance(stored, str):
         raise DatasetError(f"{url}/{FILE}: has no content_hash; create the dataset again")
-    return _identity(found, mean)
+    return _identity(stored, mean)
 
 
 def local(url: str) -> Path:
-    """The folder of the copy of the dataset at a URL, which is made where there is none yet."""
+    """Return the folder of the local copy of the dataset at a URL; download it if there is none yet."""
     wanted = identity_at(url)
-    with reserved(store(), wanted) as found:
-        return found or fetch(url, wanted, store())
+    with reserved(store(), wanted) as copy:
+        return copy or fetch(url, wanted, store())
 
 
-def find(wanted: str, places: list[str], kept: Path) -> Path | None:
-    """A folder with the content of that identity: the store's copy, or one of ``places`` that is seen here."""
-    copy = kept / wanted
+def find(wanted: str, places: list[str], store_folder: Path) -> Path | None:
+    """Return a folder whose content has the identity ``wanted``: the store's copy, or one of ``places`` visible here."""
+    copy = store_folder / wanted
     if copy.is_dir():
         return copy
     for place in places:
         folder = Path(place.removeprefix("file://"))
-        with suppress(DatasetError, OSError):  # another one lies there
+        with suppress(DatasetError, OSError):  # the folder here has other content
             if not is_url(str(folder)) and folder.is_dir() and identity(folder) == wanted:
                 return folder
     return None
 
 
 @contextmanager
-def reserved(kept: Path, wanted: str, waiting: Callable[[], None] = lambda: None) -> Iterator[Path | None]:
-    """Within it nobody else makes a copy of that content in the store; the copy, where somebody has made it before.
+def reserved(store_folder: Path, wanted: str, waiting: Callable[[], None] = lambda: None) -> Iterator[Path | None]:
+    """Lock the store's copy of a dataset against concurrent creation; yield the copy if it exists, else None.
 
-    ``waiting`` is called while somebody is at it, and may raise to end the wait.
+    ``waiting`` is called repeatedly while another process holds the lock; it may raise to end the wait.
     """
-    kept.mkdir(parents=True, exist_ok=True)
-    with (kept / f".{wanted}.lock").open("w") as file:
+    store_folder.mkdir(parents=True, exist_ok=True)
+    with (store_folder / f".{wanted}.lock").open("w") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,38 +92,38 @@ def reserved(kept: Path, wanted: str, waiting: Callable[[], None] = lambda: None
             except BlockingIOError:
                 waiting()
                 time.sleep(POLL_SECONDS)
-        yield find(wanted, [], kept)
+        yield find(wanted, [], store_folder)
 
 
-def fetch(url: str, wanted: str, kept: Path) -> Path:
-    """Copy the dataset at a URL into the store, verified. Raises DatasetError where that cannot be; nothing stays then."""
+def fetch(url: str, wanted: str, store_folder: Path) -> Path:
+    """Copy the dataset at a URL into the store and verify it. Raise DatasetError, and leave no files, if that fails."""
     system, path = _open(url)
-    part = kept / f".part-{wanted}"  # one that a killed program has left is written anew
+    part = store_folder / f".part-{wanted}"  # the remains of a killed process are overwritten
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     try:
-        with _telling(url, "cannot be copied"):
+        with _dataset_errors(url, "cannot be copied"):
             system.get(f"{path}/", f"{part}/", recursive=True)
-        return keep(part, wanted, kept, url)
+        return keep(part, wanted, store_folder, url)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def keep(folder: Path, wanted: str, kept: Path, origin: str) -> Path:
-    """Make a copy one of the store's, after its records have been read and hashed. Raises DatasetError for other content."""
-    found = _identity(computed_hash(folder), _mean(folder))
-    if content_hash(found) != content_hash(wanted):
+def keep(folder: Path, wanted: str, store_folder: Path, origin: str) -> Path:
+    """Verify a copy by hashing its records, and move it into the store. Raise DatasetError for other content."""
+    actual = _identity(computed_hash(folder), _mean(folder))
+    if content_hash(actual) != content_hash(wanted):
         raise DatasetError(
-            f"{origin}: its copy has the content hash {found[:12]}..., not {wanted[:12]}...; it was changed, or damaged on its "
-            "way: check it with multiseg check-dataset"
+            f"{origin}: its copy has the content hash {actual[:12]}..., not {wanted[:12]}...; it was changed, or damaged in "
+            "transfer: check it with multiseg check-dataset"
         )
-    if found != wanted:
+    if actual != wanted:
         raise DatasetError(
-            f"{origin}: its copy's mean image, {MEAN}, is another one, or is missing; copy the dataset there again"
+            f"{origin}: the mean image {MEAN} of its copy differs, or is missing; copy the dataset there again"
         )
-    for each in {path.parent for path in folder.rglob("*")}:
-        sync(each)
-    return folder.rename(kept / wanted)
+    for subfolder in {path.parent for path in folder.rglob("*")}:
+        sync(subfolder)
+    return folder.rename(store_folder / wanted)
 
 
 def _mean(folder: Path) -> bytes | None:
@@ -140,15 +140,15 @@ def _open(url: str) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
     except ImportError as error:
         raise DatasetError(f"{url}: needs fsspec ({error}); pip install 'multiseg[cluster]'") from error
-    with _telling(url, "cannot be opened"):
+    with _dataset_errors(url, "cannot be opened"):
         system, path = url_to_fs(url)
     return system, path.rstrip("/")
 
 
 @contextmanager
-def _telling(url: str, what: str, mend: str = "") -> Iterator[None]:
-    """Each file system has errors of its own kinds. Raises DatasetError for them all."""
+def _dataset_errors(url: str, problem: str, fix: str = "") -> Iterator[None]:
+    """Raise DatasetError for any error of a file system; fsspec's file systems raise various exception types."""
     try:
         yield
     except Exception as error:
-        raise DatasetError(f"{url}: {what} ({type(error).__name__}: {error}){mend}") from error
+        raise DatasetError(f"{url}: {problem} ({type(error).__name__}: {error}){fix}") from error

@@ -18,16 +18,16 @@ from multiseg.errors import DatasetError
 Array = NDArray[Any]
 Shape = tuple[int, int, int]
 
-_SAMPLES = 16
+_SAMPLES = 16  # records read to determine whether images differ in size
 
 
 class Split:
-    """Features and their labels, by position. Safe to use from several threads, and after a fork.
+    """Access features and their labels by position. Safe to use from several threads, and after a fork.
 
-    ``features`` and ``labels`` are LMDB folders. Without a labels database, the label is the number that the features'
-    records carry, as ``(1, 1, 1)`` int32, or None where they carry none. Without ``features`` the split is empty.
-    ``mixed`` says whether images differ in size; left None, some records are looked at to tell. Raises DatasetError
-    where a database cannot be read.
+    ``features`` and ``labels`` are LMDB folders. Without a labels database, the label is the class index stored in the
+    features' records, as ``(1, 1, 1)`` int32, or None if they have none. Without ``features`` the split is empty.
+    ``mixed`` states whether images differ in size; None reads a sample of the records to determine it. Raises DatasetError
+    if a database cannot be read.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class Split:
     def __getitem__(self, index: int) -> tuple[Array, Array | None]:
         """Return feature and label at ``index``: ``(C, H, W)`` uint8 RGB, float32 where floats are stored.
 
-        Raises IndexError beyond the end, and DatasetError for a record that cannot be read.
+        Raises IndexError for an index out of range, and DatasetError for a record that cannot be read.
         """
         feature, label = self._pair(index)
         return feature.copy(), None if label is None else label.copy()
 
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> tuple[Array, Array | None]:
-        """Read some pairs as ``(N, C, H, W)`` arrays. Raises DatasetError where they differ in shape."""
+        """Return the pairs at ``indices`` as ``(N, C, H, W)`` arrays. Raise DatasetError if they differ in shape."""
         if not len(indices):
             return _empty(self.shape), _empty(self.label_shape)
         features, labels = zip(*(self._pair(int(index)) for index in indices), strict=True)
@@ -69,12 +69,12 @@ class Split:
 
     @cached_property
     def shape(self) -> Shape | None:
-        """Shape ``(C, H, W)`` of the features; None for mixed sizes, and for an empty split."""
+        """Return the shape ``(C, H, W)`` of the features; None for mixed sizes, and for an empty split."""
         return self._shapes[0]
 
     @cached_property
     def label_shape(self) -> Shape | None:
-        """Shape ``(C, H, W)`` of the labels; None for mixed sizes, for an empty split, and without labels."""
+        """Return the shape ``(C, H, W)`` of the labels; None for mixed sizes, for an empty split, and without labels."""
         return self._shapes[1]
 
     @property
@@ -85,10 +85,10 @@ class Split:
         return bool(_load(self._features, 0)[0].HasField("label"))
 
     def _pair(self, index: int) -> tuple[Array, Array | None]:
-        """Feature and label, which may be read-only views."""
+        """Return feature and label, which may be read-only views."""
         position = index + len(self) if index < 0 else index
         if self._features is None or not 0 <= position < len(self):
-            raise IndexError(f"{self.name} has {len(self)} pairs; there is no number {index}")
+            raise IndexError(f"{self.name} has {len(self)} pairs; index {index} is out of range")
         datum, feature = _load(self._features, position)
         if self._labels is not None:
             return feature, _load(self._labels, self._label_position(position))[1]
@@ -108,48 +108,48 @@ class Split:
 
     @cached_property
     def _label_positions(self) -> NDArray[np.int64] | None:
-        """Where each feature's label lies, -1 for nowhere; None where the keys of both databases simply count."""
+        """Return the position of each feature's label, -1 if missing; None if the keys of both are consecutive numbers."""
         assert self._features is not None and self._labels is not None
         if self._features.has_counting_keys and self._labels.has_counting_keys:
             return None
         by_key = {key: position for position, key in enumerate(self._labels.walk_keys())}
-        found = (by_key.get(key, -1) for key in self._features.walk_keys())
-        return np.fromiter(found, np.int64, len(self._features))
+        positions = (by_key.get(key, -1) for key in self._features.walk_keys())
+        return np.fromiter(positions, np.int64, len(self._features))
 
     def _label_position(self, position: int) -> int:
         assert self._features is not None and self._labels is not None
         positions = self._label_positions
-        found = position if positions is None else int(positions[position])
-        if not 0 <= found < len(self._labels):
+        label_position = position if positions is None else int(positions[position])
+        if not 0 <= label_position < len(self._labels):
             key = self._features.key(position).decode(errors="replace")
             raise DatasetError(f"{self._labels.path}: has no label for the key {key}; create the dataset again")
-        return found
+        return label_position
 
     def _stack(self, images: Sequence[Array]) -> Array:
         shapes = {image.shape for image in images}
         if len(shapes) > 1:
             raise DatasetError(
-                f"{self.name}: images of different shapes ({', '.join(map(str, sorted(shapes)))}) make no batch; "
+                f"{self.name}: images of different shapes ({', '.join(map(str, sorted(shapes)))}) cannot form a batch; "
                 "read them one by one"
             )
         return np.stack(images)
 
 
 def open_split(path: str | os.PathLike[str]) -> Split:
-    """Open one database such as ``val_db/features``, with the labels beside it where there are any.
+    """Open one database such as ``val_db/features``, with the labels database beside it if there is one.
 
-    Raises DatasetError where it is missing or damaged.
+    Raises DatasetError if it is missing or damaged.
     """
     features = Path(path)
     if not features.exists():
         raise DatasetError(f"{features}: no such database")
     labels = features.parent / "labels"
-    found = features.name == "features" and labels.is_dir()
-    return Split(f"{features.parent.name}/{features.name}", features, labels if found else None)
+    has_labels = features.name == "features" and labels.is_dir()
+    return Split(f"{features.parent.name}/{features.name}", features, labels if has_labels else None)
 
 
 def _load(records: LmdbFile, position: int) -> tuple[Any, Array]:
-    """Parse a record; return it and its image."""
+    """Parse the record at ``position``; return it and its image."""
     record = records[position]
     try:
         datum = parse_datum(record)

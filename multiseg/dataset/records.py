@@ -1,6 +1,6 @@
-"""Caffe's Datum and BlobProto messages, as DIGITS' datasets hold them.
+"""Read and write Caffe's Datum and BlobProto messages, the record formats of DIGITS' datasets.
 
-The messages are built here from Caffe's field numbers, in a descriptor pool of their own: a process that also imports
+The message classes are built here from Caffe's field numbers, in a separate descriptor pool: a process that also imports
 pycaffe's ``caffe_pb2`` would otherwise define the same names twice, which protobuf refuses.
 """
 
@@ -69,16 +69,17 @@ def encoded_datum(file_bytes: bytes, shape: tuple[int, int, int]) -> bytes:
 
 
 def _serialise(shape: tuple[int, ...], data: bytes | memoryview, encoded: bool) -> bytes:
-    """Put a Datum together around its data, which are copied once; a message object copies them three times.
+    """Serialise a Datum and copy its data only once; a message object would copy them three times.
 
-    Serialised messages may be concatenated: so protobuf's encoding defines it. Fields stand in their numbers' order.
+    Protobuf's encoding allows the concatenation of serialised messages. Fields are in the order of their numbers.
     """
-    before, after = _around(shape, memoryview(data).nbytes, encoded)
+    before, after = _frame(shape, memoryview(data).nbytes, encoded)
     return b"".join((before, data, after))
 
 
 @lru_cache(maxsize=4096)
-def _around(shape: tuple[int, ...], size: int, encoded: bool) -> tuple[bytes, bytes]:
+def _frame(shape: tuple[int, ...], size: int, encoded: bool) -> tuple[bytes, bytes]:
+    """Return the bytes of a serialised Datum before and after its data."""
     channels, height, width = shape
     before: bytes = Datum(channels=channels, height=height, width=width).SerializeToString()
     length = bytearray()
@@ -87,11 +88,11 @@ def _around(shape: tuple[int, ...], size: int, encoded: bool) -> tuple[bytes, by
         size >>= 7
     length.append(size)
     after: bytes = Datum(encoded=encoded).SerializeToString()
-    return before + b"\x22" + length, after  # 0x22: field 4, a length and so many bytes
+    return before + b"\x22" + length, after  # 0x22: field 4, length-delimited
 
 
 def parse_datum(record: bytes) -> Any:
-    """Parse a Datum. Raises DatasetError where it is none."""
+    """Parse a Datum. Raise DatasetError if it is not one."""
     try:
         return Datum.FromString(record)
     except DecodeError:
@@ -99,9 +100,9 @@ def parse_datum(record: bytes) -> Any:
 
 
 def datum_pixels(datum: Any) -> NDArray[Any]:
-    """Return a Datum's image as ``(C, H, W)`` RGB: uint8, or float32 where it holds float_data.
+    """Return a Datum's image as ``(C, H, W)`` RGB: uint8, or float32 if it contains float_data.
 
-    Raises DatasetError where the data do not decode or do not fit the shape that the Datum declares.
+    Raises DatasetError if the data cannot be decoded or do not match the shape that the Datum declares.
     """
     data = datum.data
     if datum.encoded:
@@ -115,7 +116,9 @@ def datum_pixels(datum: Any) -> NDArray[Any]:
     count = shape[0] * shape[1] * shape[2]
     values = np.frombuffer(data, np.uint8) if data else np.array(datum.float_data, dtype=np.float32)
     if len(values) != count:
-        raise DatasetError(f"holds {len(values)} values where its shape {shape[0]}x{shape[1]}x{shape[2]} needs {count}")
+        raise DatasetError(
+            f"contains {len(values)} values where its shape {shape[0]}x{shape[1]}x{shape[2]} needs {count}"
+        )
     return swap_red_blue(values.reshape(shape))
 
 
@@ -129,7 +132,7 @@ def mean_blob(mean: NDArray[Any]) -> bytes:
 
 
 def parse_mean(record: bytes) -> NDArray[np.float32]:
-    """Parse a mean.binaryproto into ``(C, H, W)`` float32 RGB. Raises DatasetError where it is none."""
+    """Parse a mean.binaryproto into ``(C, H, W)`` float32 RGB. Raise DatasetError if it is not one."""
     try:
         blob = BlobProto.FromString(record)
     except DecodeError:
@@ -140,6 +143,6 @@ def parse_mean(record: bytes) -> NDArray[np.float32]:
     values = np.array(blob.data or blob.double_data, dtype=np.float32)
     if len(shape) != 3 or min(shape) < 1 or len(values) != shape[0] * shape[1] * shape[2]:
         raise DatasetError(
-            f"holds {len(values)} values in the shape {'x'.join(map(str, shape))}, which is no mean image"
+            f"contains {len(values)} values in the shape {'x'.join(map(str, shape))}, which is not a mean image"
         )
     return np.ascontiguousarray(swap_red_blue(values.reshape(shape)))

@@ -1,4 +1,4 @@
-"""A contact sheet: pairs of a dataset on one page, so that a person can see that input and target match."""
+"""Write a contact sheet: pairs of a dataset on one page, to check by eye that inputs and targets match."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _PAGE = """<!doctype html>
 
 @dataclass(frozen=True)
 class _Pair:
-    """A pair's number with what is to be said about it, and its pictures by name."""
+    """A pair's caption, and its pictures by name."""
 
     caption: str
     pictures: dict[str, Image.Image]
@@ -67,8 +67,8 @@ def write_sheet(dataset: Dataset, out: str | os.PathLike[str], count: int = 24) 
     """Write a contact sheet of up to ``count`` pairs of each split, evenly spaced, to an .html or .png file.
 
     Each pair is shown as input, target, and overlay: the input over its target, whose dark part is tinted red.
-    Raises SettingsError for another kind of file or a count below 1, DatasetError for a record that cannot be read,
-    ImageError where the file cannot be written.
+    Raises SettingsError for an unknown file type or a count below 1, DatasetError for a record that cannot be read,
+    ImageError if the file cannot be written.
     """
     path = Path(out)
     if count < 1:
@@ -111,7 +111,7 @@ def _pair(number: int, feature: NDArray[Any], label: NDArray[Any] | None) -> _Pa
 
 
 def _picture(image: NDArray[Any]) -> Image.Image:
-    """Show any image: what is not grey or RGB by its average, what is not 8-bit stretched to it."""
+    """Return any image as a picture: channels other than grey or RGB are averaged, other types than uint8 are normalised."""
     shown = image if image.shape[0] in (1, 3) else image.mean(axis=0, keepdims=True)
     return to_image(shown, "clip" if image.dtype == np.uint8 else "normalize")
 
@@ -122,7 +122,7 @@ def _overlay(feature: Image.Image, label: Image.Image) -> Image.Image:
 
 
 def _scaled(image: Image.Image) -> Image.Image:
-    """Fit an image to the sheet: small ones by whole pixels, so that each stays visible."""
+    """Scale an image to the sheet's cell size: small ones by a whole factor, so that single pixels stay visible."""
     longer = max(image.size)
     if longer > _SIDE:
         return ImageOps.contain(image, (_SIDE, _SIDE))
@@ -168,7 +168,7 @@ def _draw(title: str, splits: list[tuple[str, list[_Pair]]]) -> Image.Image:
 
 
 def _plain(text: str) -> str:
-    """Pillow's built-in font has Latin letters only."""
+    """Replace characters that Pillow's built-in font lacks: it has Latin letters only."""
     return text.encode("latin-1", "replace").decode("latin-1")
 
 

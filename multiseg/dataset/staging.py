@@ -1,4 +1,4 @@
-"""Make a folder whole or not at all."""
+"""Create a folder atomically."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from multiseg.errors import DatasetError
 
 @contextmanager
 def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a folder to fill beside ``destination``, and rename it to that when the block ends well.
+    """Yield a staging folder beside ``destination``, and rename it to ``destination`` when the block succeeds.
 
-    The rename is atomic, and all data are on disk before it, so that a killed process or machine leaves the whole
-    folder or none. What a killed process left half-made is removed by the next one that makes the same destination;
-    a lock, which dies with its process, tells it from one still at work. Raises DatasetError where the destination
-    exists, is being made by another process, cannot be written, or the disk is full.
+    The rename is atomic and happens after all data are on disk, so that a killed process or a power failure leaves the
+    complete folder or none. An unfinished folder of a killed process is removed by the next one that creates the same
+    destination; a lock, released when its process ends, distinguishes it from one in use. Raises DatasetError if the
+    destination exists, is being created by another process, cannot be written, or the disk is full.
     """
     target = Path.cwd() / destination
     _refuse_existing(target)
-    made = _make_parents(target.parent)
+    created = _make_parents(target.parent)
     staging = target.parent / f".{target.name}.unfinished"
     try:
         lock = _claim(staging, target)
     except BaseException:
-        _remove_empty(made)
+        _remove_empty(created)
         raise
     try:
         yield staging
@@ -39,7 +39,7 @@ def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
         _sync_one(target.parent)
     except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
-        _remove_empty(made)
+        _remove_empty(created)
         if isinstance(error, OSError):
             raise _explain(error, target) from error
         raise
@@ -49,7 +49,7 @@ def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
 
 def _refuse_existing(target: Path) -> None:
     if os.path.lexists(target):
-        raise DatasetError(f"{target}: exists already; remove it or choose another folder")
+        raise DatasetError(f"{target}: already exists; remove it or choose another folder")
 
 
 def _explain(error: OSError, target: Path) -> DatasetError:
@@ -98,19 +98,19 @@ def _claim(staging: Path, target: Path) -> int:
             still_ours = False
         if still_ours:
             break
-        os.close(descriptor)  # the one that held the lock before us renamed or removed it
+        os.close(descriptor)  # the previous owner of the lock renamed or removed the folder
         _refuse_existing(target)
-    for left in list(staging.iterdir()):
-        if left.is_dir() and not left.is_symlink():
-            shutil.rmtree(left, ignore_errors=True)
+    for leftover in list(staging.iterdir()):
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
         else:
-            left.unlink(missing_ok=True)
+            leftover.unlink(missing_ok=True)
     return descriptor
 
 
 @contextmanager
 def _without_locks_where_unsupported() -> Iterator[None]:
-    """Do without the lock on file systems that have none."""
+    """Ignore the error of file systems that do not support locks."""
     try:
         yield
     except OSError as error:
@@ -119,7 +119,7 @@ def _without_locks_where_unsupported() -> Iterator[None]:
 
 
 def _sync(folder: Path) -> None:
-    """Write a folder's files and names to disk."""
+    """Flush a folder's files and directory entries to disk."""
     for path in sorted(folder.rglob("*")):
         _sync_one(path)
     _sync_one(folder)

@@ -1,4 +1,4 @@
-"""The tutorial's images: random triangles, drawn as outlines and as areas."""
+"""Create the tutorial's images: random triangles, as outlines and filled."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def create_images(
 ) -> Path:
     """Draw ``count`` pairs of ``size`` x ``size`` grey images into the new folder ``folder``, as DIGITS' script does.
 
-    White images with one random triangle: its black outline in ``input/``, outline and inside black in ``target/``,
-    named 00000000.png and so on; and ``grid.png``, ``grid`` x ``grid`` more outlines. The same seed gives the same
-    files. ``progress`` is called with pairs done and pairs in all. Raises SettingsError for numbers that cannot be,
-    DatasetError where the folder exists or cannot be written.
+    Each image is white with one random black triangle: its outline in ``input/``, filled in ``target/``, named
+    00000000.png and so on. ``grid.png`` has ``grid`` x ``grid`` more outlines. The same seed creates the same files.
+    ``progress`` is called with the number of pairs done and the total. Raises SettingsError for a number out of range,
+    DatasetError if the folder exists or cannot be written.
     """
-    for name, value, least in (("count", count, 1), ("size", size, 1), ("grid", grid, 1), ("seed", seed, 0)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-            raise SettingsError(f"{setting(name)} {value!r} must be a whole number, {least} or more")
+    for name, value, minimum in (("count", count, 1), ("size", size, 1), ("grid", grid, 1), ("seed", seed, 0)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < minimum):
+            raise SettingsError(f"{setting(name)} {value!r} must be a whole number, {minimum} or more")
     numbers = random.Random(seed)
     with staged_folder(folder) as staging:
         (staging / "input").mkdir()
@@ -49,7 +49,7 @@ def create_images(
 
 
 def _corners(numbers: random.Random, size: int) -> list[int]:
-    # Python keeps random() the same in all versions, for the same seed; randrange it may change
+    # Python guarantees the same random() for the same seed in all versions, but not the same randrange()
     return [int(numbers.random() * size) for _ in range(6)]
 
 
@@ -58,5 +58,5 @@ def _triangle(size: int, corners: list[int], filled: bool = False) -> Image.Imag
     draw = ImageDraw.Draw(image)
     if filled:
         draw.polygon(corners, fill=0)
-    draw.polygon(corners, outline=0)  # by itself: Pillow leaves an outline out that has the filling's colour
+    draw.polygon(corners, outline=0)  # a separate call: Pillow omits an outline that has the fill's colour
     return image

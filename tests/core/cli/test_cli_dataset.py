@@ -106,7 +106,7 @@ def test_bad_input_exits_2_and_leaves_nothing(images: Path, tmp_path: Path, opti
 def test_an_existing_folder_exits_2_with_one_line(dataset: Path, images: Path) -> None:
     result = run("create-dataset", dataset, "--input", images / "input", "--target", images / "target")
     assert result.exit_code == 2
-    assert result.stderr == f"multiseg: {dataset}: exists already; remove it or choose another folder\n"
+    assert result.stderr == f"multiseg: {dataset}: already exists; remove it or choose another folder\n"
     result = run("create-images", dataset)
     assert result.exit_code == 2
 

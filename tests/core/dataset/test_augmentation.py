@@ -155,9 +155,8 @@ def test_the_feed_changes_what_it_reads(dataset: Any) -> None:
 
 
 def test_quarter_turns_of_oblong_images_and_bad_values_are_refused() -> None:
-    assert Augmentation(quarter_turns=True).misfits((1, 32, 16), (1, 32, 16)) == [
-        "augment: quarter_turns: needs square images, not 16x32"
-    ]
+    problems = Augmentation(quarter_turns=True).misfits((1, 32, 16), (1, 32, 16))
+    assert str(SettingsError(*problems)) == "augment: quarter_turns: needs square images, not 16x32"
     with pytest.raises(SettingsError) as caught:
         Augmentation.of({"flip": "up", "rotation": 190, "translation": -1, "scale": "x", "quarter_turns": 1, "zoom": 2})
     for words in ("flip='up'", "rotation=190", "translation=-1", "scale='x'", "quarter_turns=1", "no 'zoom'"):

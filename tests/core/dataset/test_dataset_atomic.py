@@ -94,7 +94,7 @@ def test_two_creations_of_one_folder_exclude_each_other(tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match="is being created by another process"), staged_folder(tmp_path / "out"):
             pytest.fail("both are in")
         assert (staging / "a").exists()
-    with pytest.raises(DatasetError, match="exists already"), staged_folder(tmp_path / "out"):
+    with pytest.raises(DatasetError, match="already exists"), staged_folder(tmp_path / "out"):
         pytest.fail("it exists")
 
 
@@ -106,7 +106,7 @@ def test_an_error_leaves_nothing_not_even_parents(tmp_path: Path) -> None:
 
 
 def test_a_folder_made_meanwhile_is_not_replaced(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="exists already"), staged_folder(tmp_path / "out"):
+    with pytest.raises(DatasetError, match="already exists"), staged_folder(tmp_path / "out"):
         (tmp_path / "out").mkdir()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

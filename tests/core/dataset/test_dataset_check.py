@@ -95,7 +95,7 @@ def test_records_that_do_not_decode_and_shapes_that_do_not_fit(digits: Path) -> 
     rewrite(digits / "val_db/labels", {b"000000002": raw(np.zeros((5, 6), np.uint8))})
     assert problems(digits) == [
         "train_db/features: record 000000001 is not a Caffe Datum",
-        "train_db/features: record 000000002 holds 0 values where its shape 3x4x6 needs 72",
+        "train_db/features: record 000000002 contains 0 values where its shape 3x4x6 needs 72",
         "train_db/features: record 000000003 declares the shape 1x9x6, its image has 1x4x6",
         "val_db: feature 000000002 is 6x4, its label 6x5",
         "val_db/labels: record 000000002 has the shape 1x5x6, the first has 1x4x6",
@@ -132,7 +132,7 @@ def test_the_mean(digits: Path) -> None:
 def test_content_that_changed_since_creation(ours: Path) -> None:
     keep = read_lmdb(ours / "train_db/features")
     rewrite(ours / "train_db/features", {keep[3][0]: keep[4][1]})
-    assert problems(ours) == ["train_db/features: its content is not what was created (SHA-256 differs)"]
+    assert problems(ours) == ["train_db/features: its content has changed since creation (SHA-256 differs)"]
     shutil.rmtree(ours / "val_db")
     assert problems(ours)[1:] == ["val_db/features: is missing", "val_db/labels: is missing"]
 
@@ -150,7 +150,7 @@ def test_a_damaged_database_and_a_damaged_description(ours: Path) -> None:
 def test_an_empty_database(tmp_path: Path) -> None:
     write_lmdb(tmp_path / "job/train_db/features", [])
     assert problems(tmp_path / "job") == [
-        "train_db/features: holds no records",
+        "train_db/features: contains no records",
         "train_db/mean.binaryproto: is missing",
     ]
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 import multiseg
 from multiseg import Dataset
-from multiseg.dataset import creation, encoding, pairs, writing
+from multiseg.dataset import creation, encoders, encoding, pairs, writing
 from multiseg.errors import DatasetError, ImageError, MultisegError, SettingsError
 
 
@@ -165,25 +165,25 @@ def test_any_number_of_workers_gives_the_same_bytes(
 
 
 def test_the_order_in_which_encoders_finish_does_not_matter(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    attempt = encoding._attempt
+    attempt = encoders._attempt
     mine: list[encoding.Chunk] = []
 
     def slow(
-        job: encoding.EncodingTask, chunk: encoding.Chunk, total: encoding.Sum | None
+        task: encoding.EncodingTask, chunk: encoding.Chunk, total: encoding.Sum | None
     ) -> encoding.Encoded | Exception:
         mine.append(chunk)
         time.sleep(0.05)
-        return attempt(job, chunk, total)
+        return attempt(task, chunk, total)
 
-    monkeypatch.setattr(encoding, "_attempt", slow)  # here, not in the helpers, which so overtake
+    monkeypatch.setattr(encoders, "_attempt", slow)  # in this process only, so that the helpers finish first
     found = pairs.find_pairs(str(source / "input"), str(source / "target"))
-    job = encoding.EncodingTask("none", "png", "none", False, found.part(0, 1)[0], (1, 4, 6), (1, 4, 6))
+    task = encoding.EncodingTask("none", "png", "none", False, found.part(0, 1)[0], (1, 4, 6), (1, 4, 6))
     chunks = [found.part(index % 20, index % 20 + 1) for index in range(200)]
-    with encoding.Encoders(job, 3) as encoders:
-        while encoders._starting:
-            encoders._collect({}, block=True)
-        results = list(encoders.map(iter(chunks)))
-    assert [one.features for one in results] == [encoding.encode(job, chunk, None).features for chunk in chunks]
+    with encoders.Encoders(task, 3) as pool:
+        while pool._starting:
+            pool._collect({}, block=True)
+        results = list(pool.map(iter(chunks)))
+    assert [one.features for one in results] == [encoding.encode(task, chunk, None).features for chunk in chunks]
     assert 0 < len(mine) < 150
 
 
@@ -209,7 +209,7 @@ def test_progress_reaches_the_end(source: Path, tmp_path: Path) -> None:
 
 
 def test_the_map_grows_when_it_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "_FIRST_MAP_SIZE", 1 << 16)
+    monkeypatch.setattr(writing, "_INITIAL_MAP_SIZE", 1 << 16)
     images = multiseg.create_images(tmp_path / "images", count=200, seed=4)
     dataset = create(images, tmp_path / "out", feature_encoding="none")
     assert (tmp_path / "out/train_db/features/data.mdb").stat().st_size > 1 << 17
@@ -256,7 +256,7 @@ def test_missing_and_empty_folders(source: Path, tmp_path: Path) -> None:
         source,
         tmp_path / "out",
         DatasetError,
-        "empty: holds no images; supported are png jpg",
+        "empty: contains no images; supported are png jpg",
         target=tmp_path / "empty",
     )
     fails(source, tmp_path / "out", DatasetError, "00.png: is not a folder", input=source / "input" / "00.png")
@@ -264,7 +264,7 @@ def test_missing_and_empty_folders(source: Path, tmp_path: Path) -> None:
 
 def test_names_without_a_partner_are_listed(source: Path, tmp_path: Path) -> None:
     write_images(source / "target", ["zz.png"])
-    fails(source, tmp_path / "out", DatasetError, r"input holds 20 images and .*target 21.*partner: target zz.png$")
+    fails(source, tmp_path / "out", DatasetError, r"input contains 20 images and .*target 21.*partner: target zz.png$")
     for index in range(15):
         (source / "target" / f"{index:02d}.png").unlink()
     fails(source, tmp_path / "out", DatasetError, r"input 00.png, .*, input 09.png and 6 more$")
@@ -277,7 +277,7 @@ def test_two_files_of_one_name_are_ambiguous(source: Path, tmp_path: Path) -> No
 
 def test_a_link_to_a_folder_above_is_no_endless_loop(source: Path, tmp_path: Path) -> None:
     (source / "input" / "loop").symlink_to(source / "input")
-    fails(source, tmp_path / "out", DatasetError, "is a link to a folder that it lies in")
+    fails(source, tmp_path / "out", DatasetError, "is a link to one of its parent folders")
 
 
 def png_bytes(mode: str) -> bytes:
@@ -311,7 +311,7 @@ def test_the_first_bad_image_is_the_one_named_whatever_the_workers(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(creation, "MOST_PAIRS", 1)
-    monkeypatch.setattr(creation, "_CHUNKS_PER_WORKER", 1)
+    monkeypatch.setattr(creation, "_MIN_CHUNKS_PER_WORKER", 1)
     for name in ("03.png", "12.png", "17.png"):
         (source / "input" / name).write_bytes(b"")
     messages = set()
@@ -338,7 +338,7 @@ def test_an_existing_folder_or_file_is_left_alone(source: Path, tmp_path: Path) 
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("mine")
     for name in ("folder", "file"):
-        fails(source, tmp_path / name, DatasetError, f"{name}: exists already; remove it or choose another")
+        fails(source, tmp_path / name, DatasetError, f"{name}: already exists; remove it or choose another")
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -379,14 +379,14 @@ def test_a_full_disk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("when", ["before", "during"])
 def test_a_helper_that_dies_is_an_error_not_a_hang(source: Path, when: str) -> None:
     found = pairs.find_pairs(str(source / "input"), str(source / "target"))
-    job = encoding.EncodingTask("none", "png", "none", False, found.part(0, 1)[0], (1, 4, 6), (1, 4, 6))
-    with encoding.Encoders(job, 2) as encoders:
-        while encoders._starting:
-            encoders._collect({}, block=True)
-        results = encoders.map(found.part(index % 20, index % 20 + 1) for index in range(1000))
+    task = encoding.EncodingTask("none", "png", "none", False, found.part(0, 1)[0], (1, 4, 6), (1, 4, 6))
+    with encoders.Encoders(task, 2) as pool:
+        while pool._starting:
+            pool._collect({}, block=True)
+        results = pool.map(found.part(index % 20, index % 20 + 1) for index in range(1000))
         if when == "during":
             next(results)
-        encoders._helpers[0]._process.kill()
+        pool._helpers[0]._process.kill()
         with pytest.raises(DatasetError, match="an encoding process ended unexpectedly"):
             list(results)
 
@@ -396,5 +396,5 @@ def test_a_helper_that_cannot_start_leaves_the_work_to_the_others(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     monkeypatch.setattr(creation, "MOST_PAIRS", 1)
-    monkeypatch.setattr(creation, "_CHUNKS_PER_WORKER", 1)
+    monkeypatch.setattr(creation, "_MIN_CHUNKS_PER_WORKER", 1)
     assert len(create(source, tmp_path / "out", workers=3).train) == 18

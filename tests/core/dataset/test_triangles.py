@@ -79,7 +79,7 @@ def test_numbers_that_cannot_be_are_refused(tmp_path: Path, wrong: dict[str, int
 
 def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with pytest.raises(DatasetError, match="exists already"):
+    with pytest.raises(DatasetError, match="already exists"):
         multiseg.create_images(tmp_path / "out", count=1)
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -107,7 +107,7 @@ def test_a_dataset_of_outputs(tmp_path: Path, sizes: list[tuple[int, int]]) -> N
         assert np.array_equal(label, np.rint(np.clip(each.array, 0, 255)))
     if len(set(sizes)) == 1:
         assert np.array_equal(dataset.mean_image, np.around(np.mean([each.input for each in made], axis=0)))
-    with pytest.raises(DatasetError, match="exists already"), writing(tmp_path / "out", "lmdb"):
+    with pytest.raises(DatasetError, match="already exists"), writing(tmp_path / "out", "lmdb"):
         pass
 
 
