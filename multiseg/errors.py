@@ -53,7 +53,7 @@ def in_notation(template: str, notation: Callable[[Reference], str]) -> str:
 
 
 class MultisegError(Exception):
-    """Base of all errors that multiseg raises on purpose.
+    """Base class of all errors that multiseg raises deliberately.
 
     str() shows the message in Python's notation. ``template`` is the message with references to settings, for other notations
     (:func:`in_notation`) and for the message of another error.
@@ -65,19 +65,19 @@ class MultisegError(Exception):
 
 
 class SettingsError(MultisegError, ValueError):
-    """A setting of a job or an argument of a call is wrong."""
+    """A setting of a job or an argument of a call is invalid."""
 
 
 class ImageError(MultisegError, ValueError):
-    """An image file is missing, unreadable, or of a kind that is not supported."""
+    """An image file is missing, unreadable, or of an unsupported type."""
 
 
 class DatasetError(MultisegError, ValueError):
-    """A dataset, or what it is to be made of, is missing or wrong."""
+    """A dataset, or the files it is created from, are missing or invalid."""
 
 
 class ModelError(MultisegError, ValueError):
-    """A network file is wrong, or the network cannot take what it is given."""
+    """A network file is invalid, or the network does not accept its input."""
 
 
 class RunError(MultisegError, ValueError):
@@ -85,13 +85,13 @@ class RunError(MultisegError, ValueError):
 
 
 class TrainingError(MultisegError, RuntimeError):
-    """Training cannot go on, e.g. because the loss is not a number any more."""
+    """Training cannot continue, e.g. because the loss became NaN."""
 
 
 class TrainingStopped(MultisegError, KeyboardInterrupt):
-    """Training was asked to stop (Ctrl-C, SIGTERM) and left a snapshot to go on from.
+    """Training was interrupted (Ctrl-C, SIGTERM) and saved a snapshot to resume from.
 
-    ``signal`` is the number of the signal that asked, or None.
+    ``signal`` is the number of the signal, or None.
     """
 
     def __init__(self, message: str, signal: int | None = None) -> None:
@@ -108,7 +108,7 @@ class WorkerError(MultisegError, RuntimeError):
 
 
 class ClusterError(MultisegError, RuntimeError):
-    """A cluster cannot be reached, or has nobody who can do what is asked."""
+    """A cluster cannot be reached, or has no worker that can run the job."""
 
 
 class InstallError(MultisegError, RuntimeError):

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Write files atomically, so that a reader never sees partial content."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from multiseg.errors import SettingsError
 
 
 def target(path: Path) -> Path:
-    """The file that is written for ``path``: where a link leads. Raises SettingsError where it is none, or in no folder."""
+    """Return the file that is written for ``path``, with links resolved.
+
+    Raises SettingsError if it is not a regular file, or its folder does not exist.
+    """
     real = Path(os.path.realpath(path))
     if not real.parent.is_dir():
         raise SettingsError(f"{path}: cannot be written: there is no folder {path.parent}")
     if real.exists() and not real.is_file():
-        raise SettingsError(f"{path}: cannot be written: is {'a folder' if real.is_dir() else 'no regular file'}")
+        raise SettingsError(f"{path}: cannot be written: is {'a folder' if real.is_dir() else 'not a regular file'}")
     return real
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file's content in one step: the old or the new content is there, never a part. See ``target``, too."""
+    """Replace a file's content atomically. Raise SettingsError for a path that cannot be a file, see :func:`target`."""
     real = target(path)
     part = real.with_name(f".{real.name}.part")
     try:
@@ -33,22 +36,22 @@ def write_bytes(path: Path, data: bytes) -> None:
             part.replace(real)
         finally:
             part.unlink(missing_ok=True)
-    except OSError as error:  # which names the part, or nothing
+    except OSError as error:  # it names the temporary file, or none
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:
-    """The same for text."""
+    """Replace a file's content with text, encoded as UTF-8, atomically."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file in one step."""
+    """Replace a JSON file's content atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def sync(folder: Path) -> None:
-    """Have a folder and the files in it on the disk itself, so that they outlast a power failure."""
+    """Flush a folder and the files in it to disk, so that they survive a power failure."""
     for path in (*folder.iterdir(), folder):
         if path.is_file() or path == folder:
             descriptor = os.open(path, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Image files and encoded images to arrays (CHW, uint8, RGB) and back."""
+"""Convert image files and encoded images to arrays (CHW, uint8, RGB) and back."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PixelConversion = Literal["clip", "normalize"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm")
 FORMATS = ("PNG", "JPEG", "BMP", "PPM")
-JPEG_QUALITY = 90  # what DIGITS uses
+JPEG_QUALITY = 90  # as in DIGITS
 
 _KINDS = {
     "1": "a 1-bit",
@@ -40,16 +40,16 @@ _KINDS = {
 def load_image(path: str | os.PathLike[str], channels: Channels = "none", any_size: bool = False) -> Pixels:
     """Load an image file as ``(C, H, W)`` uint8, RGB.
 
-    Raises ImageError where the file is missing, unreadable, or neither 8-bit grey nor 8-bit RGB and ``channels`` does
-    not ask for a conversion. See :func:`decode_image`.
+    Raises ImageError if the file is missing, unreadable, or neither 8-bit grey nor 8-bit RGB while ``channels`` requests
+    no conversion. See :func:`decode_image`.
     """
     return decode_image(read_bytes(path), os.fspath(path), channels, any_size)
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Read a whole file. Raises ImageError naming it."""
+    """Return the content of a file. Raise ImageError, which names it, if it cannot be read."""
     try:
-        with io.FileIO(path) as file:  # half the time of Path.read_bytes, which counts for small images
+        with io.FileIO(path) as file:  # takes half the time of Path.read_bytes, which matters for small images
             return file.readall()
     except OSError as error:
         raise ImageError(f"{os.fspath(path)}: cannot be read: {error.strerror or error}") from error
@@ -58,9 +58,9 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 def decode_image(data: bytes, name: str, channels: Wanted = "none", any_size: bool = False) -> Pixels:
     """Decode an image file's bytes to ``(C, H, W)`` uint8, RGB; ``name`` is for error messages.
 
-    ``channels`` "L" or "RGB" converts whatever the file holds: grey by ITU-R 601-2 luma (Pillow's), transparency over
-    white (as DIGITS does), 16 bits by their high byte. "none" takes 8-bit grey and RGB as they are and raises
-    ImageError for the rest; "any" takes those too and converts only the rest, to RGB. ``any_size`` also opens images of more
+    ``channels`` "L" or "RGB" converts any mode: grey by ITU-R 601-2 luma (Pillow's), transparency over white (as in
+    DIGITS), 16 bits by their high byte. "none" returns 8-bit grey and RGB unchanged and raises ImageError for other
+    modes; "any" returns them unchanged too and converts other modes to RGB. ``any_size`` also opens images of more
     than about 180 million pixels, which Pillow refuses. EXIF orientation is ignored, as it is by DIGITS.
     """
     if channels not in get_args(Wanted):
@@ -76,7 +76,7 @@ def decode_image(data: bytes, name: str, channels: Wanted = "none", any_size: bo
 
 
 def image_to_array(image: Image.Image) -> Pixels:
-    """Turn a Pillow image of mode L or RGB into ``(C, H, W)`` uint8."""
+    """Convert a Pillow image of mode L or RGB to ``(C, H, W)`` uint8."""
     array = np.asarray(image)
     if array.ndim == 2:
         return array[np.newaxis]
@@ -84,7 +84,7 @@ def image_to_array(image: Image.Image) -> Pixels:
 
 
 def array_to_image(array: Pixels) -> Image.Image:
-    """Turn ``(C, H, W)`` uint8 of one or three channels into a Pillow image of mode L or RGB."""
+    """Convert ``(C, H, W)`` uint8 of one or three channels to a Pillow image of mode L or RGB."""
     if array.ndim != 3 or array.shape[0] not in (1, 3):
         raise ImageError(f"an image has one or three channels; this array has the shape {array.shape}")
     if array.shape[0] == 1:
@@ -103,7 +103,7 @@ def encode_image(array: Pixels, encoding: Encoding) -> bytes:
 
 
 def save_image(image: Image.Image, path: str | os.PathLike[str]) -> Path:
-    """Save an image in the format its name asks for. Raises ImageError where that cannot be done."""
+    """Save an image in the format of its file name extension. Raise ImageError if that fails."""
     try:
         image.save(path)
     except (OSError, ValueError) as error:
@@ -112,10 +112,10 @@ def save_image(image: Image.Image, path: str | os.PathLike[str]) -> Path:
 
 
 def to_image(array: NDArray[Any], pixel_conversion: PixelConversion = "clip") -> Image.Image:
-    """Turn a network's output ``(C, H, W)`` into a picture, as DIGITS' "Pixel Conversion" does.
+    """Convert a network's output ``(C, H, W)`` to a picture, like DIGITS' "Pixel Conversion".
 
-    "clip" cuts values off below 0 and above 255; "normalize" maps the smallest value to 0 and the largest to 255.
-    Values are rounded; what is not a number becomes 0. Raises ImageError unless C is 1 or 3.
+    "clip" clips values to 0..255; "normalize" maps the smallest value to 0 and the largest to 255.
+    Values are rounded; NaN becomes 0. Raises ImageError unless C is 1 or 3.
     """
     values = np.nan_to_num(np.asarray(array, dtype=np.float32), nan=0.0, posinf=np.inf, neginf=-np.inf)
     if pixel_conversion == "normalize":
@@ -208,7 +208,7 @@ def _open_any_size(file: IO[bytes]) -> ImageFile.ImageFile:
 
 
 def _is_deep(image: ImageFile.ImageFile, data: bytes) -> bool:
-    """Say whether the file has 16 bits per channel, which Pillow's mode does not tell for RGB."""
+    """Return whether the file has 16 bits per channel, which Pillow's mode does not show for RGB."""
     if image.mode[0] == "I":
         return True
     if image.format == "PNG":

@@ -1,7 +1,7 @@
-"""The one place where memory layouts are converted.
+"""Convert memory layouts; no other module does.
 
-Everything in the core is neutral: images are CHW or NCHW, RGB, as stored (uint8, or float32 for float data). A backend
-declares its data order and channel order; a :class:`Layout` turns neutral batches into that and outputs back.
+The core uses the neutral layout throughout: images are CHW or NCHW, RGB, as stored (uint8, or float32 for float data). A
+backend declares its data order and channel order; a :class:`Layout` converts neutral batches to it, and outputs back.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ ChannelOrder = Literal["RGB", "BGR"]
 
 
 def to_channels_first(image: Array) -> Array:
-    """Turn ``(..., H, W, C)`` into ``(..., C, H, W)``; a view."""
+    """Return ``(..., H, W, C)`` as ``(..., C, H, W)``; a view."""
     return np.moveaxis(image, -1, -3)
 
 
 def to_channels_last(image: Array) -> Array:
-    """Turn ``(..., C, H, W)`` into ``(..., H, W, C)``; a view."""
+    """Return ``(..., C, H, W)`` as ``(..., H, W, C)``; a view."""
     return np.moveaxis(image, -3, -1)
 
 
 def swap_red_blue(image: Array) -> Array:
-    """Turn RGB into BGR and back in ``(..., C, H, W)``; a view. Only three channels have an order to swap."""
+    """Convert ``(..., C, H, W)`` between RGB and BGR; a view. Images without three channels are returned unchanged."""
     return image[..., ::-1, :, :] if image.shape[-3] == 3 else image
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """How one network wants its batches: order of the axes, order of the colours, and the mean to subtract.
+    """The input layout of a network: data order, channel order, and the mean to subtract.
 
-    ``mean`` is None, one value per channel ``(C,)``, or a mean image ``(C, H, W)``; float32, RGB. Where the input's
-    height or width is not that of the mean image, its average per channel is subtracted instead. ``colours``: whether three
-    channels that the network makes are colours, not the scores of three classes, which have an order of their own.
+    ``mean`` is None, one value per channel ``(C,)``, or a mean image ``(C, H, W)``; float32, RGB. If the input's height or
+    width differs from that of the mean image, the mean image's average per channel is subtracted instead. ``colours``
+    states whether three output channels are colours, and not the scores of three classes, whose order is never swapped.
     """
 
     data_order: DataOrder = "NCHW"
@@ -55,50 +55,50 @@ class Layout:
         if self.channel_order not in ("RGB", "BGR"):
             raise SettingsError(f"channel order {self.channel_order!r} is unknown; it is RGB or BGR")
         if self.mean is not None and self.mean.ndim not in (1, 3):
-            raise SettingsError(f"a mean has the shape (C,) or (C, H, W), not {self.mean.shape}")
+            raise SettingsError(f"a mean must have the shape (C,) or (C, H, W), not {self.mean.shape}")
 
     def features(self, batch: Array) -> Floats:
-        """Turn neutral features ``(N, C, H, W)`` RGB into float32 in this layout, the mean subtracted."""
+        """Convert neutral features ``(N, C, H, W)`` RGB to float32 in this layout, and subtract the mean."""
         if self.mean is None:
             return self._arrange(batch)
         return self._arrange(batch.astype(np.float32) - self._mean_for(batch.shape))
 
     def labels(self, batch: Array) -> Floats:
-        """Turn neutral labels ``(N, C, H, W)`` RGB into float32 in this layout. The mean is never subtracted."""
+        """Convert neutral labels ``(N, C, H, W)`` RGB to float32 in this layout. The mean is never subtracted."""
         return self._arrange(batch)
 
     def output(self, batch: Array) -> Floats:
-        """Turn a network's output or any batch in this layout back into float32 ``(N, C, H, W)`` RGB."""
+        """Convert a network's output, or any batch in this layout, to float32 ``(N, C, H, W)`` RGB."""
         if batch.ndim != 4:
-            raise SettingsError(f"a batch of images has four axes; this one has the shape {batch.shape}")
+            raise SettingsError(f"a batch of images must have four axes; this one has the shape {batch.shape}")
         neutral = to_channels_first(batch) if self.data_order == "NHWC" else batch
         if self.channel_order == "BGR" and self.colours:
             neutral = swap_red_blue(neutral)
         return np.ascontiguousarray(neutral, dtype=np.float32)
 
     def for_size(self, height: int, width: int) -> Layout:
-        """This layout for images of that size only: a mean image of another size is averaged, as it would be for them."""
+        """Return this layout for images of one size: a mean image of another size is replaced by its average per channel."""
         if self.mean is None or self.mean.ndim == 1 or self.mean.shape[1:] == (height, width):
             return self
         return replace(self, mean=self._mean_per_channel())
 
     def for_part(self, rows: slice, columns: slice) -> Layout:
-        """The same for a part of an image of the mean image's size: of a mean image, that part is subtracted."""
+        """Return this layout for a crop of an image of the mean image's size: the same crop of the mean image is subtracted."""
         if self.mean is None or self.mean.ndim == 1:
             return self
         return replace(self, mean=self.mean[:, rows, columns])
 
     def activation(self, batch: Array) -> Floats:
-        """Turn what a layer made into float32 ``(N, C, H, W)``; what has no height and width stays as it is.
+        """Convert a layer's output to float32 ``(N, C, H, W)``; arrays without height and width keep their shape.
 
-        Channels keep their order: within a network they are no colours.
+        The channels keep their order, since they are not colours.
         """
         neutral = to_channels_first(batch) if self.data_order == "NHWC" and batch.ndim == 4 else batch
         return np.ascontiguousarray(neutral, dtype=np.float32)
 
     def _arrange(self, batch: Array) -> Floats:
         if batch.ndim != 4:
-            raise SettingsError(f"a batch of images has four axes; this one has the shape {batch.shape}")
+            raise SettingsError(f"a batch of images must have four axes; this one has the shape {batch.shape}")
         if self.channel_order == "BGR":
             batch = swap_red_blue(batch)
         if self.data_order == "NHWC":

@@ -20,7 +20,7 @@ Report = Callable[[str, dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: ``skipped`` was finished before, ``stopped`` can be resumed, ``failed`` has an ``error``."""
+    """The result of a job: ``skipped`` was already finished, ``stopped`` can be resumed, ``failed`` has an ``error``."""
 
     name: str
     folder: Path
@@ -30,20 +30,20 @@ class Outcome:
 
 
 def train_one(name: str, job: Job, folder: Path, stop: Stop | None = None, report: Report | None = None) -> Outcome:
-    """Train one job into ``folder``, or go on with what is there; never raises what multiseg raises on purpose."""
-    began = time.perf_counter()
+    """Train one job in ``folder``, or resume it; errors of multiseg are returned in the outcome, not raised."""
+    started = time.perf_counter()
 
     def outcome(status: Literal["finished", "skipped", "stopped", "failed"], error: object = "") -> Outcome:
-        return Outcome(name, folder, status, str(error), time.perf_counter() - began)
+        return Outcome(name, folder, status, str(error), time.perf_counter() - started)
 
     def listen(event: dict[str, Any]) -> None:
         if report:
             report(name, event)
 
-    there = folder.is_dir() and any(folder.iterdir())
-    finished = there and RunFolder(folder).finished
+    exists = folder.is_dir() and any(folder.iterdir())
+    finished = exists and RunFolder(folder).finished
     try:
-        job.train(folder, resume=there, progress=listen, stop=stop)
+        job.train(folder, resume=exists, progress=listen, stop=stop)
     except TrainingStopped as error:
         return outcome("stopped", error)
     except (MultisegError, OSError) as error:
@@ -52,5 +52,5 @@ def train_one(name: str, job: Job, folder: Path, stop: Stop | None = None, repor
 
 
 def place_of(job: Job) -> str | Path:
-    """Where a job's dataset is: a folder, or a URL."""
+    """Return the place of a job's dataset: a folder or a URL."""
     return job.dataset.path if isinstance(job.dataset, Dataset) else job.dataset

@@ -1,4 +1,4 @@
-"""Several jobs, from a file or a table."""
+"""Train several jobs, from a file or a mapping."""
 
 from multiseg.jobs.file import JobList, read_jobs
 from multiseg.jobs.jobs import train_jobs

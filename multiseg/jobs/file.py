@@ -1,9 +1,9 @@
-"""Jobs in a TOML file.
+"""Read jobs from a TOML file.
 
-A file of jobs is TOML. A list of values stands for one job each, several lists for every combination::
+A list of values defines one job per value, several lists define every combination::
 
     runs = "runs"                # folder of the run folders; this and other paths are relative to the file
-    parallel = 2                 # jobs at a time
+    parallel = 2                 # number of jobs trained concurrently
 
     [defaults]
     dataset = "dataset"
@@ -34,12 +34,12 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-SETTINGS = tuple(each.name for each in fields(Job))
+SETTINGS = tuple(field.name for field in fields(Job))
 
 
 @dataclass(frozen=True)
 class JobList:
-    """Jobs by name, the folder for their run folders, and how many at a time."""
+    """Jobs by name, the folder of their run folders, and how many to train concurrently."""
 
     jobs: dict[str, Job]
     runs: Path
@@ -47,7 +47,7 @@ class JobList:
 
 
 def read_jobs(path: str | Path) -> JobList:
-    """The jobs in a TOML file. Raises SettingsError naming the file and everything in it that is unknown."""
+    """Read the jobs of a TOML file. Raise SettingsError, which names the file and every unknown key or invalid value."""
     file = Path(path)
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -57,7 +57,7 @@ def read_jobs(path: str | Path) -> JobList:
         raise SettingsError(f"{file}: is not TOML: {error}") from error
     tables = content.get("job")
     defaults = content.get("defaults", {})
-    if not isinstance(tables, list) or not tables or not all(isinstance(each, dict) for each in (*tables, defaults)):
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in (*tables, defaults)):
         raise SettingsError(f"{file}: needs a [[job]] table for each job, and may have one table [defaults]")
     problems = [f"unknown key {key!r}" for key in content if key not in ("runs", "parallel", "defaults", "job")]
     for where, table in [("[defaults]", defaults), *(("[[job]]", table) for table in tables)]:
@@ -78,14 +78,14 @@ def read_jobs(path: str | Path) -> JobList:
                 raise SettingsError(f"{file}: two jobs are called {name!r}; give one of them another name = ...")
             if "dataset" not in settings:
                 raise SettingsError(f"{file}: job {name!r} has no dataset")
-            places = {key: value for key, value in settings.items() if key in PATHS}
-            given = {key: value if is_url(value) else file.parent / value for key, value in places.items()}
-            jobs[name] = Job(**{**settings, **given})
+            paths = {key: value for key, value in settings.items() if key in PATHS}
+            absolute = {key: value if is_url(value) else file.parent / value for key, value in paths.items()}
+            jobs[name] = Job(**{**settings, **absolute})
     return JobList(jobs, file.parent / runs, parallel)
 
 
 def _expanded(table: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name and settings of each combination."""
+    """Yield name and settings of each combination."""
     base = table.get("name")
     choices = {key: value if _is_choice(key, value) else [value] for key, value in table.items() if key != "name"}
     for combination in itertools.product(*choices.values()):
@@ -101,5 +101,5 @@ def _expanded(table: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _is_choice(key: str, value: Any) -> bool:
-    """Whether a list stands for several jobs; ``freeze`` is a list itself, of which a list is several."""
-    return isinstance(value, list) and (key != "freeze" or any(isinstance(each, list) for each in value))
+    """Return whether a value lists alternatives, one per job; ``freeze`` is a list itself and needs a list of lists."""
+    return isinstance(value, list) and (key != "freeze" or any(isinstance(item, list) for item in value))

@@ -1,4 +1,4 @@
-"""Several jobs, trained some at a time; what is finished is skipped, what was interrupted goes on."""
+"""Train several jobs concurrently: finished ones are skipped, interrupted ones are resumed."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from multiseg.cluster.cluster import Cluster
 from multiseg.job.outcome import Outcome, Report, place_of, train_one
 
-AT_ONCE = 1000  # jobs that a cluster is given at once: each has a thread here
-POLL_SECONDS = 0.2  # how often the wish to stop is looked at while jobs run
+MAX_SUBMITTED = 1000  # jobs submitted to a cluster concurrently; each needs a thread here
+POLL_SECONDS = 0.2  # interval at which a stop request is checked while jobs run
 
 
 def train_jobs(
@@ -34,19 +34,20 @@ def train_jobs(
     report: Report | None = None,
     scheduler: str | Path | Client | None = None,
 ) -> list[Outcome]:
-    """Train jobs, each into the folder of its name in ``runs``, at most ``parallel`` at once; their outcomes in order.
+    """Train each job in the folder of its name in ``runs``, at most ``parallel`` concurrently; return the outcomes in order.
 
-    One that fails leaves the others alone. Where a job leaves ``threads`` open, the cores are shared out. ``report`` gets a
-    name and an event. They run in threads of this process, each with its backend's own process; or elsewhere:
+    A failed job does not affect the others. Jobs without ``threads`` get an equal share of the cores. ``report`` is called
+    with a job's name and an event. Jobs run in threads of this process, each with a process of its backend, or elsewhere:
 
-    - ``scheduler``: on a Dask cluster, by its scheduler's address, a scheduler file, or a Dask client. ``parallel`` is then for
-      each worker. Files, history and snapshots come and go by themselves; what a dead worker had begun goes on with another one
-      (docs/cluster.md).
-    - ``executor``: any of concurrent.futures' kind, which must reach the same folders; jobs in it tell of nothing but their
-      outcome.
+    - ``scheduler``: on a Dask cluster, specified by its scheduler's address, a scheduler file, or a Dask client.
+      ``parallel`` then applies per worker. Files, history and snapshots are transferred automatically; jobs of a worker that
+      died are resumed on another one (docs/cluster.md).
+    - ``executor``: in an executor of concurrent.futures, which must have access to the same folders; these jobs report only
+      their outcomes.
 
-    In the main thread Ctrl-C and SIGTERM stop all that run, but for an executor's, with snapshots, and start no more. Raises
-    one SettingsError for all that is wrong with any job, before any starts, and ClusterError for a cluster that is of no use.
+    In the main thread Ctrl-C and SIGTERM stop all running jobs, except those of an executor, with snapshots, and no further
+    jobs start. Raises one SettingsError for all problems of all jobs before any starts, and ClusterError for a cluster that
+    cannot be used.
     """
     if executor is not None and scheduler is not None:
         raise SettingsError("executor and scheduler: give one of them")
@@ -57,26 +58,26 @@ def train_jobs(
     with ExitStack() as stack:
         stack.enter_context(listening(stop))
         train: Callable[..., Outcome] = train_one
-        at_once = parallel
+        max_running = parallel
         if scheduler is not None:
             cluster = stack.enter_context(_cluster(scheduler))
-            # the scheduler has them wait for their turn
-            train, at_once = cluster.train_one, AT_ONCE
+            # the scheduler queues them
+            train, max_running = cluster.train_one, MAX_SUBMITTED
             waiting = cluster.placed(jobs, parallel)
         else:
             share = max(1, len(os.sched_getaffinity(0)) // max(1, min(parallel, len(jobs))))
             waiting = {
                 name: replace(job, dataset=place_of(job), threads=job.threads or share) for name, job in jobs.items()
             }
-        pool = executor or stack.enter_context(ThreadPoolExecutor(at_once))
+        pool = executor or stack.enter_context(ThreadPoolExecutor(max_running))
         try:
             while running or (waiting and not stop.asked):
-                while waiting and len(running) < at_once and not stop.asked:
+                while waiting and len(running) < max_running and not stop.asked:
                     name = next(iter(waiting))
                     job = waiting.pop(name)
-                    # another process has neither this one's wish to stop nor its ears
-                    near = () if executor else (stop, report)
-                    running[pool.submit(train, name, job, folder / name, *near)] = name
+                    # another process can neither see this stop request nor call the listener
+                    local_arguments = () if executor else (stop, report)
+                    running[pool.submit(train, name, job, folder / name, *local_arguments)] = name
                 for future in wait(running, POLL_SECONDS, FIRST_COMPLETED).done:
                     name = running.pop(future)
                     outcomes[name] = _outcome(future, name, folder / name)
@@ -85,7 +86,7 @@ def train_jobs(
         except BaseException:
             stop.ask()  # so that the threads end
             if scheduler is not None:
-                cluster.close()  # without waiting for what is far away
+                cluster.close()  # without waiting for remote jobs
             raise
     for name in waiting:
         outcomes[name] = Outcome(name, folder / name, "stopped", "not begun")
@@ -95,17 +96,17 @@ def train_jobs(
 def _outcome(future: Future[Outcome], name: str, folder: Path) -> Outcome:
     try:
         return future.result()
-    except Exception as error:  # what an executor makes of a process that died, or a fault of ours: the others go on
+    except Exception as error:  # an executor's process died, or a bug: the other jobs continue
         return Outcome(name, folder, "failed", f"{type(error).__name__}: {error}")
 
 
-def _check(jobs: Mapping[str, Job], elsewhere: bool) -> None:
-    """Raise SettingsError for all that is wrong; ``elsewhere``, no dataset is copied here to see how it fits."""
+def _check(jobs: Mapping[str, Job], remote: bool) -> None:
+    """Raise one SettingsError for all problems. With ``remote``, datasets at URLs are not downloaded to check them."""
     problems, datasets = [], {}
     for name, job in jobs.items():
         try:
             path = place_of(job)
-            if elsewhere and is_url(path):
+            if remote and is_url(path):
                 job.resolve()
                 continue
             if path not in datasets:

@@ -1,4 +1,4 @@
-"""Arrays as pictures inside a page: PNG data URIs."""
+"""Embed arrays as pictures in a page: PNG data URIs."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from multiseg.images import to_image
 
 Array = npt.NDArray[Any]
 
-# where the output is darker than the target (an object where there is none), equal to it, lighter (an object missed)
+# colours where the output is darker than the target (false object), equal to it, or lighter (missed object)
 DARKER, EQUAL, LIGHTER = (176, 112, 0), (247, 247, 245), (112, 40, 140)
 
 
 def picture(values: Array, side: int | None = None) -> str:
-    """CHW values, clipped to 0..255, as a PNG; shrunk where a side is longer than ``side``."""
-    return _data_uri(_shrunk(to_image(values), side))
+    """Return CHW values, clipped to 0..255, as a PNG; reduced if a side is longer than ``side``."""
+    return _data_uri(_reduced(to_image(values), side))
 
 
 def error_map(output: Array, target: Array, side: int | None = None) -> str:
-    """Output, clipped as it is shown, less target: CHW both, averaged over the channels, on a two-sided scale."""
+    """Return output (clipped to 0..255) minus target, both CHW, averaged over channels, on a diverging colour scale."""
     difference = (np.clip(output, 0, 255) - target.astype(np.float32)).mean(axis=0)
-    return coloured(difference, _TWO_SIDED, side)
+    return coloured(difference, _DIVERGING, side)
 
 
 def split_map(minority: Array, side: int | None = None) -> str:
-    """Where runs disagree (HW, 0..255) on the same ground as an error map."""
-    return coloured(minority, _TWO_SIDED, side)
+    """Return the map of where runs disagree (HW, 0..255), on the colour scale of an error map."""
+    return coloured(minority, _DIVERGING, side)
 
 
 def signed(values: Array) -> str:
-    """HW values on a two-sided scale whose ends are the largest size of any; NaN is transparent."""
+    """Return HW values on a diverging colour scale that ends at the largest absolute value; NaN is transparent."""
     finite = np.isfinite(values)
     largest = float(np.abs(values[finite]).max()) if finite.any() else 0.0
     scaled = np.where(finite, values, 0) * (1 / largest if largest else 1.0)
     index = np.rint((scaled + 1) * 127.5).astype(np.uint8)
-    colours = np.frombuffer(_TWO_SIDED, np.uint8).reshape(256, 3)[index]
+    colours = np.frombuffer(_DIVERGING, np.uint8).reshape(256, 3)[index]
     return _data_uri(Image.fromarray(np.dstack([colours, np.where(finite, 255, 0).astype(np.uint8)])))
 
 
 def coloured(values: Array, palette: bytes, side: int | None = None) -> str:
-    """HW values of -255..255 through a palette of 256 colours."""
+    """Return HW values of -255..255 in a palette of 256 colours."""
     index = np.rint((np.clip(values.astype(np.float32), -255, 255) + 255) / 2).astype(np.uint8)
     image = Image.fromarray(index)
     image.putpalette(palette)
-    if side is not None and max(image.size) > side:  # a palette's numbers cannot be averaged, its colours can
-        return _data_uri(_shrunk(image.convert("RGB"), side))
+    if side is not None and max(image.size) > side:  # colours can be averaged, palette indices cannot
+        return _data_uri(_reduced(image.convert("RGB"), side))
     return _data_uri(image)
 
 
-def _shrunk(image: Image.Image, side: int | None) -> Image.Image:
+def _reduced(image: Image.Image, side: int | None) -> Image.Image:
     if side is None or max(image.size) <= side:
         return image
     scale = side / max(image.size)
@@ -68,11 +68,11 @@ def _data_uri(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _two_sided() -> bytes:
+def _diverging() -> bytes:
     at = np.linspace(0, 1, 128)[:, None]
     darker = np.array(DARKER) * (1 - at) + np.array(EQUAL) * at
     lighter = np.array(EQUAL) * (1 - at) + np.array(LIGHTER) * at
     return bytes(np.rint(np.concatenate([darker, lighter])).astype(np.uint8))
 
 
-_TWO_SIDED = _two_sided()
+_DIVERGING = _diverging()

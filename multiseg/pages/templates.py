@@ -1,4 +1,4 @@
-"""The pages' templates."""
+"""Load the templates of pages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import jinja2
 
 
 def environment(package: str) -> jinja2.Environment:
-    """An environment for the templates in the folder of a package. Values are escaped; a missing one is an error."""
+    """Return a Jinja environment for the templates in a package's folder. Values are escaped; missing values raise errors."""
     return jinja2.Environment(
         loader=jinja2.PackageLoader(package, ""),
         autoescape=True,

@@ -303,7 +303,7 @@ def test_a_link_is_written_through_and_what_is_no_file_stays(model: Path, tmp_pa
     with pytest.raises(SettingsError, match="own: would replace what is read"):
         multiseg.convert(model, "safetensors", tmp_path / "own")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(SettingsError, match="pipe: cannot be written: is no regular file"):
+    with pytest.raises(SettingsError, match="pipe: cannot be written: is not a regular file"):
         multiseg.convert(model, "safetensors", tmp_path / "pipe")
     assert (tmp_path / "pipe").is_fifo()
 
@@ -318,7 +318,7 @@ def test_a_file_of_a_checkpoint_that_is_no_file_stays(
 
     monkeypatch.setattr("multiseg_caffe.weights_files.write", several)
     os.mkfifo(tmp_path / "o.index")
-    with pytest.raises(SettingsError, match=r"o\.index: cannot be written: is no regular file"):
+    with pytest.raises(SettingsError, match=r"o\.index: cannot be written: is not a regular file"):
         multiseg.convert(model, "caffemodel", tmp_path / "o", net)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["net.caffemodel", "net.prototxt", "o.index"]
 

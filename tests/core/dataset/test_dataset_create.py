@@ -192,7 +192,7 @@ def test_creation_works_from_a_script_without_a_main_guard(source: Path, tmp_pat
     script = tmp_path / "script.py"
     script.write_text(
         "import multiseg, multiseg.dataset.creation as creation\n"
-        "creation._CHUNKS_PER_WORKER = 1\ncreation.MOST_PAIRS = 2\n"
+        "creation._MIN_CHUNKS_PER_WORKER = 1\ncreation.MOST_PAIRS = 2\n"
         f"ds = multiseg.Dataset.create({str(tmp_path / 'out')!r}, input={str(source / 'input')!r},\n"
         f"    target={str(source / 'target')!r}, workers=3)\n"
         "print('ran', len(ds.train))\n"
@@ -364,7 +364,7 @@ def test_a_full_disk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     class Full(writing.RecordWriter):
         def _commit(self) -> None:
             number = errno.ENOSPC if where == "lmdb" else errno.EIO
-            raise self._failed(lmdb.DiskError(f"mdb_txn_commit: {os.strerror(number)}"))
+            raise self._as_os_error(lmdb.DiskError(f"mdb_txn_commit: {os.strerror(number)}"))
 
     if "lmdb" in where:
         monkeypatch.setattr(creation, "RecordWriter", Full)

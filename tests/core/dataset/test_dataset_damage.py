@@ -220,7 +220,7 @@ def test_a_folder_that_is_no_dataset(tmp_path: Path) -> None:
     [
         ("{", "cannot be read"),
         ("[]", "is not multiseg's description"),
-        ('{"format": "multiseg dataset", "version": 2}', "is of version 2"),
+        ('{"format": "multiseg dataset", "version": 2}', "has version 2"),
     ],
 )
 def test_a_description_that_cannot_be_understood(tmp_path: Path, content: str, message: str) -> None:

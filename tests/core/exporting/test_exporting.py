@@ -280,7 +280,7 @@ def test_a_link_is_written_through_and_what_is_no_file_stays(tmp_path: Path) -> 
     multiseg.export(network, "caffe", tmp_path / "link.prototxt")
     assert (tmp_path / "link.prototxt").is_symlink() and (tmp_path / "real.prototxt").is_file()
     os.mkfifo(pipe)
-    with pytest.raises(SettingsError, match=r"pipe\.prototxt: cannot be written: is no regular file"):
+    with pytest.raises(SettingsError, match=r"pipe\.prototxt: cannot be written: is not a regular file"):
         multiseg.export(network, "caffe", pipe)
     assert pipe.is_fifo()
     for out, to in (("no/x.prototxt", "caffe"), ("no/x.onnx", "onnx")):
