@@ -1,4 +1,4 @@
-"""The ``multiseg`` command. Each command lives in its own module and is imported when it is asked for."""
+"""The ``multiseg`` command. Each command is in its own module, which is imported when the command is invoked."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ COMMANDS = {
 }
 
 
-ARGUMENTS = "multiseg.arguments"  # in a context's meta: what was typed after the program's name
+ARGUMENTS = "multiseg.arguments"  # key of a context's meta: the arguments of the program
 
 
 class LazyGroup(click.Group):
-    """A click group that imports a command's module only when that command is wanted."""
+    """A click group that imports a command's module only when the command is needed."""
 
     @cached_property
     def _targets(self) -> dict[str, str]:
@@ -66,7 +66,9 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except TrainingStopped as error:
             self._print(ctx, error)
-            ctx.exit(128 + (error.signal or signal.SIGINT))  # as a shell reports a program that the signal ended
+            ctx.exit(
+                128 + (error.signal or signal.SIGINT)
+            )  # the exit status that a shell reports for a program ended by this signal
         except MultisegError as error:
             self._print(ctx, error)
             ctx.exit(2)

@@ -10,7 +10,7 @@ import click
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 def backends(as_json: bool) -> None:
-    """List the backends: version, device, or what is missing and how to get it."""
+    """List the backends: version and device, or what is missing and how to install it."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""``multiseg compare``: the page, or its figures for machines and reviews."""
+"""``multiseg compare``: the comparison page, or its figures as JSON or Markdown."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from multiseg.errors import SettingsError
 
 @click.command()
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="RUN...")
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="The page to write.")
-@click.option("--grid", type=click.Path(path_type=Path), help="A large image to test on every run, unresized.")
-@click.option("--images", default=24, show_default=True, help="Validation images on the page; 0 for none.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Page (.html) to write.")
+@click.option("--grid", type=click.Path(path_type=Path), help="Large image to test with every run, without resizing.")
+@click.option("--images", default=24, show_default=True, help="Number of validation images on the page.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @click.option("--markdown", is_flag=True, help="Print the figures as Markdown, for a comment in a review.")
-@click.option("--require", multiple=True, metavar="EXPR", help='What each run must hold, e.g. "iou>=0.85".')
-@click.option("--max-gap", multiple=True, metavar="METRIC=VALUE", help="How far the runs may lie apart, e.g. iou=0.02.")
+@click.option("--require", multiple=True, metavar="EXPR", help='Condition that every run must meet, e.g. "iou>=0.85".')
+@click.option(
+    "--max-gap", multiple=True, metavar="METRIC=VALUE", help="Largest difference between the runs, e.g. iou=0.02."
+)
 @click.option(
     "--within-seeds",
     type=float,
     metavar="FACTOR",
-    help="How far backends may lie apart at one seed, in multiples of what seeds of one backend differ by, e.g. 1.",
+    help="Largest difference between backends at one seed, as a multiple of the difference between seeds of one backend, e.g. 1.",
 )
 @click.pass_context
 def compare(
@@ -38,10 +40,10 @@ def compare(
     max_gap: tuple[str, ...],
     within_seeds: float | None,
 ) -> None:
-    """Put trained RUNs side by side: one page that opens from disk, with their figures, curves and pictures.
+    """Compare trained RUNs side by side: one self-contained page with their figures, curves and pictures.
 
-    Without -o and --json it prints the figures as Markdown. Exits 1 where --require, --max-gap or --within-seeds does not
-    hold.
+    Without -o and --json the figures are printed as Markdown. The exit status is 1 if a condition of --require, --max-gap or
+    --within-seeds is not met.
     """
     from multiseg.report import compare as compare_runs
 

@@ -16,19 +16,25 @@ FILE = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("source", metavar="RUN|WEIGHTS", type=FILE)
-@click.option("--to", required=True, help="safetensors, caffemodel, pt (PyTorch's state_dict) or tf (a checkpoint).")
 @click.option(
-    "-o", "--output", required=True, type=FILE, help="File to write; of a checkpoint, what its files begin with."
+    "--to", required=True, help="Format: safetensors, caffemodel, pt (PyTorch state_dict) or tf (checkpoint)."
 )
-@click.option("--network", type=FILE, help="Network file that the weights are for. Default: see above.")
-@click.option("--source-network", type=FILE, help="Network file that WEIGHTS are of; a run has its own.")
+@click.option("-o", "--output", required=True, type=FILE, help="File to write; for a checkpoint, its prefix.")
+@click.option("--network", type=FILE, help="Network file that the weights are written for.  [default: see above]")
+@click.option("--source-network", type=FILE, help="Network file that WEIGHTS belong to; a run contains its own.")
 @click.option("--with-network", type=FILE, help="Also write the network, as `multiseg export` does.")
-@click.option("--map", "pairs", multiple=True, metavar="OLD=NEW", help="A layer, or parameter, and what it becomes.")
+@click.option(
+    "--map",
+    "pairs",
+    multiple=True,
+    metavar="OLD=NEW",
+    help="Layer or parameter, and its name in the other network; may be repeated.",
+)
 @click.option(
     "--channels", type=click.Choice(["image", "keep"]), default="image", show_default=True,
-    help="image: the same of the same image, where colours are read in another order; keep: the same arrays.",
+    help="image: reorder colour channels so that the output for an image stays the same; keep: keep the arrays.",
 )  # fmt: skip
-@click.option("--snapshot", default="last", show_default=True, metavar="last|best|N", help="Which one of a run.")
+@click.option("--snapshot", default="last", show_default=True, metavar="last|best|N", help="Snapshot of the run.")
 @sizes
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def convert(
@@ -38,9 +44,9 @@ def convert(
 ) -> None:  # fmt: skip
     """Write the weights of a run, or of a weights file of any framework, as another framework's weights file.
 
-    They are for --network, else for the file that `multiseg export` writes of their network (--with-network writes it, too),
-    which is that of the run or --source-network. Where no network is known, they keep their names. Parameters are matched as
-    --map says, else by the structure of both networks, else by name or by shape. A network file written in Python is executed:
+    They are written for --network; without it, for the file that `multiseg export` writes for the network of the run, or for
+    --source-network (--with-network writes that file too). If no network is known, they keep their names. Parameters are matched
+    by --map, then by the structure of both networks, then by name or by shape. A network file written in Python is executed:
     load only files you trust.
     """
     from multiseg import conversion
@@ -66,4 +72,4 @@ def _epoch(text: str) -> float:
     try:
         return int(text) if text.isdigit() else float(text)
     except ValueError:
-        raise SettingsError(f"--snapshot {text!r}: choose last, best, or an epoch's number") from None
+        raise SettingsError(f"--snapshot {text!r}: choose last, best, or the number of an epoch") from None

@@ -15,13 +15,15 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print a JSON objec
 
 @click.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("-c", "--count", default=10_000, show_default=True, help="How many pairs.")
+@click.option("-c", "--count", default=10_000, show_default=True, help="Number of pairs of images.")
 @click.option("-s", "--size", default=32, show_default=True, help="Width and height in pixels.")
-@click.option("-g", "--grid", default=10, show_default=True, help="Images in a row and in a column of grid.png.")
-@click.option("--seed", type=int, help="The same seed gives the same images. Default: chosen at random.")
+@click.option(
+    "-g", "--grid", default=10, show_default=True, help="Number of images per row and per column of grid.png."
+)
+@click.option("--seed", type=int, help="Seed of the random numbers.  [default: random]")
 @_json
 def create_images(out: Path, count: int, size: int, grid: int, seed: int | None, as_json: bool) -> None:
-    """Draw random triangles into the new folder OUT: outlines in OUT/input, areas in OUT/target, and OUT/grid.png."""
+    """Draw random triangles into the new folder OUT: outlines in OUT/input, filled in OUT/target, and OUT/grid.png."""
     from multiseg.dataset import triangles
 
     with _progress("drawing") as progress:
@@ -36,25 +38,25 @@ def create_images(out: Path, count: int, size: int, grid: int, seed: int | None,
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--input", "input_folder", required=True, help="Folder of input images.")
-@click.option("--target", required=True, help="Folder of target images, named like their inputs.")
-@click.option("--val-percent", type=float, help="Percentage set aside for validation. [default: 10]")
+@click.option("--target", required=True, help="Folder of target images, with the same names as their inputs.")
+@click.option("--val-percent", type=float, help="Percentage of the pairs for validation.  [default: 10]")
 @click.option("--val-input", help="Folder of input images for validation.")
 @click.option("--val-target", help="Folder of target images for validation.")
 @click.option("--channels", type=click.Choice(["none", "L", "RGB"]), default="none", show_default=True,
-              help="Convert all images to grey (L) or RGB.")  # fmt: skip
+              help="Convert all images to greyscale (L) or RGB.")  # fmt: skip
 @click.option("--feature-encoding", type=click.Choice(["png", "jpg", "none"]), default="png", show_default=True,
-              help="How inputs are stored.")  # fmt: skip
+              help="Encoding of the inputs.")  # fmt: skip
 @click.option("--label-encoding", type=click.Choice(["none", "png"]), default="none", show_default=True,
-              help="How targets are stored.")  # fmt: skip
+              help="Encoding of the targets.")  # fmt: skip
 @click.option("--mixed-sizes", is_flag=True, help="Allow images of different sizes; there is no mean image then.")
-@click.option("--seed", type=int, help="Seed of the shuffle before the split. Default: chosen, and kept in DIR.")
-@click.option("--workers", type=int, help="How many processes encode. Default: one per core.")
+@click.option("--seed", type=int, help="Seed of the shuffle before the split.  [default: random, stored in DIR]")
+@click.option("--workers", type=int, help="Number of encoding processes.  [default: one per core]")
 @_json
 def create_dataset(folder: Path, input_folder: str, as_json: bool, val_percent: float | None, **options: Any) -> None:
     """Create a dataset in the new folder DIR from a folder of inputs and one of targets.
 
-    Images are found in nested folders too. A target has its input's name. The result does not depend on the number
-    of workers.
+    Folders are searched recursively. A target has the name of its input. The result does not depend on the number of
+    workers.
     """
     from multiseg.dataset import Dataset
 
@@ -83,14 +85,17 @@ def create_dataset(folder: Path, input_folder: str, as_json: bool, val_percent: 
 @_json
 @click.pass_context
 def check_dataset(context: click.Context, folder: Path, as_json: bool) -> None:
-    """Read all of the dataset DIR, ours or a DIGITS job's, and list what is wrong; exit 1 if anything is."""
+    """Read the whole dataset DIR, of multiseg or of a DIGITS job, and list its problems.
+
+    The exit status is 1 if there are any.
+    """
     from multiseg.dataset import check
 
     with _progress("checking") as progress:
         report = check.check_dataset(folder, progress)
     if report.ok:
         counts = ", ".join(f"{count} {name}" for name, count in report.counts.items())
-        text = f"{folder}: all is well: {counts}"
+        text = f"{folder}: no problems: {counts}"
     else:
         text = "\n".join(
             [*report.problems, f"{folder}: {len(report.problems)} problem{'' if len(report.problems) == 1 else 's'}"]
@@ -113,12 +118,10 @@ def check_dataset(context: click.Context, folder: Path, as_json: bool) -> None:
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="File to write: .html or .png.")
-@click.option(
-    "-c", "--count", default=24, show_default=True, help="Pairs to show from each of training and validation."
-)
+@click.option("-c", "--count", default=24, show_default=True, help="Number of pairs of each split.")
 @_json
 def show_dataset(folder: Path, out: Path, count: int, as_json: bool) -> None:
-    """Write a contact sheet of the dataset DIR: inputs, targets, and the one over the other."""
+    """Write a contact sheet of the dataset DIR: inputs, targets, and both overlaid."""
     from multiseg.dataset import Dataset
     from multiseg.dataset.sheet import write_sheet
 
@@ -128,7 +131,7 @@ def show_dataset(folder: Path, out: Path, count: int, as_json: bool) -> None:
 
 @contextmanager
 def _progress(verb: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a bar while the block runs, on a terminal only."""
+    """Show a progress bar while the block runs, on a terminal only."""
     from rich.console import Console
     from rich.progress import Progress
 

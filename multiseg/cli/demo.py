@@ -1,4 +1,4 @@
-"""``multiseg demo``: the whole tutorial in minutes, on every installed backend."""
+"""``multiseg demo``: the whole tutorial in a few minutes, with every installed backend."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-# Quicker than the tutorial's own recipe: larger batches, a solver that adapts its steps, a rate that falls to nothing.
-# The same for every backend, and neutral loss and decay, so that their figures compare.
+# Faster than the tutorial's recipe: larger batches, an adaptive solver, a learning rate that decreases to 0. The same for
+# every backend, with the same loss and no weight decay, so that their figures can be compared.
 SETTINGS: dict[str, Any] = {
     "epochs": 6,
     "batch_size": 32,
@@ -36,16 +36,16 @@ The demo's settings are quicker than the tutorial's: {epochs} epochs instead of 
     default="multiseg-demo",
     show_default=True,
     type=click.Path(path_type=Path),
-    help="Folder for everything.",
+    help="Folder for images, dataset, runs and page.",
 )
 @click.option("-c", "--count", type=click.IntRange(min=10), default=10_000, show_default=True, help="Pairs of images.")
 @click.option("--epochs", type=click.IntRange(min=1), default=SETTINGS["epochs"], show_default=True)
 @click.option("--backend", "chosen", multiple=True, help="Only this backend; may be repeated.  [default: all]")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON, all else on standard error.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON, everything else on standard error.")
 def demo(output: Path, count: int, epochs: int, chosen: tuple[str, ...], as_json: bool) -> None:
-    """Create the triangles, train the FCN in every backend, test it, and write one page that compares them.
+    """Create the triangles, train the FCN with every backend, test it, and write one page that compares them.
 
-    Exits with 1 if a backend failed.
+    The exit status is 1 if a backend failed.
     """
     from rich.console import Console
     from rich.table import Table
@@ -57,7 +57,7 @@ def demo(output: Path, count: int, epochs: int, chosen: tuple[str, ...], as_json
     from multiseg.settings.metrics import LOSS
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise RunError(f"{output}: exists already; name another folder with -o, or remove it")
+        raise RunError(f"{output}: exists already; choose another folder with -o, or remove it")
     backends = [registry.get(name) for name in chosen or registry.names()]
     images, folder, runs = output / "images", output / "dataset", output / "runs"
 

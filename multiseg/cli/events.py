@@ -10,7 +10,7 @@ import click
 
 
 def print_json(event: dict[str, Any]) -> None:
-    """One event, one line; a number that is none is null."""
+    """Print an event as one line of JSON; numbers that are not finite become null."""
     plain = {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in event.items()
     }

@@ -11,20 +11,23 @@ from multiseg.cli.model import FILE, shape_of, sizes
 
 @click.command()
 @FILE
-@click.option("--to", required=True, help="Framework to write it for, see `multiseg backends`; or onnx.")
+@click.option("--to", required=True, help="Backend to write the file for, see `multiseg backends`; or onnx.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="File to write.")
 @click.option(
-    "--weights", type=click.Path(path_type=Path), help="Weights for onnx: a file, or a run. Default: FILE's own."
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="Weights for onnx: a weights file or a run.  [default: those of FILE]",
 )
 @sizes
 def export(
     file: Path, to: str, output: Path, weights: Path | None, input_shape: str | None, dataset: Path | None
 ) -> None:
-    """Write the network in FILE, of any backend's formats or a run folder, as another framework's own source file, or as ONNX.
+    """Write the network in FILE, in a format of any backend or a run folder, as source of another framework, or as ONNX.
 
-    A source's loss is the framework's own one of images, or the cross entropy of class numbers: where the dataset's labels are
-    such, or without a dataset where the network's own loss is one. An ONNX file has weights and no loss. Layers that the
-    framework cannot express exactly are refused by name. A network file written in Python is executed: load only files you trust.
+    The loss in a source file is the backend's loss of images, or cross entropy if the labels are class indices: those of the
+    dataset, or, without a dataset, those of the network's own loss. An ONNX file contains weights and no loss. A layer that the
+    framework cannot express exactly is an error that names it. A network file written in Python is executed: load only files
+    you trust.
     """
     from multiseg.dataset import Dataset
     from multiseg.exporting import files

@@ -1,4 +1,4 @@
-"""``multiseg train`` over a file of jobs."""
+"""``multiseg train`` with a file of jobs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import click
 from multiseg.cli import ARGUMENTS
 from multiseg.cli.events import print_json
 
-# what happens to a job on a cluster
+# states of a job on a cluster, by event
 STATES = {"attempt": "at {worker}", "dataset": "copying its dataset to {worker}", "lost": "{error}"}
 
 
 class Lines:
-    """One line for each job on a terminal, which it keeps to its end; elsewhere a line whenever something became of one."""
+    """Progress of jobs: on a terminal one line per job, elsewhere one line per change of state."""
 
     def __init__(self, names: list[str]) -> None:
         from rich.console import Console
@@ -45,10 +45,10 @@ class Lines:
         task, kind = self.tasks[name], event["event"]
         if kind == "start":
             self.bars.start_task(task)
-            self.bars.update(task, total=event["iterations"], completed=event["iteration"], state="begins")
+            self.bars.update(task, total=event["iterations"], completed=event["iteration"], state="starting")
         elif kind == "step":
             self.bars.update(task, completed=event["iteration"], state=f"loss {event['loss']:.4g}")
-        elif kind == "epoch":  # a cluster tells of one step now and then
+        elif kind == "epoch":  # a cluster reports only some of the steps
             self.bars.update(task, completed=event["iteration"])
         elif kind in STATES:
             self.bars.update(task, state=STATES[kind].format(**event))
@@ -61,7 +61,7 @@ class Lines:
 
 
 def _quiet_dask() -> None:
-    """What Dask makes of a lost connection is told in our words, unless its configuration asks for its own."""
+    """Suppress Dask's log messages about lost connections, unless its configuration sets up logging."""
     with suppress(ImportError):
         import dask
 
@@ -73,7 +73,7 @@ def _quiet_dask() -> None:
 def train_file(
     ctx: click.Context, file: Path, runs: Path | None, parallel: int | None, scheduler: str | None, as_json: bool
 ) -> None:
-    """Train the jobs of a file, here or on a cluster, and say what became of each."""
+    """Train the jobs of a file, on this machine or on a cluster, and print the outcome of each."""
     from multiseg.errors import TrainingStopped
     from multiseg.jobs.file import read_jobs
     from multiseg.jobs.jobs import train_jobs
@@ -97,6 +97,6 @@ def train_file(
             click.echo(f"{each.folder}: {each.status}" + (f": {each.error}" if each.error else ""))
     if any(each.status == "stopped" for each in outcomes):
         again = shlex.join(["multiseg", *ctx.meta[ARGUMENTS]])
-        raise TrainingStopped(f"stopped; the same command goes on:\n  {again}")
+        raise TrainingStopped(f"stopped; the same command resumes:\n  {again}")
     if any(each.status == "failed" for each in outcomes):
         ctx.exit(1)

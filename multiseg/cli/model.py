@@ -17,13 +17,11 @@ FILE = click.argument("file", type=click.Path(path_type=Path))
 
 
 def sizes(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The two ways to say how large the network's input is."""
+    """Add the two options that specify the shape of the network's input."""
     shape = click.option(
-        "--input-shape", metavar="C,H,W", help="The input's channels, height and width. Default: what the file says."
+        "--input-shape", metavar="C,H,W", help="Channels, height and width of the input.  [default: those in the file]"
     )
-    dataset = click.option(
-        "--dataset", type=click.Path(path_type=Path), help="Take the input's shape from this dataset."
-    )
+    dataset = click.option("--dataset", type=click.Path(path_type=Path), help="Use the shape of this dataset's images.")
     return shape(dataset(command))
 
 
@@ -36,9 +34,9 @@ def sizes(command: Callable[..., Any]) -> Callable[..., Any]:
 def describe(
     ctx: click.Context, file: Path, other: Path | None, input_shape: str | None, dataset: Path | None, as_json: bool
 ) -> None:
-    """List the layers of the network in FILE, of any backend's formats; with OTHER, say where the two networks differ.
+    """List the layers of the network in FILE, in a format of any backend; with OTHER, list the differences of the two.
 
-    Exits 1 where they differ. A network file written in Python is executed: load only files you trust.
+    The exit status is 1 if they differ. A network file written in Python is executed: load only files you trust.
     """
     shape = shape_of(input_shape, dataset)
     topology = topology_of(file, shape)
@@ -65,7 +63,7 @@ def describe(
 )
 @sizes
 def visualize(file: Path, output: Path, input_shape: str | None, dataset: Path | None) -> None:
-    """Draw the network in FILE, of any backend's formats: its layers from top to bottom, with the shapes between them.
+    """Draw the network in FILE, in a format of any backend: its layers from top to bottom, with the shapes between them.
 
     A network file written in Python is executed: load only files you trust.
     """
@@ -77,7 +75,7 @@ def visualize(file: Path, output: Path, input_shape: str | None, dataset: Path |
 
 
 def shape_of(text: str | None, dataset: Path | None) -> tuple[int, int, int] | None:
-    """The shape that --input-shape or --dataset says, if either does."""
+    """Return the shape given by --input-shape or --dataset, None without either."""
     if text is not None and dataset is not None:
         raise click.UsageError("--input-shape and --dataset exclude each other")
     if dataset is not None:
@@ -85,7 +83,7 @@ def shape_of(text: str | None, dataset: Path | None) -> tuple[int, int, int] | N
 
         shape = Dataset.open(dataset).train.shape
         if shape is None:
-            raise SettingsError(f"{dataset}: its images differ in size; give --input-shape C,H,W")
+            raise SettingsError(f"{dataset}: its images differ in size; specify --input-shape C,H,W")
         return shape
     if text is None:
         return None
@@ -97,7 +95,7 @@ def shape_of(text: str | None, dataset: Path | None) -> tuple[int, int, int] | N
 
 
 def topology_of(file: Path, shape: tuple[int, int, int] | None) -> Topology:
-    """The network in a file."""
+    """Describe the network in a file."""
     from multiseg.model_files.reading import describe
 
     return describe(file, shape)
@@ -115,5 +113,5 @@ def _print_table(topology: Topology) -> None:
     for layer in topology.layers:
         table.add_row(*summary.row(layer).cells)
     click.echo(summary.headline(topology))
-    # rich takes what is no terminal for 80 columns wide
+    # rich assumes 80 columns if the output is no terminal
     Console(width=None if sys.stdout.isatty() else 160, markup=False).print(table)

@@ -19,21 +19,26 @@ AS_PATH = click.Path(path_type=Path)
 @click.command()
 @click.option("--dataset", required=True, type=AS_PATH, help="Folder of the dataset whose batches are used.")
 @click.option(
-    "--backend", "backends", multiple=True, help="Where to compute; may be repeated.  [default: all installed]"
+    "--backend",
+    "backends",
+    multiple=True,
+    help="Backend to compute with; may be repeated.  [default: all installed, or those of the models]",
 )
 @click.option("--model", "models", multiple=True, type=AS_PATH, help="Network file or run folder; may be repeated.")
-@click.option("--weights", multiple=True, type=AS_PATH, help="Weights or run: one for all, or one for each --model.")
+@click.option(
+    "--weights", multiple=True, type=AS_PATH, help="Weights file or run: one for all, or one for each --model."
+)
 @click.option("--steps", default=20, show_default=True, help="Training steps to compare.")
 @click.option("--solver", default="sgd", show_default=True, help="A solver of the recipe equal.")
-@click.option("--learning-rate", type=float, help="Base rate; it falls to half.  [default: the recipe's]")
-@click.option("--loss", type=click.Choice(list(LOSSES)), help="[default: l2, or cross entropy of classes]")
+@click.option("--learning-rate", type=float, help="Base learning rate; it decreases to half.  [default: the recipe's]")
+@click.option("--loss", type=click.Choice(list(LOSSES)), help="Loss.  [default: l2, or cross entropy of classes]")
 @click.option("--loss-option", multiple=True, metavar="NAME=VALUE", help="A parameter of --loss; may be repeated.")
-@click.option("--batch-size", type=int, help="[default: 16, or as many images as there are]")
+@click.option("--batch-size", type=int, help="Images per step.  [default: 16, at most the number of images]")
 @click.option("--subtract-mean", default="pixel", show_default=True, type=click.Choice(["pixel", "image", "none"]))
-@click.option("--seed", default=1, show_default=True, help="Of start values and the order of images.")
-@click.option("--threads", default=0, help="Threads of a backend.  [default: all cores]")
+@click.option("--seed", default=1, show_default=True, help="Seed of the initial weights and the order of the images.")
+@click.option("--threads", default=0, help="Number of threads per backend.  [default: all cores]")
 @click.option("--no-lowering", is_flag=True, help="Do not compute convolutions as one matrix product.")
-@click.option("--require-complete", is_flag=True, help="Exit 1 as well where something could not be compared.")
+@click.option("--require-complete", is_flag=True, help="Also exit with status 1 if something could not be compared.")
 @click.option("-o", "--output", type=AS_PATH, help="Page (.html) to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.pass_context
@@ -45,9 +50,10 @@ def parity(
 ) -> None:  # fmt: skip
     """Check that networks compute and train alike in several frameworks, every number against a float64 reference.
 
-    All are given the same weights and batches. Compared are each layer's output, the loss, each gradient, and the weights after
-    each step; what is beyond rounding is named. Without --model it is each backend's own FCN. Exits 1 where anything is beyond
-    rounding; what could not be compared is told. A network file written in Python is executed: load only files you trust.
+    All networks get the same weights and batches. The output of every layer, the loss, every gradient and the weights after every
+    step are compared; differences beyond rounding are listed by name, and so is what could not be compared. Without --model each
+    backend computes its own FCN. The exit status is 1 if any difference is beyond rounding. A network file written in Python is
+    executed: load only files you trust.
     """
     from rich.console import Console
 
@@ -76,11 +82,13 @@ def parity(
 
 
 def check_page(path: Path) -> None:
-    """Raise SettingsError where no page can be written there, before much is computed for it."""
+    """Raise SettingsError if no page can be written to ``path``, before anything is computed for it."""
     if path.suffix != ".html":
         raise SettingsError(f"{path}: a page has a name ending in .html")
     if path.is_dir() or not path.absolute().parent.is_dir():
-        raise SettingsError(f"{path}: {'is a folder' if path.is_dir() else 'its folder is not there; make it first'}")
+        raise SettingsError(
+            f"{path}: {'is a folder' if path.is_dir() else 'its folder does not exist; create it first'}"
+        )
 
 
 def _print(found: Parity) -> None:
@@ -91,7 +99,7 @@ def _print(found: Parity) -> None:
     from multiseg.parity.rows import TITLES, figures, rows_by_stage
 
     click.echo(
-        "Largest differences from float64, and how much of what rounding may come to they are, where they are nearest to it."
+        "Largest differences from float64, and the largest fraction of the tolerance, which is what rounding can add up to."
     )
     console = Console(width=None if sys.stdout.isatty() else 160, markup=False, highlight=False)
     for stage, names in rows_by_stage(found.rows).items():

@@ -15,38 +15,38 @@ from multiseg.run.run import Run
 
 RUN = click.argument("run", type=click.Path(path_type=Path))
 RESIZE = click.option(
-    "--resize/--no-resize", default=True, help="Resize to the dataset's size, or take the image as it is."
+    "--resize/--no-resize", default=True, help="Resize to the size of the dataset's images, or keep the size."
 )
-JSON = click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 FORMAT = click.option(
     "--format",
     "kind",
     type=click.Choice(["png", "npy", "lmdb"]),
     default="png",
     show_default=True,
-    help="Pictures, arrays (C, H, W float32), or a dataset of inputs and outputs' pictures.",
+    help="Images, arrays (C, H, W float32), or a dataset of inputs and outputs.",
 )
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that all three commands have."""
+    """Add the options of all three commands."""
     for each in reversed((
         click.option("--pad", is_flag=True, help="Pad to a size that the network keeps, and crop the output back."),
         click.option("--tile", type=click.IntRange(min=1), metavar="N",
-                     help="Images of more than N pixels a side go through in overlapping tiles, without seams."),
+                     help="Process images of more than N pixels per side in overlapping tiles, without seams."),
         click.option("--pixel-conversion", type=click.Choice(["clip", "normalize"]), default="clip", show_default=True,
                      help="clip: cut values to 0..255; normalize: stretch to it."),
-        click.option("--channel-order", type=click.Choice(["RGB", "BGR"]), help="Of the output.  [default: the backend's]"),
-        click.option("--data-order", type=click.Choice(["CHW", "HWC"]), help="Of the output.  [default: the backend's]"),
-        click.option("--show-input", is_flag=True, help="Put the input left of the output in pictures."),
-        click.option("--snapshot", default="last", show_default=True, help="last, best, or an epoch."),
+        click.option("--channel-order", type=click.Choice(["RGB", "BGR"]), help="Order in the output.  [default: the backend's]"),
+        click.option("--data-order", type=click.Choice(["CHW", "HWC"]), help="Order in the output.  [default: the backend's]"),
+        click.option("--show-input", is_flag=True, help="Write the input to the left of the output."),
+        click.option("--snapshot", default="last", show_default=True, help="Snapshot: last, best, or an epoch."),
     )):  # fmt: skip
         command = each(command)
     return command
 
 
 def open_run(folder: Path, snapshot: str) -> Run:
-    """The run, at a snapshot given in words or as an epoch."""
+    """Open a run at a snapshot: ``last``, ``best`` or an epoch."""
     from multiseg.run.run import Run
 
     return Run.open(folder, int(snapshot) if snapshot.isdigit() else snapshot)
@@ -55,10 +55,12 @@ def open_run(folder: Path, snapshot: str) -> Run:
 @click.command()
 @RUN
 @click.argument("image", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Picture to write, or .npy.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Image file to write, or .npy.")
 @RESIZE
 @options
-@click.option("--show-layers", is_flag=True, help="Also write OUTPUT-layers.html and .json: what every layer makes.")
+@click.option(
+    "--show-layers", is_flag=True, help="Also write OUTPUT-layers.html and .json: the activations of every layer."
+)
 @JSON
 def test_one(
     run: Path,
@@ -70,11 +72,11 @@ def test_one(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Show what the network of RUN makes of one image."""
+    """Write the output of the network of RUN for one image."""
     from multiseg.inference.outputs import save
 
     if show_layers and options["tile"]:
-        raise click.UsageError("--show-layers shows what the layers make of a whole image; leave out --tile")
+        raise click.UsageError("--show-layers computes the layers for a whole image; leave out --tile")
     with open_run(run, snapshot) as opened:
         result = opened.test_one(image, **options)
         written = [save(result, output, show_input)]
@@ -107,7 +109,7 @@ def test_list(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Test several images; one that cannot be read is reported, the others are done, and the exit status is 1."""
+    """Test several images. An image that cannot be read is reported, the others are tested, and the exit status is 1."""
     from multiseg.inference.options import Options
     from multiseg.inference.output import Failure
     from multiseg.inference.outputs import writing
@@ -151,10 +153,10 @@ class _Count(click.ParamType[Any]):
 @click.command()
 @RUN
 @click.argument("database", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for measures and outputs.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for metrics and outputs.")
 @options
 @FORMAT
-@click.option("--images", type=_Count(), help="How many outputs to write, or all.  [default: 32; lmdb: all]")
+@click.option("--images", type=_Count(), help="Number of outputs to write, or all.  [default: 32; lmdb: all]")
 @JSON
 def test_db(
     run: Path,
@@ -167,9 +169,9 @@ def test_db(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Test a database such as DATASET/val_db/features: loss and measures over all of it, and outputs.
+    """Test a database such as DATASET/val_db/features: loss and metrics over all of it, and outputs.
 
-    The images are taken as they are stored.
+    Images are used in their stored size.
     """
     from multiseg.files import write_json
     from multiseg.inference.outputs import writing
@@ -191,7 +193,7 @@ def test_db(
 
 
 def _facts(result: Output, path: Path) -> dict[str, Any]:
-    """What there is to say of an output: shapes are C, H, W."""
+    """Return the facts about an output as plain values; shapes are (C, H, W)."""
     values = result.array
     return {
         "image": str(result.source),
@@ -205,7 +207,7 @@ def _facts(result: Output, path: Path) -> dict[str, Any]:
 
 
 def _json(value: Any) -> str:
-    """As JSON, which has no NaN: what is not finite is null."""
+    """Format as JSON; numbers that are not finite become null."""
     return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 

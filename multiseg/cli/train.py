@@ -18,57 +18,110 @@ from multiseg.settings.schedules import DEFAULT
 
 @click.command()
 @click.argument("jobs", required=False, type=click.Path(path_type=Path))
-@click.option("--dataset", metavar="PATH", help="Dataset folder, ours or a DIGITS job's, or a URL of one.")
+@click.option("--dataset", metavar="PATH", help="Dataset folder, of multiseg or of a DIGITS job, or its URL.")
 @click.option("--backend", default="torch", show_default=True, help="Framework to train in; see `multiseg backends`.")
-@click.option("--run", "folder", type=click.Path(path_type=Path), help="Folder for the run; must be new.")
+@click.option(
+    "--run",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Folder of the run; must not exist unless --resume is given.",
+)
 @click.option("--model", type=click.Path(path_type=Path), help="Network file.  [default: the backend's FCN]")
 @click.option("--epochs", default=150, show_default=True)
 @click.option(
-    "--recipe", default="tutorial", show_default=True, help="tutorial (each framework's own) or equal (one for all)."
+    "--recipe",
+    default="tutorial",
+    show_default=True,
+    help="tutorial (each framework's own defaults) or equal (the same for all).",
 )
-@click.option("--subtract-mean", default="pixel", show_default=True, help="pixel, image or none.")
+@click.option(
+    "--subtract-mean",
+    default="pixel",
+    show_default=True,
+    help="Mean to subtract from the inputs: pixel, image or none.",
+)
 @click.option("--learning-rate", type=float, help="Base learning rate.  [default: the recipe's]")
 @click.option(
-    "--batch-size", type=int, help="Images a training step.  [default: the network file's, else the backend's]"
+    "--batch-size", type=int, help="Images per training step.  [default: the network file's, else the backend's]"
 )
-@click.option("--val-batch-size", type=int, help="Images a validation batch.  [default: likewise]")
+@click.option(
+    "--val-batch-size", type=int, help="Images per validation batch.  [default: the network file's, else the backend's]"
+)
 @click.option("--solver", default="sgd", show_default=True, help="sgd, nesterov, adagrad, rmsprop, adadelta, adam, ...")
-@click.option("--solver-option", multiple=True, metavar="NAME=VALUE", help="e.g. momentum=0.9; may be repeated.")
+@click.option(
+    "--solver-option",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Option of the solver, e.g. momentum=0.9; may be repeated.",
+)
 @click.option(
     "--multiplier", multiple=True, metavar="PARAMETER=LR[,DECAY]",
-    help="Of learning rate and weight decay, e.g. '*.bias=2,0'; may be repeated.",
+    help="Multiplier of the learning rate and of the weight decay, e.g. '*.bias=2,0'; may be repeated.",
 )  # fmt: skip
-@click.option("--accumulate", default=1, show_default=True, help="Batches whose gradients make one update.")
-@click.option("--lr-policy", help="fixed, step, multistep, exp, inv, poly, sigmoid, linear.  [default: step 33 % 0.1]")
 @click.option(
-    "--lr-option", multiple=True, metavar="NAME=VALUE", help="e.g. gamma=0.5, stepvalues=50,85 or warmup=5 (percent)."
+    "--accumulate", default=1, show_default=True, help="Number of batches whose gradients are averaged for one update."
+)
+@click.option(
+    "--lr-policy",
+    help="Learning-rate policy: fixed, step, multistep, exp, inv, poly, sigmoid, linear.  [default: step, at 33 %, 0.1]",
+)
+@click.option(
+    "--lr-option",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Parameter of the policy, e.g. gamma=0.5, stepvalues=50,85 or warmup=5 (percent).",
 )
 @click.option("--loss", help=f"{', '.join(LOSSES)}: the mean over elements.  [default: the network file's own]")
 @click.option("--loss-option", multiple=True, metavar="NAME=VALUE", help="A parameter of --loss; may be repeated.")
-@click.option("--seed", type=int, help="Seed of weights and batch order.  [default: drawn, and kept with the run]")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--threads", default=0, help="Threads of the backend.  [default: all cores]")
-@click.option("--lowering/--no-lowering", default=True, help="Compute kernel = stride convolutions as one product.")
-@click.option("--val-interval", type=float, default=1, show_default=True, help="Epochs between validations, e.g. 0.5.")
-@click.option("--snapshot-interval", type=float, default=1, show_default=True, help="Epochs between snapshots.")
-@click.option("--keep", default="best", show_default=True, help="Snapshots kept: last, best (and last), all.")
-@click.option("--metric", default="l1", show_default=True, help=f"Selects the best validation: {', '.join(SELECTING)}.")
-@click.option("--threshold", type=float, default=128, show_default=True, help="Pixels below it are of the object.")
-@click.option("--patience", type=int, help="Stop after so many validations that are no better.")
-@click.option("--min-delta", type=float, default=0, show_default=True, help="By which a better one must be better.")
-@click.option("--weights", type=click.Path(path_type=Path), help="Run folder, or weights file, to start from.")
+@click.option(
+    "--seed", type=int, help="Seed of the initial weights and the batch order.  [default: random, stored with the run]"
+)
+@click.option("--device", default="auto", show_default=True, help="Device: auto, cpu or cuda.")
+@click.option("--threads", default=0, help="Number of threads of the backend.  [default: all cores]")
+@click.option(
+    "--lowering/--no-lowering",
+    default=True,
+    help="Compute convolutions whose kernel equals their stride as one matrix product.",
+)
+@click.option(
+    "--val-interval",
+    type=float,
+    default=1,
+    show_default=True,
+    help="Epochs between validations; may be a fraction, e.g. 0.5.",
+)
+@click.option(
+    "--snapshot-interval", type=float, default=1, show_default=True, help="Epochs between snapshots; may be a fraction."
+)
+@click.option("--keep", default="best", show_default=True, help="Snapshots to keep: last, best (and the last), or all.")
+@click.option(
+    "--metric",
+    default="l1",
+    show_default=True,
+    help=f"Metric that selects the best validation: {', '.join(SELECTING)}.",
+)
+@click.option("--threshold", type=float, default=128, show_default=True, help="Pixels below this value are foreground.")
+@click.option("--patience", type=int, help="Stop after this number of validations without an improvement.")
+@click.option(
+    "--min-delta", type=float, default=0, show_default=True, help="Smallest change that counts as an improvement."
+)
+@click.option("--weights", type=click.Path(path_type=Path), help="Run folder or weights file to start from.")
 @click.option(
     "--solver-state/--no-solver-state", default=None,
-    help="Whether that run's solver is carried on, too.  [default: where there is one]",
+    help="Whether to continue with the state of that run's solver.  [default: if it has one]",
 )  # fmt: skip
-@click.option("--freeze", multiple=True, metavar="LAYER", help="Layer, or pattern, left as it is; may be repeated.")
+@click.option(
+    "--freeze", multiple=True, metavar="LAYER", help="Name or pattern of layers that are not trained; may be repeated."
+)
 @click.option(
     "--augment", multiple=True, metavar="NAME=VALUE",
-    help="flip=both, quarter_turns=true, rotation=10, scale=0.1, translation=0.1, noise=5; may be repeated.",
+    help="Augmentation: flip=both, quarter_turns=true, rotation=10, scale=0.1, translation=0.1, noise=5; may be repeated.",
 )  # fmt: skip
 @click.option("--tensorboard", is_flag=True, help="Write a log for TensorBoard into the run folder.")
-@click.option("--resume", is_flag=True, help="Go on from the run's last snapshot.")
-@click.option("--parallel", type=click.IntRange(min=1), help="With a file of JOBS: how many at once, on each worker.")
+@click.option("--resume", is_flag=True, help="Resume from the run's last snapshot.")
+@click.option(
+    "--parallel", type=click.IntRange(min=1), help="With a file of JOBS: number of jobs at the same time, per worker."
+)
 @click.option(
     "--scheduler", metavar="ADDRESS",
     help="With a file of JOBS: train them on a Dask cluster, by its scheduler's address (tcp://..., tls://...) or file.",
@@ -83,7 +136,7 @@ def train(
 ) -> None:  # fmt: skip
     """Train a network in one framework, or several of them, from a file of JOBS (TOML).
 
-    Jobs of such a file that are finished are skipped, interrupted ones go on. Exits with 1 if one failed.
+    Finished jobs of such a file are skipped, interrupted ones are resumed. The exit status is 1 if a job failed.
     """
     from multiseg.training.ranks import current
 
@@ -93,15 +146,17 @@ def train(
 
         given = [name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE]
         if other := sorted(set(given) - {"jobs", "folder", "parallel", "scheduler", "as_json"}):
-            raise click.UsageError(f"--{other[0].replace('_', '-')} does not go with a file of jobs; write it there")
+            raise click.UsageError(
+                f"--{other[0].replace('_', '-')} cannot be combined with a file of jobs; specify it in the file"
+            )
         if ranks.size > 1:
-            raise click.UsageError("a file of jobs does not go with torchrun, whose processes train one job together")
+            raise click.UsageError(
+                "a file of jobs cannot be trained under torchrun, whose processes train one job together"
+            )
         return train_file(ctx, jobs, folder, parallel, scheduler, as_json)
     for option, given_value in (("--parallel", parallel), ("--scheduler", scheduler)):
         if given_value is not None:
-            raise click.UsageError(
-                f"{option} goes with a file of jobs: multiseg train jobs.toml {option} {given_value}"
-            )
+            raise click.UsageError(f"{option} requires a file of jobs: multiseg train jobs.toml {option} {given_value}")
     for name, value in (("--dataset", dataset), ("--run", folder)):
         if value is None:
             raise click.UsageError(f"Missing option '{name}'.")
@@ -136,7 +191,7 @@ def train(
 
 
 def pairs(given: tuple[str, ...], option: str) -> dict[str, Any]:
-    """NAME=VALUE pairs: true and false, numbers, lists of numbers by commas, else words as they are."""
+    """Parse NAME=VALUE pairs: true and false, numbers, comma-separated lists of numbers, otherwise text."""
 
     def read(text: str) -> Any:
         if text in ("true", "false"):
@@ -157,7 +212,7 @@ def pairs(given: tuple[str, ...], option: str) -> dict[str, Any]:
 
 
 def numbers(given: tuple[str, ...], option: str) -> dict[str, float]:
-    """NAME=VALUE pairs as numbers. Raises click.BadParameter for anything else."""
+    """Parse NAME=VALUE pairs whose values are numbers. Raises click.BadParameter for anything else."""
     result = {}
     for pair in given:
         name, _, value = pair.partition("=")
@@ -169,7 +224,7 @@ def numbers(given: tuple[str, ...], option: str) -> dict[str, float]:
 
 
 def multipliers(given: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    """PARAMETER=LR[,DECAY] as a job takes them. Raises click.BadParameter for anything else."""
+    """Parse PARAMETER=LR[,DECAY] into a job's multipliers. Raises click.BadParameter for anything else."""
     result = {}
     for each in given:
         name, _, text = each.partition("=")

@@ -114,7 +114,7 @@ def test_an_existing_folder_exits_2_with_one_line(dataset: Path, images: Path) -
 def test_check_dataset(dataset: Path, tmp_path: Path) -> None:
     result = run("check-dataset", dataset)
     assert result.exit_code == 0
-    assert result.stdout.startswith(f"{dataset}: all is well: 27 train_db/features, 27 train_db/labels, 3 val_db")
+    assert result.stdout.startswith(f"{dataset}: no problems: 27 train_db/features, 27 train_db/labels, 3 val_db")
     facts = json.loads(run("check-dataset", dataset, "--json").stdout)
     assert facts["ok"] is True
     assert facts["content_hash"] == multiseg.Dataset.open(dataset).content_hash

@@ -165,7 +165,7 @@ def test_a_stopped_file_of_jobs_goes_on_by_the_same_command(file: Path) -> None:
     program = begun(file)
     program.send_signal(signal.SIGINT)
     _, said = program.communicate(timeout=60)
-    assert program.returncode == 130 and "the same command goes on" in said
+    assert program.returncode == 130 and "the same command resumes" in said
     stopped = [path for path in (file.parent / "trained").iterdir() if multiseg.Run.open(path).snapshot]
     assert 1 <= len(stopped) <= 2
     done = multiseg_command("train", file)
@@ -174,7 +174,7 @@ def test_a_stopped_file_of_jobs_goes_on_by_the_same_command(file: Path) -> None:
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (["--backend", "torch"], "Missing option '--dataset'"),
-    (["jobs.toml", "--epochs", "3"], "--epochs does not go with a file of jobs"),
+    (["jobs.toml", "--epochs", "3"], "--epochs cannot be combined with a file of jobs"),
     (["--dataset", "x", "--run", "y", "--augment", "flip"], "'flip' is not NAME=VALUE"),
 ])  # fmt: skip
 def test_bad_usage_is_one_line_and_status_2(arguments: list[str], words: str) -> None:
