@@ -15,18 +15,18 @@ PATH = click.Path(path_type=Path)
 
 @click.command()
 @click.option("--source", type=PATH, help="Tarball or folder of Caffe's source. Default: Debian's source package.")
-@click.option("--sha256", help="What the SHA-256 of the tarball must be.")
+@click.option("--sha256", help="Expected SHA-256 of the tarball.")
 @click.option("--python", type=PATH, help="Interpreter to build for and install into. Default: the running one.")
-@click.option("--jobs", "-j", type=click.IntRange(min=1), help="Compilers at a time. Default: one per core.")
-@click.option("--force", is_flag=True, help="Build even where a wheel is kept from an earlier call.")
-@click.option("--wheel-dir", type=PATH, help="Folder to also put the wheel into.")
+@click.option("--jobs", "-j", type=click.IntRange(min=1), help="Parallel compiler processes. Default: one per core.")
+@click.option("--force", is_flag=True, help="Build even if an earlier call has cached a wheel.")
+@click.option("--wheel-dir", type=PATH, help="Folder to copy the wheel to.")
 @click.option("--install/--no-install", default=True, help="Install the wheel, or only build it.", show_default=True)
 @click.option(
     "--yes/--no-prerequisites",
     "prerequisites",
     default=True,
-    help="Install Debian packages that the build needs (root or passwordless sudo), the default; or build with what "
-    "is there.",
+    help="Install Debian packages that the build needs (root or passwordless sudo), the default; or build with the "
+    "installed packages.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def install_caffe(
@@ -43,7 +43,7 @@ def install_caffe(
     """Build BVLC Caffe's Python module from source and install it.
 
     The source comes from Debian, through a private apt configuration; building it takes about a minute on two cores.
-    The wheel is kept in the user's cache, so that a second call takes seconds.
+    The wheel is cached in the user's cache folder, so that a second call takes seconds.
     """
     from .install import install_caffe as run
 
@@ -67,7 +67,7 @@ def install_caffe(
 
 
 class Steps:
-    """Shows the steps on standard error: one live line on a terminal, else a line for each with the seconds so far."""
+    """Show the steps on standard error: one live line on a terminal, else one line per step with the elapsed seconds."""
 
     def __init__(self) -> None:
         self.built = False

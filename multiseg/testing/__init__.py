@@ -1,6 +1,6 @@
-"""For tests of users: a contract suite for backends (:class:`BackendContract`), and a pytest plugin (multiseg.testing.plugin).
+"""Support for users' tests: a contract suite for backends (:class:`BackendContract`) and the pytest plugin.
 
-The plugin is loaded by every pytest in whose environment multiseg is installed, so importing this brings in nothing else.
+Every pytest in an environment with multiseg loads the plugin, so importing this package imports nothing else.
 """
 
 from __future__ import annotations

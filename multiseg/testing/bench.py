@@ -1,4 +1,4 @@
-"""A backend's process for tests: networks are loaded into it one after the other, and given neutral arrays."""
+"""Run a backend's process in tests: load networks one after the other, and call them with neutral arrays."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Array = npt.NDArray[np.float32]
 Weights = dict[str, Array]
 Shape = tuple[int, int, int]
 
-# a solver whose step is the gradient times the rate
+# a solver whose step is the gradient times the learning rate
 PLAIN: dict[str, Any] = {"recipe": "equal", "solver": "sgd", "solver_options": {"momentum": 0.0}, "loss": "l2"}
 
 
 class Bench:
-    """``worker``: the process; ``described``: what the network that was loaded last says of itself.
+    """A backend's process. ``worker`` is the process, ``described`` the description of the network loaded last.
 
-    Images are (N, C, H, W) RGB and float32 here, as are outputs, whatever the backend's layout is.
+    Images and outputs are ``(N, C, H, W)`` RGB float32 here, for any layout of the backend.
     """
 
     def __init__(
@@ -44,54 +44,54 @@ class Bench:
         self.described: dict[str, Any] = {}
 
     def spec(self, **settings: Any) -> NetworkSpec:
-        """What a job with these settings has a backend build: a fixed seed, batches of 4."""
+        """Return the network specification of a job with these settings, a fixed seed and batches of 4."""
         values = {"seed": 3, "batch_size": 4, "device": "cpu", "threads": self.threads, **settings}
-        found = Job(dataset="", backend=self.backend.name, model=self.model, **values).resolve()
-        return spec_of(found, self.input_shape, self.label_shape)
+        resolved = Job(dataset="", backend=self.backend.name, model=self.model, **values).resolve()
+        return spec_of(resolved, self.input_shape, self.label_shape)
 
     def load(self, predict_only: bool = False, **settings: Any) -> None:
-        """Build the network newly, in place of the one before."""
+        """Build a new network, which replaces the previous one."""
         spec = self.spec(**settings)
         self.described = self.call("load", spec=replace(spec, solver=None if predict_only else spec.solver).to_json())
 
     def call(self, method: str, **arguments: Any) -> Any:
-        """A call of the worker's."""
+        """Call a method of the worker."""
         return self.worker.call(method, **arguments)
 
     def inside(self, function: str, **arguments: Any) -> Any:
-        """What a function of multiseg.testing.inside says in the worker."""
+        """Call a function of multiseg.testing.inside in the worker."""
         arguments = {"module": self.backend.module, **arguments}
         return self.call("read", module="multiseg.testing.inside", function=function, arguments=arguments)
 
     def images(self, count: int = 4, seed: int = 0, size: tuple[int, int] | None = None) -> Array:
-        """Noise from -1 to 1."""
+        """Return uniform noise from -1 to 1."""
         return self._noise(count, self.input_shape, seed, size)
 
     def labels(self, count: int = 4, seed: int = 0, size: tuple[int, int] | None = None) -> Array:
-        """Noise from -3 to 3, of which a network's outputs are off by less than 1, and by more."""
+        """Return uniform noise from -3 to 3: differences to a network's outputs are both below and above 1."""
         return 3 * self._noise(count, self.label_shape, seed + 1000, size)
 
     def batch(self, count: int = 4, seed: int = 0) -> dict[str, Array]:
-        """Features and labels in the backend's layout."""
+        """Return features and labels in the backend's layout."""
         images, labels = self.images(count, seed), self.labels(count, seed)
         return {"features": self.layout.features(images), "labels": self.layout.labels(labels)}
 
     def predict(self, images: Array, labels: Array | None = None) -> tuple[Array, Any]:
-        """Outputs of neutral images, and their loss, or None without labels."""
-        given = None if labels is None else self.layout.labels(labels)
-        output, loss, _ = self.call("predict", features=self.layout.features(images), labels=given)
+        """Return the outputs of neutral images, and their loss, or None without labels."""
+        targets = None if labels is None else self.layout.labels(labels)
+        output, loss, _ = self.call("predict", features=self.layout.features(images), labels=targets)
         return self.layout.output(output), loss
 
     def step(self, batch: Mapping[str, Array], rate: float, seed: int = 0) -> float:
-        """The loss before an update."""
+        """Train one step and return the loss before the update."""
         loss: float = self.call("train_step", **batch, rate=rate, seed=seed)
         return loss
 
     @property
     def weights(self) -> Weights:
-        """The network's weights; they can be set."""
-        found: Weights = self.call("get_weights")
-        return found
+        """Return the network's weights; they can be set."""
+        weights: Weights = self.call("get_weights")
+        return weights
 
     @weights.setter
     def weights(self, weights: Mapping[str, Array]) -> None:
@@ -99,14 +99,14 @@ class Bench:
 
     @property
     def state(self) -> Weights:
-        """What the solver keeps of them."""
-        found: Weights = self.call("get_weights", state=True)
-        return found
+        """Return the solver's state of the weights."""
+        state: Weights = self.call("get_weights", state=True)
+        return state
 
     def begin(self, seed: int = 1) -> Weights:
-        """Give the network weights with which all of it takes part, and return them.
+        """Set weights with which every layer affects the output, and return them.
 
-        Frameworks start some parameters at values that hide what is behind them, as a deconvolution of zeros does.
+        Frameworks initialise some parameters to values that hide the layers before them, e.g. a deconvolution to zeros.
         """
         own, draw = self.weights, np.random.default_rng(seed)
         channels = (self.input_shape[0], self.label_shape[0])
@@ -119,7 +119,7 @@ class Bench:
         return self.weights
 
     def averages(self) -> set[str]:
-        """Names of what changes at rate 0: not the solver's, but noted while training, as batch normalisation's means."""
+        """Return the names of weights that change at learning rate 0: running averages, as in batch normalisation."""
         before = self.weights
         self.step(self.batch(), 0.0)
         after = self.weights
@@ -127,7 +127,7 @@ class Bench:
         return {name for name in before if before[name].tobytes() != after[name].tobytes()}
 
     def gradient(self, batch: Mapping[str, Array], seed: int = 0) -> dict[str, npt.NDArray[np.float64]]:
-        """Of the loss, as one step of the solver PLAIN tells it, in float64; the weights are what they were, then."""
+        """Return the gradient of the loss in float64, derived from one step of the solver PLAIN; the weights are restored."""
         before = self.weights
         self.step(batch, gradient.RATE, seed)
         after = self.weights

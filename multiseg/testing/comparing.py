@@ -1,4 +1,4 @@
-"""Assertions about arrays by name, whose messages say which is off, where, and by how much."""
+"""Assertions about named arrays. Their messages state which array differs, where, and by how much."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Array = npt.NDArray[Any]
 
 
 def same_bits(found: Mapping[str, Array], expected: Mapping[str, Array], what: str) -> None:
-    """Assert that two sets of arrays are the same to the last bit; ``what`` says which ought to be."""
+    """Assert that two sets of arrays are identical bit by bit; ``what`` describes them."""
     __tracebackhide__ = True
     assert list(found) == list(expected), f"{what}: names are {list(found)}, not {list(expected)}"
     for name, value in expected.items():
@@ -23,14 +23,14 @@ def same_bits(found: Mapping[str, Array], expected: Mapping[str, Array], what: s
         )
         if found[name].tobytes() != value.tobytes():
             differing = int((found[name] != value).sum())
-            apart = float(np.abs(found[name].astype(np.float64) - value).max(initial=0))
+            largest = float(np.abs(found[name].astype(np.float64) - value).max(initial=0))
             raise AssertionError(
-                f"{what}: {differing} of {value.size} numbers of {name!r} differ, by {apart:.3g} at most"
+                f"{what}: {differing} of {value.size} numbers of {name!r} differ, by {largest:.3g} at most"
             )
 
 
 def close(found: Array, expected: Array, tolerance: Array | float, what: str) -> None:
-    """Assert that each number is as near to what is expected as the tolerance of its place; ``what`` names it and the mend."""
+    """Assert that every number is within its tolerance of the expected one; ``what`` describes the numbers and a fix."""
     __tracebackhide__ = True
     assert found.shape == expected.shape, f"{what}: has the shape {found.shape}, not {expected.shape}"
     excess = np.abs(found.astype(np.float64) - expected) - tolerance
@@ -44,7 +44,7 @@ def close(found: Array, expected: Array, tolerance: Array | float, what: str) ->
 
 
 def refused(call: Callable[[], object], kind: type[MultisegError], words: str, what: str) -> None:
-    """Assert that a call raises an error of this kind, and that it says these words; ``what`` says what must be."""
+    """Assert that a call raises an error of this type whose message contains ``words``; ``what`` states the requirement."""
     __tracebackhide__ = True
     try:
         call()

@@ -1,6 +1,6 @@
-"""What tests of a backend look at within its process; only NumPy is needed there, and Python 3.9 runs it.
+"""Checks of a backend that run in its process; they need only NumPy and run on Python 3.9.
 
-Each function returns what is wrong, in words.
+Each function returns a list of problems.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from multiseg.topology import interfaces
 
 
 def signatures(module: str) -> list[str]:
-    """Whether the class Network has the interface's methods with exactly its signatures, and no other public ones."""
-    made = getattr(importlib.import_module(module), "Network", None)
-    if made is None or not issubclass(made, network.Network):
-        return [f"{module}.Network: must be there, a subclass of multiseg.network.Network"]
+    """Check that the class Network has the interface's methods with exactly its signatures, and no other public ones."""
+    cls = getattr(importlib.import_module(module), "Network", None)
+    if cls is None or not issubclass(cls, network.Network):
+        return [f"{module}.Network: must be defined, as a subclass of multiseg.network.Network"]
     names = sorted(network.Network.__abstractmethods__)
     problems = []
     for name in names:
-        wanted, found = (inspect.signature(getattr(owner, name)) for owner in (network.Network, made))
-        if getattr(made, name) is getattr(network.Network, name):
-            problems.append(f"{module}.Network.{name}: is not there")
-        elif wanted != found:
-            problems.append(f"{module}.Network.{name}{found}: must be {name}{wanted}")
-    more = sorted(name for name in vars(made) if not name.startswith("_") and name not in names)
-    return problems + [f"{module}.Network.{name}: is not of the interface; begin its name with _" for name in more]
+        required, actual = (inspect.signature(getattr(owner, name)) for owner in (network.Network, cls))
+        if getattr(cls, name) is getattr(network.Network, name):
+            problems.append(f"{module}.Network.{name}: is missing")
+        elif required != actual:
+            problems.append(f"{module}.Network.{name}{actual}: must be {name}{required}")
+    extra = sorted(name for name in vars(cls) if not name.startswith("_") and name not in names)
+    return problems + [f"{module}.Network.{name}: is not in the interface; start its name with _" for name in extra]
 
 
 def file_signatures(module: str, reader: str, functions: Mapping[str, str]) -> list[str]:
@@ -52,12 +52,12 @@ def file_signatures(module: str, reader: str, functions: Mapping[str, str]) -> l
     return problems
 
 
-def _differing(path: str, wanted: Any) -> list[str]:
+def _differing(path: str, required: Any) -> list[str]:
     module, _, name = path.partition(":")
     function = getattr(importlib.import_module(module), name, None)
     if function is None:
         return [f"{path}: is missing"]
-    names = list(inspect.signature(wanted).parameters)[1:]  # without self
+    names = list(inspect.signature(required).parameters)[1:]  # without self
     actual = list(inspect.signature(function).parameters)
     return [] if names == actual else [f"{path}: takes ({', '.join(actual)}); it must take ({', '.join(names)})"]
 
@@ -65,37 +65,37 @@ def _differing(path: str, wanted: Any) -> list[str]:
 def copies(
     module: str, spec: Mapping[str, Any], features: Array, labels: Array, others: Array, rate: float
 ) -> list[str]:
-    """Whether arrays that the network takes and gives are its caller's: neither changes the other's any more."""
-    made = importlib.import_module(module).Network(NetworkSpec.from_json(spec))
+    """Check that the network copies arrays at its interface: neither side can change the other's arrays later."""
+    net = importlib.import_module(module).Network(NetworkSpec.from_json(spec))
     problems = []
     try:
-        got, kept = made.get_weights(), made.get_weights(state=True)
-        before, kept_before = _copy(got), _copy(kept)
-        output, _, activations = made.predict(features, None, activations=True)
-        shown = _copy({"output": output, **activations})
-        made.predict(others, None, activations=True)
-        if not _same(shown, {"output": output, **activations}):
+        weights, state = net.get_weights(), net.get_weights(state=True)
+        before, state_before = _copy(weights), _copy(state)
+        output, _, activations = net.predict(features, None, activations=True)
+        results = _copy({"output": output, **activations})
+        net.predict(others, None, activations=True)
+        if not _same(results, {"output": output, **activations}):
             problems.append("predict: what it returned changes when other images are predicted; return copies")
-        made.train_step(features, labels, rate)
-        if not _same(before, got):
+        net.train_step(features, labels, rate)
+        if not _same(before, weights):
             problems.append("get_weights: what it returned changes when the network is trained; return copies")
-        if not _same(kept_before, kept):
+        if not _same(state_before, state):
             problems.append(
                 "get_weights(state=True): what it returned changes when the network is trained; return copies"
             )
-        given = _copy(before)
-        made.set_weights(given)
-        made.train_step(features, labels, rate)
-        if not _same(before, given):
-            problems.append("set_weights: what it was given changes when the network is trained; keep a copy")
-        given = _copy(before)
-        made.set_weights(given)
-        for value in given.values():
+        argument = _copy(before)
+        net.set_weights(argument)
+        net.train_step(features, labels, rate)
+        if not _same(before, argument):
+            problems.append("set_weights: its argument changes when the network is trained; store a copy")
+        argument = _copy(before)
+        net.set_weights(argument)
+        for value in argument.values():
             value += 1
-        if not _same(before, made.get_weights()):
-            problems.append("set_weights: the network changes with what it was given; keep a copy")
+        if not _same(before, net.get_weights()):
+            problems.append("set_weights: the network changes when its argument is changed; store a copy")
     finally:
-        made.close()
+        net.close()
     return problems
 
 

@@ -1,7 +1,7 @@
-"""The pytest plugin: backends to test with, a small dataset, and parity as an assertion.
+"""The pytest plugin: the backends to test with, a small dataset, and parity as an assertion.
 
-It is loaded wherever multiseg is installed, so it imports nothing that takes time and does nothing unless it is asked: it
-has options, and fixtures whose names begin with ``multiseg_``.
+Every pytest in an environment with multiseg loads it, so it imports nothing slow and only adds options and fixtures whose
+names start with ``multiseg_``.
 """
 
 from __future__ import annotations
@@ -29,19 +29,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         OPTION,
         metavar="NAMES",
-        help=f"backends that must be there and are tested with, by commas; else those of the variable {VARIABLE}, of the "
-        f"ini key {INI}, else all that are available",
+        help=f"comma-separated backends to test with, which must be available; default: those in the variable {VARIABLE}, else "
+        f"in the ini key {INI}, else all available ones",
     )
     group.addoption(
-        "--multiseg-report", metavar="FOLDER", help="write a page (HTML) of each comparison by multiseg_parity there"
+        "--multiseg-report",
+        metavar="FOLDER",
+        help="write an HTML page of each comparison by multiseg_parity to this folder",
     )
-    parser.addini(INI, f"as {OPTION}", default=None)
+    parser.addini(INI, f"same as {OPTION}", default=None)
 
 
 def required(config: pytest.Config) -> list[str] | None:
-    """Names of the backends that were asked for: by the option, the variable, or the ini key; None where none was.
+    """Return the names of the requested backends: from the option, the variable, or the ini key; None without a request.
 
-    Raises pytest.UsageError for one that is not installed.
+    Raises pytest.UsageError for a backend that is not installed.
     """
     from multiseg import backend as registry
 
@@ -61,7 +63,7 @@ def required(config: pytest.Config) -> list[str] | None:
 
 
 def problem(name: str) -> str | None:
-    """Why a backend cannot be used, after really loading its framework; None where it can."""
+    """Load a backend's framework; return why it cannot be used, or None."""
     from multiseg import backend as registry
     from multiseg.errors import BackendUnavailable
     from multiseg.worker import pool
@@ -77,14 +79,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "multiseg_backend" in metafunc.fixturenames:
         from multiseg import backend as registry
 
-        asked = required(metafunc.config)
-        names = registry.names() if asked is None else asked
+        requested = required(metafunc.config)
+        names = registry.names() if requested is None else requested
         metafunc.parametrize("multiseg_backend", names, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
 def _multiseg_problems() -> Callable[[str], str | None]:
-    """Called with a backend's name: why it cannot be used, or None; each framework is loaded once to tell."""
+    """Return a cached :func:`problem`, which loads each framework at most once per session."""
     from functools import cache
 
     return cache(problem)
@@ -92,34 +94,34 @@ def _multiseg_problems() -> Callable[[str], str | None]:
 
 @pytest.fixture(scope="session")
 def multiseg_backends(pytestconfig: pytest.Config, _multiseg_problems: Callable[[str], str | None]) -> list[str]:
-    """Names of the backends to test with: those asked for, which fail the test where they do not load; else the available."""
+    """Return the names of the backends to test with: the requested ones, which must load; else the available ones."""
     from multiseg import backend as registry
 
-    asked = required(pytestconfig)
-    if asked is None:
+    requested = required(pytestconfig)
+    if requested is None:
         return [name for name in registry.names() if _multiseg_problems(name) is None]
-    for name in asked:
-        if found := _multiseg_problems(name):
-            pytest.fail(found, pytrace=False)
-    return asked
+    for name in requested:
+        if reason := _multiseg_problems(name):
+            pytest.fail(reason, pytrace=False)
+    return requested
 
 
 @pytest.fixture(scope="session")
 def multiseg_backend(
     request: pytest.FixtureRequest, pytestconfig: pytest.Config, _multiseg_problems: Callable[[str], str | None]
 ) -> str:
-    """A backend's name: a test that takes it runs once over each; over one that does not load, it is skipped unless asked for."""
+    """Return a backend's name; the test runs once per backend. One that does not load fails if requested, else skips."""
     name: str = request.param
-    if found := _multiseg_problems(name):
+    if reason := _multiseg_problems(name):
         if required(pytestconfig) is None:
-            pytest.skip(found)
-        pytest.fail(found, pytrace=False)
+            pytest.skip(reason)
+        pytest.fail(reason, pytrace=False)
     return name
 
 
 @pytest.fixture(scope="session")
 def multiseg_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the tutorial's images: 120 pairs of 32x32 triangles in ``input`` and ``target``, and ``grid.png`` of 5x5."""
+    """Return a folder with the tutorial's images: 120 pairs of 32x32 triangles in ``input`` and ``target``, and ``grid.png``."""
     from multiseg.dataset.triangles import create_images
 
     return create_images(tmp_path_factory.mktemp("multiseg") / "images", count=120, grid=5, seed=5)
@@ -127,7 +129,7 @@ def multiseg_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def multiseg_dataset(multiseg_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """These as a dataset: 108 pairs for training, 12 for validation. A project that has its own overrides this fixture."""
+    """Return a dataset of these images: 108 training and 12 validation pairs. A project can override it with its own dataset."""
     from multiseg.dataset import Dataset
 
     folder = tmp_path_factory.mktemp("multiseg") / "dataset"
@@ -138,12 +140,12 @@ def multiseg_dataset(multiseg_images: Path, tmp_path_factory: pytest.TempPathFac
 def multiseg_parity(
     request: pytest.FixtureRequest, multiseg_dataset: Dataset, pytestconfig: pytest.Config
 ) -> Callable[..., Parity]:
-    """multiseg_parity(model, *models, backends=None, weights=None, steps=20, ...): fails the test where networks do not compute
-    and train alike, with the first difference in words.
+    """multiseg_parity(model, *models, backends=None, weights=None, steps=20, ...): fail the test, with the first difference, if
+    networks do not compute and train alike.
 
-    It is :func:`multiseg.check_parity` over ``multiseg_dataset``: of one file on ``multiseg_backends``, of several each on its
-    own backend. Further options are that function's. What could not be compared fails as well, unless ``complete=False``.
-    Returns the Parity where all is well.
+    Calls :func:`multiseg.check_parity` on ``multiseg_dataset``: one file on all ``multiseg_backends``, or several files, each on
+    its own backend. Further options are passed on. Anything that could not be compared also fails, unless ``complete=False``.
+    Returns the Parity on success.
     """
 
     def check(
@@ -154,10 +156,10 @@ def multiseg_parity(
         from multiseg.parity import check_parity
 
         names = list(backends or ())
-        if backends is None and len(models) < 2:  # of several files each has its own
+        if backends is None and len(models) < 2:  # several files each use their own backend
             names = request.getfixturevalue("multiseg_backends")
             if not names:
-                pytest.skip(f"no backend is available, as `multiseg backends` tells; {OPTION} makes that a failure")
+                pytest.skip(f"no backend is available (see `multiseg backends`); {OPTION} makes this a failure")
         parity = check_parity(
             multiseg_dataset, backends=names or None, models=models or None, weights=weights, steps=steps, **options
         )
@@ -165,14 +167,14 @@ def multiseg_parity(
         if not parity.ok:
             pytest.fail(f"{parity}{page}", pytrace=False)
         if complete and not parity.complete:
-            pytest.fail(f"{parity}{page}\nwith complete=False that is enough", pytrace=False)
+            pytest.fail(f"{parity}{page}\ncomplete=False accepts this", pytrace=False)
         return parity
 
     return check
 
 
 def _report(config: pytest.Config, test: str, parity: Parity) -> str:
-    """Write the page where one is asked for, and say where."""
+    """Write the page if one is requested, and return a line that names it."""
     folder = config.getoption("--multiseg-report")
     if not folder:
         return ""
@@ -180,4 +182,4 @@ def _report(config: pytest.Config, test: str, parity: Parity) -> str:
     path = Path(folder) / f"{name}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     parity.to_html(path)
-    return f"\nmore is in {path}"
+    return f"\nfor details see {path}"

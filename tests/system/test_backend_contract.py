@@ -84,7 +84,7 @@ BREAKAGES = {
     ),
     "somebody else's weights": Breakage(
         "self.weights = {name: np.array(weights[name], np.float32)", "self.weights = {name: np.asarray(weights[name])",
-        "are_copies", "set_weights: the network changes with what it was given; keep a copy",
+        "are_copies", "set_weights: the network changes when its argument is changed; store a copy",
     ),
     "a sum for a mean": Breakage(
         "float(self.loss((output - labels).astype(np.float64))[0].mean())",

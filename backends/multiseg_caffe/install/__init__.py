@@ -1,4 +1,4 @@
-"""`multiseg install-caffe`: BVLC Caffe, built from source into a wheel that is kept, and installed."""
+"""`multiseg install-caffe`: build BVLC Caffe from source as a wheel, cache the wheel, and install it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .source import checksum, verify
 __all__ = ["Report", "install_caffe"]
 
 Report = Callable[[str, float | None], None]
-"""Is told each step as it begins, and while Caffe is built also how much of that is done (0 to 1)."""
+"""Called with each step when it starts; while Caffe is built, also with the completed fraction (0 to 1)."""
 
 
 def _silent(step: str, done: float | None) -> None:
@@ -40,17 +40,17 @@ def install_caffe(
     prerequisites: bool = True,
     report: Report = _silent,
 ) -> Path:
-    """Build pycaffe for a Python, or take the wheel built before, install it there, and return the wheel's path.
+    """Build pycaffe for a Python interpreter, or reuse a cached wheel, install it there, and return the wheel's path.
 
-    Raises InstallError for whatever is missing or fails; a log is then named, and nothing else is left behind.
+    Raises InstallError if anything is missing or fails; the message names a log, the only file that is left behind.
 
     source: tarball or folder of Caffe's source; by default Debian's source package, through apt.
-    sha256: what the tarball's checksum must be.
+    sha256: the expected checksum of the tarball.
     python: the interpreter to build for and install into; by default the running one.
-    jobs: compilers at a time; by default one per core.
-    force: build even where a wheel is kept.
+    jobs: number of parallel compiler processes; by default one per core.
+    force: build even if a cached wheel exists.
     install: whether to install the wheel.
-    wheel_dir: folder to also put the wheel into; the path returned is then the one there.
+    wheel_dir: folder to copy the wheel to; the returned path is then that of the copy.
     prerequisites: whether to install Debian packages that the build needs, as root or with passwordless sudo.
     """
     target = Interpreter.probe(python or sys.executable)
@@ -58,22 +58,22 @@ def install_caffe(
     origin = None if source is None else Path(source).expanduser().resolve()
     digest, local = _identify(origin, sha256)
     key = f"{digest[:16]}-{recipe_version()[:8]}-{target.tag}-{distribution.name}"
-    kept = cache_folder() / key
-    log = Log(kept.with_name(f"{key}.log"))
+    cached = cache_folder() / key
+    log = Log(cached.with_name(f"{key}.log"))
 
-    wheel = None if force else _find(kept, target)
+    wheel = None if force else _find(cached, target)
     if wheel is None:
         target.check_served(debian.served_pythons() if distribution.debian else [])
         if prerequisites:
             _install_prerequisites(distribution, log, report)
-            target = Interpreter.probe(target.path)  # its headers may have come
-            # and the libraries that a wheel kept from before was missing
-            wheel = None if force else _find(kept, target)
+            target = Interpreter.probe(target.path)  # its headers may have been installed,
+            # and libraries that a cached wheel lacked
+            wheel = None if force else _find(cached, target)
     if wheel is None:
         check_tools()
         target.check_headers()
         try:
-            wheel = _build(origin, local, target, kept, jobs or len(os.sched_getaffinity(0)), log, report)
+            wheel = _build(origin, local, target, cached, jobs or len(os.sched_getaffinity(0)), log, report)
         except InstallError as error:
             needs = "" if prerequisites else f"; on Debian the build needs: {debian.install_line(debian.PACKAGES)}"
             raise InstallError(f"{error}{needs}") from None
@@ -83,41 +83,41 @@ def install_caffe(
         wheel = Path(shutil.copy(wheel, folder))
     if install:
         report("installing pycaffe", None)
-        _install(wheel, target, Log(kept.with_name(f"{key}.install.log")))
+        _install(wheel, target, Log(cached.with_name(f"{key}.install.log")))
     return wheel
 
 
 def cache_folder() -> Path:
-    """Where wheels are kept: the user's cache, as XDG has it."""
+    """Return the folder of cached wheels, in the user's cache folder (XDG)."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "multiseg" / "caffe"
 
 
 def _identify(origin: Path | None, sha256: str | None) -> tuple[str, str]:
-    """A source's checksum and the mark that it gives the wheel's version."""
+    """Return a source's checksum and the local version label of its wheel."""
     if origin is None:
         if sha256 is not None:
-            raise InstallError("--sha256 goes with --source: the checksum of Debian's source is known")
+            raise InstallError("--sha256 requires --source: the checksum of Debian's source is built in")
         return debian.SOURCE_SHA256, "bvlc.99bd997"
     digest = checksum(origin)
     if sha256 is not None:
         if origin.is_dir():
-            raise InstallError(f"{origin}: --sha256 is for a tarball, and this is a folder")
+            raise InstallError(f"{origin}: --sha256 applies to a tarball, but this is a folder")
         verify(origin, sha256)
     return digest, "bvlc.99bd997" if digest == debian.SOURCE_SHA256 else f"source.{digest[:8]}"
 
 
 def _find(folder: Path, target: Interpreter) -> Path | None:
-    """The wheel kept in a folder, where there is one and this machine has the libraries that it needs."""
+    """Return the cached wheel in a folder if there is one and this machine has the libraries that it needs."""
     return next((wheel for wheel in sorted(folder.glob("pycaffe-*.whl")) if not load_failure(wheel, target)), None)
 
 
 def _install_prerequisites(distribution: Distribution, log: Log, report: Report) -> None:
-    report("looking for what the build needs", None)
+    report("checking build prerequisites", None)
     if not distribution.debian:
         raise InstallError(
-            f"install-caffe takes what the build needs, and Caffe's source, from Debian, and this system is "
-            f"{distribution.name}; install the likes of these yourself ({', '.join(debian.PACKAGES)}) and run: "
+            f"install-caffe installs build prerequisites and Caffe's source from Debian, but this system is "
+            f"{distribution.name}; install the equivalents of {', '.join(debian.PACKAGES)} and run: "
             f"multiseg install-caffe --no-prerequisites --source PATH"
         )
     missing = debian.missing_packages()
@@ -127,10 +127,10 @@ def _install_prerequisites(distribution: Distribution, log: Log, report: Report)
 
 
 def _build(
-    origin: Path | None, local: str, target: Interpreter, kept: Path, jobs: int, log: Log, report: Report
+    origin: Path | None, local: str, target: Interpreter, cached: Path, jobs: int, log: Log, report: Report
 ) -> Path:
-    """Build in a temporary folder and move the finished wheel to where it is kept."""
-    kept.parent.mkdir(parents=True, exist_ok=True)
+    """Build in a temporary folder and move the finished wheel to the cache."""
+    cached.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="install-caffe-") as temporary:
         folder = Path(temporary)
         if origin is None:
@@ -142,24 +142,24 @@ def _build(
             origin, local, target, folder, jobs, log, progress=lambda done: report("building Caffe", done)
         )
         if failure := load_failure(built, target):
-            raise InstallError(f"pycaffe was built and does not load: {failure} (the full log is {log.path})")
-        # into the cache under a passing name first: the cache may be on another disk than the temporary folder
-        kept.mkdir(exist_ok=True)
-        passing = kept / f".{os.getpid()}"
+            raise InstallError(f"pycaffe was built but does not load: {failure} (the full log is {log.path})")
+        # under a temporary name first, since the cache may be on another file system than the temporary folder
+        cached.mkdir(exist_ok=True)
+        temporary_wheel = cached / f".{os.getpid()}"
         try:
-            shutil.copyfile(built, passing)
-            return passing.replace(kept / built.name)
+            shutil.copyfile(built, temporary_wheel)
+            return temporary_wheel.replace(cached / built.name)
         finally:
-            passing.unlink(missing_ok=True)
+            temporary_wheel.unlink(missing_ok=True)
 
 
 def _install(wheel: Path, target: Interpreter, log: Log) -> None:
-    """Install a wheel and see that it imports."""
+    """Install a wheel and verify that it can be imported."""
     pip: list[str | Path] = [target.path, "-m", "pip", "install", "--disable-pip-version-check"]
     try:
-        # the first replaces a pycaffe of the same version, the second brings what it depends on
+        # the first command replaces a pycaffe of the same version, the second installs its dependencies
         log.run([*pip, "--force-reinstall", "--no-deps", wheel], "installing pycaffe")
-        log.run([*pip, wheel], "installing what pycaffe depends on")
+        log.run([*pip, wheel], "installing the dependencies of pycaffe")
         log.run([target.path, "-c", "import caffe"], "importing caffe", cwd=Path("/"))
     except InstallError as error:
         raise InstallError(f"{error}; the wheel is {wheel}") from None

@@ -1,4 +1,4 @@
-"""From Caffe's source to a wheel: the recipe laid over the source, then `pip wheel`."""
+"""Build a wheel from Caffe's source: apply the recipe's patches and build files, then run `pip wheel`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from multiseg.errors import InstallError
 
 from . import debian, source
 from .interpreter import Interpreter
-from .process import Log, telling_line
+from .process import Log, error_line
 
 RECIPE = Path(__file__).with_name("recipe")
 TOOLS = {"c++": "g++", "cmake": "cmake", "ninja": "ninja-build", "patch": "patch", "protoc": "protobuf-compiler"}
 
 
 def recipe_version() -> str:
-    """A checksum of the recipe: whatever changes in it makes another wheel."""
+    """Return a checksum of the recipe: any change to it requires a new wheel."""
     digest = hashlib.sha256()
     for file in sorted(path for path in RECIPE.rglob("*") if path.is_file()):
         digest.update(file.relative_to(RECIPE).as_posix().encode() + b"\0" + file.read_bytes())
@@ -30,7 +30,7 @@ def recipe_version() -> str:
 
 
 def check_tools() -> None:
-    """Raise InstallError where a program that the build runs is not on the PATH."""
+    """Raise InstallError if a program that the build runs is not on the PATH."""
     missing = {tool: package for tool, package in TOOLS.items() if shutil.which(tool) is None}
     if missing:
         raise InstallError(
@@ -42,14 +42,14 @@ def check_tools() -> None:
 def build_wheel(
     origin: Path, local: str, python: Interpreter, folder: Path, jobs: int, log: Log, progress: Callable[[float], None]
 ) -> Path:
-    """Build a wheel of a source in an empty folder, and return its path there; ``local`` marks its version.
+    """Build a wheel of a source in an empty folder, and return its path; ``local`` is its local version label.
 
-    Raises InstallError where the source is not one, the recipe does not fit it, or a program fails.
+    Raises InstallError if the source is not Caffe's, the recipe does not apply to it, or a program fails.
     """
     top = source.unpack(origin, folder / "source")
     for patch in sorted(RECIPE.glob("patches/*.patch")):
         _apply(patch, top, log)
-    (top / ".gitignore").unlink(missing_ok=True)  # would keep files out of the wheel
+    (top / ".gitignore").unlink(missing_ok=True)  # it would exclude files from the wheel
     shutil.copy(RECIPE / "CMakeLists.txt", top)
     project = (RECIPE / "pyproject.toml").read_text(encoding="utf-8")
     (top / "pyproject.toml").write_text(project.replace("+LOCAL", f"+{local}"), encoding="utf-8")
@@ -71,7 +71,7 @@ def build_wheel(
 
 
 def load_failure(wheel: Path, python: Interpreter) -> str:
-    """Why a wheel's extension module cannot be loaded, e.g. for a missing shared library; empty where it can."""
+    """Return why a wheel's extension module cannot be loaded, e.g. a missing shared library; empty if it can."""
     load = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
     with tempfile.TemporaryDirectory(prefix="install-caffe-") as folder, zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
@@ -79,20 +79,20 @@ def load_failure(wheel: Path, python: Interpreter) -> str:
                 command: list[str | Path] = [python.path, "-c", load, archive.extract(name, folder)]
                 answer = subprocess.run(command, capture_output=True, text=True)
                 if answer.returncode != 0:
-                    return telling_line(answer.stderr.splitlines()[-1:])
+                    return error_line(answer.stderr.splitlines()[-1:])
     return ""
 
 
 def _apply(patch: Path, top: Path, log: Log) -> None:
-    """Patch the source, where it is not patched already; an optional patch may not fit."""
+    """Apply a patch to the source unless it is already applied; an optional patch may fail to apply."""
     command = ["patch", "--strip=1", "--force", f"--input={patch}"]
 
-    def fits(*options: str) -> bool:
+    def applies(*options: str) -> bool:
         try:
-            log.run([*command, "--dry-run", *options], f"looking whether {patch.name} fits the source", cwd=top)
+            log.run([*command, "--dry-run", *options], f"checking whether {patch.name} applies to the source", cwd=top)
         except InstallError:
             return False
         return True
 
-    if not fits("--reverse") and (".optional" not in patch.suffixes or fits()):
+    if not applies("--reverse") and (".optional" not in patch.suffixes or applies()):
         log.run(command, f"patching the source with {patch.name}", cwd=top)

@@ -1,4 +1,4 @@
-"""What the installer asks of Debian: build prerequisites, which Python its Boost.Python serves, Caffe's source."""
+"""Debian's part of the installation: build prerequisites, the Python versions of its Boost.Python, Caffe's source."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OS_RELEASE = Path("/etc/os-release")
 PYTHON_DEFAULTS = Path("/usr/share/python3/debian_defaults")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
-# The only Debian release with Caffe's source that mirrors still carry
+# the only Debian release with Caffe's source that mirrors still provide
 SOURCE_RELEASE = "bullseye"
 SOURCE_VERSION = "1.0.0+git20180821.99bd997-8"
 SOURCE_TARBALL = "caffe_1.0.0+git20180821.99bd997.orig.tar.gz"
@@ -45,7 +45,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Distribution:
-    """A Linux distribution, as its os-release file tells it."""
+    """A Linux distribution, described by its os-release file."""
 
     name: str
     """Identifier and version in one word, e.g. ``debian12``."""
@@ -54,7 +54,7 @@ class Distribution:
 
     @classmethod
     def read(cls, os_release: Path) -> Distribution:
-        """Read an os-release file; where there is none the distribution is ``linux``."""
+        """Read an os-release file; without one, the distribution is ``linux``."""
         if not os_release.is_file():
             return cls("linux", debian=False)
         words = shlex.split(os_release.read_text(encoding="utf-8"), comments=True)
@@ -64,7 +64,7 @@ class Distribution:
 
 
 def served_pythons() -> list[str]:
-    """The Python versions, e.g. ``["3.11"]``, that Debian builds its libraries for; empty where it does not say."""
+    """Return the Python versions that Debian builds its libraries for, e.g. ``["3.11"]``; empty if unknown."""
     if not PYTHON_DEFAULTS.is_file():
         return []
     defaults = configparser.ConfigParser()
@@ -73,46 +73,46 @@ def served_pythons() -> list[str]:
 
 
 def missing_packages() -> list[str]:
-    """Those of PACKAGES that are not installed. Raises InstallError where dpkg cannot be asked."""
+    """Return the PACKAGES that are not installed. Raise InstallError if dpkg cannot be queried."""
     query = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *PACKAGES]
     try:
         answer = subprocess.run(query, capture_output=True, text=True).stdout.splitlines()
     except OSError:
         raise InstallError(
-            "dpkg-query is not on the PATH, so the build prerequisites cannot be checked; put it there, or build with "
-            "what is installed: multiseg install-caffe --no-prerequisites"
+            "dpkg-query is not on the PATH, so the build prerequisites cannot be checked; add it to the PATH, or build "
+            "with the installed packages: multiseg install-caffe --no-prerequisites"
         ) from None
     return [package for package in PACKAGES if f"{package} installed" not in answer]
 
 
 def install_line(packages: Sequence[str]) -> str:
-    """What to type to install packages by hand."""
+    """Return the command that installs packages manually."""
     return f"sudo apt-get update && sudo apt-get install --yes --no-install-recommends {' '.join(packages)}"
 
 
 def install_packages(packages: Sequence[str], log: Log) -> None:
-    """Install Debian packages. Raises InstallError, with the line to type, where that is not allowed or fails."""
-    by_hand = f"install them with: {install_line(packages)}"
+    """Install Debian packages. Raise InstallError, with the command to run manually, if that is not permitted or fails."""
+    manual_command = f"install them with: {install_line(packages)}"
     if os.geteuid() == 0:
         become_root = []
     elif shutil.which("sudo") and subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode == 0:
         become_root = ["sudo", "-n"]
     else:
         raise InstallError(
-            f"only root or passwordless sudo may install the Debian packages that are missing; {by_hand}"
+            f"installing the missing Debian packages requires root or passwordless sudo; {manual_command}"
         )
     apt = [*become_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes", "-o", "DPkg::Lock::Timeout=300"]
     try:
         log.run([*apt, "update"], "apt-get update")
         log.run([*apt, "install", "--no-install-recommends", *packages], "apt-get install")
     except InstallError as error:
-        raise InstallError(f"the build prerequisites were not installed: {error}; {by_hand}") from None
+        raise InstallError(f"the build prerequisites were not installed: {error}; {manual_command}") from None
 
 
 def fetch_source(folder: Path, log: Log) -> Path:
-    """Download Caffe's source into a folder, through an apt configuration that is wholly inside it; return the tarball.
+    """Download Caffe's source into a folder, with an apt configuration entirely inside it; return the tarball.
 
-    Raises InstallError where no mirror that this machine is configured with holds it.
+    Raises InstallError if none of this machine's configured mirrors provides it.
     """
     mirrors = configured_mirrors()
     for number, mirror in enumerate(mirrors):
@@ -120,7 +120,7 @@ def fetch_source(folder: Path, log: Log) -> Path:
             return _fetch_from(mirror, folder / str(number), log)
         except InstallError as error:
             failure = str(error)
-    reason = failure if mirrors else "apt is configured with no Debian mirror, or `apt-get update` was never run"
+    reason = failure if mirrors else "apt has no Debian mirror configured, or `apt-get update` was never run"
     raise InstallError(
         f"Caffe's source could not be fetched: {reason}. It is the source package caffe {SOURCE_VERSION} of Debian's "
         f"release {SOURCE_RELEASE}; name a tarball or folder of it instead: multiseg install-caffe --source PATH"
@@ -143,8 +143,8 @@ def _fetch_from(mirror: str, folder: Path, log: Log) -> Path:
         (folder / name).mkdir(parents=True)
     trust = f"[signed-by={KEYRING}] " if KEYRING.is_file() else ""
     (folder / "sources.list").write_text(f"deb-src {trust}{mirror} {SOURCE_RELEASE} main\n", encoding="utf-8")
-    # Read after the system's own configuration, whose proxies and certificates stay in force. Its hooks would touch the
-    # system's caches; an old release's lists have expired; root needs no lesser user in a folder that is its own.
+    # Read after the system's configuration, whose proxies and certificates remain in effect. Its hooks would modify the
+    # system's caches; the lists of an old release have expired; in its own folder root needs no sandbox user.
     config = folder / "apt.conf"
     config.write_text(
         f"""

@@ -1,4 +1,4 @@
-"""The Python that pycaffe is built for and installed into."""
+"""The Python interpreter that pycaffe is built for and installed into."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from multiseg.errors import InstallError
 
-from .process import telling_line
+from .process import error_line
 
 PROBE = """
 import importlib.util, json, pathlib, sys, sysconfig
@@ -26,7 +26,7 @@ print(json.dumps({
 
 @dataclass(frozen=True)
 class Interpreter:
-    """What of a Python interpreter matters to a wheel."""
+    """The properties of a Python interpreter that matter to a wheel."""
 
     path: Path
     implementation: str
@@ -37,44 +37,44 @@ class Interpreter:
 
     @property
     def tag(self) -> str:
-        """E.g. ``cp311-linux_x86_64``."""
+        """Return the wheel tag, e.g. ``cp311-linux_x86_64``."""
         return f"cp{self.version.replace('.', '')}-{self.platform}"
 
     @classmethod
     def probe(cls, name: str | Path) -> Interpreter:
-        """Ask an interpreter. Raises InstallError where it does not run, is not CPython, or has no pip."""
-        found = shutil.which(name)
-        if found is None:
+        """Query an interpreter. Raise InstallError if it does not run, is not CPython, or has no pip."""
+        executable = shutil.which(name)
+        if executable is None:
             raise InstallError(f"{name}: no such Python interpreter")
-        path = Path(found).absolute()  # not resolved: a virtual environment is told by its link
+        path = Path(executable).absolute()  # not resolved: a virtual environment is identified by its link
         try:
             answer = subprocess.run([path, "-c", PROBE], capture_output=True, text=True)
         except OSError as error:
-            raise InstallError(f"{path}: not a Python that runs: {error.strerror}") from None
+            raise InstallError(f"{path}: not a working Python interpreter: {error.strerror}") from None
         if answer.returncode != 0:
-            raise InstallError(f"{path}: not a Python that runs: {telling_line(answer.stderr.splitlines())}")
+            raise InstallError(f"{path}: not a working Python interpreter: {error_line(answer.stderr.splitlines())}")
         python = cls(path=path, **json.loads(answer.stdout))
         if python.implementation != "cpython":
-            raise InstallError(f"{path}: pycaffe needs CPython, and this is {python.implementation}")
+            raise InstallError(f"{path}: pycaffe needs CPython, but this is {python.implementation}")
         if not python.pip:
             raise InstallError(
-                f"{path}: this Python has no pip; use a virtual environment that has, or try: {path} -m ensurepip"
+                f"{path}: this Python has no pip; use a virtual environment with pip, or try: {path} -m ensurepip"
             )
         return python
 
     def check_served(self, served: list[str]) -> None:
-        """Raise InstallError where the distribution's Boost.Python is for other Python versions than this one."""
+        """Raise InstallError if the distribution's Boost.Python does not support this Python version."""
         if served and self.version not in served:
             versions = " and ".join(served)
             raise InstallError(
-                f"{self.path} is Python {self.version}, and this system's Boost.Python serves {versions} only; make an "
-                f"environment of that version, install-caffe there, and point the caffe backend to it: "
+                f"{self.path} is Python {self.version}, but this system's Boost.Python supports {versions} only; create an "
+                f"environment of that version, run install-caffe for it, and set it as the caffe backend's interpreter: "
                 f"python{served[0]} -m venv caffe-env && multiseg install-caffe --python caffe-env/bin/python && "
                 f"export MULTISEG_CAFFE_PYTHON=$PWD/caffe-env/bin/python"
             )
 
     def check_headers(self) -> None:
-        """Raise InstallError where Python.h is missing."""
+        """Raise InstallError if Python.h is missing."""
         if not self.headers:
             raise InstallError(
                 f"{self.path}: the headers of Python {self.version} (Python.h) are missing; on Debian they are in the "

@@ -1,4 +1,4 @@
-"""Running the programs that an installation consists of, with all they say kept in one log file."""
+"""Run the programs of an installation and write their output to one log file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 from multiseg.errors import InstallError
 
-ENDING_SECONDS = 10  # for an interrupted program to end, before it is told more strongly
+ENDING_SECONDS = 10  # timeout for an interrupted program to end, before the next stronger signal
 
 
 class Log:
-    """A log file. It is begun anew when the first program runs."""
+    """A log file. The first program that runs overwrites it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -31,9 +31,9 @@ class Log:
         env: Mapping[str, str] | None = None,
         on_line: Callable[[str], None] | None = None,
     ) -> str:
-        """Run a program and return what it printed; ``what`` names its purpose.
+        """Run a program and return its output; ``what`` names its purpose.
 
-        Raises InstallError, with the line that tells most and the log's path, where it fails or does not exist.
+        Raises InstallError, with the first error line and the log's path, if it fails or does not exist.
         """
         words = [str(word) for word in command]
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,29 +65,29 @@ class Log:
                         on_line(line)
                 status = process.wait()
             except BaseException:
-                # e.g. Ctrl-C. Wait for all that it started, so that their folder can be removed
+                # e.g. Ctrl-C. Wait for the program and its children, so that their folder can be removed
                 for number in (
                     signal.SIGINT,
                     signal.SIGTERM,
                     signal.SIGKILL,
-                ):  # one started in the background ignores the first
-                    with contextlib.suppress(PermissionError):  # of sudo, which has heard of it from the terminal
+                ):  # a background process ignores SIGINT
+                    with contextlib.suppress(PermissionError):  # sudo, which receives the terminal's signal itself
                         process.send_signal(number)
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         process.communicate(timeout=ENDING_SECONDS)
                         break
                 raise
         if status != 0:
-            raise InstallError(f"{what} failed: {telling_line(lines)} (the full log is {self.path})")
+            raise InstallError(f"{what} failed: {error_line(lines)} (the full log is {self.path})")
         return "".join(lines)
 
 
-def telling_line(lines: Sequence[str]) -> str:
-    """The line of a failed program's output that most likely says why: the first error, else the last line."""
-    said = [line.strip() for line in lines if line.strip()]
+def error_line(lines: Sequence[str]) -> str:
+    """Return the line of a failed program's output that most likely states the cause: the first error, else the last line."""
+    output = [line.strip() for line in lines if line.strip()]
     starts = ("E: ", "CMake Error", "error: ", "ERROR: ", "fatal error: ", "c++: fatal")
-    for position, line in enumerate(said):
+    for position, line in enumerate(output):
         if line.startswith(starts) or ": error: " in line or ": fatal error: " in line:
-            # CMake gives the place on one line and the reason on the next
-            return " ".join(said[position : position + 2]) if line.startswith("CMake Error") else line
-    return said[-1] if said else "it said nothing"
+            # CMake prints the location on one line and the reason on the next
+            return " ".join(output[position : position + 2]) if line.startswith("CMake Error") else line
+    return output[-1] if output else "it printed nothing"

@@ -1,4 +1,4 @@
-"""Caffe's source: its checksum, and its unpacking into the folder it is built in."""
+"""Verify the checksum of Caffe's source and unpack it into the build folder."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from multiseg.errors import InstallError
 
-# what tells a source of Caffe with its Python part
+# files that identify a source of Caffe with pycaffe
 MARKS = ("src/caffe/proto/caffe.proto", "python/caffe/_caffe.cpp")
-# version control, and what an earlier build left in the source
+# version control, and the products of an earlier build in the source
 LEAVE_OUT = shutil.ignore_patterns(".git", "__pycache__", "*.so", "*_pb2.py")
 
 
 def checksum(source: Path) -> str:
-    """The SHA-256 of a tarball, or of a folder's names and contents. Raises InstallError where there is neither."""
+    """Return the SHA-256 of a tarball, or of a folder's names and contents. Raise InstallError if there is neither."""
     digest = hashlib.sha256()
     if source.is_dir():
         for file in sorted(_files(source)):
@@ -33,18 +33,18 @@ def checksum(source: Path) -> str:
 
 
 def verify(tarball: Path, sha256: str) -> None:
-    """Compare a tarball's checksum. Raises InstallError where it is another."""
-    found = checksum(tarball)
-    if found != sha256.lower():
+    """Verify a tarball's checksum. Raise InstallError if it differs."""
+    actual = checksum(tarball)
+    if actual != sha256.lower():
         raise InstallError(
-            f"{tarball}: its SHA-256 is {found} and should be {sha256.lower()}; the file is damaged or another one"
+            f"{tarball}: its SHA-256 is {actual} and should be {sha256.lower()}; the file is damaged, or is a different file"
         )
 
 
 def unpack(source: Path, folder: Path) -> Path:
-    """Copy a source, tarball or folder, into a new folder; return where its top is.
+    """Copy or unpack a source (folder or tarball) into a new folder; return its top folder.
 
-    Raises InstallError where it is not readable or not a source of Caffe.
+    Raises InstallError if it is not readable or not a source of Caffe.
     """
     if source.is_dir():
         shutil.copytree(source, folder, ignore=LEAVE_OUT, symlinks=True)
@@ -53,7 +53,7 @@ def unpack(source: Path, folder: Path) -> Path:
             with tarfile.open(source) as archive:
                 if hasattr(tarfile, "data_filter"):
                     archive.extractall(folder, filter="data")
-                else:  # Python before 3.11.4; the user chose the tarball, or its checksum was compared
+                else:  # Python before 3.11.4; the user chose the tarball, or its checksum was verified
                     archive.extractall(folder)
         except (tarfile.TarError, EOFError, OSError) as error:
             raise InstallError(f"{source}: not a readable tarball: {error}") from None
@@ -64,9 +64,10 @@ def unpack(source: Path, folder: Path) -> Path:
 
 
 def _files(folder: Path) -> list[Path]:
-    found = []
+    """Return the files below a folder, without those in LEAVE_OUT."""
+    files = []
     for parent, folders, names in os.walk(folder):
         left_out = LEAVE_OUT(parent, [*folders, *names])
         folders[:] = [name for name in folders if name not in left_out]
-        found += [path for name in names if name not in left_out and (path := Path(parent, name)).is_file()]
-    return found
+        files += [path for name in names if name not in left_out and (path := Path(parent, name)).is_file()]
+    return files

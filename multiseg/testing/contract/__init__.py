@@ -1,12 +1,12 @@
-"""What every backend must do, as tests: subclass :class:`BackendContract` in a test file, and pytest runs it over yours.
+"""The contract of backends as tests: subclass :class:`BackendContract` in a test file to run it for your backend with pytest.
 
     from multiseg.testing import BackendContract
 
     class TestMine(BackendContract):
         backend = "mine"
 
-The tests know nothing of the framework: arithmetic is checked against float64 NumPy, finite differences, and the formulas of
-docs/solvers.md, and everything goes through the backend's own process, as a training does.
+The tests are independent of the framework: arithmetic is checked against float64 NumPy, finite differences, and the formulas
+of docs/solvers.md, and all calls go through the backend's process, as in training.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class BackendContract(Interface, Files, Arrays, Weights, Losses, Solvers, Repeat
     """The tests of one backend with one network.
 
     - ``backend``: the name of its entry point;
-    - ``model``: a network file, by default the backend's ``default_model``. A small network makes the tests quick;
-    - ``input_shape``: of its images (C, H, W); ``label_shape``: of its labels, by default the same. Height and width that differ
-      tell more.
+    - ``model``: a network file, by default the backend's ``default_model``. A small network keeps the tests fast;
+    - ``input_shape``: the shape of its images (C, H, W); ``label_shape``: that of its labels, by default the same. Different
+      height and width detect more errors.
     """
 
     backend: ClassVar[str]
@@ -48,19 +48,19 @@ class BackendContract(Interface, Files, Arrays, Weights, Losses, Solvers, Repeat
 
     @classmethod
     def start(cls, threads: int = 1) -> Bench:
-        """A new process of the backend."""
+        """Start a new process of the backend."""
         return Bench(cls.backend, cls.model, cls.input_shape, cls.label_shape or cls.input_shape, threads)
 
     @pytest.fixture(scope="class")
     @classmethod
     def bench(cls) -> Iterator[Bench]:
-        """One process for all the tests that can share one: starting a framework takes long."""
+        """Yield one process shared by the tests of the class, since frameworks start slowly."""
         bench = cls.start()
         yield bench
         bench.close()
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """A test that takes ``solver`` runs over the backend's; one that takes ``rule`` over those of the recipe `equal`."""
+        """Parametrize ``solver`` with the backend's solvers, and ``rule`` with those of the recipe `equal`."""
         solvers = list(registry.get(self.backend).solvers)
         if "solver" in metafunc.fixturenames:
             metafunc.parametrize("solver", solvers)

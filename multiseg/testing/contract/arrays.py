@@ -1,4 +1,4 @@
-"""What goes in and comes out: orders of axes, batches of any size, and what every layer makes."""
+"""Tests of inputs and outputs: axis orders, batches of any size, and the output of every layer."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from multiseg.testing.bench import Bench
 from multiseg.testing.comparing import close
 from multiseg.testing.contract.subject import Subject
 
-ROUNDING = 1e-5  # of the largest number: what sums in another order may differ by
+ROUNDING = 1e-5  # tolerance relative to the largest number, for sums in a different order
 
 
 class Arrays(Subject):
-    """Predictions."""
+    """Tests of predictions."""
 
     def test_output_is_in_the_declared_layout(self, bench: Bench) -> None:
         bench.load(predict_only=True)
@@ -34,7 +34,7 @@ class Arrays(Subject):
 
     @pytest.mark.parametrize("lowering", [True, False])
     def test_every_layer_computes_what_its_weights_say(self, bench: Bench, lowering: bool) -> None:
-        """In float64, each from what the backend says that the layers before it made."""
+        """Compute each layer in float64 from the activations of the layers before it, as returned by the backend."""
         bench.load(predict_only=True, lowering=lowering, loss="l2")
         weights, images, labels = bench.begin(), bench.images(3), bench.labels(3)
         topology = reading.describe(bench.model, bench.input_shape, bench.worker)
@@ -46,7 +46,7 @@ class Arrays(Subject):
         assert list(made) == order, f"predict: activations must come in the order of computation, {order}"
         tolerance = (
             ROUNDING * np.abs(output).max()
-        )  # a framework may compute what nobody looks at in one go with the next
+        )  # a framework may fuse a layer with the next one if its activation is not requested
         close(made[topology.outputs[0]].reshape(output.shape), output, tolerance, "the last activation, the output,")
 
         fed = features if bench.backend.data_order == "NCHW" else features.transpose(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Network files: read, refused, and described as they are loaded."""
+"""Tests of network files: reading, refusing invalid files, and agreement of description and loaded network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from multiseg.topology.matching import match
 
 
 class Files(Subject):
-    """What the reader and the loader make of files."""
+    """Tests of the reader and the loader of files."""
 
     def test_the_reader_describes_the_network_that_is_loaded(self, bench: Bench) -> None:
         bench.load(predict_only=True)
@@ -29,8 +29,10 @@ class Files(Subject):
             f"{bench.backend.reader}.describe: weights are {topology.weights}, the loaded network's are {loaded}"
         )
         output, _ = bench.predict(bench.images(2))
-        said = topology.shapes[topology.outputs[0]]
-        assert output.shape[1:] == said, f"{bench.backend.reader}.describe: output is {said}, it is {output.shape[1:]}"
+        described = topology.shapes[topology.outputs[0]]
+        assert output.shape[1:] == described, (
+            f"{bench.backend.reader}.describe: output is {described}, the loaded network's is {output.shape[1:]}"
+        )
 
     @pytest.mark.parametrize("content", [None, b"", b"\x00\x01\x02 no network\xff"])
     def test_a_file_that_is_no_network_is_named(self, bench: Bench, tmp_path: Path, content: bytes | None) -> None:
@@ -41,22 +43,24 @@ class Files(Subject):
             lambda: bench.call("load", spec=replace(bench.spec(), model=str(path)).to_json()),
             ModelError, str(path), "Network(): a file that is no network must be a ModelError that names the file",
         )  # fmt: skip
-        bench.load()  # the process goes on
+        bench.load()  # the process is still usable
 
     def test_a_snapshots_weights_are_read(self, bench: Bench, tmp_path: Path) -> None:
         bench.load()
         weights = bench.begin()
         bench.call("save", folder=str(tmp_path))
-        found = []
+        weights_read = []
         for path in sorted(tmp_path.iterdir()):
             try:
                 owner, kind = kinds.kind_of(path, "weights")
             except ModelError:
                 continue
             assert owner.name == bench.backend.name, f"{path.name}: is recognised as {owner.name}'s {kind.name}"
-            found.append(_read(bench, path))
-        assert found, f"save: kinds recognises none of {sorted(path.name for path in tmp_path.iterdir())} as weights"
-        for read in found:
+            weights_read.append(_read(bench, path))
+        assert weights_read, (
+            f"save: kinds recognises none of {sorted(path.name for path in tmp_path.iterdir())} as weights"
+        )
+        for read in weights_read:
             same_bits(read, weights, "weights read from a snapshot")
 
     def test_weights_that_are_written_are_read(self, bench: Bench, tmp_path: Path) -> None:
@@ -96,7 +100,7 @@ class Files(Subject):
 
 
 def _read(bench: Bench, path: Path) -> dict[str, Any]:
-    """A file's neutral weights, as belonging to the network, whose order of names they are given."""
-    found = reading.read_neutral(path, bench.model, bench.input_shape, bench.worker).weights
-    own = [name for name in bench.described["parameters"] if name in found]
-    return {name: found[name] for name in own + [name for name in found if name not in own]}
+    """Return a file's neutral weights in the network's order of names."""
+    weights = reading.read_neutral(path, bench.model, bench.input_shape, bench.worker).weights
+    known = [name for name in bench.described["parameters"] if name in weights]
+    return {name: weights[name] for name in known + [name for name in weights if name not in known]}

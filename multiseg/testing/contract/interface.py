@@ -1,4 +1,4 @@
-"""The backend's metadata, and its interface."""
+"""Tests of the backend's metadata and interface."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ assert found.framework not in set(sys.modules) - before, found.framework
 
 
 class Interface(Subject):
-    """Declared values and signatures."""
+    """Tests of declared values and signatures."""
 
     def test_metadata_needs_no_framework(self, bench: Bench) -> None:
         done = subprocess.run(
@@ -62,22 +62,30 @@ class Interface(Subject):
 
     def test_tells_its_version_and_device(self, bench: Bench) -> None:
         for key in ("version", "device"):
-            assert isinstance(bench.worker.found.get(key), str), f"probe() must say its {key!r}: {bench.worker.found}"
+            assert isinstance(bench.worker.found.get(key), str), (
+                f"probe() must return its {key!r}: {bench.worker.found}"
+            )
 
     def test_describes_itself(self, bench: Bench) -> None:
         bench.load(batch_size=3, val_batch_size=5, loss="l1")
-        said = bench.described
+        described = bench.described
         for key, kind in {"batch_size": int, "val_batch_size": int, "device": str, "labels": str,
                           "parameters": dict, "lowered": list, "trained": dict}.items():  # fmt: skip
-            assert isinstance(said.get(key), kind), f"describe()[{key!r}] must be a {kind.__name__}: {said.get(key)!r}"
-        given = {"batch_size": 3, "val_batch_size": 5, "labels": "images"}
-        assert {key: said[key] for key in given} == given, "describe() must say what the specification asked for"
+            assert isinstance(described.get(key), kind), (
+                f"describe()[{key!r}] must be a {kind.__name__}: {described.get(key)!r}"
+            )
+        specified = {"batch_size": 3, "val_batch_size": 5, "labels": "images"}
+        assert {key: described[key] for key in specified} == specified, (
+            "describe() must return what the specification requested"
+        )
         shapes = {name: list(value.shape) for name, value in bench.weights.items()}
-        assert said["parameters"] == shapes and list(said["parameters"]) == list(shapes), (
+        assert described["parameters"] == shapes and list(described["parameters"]) == list(shapes), (
             "describe()['parameters'] must be the names and shapes of get_weights(), in its order"
         )
         layers = {name.rpartition(".")[0] for name in shapes}
-        assert set(said["lowered"]) <= layers, f"describe()['lowered'] must be names of layers: {said['lowered']}"
+        assert set(described["lowered"]) <= layers, (
+            f"describe()['lowered'] must be names of layers: {described['lowered']}"
+        )
         layer = next(iter(shapes)).rpartition(".")[0]
         bench.load(recipe="equal", multipliers={"*.bias": {"lr": 2}}, freeze=[layer])
         trained = bench.described["trained"]

@@ -1,4 +1,4 @@
-"""Losses and their gradients."""
+"""Tests of losses and their gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from multiseg.testing.bench import PLAIN, Bench
 from multiseg.testing.contract.subject import Subject
 
 MOST = 12  # parameters whose gradients are checked
-STEP = 2.0**-8  # of the parameter's size: far above rounding, and near enough for a difference quotient
+STEP = 2.0**-8  # relative to the parameter's size: far above rounding, small enough for a difference quotient
 DIRECTIONS = 3
 
 
@@ -26,7 +26,7 @@ def _declared(bench: Bench, loss: str) -> bool:
 
 
 class Losses(Subject):
-    """The named losses."""
+    """Tests of the named losses."""
 
     @pytest.mark.parametrize("loss", LOSSES)
     def test_a_named_loss_is_the_mean_over_elements(self, bench: Bench, loss: str) -> None:
@@ -52,7 +52,7 @@ class Losses(Subject):
 
     @pytest.mark.parametrize("loss", LOSSES)
     def test_gradients_are_difference_quotients_of_the_loss(self, bench: Bench, loss: str) -> None:
-        """Along a few random directions for each parameter; the loss is that of steps at rate 0, with the same draws."""
+        """Check random directions for each parameter; the loss is that of steps at rate 0, with the same random numbers."""
         if not _declared(bench, loss):
             return
         bench.load(**{**PLAIN, "loss": loss})
@@ -66,7 +66,7 @@ class Losses(Subject):
             size = STEP * max(float(np.sqrt(np.mean(np.square(own[name])))), 2.0**-10)
             measured, expected, noise = [], [], 0.0
             for _ in range(DIRECTIONS):
-                # half of it uphill, or it would all but cancel out; the other half anywhere, or what is left out would not show
+                # half along the gradient's signs, or the terms would nearly cancel; half random, to detect omitted terms
                 uphill = np.sign(found[name]) * draw.choice([0, 1], own[name].shape)
                 direction = size * np.where(uphill, uphill, draw.choice([-1, 1], own[name].shape))
                 ends = []

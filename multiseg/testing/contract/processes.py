@@ -1,4 +1,4 @@
-"""The backend's process: its death is an error here, and no more."""
+"""Tests of the backend's process: its death raises an error in this one, and has no other effect."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from multiseg.testing.contract.subject import Subject
 
 
 class Processes(Subject):
-    """What the worker owes."""
+    """Tests of the worker process."""
 
     def test_its_death_is_an_error_that_names_it(self) -> None:
         bench = self.start()

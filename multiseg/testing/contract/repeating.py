@@ -1,4 +1,4 @@
-"""The same again to the bit: by its seed, and from a snapshot."""
+"""Tests of reproducibility to the bit: by seed, and after resuming from a snapshot."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ RATE = 2.0**-6
 
 
 class Repeating(Subject):
-    """Nothing depends on chance or on the past but by what is said to hold it."""
+    """Tests that results depend only on the seed and on the saved state."""
 
     @pytest.mark.parametrize("threads", [1, 2])
     def test_a_seed_repeats_a_training_to_the_bit(self, bench: Bench, threads: int) -> None:
-        """Within a process, and in another one, which lends itself to other addresses and numbers of threads."""
+        """Repeat within a process, and in another one, where addresses differ."""
         other = self.start(threads)
         try:
             once, again = _trained(other), _trained(other)
@@ -59,7 +59,7 @@ class Repeating(Subject):
         bench.call("set_weights", weights=saved, state=state)
         same_bits(bench.state, state, f"get_weights(state=True) of {solver} ({recipe}) after set_weights with it")
         _steps(bench, range(2, 4))
-        # averages that are noted while training may have a count of their own beside them, as Caffe's have
+        # running averages may have a count beside them, as in Caffe
         moved, names = bench.weights, bench.described["trained"]
         same_bits(
             {name: moved[name] for name in names}, {name: whole[name] for name in names},
@@ -92,7 +92,7 @@ def _steps(bench: Bench, steps: range) -> None:
 
 
 def _trained(bench: Bench) -> Weights:
-    """From the network's own start values, with a solver that keeps much."""
+    """Train from the network's initial weights, with a solver that has much state."""
     solver = next(name for name in ("adam", "sgd") if name in bench.backend.solvers)
     bench.load(solver=solver, seed=5, loss="l2")
     _steps(bench, range(3))

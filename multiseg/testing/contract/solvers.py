@@ -1,4 +1,4 @@
-"""Solvers of the recipe `equal`, step by step against their formulas, and what multiplies, freezes and gathers gradients."""
+"""Tests of the solvers of the recipe `equal`, step by step against their formulas; multipliers, freezing, accumulation."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from multiseg.testing.contract.subject import Subject
 
 Doubles = dict[str, npt.NDArray[np.float64]]
 
-RATES = (1.0, 0.5, 2.0, 0.25, 1.0)  # of the steps: what keeps a rate in its state shows
-SLOTS = {  # of docs/solvers.md
+RATES = (1.0, 0.5, 2.0, 0.25, 1.0)  # of the steps; varied to detect a solver that stores the rate in its state
+SLOTS = {  # as in docs/solvers.md
     "sgd": ("momentum",), "nesterov": ("momentum",), "adagrad": ("square_sum",), "rmsprop": ("square",),
     "adadelta": ("square", "delta"), "adam": ("mean", "square"),
 }  # fmt: skip
@@ -31,13 +31,13 @@ COUNTS = (4, 4, 3, 4, 1)  # images; an epoch's last batch is smaller
 
 
 class Solvers(Subject):
-    """How the weights move."""
+    """Tests of weight updates."""
 
     def test_a_solver_follows_its_rule(self, bench: Bench, rule: str) -> None:
-        """By itself, and with weight decay and multipliers: each step from the weights that it really had, in float64.
+        """Compare each step with its formula in float64, from the actual weights before it; also with decay and multipliers.
 
-        The gradient there is the backend's own, which another test compares with the loss. Only a step's own rounding is
-        between what is found and what is expected, so that another formula shows.
+        The gradient is the backend's own, which another test compares with the loss. The only difference between the actual
+        and the expected weights is then the rounding of a single step, which detects any deviation from the formula.
         """
         bench.load(**PLAIN)
         start = bench.begin()
@@ -46,7 +46,7 @@ class Solvers(Subject):
         w, g = _size(start, trained), _size(bench.gradient(bench.batch()), trained)
         assert g > 0, "train_step: a step of plain SGD moves no weight"
         options = dict(NEUTRAL[rule].options)
-        # each step goes about 2 % of the weights' size, and delta is as large as what it is added to: its place shows
+        # each step is about 2 % of the weights' size, and delta as large as its addend, to detect a misplaced delta
         rate = 0.02 * w / g if rule in ("sgd", "nesterov", "adadelta") else 0.02 * w
         if "delta" in options:
             options["delta"] = g**2 if rule == "adadelta" else g
@@ -61,7 +61,7 @@ class Solvers(Subject):
             _check(bench, way, trained)
 
     def test_frozen_layers_stay_to_the_bit(self, bench: Bench) -> None:
-        """Every second layer, and then the others; with weight decay, and averages that are noted while training."""
+        """Freeze every second layer, then the others; with weight decay and running averages."""
         bench.load()
         layers = list(dict.fromkeys(name.rpartition(".")[0] for name in bench.weights))
         if len(layers) < 2:
@@ -89,7 +89,7 @@ class Solvers(Subject):
         refused(lambda: bench.load(freeze=["*"]), SettingsError, "leaves no layer to train", what)
 
     def test_accumulated_batches_count_by_their_images(self, bench: Bench) -> None:
-        """In batches of two, as many as there are: the gradient is the average over the images of what the batches' are."""
+        """Accumulate over batches of two: the gradient is the average over all images."""
         bench.load(**PLAIN)
         own, counts = bench.begin(), (6, 5, 1)
         if bench.step(bench.batch(), 0.0, seed=1) != bench.step(bench.batch(), 0.0, seed=2):
@@ -109,16 +109,19 @@ class Solvers(Subject):
             expected.append((loss, gradients))
         bench.load(**PLAIN, batch_size=2, accumulate=3)
         for count, (loss, gradients) in zip(counts, expected, strict=True):
-            told = f"accumulate=3, batch_size=2, {count} images"
+            context = f"accumulate=3, batch_size=2, {count} images"
             bench.weights = own
-            made = bench.step(bench.batch(count), 0.0)
-            assert made == pytest.approx(loss, rel=1e-5), f"{told}: the loss is the mean over all images"
+            whole_loss = bench.step(bench.batch(count), 0.0)
+            assert whole_loss == pytest.approx(loss, rel=1e-5), f"{context}: the loss is the mean over all images"
             bench.weights = own
             found = bench.gradient(bench.batch(count))
             tolerance = 1e-5 * max(float(np.abs(value).max()) for value in gradients.values())
             for name, gradient in gradients.items():
                 close(
-                    found[name], gradient, tolerance, f"{told}: the gradient by {name!r}, the average over all of them,"
+                    found[name],
+                    gradient,
+                    tolerance,
+                    f"{context}: the gradient by {name!r}, the average over all of them,",
                 )
 
     def test_lowering_changes_no_gradient(self, bench: Bench) -> None:
@@ -137,7 +140,7 @@ class Solvers(Subject):
 
 @dataclass
 class _Way:
-    """The weights before and after each step of a solver, and what it was told."""
+    """The weights before and after each step of a solver, and its settings."""
 
     rule: str
     rate: float
@@ -162,13 +165,13 @@ def _walk(
 
 
 def _check(bench: Bench, way: _Way, names: list[str]) -> None:
-    """Compare each step with the formula's, for which the network tells the gradient."""
+    """Compare each step with the formula, using the network's own gradient."""
     __tracebackhide__ = True
     factors: dict[str, tuple[float, float]] = {}
     for name in names:
-        matching = [given for pattern, given in way.multipliers.items() if fnmatchcase(name, pattern)]
-        told = {key: value for given in matching for key, value in given.items()}
-        factors[name] = told.get("lr", 1.0), told.get("decay", 1.0) * way.options.get("weight_decay", 0.0)
+        matching = [values for pattern, values in way.multipliers.items() if fnmatchcase(name, pattern)]
+        multipliers = {key: value for values in matching for key, value in values.items()}
+        factors[name] = multipliers.get("lr", 1.0), multipliers.get("decay", 1.0) * way.options.get("weight_decay", 0.0)
     solvers = {name: Solver(way.rule, {**way.options, "weight_decay": decay}) for name, (_, decay) in factors.items()}
     for at, times in enumerate(RATES):
         bench.weights = way.weights[at]
@@ -187,7 +190,7 @@ def _check(bench: Bench, way: _Way, names: list[str]) -> None:
         for slot, kept in zip(SLOTS[way.rule], solver.state[name], strict=False):
             key = f"{slot}/{name}"
             assert key in way.state, f"get_weights(state=True): {way.rule} keeps {key!r}; it has {', '.join(way.state)}"
-            # the state is as far off as the gradients that made it are, and those of all the steps
+            # the error of the state is that of the gradients of all steps so far
             allowed = np.asarray(kept.bound) + 1e-6 * float(np.abs(kept.value).max(initial=0))
             close(
                 way.state[key],
@@ -200,6 +203,6 @@ def _check(bench: Bench, way: _Way, names: list[str]) -> None:
 
 
 def _size(arrays: Mapping[str, npt.NDArray[Any]], names: list[str]) -> float:
-    """Root of the mean square of all their numbers."""
+    """Return the root mean square of all values."""
     squares = sum(float(np.square(arrays[name], dtype=np.float64).sum()) for name in names)
     return float(np.sqrt(squares / sum(arrays[name].size for name in names)))

@@ -1,4 +1,4 @@
-"""What the contract's tests are given by the class that is made of them."""
+"""The base class of the contract's tests."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from multiseg.testing.bench import Bench
 
 
 class Subject:
-    """Base of the tests of one subject; see multiseg.testing.contract.BackendContract."""
+    """Base class of the tests of one subject; see multiseg.testing.contract.BackendContract."""
 
     @classmethod
     def start(cls, threads: int = 1) -> Bench:
-        """A new process of the backend, which is the caller's to close."""
+        """Start a new process of the backend; the caller must close it."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Weights: neutral, exact, and the caller's own."""
+"""Tests of weights: neutral names and axes, exact values, and copies at the interface."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from multiseg.testing.contract.subject import Subject
 
 
 class Weights(Subject):
-    """Given and taken."""
+    """Tests of getting and setting weights and solver state."""
 
     @pytest.mark.parametrize("predict_only", [True, False])
     def test_weights_come_back_as_they_were_given(self, bench: Bench, predict_only: bool) -> None:

@@ -25,7 +25,7 @@ import pytest
 from click.testing import CliRunner
 from multiseg_caffe.install import build, cache_folder, debian, install_caffe, source
 from multiseg_caffe.install.interpreter import Interpreter
-from multiseg_caffe.install.process import Log, telling_line
+from multiseg_caffe.install.process import Log, error_line
 
 from multiseg.cli import main
 from multiseg.errors import InstallError
@@ -181,7 +181,7 @@ def test_missing_packages_are_installed_where_that_is_allowed(
     update, install = (machine / "apt-calls").read_text().splitlines()
     assert update.endswith(" update")
     assert install.endswith(f" install --no-install-recommends {' '.join(debian.PACKAGES)}")
-    assert steps == ["looking for what the build needs", f"installing Debian packages ({len(debian.PACKAGES)})"]
+    assert steps == ["checking build prerequisites", f"installing Debian packages ({len(debian.PACKAGES)})"]
 
 
 def test_an_installation_of_packages_that_fails_says_why(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +198,7 @@ def test_a_python_that_boost_python_does_not_serve(machine: Path) -> None:
     serve(machine, "3.99")
     message = refused()
     assert f"is Python {VERSION}" in message
-    assert "serves 3.99 only" in message
+    assert "supports 3.99 only" in message
     assert "python3.99 -m venv" in message
     assert "MULTISEG_CAFFE_PYTHON=" in message
 
@@ -211,9 +211,9 @@ def test_several_pythons_may_be_served(machine: Path) -> None:
 @pytest.mark.parametrize(
     ("does", "expected"),
     [
-        ("exit 1", "not a Python that runs"),
+        ("exit 1", "not a working Python interpreter"),
         ("echo oh dear >&2; exit 1", "oh dear"),
-        (answer_of(implementation="pypy"), "needs CPython, and this is pypy"),
+        (answer_of(implementation="pypy"), "needs CPython, but this is pypy"),
         (answer_of(pip=False), "-m ensurepip"),
     ],
 )
@@ -255,8 +255,8 @@ def test_a_fetched_source_that_is_another_one(machine: Path, program: Program) -
 
 
 def test_a_checksum_is_for_a_tarball(caffe_source: Path) -> None:
-    assert "is for a tarball" in refused(caffe_source, sha256="0" * 64)
-    assert "goes with --source" in refused(sha256="0" * 64)
+    assert "applies to a tarball" in refused(caffe_source, sha256="0" * 64)
+    assert "requires --source" in refused(sha256="0" * 64)
 
 
 def test_no_such_source(machine: Path) -> None:
@@ -293,7 +293,7 @@ def test_a_folder_is_known_by_what_it_holds(caffe_source: Path) -> None:
 def test_no_mirror_that_holds_the_source(machine: Path, program: Program) -> None:
     everything_installed(program)
     program("apt-get", does="")
-    assert "apt is configured with no Debian mirror" in refused()
+    assert "apt has no Debian mirror configured" in refused()
     lists = 'echo "Debian mirror-a"; echo "Debian mirror-b"; echo "Debian-Security security"; echo "Debian mirror-a"'
     program(
         "apt-get", does=f'[ "$1" = indextargets ] || {{ cat {machine}/tmp/*/apt/*/sources.list; exit 100; }}; {lists}'
@@ -376,7 +376,7 @@ def test_an_interrupted_program_is_ended(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
-        ([], "it said nothing"),
+        ([], "it printed nothing"),
         (["one\n", "two\n", "\n"], "two"),
         (["Reading...\n", "E: no network\n", "W: old lists\n"], "E: no network"),
         (["  io.cpp:57:3: error: no such member\n", "ninja: stopped\n"], "io.cpp:57:3: error: no such member"),
@@ -384,7 +384,7 @@ def test_an_interrupted_program_is_ended(tmp_path: Path) -> None:
     ],
 )
 def test_the_line_that_tells_why_a_program_failed(lines: list[str], expected: str) -> None:
-    assert telling_line(lines) == expected
+    assert error_line(lines) == expected
 
 
 def test_the_recipe_comes_with_the_package() -> None:

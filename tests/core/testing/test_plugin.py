@@ -172,7 +172,7 @@ def test_what_differs_is_the_tests_failure(tmp_path: Path) -> None:
     path = os.pathsep.join([str(packages.parent), str(FOURTH)])
     done = run(tmp_path, "--multiseg-backends=numpy", "--multiseg-report=pages", PYTHONPATH=path)
     assert done.returncode == 1, done.stdout
-    assert "layer 'scale' is the first that differs" in done.stdout and "more is in pages/" in done.stdout
+    assert "layer 'scale' is the first that differs" in done.stdout and "for details see pages/" in done.stdout
     assert "Traceback" not in done.stdout and "check_parity(" not in done.stdout
 
 
