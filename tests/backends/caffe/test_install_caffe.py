@@ -162,7 +162,7 @@ def test_no_right_to_install(program: Program, monkeypatch: pytest.MonkeyPatch, 
     if sudo != "none":
         program("sudo", does="exit 1")
     message = refused()
-    assert "only root or passwordless sudo may install" in message
+    assert "requires root or passwordless sudo" in message
     missing = " ".join(package for package in debian.PACKAGES if package != "cmake")
     assert message.endswith(f"sudo apt-get update && sudo apt-get install --yes --no-install-recommends {missing}")
 
