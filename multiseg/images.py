@@ -22,8 +22,9 @@ Wanted = Literal["none", "L", "RGB", "any"]
 Encoding = Literal["png", "jpg"]
 PixelConversion = Literal["clip", "normalize"]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm")
-FORMATS = ("PNG", "JPEG", "BMP", "PPM")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP")
+_BITS_PER_SAMPLE = 258  # tag of the TIFF specification
 JPEG_QUALITY = 90  # as in DIGITS
 
 _KINDS = {
@@ -170,6 +171,7 @@ def _open(data: bytes, name: str, channels: Wanted, any_size: bool) -> Image.Ima
         raise ImageError(f"{name}: is empty; replace it or leave it out")
     try:
         opened = _open_any_size(io.BytesIO(data)) if any_size else Image.open(io.BytesIO(data), formats=FORMATS)
+        frames = getattr(opened, "n_frames", 1)
         deep = _is_deep(opened, data)
         opened.load()
     except Image.DecompressionBombError as error:
@@ -177,9 +179,11 @@ def _open(data: bytes, name: str, channels: Wanted, any_size: bool) -> Image.Ima
             f"{name}: is too large to be opened without tiles ({error}); shrink it, or test it in tiles"
         ) from None
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: is not an image that can be read; supported are PNG, JPEG, BMP, PPM, PGM") from None
+        raise ImageError(f"{name}: is not an image that can be read; supported are {', '.join(FORMATS)}") from None
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
         raise ImageError(f"{name}: is damaged or truncated ({error}); replace it or leave it out") from error
+    if frames > 1:
+        raise ImageError(f"{name}: contains {frames} images; save each one as a file")
     image: Image.Image = opened
     if image.mode in ("L", "RGB") and not deep:
         return image
@@ -216,4 +220,7 @@ def _is_deep(image: ImageFile.ImageFile, data: bytes) -> bool:
     if image.format == "PPM":
         numbers = [value for value in image.tile[0][3] or () if isinstance(value, int)]
         return bool(numbers) and numbers[-1] > 255
+    if image.format == "TIFF":
+        bits = image.tag_v2.get(_BITS_PER_SAMPLE, 1)  # type: ignore[attr-defined]
+        return bool(max(bits if isinstance(bits, tuple) else (bits,)) > 8)
     return False

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +16,7 @@ from itertools import islice
 from multiseg.errors import DatasetError, SettingsError
 from multiseg.images import SUFFIXES
 
+_NOT_DATA = ("__MACOSX",)  # folder of macOS metadata in archives, whose files are named like the images
 _MAX_LISTED = 10  # names without a partner shown in an error
 
 
@@ -88,11 +90,15 @@ def refuse_overlap(train_folder: str, val_folder: str) -> None:
 
 
 def _stem(name: str) -> str:
-    return os.path.splitext(name)[0]
+    """Return a name without suffix, in Unicode's composed form: macOS stores accents as separate characters."""
+    return unicodedata.normalize("NFC", os.path.splitext(name)[0])
 
 
 def _find_images(folder: str) -> list[str]:
-    """Return the image files below a folder, relative to it, sorted by path. Links to folders are followed."""
+    """Return the image files below a folder, relative to it, sorted by path.
+
+    Hidden files and folders, such as Jupyter's .ipynb_checkpoints, are skipped. Links to folders are followed.
+    """
     if not os.path.isdir(folder):
         raise DatasetError(f"{folder}: no such folder" if not os.path.exists(folder) else f"{folder}: is not a folder")
     images: list[str] = []
@@ -107,6 +113,8 @@ def _find_images(folder: str) -> list[str]:
                 raise DatasetError(f"{path}: is a link to one of its parent folders; remove it")
             with os.scandir(path) as entries:
                 for entry in entries:
+                    if entry.name.startswith(".") or entry.name in _NOT_DATA:
+                        continue
                     if entry.is_dir():
                         pending.append((os.path.join(subfolder, entry.name), parents | {inode}))
                     elif entry.name.lower().endswith(SUFFIXES):
