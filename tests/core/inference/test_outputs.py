@@ -35,7 +35,7 @@ def output(height: int = 4, width: int = 6, channels: int = 1, seed: int = 0) ->
         ({"tile": 0}, "tile=0"),
         ({"tile": 1.5}, "tile=1.5"),
         ({"tile": 64}, "resize=False"),
-        ({"pad": True}, "--no-resize"),
+        ({"pad": True}, "resize=False"),
         ({"pixel_conversion": "stretch"}, "clip, normalize"),
         ({"channel_order": "GBR"}, "RGB, BGR"),
         ({"data_order": "NCHW"}, "CHW, HWC"),
