@@ -13,7 +13,7 @@ from multiseg.settings.metrics import THRESHOLD
 
 @dataclass
 class JobRequest:
-    """The settings of a job; :class:`multiseg.Job`, which trains with them, documents each."""
+    """The settings of a job, documented in :class:`multiseg.Job`."""
 
     dataset: Dataset | str | Path
     backend: str = "torch"

@@ -1,4 +1,4 @@
-"""From the settings that a user requests to resolved ones: every check, and the backend's defaults."""
+"""Resolve the settings that a user requests: check them, and complete them with the backend's defaults."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
 
 
 def _attempt(problems: list[str], make: Callable[[], Value]) -> Value | None:
-    """Return what ``make`` returns; where it raises SettingsError, add that to the problems and return None."""
+    """Return the result of ``make``; if it raises SettingsError, append the message to ``problems`` and return None."""
     try:
         return make()
     except SettingsError as error:
@@ -101,41 +101,42 @@ def _attempt(problems: list[str], make: Callable[[], Value]) -> Value | None:
 
 
 def _solver_problems(job: JobRequest, backend: Backend, options: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with the solver and its options; ``options`` are those of the recipe."""
+    """Return the problems of the solver and its options; ``options`` are those of the recipe."""
     usable = tuple(name for name in backend.solvers if name in NEUTRAL or job.recipe != "equal")
     problems = []
     if job.solver not in usable:
         problems.append(f"{setting('solver', job.solver)}: choose one of {', '.join(usable)}")
-    known = {*options, "weight_decay"} - {"weight_decay_per_rate"}
+    valid_options = {*options, "weight_decay"} - {"weight_decay_per_rate"}
     problems += [
-        f"{setting('solver')} {job.solver!r} of {backend.name} has no option {key!r}; it takes: {', '.join(sorted(known))}"
+        f"{setting('solver')} {job.solver!r} of {backend.name} has no option {key!r}; "
+        f"it takes: {', '.join(sorted(valid_options))}"
         for key in job.solver_options
-        if key not in known
+        if key not in valid_options
     ]
     return problems + option_problems(job.solver, job.solver_options)
 
 
 def _solver_options(options: Mapping[str, Any], requested: Mapping[str, float], rate: float) -> dict[str, Any]:
-    """Return all options of the solver: the recipe's, whose weight decay may be per learning rate, and the requested ones."""
-    own = dict(options)
-    per_rate = own.pop("weight_decay_per_rate", 0.0)
-    return {"weight_decay": per_rate * rate, **own, **requested}
+    """Return all options of the solver: those of the recipe, whose weight decay may be per learning rate, and the requested."""
+    defaults = dict(options)
+    per_rate = defaults.pop("weight_decay_per_rate", 0.0)
+    return {"weight_decay": per_rate * rate, **defaults, **requested}
 
 
 def _weights_problems(job: JobRequest) -> list[str]:
     problems = []
-    # a TensorFlow checkpoint is named by a prefix
-    if job.weights is not None and not any(Path(f"{job.weights}{end}").exists() for end in ("", ".index")):
+    # a TensorFlow checkpoint is specified by its prefix
+    if job.weights is not None and not any(Path(f"{job.weights}{suffix}").exists() for suffix in ("", ".index")):
         problems.append(f"{setting('weights', str(job.weights))}: no such file or run folder")
     if job.solver_state and job.weights is None:
         problems.append(
-            f"{setting('solver_state', True)}: is that of a run to go on from; name it with {setting('weights')}"
+            f"{setting('solver_state', True)}: requires weights to start from; specify them with {setting('weights')}"
         )
     return problems
 
 
 def _dataset_problems(job: JobRequest, dataset: Dataset, augmentation: Augmentation | None) -> list[str]:
-    """Return which settings do not go together with the dataset."""
+    """Return the settings that are incompatible with the dataset."""
     problems: list[str] = []
     shapes = _attempt(problems, lambda: shapes_of(dataset))
     if shapes is not None and augmentation is not None:
@@ -149,19 +150,21 @@ def _dataset_problems(job: JobRequest, dataset: Dataset, augmentation: Augmentat
                 f"{setting('batch_size', job.batch_size)}{times}: is larger than the dataset, {count} training images"
             )
     if job.patience is not None and not len(dataset.val):
-        problems.append(f"{setting('patience', job.patience)}: {dataset.path} has no validation images to go by")
+        problems.append(
+            f"{setting('patience', job.patience)}: {dataset.path} has no validation images, which early stopping requires"
+        )
     return problems
 
 
 def _foreign(model: Path, backend: Backend) -> str | None:
-    """Return, in words, which other backend a model belongs to; None where it is this one's, or of no known kind."""
+    """Return a message naming the backend that a model belongs to; None if it is this backend's, or of an unknown kind."""
     try:
         owner, kind = kind_of(model, "network")
-    except ModelError:  # the backend's own error is more exact
+    except ModelError:  # the backend's own error is more precise
         return None
     if owner.name == backend.name:
         return None
-    known = ", ".join(
+    loadable = ", ".join(
         f"{kind.name} ({', '.join(kind.extensions)})" for kind in backend.kinds if kind.holds == "network"
     )
-    return f"is a {kind.name}, which backend {owner.name} loads; backend {backend.name} loads: {known}"
+    return f"is a {kind.name}, which backend {owner.name} loads; backend {backend.name} loads: {loadable}"

@@ -1,4 +1,4 @@
-"""What a run ran on: the evidence beside its numbers."""
+"""The environment of a run: versions, processor and threads, as recorded in job.json."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 from multiseg._version import __version__
 
 
-def of(found: Mapping[str, Any], threads: int, processes: int = 1) -> dict[str, Any]:
-    """Versions, processor, threads, of several processes how many, and what the worker found about its framework."""
+def of(framework: Mapping[str, Any], threads: int, processes: int = 1) -> dict[str, Any]:
+    """Return versions, processor, threads, the number of processes if there are several, and the worker's ``framework`` info."""
     return {
         "multiseg": __version__,
-        "framework": found["version"],
-        "worker_python": found["python"],
-        "executable": found["executable"],
+        "framework": framework["version"],
+        "worker_python": framework["python"],
+        "executable": framework["executable"],
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "threads": threads,
         **({"processes": processes} if processes > 1 else {}),
-        **{key: found[key] for key in ("device", "blas", "numpy") if key in found},
+        **{key: framework[key] for key in ("device", "blas", "numpy") if key in framework},
     }
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from multiseg.settings.metrics import SCORES
 
 JOB = "job.json"  # settings, dataset, network and environment, written once
-HISTORY = "history.csv"  # one row per epoch and validation; row 0 is before training
+HISTORY = "history.csv"  # one row per epoch and per validation; row 0 is the validation before training
 SUMMARY = "summary.json"  # status, best epoch, seconds, peak memory
-EVENTS = "events.jsonl"  # what happened when: start, rows, snapshots, stop, end; one JSON object per line
-MODEL = "model"  # the network file; of another backend's model also the file that it was exported to
-SNAPSHOTS = "snapshots"  # epoch-0001 ...: the framework's own files, and
-POSITION = "position.json"  # the training's position, in each snapshot
+EVENTS = "events.jsonl"  # events with their time: start, rows, snapshots, stop, end; one JSON object per line
+MODEL = "model"  # the network file; for a model of another backend also the exported file
+SNAPSHOTS = "snapshots"  # epoch-0001 ...: one folder per snapshot, with the framework's own files and
+POSITION = "position.json"  # the position in the training
 WORKER_LOG = "worker.log"  # what the backend's process printed
 TENSORBOARD = "tensorboard"  # a log for TensorBoard, if it was requested
 LOCK = ".lock"  # held by the process that trains
-BEFORE_JOB = {SNAPSHOTS, MODEL, WORKER_LOG, LOCK, f".{JOB}.part"}  # all that a folder has until job.json is written
+BEFORE_JOB = {SNAPSHOTS, MODEL, WORKER_LOG, LOCK, f".{JOB}.part"}  # the entries of a folder until job.json is written
 
 FORMAT = 1
 COLUMNS = (

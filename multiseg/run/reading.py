@@ -12,9 +12,9 @@ from multiseg.run.names import COLUMNS, FORMAT, JOB
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of history.csv as numbers, None for an empty cell or a missing column.
+    """Return the rows of history.csv as numbers, with None for an empty cell or a missing column.
 
-    Raises RunError for a file that is no history.
+    Raises RunError if the file cannot be read as a history.
     """
     try:
         with path.open(newline="") as file:
@@ -32,12 +32,12 @@ def _whole(number: float | None) -> int | float:
 
 
 def is_run(path: Path) -> bool:
-    """Whether it is a run folder."""
+    """Return whether ``path`` is a run folder."""
     return (path / JOB).is_file()
 
 
 def read_job(folder: Path) -> dict[str, Any]:
-    """job.json of a run folder. Raises RunError where the folder is not a run's."""
+    """Return the content of job.json. Raises RunError if ``folder`` is not a run folder, or job.json has another format."""
     try:
         job: dict[str, Any] = json.loads((folder / JOB).read_text())
     except FileNotFoundError:

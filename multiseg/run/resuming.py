@@ -1,4 +1,4 @@
-"""Whether settings are those of an interrupted run, and what they take over from it."""
+"""Resume an interrupted run: check the settings against its job.json, and take unset values from there."""
 
 from __future__ import annotations
 
@@ -11,43 +11,46 @@ from multiseg.run.names import MODEL
 from multiseg.run.reading import read_job
 from multiseg.settings.resolved import Settings
 
-FREE = ("epochs", "threads", "device")  # may differ when a run is resumed; epochs have an error of their own
+FREE = ("epochs", "threads", "device")  # may differ when a run is resumed; epochs have a separate error message
 
 
 def completed(path: Path, settings: Settings, content_hash: str, seed: int | None) -> Settings:
-    """Return the settings with the seed, batch sizes and loss that they leave open taken from the job.json in ``path``.
+    """Return the settings with unset seed, batch sizes and loss taken from the job.json in ``path``.
 
-    ``content_hash`` is that of the dataset, ``seed`` the requested one, None if it is left open. Raises RunError where the run's
-    settings, network file or dataset are other ones.
+    ``content_hash`` is that of the dataset, ``seed`` the requested seed, None if it is unset. Raises RunError if the settings,
+    the network file or the dataset differ from those of the run.
     """
     job = read_job(path)
     if job["dataset"]["content_hash"] != content_hash:
-        raise RunError(f"{path}: was trained on another dataset ({job['dataset']['path']}); resume with that one")
-    kept = job["settings"]
-    if seed is not None and seed != kept["seed"]:
+        raise RunError(f"{path}: was trained on another dataset ({job['dataset']['path']}); resume with that dataset")
+    stored = job["settings"]
+    if seed is not None and seed != stored["seed"]:
         raise RunError(
-            f"{path}: was trained with {setting('seed', kept['seed'])}, not {seed}; resume with that one, or with none"
+            f"{path}: was trained with {setting('seed', stored['seed'])}, not {seed}; resume with the same seed, or without one"
         )
     loss, loss_options = settings.loss, settings.loss_options
     if loss is None and not job["network"]["own_loss"]:
-        loss, loss_options = kept["loss"], kept.get("loss_options", {})
-    result = replace(
+        loss, loss_options = stored["loss"], stored.get("loss_options", {})
+    completed_settings = replace(
         settings,
-        seed=kept["seed"],
-        batch_size=settings.batch_size or kept["batch_size"],
-        val_batch_size=settings.val_batch_size or kept["val_batch_size"],
+        seed=stored["seed"],
+        batch_size=settings.batch_size or stored["batch_size"],
+        val_batch_size=settings.val_batch_size or stored["val_batch_size"],
         loss=loss,
         loss_options=loss_options,
     )
-    model = path / MODEL / kept["model"]
+    model = path / MODEL / stored["model"]
     if settings.model.name == model.name and not copies.same(settings.model, model):
         raise RunError(f"{settings.model}: has changed since {path} began; the run's own copy is {model}")
-    now = result.to_json()
-    for key, value in kept.items():
-        if key in now and now[key] is not None and key not in FREE and now[key] != value:
+    requested = completed_settings.to_json()
+    for key, value in stored.items():
+        if key in requested and requested[key] is not None and key not in FREE and requested[key] != value:
             raise RunError(
-                f"{path}: was trained with {setting(key, value)}, not {now[key]!r}; resume with the same settings"
+                f"{path}: was trained with {setting(key, value)}, not {requested[key]!r}; resume with the same settings"
             )
-    if now["epochs"] != kept["epochs"]:
-        raise RunError(f"{path}: is a run of {kept['epochs']} epochs, not {now['epochs']}; the schedule depends on it")
-    return result
+    if requested["epochs"] != stored["epochs"]:
+        raise RunError(
+            f"{path}: is a run of {stored['epochs']} epochs, not {requested['epochs']}; the schedule depends on it, "
+            "so resume with the same number"
+        )
+    return completed_settings

@@ -1,4 +1,4 @@
-"""A run folder: what a training leaves behind, and testing with what it learned. Its files: multiseg.run.names."""
+"""Read a run folder and test with its trained network. The files of the folder are listed in multiseg.run.names."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ from multiseg.worker.client import Worker
 
 
 class Run:
-    """A trained network: its settings, its history, and testing with its weights.
+    """A trained network with its settings and history, and methods to test with its weights.
 
-    Testing starts the backend's process on first use; ``close`` (or ``with``) ends it.
+    The first test starts the backend's process; ``close`` (or a ``with`` block) ends it.
     """
 
     def __init__(self, path: Path, snapshot: Snapshot | None) -> None:
@@ -57,28 +57,30 @@ class Run:
     def open(cls, folder: str | Path, snapshot: str | float = "last") -> Run:
         """Open a run folder, to test with its ``last`` snapshot, its ``best`` one, or that of a given epoch (2, or 2.5).
 
-        Raises RunError where the folder is not a run's or the snapshot is not there.
+        Raises RunError if the folder is not a run folder, or if it has no such snapshot.
         """
         path = Path(folder)
         run = cls(path, None)
-        there = {found.epoch: found for found in snapshots(path)}
+        by_epoch = {stored.epoch: stored for stored in snapshots(path)}
         if snapshot == "last":
-            run.snapshot = there[max(there)] if there else None
+            run.snapshot = by_epoch[max(by_epoch)] if by_epoch else None
             return run
-        wanted = run.summary.get("best_epoch") if snapshot == "best" else snapshot
-        if wanted not in there:
-            raise RunError(f"{path}: has no snapshot {snapshot!r}; there are: {', '.join(map(str, there)) or 'none'}")
-        run.snapshot = there[wanted]
+        epoch = run.summary.get("best_epoch") if snapshot == "best" else snapshot
+        if epoch not in by_epoch:
+            raise RunError(
+                f"{path}: has no snapshot {snapshot!r}; there are: {', '.join(map(str, by_epoch)) or 'none'}"
+            )
+        run.snapshot = by_epoch[epoch]
         return run
 
     @property
     def title(self) -> str:
-        """The backend's name as people write it."""
+        """The display name of the backend."""
         return registry.get(self.backend).title
 
     @property
     def description(self) -> str:
-        """Backend, name and epoch of the snapshot, for titles."""
+        """Backend, run name and epoch of the snapshot, for titles."""
         return f"{self.title} (run {self.name}, epoch {self.snapshot.epoch if self.snapshot else 0})"
 
     @property
@@ -87,9 +89,9 @@ class Run:
         return read_history(self.path / names.HISTORY)
 
     def export_history(self, path: str | Path) -> Path:
-        """Write the history as a table: .csv, or .parquet through pyarrow (the extra ``parquet``).
+        """Write the history to a .csv file, or to a .parquet file with pyarrow (the extra ``parquet``); return the path.
 
-        Raises SettingsError for another kind of file, or without pyarrow.
+        Raises SettingsError for another extension, or if pyarrow is not installed.
         """
         target = Path(path)
         if target.suffix == ".csv":
@@ -102,12 +104,12 @@ class Run:
             columns = {name: [row[name] for row in self.history] for name in COLUMNS}
             parquet.write_table(Table.from_pydict(columns), target)
         else:
-            raise SettingsError(f"{target}: is no kind of table; name it .csv or .parquet")
+            raise SettingsError(f"{target}: is not a supported table format; use the extension .csv or .parquet")
         return target
 
     @property
     def summary(self) -> dict[str, Any]:
-        """status, best_epoch, stopped_early, train_seconds, peak_memory_mb, parameters (how many), weights (started from)."""
+        """Status, best_epoch, stopped_early, train_seconds, peak_memory_mb, number of parameters, and start weights, by key."""
         try:
             summary: dict[str, Any] = json.loads((self.path / names.SUMMARY).read_text())
         except (OSError, ValueError) as error:
@@ -118,7 +120,7 @@ class Run:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The dataset it was trained on. Raises DatasetError where it has gone, or another one lies there now."""
+        """The training dataset. Raises DatasetError if it is missing, or if its content has changed."""
         dataset = Dataset.open(self._job["dataset"]["path"])
         if dataset.content_hash != self._job["dataset"]["content_hash"]:
             raise DatasetError(
@@ -128,7 +130,7 @@ class Run:
 
     @cached_property
     def layout(self) -> Layout:
-        """How images go into this network and come out of it."""
+        """The conversion of images to this network's input and of its output to images."""
         backend, mean = registry.get(self.backend), self._job["mean"]
         return Layout(
             backend.data_order,
@@ -138,14 +140,14 @@ class Run:
         )
 
     def worker(self) -> Worker:
-        """Return the backend's process with this run's network and weights in it, starting it if necessary.
+        """Return the backend's process with this run's network and weights loaded, starting it if necessary.
 
-        One process serves all threads; a forked child starts its own.
+        All threads share one process; a forked child starts its own.
         """
         if self._pid != os.getpid():  # another thread may have held the lock at the fork
             self._starting, self._pid = threading.Lock(), os.getpid()
         with self._starting:
-            if self._worker is None or self._worker.closed:  # not started yet, died, or a parent's
+            if self._worker is None or self._worker.closed:  # not started, died, or owned by the parent process
                 self._worker = self._start()
             return self._worker
 
@@ -162,88 +164,88 @@ class Run:
         return worker
 
     def spec(self, trains: bool = False) -> NetworkSpec:
-        """What its backend builds: for prediction, or as it was trained."""
+        """Return the network specification for the backend: for prediction, or with ``trains`` for training."""
         settings = self.settings
-        kept = ("batch_size", "val_batch_size", "seed", "threads", "device", "lowering")
-        training = ("solver", "recipe", "multipliers", "accumulate")
+        common_keys = ("batch_size", "val_batch_size", "seed", "threads", "device", "lowering")
+        training_keys = ("solver", "recipe", "multipliers", "accumulate")
         return NetworkSpec(
             model=str(self.model.resolve()),
             input_shape=self.input_shape,
             label_shape=self.label_shape,
             loss=None if self._job["network"]["own_loss"] else settings["loss"],
             loss_options=settings.get("loss_options", {}),
-            **{key: settings[key] for key in kept},
-            **({key: settings[key] for key in training} if trains else {"solver": None}),
+            **{key: settings[key] for key in common_keys},
+            **({key: settings[key] for key in training_keys} if trains else {"solver": None}),
             frozen=tuple(settings["freeze"]) if trains else (),
             labels=(self.labels or Labels()).kind,
         )
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Shape (C, H, W) of the images that it was trained on."""
+        """Shape (C, H, W) of the training images."""
         channels, height, width = self._job["input_shape"]
         return channels, height, width
 
     @property
     def label_shape(self) -> tuple[int, int, int]:
-        """Shape (C, H, W) of their labels."""
+        """Shape (C, H, W) of the training labels."""
         channels, height, width = self._job["label_shape"]
         return channels, height, width
 
     @property
     def labels(self) -> Labels | None:
-        """What the labels were to this network; None for a run made before job.json had it."""
+        """How this network reads labels; None for older runs, whose job.json has no entry for it."""
         values = self._job.get("labels")
         return None if values is None else Labels.from_json(values, str(self.path / names.JOB))
 
     @property
     def model(self) -> Path:
-        """Its network file: what the backend loaded, where the job's was another backend's."""
+        """The network file that the backend loaded: the exported one if the job specified a model of another backend."""
         return self.path / names.MODEL / str(self.settings.get("exported") or self.settings["model"])
 
     @cached_property
     def topology(self) -> Topology:
-        """The neutral description of its network, for images of the size that it was trained on.
+        """The neutral description of the network, for images of the size of the training images.
 
-        Raises ModelError where the file cannot be described.
+        Raises ModelError if the file cannot be described.
         """
         needed = registry.get(self.backend).reader_needs_framework and self.snapshot is not None
         return describe(self.model, self.input_shape, self.worker() if needed else None)
 
     @property
     def geometry(self) -> Geometry:
-        """Which sizes of images its network keeps, and how it can be tiled. Raises ModelError where that cannot be told."""
+        """The image sizes that the network preserves, and how it can be tiled. Raises ModelError if they cannot be determined."""
         if isinstance(self._geometry, MultisegError):
             raise self._geometry
         return self._geometry
 
     @cached_property
     def _geometry(self) -> Geometry | MultisegError:
-        """Asked for once, though it cannot be told: a description may take a process of its own."""
+        """The geometry, or the error: errors are cached too, because describing a network may start a process."""
         try:
             return Geometry.of(self.topology)
         except NotLocal as error:
             return ModelError(
-                f"{self.model.name}: cannot tell what other sizes give: {error}; test images of the dataset's size"
+                f"{self.model.name}: cannot determine the output for other sizes: {error}; test images of the dataset's size"
             )
         except MultisegError as error:
             return error
 
     def predict(self, features: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Outputs (N, C, H, W float32, RGB) for images (N, C, H, W uint8, RGB) of any size that the network takes.
+        """Return outputs (N, C, H, W float32, RGB) for images (N, C, H, W uint8, RGB) of any size that the network accepts.
 
-        Raises ModelError where the network cannot keep that height and width.
+        Raises ModelError if the network does not preserve that height and width.
         """
         return predictor.predict(self, features, Options(resize=False))
 
     def test_one(
         self, image: str | Path, resize: bool = True, pixel_conversion: PixelConversion = "clip", **options: Any
     ) -> Output:
-        """The output for one image file, resized to the dataset's size or (``resize=False``) as it is.
+        """Return the output for one image file, resized to the dataset's size or (``resize=False``) in its own size.
 
-        ``pixel_conversion``: ``clip`` cuts values to 0..255, ``normalize`` stretches them to it. Further options are ``pad``,
-        ``tile``, ``channel_order`` and ``data_order``, see multiseg.inference.Options. Raises ImageError for an unreadable
-        file or one with another number of channels, ModelError for a size that the network does not keep.
+        ``pixel_conversion``: ``clip`` clips values to 0..255, ``normalize`` scales them to that range. Further options are
+        ``pad``, ``tile``, ``channel_order`` and ``data_order``, see multiseg.inference.Options. Raises ImageError for a file that
+        cannot be read or has another number of channels, ModelError for a size that the network does not preserve.
         """
         return testing.test_one(self, image, Options(resize, pixel_conversion=pixel_conversion, **options))
 
@@ -255,19 +257,19 @@ class Run:
         failed: Callable[[Path, MultisegError], None] | None = None,
         **options: Any,
     ) -> list[Output]:
-        """:meth:`test_one` for each image, those of one size together.
+        """Return the outputs for a list of image files, see :meth:`test_one`; images of equal size are tested in batches.
 
-        ``failed`` is told of each image that cannot be tested, and why; the others are done. Without it the first such image
-        raises its error.
+        ``failed`` is called with the path and the error of each image that cannot be tested, and the others are still tested.
+        Without it, the first such image raises its error.
         """
         outputs = []
-        for found in testing.test_list(self, images, Options(resize, pixel_conversion=pixel_conversion, **options)):
-            if isinstance(found, Output):
-                outputs.append(found)
+        for result in testing.test_list(self, images, Options(resize, pixel_conversion=pixel_conversion, **options)):
+            if isinstance(result, Output):
+                outputs.append(result)
             elif failed is None:
-                raise found.error
+                raise result.error
             else:
-                failed(found.source, found.error)
+                failed(result.source, result.error)
         return outputs
 
     def test_db(
@@ -277,17 +279,18 @@ class Run:
         each: Callable[[int, Output], None] | None = None,
         **options: Any,
     ) -> dict[str, Any]:
-        """Loss and metrics over a database such as ``dataset.path / "val_db/features"`` with the labels beside it.
+        """Return loss and metrics over a database such as ``dataset.path / "val_db/features"``, with the labels beside it.
 
-        Images are tested as they are stored, in a stream. ``each`` is given every position and output. Options are ``pad``,
-        ``tile``, ``pixel_conversion`` and so on, see :meth:`test_one`. A dict of count, val_loss, l1, l2, pixel_accuracy,
-        iou, seconds and images_per_second: measures are None without labels, val_loss also for images that are not of the
-        dataset's size. Raises DatasetError where there is no database, or one that does not fit the network.
+        Images are streamed in their stored size. ``each`` is called with every position and output. Options are ``pad``,
+        ``tile``, ``pixel_conversion`` and so on, see :meth:`test_one`. Returns a dict of count, val_loss, the metrics of
+        multiseg.settings.metrics (l1, l2, pixel_accuracy, iou, ...), seconds and images_per_second: metrics are None without
+        labels, val_loss also for images that are not of the dataset's size. Raises DatasetError if there is no database, or if it
+        does not fit the network.
         """
         return database.test_db(self, path, Options(resize=False, **options), batch_size, each)
 
     def layers(self, image: str | Path, resize: bool = True, pad: bool = False) -> Layers:
-        """What every layer makes of an image, and every parameter, with their statistics. Raises as :meth:`test_one`."""
+        """Return every layer's activations for an image, and all parameters, with statistics. Raises like :meth:`test_one`."""
         from multiseg.inference.layers import layers
 
         return layers(self, image, Options(resize, pad))

@@ -1,4 +1,4 @@
-"""Snapshots of a run: a folder each, with the framework's own files and the training's position. Whole, or not there."""
+"""Snapshots of a run: one folder each, with the framework's own files and the position. They are written atomically."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from multiseg.files import sync, write_json
 from multiseg.run.names import POSITION, SNAPSHOTS
 
 NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?")
-FULL = 1 << 20  # bytes: a disk with less than that left is full
+FULL = 1 << 20  # bytes: a disk with less free space is considered full
 
 
 @dataclass
 class Position:
-    """Where a training is: steps done, rows written to the history, and what it has summed up since the last row.
+    """The position in a training: iterations completed, rows of the history, and sums since the last row.
 
-    ``rate`` is the learning rate of the last step, as a snapshot has it.
+    ``seconds`` is the training time since the last row; ``rate`` is the learning rate of the last step, set in snapshots only.
     """
 
     iteration: int = 0
     epoch: float = 0
     rows: int = 0
-    loss_sum: float = 0.0  # of each image's loss
+    loss_sum: float = 0.0  # over images
     images: int = 0
     seconds: float = 0.0
     rate: float | None = None
@@ -37,14 +37,14 @@ class Position:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Weights and solver state as they were after ``epoch`` epochs: whole, or with a part."""
+    """Weights and solver state after ``epoch`` epochs, which may be fractional."""
 
     epoch: int | float
     path: Path
 
     @property
     def position(self) -> Position:
-        """The training's position. Raises RunError where it cannot be read."""
+        """The position in the training. Raises RunError if its file cannot be read."""
         try:
             return Position(**json.loads((self.path / POSITION).read_text()))
         except (OSError, ValueError, TypeError) as error:
@@ -52,23 +52,24 @@ class Snapshot:
 
 
 def snapshots(run: Path) -> list[Snapshot]:
-    """The run folder's snapshots, oldest first."""
-    found = sorted(
+    """Return the snapshots of a run folder, oldest first."""
+    entries = sorted(
         (int(match[1]), int(match[2] or 0), path)
         for path in (run / SNAPSHOTS).glob("epoch-*")
         if (match := NAME.fullmatch(path.name))
     )
-    return [Snapshot(Snapshot(epoch, path).position.epoch if step else epoch, path) for epoch, step, path in found]
+    return [Snapshot(Snapshot(epoch, path).position.epoch if step else epoch, path) for epoch, step, path in entries]
 
 
 @contextmanager
 def writing(run: Path, position: Position, per_epoch: int) -> Iterator[Path]:
-    """A folder to save into, which becomes the snapshot of ``position`` when the block ends well.
+    """Yield a temporary folder to save into; it is renamed to the snapshot of ``position`` when the block succeeds.
 
-    Raises RunError naming the cause where it cannot be written; nothing of it stays then, and the others are untouched.
+    Raises RunError naming the cause if it cannot be written; the temporary folder is removed then, and the other snapshots are
+    unchanged.
     """
     folder = run / SNAPSHOTS
-    part = folder / f".part-{os.getpid()}"  # its own: a killed program's worker may still be at work on another
+    part = folder / f".part-{os.getpid()}"  # by process: the worker of a killed program may still write to its folder
     epoch, step = divmod(position.iteration, per_epoch)
     final = folder / (f"epoch-{epoch:04}" + (f"-step-{step:05}" if step else ""))
     try:
@@ -79,30 +80,30 @@ def writing(run: Path, position: Position, per_epoch: int) -> Iterator[Path]:
         part.rename(final)
         sync(folder)
     except (MultisegError, OSError) as error:
-        kept = snapshots(run)
-        go_on = f"the last one is {kept[-1].path.name}" if kept else "there is none yet"
+        stored = snapshots(run)
+        last = f"the last snapshot is {stored[-1].path.name}" if stored else "there is no snapshot yet"
         raise RunError(
-            f"{final}: cannot be written: {_cause(folder, error)}; {go_on}, go on with {setting('resume')}"
+            f"{final}: cannot be written: {_cause(folder, error)}; {last}, continue with {setting('resume')}"
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
 def remove(snapshot: Snapshot) -> None:
-    """Remove a snapshot: it is no longer one before the first of its files goes."""
-    gone = snapshot.path.with_name(f".old-{snapshot.path.name}")
-    snapshot.path.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
+    """Remove a snapshot. It is renamed first, so that a partly removed folder is never taken for a snapshot."""
+    renamed = snapshot.path.with_name(f".old-{snapshot.path.name}")
+    snapshot.path.rename(renamed)
+    shutil.rmtree(renamed, ignore_errors=True)
 
 
 def clean(run: Path) -> None:
-    """Remove what killed trainings left half written or half removed."""
-    for left in (run / SNAPSHOTS).glob(".*"):
-        shutil.rmtree(left, ignore_errors=True)
+    """Remove partly written and partly removed snapshots of trainings that were killed."""
+    for leftover in (run / SNAPSHOTS).glob(".*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _cause(folder: Path, error: Exception) -> str:
-    """A framework may say little of why it cannot write."""
+    """Return why writing failed; a full disk is checked for here, as frameworks often do not report it."""
     disk = os.statvfs(folder)
     if disk.f_bavail * disk.f_frsize < FULL:
         return f"the disk is full ({disk.f_bavail * disk.f_frsize >> 10} KiB left)"

@@ -1,4 +1,4 @@
-"""What a solver keeps from step to step, as it goes over to another training. Slots and rules: docs/solvers.md."""
+"""The state of a solver (momentum and other slots), and its transfer to another training. Slots and rules: docs/solvers.md."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from multiseg.network import STEPS
 
 Array = npt.NDArray[np.float32]
 
-MOTION = ("momentum", "displacement")  # slots that move weights on by themselves; all others are measures of gradients
+MOTION = ("momentum", "displacement")  # slots that move weights by themselves; all others are statistics of gradients
 ALONE = f"{setting('solver_state', False)} starts from the weights alone"
 
 
 @dataclass(frozen=True)
 class SolverState:
-    """The state of a solver, ``slots`` by ``slot/parameter``, and what else its meaning depends on.
+    """The state of a solver, ``slots`` by ``slot/parameter``, and the settings that its meaning depends on.
 
-    ``solver``, ``recipe`` and ``backend`` are names, ``loss`` tells one loss from another. ``rate`` is the learning rate of
-    the last step, or of the first where none was made; None where it is not known. ``trained`` are the parameters that the
-    solver moves, with their factors of the rate; ``steps`` the updates so far, None where its rule does not count them.
+    ``solver``, ``recipe`` and ``backend`` are names, ``loss`` identifies the loss; ``rate`` is the learning rate of the last step
+    or of the first step if none was done, None if it is unknown. ``trained`` maps the parameters that the solver updates to their
+    learning-rate factors; ``steps`` is the number of updates so far, None if the solver does not count them.
     """
 
     solver: str
@@ -40,38 +40,38 @@ class SolverState:
 
     @property
     def kinds(self) -> list[str]:
-        """Names of the slots."""
+        """The names of the slots."""
         return list(dict.fromkeys(name.partition("/")[0] for name in self.slots))
 
     def to_json(self) -> dict[str, Any]:
-        """All but the arrays, as plain values."""
+        """Return everything except the arrays, as plain values."""
         return {key: value for key, value in vars(self).items() if key != "slots"} | {"trained": dict(self.trained)}
 
     @classmethod
     def of(cls, content: NeutralWeights, title: str) -> SolverState | None:
-        """What neutral weights say of a solver. Raises ModelError naming what they should."""
+        """Return the solver state stored with neutral weights, None if there is none. Raises ModelError if it is invalid."""
         if content.solver is None:
             return None
         missing = [key for key in cls.__dataclass_fields__ if key not in content.solver and key != "slots"]
         if missing:
-            raise ModelError(f"{title}: what it says of its solver lacks {missing[0]!r}; {ALONE}")
-        said = {key: content.solver[key] for key in cls.__dataclass_fields__ if key != "slots"}
-        wrong = next((key for key, value in said.items() if not _KINDS[key](value)), None)
-        if wrong is not None:
-            raise ModelError(f"{title}: what it says of its solver has {wrong}={said[wrong]!r}; {ALONE}")
-        found = cls(**said, slots=content.state)
-        wanted = (f"{slot}/{name}" for slot in found.kinds for name in found.trained)
-        lost = next((name for name in wanted if name not in found.slots), None)
-        if lost is not None:
-            raise ModelError(f"{title}: has no {lost!r}, which its solver kept; {ALONE}")
-        return found
+            raise ModelError(f"{title}: its solver description lacks {missing[0]!r}; {ALONE}")
+        values = {key: content.solver[key] for key in cls.__dataclass_fields__ if key != "slots"}
+        invalid = next((key for key, value in values.items() if not _VALID[key](value)), None)
+        if invalid is not None:
+            raise ModelError(f"{title}: its solver description has an invalid {invalid}={values[invalid]!r}; {ALONE}")
+        state = cls(**values, slots=content.state)
+        required = (f"{slot}/{name}" for slot in state.kinds for name in state.trained)
+        absent = next((name for name in required if name not in state.slots), None)
+        if absent is not None:
+            raise ModelError(f"{title}: its solver state lacks {absent!r}; {ALONE}")
+        return state
 
 
 def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-_KINDS: dict[str, Callable[[Any], bool]] = {  # whether a value read from a file can be
+_VALID: dict[str, Callable[[Any], bool]] = {  # whether a value read from a file is valid, by key
     **dict.fromkeys(("solver", "recipe", "backend", "loss"), lambda value: isinstance(value, str)),
     "rate": lambda value: value is None or _number(value),
     "steps": lambda value: value is None or isinstance(value, int),
@@ -81,21 +81,21 @@ _KINDS: dict[str, Callable[[Any], bool]] = {  # whether a value read from a file
 
 @dataclass(frozen=True)
 class Carried:
-    """A state for another solver, and ``how`` each of its slots came: ``as it is``, ``as displacement`` or ``from zero``."""
+    """The state for another solver, and ``how`` each slot was transferred: ``as it is``, ``as displacement`` or ``from zero``."""
 
     state: dict[str, Any]
     how: dict[str, str]
 
 
 def carried(source: SolverState, target: SolverState, names: Mapping[str, str], title: str) -> Carried:
-    """The source's state for a solver that has not begun, whose own state and first rate ``target`` has.
+    """Return the source's state converted for a new solver, whose initial state and first learning rate are ``target``.
 
-    ``names`` are parameters of the source by those of the target; ``title`` names the source. Raises SettingsError naming
-    what cannot go over, why, and what to do.
+    ``names`` maps the target's parameters to the source's; ``title`` names the source in messages. Raises SettingsError naming
+    what cannot be transferred, why, and how to fix it.
     """
     problem = _problem(source, target, names)
     if problem:
-        raise SettingsError(f"{setting('weights', title)}: its solver's state cannot be carried on: {problem}; {ALONE}")
+        raise SettingsError(f"{setting('weights', title)}: its solver state cannot be transferred: {problem}; {ALONE}")
     state: dict[str, Any] = {}
     how = dict.fromkeys(target.kinds, "from zero")
     for slot in source.kinds:
@@ -107,7 +107,7 @@ def carried(source: SolverState, target: SolverState, names: Mapping[str, str], 
         for name in target.trained:
             value = source.slots[f"{slot}/{names[name]}"]
             if not exact:
-                value = _moving(value, slot, own, _rate(source, names[name]), _rate(target, name))
+                value = _rescaled(value, slot, own, _rate(source, names[name]), _rate(target, name))
             state[f"{own}/{name}"] = value
     if target.steps is not None:
         state[STEPS] = np.array(source.steps)
@@ -115,55 +115,58 @@ def carried(source: SolverState, target: SolverState, names: Mapping[str, str], 
 
 
 def _problem(source: SolverState, target: SolverState, names: Mapping[str, str]) -> str | None:
-    """Why the state cannot go over, in words, with what to do; None where it can."""
+    """Return why the state cannot be transferred and how to fix it; None if it can be transferred."""
     if source.solver != target.solver:
-        return f"it is of {source.solver!r}, this job's solver is {target.solver!r}; choose {setting('solver', source.solver)}"
+        return (
+            f"it is the state of {source.solver!r}, but the solver of this job is {target.solver!r}; "
+            f"choose {setting('solver', source.solver)}"
+        )
     unknown = [name for name in target.trained if names.get(name) not in source.trained]
     if unknown:
-        return f"it has nothing of {unknown[0]!r}, which this job trains; freeze that layer"
+        return f"it has no state for {unknown[0]!r}, which this job trains; freeze that layer"
     here = f"this job's {target.solver!r} in {target.backend}"
     for slot in source.kinds:
         own = _counterpart(slot, target)
         if own is None and any(source.slots[f"{slot}/{names[name]}"].any() for name in target.trained):
             option = (
-                f"; give it one with {setting('solver_options', {'momentum': 0.9})}, where it takes that"
+                f"; add it with {setting('solver_options', {'momentum': 0.9})}, if the solver has that option"
                 if slot in MOTION
                 else ""
             )
-            return f"{here} keeps no {'momentum' if slot in MOTION else slot}{option}"
+            return f"{here} has no {'momentum' if slot in MOTION else slot}{option}"
         if slot not in MOTION and source.loss != target.loss:
             return (
-                f"its {slot} is of gradients of the loss {source.loss}, this job's loss is {target.loss}; train both with the "
-                f"same named loss, e.g. {setting('loss', 'l2')}"
+                f"its {slot} was computed from gradients of the loss {source.loss}, but the loss of this job is {target.loss}; "
+                f"train both with the same named loss, e.g. {setting('loss', 'l2')}"
             )
         if own and slot == "momentum" and source.rate is None and not _is_exact(slot, own, source, target):
-            return "it does not say at which learning rate it was left"
+            return "its last learning rate is unknown"
     missing = [slot for slot in target.kinds if slot not in MOTION and slot not in source.kinds]
     if missing or (target.steps is not None and source.steps is None):
-        return f"it has no {missing[0] if missing else STEPS}, which {here} goes on from"
+        return f"it has no {missing[0] if missing else STEPS}, which {here} requires"
     return None
 
 
 def _counterpart(slot: str, target: SolverState) -> str | None:
-    """The target's slot for what is in the source's."""
-    same = MOTION if slot in MOTION else (slot,)
-    return next((kind for kind in target.kinds if kind in same), None)
+    """Return the target's slot that corresponds to the source's ``slot``, None if there is none."""
+    equivalent = MOTION if slot in MOTION else (slot,)
+    return next((kind for kind in target.kinds if kind in equivalent), None)
 
 
 def _is_exact(slot: str, own: str, source: SolverState, target: SolverState) -> bool:
-    """Whether the numbers mean the same on both sides."""
+    """Return whether the values have the same meaning on both sides."""
     if slot != "momentum":
         return own == slot
-    one_rule = source.recipe == target.recipe and (source.recipe == "equal" or source.backend == target.backend)
-    return own == slot and one_rule and source.loss == target.loss
+    same_rule = source.recipe == target.recipe and (source.recipe == "equal" or source.backend == target.backend)
+    return own == slot and same_rule and source.loss == target.loss
 
 
 def _rate(side: SolverState, name: str) -> float:
-    """At which a parameter moves, or moved; not asked for where it is not known."""
+    """Return the learning rate of a parameter; the base rate must be known."""
     return (side.rate or 0.0) * side.trained[name]
 
 
-def _moving(value: Array, slot: str, own: str, before: float, now: float) -> Array:
-    """What moves the parameter by as much at the rate ``now`` as ``value`` did at ``before``."""
-    displacement = value.astype(np.float64) * (before if slot == "momentum" else 1)
-    return (displacement / (now if own == "momentum" else 1)).astype(np.float32)
+def _rescaled(value: Array, slot: str, own: str, old_rate: float, new_rate: float) -> Array:
+    """Return the value that moves the parameter as far at ``new_rate`` as ``value`` did at ``old_rate``."""
+    displacement = value.astype(np.float64) * (old_rate if slot == "momentum" else 1)
+    return (displacement / (new_rate if own == "momentum" else 1)).astype(np.float32)

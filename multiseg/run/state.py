@@ -1,4 +1,4 @@
-"""What a run has come to, neutrally: its weights, and what its solver keeps."""
+"""The trained weights and the solver state of a run, in neutral form."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from multiseg.worker.client import Worker
 
 
 def neutral_of(run: Run, state: bool = True) -> NeutralWeights:
-    """Weights of a run's snapshot and, with ``state``, what its solver kept then; in a process of the run's backend.
+    """Return the weights of a run's snapshot and, with ``state``, its solver state; starts a process of the run's backend.
 
-    Raises RunError where there is no snapshot, BackendUnavailable where the run's framework is not installed here.
+    Raises RunError if there is no snapshot, BackendUnavailable if the run's framework is not installed.
     """
     if run.snapshot is None:
         raise RunError(f"{run.path}: has no snapshot yet; train it first")
@@ -32,21 +32,23 @@ def neutral_of(run: Run, state: bool = True) -> NeutralWeights:
         weights = worker.call("get_weights")
         if not state:
             return NeutralWeights(weights, backend.channel_order)
-        kept = solver_state(worker, spec, described, run.snapshot.position.rate)
-    return NeutralWeights(weights, backend.channel_order, kept.slots, kept.to_json())
+        current_state = solver_state(worker, spec, described, run.snapshot.position.rate)
+    return NeutralWeights(weights, backend.channel_order, current_state.slots, current_state.to_json())
 
 
 def solver_state(worker: Worker, spec: NetworkSpec, described: Mapping[str, Any], rate: float | None) -> SolverState:
-    """What the solver of the network in ``worker`` keeps; ``rate`` is that of its last step, or of its first to come."""
+    """Return the solver state of the network in ``worker``; ``rate`` is that of the last (else the first) step."""
     assert spec.solver is not None
     slots = dict(worker.call("get_weights", state=True))
     steps = slots.pop(STEPS, None)
-    own = Path(spec.model)
+    model = Path(spec.model)
     return SolverState(
         solver=spec.solver["name"],
         recipe=spec.recipe,
         backend=worker.backend.name,
-        loss=loss_text(spec.loss, spec.loss_options) if spec.loss else f"{own.name}'s own ({copies.fingerprint(own)})",
+        loss=loss_text(spec.loss, spec.loss_options)
+        if spec.loss
+        else f"{model.name}'s own ({copies.fingerprint(model)})",
         rate=rate,
         trained=described["trained"],
         steps=None if steps is None else int(steps),

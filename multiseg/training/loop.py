@@ -188,7 +188,7 @@ class Loop:
             self._snapshot()
         raise TrainingStopped(
             f"{self.folder.path}: stopped{by} after iteration {self.position.iteration} of {self.plan.iterations} "
-            f"(epoch {self.position.epoch:g} of {self.settings.epochs}); go on with {setting('resume')}",
+            f"(epoch {self.position.epoch:g} of {self.settings.epochs}); continue with {setting('resume')}",
             self.stop.signal,
         )
 

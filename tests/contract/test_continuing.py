@@ -147,9 +147,13 @@ def test_what_cannot_go_over_is_refused_before_anything_is_trained(
     firsts: Any, continued: Continued, tmp_path: Path
 ) -> None:
     job = continued[0]
-    with pytest.raises(SettingsError, match="it is of 'adam', this job's solver is 'sgd'; choose solver='adam'"):
+    with pytest.raises(
+        SettingsError, match="it is the state of 'adam', but the solver of this job is 'sgd'; choose solver='adam'"
+    ):
         replace(job, solver="sgd").train(tmp_path / "run", progress=False)
-    with pytest.raises(SettingsError, match="its mean is of gradients of the loss l2, this job's loss is l1"):
+    with pytest.raises(
+        SettingsError, match="its mean was computed from gradients of the loss l2, but the loss of this job is l1"
+    ):
         replace(job, loss="l1").train(tmp_path / "run", progress=False)
     plain = tmp_path / "plain.safetensors"
     weights_file.write(plain, neutral_of(multiseg.Run.open(firsts("caffe")), state=False))

@@ -98,7 +98,7 @@ def test_hints_of_a_conversion_name_its_options() -> None:
     "options, words",
     [
         (["--epochs", "0", "--keep", "x"], ["--keep x: choose one of last, best, all", "--epochs 0: must be"]),
-        (["--solver-state"], ["--solver-state: is that of a run to go on from; name it with --weights"]),
+        (["--solver-state"], ["--solver-state: requires weights to start from; specify them with --weights"]),
         (["--weights", "no file"], ["--weights 'no file': no such file or run folder"]),
         (["--augment", "flip=up"], ["--augment: flip='up': choose one of"]),
         (["--lr-policy", "stepp"], ["unknown --lr-policy 'stepp'"]),

@@ -76,23 +76,24 @@ def test_a_momentum_that_the_source_has_not_starts_from_zero() -> None:
 
 
 @pytest.mark.parametrize(("source", "target", "words"), [
-    (state({"mean": 1}, solver="adam"), state({"momentum": 0}), r"it is of 'adam', this job's solver is 'sgd'; choose"),
+    (state({"mean": 1}, solver="adam"), state({"momentum": 0}),
+     r"it is the state of 'adam', but the solver of this job is 'sgd'; choose"),
     (state({"mean": 1}, solver="adam", loss="l1"), state({"mean": 0}, solver="adam"),
-     "its mean is of gradients of the loss l1, this job's loss is l2; train both with the same named loss"),
+     "its mean was computed from gradients of the loss l1, but the loss of this job is l2; train both with the same named loss"),
     (state({"momentum": 1}), state({}, backend="tensorflow"),
-     "this job's 'sgd' in tensorflow keeps no momentum; give it one with solver_options"),
+     "this job's 'sgd' in tensorflow has no momentum; add it with solver_options"),
     (state({"momentum": 1}, trained={"conv.weight": 1.0}), state({"momentum": 0}),
-     "it has nothing of 'conv.bias', which this job trains; freeze that layer"),
-    (state({"momentum": 1}, rate=None), state({"momentum": 0}, loss="l1"), "does not say at which learning rate"),
+     "it has no state for 'conv.bias', which this job trains; freeze that layer"),
+    (state({"momentum": 1}, rate=None), state({"momentum": 0}, loss="l1"), "its last learning rate is unknown"),
     (state({"square": 1}, solver="adam", steps=3), state({"mean": 0, "square": 0}, solver="adam", steps=0),
-     "it has no mean, which this job's 'adam' in torch goes on from"),
+     "it has no mean, which this job's 'adam' in torch requires"),
     (state({"mean": 1}, solver="adam"), state({"mean": 0}, solver="adam", steps=0), "it has no steps"),
-    (state({"linear": 1}), state({}), "keeps no linear;"),
+    (state({"linear": 1}), state({}), "has no linear;"),
 ])  # fmt: skip
 def test_what_cannot_go_over_is_refused_with_the_mend(source: SolverState, target: SolverState, words: str) -> None:
     with pytest.raises(SettingsError, match=words) as caught:
         move(source, target)
-    assert str(caught.value).startswith("weights='runs/a': its solver's state cannot be carried on: ")
+    assert str(caught.value).startswith("weights='runs/a': its solver state cannot be transferred: ")
     assert str(caught.value).endswith("; solver_state=False starts from the weights alone")
 
 
@@ -101,11 +102,11 @@ def test_a_file_says_all_of_it_or_is_refused() -> None:
     said = NeutralWeights({}, None, whole.slots, whole.to_json())
     assert SolverState.of(said, "a.safetensors") == whole
     assert SolverState.of(NeutralWeights({}), "a.safetensors") is None
-    with pytest.raises(ModelError, match=r"a\.safetensors: what it says of its solver lacks 'solver'"):
+    with pytest.raises(ModelError, match=r"a\.safetensors: its solver description lacks 'solver'"):
         SolverState.of(NeutralWeights({}, None, {}, {"name": "adam"}), "a.safetensors")
-    with pytest.raises(ModelError, match=r"what it says of its solver has trained=\['conv.weight'\]"):
+    with pytest.raises(ModelError, match=r"its solver description has an invalid trained=\['conv.weight'\]"):
         SolverState.of(NeutralWeights({}, None, {}, {**whole.to_json(), "trained": ["conv.weight"]}), "a.safetensors")
-    with pytest.raises(ModelError, match=r"a\.safetensors: has no 'mean/conv.bias', which its solver kept"):
+    with pytest.raises(ModelError, match=r"a\.safetensors: its solver state lacks 'mean/conv.bias'"):
         slots = {"mean/conv.weight": np.zeros(1, np.float32)}
         SolverState.of(NeutralWeights({}, None, slots, whole.to_json()), "a.safetensors")
 
@@ -113,7 +114,7 @@ def test_a_file_says_all_of_it_or_is_refused() -> None:
 def test_the_command_line_says_it_in_its_own_words(dataset: multiseg.Dataset, fourth: str, tmp_path: Path) -> None:
     started = ["train", "--dataset", str(dataset.path), "--backend", fourth, "--run", str(tmp_path / "run")]
     for more, said in (
-        (["--solver-state"], "--solver-state: is that of a run to go on from; name it with --weights"),
+        (["--solver-state"], "--solver-state: requires weights to start from; specify them with --weights"),
         (["--weights", "no/run"], "--weights no/run: no such file or run folder"),
     ):
         found = CliRunner().invoke(main, [*started, *more])

@@ -146,7 +146,7 @@ def test_stopped_anywhere_it_comes_to_the_same_to_the_bit(
     job = replace(job, solver=solver, learning_rate=1e-2 if solver == "adam" else 1e-7)
     whole = job.train(tmp_path / "whole", progress=False)
     stop = Stop()
-    with pytest.raises(TrainingStopped, match="go on with resume"):
+    with pytest.raises(TrainingStopped, match="continue with resume"):
         job.train(tmp_path / "cut", progress=at(iteration, stop.ask), stop=stop)
     assert multiseg.Run.open(tmp_path / "cut").summary["status"] == "stopped"
     reached = snapshots.snapshots(tmp_path / "cut")[-1].position.iteration
@@ -388,7 +388,7 @@ def test_a_disk_that_is_full_leaves_the_last_snapshot_and_says_why(job: multiseg
     assert done.returncode == 1
     assert (
         "epoch-0001-step-00006: cannot be written: " in done.stderr
-        and "the last one is epoch-0001-step-00003" in done.stderr
+        and "the last snapshot is epoch-0001-step-00003" in done.stderr
     )
     assert "File too large" in done.stderr
     left = snapshots.snapshots(tmp_path / "cut")
