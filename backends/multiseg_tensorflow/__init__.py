@@ -1,4 +1,4 @@
-"""TensorFlow for multiseg: what it declares. The code that runs tensorflow is in multiseg_tensorflow.network."""
+"""The TensorFlow backend's declaration; it does not import tensorflow. multiseg_tensorflow.network does."""
 
 from multiseg.backend import Backend
 from multiseg_tensorflow.kinds import KINDS
@@ -7,7 +7,7 @@ backend = Backend(
     name="tensorflow",
     title="TensorFlow",
     module="multiseg_tensorflow.network",
-    not_distributed="TensorFlow's multi-worker strategies run training loops of TF 2, and what is loaded here are graphs of TF 1",
+    not_distributed="TensorFlow's multi-worker strategies run TF 2 training loops, but this backend loads TF 1 graphs",
     framework="tensorflow",
     install="pip install 'multiseg[tensorflow]'",
     kinds=KINDS,
@@ -24,7 +24,7 @@ backend = Backend(
     val_batch_size=16,
     loss="the file's own",
     losses=("l1", "smooth_l1", "l2", "huber"),
-    # as DIGITS calls TensorFlow's: SGD is plain gradient descent, RMSProp has momentum 0.9; the rest TensorFlow's own
+    # the defaults of DIGITS for TensorFlow: SGD without momentum, RMSProp with momentum 0.9; otherwise TensorFlow's defaults
     solvers={
         "sgd": {"momentum": 0.0},
         "nesterov": {"momentum": 0.9},

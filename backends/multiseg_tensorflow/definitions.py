@@ -1,4 +1,4 @@
-"""A graph's definition, cut to what its output needs, with its weights where they can be given."""
+"""Prune a graph to the operations of its output, and find its weights and the tensors that variables can replace."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from multiseg_tensorflow.tensors import VARIABLES
 
 tf = tensorflow.compat.v1
 
-# operations and which of their inputs are weights
+# operation -> indices of its inputs that are weights
 WEIGHTS = {
     "Conv2D": (1,),
     "DepthwiseConv2dNative": (1,),
@@ -28,26 +28,26 @@ WEIGHTS = {
     "FusedBatchNormV2": (1, 2, 3, 4),
     "FusedBatchNormV3": (1, 2, 3, 4),
 }
-PASSED_ON = ("Identity", "ReadVariableOp", "Switch", "Enter")
+IDENTITIES = ("Identity", "ReadVariableOp", "Switch", "Enter")
 STATISTICS = re.compile(r"(^|[/_])(moving|running)_(mean|var|variance)(_\d+)?$")
 
 
-def pruned(graph: Any, output: Any, source: str | None) -> Any:
-    """What ``output`` is made of, with functions put in where they are called."""
+def prune(graph: Any, output: Any, source: str | None) -> Any:
+    """Return a new graph of the operations that ``output`` and ``source`` depend on, with function calls inlined."""
     definition = graph.as_graph_def()
     ends = [output.op.name] + ([] if source is None else [source.partition(":")[0]])
-    pruned = tf.graph_util.extract_sub_graph(definition, ends)
-    if any(node.op in ("PartitionedCall", "StatefulPartitionedCall") for node in pruned.node):
-        pruned.library.CopyFrom(definition.library)
-        pruned = _inlined(pruned, output.name)
-    fresh = tf.Graph()
-    with fresh.as_default():
-        tf.import_graph_def(pruned, name="")
-    return fresh
+    subgraph = tf.graph_util.extract_sub_graph(definition, ends)
+    if any(node.op in ("PartitionedCall", "StatefulPartitionedCall") for node in subgraph.node):
+        subgraph.library.CopyFrom(definition.library)
+        subgraph = _inline_functions(subgraph, output.name)
+    pruned = tf.Graph()
+    with pruned.as_default():
+        tf.import_graph_def(subgraph, name="")
+    return pruned
 
 
-def reading_values(graph: Any) -> Any:
-    """The graph's definition with variables' values where it has handles of them: reads pass them on."""
+def with_variable_values(graph: Any) -> Any:
+    """Return the graph's definition with variable values in place of variable handles: reads become identities."""
     definition = graph.as_graph_def()
     for node in definition.node:
         op = graph.get_operation_by_name(node.name)
@@ -55,47 +55,52 @@ def reading_values(graph: Any) -> Any:
             node.op = "Identity"
             node.attr["T"].CopyFrom(node.attr["dtype"])
             del node.attr["dtype"]
-        elif op.type in PASSED_ON and op.inputs[0].dtype == tf.resource:
+        elif op.type in IDENTITIES and op.inputs[0].dtype == tf.resource:
             node.attr["T"].type = origin(op.inputs[0]).get_attr("dtype").as_datatype_enum
     return definition
 
 
-def without(definition: Any, output: str, given: set[str]) -> Any:
-    """What of a graph is computed for the operation ``output`` where the tensors ``given`` are given."""
+def extract(definition: Any, output: str, inputs: set[str]) -> Any:
+    """Return ``definition`` reduced to the nodes that compute the operation ``output`` from the tensors ``inputs``."""
     nodes = {node.name: node for node in definition.node}
-    gone = {name.partition(":")[0] for name in given}
+    input_ops = {name.partition(":")[0] for name in inputs}
     needed, waiting = set(), [output]
     while waiting:
         node = nodes[waiting.pop()]
         if node.name not in needed:
             needed.add(node.name)
             node.device = ""
-            node.attr.pop("_class", None)  # which others it is to be placed with
-            kept = [name for name in node.input if not (name.startswith("^") and name[1:] in gone)]
+            node.attr.pop("_class", None)  # colocation constraints
+            kept = [name for name in node.input if not (name.startswith("^") and name[1:] in input_ops)]
             del node.input[:]
             node.input.extend(kept)
             sources = [name.lstrip("^").partition(":")[0] for name in kept]
-            waiting.extend(name for name in sources if name not in gone)
-    kept = [node for node in definition.node if node.name in needed]
+            waiting.extend(name for name in sources if name not in input_ops)
+    kept_nodes = [node for node in definition.node if node.name in needed]
     del definition.node[:]
-    definition.node.extend(kept)
+    definition.node.extend(kept_nodes)
     return definition
 
 
-def _inlined(definition: Any, output: str) -> Any:
+def _inline_functions(definition: Any, output: str) -> Any:
+    """Return the definition with the calls of its functions inlined, by TensorFlow's graph optimiser."""
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(definition, name="")
         meta = tf.train.export_meta_graph(graph=graph)
     meta.collection_def["train_op"].node_list.value.append(output)
     config = config_pb2.ConfigProto()
     rewrite = config.graph_options.rewrite_options
-    rewrite.min_graph_nodes = -1  # also small graphs
+    rewrite.min_graph_nodes = -1  # optimise small graphs too
     rewrite.optimizers.append("function")
     return tf_optimizer.OptimizeGraph(config, meta)
 
 
 def weights(path: Path, graph: Any, stored: Stored) -> tuple[dict[str, Any], dict[str, str], set[str]]:
-    """Start values by variable, the tensors that give way to each, and the names of those not to train."""
+    """Return the initial values by variable name, the variable by the name of the tensor that it replaces, and the names of
+    the variables that are not trained.
+
+    Raises ModelError if the file has no value of a variable.
+    """
     weights: dict[str, Any] = {}
     statistics: set[str] = set()
     for op in graph.get_operations():
@@ -104,11 +109,11 @@ def weights(path: Path, graph: Any, stored: Stored) -> tuple[dict[str, Any], dic
                 continue
             if op.name not in stored.values:
                 raise ModelError(
-                    f"{path}: says nothing of the value of its variable {op.name}; freeze the graph, or give the "
-                    "MetaGraph with its checkpoint"
+                    f"{path}: has no value for its variable {op.name}; freeze the graph, or use a MetaGraph with its "
+                    "checkpoint"
                 )
             weights[op.name] = stored.values[op.name]
-        # what freezing makes of the read of a variable, and what is taken as weight
+        # freezing turns the read of a variable into an Identity of a constant; other constants are weights by their use
         slots = (0,) if op.type == "Identity" else WEIGHTS.get(op.type, ())
         for slot in slots:
             source = origin(op.inputs[slot])
@@ -122,7 +127,7 @@ def weights(path: Path, graph: Any, stored: Stored) -> tuple[dict[str, Any], dic
 
 
 def origin(tensor: Any) -> Any:
-    """The operation behind a tensor that is passed on."""
-    while tensor.op.type in PASSED_ON:
+    """Return the operation that produces a tensor, through identities."""
+    while tensor.op.type in IDENTITIES:
         tensor = tensor.op.inputs[0]
     return tensor.op

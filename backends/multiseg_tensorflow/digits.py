@@ -1,4 +1,4 @@
-"""What a DIGITS TensorFlow file imports from DIGITS, as its modules `model` and `utils`."""
+"""The names that a DIGITS TensorFlow file imports from the modules `model` and `utils` of DIGITS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STAGE_TRAIN, STAGE_VAL, STAGE_INF = "train", "val", "inf"
 
 
 class Tower:
-    """Base of a file's `UserModel`. ``input_shape`` is [H, W, C]; ``x`` is NHWC, and so is ``y``, None in inference."""
+    """Base class of `UserModel`. ``input_shape`` is [H, W, C]; ``x`` and ``y`` are NHWC, ``y`` is None in inference."""
 
     def __init__(
         self, x: Any, y: Any, input_shape: list[int], nclasses: int | None, is_training: bool, is_inference: bool
@@ -29,20 +29,20 @@ class Tower:
         self.is_inference = is_inference
         self.summaries: list[Any] = []
         self.train = None
-        self.label_kind: LabelKind = IMAGES  # how the network reads ``y``; not DIGITS'
+        self.label_kind: LabelKind = IMAGES  # how the network reads ``y``; not an attribute of DIGITS
 
-    def gradientUpdate(self, grad: Any) -> Any:  # DIGITS' name, which files override
-        """The (gradient, variable) pairs to apply; files override it to change them."""
+    def gradientUpdate(self, grad: Any) -> Any:  # the name in DIGITS
+        """Return the (gradient, variable) pairs to apply; files override it to change them."""
         return grad
 
 
 def model_property(function: Callable[[Any], Any]) -> Any:
-    """A property that builds its part of the graph once."""
+    """Decorate a method as a property that builds its part of the graph once."""
     return functools.cached_property(function)
 
 
 class GraphKeys:
-    """DIGITS' names of scopes and collections."""
+    """Names of scopes and collections in DIGITS."""
 
     TEMPLATE = "model"
     QUEUE_RUNNERS = "queue_runner"
@@ -53,51 +53,51 @@ class GraphKeys:
 
 
 def mse_loss(lhs: Any, rhs: Any) -> Any:
-    """Mean squared difference over all elements."""
+    """Return the mean squared difference over all elements."""
     return tf.reduce_mean(tf.square(lhs - rhs))
 
 
 def classification_loss(pred: Any, y: Any) -> Any:
-    """Mean cross entropy of logits (..., classes) against class numbers from 0, one for each vector of logits."""
+    """Return the mean cross entropy of logits (..., classes) and class indices, one for each vector of logits."""
     labels = tf.reshape(tf.cast(y, tf.int64), [-1])
     logits = tf.reshape(pred, [-1, pred.shape[-1]])
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(logits=logits, labels=labels))
 
 
 def constrastive_loss(lhs: Any, rhs: Any, y: Any, margin: float = 1.0) -> Any:
-    """Caffe's contrastive loss without its factor of one half; the name is DIGITS' spelling."""
+    """Return Caffe's contrastive loss without its factor of 1/2; DIGITS misspells the name so."""
     squared = tf.reduce_sum(tf.square(lhs - rhs), 1)
-    apart = tf.square(tf.maximum(margin - tf.sqrt(squared + 1e-6), 0))
-    return tf.reduce_mean(y * squared + (1 - y) * apart)
+    dissimilar = tf.square(tf.maximum(margin - tf.sqrt(squared + 1e-6), 0))
+    return tf.reduce_mean(y * squared + (1 - y) * dissimilar)
 
 
 def classification_accuracy(pred: Any, y: Any) -> Any:
-    """Fraction of rows whose highest value is at the label."""
+    """Return the fraction of rows whose highest value is at the label."""
     return tf.reduce_mean(tf.cast(tf.equal(tf.cast(y, tf.int64), tf.argmax(pred, 1)), tf.float32))
 
 
 def classification_accuracy_top_n(pred: Any, y: Any, top_n: int) -> Any:
-    """Fraction of rows whose label is among the ``top_n`` highest values."""
+    """Return the fraction of rows whose label is among the ``top_n`` highest values."""
     return tf.reduce_mean(tf.cast(tf.nn.in_top_k(pred, y, top_n), tf.float32))
 
 
 def nhwc_to_nchw(x: Any) -> Any:
-    """(N, H, W, C) to (N, C, H, W)."""
+    """Transpose (N, H, W, C) to (N, C, H, W)."""
     return tf.transpose(x, [0, 3, 1, 2])
 
 
 def nchw_to_nhwc(x: Any) -> Any:
-    """(N, C, H, W) to (N, H, W, C)."""
+    """Transpose (N, C, H, W) to (N, H, W, C)."""
     return tf.transpose(x, [0, 2, 3, 1])
 
 
 def hwc_to_chw(x: Any) -> Any:
-    """(H, W, C) to (C, H, W)."""
+    """Transpose (H, W, C) to (C, H, W)."""
     return tf.transpose(x, [2, 0, 1])
 
 
 def chw_to_hwc(x: Any) -> Any:
-    """(C, H, W) to (H, W, C)."""
+    """Transpose (C, H, W) to (H, W, C)."""
     return tf.transpose(x, [1, 2, 0])
 
 
@@ -110,5 +110,5 @@ rgb_to_bgr = bgr_to_rgb
 
 
 def get_available_gpus() -> list[str]:
-    """TensorFlow's names of the GPUs it sees."""
+    """Return TensorFlow's names of the available GPUs."""
     return [device.name for device in tensorflow.config.list_logical_devices("GPU")]

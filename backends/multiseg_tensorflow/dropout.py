@@ -1,4 +1,4 @@
-"""Dropout in a graph that trains: TensorFlow has no operation for it, only random numbers and what is done with them."""
+"""Find dropout in a training graph: TensorFlow has no dropout operation, it composes it of random numbers and a mask."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCALES = ("Mul", "RealDiv", "Div")
 
 @dataclass(frozen=True)
 class Dropout:
-    """``result`` is the operation that makes what is left of the tensor ``source``."""
+    """Dropout of the tensor ``source``, with the probability ``ratio``; ``result`` is its last operation."""
 
     source: Any
     result: Any
@@ -27,8 +27,8 @@ class Dropout:
 
 
 def find(graph: Any) -> list[Dropout]:
-    """All dropout in a graph, also of ratio 0."""
-    found = []
+    """Return every dropout in a graph, including those with ratio 0."""
+    dropouts = []
     for op in graph.get_operations():
         if op.type in RANDOM:
             mask = _mask(op)
@@ -36,14 +36,14 @@ def find(graph: Any) -> list[Dropout]:
             ends = None if mask is None else _ends(mask)
             if ends is not None and ratio is not None:
                 scope = re.sub(r"/random_uniform\b.*", "", op.name)
-                inner = re.sub(r"/dropout(_\d+)?$", "", scope)  # TensorFlow's own, in the scope that the user gave
-                found.append(Dropout(*ends, scope if inner in ("", digits.GraphKeys.MODEL) else inner, ratio))
-    return found
+                inner = re.sub(r"/dropout(_\d+)?$", "", scope)  # TensorFlow's scope within the user's scope
+                dropouts.append(Dropout(*ends, scope if inner in ("", digits.GraphKeys.MODEL) else inner, ratio))
+    return dropouts
 
 
 def _mask(op: Any) -> Any:
-    """The operation that turns random numbers into 0 and 1, or false and true."""
-    for _ in range(4):  # scaled to their interval, shifted
+    """Return the operation that thresholds random numbers to 0 and 1, or false and true; None if there is none."""
+    for _ in range(4):  # after scaling and shifting them to their interval
         users = op.outputs[0].consumers() if op.outputs else []
         if len(users) != 1:
             return None
@@ -54,7 +54,7 @@ def _mask(op: Any) -> Any:
 
 
 def _ratio(mask: Any) -> float | None:
-    """random >= ratio, or floor(random + (1 - ratio))."""
+    """Return the ratio in random >= ratio, or floor(random + (1 - ratio)); None if it is not constant."""
     if mask.type == "GreaterEqual":
         value = constant(mask.inputs[1])
         return None if value is None else number(value)
@@ -66,7 +66,7 @@ def _ratio(mask: Any) -> float | None:
 
 
 def _ends(mask: Any) -> tuple[Any, Any] | None:
-    """The tensor whose scaled copy the mask selects from, or is multiplied with, and the operation that does so."""
+    """Return the tensor that dropout is applied to, and the operation that multiplies or selects its scaled copy by the mask."""
     users = mask.outputs[0].consumers()
     while len(users) == 1 and users[0].type == "Cast":
         users = users[0].outputs[0].consumers()
@@ -74,7 +74,7 @@ def _ends(mask: Any) -> tuple[Any, Any] | None:
         if user.type in ("SelectV2", "Select", "Mul"):
             others = [tensor for tensor in user.inputs if constant(tensor) is None and tensor.op.type in SCALES]
             for tensor in others:
-                kept = [each for each in tensor.op.inputs if constant(each) is None]
-                if len(kept) == 1:
-                    return kept[0], user
+                sources = [source for source in tensor.op.inputs if constant(source) is None]
+                if len(sources) == 1:
+                    return sources[0], user
     return None

@@ -1,6 +1,6 @@
-"""The solvers of the recipe `equal` that TensorFlow's own differ from, as optimisers of TensorFlow's kind.
+"""Optimisers for the recipe `equal`, where TensorFlow's own optimisers compute a different update.
 
-Formulas: docs/solvers.md. TensorFlow's SGD with momentum, Nesterov and AdaDelta are the recipe's as they are.
+Formulas: docs/solvers.md. TensorFlow's SGD with momentum, Nesterov and AdaDelta already follow the recipe.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ tf = tensorflow.compat.v1
 Optimizer: Any = tf.train.Optimizer
 
 
-def make_steps(optimizer: Any, variables: list[Any]) -> None:
-    """Give an optimiser a variable that counts its steps."""
+def create_step_counter(optimizer: Any, variables: list[Any]) -> None:
+    """Create a variable of an optimiser that counts its steps (int64)."""
     optimizer._create_non_slot_variable(tf.constant(0, tf.int64), "steps", min(variables, key=lambda v: v.name))
 
 
-def steps_of(optimizer: Any) -> Any:
-    """That variable, in the default graph."""
+def step_counter(optimizer: Any) -> Any:
+    """Return the variable that counts an optimiser's steps, in the default graph."""
     return optimizer._get_non_slot_variable("steps", graph=tf.get_default_graph())
 
 
 class AdaGrad(Optimizer):
-    """TensorFlow's own starts its sum at 0.1 and divides by its root alone."""
+    """AdaGrad; unlike tf.train.AdagradOptimizer, its sum starts at 0 and delta is added to the root."""
 
     def __init__(self, rate: Any, delta: float) -> None:
         super().__init__(use_locking=False, name="NeutralAdaGrad")
@@ -46,7 +46,7 @@ class AdaGrad(Optimizer):
 
 
 class RMSProp(Optimizer):
-    """TensorFlow's own starts its mean square at 1 and has epsilon within the root."""
+    """RMSProp; unlike tf.train.RMSPropOptimizer, its mean square starts at 0 and delta is added to the root."""
 
     def __init__(self, rate: Any, decay: float, delta: float) -> None:
         super().__init__(use_locking=False, name="NeutralRMSProp")
@@ -64,25 +64,25 @@ class RMSProp(Optimizer):
 
 
 class Adam(Optimizer):
-    """TensorFlow's own, but for the bias correction: here of the number of steps, in float64.
+    """Adam; unlike tf.train.AdamOptimizer, the bias correction is computed from the number of steps, in float64.
 
-    TensorFlow's multiplies powers of its betas in float32, whose rounding errors add up.
+    TensorFlow accumulates the powers of beta1 and beta2 in float32, and their rounding errors accumulate too.
     """
 
     def __init__(self, rate: Any, beta1: float, beta2: float, delta: float) -> None:
         super().__init__(use_locking=False, name="NeutralAdam")
         self._rate, self._delta = rate, delta
-        # as float32, as the operation takes them
+        # rounded to float32, as the operation rounds them
         self._betas = [float(np.float32(beta)) for beta in (beta1, beta2)]
 
     def _create_slots(self, variables: list[Any]) -> None:
-        make_steps(self, variables)
+        create_step_counter(self, variables)
         for variable in variables:
             self._zeros_slot(variable, "m", self._name)
             self._zeros_slot(variable, "v", self._name)
 
     def _prepare(self) -> None:
-        step = tf.cast(steps_of(self) + 1, tf.float64)
+        step = tf.cast(step_counter(self) + 1, tf.float64)
         first, second = (1 - tf.constant(beta, tf.float64) ** step for beta in self._betas)
         self._corrected_rate = tf.cast(tf.cast(self._rate, tf.float64) * tf.sqrt(second) / first, tf.float32)
 
@@ -91,7 +91,7 @@ class Adam(Optimizer):
             var=variable.handle,
             m=self.get_slot(variable, "m").handle,
             v=self.get_slot(variable, "v").handle,
-            beta1_power=0.0,  # no correction but the rate's
+            beta1_power=0.0,  # no further correction: the learning rate includes it
             beta2_power=0.0,
             lr=self._corrected_rate,
             beta1=self._betas[0],
@@ -102,4 +102,4 @@ class Adam(Optimizer):
 
     def _finish(self, updates: list[Any], name: str) -> Any:
         with tf.control_dependencies(updates):
-            return tf.group(*updates, steps_of(self).assign_add(1), name=name)
+            return tf.group(*updates, step_counter(self).assign_add(1), name=name)

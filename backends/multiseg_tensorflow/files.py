@@ -1,4 +1,4 @@
-"""Loading a network file of any of TensorFlow's kinds."""
+"""Load a network file of any TensorFlow format."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from multiseg.errors import ModelError
 from multiseg_tensorflow import kinds, plain, stored, user_file
 from multiseg_tensorflow.digits import GraphKeys
 
-HEAD = 1 << 16
+HEAD_SIZE = 1 << 16  # bytes
 
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """A network as it is in its file: ``tower`` is called as DIGITS calls a user's class.
+    """A loaded network file: ``tower`` is called like the class `UserModel` of a DIGITS file.
 
-    ``weights`` are the variables' start values where they are the file's, not an initialiser's; ``shape`` is the image's
-    H, W, C where the file says it; ``loss`` is what its own loss is called, None for the file's name.
+    ``weights`` are the initial values of the variables that the file stores, others have initialisers. ``shape`` is the
+    image shape (H, W, C) if the file specifies it. ``loss`` is the name of the network's own loss, None for the name of
+    the file.
     """
 
     path: Path
@@ -27,36 +28,36 @@ class NetworkFile:
     weights: Mapping[str, Any] = field(default_factory=dict)
     shape: tuple[int, int, int] | None = None
     loss: str | None = None
-    plain: bool = False  # a graph, not a program
+    plain: bool = False  # a graph, not a Python file
 
     def own_name(self, variable: str) -> str:
-        """What the file calls a variable of the network that is made of it: DIGITS has all in a scope, graphs have not."""
+        """Return the name in the file of a variable of the loaded network: without the scope of DIGITS for graphs."""
         return variable.partition("/")[2] if self.plain else variable
 
 
-def head(path: Path) -> bytes:
-    """The beginning of a file, by which its kind is told; nothing of a folder. Raises ModelError."""
+def read_head(path: Path) -> bytes:
+    """Return the first bytes of a file, which identify its format; empty for a folder. Raises ModelError."""
     if path.is_dir():
         return b""
     try:
         with path.open("rb") as file:
-            return file.read(HEAD)
+            return file.read(HEAD_SIZE)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def load(path: Path, seed: int = 0) -> NetworkFile:
-    """Load a network file. Raises ModelError naming it."""
-    start = head(path)
-    if any(is_kind(start, path) for is_kind in (kinds.is_graph, kinds.is_meta_graph, kinds.is_saved_model)):
-        graph = plain.plain(path, stored.read(path, start, seed))
+    """Load a network file; ``seed`` initialises variables without a stored value. Raises ModelError that names the file."""
+    head = read_head(path)
+    if any(is_kind(head, path) for is_kind in (kinds.is_graph, kinds.is_meta_graph, kinds.is_saved_model)):
+        graph = plain.plain(path, stored.read(path, head, seed))
         height, width, channels = graph.shape
         shape = (height, width, channels) if height and width and channels else None
         weights = {f"{GraphKeys.MODEL}/{name}": value for name, value in graph.weights.items()}
         return NetworkFile(path, plain.tower(graph), weights, shape, "l2", plain=True)
-    if path.suffix == ".py" or kinds.is_digits(start, path):
+    if path.suffix == ".py" or kinds.is_digits(head, path):
         return NetworkFile(path, user_file.load(path))
     raise ModelError(
-        f"{path}: is no TensorFlow network; expected is a DIGITS file with a class UserModel (.py), a GraphDef (.pb, "
-        ".pbtxt), a MetaGraph (.meta) or a SavedModel's folder"
+        f"{path}: is not a TensorFlow network; use a DIGITS file with a class UserModel (.py), a GraphDef (.pb, "
+        ".pbtxt), a MetaGraph (.meta) or the folder of a SavedModel"
     )

@@ -1,4 +1,4 @@
-"""TensorFlow's kinds of files, told by their content, without TensorFlow."""
+"""Identify TensorFlow's file formats by their content. Does not import tensorflow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from multiseg.backend import FileKind
 
-INDEX_MAGIC = bytes.fromhex("57fb808b247547db")  # ends a checkpoint's index, as any LevelDB table
+INDEX_MAGIC = bytes.fromhex("57fb808b247547db")  # last bytes of a checkpoint's index, a LevelDB table
 SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
 CHECKPOINT_STATE = re.compile(rb'^\s*model_checkpoint_path:\s*"', re.MULTILINE)
 DATA = re.compile(r"\.data-\d{5}-of-\d{5}$")
@@ -16,49 +16,49 @@ Field = tuple[int, "int | bytes"]
 
 
 def is_digits(head: bytes, path: Path) -> bool:
-    """A Python file with a class UserModel."""
+    """Return whether a file is a Python file with a class UserModel."""
     return re.search(rb"^class\s+UserModel\b", head, re.MULTILINE) is not None
 
 
 def is_graph(head: bytes, path: Path) -> bool:
-    """A GraphDef, binary or text: its nodes have a name and an operation."""
-    if _text(head):
+    """Return whether a file is a GraphDef, binary or text: its nodes have a name and an operation."""
+    if _is_text(head):
         return re.match(rb"(\s|#.*)*node\s*[{<]", head) is not None
     number, node = next(_fields(head), (0, 0))
     return number == 1 and isinstance(node, bytes) and _is_node(node)
 
 
 def is_meta_graph(head: bytes, path: Path) -> bool:
-    """A MetaGraphDef, binary or text: it begins with what made it, then its GraphDef."""
-    if _text(head):
+    """Return whether a file is a MetaGraphDef, binary or text: it starts with a MetaInfoDef, then its GraphDef."""
+    if _is_text(head):
         return re.match(rb"(\s|#.*)*(meta_info_def|graph_def)\s*[{<]", head) is not None
     number, info = next(_fields(head), (0, 0))
     if number != 1 or not isinstance(info, bytes) or _is_node(info):
         return False
-    inner = dict(_fields(info))
-    operations, version = inner.get(2), inner.get(5)
+    info_fields = dict(_fields(info))
+    operations, version = info_fields.get(2), info_fields.get(5)
     return (isinstance(operations, bytes) and operations[:1] == b"\n") or (
         isinstance(version, bytes) and re.match(rb"\d+\.\d+", version) is not None
     )
 
 
 def is_saved_model(head: bytes, path: Path) -> bool:
-    """A SavedModel's folder, or the file in it that holds its graph."""
+    """Return whether a path is the folder of a SavedModel, or the file in it that holds its graph."""
     return path.name in SAVED_MODEL or any((path / name).is_file() for name in SAVED_MODEL)
 
 
 def is_checkpoint(head: bytes, path: Path) -> bool:
-    """A checkpoint: its prefix, one of its files, or a folder with the file `checkpoint`."""
+    """Return whether a path is a checkpoint: its prefix, one of its files, or a folder with the file `checkpoint`."""
     return checkpoint_prefix(path) is not None
 
 
 def is_keras(head: bytes, path: Path) -> bool:
-    """Keras' own files: HDF5, or the zip archive of Keras 3."""
+    """Return whether a file is in a format of Keras: HDF5, or the zip archive of Keras 3."""
     return head.startswith(b"\x89HDF\r\n") or (head.startswith(b"PK\x03\x04") and b"config.json" in head)
 
 
 def checkpoint_prefix(path: Path) -> Path | None:
-    """What TensorFlow calls the checkpoint that ``path`` is, or None where it is none."""
+    """Return the prefix (TensorFlow's name) of the checkpoint at ``path``, or None if it is not a checkpoint."""
     if path.is_dir():
         path = path / "checkpoint"
     if path.with_name(path.name + ".index").is_file():
@@ -74,17 +74,18 @@ def checkpoint_prefix(path: Path) -> Path | None:
             file.seek(max(0, size - len(INDEX_MAGIC)))
             return path.with_suffix("") if file.read() == INDEX_MAGIC else None
     if path.name == "checkpoint" and CHECKPOINT_STATE.search(head):
-        found = re.search(rb'^\s*model_checkpoint_path:\s*"([^"]*)"', head, re.MULTILINE)
-        return path.parent / Path(found[1].decode()).name if found else None  # it may have been moved with its folder
+        match = re.search(rb'^\s*model_checkpoint_path:\s*"([^"]*)"', head, re.MULTILINE)
+        return path.parent / Path(match[1].decode()).name if match else None  # the folder may have been moved
     return None
 
 
-def _text(head: bytes) -> bool:
+def _is_text(head: bytes) -> bool:
+    """Return whether the first bytes of a file are printable ASCII."""
     return bool(head) and b"\0" not in head and all(byte >= 32 or byte in b"\t\r\n" for byte in head[:64])
 
 
 def _is_node(node: bytes) -> bool:
-    """Whether a message's first two fields are a NodeDef's: its name, and its operation."""
+    """Return whether the first two fields of a message are those of a NodeDef: its name and its operation."""
     fields = _fields(node)
     first, second = next(fields, (0, 0)), next(fields, (0, 0))
     return (
@@ -98,7 +99,10 @@ def _is_node(node: bytes) -> bool:
 
 
 def _fields(message: bytes) -> Iterator[Field]:
-    """Numbers and values of a message's fields (https://protobuf.dev/programming-guides/encoding), as far as it goes."""
+    """Yield the numbers and values of a message's fields, up to the first one of another wire type than 0 and 2.
+
+    Encoding: https://protobuf.dev/programming-guides/encoding.
+    """
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
@@ -115,6 +119,7 @@ def _fields(message: bytes) -> Iterator[Field]:
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
+    """Return the variable-length integer at offset ``at``, and the offset after it."""
     value = shift = 0
     while at < len(message):
         value |= (message[at] & 127) << shift

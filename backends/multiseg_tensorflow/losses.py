@@ -1,4 +1,4 @@
-"""The named losses of each element; their mean is the loss. Output and labels have the same shape."""
+"""Elementwise losses by name; the mean over all elements is the loss. Output and labels have the same shape."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def l2(output: Any, labels: Any) -> Any:
 
 
 def smooth_l1(output: Any, labels: Any) -> Any:
-    """Return d^2 / 2 up to |d| = 1, |d| - 1/2 from there."""
+    """Return d^2 / 2 for |d| <= 1, else |d| - 1/2."""
     size = tf.abs(output - labels)
     small = tf.minimum(size, 1.0)
     return small * (size - 0.5 * small)
 
 
 def huber(output: Any, labels: Any, delta: float) -> Any:
-    """Return d^2 / 2 up to |d| = delta, delta (|d| - delta / 2) from there."""
+    """Return d^2 / 2 for |d| <= delta, else delta (|d| - delta / 2)."""
     size = tf.abs(output - labels)
     small = tf.minimum(size, delta)
     return small * (size - 0.5 * small)
@@ -41,5 +41,5 @@ LOSSES: dict[str, Callable[..., Any]] = {"l1": l1, "l2": l2, "smooth_l1": smooth
 
 
 def named(name: str | None, options: Mapping[str, float]) -> Loss | None:
-    """Return the named loss with its parameters; None for the file's own."""
+    """Return the loss ``name`` with its parameters; None for the file's own loss (``name`` is None)."""
     return None if name is None else partial(LOSSES[name], **options)

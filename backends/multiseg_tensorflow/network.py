@@ -100,7 +100,7 @@ class Network(network.Network):
         if state:
             return self._solver.slots.read(self._session, self._main.weights) if self._solver else {}
         values = self._session.run(self._main.variables)
-        return {name: self._main.weights[name].neutral(value) for name, value in values.items()}
+        return {name: self._main.weights[name].to_neutral(value) for name, value in values.items()}
 
     def set_weights(self, weights: Mapping[str, Array], state: Mapping[str, Array] | None = None) -> None:
         network.check_weights(
@@ -112,13 +112,13 @@ class Network(network.Network):
         self._changes += 1
         variables = self._main.variables
         own = {
-            name: self._main.weights[name].own(value, variables[name].shape.as_list())
+            name: self._main.weights[name].from_neutral(value, variables[name].shape.as_list())
             for name, value in weights.items()
         }
         _assign(self._session, variables, own)
         if state is not None and self._solver is not None:
             slots = self._solver.slots
-            _assign(self._session, slots.variables, slots.own(state, self._main.weights))
+            _assign(self._session, slots.variables, slots.from_neutral(state, self._main.weights))
 
     def save(self, folder: str) -> None:
         with self._main.graph.as_default():

@@ -1,4 +1,4 @@
-"""Layers of TensorFlow 1 that TensorFlow 2 no longer computes without Keras 2, by tf_slim's."""
+"""Layers of TensorFlow 1 that TensorFlow 2 cannot compute without Keras 2, implemented with tf_slim."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def batch_normalization(
     reuse: Any = None,
     fused: bool | None = None,
 ) -> Any:
-    """tf.layers.batch_normalization over the last axis, or the first after the batch of an image.
+    """Apply tf.layers.batch_normalization over the channels, which are the last axis or axis 1.
 
     Raises ValueError for another axis.
     """
     rank = inputs.shape.rank
     if axis % rank not in (1, rank - 1):
-        raise ValueError(f"axis={axis}: batch normalisation is over the channels, the last axis or 1")
+        raise ValueError(f"axis={axis}: batch normalisation is over the channels; use the last axis (-1) or 1")
     initializers = {
         "beta": beta_initializer,
         "gamma": gamma_initializer,

@@ -65,7 +65,7 @@ def plain(path: Path, stored: Stored) -> Plain:
         reached = _reached(_inputs(graph) if stored.input is None else [_tensor(path, graph, stored.input)])
         stored.output = _only(path, "output", _ends(graph, reached), _images(graph, reached))
     output = _tensor(path, graph, stored.output)
-    graph = definitions.pruned(graph, output, stored.input)
+    graph = definitions.prune(graph, output, stored.input)
     output = graph.get_tensor_by_name(output.name)
     if stored.input is None:
         images = [tensor for tensor in _inputs(graph) if tensor.shape.rank in (None, 4)]
@@ -78,7 +78,8 @@ def plain(path: Path, stored: Stored) -> Plain:
         if op.type in INPUTS and op is not source.op:
             fixed[op.outputs[0].name] = _switch(path, op)
     weights, reads, frozen = definitions.weights(path, graph, stored)
-    definition = definitions.without(definitions.reading_values(graph), output.op.name, {*reads, *fixed, source.name})
+    inputs = {*reads, *fixed, source.name}
+    definition = definitions.extract(definitions.with_variable_values(graph), output.op.name, inputs)
     return Plain(path, definition, source, output, weights, reads, frozen, fixed)
 
 

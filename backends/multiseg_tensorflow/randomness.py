@@ -1,7 +1,8 @@
-"""Random numbers of a graph that depend on a seed given at each step.
+"""Make the random numbers of a graph depend on a seed that is fed at each step.
 
-TensorFlow 1's random operations hold a state of their own, which no checkpoint keeps and nothing can set: a resumed
-training would draw other numbers for its dropout. Each is replaced by its stateless twin of the same distribution.
+TensorFlow 1's random operations have an internal state that checkpoints do not include and that cannot be set: a resumed
+training would draw different numbers for its dropout. Each operation is replaced by the stateless one of the same
+distribution.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import tensorflow
 
 tf = tensorflow.compat.v1
 
-_TWINS = {
+_STATELESS = {
     "RandomUniform": lambda op, seed: tf.random.stateless_uniform(op.inputs[0], seed, dtype=op.get_attr("dtype")),
     "RandomStandardNormal": lambda op, seed: tf.random.stateless_normal(op.inputs[0], seed, dtype=op.get_attr("dtype")),
     "TruncatedNormal": lambda op, seed: tf.random.stateless_truncated_normal(
@@ -25,18 +26,18 @@ _TWINS = {
 
 
 def depend_on_seed(graph: Any, graph_seed: int) -> Any:
-    """Make the random numbers of ``graph`` depend on the int32 scalar that is returned, to be fed, and on ``graph_seed``.
+    """Make the random numbers of ``graph`` depend on ``graph_seed`` and on the returned int32 scalar, which is fed.
 
-    Those of the variables' first values stay as they are. To be called before gradients are taken.
+    Random numbers of the variables' initialisers do not change. Call it before adding gradients to the graph.
     """
     with graph.as_default():
         seed = tf.placeholder_with_default(0, [], "step_seed")
-        first_values = _ancestors([variable.initializer for variable in tf.global_variables()])
-        drawn = [op for op in graph.get_operations() if op.type in _TWINS and op not in first_values]
-        for number, op in enumerate(drawn):
+        initialisers = _ancestors([variable.initializer for variable in tf.global_variables()])
+        random_ops = [op for op in graph.get_operations() if op.type in _STATELESS and op not in initialisers]
+        for number, op in enumerate(random_ops):
             old = op.outputs[0]
-            # the seed's two halves: which step, and which operation of which network
-            new = _TWINS[op.type](op, tf.stack([seed, tf.constant((graph_seed + number) % 2**31)]))
+            # the two parts of the seed: the step, and the operation within the network
+            new = _STATELESS[op.type](op, tf.stack([seed, tf.constant((graph_seed + number) % 2**31)]))
             for consumer in old.consumers():
                 for position, tensor in enumerate(consumer.inputs):
                     if tensor is old:
@@ -45,11 +46,12 @@ def depend_on_seed(graph: Any, graph_seed: int) -> Any:
 
 
 def _ancestors(ops: list[Any]) -> set[Any]:
-    found: set[Any] = set()
+    """Return the operations that ``ops`` depend on, including themselves."""
+    ancestors: set[Any] = set()
     waiting = list(ops)
     while waiting:
         op = waiting.pop()
-        if op not in found:
-            found.add(op)
+        if op not in ancestors:
+            ancestors.add(op)
             waiting += [tensor.op for tensor in op.inputs] + list(op.control_inputs)
-    return found
+    return ancestors

@@ -1,4 +1,4 @@
-"""What is in TensorFlow's files, neutrally: see multiseg.model_files."""
+"""Read TensorFlow's files into neutral descriptions and weights, see multiseg.model_files."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from multiseg_tensorflow.graph import read_layers
 
 
 def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
-    """The network in a file, as it predicts, with the dropout that it trains with.
+    """Return the description of the inference network in a file, with the dropout of the training network.
 
-    Raises ModelError naming the file, also where neither it nor ``input_shape`` says how large its images are.
+    ``input_shape`` is (C, H, W). Raises ModelError that names the file, also if neither the file nor ``input_shape``
+    specifies the image size.
     """
     file = files.load(Path(path))
     if input_shape is not None:
@@ -22,14 +23,14 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
         height, width, channels = file.shape
     else:
         raise ModelError(
-            f"{path}: does not say how large its images are; give "
+            f"{path}: does not specify its image size; specify "
             f"{setting('input_shape', example='(channels, height, width)')}"
         )
     layers = read_layers(file, (height, width, channels), dropouts=True)
     return {
         "input": layers.source.name,
         "input_shape": [channels, height, width],
-        "layers": layers.described(),
+        "layers": layers.to_dicts(),
         "outputs": [layers.output],
         "shared": layers.shared(),
         "loss": file.loss or "the file's own",
@@ -37,18 +38,19 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
 
 
 def read_weights(path: str, network: str | None = None, input_shape: list[int] | None = None) -> dict[str, Any]:
-    """Neutral weights from a checkpoint, a graph or a SavedModel. Raises ModelError naming it.
+    """Return the neutral weights of a checkpoint, a graph or a SavedModel. Raises ModelError that names the file.
 
-    A checkpoint's arrays are taken as the ``network`` uses them at images of ``input_shape`` (C, H, W), where it is given.
+    If ``network`` and ``input_shape`` (C, H, W) are specified, the layouts of a checkpoint's arrays are those of the
+    network's layers for images of that shape.
     """
     file = Path(path)
-    head = files.head(file) if file.exists() else b""
+    head = files.read_head(file) if file.exists() else b""
     if kinds.is_keras(head, file):
         raise ModelError(
-            f"{path}: Keras' own files are not read; export the model with model.export(FOLDER) and use that folder"
+            f"{path}: Keras files are not supported; export the model with model.export(FOLDER) and use that folder"
         )
     if kinds.is_graph(head, file) or kinds.is_saved_model(head, file):
-        return weights_files.of_graph(file)
+        return weights_files.read_graph(file)
     if network is None or input_shape is None:
         return weights_files.read(file)
     channels, height, width = input_shape

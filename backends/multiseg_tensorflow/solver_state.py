@@ -1,4 +1,4 @@
-"""What TensorFlow's optimisers keep of each variable, under neutral names (docs/solvers.md)."""
+"""The state of TensorFlow's optimisers, under neutral names (docs/solvers.md)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from multiseg_tensorflow import equal
 from multiseg_tensorflow.weights import Weight
 
 tf = tensorflow.compat.v1
-TheirAdam: Any = tf.train.AdamOptimizer
+TensorFlowAdam: Any = tf.train.AdamOptimizer
 
 
-class Adam(TheirAdam):
-    """TensorFlow's own, with a count of its steps: the powers of its betas, which it keeps, soon no longer tell it."""
+class Adam(TensorFlowAdam):
+    """tf.train.AdamOptimizer with a step counter: the powers of beta that it keeps underflow, so they do not tell the step."""
 
     def _create_slots(self, variables: list[Any]) -> None:
         super()._create_slots(variables)
-        equal.make_steps(self, variables)
+        equal.create_step_counter(self, variables)
 
     def _finish(self, updates: list[Any], name: str) -> Any:
-        return tf.group(super()._finish(updates, name), equal.steps_of(self).assign_add(1))
+        return tf.group(super()._finish(updates, name), equal.step_counter(self).assign_add(1))
 
 
 _MOMENTS = {"m": "mean", "v": "square"}
@@ -43,48 +43,49 @@ SLOTS: dict[Any, dict[str, str]] = {  # TensorFlow's names -> neutral ones
 
 
 class Slots:
-    """The state of a network's optimisers; ``variables`` are all that hold it."""
+    """The state of a network's optimisers; ``variables`` are all variables that hold it."""
 
     def __init__(self, trained: Mapping[str, tuple[Any, Any]], momentum: float) -> None:
-        """``trained`` are variables by their neutral names, each with its optimiser, whose momentum is given."""
+        """``trained`` maps neutral names to variables and their optimisers; ``momentum`` is that of the optimisers."""
         self._slots = {
-            f"{slot}/{name}": optimizer.get_slot(variable, own)
+            f"{slot}/{name}": optimizer.get_slot(variable, tf_slot)
             for name, (variable, optimizer) in trained.items()
-            for own, slot in SLOTS[type(optimizer)].items()
-            if momentum or slot != "displacement"  # at a momentum of 0 nothing of it stays
+            for tf_slot, slot in SLOTS[type(optimizer)].items()
+            if momentum or slot != "displacement"  # with a momentum of 0 the displacement is no state
         }
         optimizers = list(dict.fromkeys(optimizer for _, optimizer in trained.values()))
-        counting = [each for each in optimizers if isinstance(each, (Adam, equal.Adam))]
-        self._steps = {f"{STEPS}/{number}": equal.steps_of(each) for number, each in enumerate(counting)}
+        adams = [optimizer for optimizer in optimizers if isinstance(optimizer, (Adam, equal.Adam))]
+        self._steps = {f"{STEPS}/{number}": equal.step_counter(adam) for number, adam in enumerate(adams)}
         self._betas: list[float] = []
         self._powers: dict[str, Any] = {}
-        for number, each in enumerate(counting):
-            if isinstance(each, Adam):
-                self._betas = [each._beta1, each._beta2]
+        for number, adam in enumerate(adams):
+            if isinstance(adam, Adam):
+                self._betas = [adam._beta1, adam._beta2]
                 self._powers |= {
-                    f"powers/{number}/{at}": power for at, power in enumerate(each._get_beta_accumulators())
+                    f"powers/{number}/{index}": power for index, power in enumerate(adam._get_beta_accumulators())
                 }
         self.variables = {**self._slots, **self._steps, **self._powers}
 
     def read(self, session: Any, weights: Mapping[str, Weight]) -> dict[str, Array]:
-        """The state by ``slot/parameter``, and ``steps`` where the rule counts them."""
+        """Return the state by ``slot/parameter``, and ``steps`` if the solver counts them."""
         values, steps = session.run([self._slots, self._steps])
-        found = {name: _weight(name, weights).neutral(value) for name, value in values.items()}
-        return {**found, STEPS: np.array(next(iter(steps.values())))} if steps else found
+        state = {name: _weight(name, weights).to_neutral(value) for name, value in values.items()}
+        return {**state, STEPS: np.array(next(iter(steps.values())))} if steps else state
 
-    def own(self, state: Mapping[str, Array], weights: Mapping[str, Weight]) -> dict[str, Any]:
-        """The inverse of :meth:`read`: values of the variables."""
+    def from_neutral(self, state: Mapping[str, Array], weights: Mapping[str, Weight]) -> dict[str, Any]:
+        """Return the values of the variables for a state; the inverse of :meth:`read`."""
         steps = int(state.get(STEPS, np.array(0)))
-        found: dict[str, Any] = {
-            name: _weight(name, weights).own(state[name], slot.shape.as_list()) for name, slot in self._slots.items()
+        variable_values: dict[str, Any] = {
+            name: _weight(name, weights).from_neutral(state[name], slot.shape.as_list())
+            for name, slot in self._slots.items()
         }
         for name in self._powers:
             beta = self._betas[int(name.rpartition("/")[2])]
-            # multiplied as TensorFlow does it, step by step in float32, so that they are its own to the bit
-            found[name] = np.multiply.accumulate(np.full(steps + 1, beta, np.float32))[-1]
-        return {**found, **dict.fromkeys(self._steps, steps)}
+            # multiplied step by step in float32 as TensorFlow does, so that the powers are bitwise equal to TensorFlow's
+            variable_values[name] = np.multiply.accumulate(np.full(steps + 1, beta, np.float32))[-1]
+        return {**variable_values, **dict.fromkeys(self._steps, steps)}
 
 
 def _weight(name: str, weights: Mapping[str, Weight]) -> Weight:
-    """Of the parameter in ``slot/parameter``."""
+    """Return the weight of the parameter in ``slot/parameter``."""
     return weights[name.partition("/")[2]]

@@ -25,7 +25,7 @@ NO_WEIGHT = re.compile(  # what optimisers and counters keep
 )
 
 
-def of_graph(path: Path) -> dict[str, Any]:
+def read_graph(path: Path) -> dict[str, Any]:
     """Weights that a graph's own file holds. Raises ModelError naming it, also where it does not say its images' size."""
     file = files.load(path)
     if file.shape is None:
@@ -33,7 +33,7 @@ def of_graph(path: Path) -> dict[str, Any]:
             f"{path}: does not say how large its images are, on which its layers depend; export it with a size"
         )
     known = read_layers(file, file.shape).weights
-    return {weight.name: weight.neutral(file.weights[name]).astype(np.float32) for name, weight in known.items()}
+    return {weight.name: weight.to_neutral(file.weights[name]).astype(np.float32) for name, weight in known.items()}
 
 
 def read(path: Path, network: Path | None = None, shape: tuple[int, int, int] | None = None) -> dict[str, Any]:
@@ -52,11 +52,11 @@ def read(path: Path, network: Path | None = None, shape: tuple[int, int, int] | 
     }
     known = _by_network(network, shape) if network and shape else _by_graph(prefix)
     if known and all(name in arrays for name in known):
-        found = {weight.name: weight.neutral(arrays[name]).astype(np.float32) for name, weight in known.items()}
+        found = {weight.name: weight.to_neutral(arrays[name]).astype(np.float32) for name, weight in known.items()}
         # what no layer has as its own, such as a kernel that is split for groups: by its name and shape
         rest = {neutral_name(name): value for name, value in arrays.items() if name not in known}
         return {
-            **{name: plain(name, value.shape).neutral(value).astype(np.float32) for name, value in rest.items()},
+            **{name: plain(name, value.shape).to_neutral(value).astype(np.float32) for name, value in rest.items()},
             **found,
         }
     return _by_name(prefix, arrays)
@@ -92,7 +92,7 @@ def _by_name(prefix: Path, arrays: Mapping[str, Any]) -> dict[str, Any]:
         neutral = neutral_name(path)
         layout = depthwise if re.search(r"depthwise_(weights|kernel)$", path) else plain
         weights[neutral if neutral not in weights else path.replace("/", ".")] = (
-            layout(neutral, value.shape).neutral(value).astype(np.float32)
+            layout(neutral, value.shape).to_neutral(value).astype(np.float32)
         )
     _check_dense(prefix, weights)
     if not weights:
@@ -184,7 +184,7 @@ def _write_network(
             for name, layout in layouts.items():
                 if name not in rest:
                     variable = variables[name]
-                    variable.load(layout.own(values[layout.name], variable.shape.as_list()), session)
+                    variable.load(layout.from_neutral(values[layout.name], variable.shape.as_list()), session)
             tf.train.Saver(allow_empty=True).save(session, path, write_state=False)
     return {"taken": taken, "started": list(rest.values())}
 
@@ -216,7 +216,7 @@ def _write_names(path: str, weights: Mapping[str, Array]) -> None:
     arrays = {}
     for name, value in weights.items():
         layout = plain(name, [value.shape[axis] for axis in _axes(value.ndim)])
-        arrays[_own_name(path, name, weights)] = layout.own(value, layout.seen)
+        arrays[_own_name(path, name, weights)] = layout.from_neutral(value, layout.view)
     with tf.Graph().as_default(), tf.Session() as session:
         fed = {tf.placeholder(tf.float32, value.shape): value for value in arrays.values()}
         names = list(arrays)

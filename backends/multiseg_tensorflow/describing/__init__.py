@@ -1,1 +1,1 @@
-"""Describe a network as layers in the vocabulary of multiseg.topology."""
+"""Describe a TensorFlow graph as layers in the vocabulary of multiseg.topology."""

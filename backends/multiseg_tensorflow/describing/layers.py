@@ -1,4 +1,4 @@
-"""A TensorFlow graph as a list of named layers, in the vocabulary of multiseg.topology.vocabulary."""
+"""Convert a TensorFlow graph to a list of named layers, in the vocabulary of multiseg.topology.vocabulary."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from multiseg_tensorflow import digits
 from multiseg_tensorflow.describing.rules import RULES
 from multiseg_tensorflow.describing.walk import Node, Value, Walk
 from multiseg_tensorflow.dropout import Dropout
-from multiseg_tensorflow.tensors import reached
+from multiseg_tensorflow.tensors import reachable
 from multiseg_tensorflow.weights import Weight, split_name
 
 
 @dataclass(frozen=True)
 class Layers:
-    """What a graph was read as; ``weights`` are by the variables' operations' names, ``tensors`` by layers' names."""
+    """The layers of a graph. ``weights`` are keyed by the name of the variable's operation, ``tensors`` by layer name."""
 
     nodes: list[Node]
     output: str
     weights: dict[str, Weight]
     tensors: dict[str, Any]
     source: Node
-    output_shape: list[int | None]  # without the batch: H, W, C, or C
+    output_shape: list[int | None]  # (H, W, C) or (C,), without the batch axis
 
-    def described(self) -> list[dict[str, Any]]:
-        """The layers, as multiseg.model_files has them."""
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Return the layers in the format of multiseg.model_files."""
         return [
             {
                 "name": node.name,
@@ -37,101 +37,105 @@ class Layers:
                 "parameters": node.parameters,
                 "shapes": node.shapes,
                 "weights": {
-                    part: list(self.weights[each.variable.name].shape)
-                    for part, each in node.weights.items()
-                    if each.variable is not None
+                    part: list(self.weights[ref.variable.name].shape)
+                    for part, ref in node.weights.items()
+                    if ref.variable is not None
                 },
             }
             for node in self.nodes
         ]
 
     def shared(self) -> list[list[str]]:
-        """Names of the layers that have a variable in common, by variable."""
+        """Return the names of the layers that share a variable, one list for each shared variable."""
         users: dict[str, list[str]] = {}
         for node in self.nodes:
-            for name in {each.variable.name for each in node.weights.values() if each.variable is not None}:
+            for name in {ref.variable.name for ref in node.weights.values() if ref.variable is not None}:
                 users.setdefault(name, []).append(node.name)
         return [names for names in users.values() if len(names) > 1]
 
 
 def read(x: Any, output: Any) -> Layers:
-    """The layers between the images ``x`` (N, H, W, C) and ``output``, whose shapes must be known but for the batch."""
+    """Return the layers between the images ``x`` (N, H, W, C) and ``output``; only their batch size may be unknown."""
     walk = Walk(x, output, RULES)
     for op in x.graph.get_operations():
-        if op in walk.between and op is not x.op:
+        if op in walk.path_ops and op is not x.op:
             walk.visit(op)
     last = walk.values.get(output.ref())
-    if last is None:  # what leads there cannot be followed, e.g. a loop
+    if last is None:  # the walk cannot follow the operations before the output, e.g. a loop
         (last,) = walk.add(output.op, f"tf.{output.op.type}", [walk.values[x.ref()]])
-    needed = reached([last.node], lambda node: (value.node for value in node.inputs))
+    needed = reachable([last.node], lambda node: (value.node for value in node.inputs))
     nodes = [node for node in walk.nodes if node in needed]
-    weights = _named(nodes)
+    weights = _assign_names(nodes)
     return Layers(
         nodes, _name(last), weights, {node.name: node.tensor for node in nodes}, walk.source, output.shape.as_list()[1:]
     )
 
 
 def _name(value: Value) -> str:
+    """Return the name of a layer's output."""
     return value.node.outputs()[value.index]
 
 
-def _named(nodes: list[Node]) -> dict[str, Weight]:
-    """Give every layer its name, and its variables theirs."""
+def _assign_names(nodes: list[Node]) -> dict[str, Weight]:
+    """Set the name of every layer, and return the weights by the name of the variable's operation."""
     taken = {"data"}
     weights: dict[str, Weight] = {}
     for node in nodes:
-        held = [each.variable for each in node.weights.values() if each.variable is not None]
-        if held:
-            node.name = _unique(split_name(held[0].name)[0], taken)
-        for part, each in node.weights.items():
-            if each.variable is not None and each.variable.name not in weights:
-                shape = _variable_shape(each.variable)
-                weights[each.variable.name] = each.layout(f"{node.name}.{part}", shape, *each.arguments)
+        variables = [ref.variable for ref in node.weights.values() if ref.variable is not None]
+        if variables:
+            node.name = _unique(split_name(variables[0].name)[0], taken)
+        for part, ref in node.weights.items():
+            if ref.variable is not None and ref.variable.name not in weights:
+                shape = _variable_shape(ref.variable)
+                weights[ref.variable.name] = ref.layout(f"{node.name}.{part}", shape, *ref.arguments)
     for node in nodes:
         if not node.name:
             name = _path(node.op.name)
             scope, _, last = name.rpartition(".")
-            plain = scope and scope not in taken and re.fullmatch(rf"{node.op.type}(_\d+)?", last)
-            node.name = _unique(scope if plain else name, taken)
+            is_default = scope and scope not in taken and re.fullmatch(rf"{node.op.type}(_\d+)?", last)
+            node.name = _unique(scope if is_default else name, taken)
     return weights
 
 
 def _path(name: str) -> str:
-    """An operation's name without DIGITS' scope."""
+    """Return an operation's name without the scope of DIGITS, with dots for slashes."""
     return re.sub(f"^({digits.GraphKeys.MODEL}/)+", "", name).replace("/", ".")
 
 
 def _unique(name: str, taken: set[str]) -> str:
-    found, number = name, 0
-    while found in taken:
+    """Return ``name``, with a number appended if it is in ``taken``, and add it to ``taken``."""
+    unique, number = name, 0
+    while unique in taken:
         number += 1
-        found = f"{name}_{number}"
-    taken.add(found)
-    return found
+        unique = f"{name}_{number}"
+    taken.add(unique)
+    return unique
 
 
 def _variable_shape(op: Any) -> list[int]:
+    """Return the shape of the variable that an operation creates."""
     return [int(dim.size) for dim in op.node_def.attr["shape"].shape.dim]
 
 
 def with_dropouts(layers: Layers, dropouts: Iterable[Dropout]) -> Layers:
-    """The layers with a Dropout behind each whose tensor has one in the graph that trains."""
-    found = {each.source.name: each for each in dropouts if 0 < each.ratio < 1}
+    """Return ``layers`` with a Dropout layer after each layer whose tensor has dropout in the training graph."""
+    by_source = {dropout.source.name: dropout for dropout in dropouts if 0 < dropout.ratio < 1}
     nodes: list[Node] = []
-    instead: dict[Node, Node] = {}
+    replacements: dict[Node, Node] = {}
     taken = {node.name for node in layers.nodes}
     for node in [layers.source, *layers.nodes]:
         node.inputs = [
-            replace(value, node=instead[value.node]) if value.node in instead else value for value in node.inputs
+            replace(value, node=replacements[value.node]) if value.node in replacements else value
+            for value in node.inputs
         ]
         if node is not layers.source:
             nodes.append(node)
-        dropped = found.get(node.tensor.name)
-        if dropped is not None and node.count == 1:
-            name = _unique(_path(dropped.name), taken)
-            drop = Node(node.op, "Dropout", [Value(node)], {"ratio": dropped.ratio}, tensor=node.tensor, name=name)
-            drop.shapes = node.shapes
-            nodes.append(drop)
-            instead[node] = drop
-    last = next((drop.name for node, drop in instead.items() if node.name == layers.output), layers.output)
+        dropout = by_source.get(node.tensor.name)
+        if dropout is not None and node.count == 1:
+            name = _unique(_path(dropout.name), taken)
+            layer = Node(node.op, "Dropout", [Value(node)], {"ratio": dropout.ratio}, tensor=node.tensor, name=name)
+            layer.shapes = node.shapes
+            nodes.append(layer)
+            replacements[node] = layer
+    last = next((layer.name for node, layer in replacements.items() if node.name == layers.output), layers.output)
     return replace(layers, nodes=nodes, output=last)

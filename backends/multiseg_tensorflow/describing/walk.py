@@ -1,9 +1,9 @@
-"""A TensorFlow graph read as layers, operation by operation.
+"""Convert a TensorFlow graph to layers, operation by operation.
 
-TensorFlow has operations, not layers. Those between the images and the output are taken in the order of the graph, each by
-the rule for its type (describing.rules): what belongs together (a convolution and the bias added to it) is put
-together, layout changes and what only passes values on are left out. What no rule takes stays as it is, under its
-operation's name, with its shapes.
+TensorFlow has operations, not layers. The operations between the images and the output are visited in the order of the
+graph, each by the rule for its type (describing.rules). Rules combine operations that belong to one layer (a
+convolution and the bias added to it), and omit layout changes and identities. An operation without a rule becomes a
+layer of the type ``tf.OPERATION`` with its shapes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from multiseg_tensorflow import dropout
-from multiseg_tensorflow.tensors import SHAPES, VARIABLES, constant, consumers, live, reached
+from multiseg_tensorflow.tensors import SHAPES, VARIABLES, constant, consumers, live_input, reachable
 from multiseg_tensorflow.weights import Weight, split_name
 from multiseg_tensorflow.weights import plain as plain_weight
 
@@ -24,10 +24,11 @@ Params = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Value:
-    """What an operation makes: output ``index`` of ``node``.
+    """An output of an operation: output ``index`` of ``node``.
 
-    ``layout`` is of its axes: NHWC or NCHW of images, ROWS (a pixel each) of images that were reshaped so, None of others.
-    ``image`` is (H, W, C) where a vector is a flattened image in that order; ``dense`` the layer whose features it still is.
+    ``layout`` states the order of its axes: NHWC or NCHW for images, ROWS for images reshaped to one row per pixel, None
+    for other values. ``image`` is (H, W, C) if a vector is a flattened image in that order. ``dense`` is the dense layer
+    whose features the value holds, possibly after elementwise operations.
     """
 
     node: Node
@@ -39,99 +40,101 @@ class Value:
 
 @dataclass(eq=False)
 class Node:
-    """A layer that is being put together; ``weights`` are the variables of its parts."""
+    """A layer under construction; ``weights`` are its variables by part (weight, bias, ...), ``tensor`` is its output."""
 
     op: Any
     type: str
     inputs: list[Value]
     parameters: dict[str, Any] = field(default_factory=dict)
-    weights: dict[str, Weighted] = field(default_factory=dict)
+    weights: dict[str, VariableRef] = field(default_factory=dict)
     count: int = 1
     shapes: list[list[int]] = field(default_factory=list)
-    tensor: Any = None  # what it makes
+    tensor: Any = None
     name: str = ""
 
     def outputs(self) -> list[str]:
-        """Names of the values it makes."""
+        """Return the names of its outputs."""
         return [self.name] if self.count == 1 else [f"{self.name}.{index}" for index in range(self.count)]
 
 
 @dataclass(frozen=True)
-class Weighted:
-    """A variable's operation, or None for a constant, and how its array becomes neutral."""
+class VariableRef:
+    """A variable's operation (None for a constant), and the layout function, with arguments, for its neutral array."""
 
     variable: Any
     layout: Callable[..., Weight] = plain_weight
     arguments: tuple[Any, ...] = ()
 
 
-# takes the walk and an operation; the values of its outputs, or None to leave the operation as it is
+# A rule takes the walk and an operation; it returns the values of the operation's outputs, or None if it does not apply.
 Rule = Callable[["Walk", Any], "list[Value] | None"]
 
 
 class Walk:
-    """Reads operations one after the other by ``rules``; what rules ask for is public."""
+    """Visits the operations of a graph in order and applies ``rules``; the public methods are for the rules."""
 
     def __init__(self, x: Any, output: Any, rules: Mapping[str, Rule]) -> None:
         self.rules = rules
-        self.fed = reached([x.op], consumers)  # what depends on the images
-        behind = reached([output.op], lambda op: (tensor.op for tensor in op.inputs))
-        self.between = self.fed & behind
+        self.input_dependent = reachable([x.op], consumers)
+        ancestors = reachable([output.op], lambda op: (tensor.op for tensor in op.inputs))
+        self.path_ops = self.input_dependent & ancestors
         self.source = Node(x.op, "Input", [], tensor=x, name="data")
         self.values: dict[Any, Value] = {x.ref(): Value(self.source, layout="NHWC")}
         self.nodes: list[Node] = []
-        self.dropped = {found.result: found for found in dropout.find(x.graph)}
+        self.dropouts = {entry.result: entry for entry in dropout.find(x.graph)}
 
     def visit(self, op: Any) -> None:
-        """Read one operation, whose inputs were read before."""
+        """Convert one operation; its inputs must have been visited before."""
         if op.type in SHAPES:
             return
         if op.type == "Merge":
-            taken = live(op)
-            if taken is not None and taken.ref() in self.values:
-                self.values[op.outputs[0].ref()] = self.values[taken.ref()]
+            tensor = live_input(op)
+            if tensor is not None and tensor.ref() in self.values:
+                self.values[op.outputs[0].ref()] = self.values[tensor.ref()]
                 return
         elif any(
-            tensor.op in self.fed and tensor.ref() not in self.values for tensor in op.inputs if self._takes(tensor)
+            tensor.op in self.input_dependent and tensor.ref() not in self.values
+            for tensor in op.inputs
+            if self._is_on_path(tensor)
         ):
-            return  # on a branch that is not taken
+            return  # on a branch that is never executed
         if not any(tensor.ref() in self.values for tensor in op.inputs):
             return
         if op.type == "Switch" and constant(op.inputs[1]) is not None:
             self.values[op.outputs[int(bool(constant(op.inputs[1])))].ref()] = self.values[op.inputs[0].ref()]
             return
-        found = self.dropped.get(op)
-        if found is not None and found.source.ref() in self.values:
-            value = self.values[found.source.ref()]
-            if 0 < found.ratio < 1:
-                (value,) = self.add(op, "Dropout", [value], {"ratio": found.ratio})
+        dropped = self.dropouts.get(op)
+        if dropped is not None and dropped.source.ref() in self.values:
+            value = self.values[dropped.source.ref()]
+            if 0 < dropped.ratio < 1:
+                (value,) = self.add(op, "Dropout", [value], {"ratio": dropped.ratio})
             self.values[op.outputs[0].ref()] = value
             return
         rule = self.rules.get(op.type)
-        made = rule(self, op) if rule is not None and self._known(op) else None
-        for tensor, value in zip(op.outputs, made or self._other(op)):  # noqa: B905 - worker code runs on Python 3.9
+        outputs = rule(self, op) if rule is not None and self._has_known_shapes(op) else None
+        for tensor, value in zip(op.outputs, outputs or self._unsupported(op)):  # noqa: B905 - worker code runs on Python 3.9
             self.values[tensor.ref()] = value
 
-    def _takes(self, tensor: Any) -> bool:
-        return tensor.op in self.between and tensor.op.type not in SHAPES
+    def _is_on_path(self, tensor: Any) -> bool:
+        return tensor.op in self.path_ops and tensor.op.type not in SHAPES
 
-    def _known(self, op: Any) -> bool:
-        """Whether the shapes that rules go by are known."""
+    def _has_known_shapes(self, op: Any) -> bool:
+        """Return whether the shapes that the rules need are known, except the batch."""
         tensors = [op.outputs[0], *(tensor for tensor in op.inputs if tensor.ref() in self.values)]
         return all(tensor.shape.rank is not None and None not in tensor.shape.as_list()[1:] for tensor in tensors)
 
     def value(self, tensor: Any) -> Value | None:
-        """What an operation takes from the images' side, None where it is a weight or a constant."""
+        """Return the value of a tensor that depends on the images; None for a weight or a constant."""
         return self.values.get(tensor.ref())
 
-    def alone(self, tensor: Any) -> bool:
-        """Whether a single operation of the network takes this tensor's values."""
-        return sum(op in self.between and op.type not in SHAPES for op in set(tensor.consumers())) == 1
+    def has_single_consumer(self, tensor: Any) -> bool:
+        """Return whether exactly one operation of the network uses the values of this tensor."""
+        return sum(op in self.path_ops and op.type not in SHAPES for op in set(tensor.consumers())) == 1
 
     def add(
         self, op: Any, type: str, inputs: list[Value], parameters: Params | None = None, **more: Any
     ) -> list[Value]:
-        """A new layer, and its outputs as values of the layout of its first input."""
+        """Add a layer and return its outputs, with the layout of its first input."""
         node = Node(op, type, inputs, dict(parameters or {}), tensor=op.outputs[0], **more)
         self.nodes.append(node)
         layout = inputs[0].layout
@@ -139,18 +142,20 @@ class Walk:
         return [Value(node, index, layout) for index in range(node.count)]
 
     def unary(self, op: Any, type: str, parameters: Params | None = None) -> list[Value]:
-        """A layer that works on each element by itself."""
+        """Add an elementwise layer with one input and return its output."""
         (first,) = [value for value in map(self.value, op.inputs) if value is not None]
-        (made,) = self.add(op, type, [first], parameters)
-        return [replace(made, image=first.image, dense=first.dense if self.alone(op.inputs[0]) else None)]
+        (output,) = self.add(op, type, [first], parameters)
+        return [
+            replace(output, image=first.image, dense=first.dense if self.has_single_consumer(op.inputs[0]) else None)
+        ]
 
     def weight(self, tensor: Any) -> tuple[Any, Any] | None:
-        """(variable's operation, None) or (None, constant array) behind a tensor; None for anything else."""
+        """Return (variable's operation, None) or (None, constant array) that a tensor reads; None for anything else."""
         op = tensor.op
-        if op in self.fed:
+        if op in self.input_dependent:
             return None
         while op.type in ("Identity", "ReadVariableOp", "Switch", "Merge", "Enter", *RESHAPED):
-            source = live(op) if op.type == "Merge" else op.inputs[0]
+            source = live_input(op) if op.type == "Merge" else op.inputs[0]
             if source is None:
                 return None
             op = source.op
@@ -159,32 +164,32 @@ class Walk:
         value = constant(tensor)
         return None if value is None else (None, value)
 
-    def _other(self, op: Any) -> list[Value]:
-        """An operation beyond the vocabulary."""
+    def _unsupported(self, op: Any) -> list[Value]:
+        """Add a layer of the type ``tf.OPERATION`` for an operation that no rule converts."""
         inputs = [value for value in map(self.value, op.inputs) if value is not None]
-        weights: dict[str, Weighted] = {}
+        weights: dict[str, VariableRef] = {}
         for tensor in op.inputs:
-            found = self.weight(tensor)
-            if found and found[0] is not None:
-                part = split_name(found[0].name)[1] or f"weight{len(weights) or ''}"
-                weights[part] = Weighted(found[0])
+            weight = self.weight(tensor)
+            if weight and weight[0] is not None:
+                part = split_name(weight[0].name)[1] or f"weight{len(weights) or ''}"
+                weights[part] = VariableRef(weight[0])
         parameters = {}
         for tensor in op.inputs:
-            value = None if tensor.op in self.fed else constant(tensor)
+            value = None if tensor.op in self.input_dependent else constant(tensor)
             if value is not None and value.size <= 16:
                 parameters[f"input{list(op.inputs).index(tensor)}"] = value.tolist()
-        made = self.add(op, f"tf.{op.type}", inputs, parameters, weights=weights, count=len(op.outputs))
+        outputs = self.add(op, f"tf.{op.type}", inputs, parameters, weights=weights, count=len(op.outputs))
         for index, tensor in enumerate(op.outputs):
             layout = None
             if tensor.shape.rank == 4:
                 layout = "NCHW" if inputs[0].layout == "NCHW" else "NHWC"
-            made[index] = replace(made[index], layout=layout)
-            made[index].node.shapes[index] = neutral_shape(tensor, layout)
-        return made
+            outputs[index] = replace(outputs[index], layout=layout)
+            outputs[index].node.shapes[index] = neutral_shape(tensor, layout)
+        return outputs
 
 
 def neutral_shape(tensor: Any, layout: str | None) -> list[int]:
-    """Without the batch, channels first; -1 for what is not known."""
+    """Return a tensor's shape without the batch, channels first; -1 for an unknown size, [] for an unknown rank."""
     if tensor.shape.rank is None:
         return []
     shape = [-1 if size is None else size for size in tensor.shape.as_list()]
@@ -194,6 +199,6 @@ def neutral_shape(tensor: Any, layout: str | None) -> list[int]:
 
 
 def neutral_axis(axis: int, rank: int, layout: str | None) -> int:
-    """The place of a tensor's axis among those of a neutral value, the batch counted."""
+    """Return the index of a tensor's axis in the neutral order (N, C, H, W for images)."""
     axis %= rank
     return NHWC_AXES[axis] if layout == "NHWC" and rank == 4 else axis

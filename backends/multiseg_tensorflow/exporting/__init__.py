@@ -1,4 +1,4 @@
-"""Write described networks as DIGITS TensorFlow files."""
+"""Export topologies as DIGITS TensorFlow files."""
 
 from multiseg_tensorflow.exporting.writer import source
 

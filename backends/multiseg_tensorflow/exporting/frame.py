@@ -1,4 +1,4 @@
-"""The frame of a DIGITS TensorFlow file: imports, the class UserModel, the loss."""
+"""Write the frame of a DIGITS TensorFlow file: imports, the class UserModel, the loss."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from multiseg.topology.writing import (
 )  # fmt: skip
 from multiseg_tensorflow.exporting.text import FUNCTIONS, PLACES, RESERVED, scope_name
 
-NEUTRAL = (0, 2, 3, 1)  # and which axes of N, C, H, W the axes of an NHWC tensor are
-LEAST_EPSILON = 1.001e-5  # of TensorFlow's fused batch normalisation, which takes it instead of a smaller one
+NEUTRAL = (0, 2, 3, 1)  # for each axis of an NHWC tensor, its index in N, C, H, W
+LEAST_EPSILON = 1.001e-5  # minimum of TensorFlow's fused batch normalisation, which replaces a smaller epsilon by it
 
 
 class TowerFrame(PythonWriter):
-    """The frame of a DIGITS TensorFlow file: imports, the class UserModel, the loss."""
+    """Base of the writer: imports, the class UserModel, the loss. ``steps`` are the statements of ``inference``."""
 
     title = "TensorFlow"
     module = "tf"
@@ -30,7 +30,7 @@ class TowerFrame(PythonWriter):
         self.steps: list[str] = []
 
     def text(self, classes: bool) -> str:
-        """The whole file."""
+        """Return the source of the whole file, with the loss for class indices if ``classes``."""
         topology = self.topology
         loss = self._loss(classes)
         code = "\n".join([*self.steps, loss])
@@ -68,18 +68,19 @@ class TowerFrame(PythonWriter):
         softmax = bool(self.layers) and self.layers[-1].type == "Softmax"
         return f"{'log_loss' if softmax else 'digits.classification_loss'}(self.inference, self.y)"
 
-    def _assign(self, layer: Layer, expression: str, here: bool = False) -> None:
+    def _assign(self, layer: Layer, expression: str, size_specific: bool = False) -> None:
+        """Append the statement that assigns a layer's outputs; mark it if it is valid for this image size only."""
         if len(layer.outputs) == 1 and self.passes_on(layer.outputs[0]):
             self.values[layer.outputs[0]] = "net"
         targets = ", ".join(self.values[value] for value in layer.outputs)
-        note = f"  {self.only}" if here else ""
+        note = f"  {self.only}" if size_specific else ""
         self.steps.append(f"{targets} = {expression}{note}")
 
     def _first(self, layer: Layer) -> str:
         return self.values[layer.inputs[0]]
 
     def _place(self, layer: Layer, index: int | None = None) -> int:
-        """Where the tensor has a layer's axis."""
-        taken = self.taken(layer)
-        found = axis(layer, taken, index)
-        return PLACES[found] if len(taken) == 3 else found
+        """Return the index of a layer's axis in the tensor, which is NHWC for images."""
+        shape = self.taken(layer)
+        neutral = axis(layer, shape, index)
+        return PLACES[neutral] if len(shape) == 3 else neutral

@@ -1,4 +1,4 @@
-"""Parts of a DIGITS TensorFlow file as text."""
+"""Source text of the helper functions and expressions of a DIGITS TensorFlow file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from multiseg.topology.writing import (
 )  # fmt: skip
 
 RESERVED = ("net", "self", "tf", "slim", "digits", "Tower", "model_property", "UserModel")
-PLACES = (0, 3, 1, 2)  # where an NHWC tensor has the axes N, C, H, W
+PLACES = (0, 3, 1, 2)  # for each of the axes N, C, H, W, its index in an NHWC tensor
 
 
-# What a file uses of these is written into it, in this order.
+# The file includes those that it uses, in this order.
 FUNCTIONS = {
     "convolution": """
 def convolution(net, name, filters, kernel, strides=(1, 1), padding='VALID', dilations=(1, 1), groups=1, bias=True):
@@ -25,7 +25,7 @@ def convolution(net, name, filters, kernel, strides=(1, 1), padding='VALID', dil
 """,
     "deconvolution": '''
 def deconvolution(net, name, filters, kernel, strides=(1, 1), padding='VALID', more=(0, 0), groups=1, bias=True):
-    """Without padding it makes (n - 1) * stride + kernel + more pixels of n; with SAME, n * stride."""
+    """Transposed convolution. n pixels become (n - 1) * stride + kernel + more with VALID, n * stride with SAME."""
     with tf.variable_scope(name):
         batch = tf.shape(net)[0]
         _, height, width, channels = net.shape.as_list()
@@ -35,14 +35,15 @@ def deconvolution(net, name, filters, kernel, strides=(1, 1), padding='VALID', m
         else:
             size = [(n - 1) * s + k + m for n, s, k, m in zip([height, width], strides, kernel, more)]
 
-        def turned(part, kernels):
+        def transposed(part, kernels):
             shape = [batch] + size + [filters // groups]
             return tf.nn.conv2d_transpose(part, kernels, shape, [1] + list(strides) + [1], padding)
 
         if groups == 1:
-            net = turned(net, weights)
+            net = transposed(net, weights)
         else:
-            net = tf.concat([turned(*pair) for pair in zip(tf.split(net, groups, 3), tf.split(weights, groups, 3))], 3)
+            pairs = zip(tf.split(net, groups, 3), tf.split(weights, groups, 3))
+            net = tf.concat([transposed(*pair) for pair in pairs], 3)
         return add_bias(net, filters) if bias else net
 ''',
     "dense": """
@@ -53,7 +54,7 @@ def dense(net, name, units, bias=True):
 """,
     "scale": '''
 def scale(net, name, bias=False):
-    """A factor, and perhaps a summand, for each channel."""
+    """Multiply each channel by a weight, and add a bias if specified."""
     with tf.variable_scope(name):
         channels = net.shape.as_list()[-1]
         net = net * tf.get_variable('weights', [channels], initializer=tf.ones_initializer())
@@ -67,24 +68,24 @@ def prelu(net, name, slopes):
 """,
     "average": '''
 def average(net, kernel, strides, counted, beyond):
-    """Averages over what windows see of the image and of the zeros `counted` around it; they reach `beyond` those."""
+    """Average pooling. The zeros of the padding `counted` count in the mean, those of the padding `beyond` do not."""
     net, ones = tf.pad(net, counted), tf.pad(tf.ones_like(net), counted, constant_values=1)
-    sums, shares = [tf.nn.avg_pool(tf.pad(each, beyond), kernel, strides, 'VALID') for each in (net, ones)]
-    return sums / shares
+    means, fractions = [tf.nn.avg_pool(tf.pad(x, beyond), kernel, strides, 'VALID') for x in (net, ones)]
+    return means / fractions
 ''',
     "log_loss": '''
 def log_loss(output, y):
-    """Mean -log of the right class's probability; labels are class numbers from 0, one for each image or pixel."""
+    """Mean negative log probability of the labels, which are class indices, one for each image or pixel."""
     output = tf.reshape(output, [-1, output.shape.as_list()[-1]])
-    right = tf.gather(output, tf.reshape(tf.cast(y, tf.int32), [-1]), axis=1, batch_dims=1)
-    return -tf.reduce_mean(tf.log(tf.maximum(right, 1e-38)))
+    probability = tf.gather(output, tf.reshape(tf.cast(y, tf.int32), [-1]), axis=1, batch_dims=1)
+    return -tf.reduce_mean(tf.log(tf.maximum(probability, 1e-38)))
 ''',
     "add_bias": """
 def add_bias(net, channels):
     return tf.nn.bias_add(net, tf.get_variable('biases', [channels], initializer=tf.zeros_initializer()))
 """,
 }
-ON_EACH = {
+ELEMENTWISE = {
     "Relu": "tf.nn.relu({net})",
     "LeakyRelu": "tf.nn.leaky_relu({net}, {alpha})",
     "ThresholdedRelu": "tf.where({net} > {alpha}, {net}, tf.zeros_like({net}))",
@@ -102,17 +103,19 @@ ON_EACH = {
 
 
 def scope_name(name: str) -> str:
-    """A variable scope's name; the neutral name of its weights is the layer's, but for characters that no scope has."""
-    found = re.sub(r"[^A-Za-z0-9_.\-]", "_", name.replace("/", "."))
-    return found if re.match(r"[A-Za-z0-9.]", found) else f"layer{found}"
+    """Return the variable scope for a layer: its name, with characters that a scope cannot have replaced."""
+    scope = re.sub(r"[^A-Za-z0-9_.\-]", "_", name.replace("/", "."))
+    return scope if re.match(r"[A-Za-z0-9.]", scope) else f"layer{scope}"
 
 
 def window_options(layer: Layer, padding: str) -> str:
+    """Return the arguments for the strides and the padding, without those that have their default."""
     strides = said(layer, "strides")
     options = f", strides={list(strides)}" if max(strides) > 1 else ""
     return options + (f", padding='{padding}'" if padding != "VALID" else "")
 
 
 def paddings(pads: Sequence[int]) -> str:
+    """Return the paddings of an NHWC tensor, as tf.pad takes them, from (top, left, bottom, right)."""
     top, left, bottom, right = pads
     return f"[[0, 0], [{top}, {bottom}], [{left}, {right}], [0, 0]]"

@@ -1,6 +1,6 @@
-"""A described network as a DIGITS TensorFlow file that a person would keep. Imports no tensorflow: it is text.
+"""Export a topology as a readable DIGITS TensorFlow file. Does not import tensorflow.
 
-Values of images are NHWC in the file; all others have their axes in neutral order.
+In the file, images are NHWC; all other values have their axes in neutral order.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from multiseg.topology.writing import (
     slices,
 )  # fmt: skip
 from multiseg_tensorflow.exporting.frame import LEAST_EPSILON, NEUTRAL, TowerFrame
-from multiseg_tensorflow.exporting.text import ON_EACH, PLACES, paddings, window_options
+from multiseg_tensorflow.exporting.text import ELEMENTWISE, PLACES, paddings, window_options
 
 
 def source(topology: Topology, classes: bool = False) -> str:
-    """The network as Python source with a class ``UserModel``.
+    """Return the network as Python source with a class ``UserModel``.
 
-    Its loss is the mean squared difference; the mean cross entropy where labels are ``classes``' numbers. Raises ModelError
-    naming the layers that TensorFlow cannot express.
+    Its loss is the mean cross entropy if the labels are class indices (``classes``), else the mean squared difference.
+    Raises ModelError that names the layers that TensorFlow cannot express.
     """
     writer = _TensorFlow(topology)
     writer.write()
@@ -37,7 +37,7 @@ def source(topology: Topology, classes: bool = False) -> str:
 
 
 class _TensorFlow(TowerFrame):
-    """The layers of the file, one method for each kind."""
+    """Writes the statements of the layers, one method for each kind of layer; ``rules`` maps layer types to methods."""
 
     def convolution(self, layer: Layer) -> None:
         pads = window_pads(layer.parameters, self.taken(layer)[1:])
@@ -51,21 +51,21 @@ class _TensorFlow(TowerFrame):
         self._assign(layer, f"{call}{grouped(layer)})")
 
     def deconvolution(self, layer: Layer) -> None:
-        pads, more = deconvolution_pads(layer)
+        pads, output_padding = deconvolution_pads(layer)
         kernel, strides = layer.parameters["kernel_shape"], said(layer, "strides")
         if max(said(layer, "dilations")) > 1:
-            raise Refused("has dilation, which its transposed convolutions have not")
-        if any(m >= s or m < 0 for m, s in zip(more, strides, strict=True)):
-            raise Refused(f"output padding {tuple(more)} must be smaller than the stride")
+            raise Refused("has dilation, which transposed convolutions of TensorFlow do not support")
+        if any(m >= s or m < 0 for m, s in zip(output_padding, strides, strict=True)):
+            raise Refused(f"output padding {tuple(output_padding)} must be smaller than the stride")
         if min(pads) < 0:
             raise Refused("has negative padding")
-        over = [max(k - s, 0) for k, s in zip(kernel, strides, strict=True)]
-        same = pads == [over[0] // 2, over[1] // 2, over[0] - over[0] // 2, over[1] - over[1] // 2]
-        same = same and list(more) == [max(s - k, 0) for k, s in zip(kernel, strides, strict=True)]
-        same = same and (any(pads) or any(more))
+        totals = [max(k - s, 0) for k, s in zip(kernel, strides, strict=True)]
+        same = pads == [totals[0] // 2, totals[1] // 2, totals[0] - totals[0] // 2, totals[1] - totals[1] // 2]
+        same = same and list(output_padding) == [max(s - k, 0) for k, s in zip(kernel, strides, strict=True)]
+        same = same and (any(pads) or any(output_padding))
         options = window_options(layer, "SAME" if same else "VALID")
-        if any(more) and not same:
-            options += f", more={list(more)}"
+        if any(output_padding) and not same:
+            options += f", more={list(output_padding)}"
         call = f"deconvolution({self._first(layer)}, {self._scope(layer)}, {layer.parameters['num_output']}, {list(kernel)}"
         call += f"{options}{grouped(layer)})"
         if any(pads) and not same:
@@ -79,37 +79,40 @@ class _TensorFlow(TowerFrame):
 
     def pool(self, layer: Layer) -> None:
         pool = pooling(layer, self.taken(layer))
-        beyond, here = _beyond(pool)
-        kernel, strides = ([1, *each, 1] for each in (pool.kernel, pool.strides))
+        window_reach, size_specific = _window_pads(pool)
+        kernel, strides = ([1, *sizes, 1] for sizes in (pool.kernel, pool.strides))
         if max(pool.dilations) > 1:
-            raise Refused("has dilation, which its pooling layers have not")
+            raise Refused("has dilation, which pooling layers of TensorFlow do not support")
         if pool.up and not any(pool.pads) and all(k == s <= 2 for k, s in zip(pool.kernel, pool.strides, strict=True)):
-            # pairs, and a single pixel at an odd end: SAME at any size
+            # windows of up to 2 pixels, and of 1 at the end of an odd size: equal to SAME for any size
             function = "avg_pool" if pool.average else "max_pool"
             self._assign(layer, f"tf.nn.{function}({self._first(layer)}, {kernel}, {strides}, 'SAME')")
             return
         if not pool.average:
-            net, padding = self._padded(layer, beyond, "float('-inf')")
-            self._assign(layer, f"tf.nn.max_pool({net}, {kernel}, {strides}, '{padding}')", here and padding != "SAME")
+            net, padding = self._padded(layer, window_reach, "float('-inf')")
+            call = f"tf.nn.max_pool({net}, {kernel}, {strides}, '{padding}')"
+            self._assign(layer, call, size_specific and padding != "SAME")
             return
         same = not pool.counted and not pool.up and self._same(layer, pool.pads)
-        level = pool.alike(pads=pool.pads, ceil_mode=False, count_include_pad=True)  # zeros that count are all it takes
+        plain = pool.alike(
+            pads=pool.pads, ceil_mode=False, count_include_pad=True
+        )  # zero padding that counts is enough
         if same and (pool.same or any(pool.pads)):
             self._assign(layer, f"tf.nn.avg_pool({self._first(layer)}, {kernel}, {strides}, 'SAME')")
-        elif level:
+        elif plain:
             net, _ = self._padded(layer, pool.pads, "0", may_be_same=False)
             fixed = pool.up or pool.fixed or (any(pool.pads) and not pool.counted)
             self._assign(layer, f"tf.nn.avg_pool({net}, {kernel}, {strides}, 'VALID')", fixed)
         else:
             counted = pool.pads if pool.counted else [0, 0, 0, 0]
-            rest = [a - b for a, b in zip(beyond, counted, strict=True)]
+            rest = [a - b for a, b in zip(window_reach, counted, strict=True)]
             if min(rest) < 0:
-                raise Refused("its windows end before the padding that its averages count")
+                raise Refused("its windows do not cover the padding that counts in its averages")
             call = f"average({self._first(layer)}, {kernel}, {strides}, {paddings(counted)}, {paddings(rest)})"
-            self._assign(layer, call, here)
+            self._assign(layer, call, size_specific)
 
     def _same(self, layer: Layer, pads: Sequence[int]) -> bool:
-        """Whether padding SAME is these pads, for images of any size."""
+        """Return whether the padding SAME equals ``pads`` for images of any size."""
         if layer.parameters.get("auto_pad") == "SAME_UPPER":
             return True
         windows = {key: layer.parameters[key] for key in ("kernel_shape", "dilations") if key in layer.parameters}
@@ -117,16 +120,16 @@ class _TensorFlow(TowerFrame):
         return max(said(layer, "strides")) == 1 and list(pads) == same
 
     def _padded(self, layer: Layer, pads: list[int], value: str, may_be_same: bool = True) -> tuple[str, str]:
-        """The layer's input, padded where VALID or SAME do not, and which of these it is."""
+        """Return the layer's input, explicitly padded if needed, and the padding, VALID or SAME, for the operation."""
         net = self._first(layer)
         if min(pads) < 0:
             rows, columns = (bounds(-min(pads[i], 0), min(pads[i + 2], 0) or None) for i in range(2))
-            net, pads = f"{net}[:, {rows}, {columns}, :]", [max(each, 0) for each in pads]
+            net, pads = f"{net}[:, {rows}, {columns}, :]", [max(pad, 0) for pad in pads]
         elif may_be_same and ("auto_pad" in layer.parameters or any(pads)) and self._same(layer, pads):
             return net, "SAME"
         if any(pads):
-            filled = "" if value == "0" else f", constant_values={value}"
-            net = f"tf.pad({net}, {paddings(pads)}{filled})"
+            fill = "" if value == "0" else f", constant_values={value}"
+            net = f"tf.pad({net}, {paddings(pads)}{fill})"
         return net, "VALID"
 
     def global_pool(self, layer: Layer) -> None:
@@ -147,20 +150,22 @@ class _TensorFlow(TowerFrame):
 
     def scale(self, layer: Layer) -> None:
         if len(self.taken(layer)) == 2:
-            raise Refused(f"scales the first of the axes {self.taken(layer)}, which are no image's")
+            raise Refused(f"scales the first axis of a value of shape {self.taken(layer)}, which is not an image")
         bias = ", bias=True" if layer.parameters.get("bias_term", False) else ""
         self._assign(layer, f"scale({self._first(layer)}, {self._scope(layer)}{bias})")
 
     def prelu(self, layer: Layer) -> None:
         if len(self.taken(layer)) == 2 and said(layer, "num_parameters") > 1:
-            raise Refused(f"has a slope for each of the first of the axes {self.taken(layer)}, which are no image's")
+            raise Refused(
+                f"has slopes for the first axis of a value of shape {self.taken(layer)}, which is not an image"
+            )
         self._assign(layer, f"prelu({self._first(layer)}, {self._scope(layer)}, {said(layer, 'num_parameters')})")
 
     def lrn(self, layer: Layer) -> None:
         size, net = layer.parameters["size"], self._first(layer)
         alpha, beta, bias = (float(said(layer, key)) for key in ("alpha", "beta", "bias"))
         if size % 2 == 0:
-            raise Refused(f"has the even size {size}, where it knows odd ones only")
+            raise Refused(f"has the even size {size}; TensorFlow supports odd sizes only")
         if said(layer, "within_channel"):
             r = size // 2
             squares = f"tf.pad(tf.square({net}), {paddings([r] * 4)})"
@@ -175,72 +180,73 @@ class _TensorFlow(TowerFrame):
         self._assign(layer, f"slim.dropout({self._first(layer)}, {number(1 - ratio)}, is_training=self.is_training)")
 
     def resize(self, layer: Layer) -> None:
-        taken, made = self.taken(layer), layer.shapes[0]
+        shape_in, shape_out = self.taken(layer), layer.shapes[0]
         mode, coordinates, scales = layer.parameters["mode"], said(layer, "coordinates"), layer.parameters.get("scales")
         function = {"nearest": "nearest_neighbor", "linear": "bilinear"}.get(mode)
         if function is None or coordinates not in ("asymmetric", "align_corners", "half_pixel"):
-            raise Refused(f"has no {mode} resizing with {coordinates} coordinates")
-        whole = scales and all(n * s == m for n, m, s in zip(taken[1:], made[1:], scales, strict=True))
+            raise Refused(f"TensorFlow does not support {mode} resizing with {coordinates} coordinates")
+        whole = scales and all(n * s == m for n, m, s in zip(shape_in[1:], shape_out[1:], scales, strict=True))
         if scales and not whole and coordinates != "align_corners":
-            raise Refused(f"scales {tuple(scales)} make no whole number of pixels of {taken[1]}x{taken[2]}")
+            raise Refused(f"scales {tuple(scales)} give no whole number of pixels for {shape_in[1]}x{shape_in[2]}")
         net = self._first(layer)
-        size = f"[{made[1]}, {made[2]}]"
+        size = f"[{shape_out[1]}, {shape_out[2]}]"
         if scales and all(float(s).is_integer() for s in scales):
             size = f"[{net}.shape.as_list()[1] * {int(scales[0])}, {net}.shape.as_list()[2] * {int(scales[1])}]"
-        how = {"asymmetric": "", "align_corners": ", align_corners=True", "half_pixel": ", half_pixel_centers=True"}
-        self._assign(layer, f"tf.image.resize_{function}({net}, {size}{how[coordinates]})", "shape" not in size)
+        options = {"asymmetric": "", "align_corners": ", align_corners=True", "half_pixel": ", half_pixel_centers=True"}
+        self._assign(layer, f"tf.image.resize_{function}({net}, {size}{options[coordinates]})", "shape" not in size)
 
     def pad(self, layer: Layer) -> None:
         pads, mode = list(layer.parameters["pads"]), said(layer, "mode")
         if mode not in ("constant", "reflect"):
-            raise Refused(f"has no padding of mode {mode}")
+            raise Refused(f"TensorFlow does not support padding of mode {mode}")
         if min(pads) < 0:
             raise Refused("has negative padding")
         value = said(layer, "value") or 0.0
-        how = ", mode='REFLECT'" if mode == "reflect" else f", constant_values={number(value)}" if value else ""
-        self._assign(layer, f"tf.pad({self._first(layer)}, {paddings(pads)}{how})")
+        option = ", mode='REFLECT'" if mode == "reflect" else f", constant_values={number(value)}" if value else ""
+        self._assign(layer, f"tf.pad({self._first(layer)}, {paddings(pads)}{option})")
 
     # --- shapes
 
     def _as_neutral(self, layer: Layer) -> str:
-        """The first input with its axes in neutral order."""
-        net, taken = self._first(layer), self.taken(layer)
-        spatial = len(taken) == 3 and taken[1] * taken[2] > 1 and taken[0] > 1
+        """Return the first input with its axes in neutral order."""
+        net, shape = self._first(layer), self.taken(layer)
+        spatial = len(shape) == 3 and shape[1] * shape[2] > 1 and shape[0] > 1
         return f"tf.transpose({net}, {list(PLACES)})" if spatial else net
 
-    def _assign_neutral(self, layer: Layer, expression: str, here: bool = False) -> None:
-        """Assign what has its axes in neutral order."""
-        made = layer.shapes[0]
-        self._assign(layer, f"tf.transpose({expression}, {list(NEUTRAL)})" if len(made) == 3 else expression, here)
+    def _assign_neutral(self, layer: Layer, expression: str, size_specific: bool = False) -> None:
+        """Assign an expression whose axes are in neutral order."""
+        shape = layer.shapes[0]
+        nhwc = f"tf.transpose({expression}, {list(NEUTRAL)})" if len(shape) == 3 else expression
+        self._assign(layer, nhwc, size_specific)
 
     def flatten(self, layer: Layer) -> None:
-        self._assign(layer, f"tf.reshape({self._as_neutral(layer)}, [-1, {layer.shapes[0][0]}])", here=True)
+        self._assign(layer, f"tf.reshape({self._as_neutral(layer)}, [-1, {layer.shapes[0][0]}])", size_specific=True)
 
     def reshape(self, layer: Layer) -> None:
-        made = layer.shapes[0]
-        self._assign_neutral(layer, f"tf.reshape({self._as_neutral(layer)}, {[-1, *made]})", here=True)
+        shape = layer.shapes[0]
+        self._assign_neutral(layer, f"tf.reshape({self._as_neutral(layer)}, {[-1, *shape]})", size_specific=True)
 
     def transpose(self, layer: Layer) -> None:
         perm = list(layer.parameters["perm"])
         if len(perm) == 4:
-            perm = [PLACES[perm[each]] for each in NEUTRAL]
+            perm = [PLACES[perm[index]] for index in NEUTRAL]
         self._assign(layer, f"tf.transpose({self._first(layer)}, {perm})")
 
     def cut(self, layer: Layer) -> None:
-        taken = self.taken(layer)
-        ranges = [":"] * (len(taken) + 1)
-        for place, (start, end) in slices(layer, taken).items():
-            ranges[PLACES[place] if len(taken) == 3 else place] = bounds(start, end)
+        shape = self.taken(layer)
+        ranges = [":"] * (len(shape) + 1)
+        for place, (start, end) in slices(layer, shape).items():
+            ranges[PLACES[place] if len(shape) == 3 else place] = bounds(start, end)
         self._assign(layer, f"{self._first(layer)}[{', '.join(ranges)}]")
 
     def crop(self, layer: Layer) -> None:
         net, like = self._inputs(layer)
-        taken = self.taken(layer)
-        first = axis(layer, taken)
-        offset = list(layer.parameters["offset"]) * (len(taken) + 1)
-        ranges = [":"] * (len(taken) + 1)
-        for index in range(first, len(taken) + 1):
-            place, start = PLACES[index] if len(taken) == 3 else index, offset[index - first]
+        shape = self.taken(layer)
+        first = axis(layer, shape)
+        offset = list(layer.parameters["offset"]) * (len(shape) + 1)
+        ranges = [":"] * (len(shape) + 1)
+        for index in range(first, len(shape) + 1):
+            place, start = PLACES[index] if len(shape) == 3 else index, offset[index - first]
             end = f"{like}.shape.as_list()[{place}]"
             ranges[place] = f"{start}:{start} + {end}" if start else f":{end}"
         self._assign(layer, f"{net}[{', '.join(ranges)}]")
@@ -253,12 +259,12 @@ class _TensorFlow(TowerFrame):
         self._assign(layer, f"tf.split({self._first(layer)}, {sizes}, {self._place(layer)}){one}")
 
     def reduce(self, layer: Layer) -> None:
-        taken, keeps = self.taken(layer), bool(said(layer, "keepdims"))
-        axes = sorted({axis(layer, taken, each) for each in layer.parameters["axes"]})
+        shape, keeps = self.taken(layer), bool(said(layer, "keepdims"))
+        axes = sorted({axis(layer, shape, index) for index in layer.parameters["axes"]})
         function = "reduce_mean" if layer.type == "ReduceMean" else "reduce_sum"
-        places = [PLACES[each] if len(taken) == 3 else each for each in axes]
+        places = [PLACES[index] if len(shape) == 3 else index for index in axes]
         call = f"tf.{function}({self._first(layer)}, {sorted(places)}{', keepdims=True' if keeps else ''})"
-        if len(taken) == 3 and len(axes) == 1 and axes != [1] and not keeps:  # what stays is (N, W or H, C)
+        if len(shape) == 3 and len(axes) == 1 and axes != [1] and not keeps:  # the result is (N, W or H, C)
             call = f"tf.transpose({call}, [0, 2, 1])"
         self._assign(layer, call)
 
@@ -277,8 +283,8 @@ class _TensorFlow(TowerFrame):
 
     def elu(self, layer: Layer) -> None:
         net, alpha = self._first(layer), float(said(layer, "alpha"))
-        beyond = f"tf.nn.relu({net}) + {number(alpha)} * tf.math.expm1(tf.minimum({net}, 0.0))"
-        self._assign(layer, f"tf.nn.elu({net})" if alpha == 1 else beyond)
+        general = f"tf.nn.relu({net}) + {number(alpha)} * tf.math.expm1(tf.minimum({net}, 0.0))"
+        self._assign(layer, f"tf.nn.elu({net})" if alpha == 1 else general)
 
     def swish(self, layer: Layer) -> None:
         net, alpha = self._first(layer), float(said(layer, "alpha"))
@@ -290,11 +296,11 @@ class _TensorFlow(TowerFrame):
         place, last = self._place(layer), len(self.taken(layer))
         self._assign(layer, f"tf.nn.{function}({self._first(layer)}{'' if place == last else f', axis={place}'})")
 
-    def on_each(self, layer: Layer) -> None:
+    def elementwise(self, layer: Layer) -> None:
         net = self._first(layer)
         alpha = number(said(layer, "alpha")) if layer.type in ("LeakyRelu", "ThresholdedRelu") else ""
         exponent = number(layer.parameters["exponent"]) if layer.type == "Pow" else ""
-        self._assign(layer, ON_EACH[layer.type].format(net=net, alpha=alpha, exponent=exponent))
+        self._assign(layer, ELEMENTWISE[layer.type].format(net=net, alpha=alpha, exponent=exponent))
 
     def _scope(self, layer: Layer) -> str:
         return repr(self.scopes[layer.name])
@@ -309,23 +315,23 @@ class _TensorFlow(TowerFrame):
         "Clip": clip, "Elu": elu, "Swish": swish, "Softmax": softmax, "LogSoftmax": softmax,
         **dict.fromkeys(
             ("Relu", "LeakyRelu", "ThresholdedRelu", "Sigmoid", "Tanh", "Softplus", "Abs", "Exp", "Log", "Neg", "Sqrt",
-             "Pow", "Identity"), on_each
+             "Pow", "Identity"), elementwise
         ),
     }  # fmt: skip
 
 
-def _beyond(pool: Pooling) -> tuple[list[int], bool]:
-    """How far windows reach beyond the image on each side, and whether that holds for this size only.
+def _window_pads(pool: Pooling) -> tuple[list[int], bool]:
+    """Return the padding that the windows cover (top, left, bottom, right), and whether it is valid for this size only.
 
-    Rounding up is a stride less one of padding below and right, but where it would add a window that begins there.
+    Rounding the size up equals ``stride - 1`` of padding below and right, unless that adds a window that starts in it.
     """
-    ends, here = [], pool.fixed
+    ends, size_specific = [], pool.fixed
     for i in range(2):
         after, reach, stride = pool.pads[i + 2], pool.reach[i], pool.strides[i]
         if pool.up and stride + after <= reach:
             after += stride - 1
         elif pool.up:
             count, size = pool.layer.shapes[0][i + 1], pool.taken[i + 1]
-            after, here = (count - 1) * stride + reach - pool.pads[i] - size, True
+            after, size_specific = (count - 1) * stride + reach - pool.pads[i] - size, True
         ends.append(after)
-    return [*pool.pads[:2], *ends], here
+    return [*pool.pads[:2], *ends], size_specific

@@ -192,7 +192,7 @@ BAD = {
     ),
     "before TensorFlow 1": (digits_file(model("return tf.mul(self.x, 2)")), ["line 11", "use tf.multiply"]),
     "a cut file": (cut_short, ["cut.pb", "is damaged or cut short", "copy it again"]),
-    "text": (text_as_pb, ["notes.pb", "is no TensorFlow network", "GraphDef"]),
+    "text": (text_as_pb, ["notes.pb", "is not a TensorFlow network", "GraphDef"]),
     "wrong text": (wrong_text, ["wrong.pbtxt", "4:3", "colour"]),
     "an unknown operation": (unknown_operation, ["unknown.pb", "'FancyBiasAdd'", "export the graph without it"]),
     "two inputs": (two_inputs, ["2 inputs", "image:0", "depth:0", "frozen.pb.json", '"input"']),
@@ -270,7 +270,7 @@ def test_a_dense_layer_whose_inputs_have_no_known_order_is_refused(tmp_path: Pat
 
 def test_a_file_that_does_not_say_its_images_size_asks_for_it(tmp_path: Path) -> None:
     path = digits_file(model(LINEAR))(tmp_path)
-    with pytest.raises(ModelError, match=r"net\.py: does not say how large its images are; give input_shape"):
+    with pytest.raises(ModelError, match=r"net\.py: does not specify its image size; specify input_shape"):
         describe(path)
 
 

@@ -1,4 +1,4 @@
-"""What each type of TensorFlow's operations is, as a layer: one rule for each, see multiseg_tensorflow.describing.walk."""
+"""Map each type of TensorFlow operation to the rule that converts it to a layer, see multiseg_tensorflow.describing.walk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What joins, cuts, reorders or reduces axes."""
+"""Convert operations that concatenate, split, slice, pad, resize, permute or reduce axes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from multiseg_tensorflow.describing.rules.convolution import groups
+from multiseg_tensorflow.describing.rules.convolution import merge_groups
 from multiseg_tensorflow.describing.walk import NHWC_AXES, Rule, Value, Walk, neutral_axis
 from multiseg_tensorflow.tensors import constant, number
 
 
 def reduce(walk: Walk, op: Any) -> list[Value] | None:
+    """Convert Mean, Max and Sum over axes: to a global pooling where it is one."""
     value, axes = walk.value(op.inputs[0]), constant(op.inputs[1])
-    if value is None or axes is None or value.layout == "ROWS" or op.inputs[1].op in walk.fed:
+    if value is None or axes is None or value.layout == "ROWS" or op.inputs[1].op in walk.input_dependent:
         return None
     rank = op.inputs[0].shape.rank
     neutral = sorted(neutral_axis(int(axis), rank, value.layout) for axis in np.atleast_1d(axes))
@@ -25,47 +26,50 @@ def reduce(walk: Walk, op: Any) -> list[Value] | None:
         return walk.add(op, {"Mean": "GlobalAveragePool", "Max": "GlobalMaxPool"}[op.type], [value])
     if op.type == "Max":
         return None
-    made = walk.add(op, f"Reduce{op.type}", [value], {"axes": neutral, "keepdims": int(keeps)})
+    outputs = walk.add(op, f"Reduce{op.type}", [value], {"axes": neutral, "keepdims": int(keeps)})
     if keeps:
-        return made
-    return _rest(made, op, value.layout, neutral)
+        return outputs
+    return _without_axes(outputs, op, value.layout)
 
 
-def _rest(made: list[Value], op: Any, layout: str | None, gone: list[int]) -> list[Value] | None:
-    """Values after the axes ``gone`` have left an image: the channels alone, or what stays in neutral order."""
-    if layout == "NHWC" and op.outputs[0].shape.rank > 2:
-        made[0].node.type = op.type
-    return [replace(each, layout=None) for each in made]
+def _without_axes(outputs: list[Value], op: Any, layout: str | None) -> list[Value] | None:
+    """Return the outputs of a reduction that removed axes; they have no image layout."""
+    if layout == "NHWC" and op.outputs[0].shape.rank > 2:  # the remaining axes are not in neutral order
+        outputs[0].node.type = op.type
+    return [replace(output, layout=None) for output in outputs]
 
 
 def concat(walk: Walk, op: Any) -> list[Value] | None:
+    """Convert ConcatV2; grouped convolutions that are concatenated become one convolution."""
     *tensors, axis = op.inputs
-    values = [walk.value(tensor) for tensor in tensors]
-    found = [value for value in values if value is not None]
-    if len(found) != len(tensors) or constant(axis) is None or len({value.layout for value in found}) > 1:
+    values = [value for value in map(walk.value, tensors) if value is not None]
+    if len(values) != len(tensors) or constant(axis) is None or len({value.layout for value in values}) > 1:
         return None
-    if any(value.image for value in found) or found[0].layout == "ROWS":
+    if any(value.image for value in values) or values[0].layout == "ROWS":
         return None
-    neutral = neutral_axis(int(constant(axis)), tensors[0].shape.rank, found[0].layout)
-    return (groups(walk, op, found) if neutral == 1 else None) or walk.add(op, "Concat", found, {"axis": neutral})
+    neutral = neutral_axis(int(constant(axis)), tensors[0].shape.rank, values[0].layout)
+    merged = merge_groups(walk, op, values) if neutral == 1 else None
+    return merged or walk.add(op, "Concat", values, {"axis": neutral})
 
 
 def split(walk: Walk, op: Any) -> list[Value] | None:
+    """Convert Split and SplitV."""
     axis, tensor = (op.inputs[0], op.inputs[1]) if op.type == "Split" else (op.inputs[2], op.inputs[0])
     value = walk.value(tensor)
     if value is None or constant(axis) is None or value.layout == "ROWS" or value.image is not None:
         return None
     place = int(constant(axis)) % tensor.shape.rank
-    sizes = [made.shape.as_list()[place] for made in op.outputs]
+    sizes = [output.shape.as_list()[place] for output in op.outputs]
     neutral = neutral_axis(place, tensor.shape.rank, value.layout)
     return walk.add(op, "Split", [value], {"axis": neutral, "split": sizes}, count=len(op.outputs))
 
 
 def slice(walk: Walk, op: Any) -> list[Value] | None:
+    """Convert Slice and StridedSlice with a step of 1; one that keeps everything becomes no layer."""
     value, rank = walk.value(op.inputs[0]), op.inputs[0].shape.rank
-    made, whole = op.outputs[0].shape.as_list(), op.inputs[0].shape.as_list()
+    sizes_out, sizes_in = op.outputs[0].shape.as_list(), op.inputs[0].shape.as_list()
     begin = constant(op.inputs[1])
-    if value is None or begin is None or len(made) != rank or value.layout == "ROWS" or value.image is not None:
+    if value is None or begin is None or len(sizes_out) != rank or value.layout == "ROWS" or value.image is not None:
         return None
     masked = 0
     if op.type == "StridedSlice":
@@ -77,34 +81,37 @@ def slice(walk: Walk, op: Any) -> list[Value] | None:
     axes, starts, ends = [], [], []
     for axis in range(1, rank):
         start = 0 if axis >= len(begin) or masked >> axis & 1 else int(begin[axis])
-        start += whole[axis] if start < 0 else 0
-        if made[axis] != whole[axis]:
+        start += sizes_in[axis] if start < 0 else 0
+        if sizes_out[axis] != sizes_in[axis]:
             axes.append(neutral_axis(axis, rank, value.layout))
             starts.append(start)
-            ends.append(start + made[axis])
+            ends.append(start + sizes_out[axis])
     if not axes:
         return [value]
     order = np.argsort(axes)
-    named = {"axes": axes, "starts": starts, "ends": ends}
-    parameters = {key: [each[i] for i in order] for key, each in named.items()}
+    unsorted = {"axes": axes, "starts": starts, "ends": ends}
+    parameters = {key: [numbers[i] for i in order] for key, numbers in unsorted.items()}
     return walk.add(op, "Slice", [value], parameters)
 
 
 def pad(walk: Walk, op: Any) -> list[Value] | None:
+    """Convert Pad, PadV2 and MirrorPad of the spatial axes; None for padded batch or channels and symmetric padding."""
     value, pads = walk.value(op.inputs[0]), constant(op.inputs[1])
     if value is None or pads is None or value.layout not in ("NHWC", "NCHW"):
         return None
     pads = pads.tolist()
     spatial, others = (pads[1:3], [pads[0], pads[3]]) if value.layout == "NHWC" else (pads[2:4], pads[:2])
     mode = op.get_attr("mode").decode().lower() if op.type == "MirrorPad" else "constant"
-    filled = constant(op.inputs[2]) if op.type == "PadV2" else 0
-    if others != [[0, 0], [0, 0]] or mode == "symmetric" or filled is None:
+    fill_value = constant(op.inputs[2]) if op.type == "PadV2" else 0
+    if others != [[0, 0], [0, 0]] or mode == "symmetric" or fill_value is None:
         return None
     parameters = {"pads": [spatial[0][0], spatial[1][0], spatial[0][1], spatial[1][1]], "mode": mode}
-    return walk.add(op, "Pad", [value], {**parameters, "value": number(filled)})
+    return walk.add(op, "Pad", [value], {**parameters, "value": number(fill_value)})
 
 
 def resize(mode: str) -> Rule:
+    """Return the rule of a resizing operation with the interpolation ``mode``."""
+
     def rule(walk: Walk, op: Any) -> list[Value] | None:
         value = walk.value(op.inputs[0])
         if value is None or value.layout != "NHWC":
@@ -118,6 +125,7 @@ def resize(mode: str) -> Rule:
 
 
 def transpose(walk: Walk, op: Any) -> list[Value] | None:
+    """Convert Transpose; a change between NHWC and NCHW only changes the layout of the value and becomes no layer."""
     value, order = walk.value(op.inputs[0]), constant(op.inputs[1])
     if value is None or order is None or value.image is not None:
         return None
@@ -126,10 +134,9 @@ def transpose(walk: Walk, op: Any) -> list[Value] | None:
         return [replace(value, layout="NCHW" if value.layout == "NHWC" else "NHWC")]
     if value.layout not in ("NHWC", "NCHW") or order[0] != 0:
         return None
-    # in neutral order before, and after in the layout as which the result goes on
+    # the permutation of the neutral axes; the output keeps the layout of the input
     place = (
         {neutral: axis for axis, neutral in NHWC_AXES.items()} if value.layout == "NHWC" else dict(enumerate(range(4)))
     )
     perm = [neutral_axis(order[place[axis]], 4, value.layout) for axis in range(4)]
-    made = walk.add(op, "Transpose", [value], {"perm": perm})
-    return made
+    return walk.add(op, "Transpose", [value], {"perm": perm})

@@ -1,4 +1,4 @@
-"""Batch normalisation, as one operation or as the arithmetic that it is, and local response normalisation."""
+"""Convert batch normalisation, fused or written as arithmetic, and local response normalisation."""
 
 from __future__ import annotations
 
@@ -7,52 +7,58 @@ from typing import Any
 
 import numpy as np
 
-from multiseg_tensorflow.describing.rules.convolution import fits
-from multiseg_tensorflow.describing.walk import RESHAPED, Value, Walk, Weighted
+from multiseg_tensorflow.describing.rules.convolution import has_data_format
+from multiseg_tensorflow.describing.walk import RESHAPED, Value, VariableRef, Walk
 from multiseg_tensorflow.tensors import number
 from multiseg_tensorflow.weights import vector as vector_weight
 
-HALF = "Normalise"  # what a multiplication by a factor of batch normalisation is until the addition that follows
+HALF = "Normalise"  # layer type of the multiplication of an unfused batch normalisation until its addition is visited
 
 
 def batch_norm(walk: Walk, op: Any) -> list[Value] | None:
+    """Convert a fused batch normalisation."""
     value = walk.value(op.inputs[0])
-    if value is None or not fits(value, op):
+    if value is None or not has_data_format(value, op):
         return None
-    found = [walk.weight(tensor) for tensor in op.inputs[1:5]]
-    if any(each is None for each in found):
+    weights = [walk.weight(tensor) for tensor in op.inputs[1:5]]
+    if any(weight is None for weight in weights):
         return None
-    made = _normalisation(walk, op, value, number(op.get_attr("epsilon")), *found)
-    return [*made, *([replace(made[0], layout=None)] * (len(op.outputs) - 1))]
+    outputs = _normalisation(walk, op, value, number(op.get_attr("epsilon")), *weights)
+    return [*outputs, *([replace(outputs[0], layout=None)] * (len(op.outputs) - 1))]
 
 
 def _normalisation(
     walk: Walk, op: Any, value: Value, epsilon: float, scale: Any, offset: Any, mean: Any, variance: Any
 ) -> list[Value]:
-    """A batch normalisation; each of its four is a variable, a constant, or None where there is none."""
+    """Add a batch normalisation; scale, offset, mean and variance are results of Walk.weight, or None if absent."""
 
-    def idle(found: Any, neutral: float) -> bool:
-        return found is None or (found[0] is None and bool(np.all(found[1] == neutral)))
+    def has_no_effect(weight: Any, neutral: float) -> bool:
+        return weight is None or (weight[0] is None and bool(np.all(weight[1] == neutral)))
 
-    named = {"weight": None if idle(scale, 1) else scale, "bias": None if idle(offset, 0) else offset}
-    affine: bool | str = all(named.values()) or next((part for part, found in named.items() if found), False)
-    found = {**named, "running_mean": mean, "running_var": variance}
-    weights = {part: Weighted(each[0], vector_weight) for part, each in found.items() if each is not None}
+    affine_parts = {
+        "weight": None if has_no_effect(scale, 1) else scale,
+        "bias": None if has_no_effect(offset, 0) else offset,
+    }
+    affine: bool | str = all(affine_parts.values()) or next(
+        (part for part, weight in affine_parts.items() if weight), False
+    )
+    parts = {**affine_parts, "running_mean": mean, "running_var": variance}
+    weights = {part: VariableRef(weight[0], vector_weight) for part, weight in parts.items() if weight is not None}
     return walk.add(op, "BatchNormalization", [value], {"epsilon": epsilon, "affine": affine}, weights=weights)
 
 
 def unfused(walk: Walk, op: Any, value: Value, tensor: Any, other: Any) -> list[Value] | None:
-    """x * factor, then + (offset - mean * factor), where factor = 1 / sqrt(variance + epsilon) * scale."""
+    """Convert x * factor, then + (offset - mean * factor), where factor = 1 / sqrt(variance + epsilon) * scale."""
     if op.type == "Mul":
         factor = _factor(walk, other)
         if factor is None:
             return None
         variance, epsilon, scale = factor
-        made = _normalisation(walk, op, value, epsilon, scale, None, None, variance)
-        made[0].node.type = HALF  # until the addition
-        return made
+        outputs = _normalisation(walk, op, value, epsilon, scale, None, None, variance)
+        outputs[0].node.type = HALF
+        return outputs
     node = value.node
-    if node.type != HALF or not walk.alone(tensor):
+    if node.type != HALF or not walk.has_single_consumer(tensor):
         return None
     source = other.op
     while source.type in ("Identity", *RESHAPED):
@@ -61,8 +67,8 @@ def unfused(walk: Walk, op: Any, value: Value, tensor: Any, other: Any) -> list[
     product = source.inputs[1].op if source.type == "Sub" else source.inputs[0].op if source.type == "Neg" else source
     if product.type != "Mul" or (source.type == "Sub" and offset is None):
         return None
-    factors = [each.op.inputs[0] if each.op.type == "Neg" else each for each in product.inputs]  # -mean * factor
-    mean = next((found for found in map(walk.weight, factors) if found is not None), None)
+    factors = [side.op.inputs[0] if side.op.type == "Neg" else side for side in product.inputs]  # -mean * factor
+    mean = next((weight for weight in map(walk.weight, factors) if weight is not None), None)
     if mean is None:
         return None
     walk.nodes.remove(node)
@@ -74,7 +80,7 @@ def unfused(walk: Walk, op: Any, value: Value, tensor: Any, other: Any) -> list[
 
 
 def _factor(walk: Walk, tensor: Any) -> tuple[Any, float, Any] | None:
-    """variance, epsilon and scale (or None) of 1 / sqrt(variance + epsilon) * scale."""
+    """Return variance, epsilon and scale (or None) of 1 / sqrt(variance + epsilon) * scale; None for anything else."""
     op, scale = tensor.op, None
     while op.type in ("Identity", *RESHAPED):
         op = op.inputs[0].op
@@ -87,20 +93,21 @@ def _factor(walk: Walk, tensor: Any) -> tuple[Any, float, Any] | None:
         op = root
     if op.type != "Rsqrt" or op.inputs[0].op.type not in ("Add", "AddV2"):
         return None
-    first, second = (walk.weight(each) for each in op.inputs[0].op.inputs)
+    first, second = (walk.weight(term) for term in op.inputs[0].op.inputs)
     if first is None or second is None or second[0] is not None or np.size(second[1]) != 1:
         return None
     return first, number(np.ravel(second[1])[0]), scale
 
 
 def lrn(walk: Walk, op: Any) -> list[Value] | None:
+    """Convert LRN; the neutral alpha is divided by the size of the window, TensorFlow's is not."""
     value = walk.value(op.inputs[0])
     if value is None or value.layout != "NHWC":
         return None
     size = 2 * op.get_attr("depth_radius") + 1
     parameters = {
         "size": size,
-        "alpha": float(f"{number(op.get_attr('alpha')) * size:.7g}"),  # TensorFlow's is for each of the channels
+        "alpha": float(f"{number(op.get_attr('alpha')) * size:.7g}"),
         "beta": number(op.get_attr("beta")),
         "bias": number(op.get_attr("bias")),
     }
