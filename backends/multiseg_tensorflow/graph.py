@@ -1,4 +1,4 @@
-"""A user's network as a TensorFlow graph, for one image size and one of DIGITS' stages."""
+"""Build the TensorFlow graph of a network for one image size, for training, validation or inference."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Shape = tuple[int, int, int]  # H, W, C
 
 @dataclass(frozen=True)
 class UserGraph:
-    """A graph and its handles. In inference it has no ``y`` and ``loss``.
+    """A graph and its tensors. ``y`` and ``loss`` are None in inference.
 
-    ``seed`` is what its random numbers depend on (multiseg_tensorflow.randomness), None where it does not train.
-    ``loss`` is what is reported, with the regularisation terms; ``losses`` are pairs of a loss to take gradients of and
-    its variables. ``variables`` are named neutrally, and ``weights`` say how their arrays become neutral; ``lowered`` are
-    the layers computed as one matrix product; ``layers`` are what layers make.
+    ``seed`` is the placeholder of the seed of its random numbers (multiseg_tensorflow.randomness), None without training.
+    ``loss`` is the reported loss, including the regularisation terms; ``losses`` are pairs of a loss to differentiate and
+    its variables. ``variables`` and ``weights`` (their layouts) are keyed by neutral name. ``lowered`` are the names of the
+    layers that are computed as one matrix product; ``layers`` are the output tensors by layer name.
     """
 
     graph: Any
@@ -50,9 +50,9 @@ class UserGraph:
 
 
 def read_layers(file: NetworkFile, shape: Shape, dropouts: bool = False) -> Layers:
-    """The layers of a network file at an image size, as it predicts; with the dropout that it trains with, where asked for.
+    """Return the layers of a network file in inference for images of ``shape``; with the dropout of training if ``dropouts``.
 
-    Raises ModelError where the file fails.
+    Raises ModelError if the code in the file fails.
     """
     with tf.Graph().as_default():
         x, output = _inference(file, shape, None)
@@ -65,7 +65,10 @@ def read_layers(file: NetworkFile, shape: Shape, dropouts: bool = False) -> Laye
 
 
 def _inference(file: NetworkFile, shape: Shape, label_shape: Any) -> tuple[Any, Any]:
-    """Images, one at a time so that all shapes are known, and what the network makes of them; trained where it has labels."""
+    """Build the network in the default graph, for training if there is a label shape; return its images and its output.
+
+    The batch size is 1, so that all shapes are known.
+    """
     x = tf.placeholder(tf.float32, [1, *shape], "x")
     with blaming(file.path):
         y = None if label_shape is None else tf.placeholder(tf.float32, label_shape, "y")
@@ -78,10 +81,10 @@ def build(
     file: NetworkFile, shape: Shape, label_shape: Shape | None, layers: Layers, *,
     training: bool, loss: Loss | None, labels: LabelKind, seed: int, lowering: bool, device: str,
 ) -> UserGraph:  # fmt: skip
-    """The graph of a network file, for inference where ``label_shape`` is None; ``layers`` are those of :func:`read_layers`.
+    """Return the graph of a network file, for inference if ``label_shape`` is None; ``layers`` are from :func:`read_layers`.
 
-    ``loss`` (of multiseg_tensorflow.losses) overrides the model's own; ``labels`` is how the network reads them. Raises
-    ModelError where the user's file fails, or its output does not fit the labels.
+    ``loss`` (of multiseg_tensorflow.losses) overrides the network's own; ``labels`` states how the network reads its labels.
+    Raises ModelError if the code in the file fails, or the output does not match the labels.
     """
     path = file.path
     graph = tf.Graph()
@@ -95,32 +98,34 @@ def build(
             _check_output(path, output, label_shape, labels)
             tower.label_kind = labels
             with tf.name_scope(digits.GraphKeys.LOSS):
-                losses = [] if y is None else _own_losses(path, tower) if loss is None else [_named(loss, output, y)]
-        # DIGITS reports the regularisation terms and takes no gradient of them
+                losses = (
+                    [] if y is None else _own_losses(path, tower) if loss is None else [_mean_loss(loss, output, y)]
+                )
+        # DIGITS reports the regularisation terms but does not differentiate them
         terms = [] if loss else tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
         reported = tf.add_n([value for value, _ in losses] + terms) if losses else None
-        if output.shape.rank == 2:  # a vector for each image: as an image of one pixel
+        if output.shape.rank == 2:  # one vector for each image becomes an image of one pixel
             output = output[:, tf.newaxis, tf.newaxis, :]
 
     graph, convolutions = lower(graph, device) if lowering else (graph, [])
     with graph.as_default():
         variables = {variable.op.name: variable for variable in tf.global_variables()}
-        weights = variables_of(variables, layers.weights)
+        weights = weights_of(variables, layers.weights)
         step_seed = depend_on_seed(graph, seed) if training else None
 
-    def here(tensor: Any) -> Any:
-        """The tensor in what may now be another graph."""
+    def in_graph(tensor: Any) -> Any:
+        """Return the tensor of the same name in ``graph``, which lowering may have replaced."""
         return None if tensor is None else graph.get_tensor_by_name(tensor.name)
 
     return UserGraph(
         graph=graph,
         tower=tower,
-        x=here(x),
-        y=here(y),
+        x=in_graph(x),
+        y=in_graph(y),
         seed=step_seed,
-        output=here(output),
-        loss=here(reported),
-        losses=[(here(value), [variables[variable.op.name] for variable in part]) for value, part in losses],
+        output=in_graph(output),
+        loss=in_graph(reported),
+        losses=[(in_graph(value), [variables[variable.op.name] for variable in part]) for value, part in losses],
         variables={weights[name].name: variables[name] for name in weights},
         weights={weight.name: weight for weight in weights.values()},
         lowered=[weights[name].name.rpartition(".")[0] for name in map(_kernel, convolutions) if name in weights],
@@ -128,21 +133,21 @@ def build(
     )
 
 
-def variables_of(variables: Mapping[str, Any], known: Mapping[str, Weight]) -> dict[str, Weight]:
-    """How each variable becomes neutral: as its layer has it, else by its own name and shape."""
-    found = {name: known[name] for name in known if name in variables}
-    taken = {weight.name for weight in found.values()}
+def weights_of(variables: Mapping[str, Any], layer_weights: Mapping[str, Weight]) -> dict[str, Weight]:
+    """Return the neutral layout of each floating-point variable: that of its layer, else by its own name and shape."""
+    weights = {name: layer_weights[name] for name in layer_weights if name in variables}
+    taken = {weight.name for weight in weights.values()}
     for name, variable in variables.items():
-        if name not in found and variable.dtype.base_dtype.is_floating:
+        if name not in weights and variable.dtype.base_dtype.is_floating:
             neutral = neutral_name(name)
             neutral = name.replace("/", ".") if neutral in taken else neutral
             taken.add(neutral)
-            found[name] = plain(neutral, variable.shape.as_list())
-    return found
+            weights[name] = plain(neutral, variable.shape.as_list())
+    return weights
 
 
 def _kernel(convolution: Any) -> str:
-    """The variable whose value a convolution takes as its kernel."""
+    """Return the name of the variable that a convolution uses as its kernel."""
     source = convolution.inputs[1].op
     while source.type in ("Identity", "ReadVariableOp"):
         source = source.inputs[0].op
@@ -150,22 +155,24 @@ def _kernel(convolution: Any) -> str:
 
 
 def _layer_tensors(graph: Any, layers: Layers) -> dict[str, Any]:
-    """What each layer makes, where this graph has it too, to be fetched all at once.
+    """Return the output tensors of the layers that exist in this graph, so that all can be fetched at once.
 
-    Behind identities: with oneDNN, TensorFlow fuses a convolution with a LeakyReLU or a swish that alone takes its result
-    even where that result is fetched, which then is not there. Where they are not fetched they cost nothing.
+    They are copied by identities: with oneDNN, TensorFlow fuses a convolution with a LeakyReLU or Swish that is the only
+    consumer of its output even if that output is fetched, and then cannot return it. Identities that are not fetched have
+    no cost.
     """
-    found = {}
+    outputs = {}
     with graph.as_default(), tf.name_scope("layers"):
         for name, tensor in layers.tensors.items():
             try:
-                found[name] = tf.identity(graph.get_tensor_by_name(tensor.name))
+                outputs[name] = tf.identity(graph.get_tensor_by_name(tensor.name))
             except KeyError:
                 continue
-    return found
+    return outputs
 
 
 def _output(path: Path, tower: Any) -> Any:
+    """Return the network's output. Raise ModelError unless it is one tensor of rank 2 or 4."""
     with tf.variable_scope(digits.GraphKeys.MODEL):
         output = tower.inference
     if not isinstance(output, tf.Tensor) or output.shape.rank not in (2, 4):
@@ -176,7 +183,7 @@ def _output(path: Path, tower: Any) -> Any:
 
 
 def _labels(y: Any, loss: Loss | None) -> Any:
-    """Return labels as DIGITS gives them to its files: those of one pixel are class indices (N,)."""
+    """Return labels as DIGITS passes them to its files: labels of one pixel are class indices (N,)."""
     if y is None or loss or y.shape.as_list()[1:] != [1, 1, 1]:
         return y
     return tf.cast(tf.reshape(y, [-1]), tf.int64)
@@ -186,21 +193,23 @@ def _check_output(path: Path, output: Any, label_shape: Shape | None, labels: La
     """Raise ModelError unless the output has the labels' shape or, for class indices, a vector of scores for each."""
     if label_shape is None or tuple(label_shape) == (1, 1, 1):
         return
-    made = tuple(output.shape.as_list()[1:])
-    wanted = (*label_shape[:2], None) if labels == CLASSES else label_shape
-    if not output.shape[1:].is_compatible_with(wanted):
+    output_shape = tuple(output.shape.as_list()[1:])
+    expected_shape = (*label_shape[:2], None) if labels == CLASSES else label_shape
+    if not output.shape[1:].is_compatible_with(expected_shape):
         raise ModelError(
-            f"{path}: inference returns {'images (H, W, C)' if len(made) == 3 else 'vectors'} of {made}, the labels are "
-            f"{tuple(label_shape)} (H, W, C); change strides, paddings or filters of its layers so that they agree"
+            f"{path}: inference returns {'images (H, W, C)' if len(output_shape) == 3 else 'vectors'} of shape "
+            f"{output_shape}, but the labels are {tuple(label_shape)} (H, W, C); change strides, paddings or filters of its "
+            "layers so that the shapes match"
         )
 
 
-def _named(loss: Loss, output: Any, y: Any) -> tuple[Any, list[Any]]:
-    """Return the mean of a named loss over all elements, and all variables."""
+def _mean_loss(loss: Loss, output: Any, y: Any) -> tuple[Any, list[Any]]:
+    """Return the mean of a loss over all elements, and all trainable variables."""
     return tf.reduce_mean(loss(output, y)), tf.trainable_variables()
 
 
 def _own_losses(path: Path, tower: Any) -> list[tuple[Any, list[Any]]]:
+    """Return the losses of the file with their variables. Raise ModelError unless each is a scalar."""
     loss = tower.loss
     parts = loss if isinstance(loss, list) else [{"loss": loss, "vars": tf.trainable_variables()}]
     for part in parts:

@@ -1,4 +1,4 @@
-"""A user's TensorFlow network for multiseg: sessions, weights and checkpoints."""
+"""The TensorFlow implementation of multiseg.network.Network: sessions, weights and checkpoints."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ from multiseg_tensorflow.solver import Solver
 
 tf = tensorflow.compat.v1
 tf.logging.set_verbosity(tf.logging.ERROR)
-warnings.filterwarnings("ignore", module=r"tensorflow\.python\.keras")  # its own deprecations
-tf.disable_v2_behavior()  # the users' files are TensorFlow 1's; this process is theirs
-tf.enable_resource_variables()  # but reads and updates of a variable in one step keep their order
-tensorflow.config.experimental.enable_tensor_float_32_execution(False)  # on a GPU: 10 bits of 23, not float32
+warnings.filterwarnings("ignore", module=r"tensorflow\.python\.keras")  # its internal deprecation warnings
+tf.disable_v2_behavior()  # users' files are TensorFlow 1 code, and this process runs nothing else
+tf.enable_resource_variables()  # so that reads and updates of a variable within a step are ordered
+tensorflow.config.experimental.enable_tensor_float_32_execution(
+    False
+)  # on GPUs: its mantissa has 10 bits instead of 23
 
 CHECKPOINT = "network.ckpt"
-PREDICTORS = 4  # kept: each holds a copy of the weights
+MAX_PREDICTORS = 4  # in memory: each has a copy of the weights
 
 
 def probe() -> dict[str, Any]:
-    """Versions, and the device that ``auto`` stands for."""
+    """Return the versions, and the device that ``auto`` selects."""
     return {"version": tensorflow.__version__, "numpy": np.__version__, "device": _device("auto")}
 
 
 class Network(network.Network):
-    """The weights live in one graph, which trains, or predicts, at the dataset's image size.
+    """A network whose weights are in one graph, for training or inference at the dataset's image size.
 
-    Graphs for validation and for images of other sizes are built when they are needed, and get copies of the weights.
+    Graphs for validation and for other image sizes are built on first use, and receive copies of the weights.
     """
 
     def __init__(self, spec: NetworkSpec) -> None:
@@ -44,7 +46,7 @@ class Network(network.Network):
         self._path = Path(spec.model)
         self._device = _device(spec.device)
         self._file = files.load(self._path, spec.seed)
-        self._changes = 0  # of the weights
+        self._changes = 0  # how often the weights changed
         self._predictors: dict[tuple[Shape, Shape | None], _Predictor] = {}
         shape, label_shape = (spec.input_shape[1:] + spec.input_shape[:1], spec.label_shape[1:] + spec.label_shape[:1])
         self._layers = read_layers(self._file, shape)
@@ -52,14 +54,14 @@ class Network(network.Network):
         self._main = self._build(shape, label_shape if spec.solver else None, training=spec.solver is not None)
         with self._main.graph.as_default(), user_file.blaming(self._path):
             solver = Solver(self._main, spec) if spec.solver else None
-            self._variables = tf.global_variables()  # the solver's among them
+            self._variables = tf.global_variables()  # including those of the solver
             self._saver = tf.train.Saver(self._variables, max_to_keep=None, save_relative_paths=True, allow_empty=True)
-            initialise = tf.variables_initializer(self._variables + (solver.gathered if solver else []))
+            initialise = tf.variables_initializer(self._variables + (solver.accumulators if solver else []))
         self._solver = solver
         self._main.graph.finalize()
         self._session = self._open(self._main)
         self._session.run(initialise)
-        _assign(self._session, self._main.variables, self._stored())
+        _assign(self._session, self._main.variables, self._stored_weights())
         if solver is None:
             self._train = None
             self._predictors[shape, None] = _Predictor(self._main, self._session)
@@ -81,7 +83,7 @@ class Network(network.Network):
 
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:
         if self._train is None:
-            raise SettingsError(f"{self._path}: was loaded for prediction only; it needs a solver to train")
+            raise SettingsError(f"{self._path}: was loaded for prediction only; specify a solver to train it")
         self._changes += 1
         return self._train(features, labels, rate, seed)
 
@@ -90,11 +92,11 @@ class Network(network.Network):
     ) -> tuple[Array, float | None, dict[str, Array]]:
         predictor = self._predictor(features, labels)
         arrays = [features] if labels is None else [features, labels]
-        seen = predictor.activations(arrays) if activations else {}
+        layer_outputs = predictor.activations(arrays) if activations else {}
         if labels is None:
-            return predictor.run(features), None, seen
+            return predictor.run(features), None, layer_outputs
         output, loss = predictor.run(features, labels)
-        return output, float(loss), seen
+        return output, float(loss), layer_outputs
 
     def get_weights(self, state: bool = False) -> dict[str, Array]:
         if state:
@@ -107,15 +109,15 @@ class Network(network.Network):
             str(self._path), {name: weight.shape for name, weight in self._main.weights.items()}, weights
         )
         if state is not None:
-            kept = self.get_weights(state=True)
-            network.check_state(str(self._path), {name: value.shape for name, value in kept.items()}, state)
+            current = self.get_weights(state=True)
+            network.check_state(str(self._path), {name: value.shape for name, value in current.items()}, state)
         self._changes += 1
         variables = self._main.variables
-        own = {
+        arrays = {
             name: self._main.weights[name].from_neutral(value, variables[name].shape.as_list())
             for name, value in weights.items()
         }
-        _assign(self._session, variables, own)
+        _assign(self._session, variables, arrays)
         if state is not None and self._solver is not None:
             slots = self._solver.slots
             _assign(self._session, slots.variables, slots.from_neutral(state, self._main.weights))
@@ -127,15 +129,15 @@ class Network(network.Network):
     def restore(self, folder: str) -> None:
         path = str(Path(folder, CHECKPOINT))
         try:
-            held = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+            shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
         except (ValueError, tf.errors.OpError) as error:
             raise ModelError(f"{folder}: has no checkpoint {CHECKPOINT} that TensorFlow can read") from error
         for variable in self._variables:
             name, shape = variable.op.name, variable.shape.as_list()
-            if held.get(name) != shape:
-                has = f"has it as {held[name]}" if name in held else "has none"
+            if shapes.get(name) != shape:
+                actual = f"has it with shape {shapes[name]}" if name in shapes else "does not contain it"
                 raise ModelError(
-                    f"{folder}: {self._path.name} with its solver needs {name} {shape}, the checkpoint {has}"
+                    f"{folder}: {self._path.name} with its solver needs {name} of shape {shape}, but the checkpoint {actual}"
                 )
         self._changes += 1
         self._saver.restore(self._session, path)
@@ -156,22 +158,23 @@ class Network(network.Network):
         )  # fmt: skip
 
     def _label_kind(self) -> LabelKind:
-        """Return how the network reads its labels; sizes of the output that the graph leaves open are those of the labels."""
+        """Return how the network reads its labels; unknown sizes of the output are assumed to be those of the labels."""
         label_shape, output = self._spec.label_shape, self._layers.output_shape
         if len(output) == 3:
             output = [output[2], *output[:2]]
         sizes = [size or label_shape[axis] for axis, size in enumerate(output)]
         return self._spec.label_kind(sizes)
 
-    def _stored(self) -> dict[str, Array]:
-        """Start values that the file has, by neutral name."""
+    def _stored_weights(self) -> dict[str, Array]:
+        """Return the initial values that the file stores, by neutral name."""
         stored = self._file.weights
-        names = {name: variable.op.name for name, variable in self._main.variables.items()}
-        return {name: stored[own] for name, own in names.items() if own in stored}
+        op_names = {name: variable.op.name for name, variable in self._main.variables.items()}
+        return {name: stored[op_name] for name, op_name in op_names.items() if op_name in stored}
 
     def _open(self, user: UserGraph) -> Any:
+        """Return a session of a graph."""
         threads = self._spec.threads
-        # large operations at once compete for the same cores and caches: one after the other, each on all threads
+        # concurrent large operations compete for cores and caches: run one at a time, on all threads
         config = tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=1)
         config.gpu_options.allow_growth = True
         if self._device == "cpu":
@@ -179,19 +182,21 @@ class Network(network.Network):
         return tf.Session(graph=user.graph, config=config)
 
     def _predictor(self, features: Array, labels: Array | None) -> _Predictor:
+        """Return the predictor for the shapes of features and labels, with the current weights."""
         key = (features.shape[1:], None if labels is None else labels.shape[1:])
         predictor = self._predictors.pop(key, None)
         if predictor is None:
             user = self._build(*key, training=False)
             user.graph.finalize()
             predictor = _Predictor(user, self._open(user))
-        self._predictors[key] = predictor  # the last is the one used last
-        while len(self._predictors) > PREDICTORS:
+        self._predictors[key] = predictor  # the most recently used is the last
+        while len(self._predictors) > MAX_PREDICTORS:
             self._close(self._predictors.pop(next(iter(self._predictors))))
-        new = [name for name in predictor.user.variables if name not in self._main.variables]
-        if new:
+        unknown = [name for name in predictor.user.variables if name not in self._main.variables]
+        if unknown:
             raise ModelError(
-                f"{self._path}: names its variables anew each time it is built, as {new[0]}; give its layers names"
+                f"{self._path}: uses different variable names each time it is built, e.g. {unknown[0]}; specify names for "
+                "its layers"
             )
         if predictor.session is not self._session and predictor.changes != self._changes:
             values = self._session.run({name: self._main.variables[name] for name in predictor.user.variables})
@@ -205,7 +210,7 @@ class Network(network.Network):
 
 
 class _Predictor:
-    """A graph that predicts; ``changes`` tells which state of the weights it has."""
+    """A graph for inference; ``changes`` is the number of weight changes at its last copy of the weights."""
 
     def __init__(self, user: UserGraph, session: Any) -> None:
         self.user, self.session, self.changes = user, session, -1
@@ -215,25 +220,25 @@ class _Predictor:
             self.run = session.make_callable([user.output, user.loss], feed_list=[user.x, user.y])
 
     def activations(self, arrays: list[Array]) -> dict[str, Array]:
-        """What each layer makes of features, or of features and labels."""
+        """Return the output of each layer for features, or for features and labels."""
         inputs = dict(zip((self.user.x, self.user.y), arrays))  # noqa: B905 - worker code runs on Python 3.9
-        made: dict[str, Array] = self.session.run(self.user.layers, inputs)
-        return made
+        outputs: dict[str, Array] = self.session.run(self.user.layers, inputs)
+        return outputs
 
 
 def _assign(session: Any, variables: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Set variables through their initialisers, which adds nothing to the graph."""
+    """Set variables through their initialisers, which adds no operations to the graph."""
     initialisers = {name: variables[name].initializer for name in values}
     session.run(list(initialisers.values()), {op.inputs[1]: values[name] for name, op in initialisers.items()})
 
 
-def _device(asked: str) -> str:
-    """``cpu`` or ``cuda``. Raises SettingsError for a device that TensorFlow does not see, or an unknown one."""
-    if asked not in ("auto", "cpu", "cuda"):
-        raise SettingsError(f"{setting('device', asked)}: choose one of auto, cpu, cuda")
-    found = bool(tensorflow.config.list_physical_devices("GPU"))
-    if asked == "cuda" and not found:
+def _device(name: str) -> str:
+    """Return ``cpu`` or ``cuda``. Raise SettingsError for an unknown device, or for cuda if TensorFlow finds no GPU."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise SettingsError(f"{setting('device', name)}: choose one of auto, cpu, cuda")
+    has_gpu = bool(tensorflow.config.list_physical_devices("GPU"))
+    if name == "cuda" and not has_gpu:
         raise SettingsError(
-            f"{setting('device', 'cuda')}: TensorFlow sees no GPU here; choose cpu, or install tensorflow[and-cuda]"
+            f"{setting('device', 'cuda')}: TensorFlow finds no GPU; choose cpu, or install tensorflow[and-cuda]"
         )
-    return "cuda" if found and asked != "cpu" else "cpu"
+    return "cuda" if has_gpu and name != "cpu" else "cpu"

@@ -1,4 +1,4 @@
-"""Reading files that hold a TensorFlow graph: GraphDef, MetaGraph with its checkpoint, SavedModel."""
+"""Read files that contain a TensorFlow graph: GraphDef, MetaGraph with its checkpoint, SavedModel."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ SERVE, SIGNATURE = "serve", "serving_default"
 
 @dataclass
 class Stored:
-    """A graph from a file, and what the file says of it.
+    """A graph read from a file.
 
-    ``values`` are those of its variables, by their operation's name. ``input`` and ``output`` name tensors, where the file
-    or the one beside it says so.
+    ``values`` are the values of its variables, by the name of the variable's operation. ``input`` and ``output`` are the
+    names of tensors if the file, or the JSON file next to it, specifies them.
     """
 
     graph: Any
@@ -39,28 +39,28 @@ class Stored:
 
 
 def read(path: Path, head: bytes, seed: int) -> Stored:
-    """The graph in a file that begins with ``head``; ``seed`` is for variables that only their initialiser gives a value.
+    """Return the graph in a file whose first bytes are ``head``; ``seed`` initialises variables without a stored value.
 
-    Raises ModelError naming the file.
+    Raises ModelError that names the file.
     """
     if kinds.is_saved_model(head, path):
         stored = _saved_model(path)
     elif kinds.is_meta_graph(head, path):
         stored = _meta_graph(path, seed)
     else:
-        stored = Stored(_imported(path, parse(path, tf.GraphDef())))
-    for key, name in _beside(path).items():
+        stored = Stored(_import_graph(path, parse(path, tf.GraphDef())))
+    for key, name in _read_names(path).items():
         setattr(stored, key, name)
     return stored
 
 
 def names_file(path: Path) -> Path:
-    """The JSON file beside a graph that names its tensors: {"input": "...", "output": "..."}, both optional."""
+    """Return the path of the JSON file that names a graph's tensors: {"input": "...", "output": "..."}, both optional."""
     return path.with_name(path.name + ".json")
 
 
 def parse(path: Path, message: Any) -> Any:
-    """The message in a file, binary or text. Raises ModelError for one that is damaged."""
+    """Parse a file, binary or text, into ``message`` and return it. Raises ModelError if the file is damaged."""
     try:
         data = path.read_bytes()
         if path.suffix in (".pbtxt", ".txt") or data.lstrip()[:2] in (b"no", b"me", b"gr", b"#"):
@@ -70,31 +70,37 @@ def parse(path: Path, message: Any) -> Any:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     except (DecodeError, UnicodeDecodeError, text_format.ParseError) as error:
         raise ModelError(
-            f"{path}: is damaged or cut short, as a {type(message).__name__} ({first_line(error)}); write or copy it again"
+            f"{path}: is damaged or truncated, it is not a valid {type(message).__name__} ({first_line(error)}); write or "
+            "copy it again"
         ) from error
     return message
 
 
-def _imported(path: Path, definition: Any) -> Any:
+def _import_graph(path: Path, definition: Any) -> Any:
+    """Return the graph of a definition. Raise ModelError if TensorFlow cannot import it."""
     graph = tf.Graph()
     with graph.as_default():
         try:
             tf.import_graph_def(definition, name="")
         except (ValueError, TypeError, tf.errors.OpError) as error:
-            _cannot(path, error)
+            _raise_load_error(path, error)
     return graph
 
 
-def _cannot(path: Path, error: Exception) -> NoReturn:
-    said = first_line(error)
-    mend = ""
+def _raise_load_error(path: Path, error: Exception) -> NoReturn:
+    """Raise ModelError for an error of TensorFlow while it loads a graph."""
+    reason = first_line(error)
     if "Op type not registered" in str(error):
-        said = f"it needs the operation {str(error).partition(chr(39))[2].partition(chr(39))[0]!r}"
-        mend = f", which TensorFlow {tensorflow.__version__} does not have; export the graph without it"
-    raise ModelError(f"{path}: TensorFlow cannot load this graph: {said}{mend}") from error
+        operation = str(error).partition(chr(39))[2].partition(chr(39))[0]
+        reason = (
+            f"it needs the operation {operation!r}, which TensorFlow {tensorflow.__version__} does not have; export the "
+            "graph without it"
+        )
+    raise ModelError(f"{path}: TensorFlow cannot load this graph: {reason}") from error
 
 
 def _meta_graph(path: Path, seed: int) -> Stored:
+    """Read a MetaGraph and the checkpoint with its name; variables without a value there are initialised with ``seed``."""
     meta = parse(path, tf.MetaGraphDef())
     for index, node in enumerate(meta.graph_def.node):
         if "seed" in node.attr and not node.attr["seed"].i and not node.attr["seed2"].i:
@@ -106,15 +112,15 @@ def _meta_graph(path: Path, seed: int) -> Stored:
         try:
             tf.train.import_meta_graph(meta)
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
-            _cannot(path, error)
+            _raise_load_error(path, error)
         variables = tf.global_variables()
         prefix = path.with_suffix("")
         values: dict[str, Any] = {}
         if kinds.checkpoint_prefix(prefix) is not None:
-            held = checkpoint(prefix)
-            variables = [variable for variable in variables if variable.op.name not in held]
+            arrays = checkpoint(prefix)
+            variables = [variable for variable in variables if variable.op.name not in arrays]
             names = {op.name for op in graph.get_operations() if op.type in VARIABLES}
-            values = {name: value for name, value in held.items() if name in names}
+            values = {name: value for name, value in arrays.items() if name in names}
         with tf.Session() as session:
             session.run(tf.variables_initializer(variables))
             values.update(session.run({variable.op.name: variable for variable in variables}))
@@ -122,32 +128,33 @@ def _meta_graph(path: Path, seed: int) -> Stored:
 
 
 def checkpoint(prefix: Path) -> dict[str, Any]:
-    """All arrays of a checkpoint, by its own names. Raises ModelError where it is damaged or incomplete."""
+    """Return all arrays of a checkpoint, by their names in it. Raises ModelError if it is damaged or incomplete."""
     try:
         reader = tf.train.load_checkpoint(str(prefix))
         types = reader.get_variable_to_dtype_map()
         return {name: reader.get_tensor(name) for name, dtype in types.items() if dtype != tf.string}
     except (ValueError, RuntimeError, tf.errors.OpError) as error:
         missing = not list(prefix.parent.glob(f"{prefix.name}.data-*"))
-        what = f"its data file {prefix.name}.data-00000-of-00001 is missing" if missing else first_line(error)
+        reason = f"its data file {prefix.name}.data-00000-of-00001 is missing" if missing else first_line(error)
         raise ModelError(
-            f"{prefix}: is no whole checkpoint: {what}; copy all the files that begin with this name"
+            f"{prefix}: is not a complete checkpoint: {reason}; copy all files whose names begin with {prefix.name}"
         ) from error
 
 
 def _saved_model(folder: Path) -> Stored:
+    """Read the graph to serve, or the first one, of a SavedModel."""
     if not folder.is_dir():
-        raise ModelError(f"{folder}: is a part of a SavedModel; name its folder, {folder.parent}")
+        raise ModelError(f"{folder}: is a part of a SavedModel; specify its folder, {folder.parent}")
     file = next(folder / name for name in kinds.SAVED_MODEL if (folder / name).is_file())
     models = list(parse(file, saved_model_pb2.SavedModel()).meta_graphs)
     if not models:
-        raise ModelError(f"{folder}: this SavedModel holds no graph; export it again")
-    model = next((each for each in models if SERVE in each.meta_info_def.tags), models[0])
+        raise ModelError(f"{folder}: this SavedModel contains no graph; export it again")
+    model = next((meta for meta in models if SERVE in meta.meta_info_def.tags), models[0])
     graph = tf.Graph()
     values: dict[str, Any] = {}
     with graph.as_default(), tf.Session() as session:
-        needs = any(node.op in VARIABLES for node in model.graph_def.node)
-        if needs and not (folder / "variables" / "variables.index").is_file():
+        has_variables = any(node.op in VARIABLES for node in model.graph_def.node)
+        if has_variables and not (folder / "variables" / "variables.index").is_file():
             raise ModelError(f"{folder}: this SavedModel has no variables/variables.index; copy the whole folder")
         try:
             tf.saved_model.loader.load(session, list(model.meta_info_def.tags), str(folder))
@@ -156,54 +163,65 @@ def _saved_model(folder: Path) -> Stored:
                 f"{folder}: its variables cannot be read: {first_line(error)}; copy the whole folder again"
             ) from error
         except (ValueError, TypeError, KeyError, OSError, RuntimeError, tf.errors.OpError) as error:
-            _cannot(folder, error)
+            _raise_load_error(folder, error)
         for op in [op for op in graph.get_operations() if op.type in VARIABLES]:
             try:
                 values[op.name] = session.run(_value(op))
             except tf.errors.OpError:
-                continue  # one that loading uses for a while only
+                continue  # a temporary variable of loading
         unread = {op.name for op in graph.get_operations() if op.type in VARIABLES} - values.keys()
     if unread:
-        values.update(_of_objects(folder / "variables" / "variables", unread))
+        values.update(_object_values(folder / "variables" / "variables", unread))
     return Stored(graph, values, **_signature(folder, model.signature_def))
 
 
-def _of_objects(prefix: Path, names: set[str]) -> dict[str, Any]:
-    """Values, by its objects' names, of variables that a SavedModel's graph does not restore itself, but its checkpoint holds:
-    tf.saved_model.save writes a Keras 3 model so."""
+def _object_values(prefix: Path, names: set[str]) -> dict[str, Any]:
+    """Return the values of variables that are in a SavedModel's checkpoint but that its graph does not restore.
+
+    tf.saved_model.save writes Keras 3 models so. The values are found by the names in the checkpoint's object graph.
+    """
     reader = tf.train.load_checkpoint(str(prefix))
     objects = trackable_object_graph_pb2.TrackableObjectGraph()
     objects.ParseFromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
-    held = [each for node in objects.nodes for each in node.attributes if each.full_name in names]
-    counts = Counter(each.full_name for each in held)
-    return {each.full_name: reader.get_tensor(each.checkpoint_key) for each in held if counts[each.full_name] == 1}
+    entries = [entry for node in objects.nodes for entry in node.attributes if entry.full_name in names]
+    counts = Counter(entry.full_name for entry in entries)
+    return {
+        entry.full_name: reader.get_tensor(entry.checkpoint_key) for entry in entries if counts[entry.full_name] == 1
+    }
 
 
 def _value(op: Any) -> Any:
+    """Return the tensor of a variable's value."""
     if op.type == "VarHandleOp":
         return tf.raw_ops.ReadVariableOp(resource=op.outputs[0], dtype=op.get_attr("dtype"))
     return op.outputs[0]
 
 
 def _signature(path: Path, signatures: Any) -> dict[str, str]:
-    """Input and output of the signature to serve, where each is one; several are told apart by names beside the file."""
-    known = {name: each for name, each in signatures.items() if each.inputs and each.outputs}
-    chosen = known.get(SIGNATURE) or (next(iter(known.values())) if len(known) == 1 else None)
+    """Return the input and the output of the serving signature, without a side that has several tensors.
+
+    Those are specified in the JSON file next to the graph.
+    """
+    usable = {name: signature for name, signature in signatures.items() if signature.inputs and signature.outputs}
+    chosen = usable.get(SIGNATURE) or (next(iter(usable.values())) if len(usable) == 1 else None)
     if chosen is None:
         return {}
     sides = {"input": list(chosen.inputs.values()), "output": list(chosen.outputs.values())}
-    return {key: found[0].name for key, found in sides.items() if len(found) == 1}
+    return {key: tensors[0].name for key, tensors in sides.items() if len(tensors) == 1}
 
 
-def _beside(path: Path) -> dict[str, str]:
+def _read_names(path: Path) -> dict[str, str]:
+    """Return the contents of the JSON file that names a graph's tensors. Raise ModelError if it is invalid."""
     file = names_file(path)
     if not file.is_file():
         return {}
     try:
         names = json.loads(file.read_text())
     except (ValueError, OSError) as error:
-        raise ModelError(f"{file}: is no JSON: {error}") from error
-    for key, name in names.items() if isinstance(names, dict) else [("it", None)]:
+        raise ModelError(
+            f'{file}: is not valid JSON: {error}; write {{"input": "TENSOR", "output": "TENSOR"}}'
+        ) from error
+    for key, name in names.items() if isinstance(names, dict) else [("its content", None)]:
         if key not in ("input", "output") or not isinstance(name, str):
-            raise ModelError(f'{file}: {key} is not understood; write {{"input": "TENSOR", "output": "TENSOR"}}')
+            raise ModelError(f'{file}: {key} is not valid; write {{"input": "TENSOR", "output": "TENSOR"}}')
     return dict(names)

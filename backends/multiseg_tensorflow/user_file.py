@@ -1,7 +1,7 @@
-"""Executing a user's DIGITS TensorFlow file: what it imports, and whose fault an error is.
+"""Execute a user's DIGITS TensorFlow file: provide the modules that it imports, and attribute errors to its lines.
 
-The file's own `import` statements are answered from here: TensorFlow is TensorFlow 1, `model` and `utils` are DIGITS'.
-Nothing of this enters `sys.modules`.
+The file's `import` statements are resolved here: `tensorflow` is TensorFlow 1, `model` and `utils` are those of DIGITS.
+`sys.modules` does not change.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from multiseg_tensorflow import digits, old_layers
 
 tf = tensorflow.compat.v1
 
-# where TensorFlow 1 had them: tf_slim looks there, as users' files do
+# their places in TensorFlow 1, where tf_slim and users' files expect them
 ops.Tensor, ops.IndexedSlices = tensorflow.Tensor, tensorflow.IndexedSlices
 array_ops.stack, array_ops.unstack = tf.stack, tf.unstack
 control_flow_ops.cond, control_flow_ops.case, control_flow_ops.while_loop = tf.cond, tf.case, tf.while_loop
@@ -36,35 +36,38 @@ variable_scope.variable = tf.Variable
 
 
 class _Keys(ops.GraphKeys):  # type: ignore[misc]
-    """For tf_slim, which hands batch normalisation to a layer that needs Keras 2 where its updates' collection is this very
-    string, and computes it itself for any other, also an equal one."""
+    """Graph keys for tf_slim, with a copy of the string UPDATE_OPS.
+
+    If the updates collection is the identical string object, tf_slim delegates batch normalisation to a layer that needs
+    Keras 2; for any other object, including an equal string, it computes it itself.
+    """
 
     UPDATE_OPS = "".join(tf.GraphKeys.UPDATE_OPS.partition("_"))
 
 
 def load(path: Path) -> type[digits.Tower]:
-    """Execute a user's file and return its class `UserModel`. Raises ModelError naming file and line."""
+    """Execute a user's file and return its class `UserModel`. Raises ModelError that names file and line."""
     modules = _modules()
-    given: dict[str, Any] = {
+    namespace: dict[str, Any] = {
         "__builtins__": {**vars(builtins), "__import__": _importer(modules)},
         "__name__": path.stem,
         "__file__": str(path),
-        # what DIGITS' older files use without importing it
+        # names that older DIGITS files use without importing them
         "Tower": digits.Tower,
         "model_property": digits.model_property,
         "digits": digits,
         "tf": modules["tensorflow"],
         "slim": tf_slim,
         "np": np,
-        "xrange": range,  # DIGITS was Python 2's
+        "xrange": range,  # DIGITS ran on Python 2
     }
     try:
         source = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     with blaming(path):
-        exec(compile(source, str(path), "exec"), given)
-    model = given.get("UserModel")
+        exec(compile(source, str(path), "exec"), namespace)
+    model = namespace.get("UserModel")
     if not isinstance(model, type) or not issubclass(model, digits.Tower):
         raise ModelError(f"{path}: has no class UserModel(Tower); define one with the properties inference and loss")
     for name in ("inference", "loss"):
@@ -75,7 +78,7 @@ def load(path: Path) -> type[digits.Tower]:
 
 @contextmanager
 def blaming(path: Path) -> Iterator[None]:
-    """Turns whatever the user's file raises into a ModelError that names the file and its line."""
+    """Convert every exception of a user's file to a ModelError that names the file and its line."""
     try:
         yield
     except (ModelError, SettingsError):
@@ -89,13 +92,13 @@ def blaming(path: Path) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's message without the pages that TensorFlow appends, and without what it says before it of a graph that runs."""
-    said = str(error).split("Graph execution error:\n")[-1].splitlines()
-    return next((line for line in said if line and not line.startswith(("Detected at node", "Node: "))), "")
+    """Return the first informative line of an error, without the preamble and the traceback that TensorFlow adds."""
+    lines = str(error).split("Graph execution error:\n")[-1].splitlines()
+    return next((line for line in lines if line and not line.startswith(("Detected at node", "Node: "))), "")
 
 
 def _importer(modules: Mapping[str, ModuleType]) -> Callable[..., Any]:
-    """An `__import__` that answers the names in ``modules`` from there, and leaves all others to Python."""
+    """Return an `__import__` that returns the modules in ``modules``, and imports all others as Python does."""
 
     def load_module(
         name: str,
@@ -114,20 +117,20 @@ def _importer(modules: Mapping[str, ModuleType]) -> Callable[..., Any]:
 
 
 def _modules() -> dict[str, ModuleType]:
-    """What DIGITS' files import, by name."""
-    # tf_slim holds all of contrib's layers, initialisers, regularisers and arg_scope
+    """Return the modules that DIGITS files import, by name."""
+    # tf_slim contains the layers, initialisers, regularisers and arg_scope of tf.contrib
     slim = {name: part for name, part in vars(tf_slim).items() if not name.startswith("_")}
     parts: dict[str, Any] = {"slim": tf_slim, "losses": tf_slim.losses}
     for name in ("layers", "framework"):
-        parts[name] = _module(f"tensorflow.contrib.{name}", slim, _gone(f"tf.contrib.{name}"))
+        parts[name] = _module(f"tensorflow.contrib.{name}", slim, _raise_missing(f"tf.contrib.{name}"))
     contrib = _module("tensorflow.contrib", parts, _no_contrib)
-    # TensorFlow still carries its layers of old, but no longer shows them beside Keras 3
+    # TensorFlow still contains tf.layers, but does not expose it with Keras 3
     layers = _module("tensorflow.layers", {}, _no_layer)
     for name in ("convolutional", "core", "pooling"):
         part = vars(importlib.import_module(f"tensorflow.python.layers.{name}"))
         vars(layers).update({key: value for key, value in part.items() if not key.startswith("_")})
     vars(layers)["batch_normalization"] = old_layers.batch_normalization
-    tensorflow_1 = _module("tensorflow", {"contrib": contrib, "layers": layers}, _tensorflow)
+    tensorflow_1 = _module("tensorflow", {"contrib": contrib, "layers": layers}, _tensorflow_name)
     return {
         "model": digits,
         "utils": digits,
@@ -140,7 +143,7 @@ def _modules() -> dict[str, ModuleType]:
 
 
 def _module(name: str, contents: Mapping[str, Any], otherwise: Callable[[str], Any] | None = None) -> ModuleType:
-    """A module with these contents; ``otherwise`` answers all other names."""
+    """Return a module with these contents; ``otherwise`` is its ``__getattr__`` for other names."""
     module = ModuleType(name)
     vars(module).update(contents, **({"__getattr__": otherwise} if otherwise else {}))
     return module
@@ -150,7 +153,9 @@ slim_layers.ops = _module("ops", {"GraphKeys": _Keys}, lambda name: getattr(ops,
 
 
 def _no_layer(name: str) -> Any:
-    raise AttributeError(f"tf.layers.{name} is gone from TensorFlow; use tf.contrib.slim's, which is here")
+    raise AttributeError(
+        f"tf.layers.{name} was removed from TensorFlow; use a layer of tf.contrib.slim, which is available"
+    )
 
 
 def _no_contrib(name: str) -> Any:
@@ -158,17 +163,17 @@ def _no_contrib(name: str) -> Any:
 
 
 def _contrib(name: str) -> str:
-    return f"tf.contrib.{name} is gone from TensorFlow; of tf.contrib there are slim, layers, framework and losses"
+    return f"tf.contrib.{name} was removed from TensorFlow; available in tf.contrib: slim, layers, framework, losses"
 
 
-def _gone(module: str) -> Callable[[str], Any]:
-    def raises(name: str) -> Any:
-        raise AttributeError(f"{module}.{name} is gone from TensorFlow; write it with tf.nn or slim")
+def _raise_missing(module: str) -> Callable[[str], Any]:
+    def raise_error(name: str) -> Any:
+        raise AttributeError(f"{module}.{name} was removed from TensorFlow; use tf.nn or slim instead")
 
-    return raises
+    return raise_error
 
 
-# names of before TensorFlow 1 -> of since
+# names before TensorFlow 1 -> names since TensorFlow 1
 RENAMED = {
     "mul": "multiply", "sub": "subtract", "neg": "negative", "pack": "stack", "unpack": "unstack", "select": "where",
     "inv": "reciprocal", "batch_matmul": "matmul", "image_summary": "summary.image", "scalar_summary": "summary.scalar",
@@ -176,10 +181,13 @@ RENAMED = {
 }  # fmt: skip
 
 
-def _tensorflow(name: str) -> Any:
+def _tensorflow_name(name: str) -> Any:
+    """Return the attribute ``name`` of TensorFlow 1. Raise AttributeError that names the replacement of an older name."""
     if name in RENAMED:
-        raise AttributeError(f"tf.{name} is of before TensorFlow 1; use tf.{RENAMED[name]}")
+        raise AttributeError(f"tf.{name} was renamed in TensorFlow 1; use tf.{RENAMED[name]}")
     try:
         return getattr(tf, name)
     except AttributeError as error:
-        raise AttributeError(f"TensorFlow {tensorflow.__version__} has no tf.{name}, nor had TensorFlow 1") from error
+        raise AttributeError(
+            f"neither TensorFlow 1 nor TensorFlow {tensorflow.__version__} has tf.{name}; check the name"
+        ) from error

@@ -1,4 +1,7 @@
-"""Neutral weights in TensorFlow's files: read, and written as TensorFlow 1's Saver does. Runs in the backend's process."""
+"""Read neutral weights from TensorFlow's files, and write them in the format of TensorFlow 1's Saver.
+
+Runs in the backend's worker process.
+"""
 
 from __future__ import annotations
 
@@ -14,77 +17,81 @@ import tensorflow
 from multiseg.errors import ModelError, setting
 from multiseg.network import Array, check_weights
 from multiseg_tensorflow import digits, files, kinds, stored
-from multiseg_tensorflow.graph import read_layers, variables_of
+from multiseg_tensorflow.graph import read_layers, weights_of
 from multiseg_tensorflow.user_file import blaming, first_line
 from multiseg_tensorflow.weights import Weight, depthwise, neutral_name, plain
 
-OBJECT = re.compile(r"(.*)/\.ATTRIBUTES/VARIABLE_VALUE$")  # TensorFlow 2 names values by the objects that hold them
-NO_WEIGHT = re.compile(  # what optimisers and counters keep
+OBJECT = re.compile(r"(.*)/\.ATTRIBUTES/VARIABLE_VALUE$")  # TensorFlow 2 names values by their path in the object graph
+NO_WEIGHT = re.compile(  # state of optimisers, and counters
     r"(^|/)(global_step|save_counter|_CHECKPOINTABLE_OBJECT_GRAPH|beta\d_power|Adam(_\d+)?|Momentum(_\d+)?|RMSProp(_\d+)?|"
     r"Adagrad(_\d+)?|Adadelta(_\d+)?|Ftrl(_\d+)?|ExponentialMovingAverage|optimizer|_optimizer|\.OPTIMIZER_SLOT)(/|$)"
 )
 
 
 def read_graph(path: Path) -> dict[str, Any]:
-    """Weights that a graph's own file holds. Raises ModelError naming it, also where it does not say its images' size."""
+    """Return the weights in a graph file. Raises ModelError that names it, also if it does not specify its image size."""
     file = files.load(path)
     if file.shape is None:
         raise ModelError(
-            f"{path}: does not say how large its images are, on which its layers depend; export it with a size"
+            f"{path}: does not specify its image size, on which its layers depend; export it with a fixed size"
         )
-    known = read_layers(file, file.shape).weights
-    return {weight.name: weight.to_neutral(file.weights[name]).astype(np.float32) for name, weight in known.items()}
+    weights = read_layers(file, file.shape).weights
+    return {weight.name: weight.to_neutral(file.weights[name]).astype(np.float32) for name, weight in weights.items()}
 
 
 def read(path: Path, network: Path | None = None, shape: tuple[int, int, int] | None = None) -> dict[str, Any]:
-    """Weights of the checkpoint that ``path`` names, by ``layer.part``. Raises ModelError naming it.
+    """Return the weights of the checkpoint ``path`` as float32, by ``layer.part``. Raises ModelError that names it.
 
-    They become neutral as the ``network`` file uses them at images of ``shape`` (H, W, C), where it is given; else as a graph
-    beside the checkpoint (``.meta``) does whose input and output can be told; else as their names and shapes say.
+    Their layouts are those of the ``network`` file's layers for images of ``shape`` (H, W, C) if it is specified; else those
+    of a graph next to the checkpoint (``.meta``) if its input and output can be determined; else they follow from names and
+    shapes.
     """
     prefix = kinds.checkpoint_prefix(path)
     if prefix is None:
-        raise ModelError(f"{path}: is no TensorFlow checkpoint; name its prefix, its .index file or its folder")
+        raise ModelError(f"{path}: is not a TensorFlow checkpoint; specify its prefix, its .index file or its folder")
     arrays = {
         name: value
         for name, value in stored.checkpoint(prefix).items()
         if np.issubdtype(value.dtype, np.floating) and not NO_WEIGHT.search(name)
     }
-    known = _by_network(network, shape) if network and shape else _by_graph(prefix)
-    if known and all(name in arrays for name in known):
-        found = {weight.name: weight.to_neutral(arrays[name]).astype(np.float32) for name, weight in known.items()}
-        # what no layer has as its own, such as a kernel that is split for groups: by its name and shape
-        rest = {neutral_name(name): value for name, value in arrays.items() if name not in known}
+    layouts = _network_layouts(network, shape) if network and shape else _graph_layouts(prefix)
+    if layouts and all(name in arrays for name in layouts):
+        weights = {layout.name: layout.to_neutral(arrays[name]).astype(np.float32) for name, layout in layouts.items()}
+        # arrays that are no layer's weight, such as a kernel that is split for groups: layout by name and shape
+        rest = {neutral_name(name): value for name, value in arrays.items() if name not in layouts}
         return {
             **{name: plain(name, value.shape).to_neutral(value).astype(np.float32) for name, value in rest.items()},
-            **found,
+            **weights,
         }
-    return _by_name(prefix, arrays)
+    return _convert_by_name(prefix, arrays)
 
 
-def _by_graph(prefix: Path) -> dict[str, Weight]:
+def _graph_layouts(prefix: Path) -> dict[str, Weight]:
+    """Return the layouts from the graph next to a checkpoint, by variable name; empty if there is no usable graph."""
     meta = prefix.with_name(prefix.name + ".meta")
     if not meta.is_file():
         return {}
     try:
         file = files.load(meta)
         weights = read_layers(file, file.shape).weights if file.shape else {}
-    except ModelError:  # e.g. a graph that trains, with several ends
+    except ModelError:  # e.g. a training graph, with several outputs
         return {}
     return {name.partition("/")[2]: weight for name, weight in weights.items()}
 
 
-def _by_network(network: Path, shape: tuple[int, int, int]) -> dict[str, Weight]:
+def _network_layouts(network: Path, shape: tuple[int, int, int]) -> dict[str, Weight]:
+    """Return the layouts of a network file's layers for images of ``shape`` (H, W, C), by variable name."""
     file = files.load(network)
     return {file.own_name(name): weight for name, weight in read_layers(file, shape).weights.items()}
 
 
-def _by_name(prefix: Path, arrays: Mapping[str, Any]) -> dict[str, Any]:
+def _convert_by_name(prefix: Path, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the neutral weights for a checkpoint's arrays, with layouts by name and shape."""
     weights: dict[str, Any] = {}
     for name, value in arrays.items():
-        found = OBJECT.match(name)
-        path = found[1] if found else name
-        if found and re.search(r"(^|/|-)\d+(/|$)", path):
+        match = OBJECT.match(name)
+        path = match[1] if match else name
+        if match and re.search(r"(^|/|-)\d+(/|$)", path):
             raise ModelError(
                 f"{prefix}: is a checkpoint of a model whose layers are numbered, not named, as Keras does; export the model "
                 "with model.export(FOLDER) and use that folder as network file"
@@ -96,36 +103,39 @@ def _by_name(prefix: Path, arrays: Mapping[str, Any]) -> dict[str, Any]:
         )
     _check_dense(prefix, weights)
     if not weights:
-        raise ModelError(f"{prefix}: this checkpoint holds no weights")
+        raise ModelError(f"{prefix}: this checkpoint contains no weights; use another one")
     return weights
 
 
 def _check_dense(prefix: Path, weights: Mapping[str, Any]) -> None:
-    """Whether the order of every dense layer's inputs can be told: not where they are a flattened image."""
+    """Raise ModelError if a dense layer seems to take a flattened image, because the order of its inputs is unknown."""
     name = dense_over_image(weights)
     if name is not None:
         raise ModelError(
-            f"{prefix}: {name} takes {weights[name].shape[1]} inputs, which seem to be a flattened image; the order of its axes "
-            f"is the graph's alone: put {prefix.name}.meta of the network as it predicts beside the checkpoint"
+            f"{prefix}: {name} takes {weights[name].shape[1]} inputs, which seem to be a flattened image; only the graph "
+            f"specifies the order of its axes: put {prefix.name}.meta of the inference network in the checkpoint's folder"
         )
 
 
 def dense_over_image(weights: Mapping[str, Any]) -> str | None:
-    """A dense layer's weights whose inputs no other layer makes as such."""
-    made = {value.shape[0] for value in weights.values() if value.ndim == 4}
-    made |= {value.shape[1] for value in weights.values() if value.ndim == 4}
-    made |= {value.shape[0] for value in weights.values() if value.ndim == 2}
+    """Return the name of a dense layer's weight that seems to take a flattened image, or None.
+
+    That is the case if the network has convolutions, and no layer has as many outputs or channels as it has inputs.
+    """
+    sizes = {value.shape[0] for value in weights.values() if value.ndim == 4}
+    sizes |= {value.shape[1] for value in weights.values() if value.ndim == 4}
+    sizes |= {value.shape[0] for value in weights.values() if value.ndim == 2}
     images = any(value.ndim == 4 for value in weights.values())
     return next(
-        (name for name, value in weights.items() if images and value.ndim == 2 and value.shape[1] not in made), None
+        (name for name, value in weights.items() if images and value.ndim == 2 and value.shape[1] not in sizes), None
     )
 
 
 tf = tensorflow.compat.v1
-# what TensorFlow's own layers call their variables
-OWN = {"weight": "kernel", "bias": "bias", "running_mean": "moving_mean", "running_var": "moving_variance"}
-OWN_OF_VECTORS = {**OWN, "weight": "gamma"}
-OWN_OF_NORM = {**OWN_OF_VECTORS, "bias": "beta"}
+# names of the variables of TensorFlow's layers
+KERNEL_NAMES = {"weight": "kernel", "bias": "bias", "running_mean": "moving_mean", "running_var": "moving_variance"}
+VECTOR_NAMES = {**KERNEL_NAMES, "weight": "gamma"}
+NORM_NAMES = {**VECTOR_NAMES, "bias": "beta"}
 
 
 def write(
@@ -135,14 +145,14 @@ def write(
     input_shape: list[int] | None,
     others: Mapping[str, Array],
 ) -> dict[str, list[str]]:
-    """See multiseg.model_files; ``path`` is the checkpoint's prefix.
+    """Write neutral weights as a checkpoint with the prefix ``path``, see multiseg.model_files.
 
-    Where the network is known, its graph as it predicts is written beside the arrays (``.meta``).
+    If ``network`` is specified, its inference graph is written too (``.meta``).
     """
     try:
         if network is not None:
             return _write_network(path, weights, Path(network), input_shape, others)
-        _write_names(path, weights)
+        _write_by_name(path, weights)
         return {"taken": [], "started": []}
     except tf.errors.OpError as error:
         raise ModelError(f"{path}: TensorFlow cannot write it: {first_line(error)}") from error
@@ -151,6 +161,7 @@ def write(
 def _write_network(
     path: str, weights: Mapping[str, Array], network: Path, input_shape: list[int] | None, others: Mapping[str, Array]
 ) -> dict[str, list[str]]:
+    """Write the variables of a network with its graph; return the names taken from ``others`` and those initialised."""
     file = files.load(network)
     if input_shape is not None:
         channels, height, width = input_shape
@@ -158,11 +169,11 @@ def _write_network(
         height, width, channels = file.shape
     else:
         raise ModelError(
-            f"{network}: does not say how large its images are; give "
+            f"{network}: does not specify its image size; specify "
             f"{setting('input_shape', example='(channels, height, width)')}"
         )
     shape = (height, width, channels)
-    known = {file.own_name(name): weight for name, weight in read_layers(file, shape).weights.items()}
+    layer_weights = {file.own_name(name): weight for name, weight in read_layers(file, shape).weights.items()}
     with tf.Graph().as_default():
         tf.set_random_seed(0)
         x = tf.placeholder(tf.float32, [None, *shape], "x")
@@ -170,7 +181,7 @@ def _write_network(
         with blaming(network), scope:
             output = file.tower(x, None, list(shape), None, False, True).inference
         variables = {variable.op.name: variable for variable in tf.global_variables()}
-        layouts = variables_of(variables, known)
+        layouts = weights_of(variables, layer_weights)
         shapes = {layout.name: layout.shape for layout in layouts.values()}
         taken = [
             name for name in shapes if name not in weights and name in others and others[name].shape == shapes[name]
@@ -190,56 +201,60 @@ def _write_network(
 
 
 def _check_unused(network: Path, output: Any, rest: Mapping[str, str]) -> None:
-    """Whether variables without a value lead to no output: a description does not tell of every one that does."""
-    ahead, reached = [output.op], set()
-    while ahead:
-        op = ahead.pop()
-        if op.name not in reached:
-            reached.add(op.name)
-            ahead.extend([*(tensor.op for tensor in op.inputs), *op.control_inputs])
-    used = [own for name, own in rest.items() if name in reached]
+    """Raise ModelError if the output depends on a variable without a value; the layers do not cover every such variable.
+
+    ``rest`` maps the names of the operations of these variables to their neutral names.
+    """
+    waiting, visited = [output.op], set()
+    while waiting:
+        op = waiting.pop()
+        if op.name not in visited:
+            visited.add(op.name)
+            waiting.extend([*(tensor.op for tensor in op.inputs), *op.control_inputs])
+    used = [neutral for name, neutral in rest.items() if name in visited]
     if used:
         raise ModelError(
-            f"{network}: uses {used[0]!r} in a way that its description does not tell, and there are no weights of this name and "
-            "shape; rename the layer in the weights, or start a job from them (weights=FILE), which goes by names"
+            f"{network}: uses {used[0]!r} in a way that its description does not cover, and there are no weights with this name "
+            "and shape; rename the layer in the weights, or start a job from them (weights=FILE), which matches weights by name"
         )
 
 
-def _write_names(path: str, weights: Mapping[str, Array]) -> None:
+def _write_by_name(path: str, weights: Mapping[str, Array]) -> None:
+    """Write weights as a checkpoint without a graph, under the variable names of TensorFlow's layers."""
     dense = dense_over_image(weights)
     if dense is not None:
         raise ModelError(
-            f"{path}: {dense} takes {weights[dense].shape[1]} inputs, which seem to be a flattened image; TensorFlow has its "
-            "axes in another order, which the network tells: give the network file that the weights are for, "
+            f"{path}: {dense} takes {weights[dense].shape[1]} inputs, which seem to be a flattened image; TensorFlow flattens "
+            "in another order of the axes, for which it needs the network: specify the network file of the weights, "
             f"{setting('network', example='FILE')}"
         )
     arrays = {}
     for name, value in weights.items():
         layout = plain(name, [value.shape[axis] for axis in _axes(value.ndim)])
-        arrays[_own_name(path, name, weights)] = layout.from_neutral(value, layout.view)
+        arrays[_variable_name(path, name, weights)] = layout.from_neutral(value, layout.view)
     with tf.Graph().as_default(), tf.Session() as session:
-        fed = {tf.placeholder(tf.float32, value.shape): value for value in arrays.values()}
+        feeds = {tf.placeholder(tf.float32, value.shape): value for value in arrays.values()}
         names = list(arrays)
         session.run(
-            tf.raw_ops.SaveV2(prefix=path, tensor_names=names, shape_and_slices=[""] * len(names), tensors=list(fed)),
-            fed,
+            tf.raw_ops.SaveV2(prefix=path, tensor_names=names, shape_and_slices=[""] * len(names), tensors=list(feeds)),
+            feeds,
         )
 
 
 def _axes(rank: int) -> Any:
-    """Where the axes of TensorFlow's array are in the neutral one."""
+    """Return, for each axis of TensorFlow's array, its index in the neutral array."""
     return np.argsort(plain("", [1] * rank).axes)
 
 
-def _own_name(path: str, name: str, weights: Mapping[str, Array]) -> str:
-    """A variable's name that reads back as this one."""
+def _variable_name(path: str, name: str, weights: Mapping[str, Array]) -> str:
+    """Return the variable name from which :func:`read` derives the neutral ``name``. Raise ModelError if there is none."""
     layer, _, part = name.rpartition(".")
-    normal = f"{layer}.running_mean" in weights
-    words = OWN_OF_NORM if normal else OWN_OF_VECTORS if weights[name].ndim == 1 else OWN
-    own = f"{layer}/{words.get(part, part)}"
-    if part not in words or neutral_name(own) != name or NO_WEIGHT.search(own):
+    is_norm = f"{layer}.running_mean" in weights
+    part_names = NORM_NAMES if is_norm else VECTOR_NAMES if weights[name].ndim == 1 else KERNEL_NAMES
+    variable = f"{layer}/{part_names.get(part, part)}"
+    if part not in part_names or neutral_name(variable) != name or NO_WEIGHT.search(variable):
         raise ModelError(
-            f"{path}: a checkpoint does not keep the name {name!r}; give the network file that the weights are for, "
+            f"{path}: a checkpoint cannot store the name {name!r}; specify the network file of the weights, "
             f"{setting('network', example='FILE')}"
         )
-    return own
+    return variable

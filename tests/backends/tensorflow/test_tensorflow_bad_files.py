@@ -1,4 +1,4 @@
-"""Wrong TensorFlow files: each is one clear error that names the file and the mend, and nothing crashes."""
+"""Wrong TensorFlow files: each is one clear error that names the file and the fix, and nothing crashes."""
 
 from __future__ import annotations
 
@@ -184,14 +184,14 @@ BAD = {
     ),
     "contrib": (
         digits_file(model("return tf.contrib.crf.f()")),
-        ["line 11", "tf.contrib.crf is gone", "there are slim"],
+        ["line 11", "tf.contrib.crf was removed", "available in tf.contrib: slim"],
     ),
     "a contrib import": (
         digits_file("import tensorflow.contrib.keras\n"),
-        ["net.py, line 1", "tf.contrib.keras is gone", "there are slim"],
+        ["net.py, line 1", "tf.contrib.keras was removed", "available in tf.contrib: slim"],
     ),
     "before TensorFlow 1": (digits_file(model("return tf.mul(self.x, 2)")), ["line 11", "use tf.multiply"]),
-    "a cut file": (cut_short, ["cut.pb", "is damaged or cut short", "copy it again"]),
+    "a cut file": (cut_short, ["cut.pb", "is damaged or truncated", "copy it again"]),
     "text": (text_as_pb, ["notes.pb", "is not a TensorFlow network", "GraphDef"]),
     "wrong text": (wrong_text, ["wrong.pbtxt", "4:3", "colour"]),
     "an unknown operation": (unknown_operation, ["unknown.pb", "'FancyBiasAdd'", "export the graph without it"]),
@@ -204,17 +204,17 @@ BAD = {
     "no input": (no_input, ["none.pb", "no outputs", "none"]),
     "a placeholder": (a_placeholder_without_value, ["scaled.pb", "brightness:0", "placeholder_with_default"]),
     "no such name": (no_such_name, ["frozen.pb", "no tensor 'probability'", "output"]),
-    "no JSON": (names_that_are_no_json, ["frozen.pb.json", "is no JSON"]),
-    "other names": (names_of_other_things, ["frozen.pb.json", "result is not understood", '"input"']),
+    "no JSON": (names_that_are_no_json, ["frozen.pb.json", "is not valid JSON"]),
+    "other names": (names_of_other_things, ["frozen.pb.json", "result is not valid", '"input"']),
     "no variables": (no_variables, ["saved", "no variables/variables.index", "copy the whole folder"]),
-    "a part": (a_part_of_a_saved_model, ["saved_model.pb", "name its folder", "saved"]),
-    "a damaged SavedModel": (a_damaged_saved_model, ["saved_model.pb", "is damaged or cut short"]),
+    "a part": (a_part_of_a_saved_model, ["saved_model.pb", "specify its folder", "saved"]),
+    "a damaged SavedModel": (a_damaged_saved_model, ["saved_model.pb", "is damaged or truncated"]),
     "damaged variables": (
         a_saved_model_of_damaged_variables,
         ["saved", "file is too short to be an sstable", "copy the whole"],
     ),
-    "no data": (a_checkpoint_without_data, ["net", "net.data-00000-of-00001 is missing", "copy all the files"]),
-    "three channels": (three_channels, ["frozen.pb", "takes images of 3 channels, they have 1", "convert"]),
+    "no data": (a_checkpoint_without_data, ["net", "net.data-00000-of-00001 is missing", "copy all files"]),
+    "three channels": (three_channels, ["frozen.pb", "takes images of 3 channels, but the images have 1", "convert"]),
     "a graph of another size": (another_size, ["frozen.pb", "(4, 4, 1)", "(8, 8, 1)"]),
     "nothing": (lambda folder: folder / "nothing.pb", ["nothing.pb", "No such file"]),
 }
@@ -233,7 +233,7 @@ def test_a_bad_file_is_one_clear_error(tmp_path: Path, bad: str) -> None:
 
 WEIGHTS = {
     "no data": (a_checkpoint_without_data, "net", ["net.data-00000-of-00001 is missing"]),
-    "no checkpoint": (text_as_pb, "notes.pb", ["is no TensorFlow checkpoint", ".index"]),
+    "no checkpoint": (text_as_pb, "notes.pb", ["is not a TensorFlow checkpoint", ".index"]),
 }
 
 

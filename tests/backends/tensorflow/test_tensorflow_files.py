@@ -111,7 +111,7 @@ def test_what_users_write_builds_trains_and_predicts(tmp_path: Path, inference: 
 
 def test_a_network_that_is_named_anew_each_time_says_so(tmp_path: Path) -> None:
     loaded = network(tmp_path, model("return tf.keras.layers.Conv2D(1, 3, padding='same')(self.x)"))
-    with pytest.raises(ModelError, match=r"net\.py: names its variables anew .* give its layers names"):
+    with pytest.raises(ModelError, match=r"net\.py: uses different variable names .* specify names for its layers"):
         loaded.predict(np.zeros((1, 8, 8, 1), np.float32), None)
 
 
@@ -133,19 +133,19 @@ def test_a_tower_sees_the_stage(tmp_path: Path, solver: dict[str, str] | None) -
         ("class UserModel:\n    pass\n", ["UserModel(Tower)"]),
         (model("return self.x", rest=""), ["no loss", "@model_property"]),
         (OLD_HEAD + LOSS, ["no inference", "@model_property"]),
-        (model("return tf.contrib.rnn.LSTMCell(3)"), ["line 11", "tf.contrib.rnn is gone", "slim"]),
+        (model("return tf.contrib.rnn.LSTMCell(3)"), ["line 11", "tf.contrib.rnn was removed", "slim"]),
         (model("return tf.nosuch(self.x)"), ["line 11", "nosuch"]),
         (model("return self.hidden"), ["line 11", "hidden"]),
         (model("return [self.x]"), ["inference returns", "one tensor"]),
-        (model("return tf.reshape(self.x, [-1, 64])"), ["vectors of (64,)", "(8, 8, 1)"]),
+        (model("return tf.reshape(self.x, [-1, 64])"), ["vectors of shape (64,)", "(8, 8, 1)"]),
         (model("return slim.conv2d(self.x, 3, [3, 3], padding='VALID')"), ["(6, 6, 3)", "(8, 8, 1)"]),
         (model(LINEAR, LOSS.replace("digits.mse_loss", "tf.subtract")), ["loss has the shape", "tf.reduce_mean"]),
         (model(LINEAR, LOSS.replace("digits.mse_loss(", "('a', ")), ["loss must return a tensor"]),
         (model(LINEAR, LOSS.replace("self.y", "self.y[:, :3]")), ["line 15", "ValueError"]),
-        (model("return self.x"), ["loss depends on none of the variables"]),
+        (model("return self.x"), ["loss does not depend on any trained variable"]),
     ],
 )
-def test_a_wrong_file_is_named_with_line_and_mend(tmp_path: Path, text: str, words: list[str]) -> None:
+def test_a_wrong_file_is_named_with_line_and_fix(tmp_path: Path, text: str, words: list[str]) -> None:
     with pytest.raises(ModelError) as caught:
         network(tmp_path, text)
     said = str(caught.value)

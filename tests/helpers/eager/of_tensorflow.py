@@ -5,4 +5,4 @@ from multiseg_tensorflow.network import Network, probe
 
 __all__ = ["Network", "probe"]
 
-lowering.TURNED = 1
+lowering.MIN_CHANNELS_PER_PIXEL = 1
