@@ -1,4 +1,4 @@
-"""Caffe for multiseg: what it declares. The code that runs pycaffe is in multiseg_caffe.network."""
+"""The Caffe backend of multiseg: its declaration. multiseg_caffe.network is the code that runs pycaffe."""
 
 from multiseg.backend import Backend
 from multiseg_caffe.kinds import KINDS
@@ -7,7 +7,7 @@ backend = Backend(
     name="caffe",
     title="Caffe",
     module="multiseg_caffe.network",
-    not_distributed="Caffe shares a training out among GPUs of one machine alone, which it feeds from data layers of its own",
+    not_distributed="Caffe distributes training only among the GPUs of one machine, and only with its own data layers",
     framework="caffe (pycaffe)",
     install="multiseg install-caffe",
     kinds=KINDS,
@@ -21,11 +21,11 @@ backend = Backend(
     data_order="NCHW",
     channel_order="BGR",
     learning_rate=1e-7,
-    batch_size=16,  # DIGITS' choice for a file that names none; the tutorial's file says 4
+    batch_size=16,  # DIGITS' default for a file without batch_size; the tutorial's file sets 4
     val_batch_size=16,
     loss="the file's own",
     losses=("l1", "smooth_l1", "l2", "huber"),
-    # DIGITS' generated solver: momentum 0.9 where Caffe takes one, weight decay a hundredth of the rate; the rest Caffe's own
+    # the solver that DIGITS generates: momentum 0.9 where Caffe has one, weight decay 0.01 x learning rate; else Caffe's defaults
     solvers={
         "sgd": {"momentum": 0.9, "weight_decay_per_rate": 0.01},
         "nesterov": {"momentum": 0.9, "weight_decay_per_rate": 0.01},

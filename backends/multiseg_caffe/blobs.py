@@ -1,4 +1,4 @@
-"""Arrays as Caffe's BlobProto, and back."""
+"""Convert between arrays and Caffe's BlobProto messages."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ import numpy as np
 from multiseg.network import Array
 from multiseg_caffe.proto import BlobProto
 
-DATA = b"\x2a"  # before BlobProto's packed field 5
+DATA = b"\x2a"  # the tag of BlobProto's packed field 5, data
 
 
 def blob_of(value: Array) -> Any:
-    """A BlobProto of an array."""
+    """Return an array as a BlobProto, in float32."""
     data = value.astype("<f4").tobytes()
-    blob = BlobProto.FromString(DATA + _varint(len(data)) + data)  # number by number it takes a hundred times as long
-    blob.shape.SetInParent()  # a scalar has a shape, too
+    blob = BlobProto.FromString(
+        DATA + _varint(len(data)) + data
+    )  # appending element by element is a hundred times slower
+    blob.shape.SetInParent()  # a scalar has an (empty) shape, too
     blob.shape.dim.extend(value.shape)
     return blob
 
 
 def array_of(blob: Any) -> Array:
-    """The array of a BlobProto that tells its shape."""
+    """Return the float32 array of a BlobProto that has the field shape."""
     return np.array(blob.data, np.float32).reshape(tuple(blob.shape.dim))
 
 
 def _varint(number: int) -> bytes:
-    found = bytearray()
+    """Return a number in protobuf's variable-length encoding."""
+    encoded = bytearray()
     while number > 127:
-        found.append(number & 127 | 128)
+        encoded.append(number & 127 | 128)
         number >>= 7
-    return bytes([*found, number])
+    return bytes([*encoded, number])

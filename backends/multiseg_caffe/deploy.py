@@ -1,4 +1,4 @@
-"""The network in a file as it is deployed: from images to predictions, without data layers, losses and metrics."""
+"""The deploy network of a file: from images to predictions, without data layers, losses and metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from multiseg_caffe import losses, prototxt, sources
 
 @dataclass(frozen=True)
 class Deployed:
-    """``net`` has no data layers; it reads the blob ``image``, of ``shape`` (N, C, H, W) where the file says it."""
+    """A deploy network.
+
+    ``net`` (NetParameter) has no data layers; its input is the blob ``image``, of ``shape`` (N, C, H, W), None if the file
+    does not specify it. ``outputs`` are the blobs that no layer consumes.
+    """
 
     net: Any
     image: str
@@ -19,33 +23,33 @@ class Deployed:
 
 
 def deployed(file: Any, path: str) -> Deployed:
-    """What the file's deploy state computes.
+    """Return the network of the file's deploy state.
 
-    Files that mark no such state (train_val.prototxt) are cut down to it: without data layers, losses, metrics and all
-    that depends on labels. Where this leaves several ends, the prediction is what the loss of the greatest weight compares.
+    In files without such a state (train_val.prototxt), data layers, losses, metrics and all layers that depend on labels are
+    removed. If several outputs remain, the prediction is the first input of the loss with the largest weight.
     """
     net = prototxt.filtered(file, "deploy", path)
-    found = sources.find(net, path)
-    image = next((top for top, source in found.items() if source.role == sources.DATA), sources.DATA)
-    layers = {source.layer.name for source in found.values()}
-    body = prototxt.of_layers(net.name, (layer for layer in net.layer if layer.bottom or layer.name not in layers))
-    body, removed = losses.without(body, {sources.LABEL, *(top for top in found if top != image)})
-    ends = prototxt.outputs(body)
-    if removed and len(ends) != 1:
+    inputs = sources.find(net, path)
+    image = next((top for top, source in inputs.items() if source.role == sources.DATA), sources.DATA)
+    data_layers = {source.layer.name for source in inputs.values()}
+    body = prototxt.of_layers(net.name, (layer for layer in net.layer if layer.bottom or layer.name not in data_layers))
+    body, removed = losses.without(body, {sources.LABEL, *(top for top in inputs if top != image)})
+    outputs = prototxt.outputs(body)
+    if removed and len(outputs) != 1:
         heads = losses.heads(removed, {top for layer in body.layer for top in layer.top})
         if len(heads) == 1:
-            ends = heads
+            outputs = heads
             body = _leading_to(body, heads[0])
-    own = found.get(image)
-    if own is None:  # DIGITS' files have data layers for the other states alone
+    image_source = inputs.get(image)
+    if image_source is None:  # DIGITS' files have data layers for the other states only
         for source in sources.find(prototxt.filtered(file, "val", path), path).values():
-            own = source if source.role == sources.DATA else own
-    sources.scaled(body, image, own.scale if own else 1.0)
-    return Deployed(body, image, found[image].shape if image in found else None, ends)
+            image_source = source if source.role == sources.DATA else image_source
+    sources.scaled(body, image, image_source.scale if image_source else 1.0)
+    return Deployed(body, image, inputs[image].shape if image in inputs else None, outputs)
 
 
 def _leading_to(net: Any, blob: str) -> Any:
-    """Only the layers that this blob depends on."""
+    """Return a network of the layers that ``blob`` depends on."""
     needed, kept = {blob}, []
     for layer in reversed(net.layer):
         if needed.intersection(layer.top):

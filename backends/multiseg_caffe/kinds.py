@@ -1,4 +1,4 @@
-"""Caffe's kinds of files, told by their content."""
+"""Caffe's kinds of files, recognized by their content."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _FIELD = re.compile(rb"\s*\w+\s*[:{]")
 
 
 def _is_prototxt(head: bytes, path: Path) -> bool:
-    """Text with layers; or a solver's, so that the error can say so; or fields of any names in a file called .prototxt."""
+    """Return whether a file is a prototxt: text with layers, or a solver (which the reader then rejects by name).
+
+    A file with the suffix .prototxt may begin with any field.
+    """
     if b"\0" in head:
         return False
     text = _COMMENT.sub(b"", head.removeprefix(b"\xef\xbb\xbf"))
@@ -23,29 +26,33 @@ def _is_prototxt(head: bytes, path: Path) -> bool:
 
 
 def _is_caffemodel(head: bytes, path: Path) -> bool:
-    """A serialised NetParameter: its first layer, or older `layers`, comes after nothing but the network's own fields.
+    """Return whether a file is a serialized NetParameter: only fields of the network precede its first `layer` or `layers`.
 
     Field numbers are those of messages/caffe.proto: name 1, layers 2, input 3, input_dim 4, force_backward 5, state 6,
     debug_info 7, input_shape 8, layer 100.
     """
     at = 0
-    while (found := _varint(head, at)) is not None:
-        tag, at = found
+    while (tag_and_end := _varint(head, at)) is not None:
+        tag, at = tag_and_end
         field, wire = tag >> 3, tag & 7
-        value = _varint(head, at)
-        if value is None or not (1 <= field <= 8 or field == 100):
+        number_and_end = _varint(head, at)
+        if number_and_end is None or not (1 <= field <= 8 or field == 100):
             return False
-        number, at = value
+        number, at = number_and_end
         if wire == 0 and field in (4, 5, 7):
             continue
         body = head[at : at + number]
         if wire != 2 or field in (5, 7):
             return False
-        if field in (2, 100):  # it begins with its name, inputs or outputs: text; in the first syntax with a message
-            inner = _varint(body, 1)
-            if inner is None or body[0] not in (0x0A, 0x12, 0x1A, 0x22):
+        if field in (
+            2,
+            100,
+        ):  # a layer begins with its name, bottoms or tops, which are text; in V0 syntax with a message
+            length_and_start = _varint(body, 1)
+            if length_and_start is None or body[0] not in (0x0A, 0x12, 0x1A, 0x22):
                 return False
-            return (field == 2 and body[0] == 0x0A) or _printable(body[inner[1] : inner[1] + inner[0]])
+            length, start = length_and_start
+            return (field == 2 and body[0] == 0x0A) or _printable(body[start : start + length])
         if field in (1, 3) and not _printable(body):
             return False
         at += number
@@ -57,7 +64,10 @@ def _printable(text: bytes) -> bool:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int] | None:
-    """The number that stands there in protobuf's encoding (seven bits a byte, the least first), and where it ends."""
+    """Return the varint at offset ``at`` (protobuf: 7 bits per byte, least significant first) and the offset of its end.
+
+    Return None if ``data`` ends before the varint does.
+    """
     number = 0
     for index, byte in enumerate(data[at : at + 10]):
         number |= (byte & 0x7F) << 7 * index

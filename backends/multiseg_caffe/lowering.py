@@ -1,9 +1,10 @@
-"""Convolutions whose kernel equals their stride as one matrix product over the batch: the mosaic.
+"""Compute convolutions whose kernel equals their stride as one matrix product over the batch, on a mosaic of its images.
 
-Caffe loops over the images of a batch and reads all weights for each. Images laid side by side along the width are one
-wide image: where kernels do not overlap and widths are whole multiples of them, no window crosses a seam, so the result
-is the same. A chain of such layers, with elementwise layers between them, is computed on one mosaic: Slice along the
-batch, Concat along the width, the chain, and back. A rest beyond an image's last whole window is cut off before.
+Caffe loops over the images of a batch and reads all weights for each. A mosaic concatenates the images along the width
+into one wide image: if windows do not overlap and the width of an image is a multiple of the kernel's, no window crosses
+the border between two images, so the result is the same. A chain of such layers, with elementwise layers between them, is
+computed on one mosaic: Slice along the batch, Concat along the width, the chain, then the inverse. Columns beyond the last
+whole window of an image are cut off first.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from multiseg_caffe.proto import NetParameter
 
 ELEMENTWISE = {"ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "AbsVal", "BNLL", "Power", "Exp", "Log"}
 BATCH, WIDTH = 0, 3
-# Weights for each number of an image that the mosaic copies (what the chain reads and what it makes), from which on it pays. Of
-# 37 layers (1x1 to 16x16, 1 to 1024 channels, 1 to 32 groups, batches of 2, 4 and 32; forward and backward, one thread of an AMD
-# EPYC with OpenBLAS, processor time, by turns) a mosaic took 1.0 to 2.2 times as long where there were less than 10, and from 1.1
-# times down to a fifth where there were 14 and more: the less, the larger the batch.
+# Use a mosaic if the chain has more than this number of weights per copied element of an image (input and output of the chain).
+# Measured on 37 layers (1x1 to 16x16, 1 to 1024 channels, 1 to 32 groups, batches of 2, 4 and 32; forward and backward, one
+# thread of an AMD EPYC with OpenBLAS, CPU time, alternating): a mosaic took 1.0 to 2.2 times as long with a ratio below 10, from 1.1
+# times down to a fifth with a ratio of 14 or more; the larger the batch, the shorter.
 GAIN = 12
 
-Shapes = Mapping[str, tuple[int, ...]]  # of each blob, by name, as (N, C, H, W)
+Shapes = Mapping[str, tuple[int, ...]]  # blob name -> (N, C, H, W)
 
 
 def lowered(net: Any, shapes: Shapes) -> tuple[Any, list[str]]:
-    """The network with mosaics, and the names of the (de)convolutions in them.
+    """Return the network with mosaics, and the names of the (de)convolutions that are computed on them.
 
-    ``shapes`` are those of the plain network's blobs; they fix the batch size of the result.
+    ``shapes`` are those of the blobs of ``net``; the result is valid for their batch size only.
     """
     chains = _chains(net, shapes)
     starts = {chain[0]: chain for chain in chains}
@@ -57,36 +58,37 @@ def lowered(net: Any, shapes: Shapes) -> tuple[Any, list[str]]:
 
 
 def unmosaic(blob: Any, count: int) -> Any:
-    """A copy of a blob's data as (N, C, H, W) for ``count`` images, whether it is a mosaic of them or not."""
+    """Return a copy of a blob's data as (N, C, H, W) for ``count`` images, whether or not it is a mosaic of them."""
     if blob.ndim == 4 and blob.shape[BATCH] == 1 and blob.shape[WIDTH] % count == 0:
         return np.concatenate(np.split(blob, count, WIDTH), BATCH)
     return blob.copy()
 
 
 def _whole(net: Any, layer: Any, width: int) -> str:
-    """Images without the rest that the layer does not see, cut off where there is one."""
+    """Append layers that cut off the columns beyond the last whole window, if any; return the blob of the cropped images."""
     image: str = layer.bottom[0]
-    rest = width % _kernel(layer)[1] if layer.type == "Convolution" else 0
-    if not rest:
+    remainder = width % _kernel(layer)[1] if layer.type == "Convolution" else 0
+    if not remainder:
         return image
-    whole, beyond = f"{layer.name}_whole", f"{layer.name}_rest"
-    slicing = net.layer.add(name=f"{layer.name}_cut", type="Slice", bottom=[image], top=[whole, beyond])
+    whole, unused = f"{layer.name}_whole", f"{layer.name}_rest"
+    slicing = net.layer.add(name=f"{layer.name}_cut", type="Slice", bottom=[image], top=[whole, unused])
     slicing.slice_param.axis = WIDTH
-    slicing.slice_param.slice_point.append(width - rest)
-    net.layer.add(name=beyond, type="Silence", bottom=[beyond])
+    slicing.slice_param.slice_point.append(width - remainder)
+    net.layer.add(name=unused, type="Silence", bottom=[unused])
     return whole
 
 
-def _join(net: Any, bottom: str, top: str, count: int, cut: int, glue: int) -> None:
+def _join(net: Any, bottom: str, top: str, count: int, slice_axis: int, concat_axis: int) -> None:
+    """Append layers that slice ``bottom`` into ``count`` tiles along one axis and concatenate these along another."""
     tiles = [f"{top}_{i}" for i in range(count)]
     slicing = net.layer.add(name=f"{top}_slice", type="Slice", bottom=[bottom], top=tiles)
-    slicing.slice_param.axis = cut
+    slicing.slice_param.axis = slice_axis
     concat = net.layer.add(name=f"{top}_concat", type="Concat", bottom=tiles, top=[top])
-    concat.concat_param.axis = glue
+    concat.concat_param.axis = concat_axis
 
 
 def _chains(net: Any, shapes: Shapes) -> list[list[int]]:
-    """Runs of layers, each the only consumer of the one before, that may be computed on a mosaic and gain by it."""
+    """Return chains of layers (indices), each the only consumer of the previous one, for which a mosaic is valid and faster."""
     chains: list[list[int]] = []
     taken: set[int] = set()
     for start, layer in enumerate(net.layer):
@@ -95,13 +97,13 @@ def _chains(net: Any, shapes: Shapes) -> list[list[int]]:
         chain = [start]
         while True:
             blob = net.layer[chain[-1]].top[0]
-            users = [i for i in range(chain[-1] + 1, len(net.layer)) if blob in net.layer[i].bottom]
-            if not users or not _goes_on(net.layer[users[0]], shapes):
+            consumers = [i for i in range(chain[-1] + 1, len(net.layer)) if blob in net.layer[i].bottom]
+            if not consumers or not _extends_chain(net.layer[consumers[0]], shapes):
                 break
-            in_place = net.layer[users[0]].top[0] == blob
-            if len(users) > 1 and not in_place:
+            in_place = net.layer[consumers[0]].top[0] == blob
+            if len(consumers) > 1 and not in_place:
                 break
-            chain.append(users[0])
+            chain.append(consumers[0])
         if shapes[layer.bottom[0]][BATCH] > 1 and _gains(net, chain, shapes):
             chains.append(chain)
             taken.update(chain)
@@ -109,7 +111,7 @@ def _chains(net: Any, shapes: Shapes) -> list[list[int]]:
 
 
 def _tiles(layer: Any, shapes: Shapes) -> bool:
-    """Whether windows lie side by side, without overlap."""
+    """Return whether a layer is a 2-D (de)convolution whose windows tile its input: adjacent, without overlap or padding."""
     if layer.type not in ("Convolution", "Deconvolution") or len(layer.bottom) != 1:
         return False
     p = layer.convolution_param
@@ -123,8 +125,8 @@ def _tiles(layer: Any, shapes: Shapes) -> bool:
     )
 
 
-def _goes_on(layer: Any, shapes: Shapes) -> bool:
-    """Whether a layer may work on the mosaic that the one before it made."""
+def _extends_chain(layer: Any, shapes: Shapes) -> bool:
+    """Return whether a layer may be computed on the mosaic that the previous layer outputs."""
     if layer.type in ELEMENTWISE:
         return True
     if not _tiles(layer, shapes):
@@ -137,7 +139,7 @@ def _kernel(layer: Any) -> windows.Pair:
 
 
 def _gains(net: Any, chain: list[int], shapes: Shapes) -> bool:
-    """Whether the weights read once instead of once per image outweigh what the mosaic copies per image."""
+    """Return whether reading weights once instead of once per image saves more than copying each image costs."""
     weights = 0
     for index in chain:
         layer = net.layer[index]

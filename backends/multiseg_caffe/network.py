@@ -1,4 +1,4 @@
-"""A network in Caffe, trained by Caffe's own solver. Runs in the backend's process; imports pycaffe."""
+"""A network in Caffe, trained by Caffe's own solver. Runs in the backend's worker process; imports pycaffe."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from multiseg_caffe.solver import WEIGHTS, Solver, set_multipliers
 from multiseg_caffe.sources import DATA, LABEL
 from multiseg_caffe.weights import assign, neutral
 
-KEPT_NETS = 8  # of the states, batch and image sizes seen last
+KEPT_NETS = 8  # size of the cache of nets, one for each state, batch and image size
 
 
 def probe() -> dict[str, Any]:
-    """Version and device of this interpreter's Caffe."""
+    """Return version and device of this interpreter's Caffe, and the version of numpy."""
     return {"version": caffe.__version__, "device": "cpu", "numpy": np.__version__}
 
 
 class Network(network.Network):
-    """Nets of one file that share one set of weights: the solver's, and others for each state, batch and image size."""
+    """Nets of one file that share one set of weights: the solver's net, and one for each other state, batch and image size."""
 
     def __init__(self, spec: NetworkSpec) -> None:
         self.spec = spec
@@ -43,16 +43,16 @@ class Network(network.Network):
             spec.val_batch_size or sources.batch_size(self.file, "val", spec.model) or backend.val_batch_size
         )
         if spec.device == "cuda":
-            caffe.set_mode_gpu()  # a build without CUDA ends the process here and says so
+            caffe.set_mode_gpu()  # a build without CUDA terminates the process here with a message
         else:
             caffe.set_mode_cpu()
         caffe.set_random_seed(spec.seed)
         self.deployed = deployed(self.file, spec.model)
-        self._definition("deploy", (1, *spec.input_shape))  # a wrong layer is told before its consequences
+        self._definition("deploy", (1, *spec.input_shape))  # report an invalid layer before errors that follow from it
         if len(self.deployed.outputs) != 1:
             raise ModelError(
                 f"{spec.model}: has {len(self.deployed.outputs)} outputs when deployed "
-                f"({', '.join(self.deployed.outputs) or 'none'}), one is needed; keep losses and metrics out with "
+                f"({', '.join(self.deployed.outputs) or 'none'}), but must have exactly one; exclude losses and metrics with "
                 'exclude { stage: "deploy" }'
             )
         self.output = DATA if self.deployed.outputs[0] == self.deployed.image else self.deployed.outputs[0]
@@ -61,30 +61,29 @@ class Network(network.Network):
         self._check_output(output_shape)
         self.labels = spec.label_kind(output_shape)
         if spec.loss is None and losses.words(prototxt.filtered(self.file, "train", spec.model)) is None:
-            raise ModelError(f"{spec.model}: has no loss layer for training; add one, or name one with loss=")
+            raise ModelError(f"{spec.model}: has no loss layer for training; add one, or specify a loss with loss=")
         if spec.solver:
             self._definition("val", (self.val_batch_size, *spec.input_shape))
         self.solver = self._make_solver() if spec.solver else None
 
     # --- building
 
-    def _check_output(self, made: tuple[int, ...]) -> None:
-        """Raise ModelError unless the labels fit the output."""
-        if not self.spec.fits(made):
+    def _check_output(self, shape: tuple[int, ...]) -> None:
+        """Raise ModelError unless an output of this shape (C, H, W) fits the labels."""
+        if not self.spec.fits(shape):
             raise ModelError(
-                f"{self.spec.model}: its output {self.output!r} is {made} (C, H, W), the labels are {self.spec.label_shape}"
+                f"{self.spec.model}: its output {self.output!r} is {shape} (C, H, W), the labels are {self.spec.label_shape}"
             )
 
     def _definition(self, state: str, shape: tuple[int, ...]) -> tuple[Any, dict[str, tuple[int, ...]]]:
-        """What Caffe is to build for a state and a batch of this shape (N, C, H, W), before lowering; and its blobs' shapes.
+        """Return the NetParameter for a state and a batch of this shape (N, C, H, W), before lowering, and its blobs' shapes.
 
-        Raises ModelError for what Caffe would end the process for.
+        Raises ModelError for errors for which Caffe would terminate the process.
         """
         path, shapes = self.spec.model, {DATA: list(shape)}
         if state == "deploy":
-            found = self.deployed
-            net = prototxt.of_layers(found.net.name, found.net.layer)
-            input_layer = net.layer.add(name=found.image, type="Input", top=[found.image])
+            net = prototxt.of_layers(self.deployed.net.name, self.deployed.net.layer)
+            input_layer = net.layer.add(name=self.deployed.image, type="Input", top=[self.deployed.image])
             input_layer.input_param.shape.add(dim=shape)
             net = sources.fed(net, path, shapes)
         else:
@@ -95,23 +94,26 @@ class Network(network.Network):
                 net, _ = losses.without(net)
                 if not any(self.output in layer.top for layer in net.layer):
                     raise ModelError(
-                        f"{path}: its output {self.output!r} is made when deployed alone; loss= needs it in training"
+                        f"{path}: its output {self.output!r} exists in the deploy state only; loss= needs it in training"
                     )
                 elements = self.spec.label_shape[0] * height * width
                 losses.LOSSES[self.spec.loss](net, self.output, 1 / elements, **self.spec.loss_options)
         placed = placing.infer(net, path, {}, caffe.layer_type_list())
-        known = {top: shape for here in placed for top, shape in zip(here.layer.top, here.tops) if shape}  # noqa: B905
-        return losses.with_native(net), known
+        blob_shapes = {top: shape for p in placed for top, shape in zip(p.layer.top, p.tops) if shape}  # noqa: B905
+        return losses.with_native(net), blob_shapes
 
     def _label_size(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Labels grow with the image, in the ratio that the dataset has; a label of one pixel is one for any image."""
+        """Return height and width of the labels for images (N, C, H, W).
+
+        The ratio of label size to image size is the dataset's; labels of one pixel have one pixel for any image.
+        """
         (_, height, width), (_, label_height, label_width) = self.spec.input_shape, self.spec.label_shape
         if (label_height, label_width) == (1, 1):
             return 1, 1
         return shape[2] * label_height // height, shape[3] * label_width // width
 
     def _lowered(self, state: str, shape: tuple[int, ...]) -> tuple[Any, list[str]]:
-        """The same as it is built, and the names of the layers that are lowered."""
+        """Return the NetParameter that Caffe builds, and the names of the layers that are lowered."""
         definition, shapes = self._definition(state, shape)
         if not self.spec.lowering or shape[0] == 1:
             return definition, []
@@ -123,10 +125,10 @@ class Network(network.Network):
         return str(path)
 
     def _net(self, state: str, shape: tuple[int, ...]) -> Any:
-        """The net for a state and shape, built on first use, with the weights of the others."""
+        """Return the net for a state and batch shape, built on first use; it shares the weights of the others."""
         key = (state, *shape)
         if key not in self.nets:
-            for old in list(self.nets)[1 : len(self.nets) - KEPT_NETS]:  # the first holds the weights that all share
+            for old in list(self.nets)[1 : len(self.nets) - KEPT_NETS]:  # the first owns the shared weights
                 del self.nets[old]
             phase = caffe.TRAIN if state == "train" else caffe.TEST
             net = caffe.Net(self._write("net.prototxt", self._lowered(state, shape)[0]), phase)
@@ -142,7 +144,7 @@ class Network(network.Network):
             params = caffe.Net(self._write("net.prototxt", one), caffe.TRAIN).params
             set_multipliers(self.file, {layer: len(blobs) for layer, blobs in params.items()}, self.spec)
         solver = Solver(self.spec, self._lowered("train", shape)[0], self.folder)
-        # the solver's own weights are the ones that count: what was built before goes
+        # from now on the solver's net owns the weights: discard the nets built before
         self.base = solver.net
         self.nets = {("train", *shape): solver.net}
         return solver
@@ -166,25 +168,26 @@ class Network(network.Network):
         solver = self.solver
         assert solver is not None
         count, size = len(features), self.batch_size
-        pieces = [slice(at, at + size) for at in range(0, count, size)]
-        for piece in pieces:
-            self._net("train", features[piece].shape)
-        caffe.set_random_seed(seed)  # after the nets are there: building one draws numbers, too
+        batches = [slice(start, start + size) for start in range(0, count, size)]
+        for batch in batches:
+            self._net("train", features[batch].shape)
+        caffe.set_random_seed(seed)  # once all nets are built: building a net draws random numbers, too
         loss = 0.0
         with solver.gradients():
-            for piece in pieces[: count // size]:
-                loss += size / count * self._backward(features[piece], labels[piece])
-            if count != size * self.spec.accumulate:  # an epoch's last: fewer than the solver divides by
+            for batch in batches[: count // size]:
+                loss += size / count * self._backward(features[batch], labels[batch])
+            if count != size * self.spec.accumulate:  # last step of an epoch: fewer images than the solver divides by
                 solver.scale_gradients(size * self.spec.accumulate / count)
-            for piece in pieces[count // size :]:
-                rest = count % size
-                loss += rest / count * self._backward(features[piece], labels[piece])
-                solver.add_gradients(self._net("train", features[piece].shape), rest * self.spec.accumulate / count)
+            for batch in batches[count // size :]:
+                remainder = count % size
+                loss += remainder / count * self._backward(features[batch], labels[batch])
+                factor = remainder * self.spec.accumulate / count
+                solver.add_gradients(self._net("train", features[batch].shape), factor)
         solver.step(rate)
         return loss
 
     def _backward(self, features: Array, labels: Array) -> float:
-        """The loss of a batch, whose gradients are added to those in its net."""
+        """Return the loss of a batch, and add its gradients to those in its net."""
         net = self._net("train", features.shape)
         net.blobs[DATA].data[...] = features
         net.blobs[LABEL].data[...] = labels
@@ -199,33 +202,33 @@ class Network(network.Network):
         net.blobs[DATA].data[...] = features
         if labels is not None:
             net.blobs[LABEL].data[...] = labels
-        seen: dict[str, Array] = {}
+        outputs: dict[str, Array] = {}
         if activations:
-            seen = self._forward_watched(net, len(features))
+            outputs = self._forward_recorded(net, len(features))
         else:
             net._forward(0, len(net.layers) - 1)
         loss = None if labels is None else _loss(net)
-        if self.output not in net.blobs:  # made when deployed alone, as a softmax after the loss's own often is
-            output, _, seen = self.predict(features, None, activations)
-            return output, loss, seen
-        return net.blobs[self.output].data.copy(), loss, seen
+        if self.output not in net.blobs:  # in the deploy state only, as is often a softmax that the loss layer includes
+            output, _, outputs = self.predict(features, None, activations)
+            return output, loss, outputs
+        return net.blobs[self.output].data.copy(), loss, outputs
 
-    def _forward_watched(self, net: Any, count: int) -> dict[str, Array]:
-        """A forward pass that copies what each of the file's layers made before the next one may overwrite it."""
-        known = {layer.name for layer in self.deployed.net.layer if layer.type not in ("Input", "Split")}
-        blobs, seen = list(net.blobs.values()), {}
+    def _forward_recorded(self, net: Any, count: int) -> dict[str, Array]:
+        """Run a forward pass; return the outputs of the file's layers, copied before an in-place layer overwrites them."""
+        file_layers = {layer.name for layer in self.deployed.net.layer if layer.type not in ("Input", "Split")}
+        blobs, outputs = list(net.blobs.values()), {}
         for index, layer in enumerate(net._layer_names):
             net._forward(index, index)
-            if layer not in known:  # Caffe's own Split layers, a mosaic's, a loss
+            if layer not in file_layers:  # Split layers that Caffe inserts, layers of a mosaic, a loss
                 continue
             tops = list(net._top_ids(index))
             for number, top in enumerate(tops):
-                name = layer if len(tops) == 1 else f"{layer}:{number}"  # as the file's description calls it
-                seen[name] = lowering.unmosaic(blobs[top].data, count)
-        return seen
+                name = layer if len(tops) == 1 else f"{layer}:{number}"  # the name in the file's description
+                outputs[name] = lowering.unmosaic(blobs[top].data, count)
+        return outputs
 
     def _parameters(self) -> Iterator[tuple[Any, list[Array]]]:
-        """Layers with weights, and those."""
+        """Yield the layers that have weights, with their arrays of weights."""
         for name, blobs in self.base.params.items():
             yield self.layers[name], [blob.data for blob in blobs]
 
@@ -242,18 +245,18 @@ class Network(network.Network):
         solver = self.solver
         if solver is None:
             return {}
-        kept, steps = solver.history()
-        named = solver_state.named(self.layers, solver.net.params, solver.slots, kept)
-        found = {name: array for name, array in named.items() if name.partition("/")[2] in solver.trained}
-        return {**found, STEPS: np.array(steps)} if solver.steps_count else found
+        history, steps = solver.history()
+        arrays = solver_state.named(self.layers, solver.net.params, solver.slots, history)
+        state = {name: array for name, array in arrays.items() if name.partition("/")[2] in solver.trained}
+        return {**state, STEPS: np.array(steps)} if solver.steps_count else state
 
     def _check_state(self, shapes: Mapping[str, tuple[int, ...]], state: Mapping[str, Array]) -> None:
-        """As it would have to be; ``shapes`` are those of the parameters."""
-        kept: dict[str, tuple[int, ...]] = {}
+        """Raise an error unless ``state`` has the solver's arrays in their shapes; ``shapes`` are those of the parameters."""
+        expected: dict[str, tuple[int, ...]] = {}
         if self.solver is not None:
-            kept = {f"{slot}/{name}": shapes[name] for slot in self.solver.slots for name in self.solver.trained}
-            kept.update({STEPS: ()} if self.solver.steps_count else {})
-        network.check_state(self.spec.model, kept, state)
+            expected = {f"{slot}/{name}": shapes[name] for slot in self.solver.slots for name in self.solver.trained}
+            expected.update({STEPS: ()} if self.solver.steps_count else {})
+        network.check_state(self.spec.model, expected, state)
 
     def _set_state(self, state: Mapping[str, Array]) -> None:
         solver = self.solver
@@ -292,5 +295,6 @@ class Network(network.Network):
 
 
 def _loss(net: Any) -> float:
+    """Return the objective of the last forward pass: the weighted sum of the losses."""
     weights = net.blob_loss_weights
     return float(sum(weight * net.blobs[name].data.sum() for name, weight in weights.items() if weight))

@@ -1,8 +1,8 @@
 """Caffe's protobuf messages, without pycaffe.
 
-They are defined by messages/caffe.proto, which is Caffe's own file; caffe.desc beside it is what protoc makes of it. They
-live in a descriptor pool of their own: a process that also imports pycaffe would otherwise define the same names twice,
-which protobuf refuses.
+They are defined in messages/caffe.proto, a copy of Caffe's file; messages/caffe.desc is the output of protoc for it. They
+are in a separate descriptor pool: otherwise a process that also imports pycaffe would define the same names twice, which
+protobuf rejects.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ _Field = descriptor_pb2.FieldDescriptorProto
 
 
 def _definitions() -> Any:
-    """Caffe's messages, and what its forks add that multiseg understands."""
+    """Return Caffe's messages, with those fields of Caffe's forks that multiseg supports."""
     compiled = Path(__file__).with_name("messages") / "caffe.desc"
     file = descriptor_pb2.FileDescriptorSet.FromString(compiled.read_bytes()).file[0]
     messages = {message.name: message for message in file.message_type}
-    # NVIDIA's fork; multiseg_caffe.prototxt drops it with the data layer
+    # NVIDIA's fork; removed together with the data layer
     messages["TransformationParameter"].field.add(
         name="use_gpu_transform", number=8, type=_Field.TYPE_BOOL, label=_Field.LABEL_OPTIONAL
     )
-    # Fast R-CNN's fork; multiseg_caffe.losses expresses that layer in Caffe's own
+    # Fast R-CNN's fork; multiseg_caffe.losses replaces this layer by layers of BVLC Caffe
     smooth_l1 = file.message_type.add(name="SmoothL1LossParameter")
     smooth_l1.field.add(name="sigma", number=1, type=_Field.TYPE_FLOAT, label=_Field.LABEL_OPTIONAL, default_value="1")
     messages["LayerParameter"].field.add(
@@ -42,7 +42,7 @@ pool.AddSerializedFile(_definitions().SerializeToString())
 
 
 def message(name: str) -> Any:
-    """The class of Caffe's message of this name."""
+    """Return the class of Caffe's protobuf message of this name."""
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"caffe.{name}"))
 
 

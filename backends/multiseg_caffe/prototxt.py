@@ -1,6 +1,6 @@
-"""Caffe network files: reading, and what is in them for a state.
+"""Read Caffe network files, and select the layers of a state.
 
-States are DIGITS': TRAIN + "train", TEST + "val", TEST + "deploy".
+States (phase and stage) are those of DIGITS: TRAIN + "train", TEST + "val", TEST + "deploy".
 """
 
 from __future__ import annotations
@@ -22,42 +22,48 @@ STATES = {
     "val": (proto.TEST, "val"),
     "deploy": (proto.TEST, "deploy"),
 }
-# what a solver's file has and a network's has not
+# fields of a solver file that a network file does not have
 SOLVER = re.compile(r"^\s*(net|train_net|base_lr|lr_policy|max_iter|solver_mode|solver_type)\s*:\s*(\S+)", re.MULTILINE)
 
 
 def read(path: str) -> Any:
-    """The NetParameter in a file, in Caffe's current syntax. Raises ModelError with line and column where it does not parse."""
+    """Return the NetParameter in a file, upgraded to Caffe's current syntax.
+
+    Raises ModelError with line and column if the file cannot be parsed, and for a file without layers.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise ModelError(f"{path}: is no text, so no prototxt") from None
+        raise ModelError(f"{path}: is not a prototxt: it is not text in UTF-8") from None
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     net = proto.NetParameter()
     try:
         text_format.Parse(text, net)
     except text_format.ParseError as error:
-        _refuse_solver(path, text)
-        raise ModelError(f"{path}:{_told(error)}") from error
+        _reject_solver(path, text)
+        raise ModelError(f"{path}:{_parse_message(error)}") from error
     if not net.layer and not net.layers:
-        _refuse_solver(path, text)
+        _reject_solver(path, text)
         raise ModelError(f"{path}: has no `layer {{ ... }}`")
     upgrade(net, path)
     return net
 
 
-def _refuse_solver(path: str, text: str) -> None:
-    found = {
+def _reject_solver(path: str, text: str) -> None:
+    """Raise ModelError if the text is that of a solver file."""
+    fields = {
         key: value for key, value in SOLVER.findall(text) if not re.search(r"^\s*layers?\s*\{", text, re.MULTILINE)
     }
-    if found:
-        names = found.get("net") or found.get("train_net")
-        raise ModelError(f"{path}: is a Caffe solver; give the network that it trains{f', {names}' if names else ''}")
+    if fields:
+        network = fields.get("net") or fields.get("train_net")
+        raise ModelError(
+            f"{path}: is a Caffe solver; specify the file of the network that it trains{f', {network}' if network else ''}"
+        )
 
 
-def _told(error: text_format.ParseError) -> str:
-    """line:column: the message, with near names where one is unknown."""
+def _parse_message(error: text_format.ParseError) -> str:
+    """Return "line:column: message", with similar names for an unknown one."""
     line, column = error.GetLine(), error.GetColumn()
     message = re.sub(r"^\d+:\d+ : ", "", str(error)).strip()
     field = re.search(r'Message type "caffe\.([\w.]+)" has no field named "(\w+)"', message)
@@ -68,12 +74,12 @@ def _told(error: text_format.ParseError) -> str:
     elif value:
         values = proto.pool.FindEnumTypeByName(value[1]).values_by_name
         message = f"no value {value[2]!r}{near(value[2], values)}"
-    place = f"{line}:{column}: " if line is not None else " "
-    return f"{place}{message}"
+    position = f"{line}:{column}: " if line is not None else " "
+    return f"{position}{message}"
 
 
 def filtered(net: Any, state: str, path: str) -> Any:
-    """The layers that Caffe keeps in this state, without their rules (caffe/src/caffe/net.cpp, FilterNet)."""
+    """Return a network of the layers that Caffe keeps in this state, without their rules (src/caffe/net.cpp, FilterNet)."""
     phase, stage = STATES[state]
 
     def meets(rule: Any) -> bool:
@@ -81,14 +87,16 @@ def filtered(net: Any, state: str, path: str) -> Any:
             (not rule.HasField("phase") or rule.phase == phase)
             and (not rule.HasField("min_level") or rule.min_level <= 0)
             and (not rule.HasField("max_level") or rule.max_level >= 0)
-            and all(wanted == stage for wanted in rule.stage)
+            and all(required == stage for required in rule.stage)
             and stage not in rule.not_stage
         )
 
     kept = proto.NetParameter(name=net.name)
     for layer in net.layer:
         if layer.include and layer.exclude:
-            raise ModelError(f"{path}: layer {layer.name!r}: has include and exclude; Caffe takes one of them")
+            raise ModelError(
+                f"{path}: layer {layer.name!r}: has both include and exclude; Caffe accepts only one of them"
+            )
         included = any(map(meets, layer.include)) if layer.include else not any(map(meets, layer.exclude))
         if included:
             copy = kept.layer.add()
@@ -99,7 +107,7 @@ def filtered(net: Any, state: str, path: str) -> Any:
 
 
 def outputs(net: Any) -> list[str]:
-    """Blobs that no layer consumes, in order."""
+    """Return the names of the blobs that no layer consumes, in order."""
     tops = dict.fromkeys(top for layer in net.layer for top in layer.top)
     for layer in net.layer:
         for bottom in layer.bottom:
@@ -109,7 +117,7 @@ def outputs(net: Any) -> list[str]:
 
 
 def of_layers(name: str, layers: Iterable[Any]) -> Any:
-    """A network of copies of these layers."""
+    """Return a network of copies of these layers."""
     net = proto.NetParameter(name=name)
     net.layer.extend(layers)
     return net

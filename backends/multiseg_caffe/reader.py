@@ -1,4 +1,4 @@
-"""What is in Caffe's files, without Caffe: see multiseg.model_files."""
+"""Read Caffe's files without Caffe: see multiseg.model_files."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from multiseg_caffe.describing.layers import described
 
 
 def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
-    """The network in a prototxt as it is deployed; all-in-one, train_val and deploy files alike.
+    """Return a description of the deploy network in a prototxt: an all-in-one, train_val or deploy file.
 
-    Raises ModelError naming the file, and the layer that Caffe would refuse.
+    Raises ModelError that names the file, and the layer that Caffe would reject.
     """
     file = prototxt.read(path)
-    found = deployed(file, path)
-    shape = input_shape or (None if found.shape is None else list(found.shape[1:]))
+    network = deployed(file, path)
+    shape = input_shape or (None if network.shape is None else list(network.shape[1:]))
     if shape is None:
         raise ModelError(
-            f"{path}: does not say the size of its input; give "
+            f"{path}: does not specify the size of its input; set "
             f"{setting('input_shape', example='(channels, height, width)')}"
         )
     if min(shape, default=0) < 1:
-        raise ModelError(f"{path}: its input {found.image!r} has the size {tuple(shape)}; sizes are from 1")
-    placed = placing.infer(found.net, path, {found.image: (1, *shape)})
-    layers, values = described(placed, path, found.image)
+        raise ModelError(f"{path}: its input {network.image!r} has the size {tuple(shape)}; sizes must be at least 1")
+    placed = placing.infer(network.net, path, {network.image: (1, *shape)})
+    layers, values = described(placed, path, network.image)
     return {
-        "input": found.image,
+        "input": network.image,
         "input_shape": shape,
         "layers": layers,
-        "outputs": [values[blob] for blob in found.outputs],
+        "outputs": [values[blob] for blob in network.outputs],
         "shared": placing.shared(placed),
         **losses.described(prototxt.filtered(file, "train", path)),
     }
 
 
 def read_weights(path: str, network: str | None = None, input_shape: list[int] | None = None) -> dict[str, Array]:
-    """Return the neutral weights of a caffemodel, which needs no network file. Raises ModelError naming the file."""
+    """Return the neutral weights of a caffemodel; this needs no network file. Raises ModelError that names the file."""
     return weights_files.read(path)

@@ -475,13 +475,13 @@ BAD = [
         INPUT + INPUT.replace("data", "more").replace('"in"', '"in2"') + layer("ReLU"),
         r"has several inputs, 'data' and 'more'",
     ),
-    ("no size", BODY + loss(), r"does not say the size of its input; give input_shape=\(channels, height, width\)"),
+    ("no size", BODY + loss(), r"does not specify the size of its input; set input_shape=\(channels, height, width\)"),
     ("input_dim", 'input: "data" input_dim: 1 input_dim: 2\n' + BODY, r"input_dim four times"),
     ("zero", INPUT.replace("dim: 8", "dim: 0") + layer("ReLU"), r"its input 'data' has the size \(4, 0, 0\)"),
     (
         "both",
         INPUT + layer("ReLU", "include { phase: TEST } exclude { phase: TRAIN }"),
-        r"layer 'it': has include and exclude",
+        r"layer 'it': has both include and exclude",
     ),
     ("mixed", V1 + INPUT, r"mixes `layer \{ ... \}` with the older `layers \{ ... \}`"),
     ("2013", 'layers { layer { name: "it" type: "conv" } }', r"is in Caffe's first syntax .* upgrade_net_proto_text"),
@@ -494,7 +494,7 @@ BAD = [
     (
         "solver",
         'net: "train_val.prototxt"\nbase_lr: 0.01\n',
-        r'is a Caffe solver; give the network that it trains, "train_val.prototxt"',
+        r'is a Caffe solver; specify the file of the network that it trains, "train_val.prototxt"',
     ),
 ]
 

@@ -401,7 +401,7 @@ def test_a_loss_by_name_needs_the_output_in_training(tmp_path: Path) -> None:
     assert once != text
     (tmp_path / "net.prototxt").write_text(once)
     with pytest.raises(
-        ModelError, match=r"its output 'sigmoid' is made when deployed alone; loss= needs it in training"
+        ModelError, match=r"its output 'sigmoid' exists in the deploy state only; loss= needs it in training"
     ):
         zoo.load("caffe", tmp_path / "net.prototxt", *zoo.SHAPES["autoencoder"], loss="l2")
 
