@@ -22,8 +22,8 @@ ELEMENTWISE = {"ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "AbsVal", "BNLL", "Pow
 BATCH, WIDTH = 0, 3
 # Use a mosaic if the chain has more than this number of weights per copied element of an image (input and output of the chain).
 # Measured on 37 layers (1x1 to 16x16, 1 to 1024 channels, 1 to 32 groups, batches of 2, 4 and 32; forward and backward, one
-# thread of an AMD EPYC with OpenBLAS, CPU time, alternating): a mosaic took 1.0 to 2.2 times as long with a ratio below 10, from 1.1
-# times down to a fifth with a ratio of 14 or more; the larger the batch, the shorter.
+# thread of an AMD EPYC with OpenBLAS, CPU time, alternating): a mosaic took 1.0 to 2.2 times as long with a ratio below 10, from
+# 1.1 times down to a fifth with a ratio of 14 or more; the larger the batch, the shorter.
 GAIN = 12
 
 Shapes = Mapping[str, tuple[int, ...]]  # blob name -> (N, C, H, W)

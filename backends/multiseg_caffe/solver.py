@@ -1,4 +1,4 @@
-"""Caffe's own solvers, multipliers, and the recipe `equal`."""
+"""Train with Caffe's own solvers; learning rate and decay multipliers; the recipe `equal`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TYPES = {
     "adadelta": "AdaDelta",
     "adam": "Adam",
 }
-SLOTS = {  # what Caffe keeps of each parameter (docs/solvers.md), in its order
+SLOTS = {  # arrays that Caffe keeps for each parameter (docs/solvers.md), in Caffe's order
     "sgd": ("displacement",),
     "nesterov": ("displacement",),
     "adagrad": ("square_sum",),
@@ -37,43 +37,43 @@ SLOTS = {  # what Caffe keeps of each parameter (docs/solvers.md), in its order
     "adam": ("mean", "square"),
 }
 WEIGHTS, STATE = "network.caffemodel", "network.solverstate"  # in a snapshot's folder
-STATISTICS = "BatchNorm"  # the type of layer whose parameters are no solver's
+STATISTICS = "BatchNorm"  # type of the layers whose parameters are statistics, which no solver updates
 
 
 def set_multipliers(file: Any, counts: Mapping[str, int], spec: NetworkSpec) -> None:
-    """Write the job's multipliers and frozen layers into the file's ``param { lr_mult decay_mult }``.
+    """Write the job's multipliers and frozen layers into the ``param { lr_mult decay_mult }`` of ``file`` (NetParameter).
 
-    ``counts`` says how many parameters each layer has. In the recipe `equal` the file's own multipliers do not count.
+    ``counts`` maps layers to their numbers of parameters. The recipe `equal` ignores the file's own multipliers.
     """
-    places = [  # a layer may be in the file once for each state
+    parameters = [  # a layer may be in the file once for each state
         (f"{layer.name}.{part(layer.type, index)}", layer, index)
         for layer in file.layer
         for index in range(counts.get(layer.name, 0))
     ]
-    own = {}
-    for name, layer, index in places:
-        said = layer.param[index] if index < len(layer.param) and spec.recipe != "equal" else ParamSpec()
-        own[name] = (said.lr_mult, said.decay_mult)
-    trained = factors(spec, own)
-    for name, layer, index in places:
+    file_multipliers = {}
+    for name, layer, index in parameters:
+        param = layer.param[index] if index < len(layer.param) and spec.recipe != "equal" else ParamSpec()
+        file_multipliers[name] = (param.lr_mult, param.decay_mult)
+    trained = factors(spec, file_multipliers)
+    for name, layer, index in parameters:
         if layer.type == STATISTICS:
-            continue  # Caffe sets these itself
+            continue  # Caffe sets their multipliers itself
         while len(layer.param) <= index:
             layer.param.add()
-        # at 0 Caffe computes no gradient
+        # with lr_mult 0 Caffe computes no gradient
         layer.param[index].lr_mult, layer.param[index].decay_mult = trained.get(name, (0.0, 0.0))
 
 
 class Solver:
-    """Caffe's solver for a net, at a rate that is given at every step."""
+    """Caffe's solver for a net; :meth:`step` takes the learning rate."""
 
     def __init__(self, spec: NetworkSpec, net: Any, folder: Path) -> None:
-        """``net`` is what to train; Caffe reads the solver from ``folder`` and writes its snapshots there."""
+        """Create the solver of ``net`` (NetParameter); ``folder`` is for its solver.prototxt and Caffe's snapshots."""
         assert spec.solver is not None
         self._folder = folder
         name = spec.solver["name"]
         options = {key: value for key, value in spec.solver.items() if key != "name"}
-        # Caffe's momentum holds the rate, the recipe's does not: Caffe gives its update at rate 1, to be multiplied here
+        # Caffe's momentum includes the rate, the recipe's does not: Caffe computes the update at rate 1, step() multiplies it
         self._rate_outside = spec.recipe == "equal" and name in ("sgd", "nesterov")
         self.slots = ("momentum",) if self._rate_outside else SLOTS[name]
         self.steps_count = name == "adam"
@@ -84,13 +84,13 @@ class Solver:
             type=TYPES[name],
             net_param=net,
             base_lr=1.0,
-            lr_policy="fixed",  # the core says the rate at every step
+            lr_policy="fixed",  # step() sets the rate
             iter_size=spec.accumulate,
             random_seed=spec.seed,
             max_iter=2**31 - 1,
             snapshot_prefix=str(folder / "snapshot"),
             solver_mode=SolverParameter.GPU if spec.device == "cuda" else SolverParameter.CPU,
-            **options,  # they have Caffe's names
+            **options,  # multiseg uses Caffe's names
         )
         path = folder / "solver.prototxt"
         path.write_text(text_format.MessageToString(parameter))
@@ -99,41 +99,41 @@ class Solver:
         owners = solver_state.owners(self.net.params)
         self._blobs = [self.net.params[layer][index] for layer, index in owners]
         self._rates = [rates[owner] for owner in owners]
-        kinds = {layer.name: layer.type for layer in net.layer}
+        types = {layer.name: layer.type for layer in net.layer}
         self.trained = {
-            f"{layer}.{part(kinds[layer], index)}": rates[layer, index]
+            f"{layer}.{part(types[layer], index)}": rates[layer, index]
             for layer, index in owners
-            if kinds[layer] != STATISTICS and rates[layer, index]
+            if types[layer] != STATISTICS and rates[layer, index]
         }
         statistics = [layer.name for layer in net.layer if layer.type == STATISTICS]
         frozen = [name for name in statistics if is_frozen(f"{name}.weight", spec.frozen)]
-        self._kept = [blob for name in frozen for blob in self.net.params[name]]
+        self._frozen_statistics = [blob for name in frozen for blob in self.net.params[name]]
         self._before = [np.empty_like(blob.data) for blob in self._blobs] if self._rate_outside else []
 
     @contextmanager
     def gradients(self) -> Iterator[None]:
-        """Within it, gradients are gathered from none; what frozen layers note of their inputs is undone."""
-        kept = [blob.data.copy() for blob in self._kept]
+        """Return a context in which gradients accumulate, starting at 0; on exit it restores frozen layers' statistics."""
+        statistics = [blob.data.copy() for blob in self._frozen_statistics]
         self.net.clear_param_diffs()
         yield
-        for blob, value in zip(self._kept, kept):  # noqa: B905 - worker code runs on Python 3.9
+        for blob, value in zip(self._frozen_statistics, statistics):  # noqa: B905 - worker code runs on Python 3.9
             blob.data[...] = value
 
     def scale_gradients(self, factor: float) -> None:
-        """Multiply the gradients gathered so far."""
+        """Multiply the gradients accumulated so far by ``factor``."""
         for blob in self._blobs:
             np.multiply(blob.diff, factor, out=blob.diff)
 
     def add_gradients(self, net: Any, factor: float) -> None:
-        """Add ``factor`` times those of another net of the same parameters, which are set to 0."""
-        theirs = [net.params[layer][index] for layer, index in solver_state.owners(net.params)]
-        for blob, other in zip(self._blobs, theirs):  # noqa: B905
+        """Add ``factor`` times the gradients of another net of the same parameters, then set these gradients to 0."""
+        other_blobs = [net.params[layer][index] for layer, index in solver_state.owners(net.params)]
+        for blob, other in zip(self._blobs, other_blobs):  # noqa: B905
             np.multiply(other.diff, factor, out=other.diff)
             np.add(blob.diff, other.diff, out=blob.diff)
         net.clear_param_diffs()
 
     def step(self, rate: float) -> None:
-        """Update once at learning rate ``rate`` by the sum of ``accumulate`` gradients in the net."""
+        """Update the parameters once, at learning rate ``rate``, by the sum of ``accumulate`` gradients in the net."""
         if not self._rate_outside:
             self._solver.param.base_lr = rate
             self._solver.apply_update()
@@ -146,13 +146,13 @@ class Solver:
             np.subtract(before, blob.diff, out=blob.data)
 
     def save(self, folder: Path) -> None:
-        """Write Caffe's own files, weights and state, into a folder, which may be moved."""
+        """Write Caffe's own files, weights and solver state, into a folder, which may be moved later."""
         state = self._snapshot(folder / WEIGHTS)
-        state.learned_net = WEIGHTS  # relative: a snapshot's folder may be moved
+        state.learned_net = WEIGHTS  # a relative path, so that the folder may be moved
         (folder / STATE).write_bytes(state.SerializeToString())
 
     def _snapshot(self, weights: Path) -> Any:
-        """Caffe's SolverState; the weights are written to a file."""
+        """Return Caffe's SolverState, and write the weights to a file."""
         self._solver.snapshot()
         prefix = f"snapshot_iter_{self._solver.iter}"
         shutil.move(str(self._folder / f"{prefix}.caffemodel"), str(weights))
@@ -163,39 +163,41 @@ class Solver:
         return state
 
     def history(self) -> tuple[list[Array], int]:
-        """What Caffe keeps of each parameter, all parameters for each slot in turn, and how many updates it has made."""
+        """Return the arrays that Caffe keeps (for each slot, one for each parameter), and the number of updates so far."""
         weights = self._folder / WEIGHTS
         state = self._snapshot(weights)
         weights.unlink()
         return [array_of(blob) for blob in state.history], state.iter
 
     def set_history(self, arrays: list[Array], steps: int | None) -> None:
-        """The inverse of :meth:`history`; without steps as many as there have been."""
+        """Set the arrays and the number of updates that :meth:`history` returns; None keeps the number of updates."""
         steps = self._solver.iter if steps is None else steps
-        state = SolverState(iter=steps, history=map(blob_of, arrays))  # naming no weights, it leaves them
+        state = SolverState(
+            iter=steps, history=map(blob_of, arrays)
+        )  # without learned_net: restore() keeps the weights
         path = self._folder / STATE
         path.write_bytes(state.SerializeToString())
         self._solver.restore(str(path))
         path.unlink()
 
     def restore(self, folder: Path) -> None:
-        """Read what :meth:`save` wrote."""
-        before = Path.cwd()
-        os.chdir(folder)  # the solver state names its weights by a relative path
+        """Read the files that :meth:`save` writes."""
+        working_directory = Path.cwd()
+        os.chdir(folder)  # the solver state refers to its weights by a relative path
         try:
             self._solver.restore(STATE)
         finally:
-            os.chdir(before)
+            os.chdir(working_directory)
 
 
 def _rates(net: Any) -> dict[tuple[str, int], float]:
-    """Factors of the learning rate by layer and place; a layer that says none has 1."""
-    said = {(layer.name, index): param.lr_mult for layer in net.layer for index, param in enumerate(layer.param)}
-    return defaultdict(lambda: 1.0, said)
+    """Return lr_mult by layer and index of the parameter; the default is 1."""
+    multipliers = {(layer.name, index): param.lr_mult for layer in net.layer for index, param in enumerate(layer.param)}
+    return defaultdict(lambda: 1.0, multipliers)
 
 
 def _at_rate_1(net: Any) -> Any:
-    """A copy in which what is trained is trained at 1."""
+    """Return a copy of ``net`` with lr_mult 1 for all parameters whose lr_mult is not 0."""
     copy = NetParameter()
     copy.CopyFrom(net)
     for param in (param for layer in copy.layer for param in layer.param):

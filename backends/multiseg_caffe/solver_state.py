@@ -1,7 +1,7 @@
-"""What Caffe's solvers keep of each parameter, their history, under neutral names.
+"""Convert the history of Caffe's solvers (momentum and the like) to and from neutral names.
 
-pycaffe does not show it: it is read and written as the solver state that Caffe's snapshots hold. For each slot it has a blob of
-each parameter, in the net's order, one for parameters that share their memory.
+pycaffe has no access to the history: it is read and written as the SolverState of Caffe's snapshots. For each slot it has one
+blob for each parameter, in the net's order; parameters that share memory have one blob.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 from multiseg.network import Array
 from multiseg_caffe.weights import assign, neutral
 
-Owner = tuple[str, int]  # a layer, and the place of one of its parameters
+Owner = tuple[str, int]  # a layer, and the index of one of its parameters
 
 
 def owners(params: Mapping[str, Any]) -> list[Owner]:
-    """The parameters of a net that a solver has, in its order: the first of those that share their memory."""
+    """Return the parameters of a net that a solver updates, in its order: the first of those that share memory."""
     first: dict[int, Owner] = {}
     for owner, blob in _blobs(params):
         first.setdefault(blob.data.ctypes.data, owner)
@@ -26,7 +26,7 @@ def owners(params: Mapping[str, Any]) -> list[Owner]:
 
 
 def named(layers: Mapping[str, Any], params: Mapping[str, Any], slots: Sequence[str], history: Sequence[Array]) -> Any:
-    """The history by ``slot/layer.part``, in neutral layout. ``layers`` are LayerParameters by name."""
+    """Return the history as ``slot/layer.part`` -> array, in neutral layout. ``layers`` maps names to LayerParameters."""
     return {
         f"{slot}/{layer}.{part}": array
         for slot, arrays in _by_layer(params, slots, history)
@@ -38,14 +38,14 @@ def named(layers: Mapping[str, Any], params: Mapping[str, Any], slots: Sequence[
 def of(
     layers: Mapping[str, Any], params: Mapping[str, Any], slots: Sequence[str], state: Mapping[str, Array]
 ) -> list[Array]:
-    """The inverse of :func:`named`; what the state has not is 0."""
+    """Return the history of a neutral state, the inverse of :func:`named`; arrays that the state lacks are 0."""
     history = [np.zeros_like(params[layer][index].data) for _ in slots for layer, index in owners(params)]
     for slot, arrays in _by_layer(params, slots, history):
         for layer in params:
             parts = neutral(layers[layer], arrays[layer])
-            found = {part: state[f"{slot}/{layer}.{part}"] for part in parts if f"{slot}/{layer}.{part}" in state}
-            if found:
-                assign(layers[layer], arrays[layer], {**parts, **found})
+            stored = {part: state[f"{slot}/{layer}.{part}"] for part in parts if f"{slot}/{layer}.{part}" in state}
+            if stored:
+                assign(layers[layer], arrays[layer], {**parts, **stored})
     return history
 
 
@@ -56,13 +56,13 @@ def _blobs(params: Mapping[str, Any]) -> Iterator[tuple[Owner, Any]]:
 def _by_layer(
     params: Mapping[str, Any], slots: Sequence[str], history: Sequence[Array]
 ) -> Iterator[tuple[str, dict[str, list[Array]]]]:
-    """Each slot with its arrays by layer, as ``params`` has the layer's weights."""
-    place = {params[layer][index].data.ctypes.data: at for at, (layer, index) in enumerate(owners(params))}
+    """Yield each slot with its arrays by layer, in the order of the layer's weights in ``params``."""
+    position = {params[layer][index].data.ctypes.data: i for i, (layer, index) in enumerate(owners(params))}
     for number, slot in enumerate(slots):
         yield (
             slot,
             {
-                layer: [history[number * len(place) + place[blob.data.ctypes.data]] for blob in blobs]
+                layer: [history[number * len(position) + position[blob.data.ctypes.data]] for blob in blobs]
                 for layer, blobs in params.items()
             },
         )

@@ -1,4 +1,4 @@
-"""A network's data layers, which multiseg's own batches stand in for."""
+"""A network's data layers, which are replaced by inputs for multiseg's own batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from multiseg.errors import ModelError
 from multiseg_caffe import prototxt
 from multiseg_caffe.describing.shapes import READERS
 
-# what the core feeds: blob name -> which of its arrays
+# roles: names of the input blobs that multiseg fills
 DATA, LABEL = "data", "label"
 TRANSFORMERS = ("Data", "ImageData", "MemoryData", "WindowData")
 BATCHES = ("data_param", "image_data_param", "hdf5_data_param", "memory_data_param", "window_data_param")
@@ -17,7 +17,7 @@ BATCHES = ("data_param", "image_data_param", "hdf5_data_param", "memory_data_par
 
 @dataclass(frozen=True)
 class Source:
-    """One top of a data layer: which of the core's arrays it is, and its shape where the file says it."""
+    """One top of a data layer: its role (``DATA`` or ``LABEL``), and its shape, None if the file does not specify it."""
 
     top: str
     role: str
@@ -26,33 +26,35 @@ class Source:
 
     @property
     def scale(self) -> float:
-        """What Caffe multiplies these images with as it reads them; of a layer's tops, the first holds images."""
+        """The factor by which Caffe multiplies the images that it reads. Only a layer's first top contains images."""
         transforms = self.layer.type in TRANSFORMERS and self.layer.top[0] == self.top
         return float(self.layer.transform_param.scale) if transforms else 1.0
 
 
 def find(net: Any, path: str) -> dict[str, Source]:
-    """Data layers' tops. They are told by the names data and label, of the top or of the layer.
+    """Return the tops of data layers by name. Their roles follow from the names data and label, of the top or the layer.
 
-    Raises ModelError where a data layer's tops are neither, and where there are several inputs.
+    Raises ModelError if a data layer's top has neither role, and for several inputs.
     """
-    found: dict[str, Source] = {}
+    inputs: dict[str, Source] = {}
     for layer in net.layer:
         if layer.bottom or layer.type not in (*READERS, "Input", "DummyData", "Python"):
             continue
         for index, top in enumerate(layer.top):
             role = _role(layer, index)
             if role is None and layer.type in ("DummyData", "Python"):
-                continue  # no data set's layer: part of the network
+                continue  # part of the network: does not read a dataset
             if role is None:
                 raise ModelError(
-                    f"{path}: layer {layer.name!r}: top {top!r} is unknown; a data layer's tops are data and label"
+                    f"{path}: layer {layer.name!r}: top {top!r} is unknown; name the tops of data layers data and label"
                 )
-            other = next((name for name, source in found.items() if source.role == role and name != top), None)
+            other = next((name for name, source in inputs.items() if source.role == role and name != top), None)
             if other is not None:
-                raise ModelError(f"{path}: has several inputs, {other!r} and {top!r}; multiseg's networks have one")
-            found[top] = Source(top, role, layer, _shape(layer, index))
-    return found
+                raise ModelError(
+                    f"{path}: has several inputs, {other!r} and {top!r}; multiseg supports networks with one input"
+                )
+            inputs[top] = Source(top, role, layer, _shape(layer, index))
+    return inputs
 
 
 def _role(layer: Any, index: int) -> str | None:
@@ -79,14 +81,14 @@ def _shape(layer: Any, index: int) -> tuple[int, ...] | None:
 
 
 def batch_size(net: Any, state: str, path: str) -> int | None:
-    """The batch size that the file's data layer names for this state."""
+    """Return the batch size of the file's data layers in this state; None if they specify none."""
     layers = [layer for layer in prototxt.filtered(net, state, path).layer if layer.type in READERS]
     sizes = [getattr(layer, key).batch_size for layer in layers for key in BATCHES if layer.HasField(key)]
     return next((size for size in sizes if size), None)
 
 
 def scaled(net: Any, blob: str, factor: float) -> None:
-    """Put a layer that multiplies this blob, in place, before all others."""
+    """Insert a layer before all others that multiplies a blob by ``factor``, in place; none if ``factor`` is 1."""
     if factor == 1:
         return
     rest = list(net.layer)
@@ -97,25 +99,25 @@ def scaled(net: Any, blob: str, factor: float) -> None:
 
 
 def fed(net: Any, path: str, shapes: dict[str, list[int]]) -> Any:
-    """The network with its data layers replaced by inputs of the given shapes, called data and label, which the core fills.
+    """Return the network with its data layers replaced by Input layers of these shapes, named data and label.
 
-    Raises ModelError for a data layer that transforms images otherwise than by a scale (and a mean, which is the core's).
+    Raises ModelError for a data layer with a transformation other than a scale (and a mean, which multiseg subtracts itself).
     """
-    found = find(net, path)
-    for source in found.values():
+    inputs = find(net, path)
+    for source in inputs.values():
         for key in ("crop_size", "mirror"):
             if getattr(source.layer.transform_param, key):
                 raise ModelError(
                     f"{path}: layer {source.layer.name!r}: transform_param {{ {key} }} is not supported; leave it out "
-                    "(crop when the dataset is made)"
+                    "(crop when you create the dataset)"
                 )
-    replaced = {source.layer.name for source in found.values()}
+    replaced = {source.layer.name for source in inputs.values()}
     result = prototxt.of_layers(net.name, (layer for layer in net.layer if layer.bottom or layer.name not in replaced))
-    names = {top: source.role for top, source in found.items()}
+    names = {top: source.role for top, source in inputs.items()}
     for layer in result.layer:
         for blobs in (layer.bottom, layer.top):
             blobs[:] = [names.get(blob, blob) for blob in blobs]
-    for source in found.values():
+    for source in inputs.values():
         scaled(result, source.role, source.scale)
     rest = list(result.layer)
     del result.layer[:]

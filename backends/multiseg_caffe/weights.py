@@ -1,8 +1,8 @@
-"""Caffe's arrays of weights under their neutral names, `layer.part`, and in their neutral meaning.
+"""Convert Caffe's weights to and from neutral names, `layer.part`, and neutral layout.
 
-They are the same but for BatchNorm, whose mean and variance Caffe keeps as sums with a third array, the factor to divide
-them by (src/caffe/layers/batch_norm_layer.cpp); for a PReLU with one slope for all channels, which is a scalar in Caffe;
-and for InnerProduct with `transpose`.
+The layouts are the same, with three exceptions: BatchNorm, whose mean and variance Caffe stores as sums, with a third array
+that is their divisor (src/caffe/layers/batch_norm_layer.cpp); PReLU with one slope for all channels, which is a scalar in
+Caffe; InnerProduct with `transpose`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _PARTS = {"Bias": ("bias",), "PReLU": ("weight",), "BatchNorm": BATCH_NORM}
 
 
 def neutral(layer: Any, blobs: Sequence[Array]) -> dict[str, Array]:
-    """Copies of a layer's arrays, by their part. ``layer`` is its LayerParameter."""
+    """Return copies of a layer's arrays by part, in neutral layout. ``layer`` is its LayerParameter."""
     if layer.type == "BatchNorm" and len(blobs) == 3:
         factor = float(blobs[2].reshape(-1)[0])
         return {
             part: (blob / np.float32(factor) if factor else np.zeros_like(blob)).reshape(-1)
             for part, blob in zip(BATCH_NORM, blobs)  # noqa: B905 - worker code runs on Python 3.9
         }
-    found = {}
+    parts = {}
     for i, blob in enumerate(blobs):
         name = part(layer.type, i)
         if _transposed(layer, name):
@@ -35,12 +35,12 @@ def neutral(layer: Any, blobs: Sequence[Array]) -> dict[str, Array]:
             blob = blob.reshape(blob.shape[-2:])  # (1, 1, N, K) in old files
         elif name == "bias" or layer.type == "PReLU":
             blob = blob.reshape(-1)
-        found[name] = np.array(blob, dtype=np.float32, order="C")
-    return found
+        parts[name] = np.array(blob, dtype=np.float32, order="C")
+    return parts
 
 
 def assign(layer: Any, blobs: Sequence[Array], parts: dict[str, Array]) -> None:
-    """The inverse of :func:`neutral`, into the arrays that a network has."""
+    """Write neutral arrays into the arrays of a layer, in place: the inverse of :func:`neutral`."""
     if layer.type == "BatchNorm":
         for name, blob in zip(BATCH_NORM, blobs):  # noqa: B905
             blob[...] = parts[name].reshape(blob.shape)
@@ -53,7 +53,7 @@ def assign(layer: Any, blobs: Sequence[Array], parts: dict[str, Array]) -> None:
 
 
 def part(kind: str, index: int) -> str:
-    """What the array at this place of a layer is called; ``blob2`` and so on where there is no name for it."""
+    """Return the name of a layer's array with this index; ``blob2`` and so on for those without a name."""
     names = _PARTS.get(kind, ("weight", "bias"))
     return names[index] if index < len(names) else f"blob{index}"
 

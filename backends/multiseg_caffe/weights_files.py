@@ -1,4 +1,4 @@
-"""Neutral weights in caffemodels: read, and written as Net::ToProto does (src/caffe/net.cpp), without Caffe."""
+"""Read caffemodels as neutral weights, and write these as Net::ToProto does (src/caffe/net.cpp), without Caffe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from multiseg_caffe.proto import LayerParameter, NetParameter
 from multiseg_caffe.upgrade import upgrade
 from multiseg_caffe.weights import BATCH_NORM, assign, neutral
 
-LARGEST = 1 << 31  # bytes of a protobuf message, which Caffe reads as one
+LARGEST = 1 << 31  # limit of a protobuf message in bytes; a caffemodel is one message
 
 
 def write(
@@ -30,13 +30,13 @@ def write(
     input_shape: list[int] | None,
     others: Mapping[str, Array],
 ) -> dict[str, list[str]]:
-    """See multiseg.model_files. A prototxt's description tells of all its weights.
+    """Write a caffemodel; see multiseg.model_files. "taken" and "started" are empty: a prototxt specifies all its weights.
 
-    Raises ModelError naming the layer that Caffe has no place for.
+    Raises ModelError that names the layer that Caffe cannot represent.
     """
     layers = _of_names(path, weights) if network is None else _of_network(network, weights, input_shape)
     if sum(value.nbytes for value in weights.values()) >= LARGEST:
-        raise ModelError(f"{path}: its weights are 2 GiB or more; a caffemodel, one protobuf message, is less")
+        raise ModelError(f"{path}: its weights are 2 GiB or more; a caffemodel, one protobuf message, must be smaller")
     net = NetParameter(name=Path(path if network is None else network).stem)
     net.layer.extend(layers)
     try:
@@ -47,28 +47,29 @@ def write(
 
 
 def _of_network(network: str, weights: Mapping[str, Array], input_shape: list[int] | None) -> list[Any]:
-    found = deployed(prototxt.read(network), network)
-    shape = input_shape or (None if found.shape is None else list(found.shape[1:]))
+    """Return the layers of a network file that have weights, with the given weights."""
+    net = deployed(prototxt.read(network), network)
+    shape = input_shape or (None if net.shape is None else list(net.shape[1:]))
     if shape is None:
         raise ModelError(
-            f"{network}: does not say the size of its input; give "
+            f"{network}: does not specify the size of its input; set "
             f"{setting('input_shape', example='(channels, height, width)')}"
         )
-    placed = [here for here in placing.infer(found.net, network, {found.image: (1, *shape)}) if here.weights]
-    blobs = {here.layer.name: [np.zeros(each, np.float32) for each in here.weights] for here in placed}
-    parts = {here.layer.name: neutral(here.layer, blobs[here.layer.name]) for here in placed}
-    shapes = {f"{name}.{part}": value.shape for name, own in parts.items() for part, value in own.items()}
+    placed = [p for p in placing.infer(net.net, network, {net.image: (1, *shape)}) if p.weights]
+    blobs = {p.layer.name: [np.zeros(shape, np.float32) for shape in p.weights] for p in placed}
+    parts = {p.layer.name: neutral(p.layer, blobs[p.layer.name]) for p in placed}
+    shapes = {f"{name}.{part}": array.shape for name, arrays in parts.items() for part, array in arrays.items()}
     check_weights(network, shapes, weights)
     layers = []
-    for here in placed:
-        name = here.layer.name
-        assign(here.layer, blobs[name], {part: weights[f"{name}.{part}"] for part in parts[name]})
-        layers.append(_with(here.layer, blobs[name]))
+    for p in placed:
+        name = p.layer.name
+        assign(p.layer, blobs[name], {part: weights[f"{name}.{part}"] for part in parts[name]})
+        layers.append(_with(p.layer, blobs[name]))
     return layers
 
 
 def _of_names(path: str, weights: Mapping[str, Array]) -> list[Any]:
-    """Layers of the types that their weights look like; Caffe itself goes by names and shapes alone."""
+    """Return layers whose types are inferred from the weights; Caffe itself uses only names and shapes of a caffemodel."""
     by_layer: dict[str, dict[str, Array]] = {}
     for name, value in weights.items():
         layer, _, part = name.rpartition(".")
@@ -78,26 +79,27 @@ def _of_names(path: str, weights: Mapping[str, Array]) -> list[Any]:
         unknown = [part for part in parts if part not in ("weight", "bias", *BATCH_NORM)]
         if unknown or (set(parts) & set(BATCH_NORM) and not set(BATCH_NORM) <= set(parts)):
             raise ModelError(
-                f"{path}: which layer of Caffe has the weights {', '.join(parts)} of {name!r} cannot be told; give the network "
+                f"{path}: cannot infer the type of layer {name!r} from its weights {', '.join(parts)}; specify the network "
                 f"file that they are for, {setting('network', example='FILE')}"
             )
         factors = name
         if "running_mean" in parts:
             layer = LayerParameter(name=name, type="BatchNorm")
             layers.append(_with(layer, [parts[part] for part in BATCH_NORM] + [np.ones(1, np.float32)]))
-            factors = f"{name}_scale"  # what our own prototxts call it
-        held = [parts[part] for part in ("weight", "bias") if part in parts]
-        if held:
+            factors = f"{name}_scale"  # the name in the prototxts that multiseg writes
+        blobs = [parts[part] for part in ("weight", "bias") if part in parts]
+        if blobs:
             if factors != name and factors in by_layer:
                 raise ModelError(
-                    f"{path}: {name!r} has factors of its own, and there is a layer {factors!r}, as Caffe would call them; give "
-                    f"the network file that they are for, {setting('network', example='FILE')}"
+                    f"{path}: the scale of {name!r} becomes a layer {factors!r} in Caffe, and there is another layer of this "
+                    f"name; specify the network file that they are for, {setting('network', example='FILE')}"
                 )
-            layers.append(_with(LayerParameter(name=factors, type=_type(parts)), held))
+            layers.append(_with(LayerParameter(name=factors, type=_type(parts)), blobs))
     return layers
 
 
 def _type(parts: Mapping[str, Array]) -> str:
+    """Return the type of layer that has these weights."""
     if "weight" not in parts:
         return "Bias"
     weight = parts["weight"]
@@ -110,7 +112,7 @@ def _type(parts: Mapping[str, Array]) -> str:
 
 
 def _with(layer: Any, blobs: list[Array]) -> Any:
-    """A copy of a layer with these arrays in it."""
+    """Return a copy of a LayerParameter with these arrays as its blobs."""
     copy = LayerParameter()
     copy.CopyFrom(layer)
     for value in blobs:
@@ -119,27 +121,27 @@ def _with(layer: Any, blobs: list[Array]) -> Any:
 
 
 def read(path: str) -> dict[str, Array]:
-    """Neutral weights of a caffemodel, which says all of them itself. Raises ModelError where it is none, or cut short."""
+    """Return the neutral weights of a caffemodel. Raises ModelError if the file is not a caffemodel, or truncated."""
     try:
         net = NetParameter.FromString(Path(path).read_bytes())
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     except DecodeError:
-        raise ModelError(f"{path}: is no caffemodel, or one that is cut short") from None
+        raise ModelError(f"{path}: is not a caffemodel, or truncated") from None
     upgrade(net, path)
-    found: dict[str, Array] = {}
+    arrays: dict[str, Array] = {}
     for layer in net.layer:
         blobs = [_array(path, layer.name, index, blob) for index, blob in enumerate(layer.blobs)]
         for part, array in weights.neutral(layer, blobs).items():
-            if found.setdefault(f"{layer.name}.{part}", array) is not array:
+            if arrays.setdefault(f"{layer.name}.{part}", array) is not array:
                 raise ModelError(f"{path}: has two layers {layer.name!r} with weights")
-    if not found:
+    if not arrays:
         raise ModelError(f"{path}: holds no weights")
-    return found
+    return arrays
 
 
 def _array(path: str, layer: str, index: int, blob: Any) -> Array:
-    """A BlobProto's data in its shape, which old files give as num, channels, height, width."""
+    """Return a BlobProto's array; old files specify its shape as num, channels, height, width."""
     legacy = (blob.num, blob.channels, blob.height, blob.width)
     shape = tuple(blob.shape.dim) if blob.HasField("shape") or not any(legacy) else legacy  # a scalar has neither
     data = np.array(blob.data or blob.double_data, dtype=np.float32)

@@ -488,7 +488,7 @@ BAD = [
     (
         "data tops",
         data("").replace('"data"', '"image"') + BODY,
-        r"layer 'd': top 'image' is unknown; a data layer's tops are data",
+        r"layer 'd': top 'image' is unknown; name the tops of data layers data",
     ),
     ("nothing", 'name: "empty"\n', r"has no `layer \{ ... \}`"),
     (
@@ -539,7 +539,7 @@ def test_a_caffemodel_is_known_by_its_content(tmp_path: Path) -> None:
     [
         (
             lambda p: p.write_bytes(weights_file(p, conv=((64, 300), 19200)).read_bytes()[:-4000]),
-            r"is no caffemodel, or one that is cut",
+            r"is not a caffemodel, or truncated",
         ),
         (
             lambda p: weights_file(p, conv=((2, 3), 5)),

@@ -251,7 +251,7 @@ def test_a_network_without_parameters_takes_no_weights(model: Path, tmp_path: Pa
 def test_what_a_caffemodel_has_no_place_for_is_refused(tmp_path: Path) -> None:
     weights_file.write(tmp_path / "w", NeutralWeights({"lstm.weight_ih": np.ones((2, 2), np.float32)}, "BGR"))
     with pytest.raises(
-        ModelError, match=rf"^{tmp_path}/o: which layer of Caffe has the weights weight_ih of 'lstm' cannot be told"
+        ModelError, match=rf"^{tmp_path}/o: cannot infer the type of layer 'lstm' from its weights weight_ih"
     ):
         multiseg.convert(tmp_path / "w", "caffemodel", tmp_path / "o")
 
