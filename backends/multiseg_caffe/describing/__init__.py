@@ -1,1 +1,1 @@
-"""Describe a network as layers in the vocabulary of multiseg.topology."""
+"""Infer a Caffe network's shapes, and describe it as layers in the vocabulary of multiseg.topology."""

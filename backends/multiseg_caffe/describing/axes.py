@@ -1,4 +1,4 @@
-"""Shapes of blobs and Caffe's numbering of their axes."""
+"""Shapes of blobs, and Caffe's numbering of their axes."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from typing import Any
 from multiseg_caffe.describing.windows import WrongLayer
 
 Shape = tuple[int, ...]
-Made = tuple[list[Shape], list[Shape]]  # shapes of tops, of weights
+Inferred = tuple[list[Shape], list[Shape]]  # shapes of a layer's tops, and of its weights
 
 
 def concat_axis(layer: Any, bottom: Shape) -> int:
-    """The axis along which a Concat or Slice works, by either of its names."""
+    """Return the axis of a Concat or Slice, from the field ``axis`` or its older name. Raises WrongLayer if both are set."""
     p, old = (layer.concat_param, "concat_dim") if layer.type == "Concat" else (layer.slice_param, "slice_dim")
     if p.HasField(old) and p.HasField("axis"):
-        raise WrongLayer(f"has both axis and {old}; Caffe takes one of them")
+        raise WrongLayer(f"has both axis and {old}; Caffe accepts only one of them")
     return axis(getattr(p, old) if p.HasField(old) else p.axis, bottom)
 
 
 def axis(index: int, shape: Shape) -> int:
-    """An axis counted from 0. Raises WrongLayer where the shape has none such."""
-    found = index if index >= 0 else index + len(shape)
-    if not 0 <= found < len(shape):
+    """Return an axis counted from 0; negative indices count from the last. Raises WrongLayer if the shape lacks the axis."""
+    position = index if index >= 0 else index + len(shape)
+    if not 0 <= position < len(shape):
         raise WrongLayer(f"has no axis {index} in its input {shape}")
-    return found
+    return position
 
 
 def image(shape: Shape) -> Shape:
-    """The same shape. Raises WrongLayer where it is not (N, C, H, W)."""
+    """Return the shape. Raises WrongLayer if it is not 4-D, (N, C, H, W)."""
     if len(shape) != 4:
-        raise WrongLayer(f"takes images (N, C, H, W), its input is {shape}")
+        raise WrongLayer(f"needs images (N, C, H, W), but its input is {shape}")
     return shape
 
 
 def listed(shapes: Iterable[Shape | None]) -> str:
-    """Shapes, for messages."""
+    """Return shapes as text for messages."""
     return " and ".join(map(str, shapes)) or "no input"

@@ -1,4 +1,4 @@
-"""Caffe's layers in the vocabulary of multiseg.topology.vocabulary."""
+"""Describe Caffe's layers in the vocabulary of multiseg.topology.vocabulary."""
 
 from __future__ import annotations
 
@@ -21,63 +21,65 @@ Step = tuple[str, dict[str, Any]]  # type and parameters
 
 
 def described(placed: list[Placed], path: str, image: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Layers as multiseg.model_files has them, and which value each blob holds in the end.
+    """Return the layers as in multiseg.model_files, and the name of the value that each blob holds after the last layer.
 
-    One layer of Caffe may be several, of which the last has its name; one whose blobs keep their values (Split) is none.
-    Raises ModelError naming a layer that has no neutral description.
+    One layer of Caffe may become several, the last of which has its name; a Split becomes none.
+    Raises ModelError that names a layer without neutral description.
     """
     values = {image: image}
     nodes: list[dict[str, Any]] = []
     taken = {image}
-    for here in placed:
-        layer = here.layer
+    for item in placed:
+        layer = item.layer
         try:
-            steps = _steps(here)
+            steps = _steps(item)
         except WrongLayer as error:
             raise ModelError(f"{path}: layer {layer.name!r} ({layer.type}): {error}") from error
-        read = [values[bottom] for bottom in layer.bottom]
+        inputs = [values[bottom] for bottom in layer.bottom]
         for number, (kind, parameters) in enumerate(steps, 1):
             last = number == len(steps)
             name = _free(layer.name if last else f"{layer.name}_{kind.lower()}", taken)
-            node: dict[str, Any] = {"name": name, "type": kind, "inputs": read, "parameters": parameters}
+            node: dict[str, Any] = {"name": name, "type": kind, "inputs": inputs, "parameters": parameters}
             if last and len(layer.top) > 1:
                 node["outputs"] = [f"{name}:{i}" for i in range(len(layer.top))]
             if kind not in VOCABULARY:
-                node["shapes"] = [list(top[1:]) for top in here.tops if top]
-                node["weights"] = {part(layer.type, i): list(shape) for i, shape in enumerate(here.weights)}
+                node["shapes"] = [list(top[1:]) for top in item.tops if top]
+                node["weights"] = {part(layer.type, i): list(shape) for i, shape in enumerate(item.weights)}
             nodes.append(node)
-            read = node.get("outputs", [name])
-        values.update(zip(layer.top, read if steps else read * len(layer.top), strict=True))
+            inputs = node.get("outputs", [name])
+        values.update(zip(layer.top, inputs if steps else inputs * len(layer.top), strict=True))
     return nodes, values
 
 
 def _free(name: str, taken: set[str]) -> str:
-    free, number = name, 1
-    while free in taken:
+    """Return a name that is not in ``taken``, and add it."""
+    unique, number = name, 1
+    while unique in taken:
         number += 1
-        free = f"{name}_{number}"
-    taken.add(free)
-    return free
+        unique = f"{name}_{number}"
+    taken.add(unique)
+    return unique
 
 
-def _steps(here: Placed) -> list[Step]:
-    if None in here.tops or None in here.bottoms:
-        raise WrongLayer("only Caffe itself can tell what this type makes of its input; there is no description of it")
-    bottoms = [shape for shape in here.bottoms if shape is not None]
-    if any(not top or top[0] != bottom[0] for top in here.tops if top is not None for bottom in bottoms):
-        raise WrongLayer("works across the images of a batch; descriptions are of one image")
-    rule = _STEPS.get(here.layer.type)
-    return [_opaque(here.layer)] if rule is None else rule(here.layer, bottoms)
+def _steps(placed: Placed) -> list[Step]:
+    """Return the neutral layers for one layer of Caffe. Raises WrongLayer if it cannot be described."""
+    if None in placed.tops or None in placed.bottoms:
+        raise WrongLayer("only Caffe itself can compute the output shape of this type; it cannot be described")
+    bottoms = [shape for shape in placed.bottoms if shape is not None]
+    if any(not top or top[0] != bottom[0] for top in placed.tops if top is not None for bottom in bottoms):
+        raise WrongLayer("works across the images of a batch; a description is of one image")
+    rule = _STEPS.get(placed.layer.type)
+    return [_opaque(placed.layer)] if rule is None else rule(placed.layer, bottoms)
 
 
 def _opaque(layer: Any) -> Step:
-    """A layer that the vocabulary has not: its own type and parameters, as the file has them."""
+    """Return a layer that the vocabulary lacks: its type and parameters in the file."""
     parameters: dict[str, Any] = {}
     for field, value in layer.ListFields():
         if field.name.endswith("_param") and field.name not in ("transform_param", "loss_param"):
-            for each, setting in value.ListFields():
-                if each.message_type is None and each.name != "engine":
-                    parameters[each.name] = list(setting) if hasattr(setting, "append") else setting
+            for key, setting in value.ListFields():
+                if key.message_type is None and key.name != "engine":
+                    parameters[key.name] = list(setting) if hasattr(setting, "append") else setting
     return (f"Caffe{layer.type}" if layer.type in VOCABULARY else layer.type, parameters)
 
 
@@ -87,7 +89,7 @@ def _plain(kind: str) -> Callable[[Any, list[Shape]], list[Step]]:
 
 def _convolution(layer: Any, bottoms: list[Shape]) -> list[Step]:
     if len(bottoms) > 1:
-        raise WrongLayer(f"applies one set of weights to {len(bottoms)} inputs; descriptions have one input here")
+        raise WrongLayer(f"applies one set of weights to {len(bottoms)} inputs; a described convolution has one input")
     p = layer.convolution_param
     window = windows.of_convolution(p)
     parameters = {
@@ -118,7 +120,7 @@ def _pooling(layer: Any, bottoms: list[Shape]) -> list[Step]:
         "pads": list(window.pad * 2),
         "ceil_mode": p.round_mode == PoolingParameter.CEIL,
     }
-    if kind == "Average":  # Caffe divides by the window's part within the padded image
+    if kind == "Average":  # Caffe divides by the size of the window within the padded image
         parameters["count_include_pad"] = True
     return [(f"{kind}Pool", parameters)]
 
@@ -147,7 +149,7 @@ def _scale(layer: Any, bottoms: list[Shape]) -> list[Step]:
 def _lrn(layer: Any, bottoms: list[Shape]) -> list[Step]:
     p = layer.lrn_param
     within = p.norm_region == LRNParameter.WITHIN_CHANNEL
-    # within a channel, Caffe adds 1 whatever k is (src/caffe/layers/lrn_layer.cpp)
+    # within a channel, Caffe adds 1 and ignores k (src/caffe/layers/lrn_layer.cpp)
     parameters = {"size": p.local_size, "alpha": p.alpha, "beta": p.beta, "bias": 1.0 if within else p.k}
     return [("LRN", {**parameters, "within_channel": True} if within else parameters)]
 
@@ -167,21 +169,21 @@ def _linear(scale: float, shift: float) -> list[Step]:
 
 
 def _power(layer: Any, bottoms: list[Shape]) -> list[Step]:
-    """(shift + scale x) ^ power"""
+    """Describe (shift + scale x) ^ power."""
     p = layer.power_param
     steps = _linear(p.scale, p.shift) + ([("Pow", {"exponent": p.power})] if p.power != 1 else [])
     return steps or [("Identity", {})]
 
 
 def _exp(layer: Any, bottoms: list[Shape]) -> list[Step]:
-    """base ^ (shift + scale x)"""
+    """Describe base ^ (shift + scale x)."""
     p = layer.exp_param
     unit = 1.0 if p.base == -1 else math.log(p.base)
     return [*_linear(p.scale * unit, p.shift * unit), ("Exp", {})]
 
 
 def _log(layer: Any, bottoms: list[Shape]) -> list[Step]:
-    """log(shift + scale x) to this base"""
+    """Describe log(shift + scale x) to the layer's base."""
     p = layer.log_param
     return [*_linear(p.scale, p.shift), ("Log", {}), *_linear(1.0 if p.base == -1 else 1 / math.log(p.base), 0)]
 
@@ -211,7 +213,7 @@ def _eltwise(layer: Any, bottoms: list[Shape]) -> list[Step]:
     coefficients = list(p.coeff)
     if coefficients == [1, -1]:
         return [("Sub", {})]
-    return [("Sum", {} if all(each == 1 for each in coefficients) else {"coefficients": coefficients})]
+    return [("Sum", {} if all(coefficient == 1 for coefficient in coefficients) else {"coefficients": coefficients})]
 
 
 def _crop(layer: Any, bottoms: list[Shape]) -> list[Step]:
@@ -229,26 +231,27 @@ def _flatten(layer: Any, bottoms: list[Shape]) -> list[Step]:
 
 
 def _reshape(layer: Any, bottoms: list[Shape]) -> list[Step]:
-    made, _ = RULES["Reshape"](layer, bottoms)
-    return [("Reshape", {"shape": list(made[0][1:])})]
+    tops, _ = RULES["Reshape"](layer, bottoms)
+    return [("Reshape", {"shape": list(tops[0][1:])})]
 
 
 def _reduction(layer: Any, bottoms: list[Shape]) -> list[Step]:
     p = layer.reduction_param
     axes = list(range(_inner_axis(p.axis, bottoms[0]), len(bottoms[0])))
-    before: dict[int, list[Step]] = {
+    elementwise: dict[int, list[Step]] = {  # applied before the sum
         ReductionParameter.ASUM: [("Abs", {})],
         ReductionParameter.SUMSQ: [("Pow", {"exponent": 2.0})],
     }
     kind = "ReduceMean" if p.operation == ReductionParameter.MEAN else "ReduceSum"
-    return [*before.get(p.operation, []), (kind, {"axes": axes, "keepdims": False}), *_linear(p.coeff, 0)]
+    return [*elementwise.get(p.operation, []), (kind, {"axes": axes, "keepdims": False}), *_linear(p.coeff, 0)]
 
 
 def _inner_axis(index: int, shape: Shape) -> int:
-    found = axis(index, shape)
-    if found == 0:
-        raise WrongLayer("works across the images of a batch; descriptions are of one image")
-    return found
+    """Return an axis counted from 0. Raises WrongLayer for axis 0, the batch."""
+    position = axis(index, shape)
+    if position == 0:
+        raise WrongLayer("works across the images of a batch; a description is of one image")
+    return position
 
 
 _STEPS: dict[str, Callable[[Any, list[Shape]], list[Step]]] = {

@@ -1,6 +1,6 @@
-"""A network's layers one after the other, with their shapes; and what Caffe would end the process for.
+"""Infer the shapes of a network layer by layer, with Caffe's checks.
 
-Caffe checks a network by aborting. These are its checks (src/caffe/net.cpp), as errors that name the layer.
+If a check fails, Caffe aborts the process. These are the same checks (src/caffe/net.cpp), as errors that name the layer.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from multiseg_caffe.describing.axes import Shape, listed
 from multiseg_caffe.describing.shapes import COUNTS, IN_PLACE, MANY, READERS, RULES, UNRULED
 from multiseg_caffe.describing.windows import WrongLayer
 
-LARGEST = 1 << 31  # Blob::Reshape counts in an int
+LARGEST = 1 << 31  # Blob::Reshape counts elements in an int
 FILLERS = ("constant", "gaussian", "positive_unitball", "uniform", "xavier", "msra", "bilinear")
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A layer with its blobs' shapes; None where only Caffe can tell."""
+    """A layer with the shapes of its blobs; None for shapes that only Caffe can compute."""
 
     layer: Any
     bottoms: tuple[Shape | None, ...]
@@ -31,100 +31,102 @@ class Placed:
 
 
 def infer(net: Any, path: str, shapes: Mapping[str, Shape], also: Iterable[str] = ()) -> list[Placed]:
-    """The layers of ``net`` with their shapes, where the blobs in ``shapes`` are given.
+    """Return the layers of ``net`` with their shapes; ``shapes`` are those of the input blobs.
 
-    ``also`` are further types that this Caffe has. Raises ModelError naming the layer and what is wrong with it.
+    ``also`` are further types of layers that the installed Caffe has. Raises ModelError that names the layer and its error.
     """
-    known: dict[str, Shape | None] = dict(shapes)
-    makers: dict[str, str] = {}
-    readers: dict[str, str] = {}
-    names: dict[str, bool] = {}  # of layers, and whether they have weights
-    shared: dict[str, tuple[str, Shape]] = {}
+    blobs: dict[str, Shape | None] = dict(shapes)
+    producers: dict[str, str] = {}  # blob -> layer
+    readers: dict[str, str] = {}  # blob -> layer
+    has_weights: dict[str, bool] = {}  # by layer
+    owners: dict[str, tuple[str, Shape]] = {}  # name of shared weights -> the first layer that has them, shape
     placed = []
     for layer in net.layer:
         try:
-            here = _place(layer, known, makers, also)
-            _own(layer, readers)
-            if layer.name in names and (here.weights or names[layer.name]):
-                raise WrongLayer("is not the only layer of this name, and weights are found by it; rename one of them")
-            _share(layer, here.weights, shared)
+            inferred = _place(layer, blobs, producers, also)
+            _check_in_place(layer, readers)
+            if layer.name in has_weights and (inferred.weights or has_weights[layer.name]):
+                raise WrongLayer("is not the only layer of this name, which identifies its weights; rename one of them")
+            _check_shared(layer, inferred.weights, owners)
         except WrongLayer as error:
             raise ModelError(f"{path}: layer {layer.name!r} ({layer.type or 'no type'}): {error}") from error
-        names[layer.name] = bool(here.weights)
-        for top, shape in zip(layer.top, here.tops):  # noqa: B905 - worker code runs on Python 3.9
-            known[top] = shape
-            makers[top] = layer.name
+        has_weights[layer.name] = bool(inferred.weights)
+        for top, shape in zip(layer.top, inferred.tops):  # noqa: B905 - worker code runs on Python 3.9
+            blobs[top] = shape
+            producers[top] = layer.name
             readers.pop(top, None)
-        placed.append(here)
+        placed.append(inferred)
     return placed
 
 
-def _place(layer: Any, known: Mapping[str, Shape | None], makers: Mapping[str, str], also: Iterable[str]) -> Placed:
+def _place(layer: Any, blobs: Mapping[str, Shape | None], producers: Mapping[str, str], also: Iterable[str]) -> Placed:
+    """Return a layer with its shapes. ``blobs`` and ``producers`` are the shapes and layers of the blobs before it."""
     if layer.type not in RULES and layer.type not in UNRULED and layer.type not in also:
         types = sorted({*RULES, *UNRULED, *also})
         raise WrongLayer(f"BVLC Caffe has no layer of this type{near(layer.type, types)}")
     if layer.type in READERS and layer.bottom:
-        raise WrongLayer(f"reads a data set, so it cannot read {layer.bottom[0]!r}; leave bottom out")
+        raise WrongLayer(f"reads a dataset, so it cannot read {layer.bottom[0]!r}; remove bottom")
     if layer.type == "Python" and not (layer.python_param.module and layer.python_param.layer):
         raise WrongLayer("needs python_param { module: ... layer: ... }")
     for bottom in layer.bottom:
-        if bottom not in known:
-            raise WrongLayer(f"reads {bottom!r}, which no layer before it makes{near(bottom, known)}")
+        if bottom not in blobs:
+            raise WrongLayer(f"reads {bottom!r}, which no previous layer outputs{near(bottom, blobs)}")
     for top in layer.top:
         if top in layer.bottom:
             if layer.type not in IN_PLACE and layer.type in RULES:
-                raise WrongLayer(f"writes its output over its input {top!r}, which this type cannot")
-        elif top in known:
-            maker = f"layer {makers[top]!r} makes" if top in makers else "the input is"
-            raise WrongLayer(f"makes {top!r}, which {maker} already")
-    _fillers(layer)
-    found = tuple(known[bottom] for bottom in layer.bottom)
-    bottoms = [shape for shape in found if shape is not None]
+                raise WrongLayer(f"overwrites its input {top!r} (in-place), which this type does not support")
+        elif top in blobs:
+            owner = f"layer {producers[top]!r} outputs" if top in producers else "the input is"
+            raise WrongLayer(f"outputs {top!r}, which {owner} already")
+    _check_fillers(layer)
+    all_bottoms = tuple(blobs[bottom] for bottom in layer.bottom)
+    bottoms = [shape for shape in all_bottoms if shape is not None]
     rule = RULES.get(layer.type)
-    if rule is None or len(bottoms) < len(found):
-        return Placed(layer, found, (None,) * len(layer.top), ())
-    _counted(layer)
+    if rule is None or len(bottoms) < len(all_bottoms):
+        return Placed(layer, all_bottoms, (None,) * len(layer.top), ())
+    _check_counts(layer)
     tops, weights = rule(layer, bottoms)
     if any(size < 1 for shape in tops for size in shape):
-        raise WrongLayer(f"would make {tops[0]} of {listed(bottoms)}")
-    for made, shapes in (("make", tops), ("have weights of", weights)):
+        raise WrongLayer(f"would output {tops[0]} for {listed(bottoms)}")
+    for verb, shapes in (("output", tops), ("have weights of", weights)):
         large = next((shape for shape in shapes if math.prod(shape) >= LARGEST), None)
         if large is not None:
-            raise WrongLayer(f"would {made} {large}; Caffe's arrays have fewer than {LARGEST} elements")
+            raise WrongLayer(f"would {verb} {large}; Caffe's arrays have fewer than {LARGEST} elements")
     filler = _weight_filler(layer)
     if filler == "bilinear" and any(len(shape) != 4 or shape[2] != shape[3] for shape in weights[:1]):
         raise WrongLayer(
             f"has weight_filler {{ type: 'bilinear' }}, which is for square kernels; its weights are {weights[0]}"
         )
     if len(layer.param) > len(weights):
-        raise WrongLayer(f"has {len(layer.param)} times param {{ }}, and {len(weights)} arrays of weights")
+        raise WrongLayer(f"specifies param {{ }} {len(layer.param)} times for {len(weights)} arrays of weights")
     if layer.loss_weight and len(layer.loss_weight) != max(len(layer.top), 1):
-        raise WrongLayer(f"has {len(layer.loss_weight)} times loss_weight for {len(layer.top)} tops")
-    return Placed(layer, found, tuple(tops[: len(layer.top)]), tuple(weights))
+        raise WrongLayer(f"specifies loss_weight {len(layer.loss_weight)} times for {len(layer.top)} tops")
+    return Placed(layer, all_bottoms, tuple(tops[: len(layer.top)]), tuple(weights))
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: those most like it, or the first of them all."""
+    """Return the end of a message about an unknown name: the most similar known names, or the first of all."""
     names = list(known)
-    like = difflib.get_close_matches(name, names, 3, 0.6)
-    if like:
-        return f"; near it are: {', '.join(like)}"
-    return f"; known are: {', '.join(names[:12])}{' and more' if len(names) > 12 else ''}" if names else ""
+    similar = difflib.get_close_matches(name, names, 3, 0.6)
+    if similar:
+        return f"; similar names: {', '.join(similar)}"
+    return f"; known names: {', '.join(names[:12])}{' and more' if len(names) > 12 else ''}" if names else ""
 
 
-def _fillers(layer: Any) -> None:
+def _check_fillers(layer: Any) -> None:
+    """Raise WrongLayer for a filler of weights or biases that Caffe rejects (include/caffe/filler.hpp)."""
     for field, parameters in layer.ListFields():
         if not field.name.endswith("_param"):
             continue
-        for each, filler in parameters.ListFields():
-            if each.message_type is None or each.message_type.name != "FillerParameter" or hasattr(filler, "append"):
+        for key, filler in parameters.ListFields():
+            if key.message_type is None or key.message_type.name != "FillerParameter" or hasattr(filler, "append"):
                 continue
             if filler.type not in FILLERS:
-                raise WrongLayer(f"{each.name} {{ type: {filler.type!r} }} is unknown{near(filler.type, FILLERS)}")
+                raise WrongLayer(f"{key.name} {{ type: {filler.type!r} }} is unknown{near(filler.type, FILLERS)}")
             if filler.type == "gaussian" and filler.std <= 0:
-                raise WrongLayer(f"{each.name} {{ std: {filler.std:g} }} is not above 0")
+                raise WrongLayer(f"{key.name} {{ std: {filler.std:g} }} must be greater than 0")
             if filler.type == "uniform" and filler.min > filler.max:
-                raise WrongLayer(f"{each.name} {{ min: {filler.min:g} }} is above max, {filler.max:g}")
+                raise WrongLayer(f"{key.name} {{ min: {filler.min:g} }} must not be greater than max, {filler.max:g}")
 
 
 def _weight_filler(layer: Any) -> str:
@@ -132,40 +134,44 @@ def _weight_filler(layer: Any) -> str:
     return str(p.weight_filler.type)
 
 
-def _own(layer: Any, readers: dict[str, str]) -> None:
-    """An input that is written over has no other reader: Caffe gives each reader a copy, and would write to that."""
+def _check_in_place(layer: Any, readers: dict[str, str]) -> None:
+    """Raise WrongLayer if a layer overwrites an input that another layer reads. Add the layer's inputs to ``readers``.
+
+    Caffe gives each reader of a blob a copy of its own, and the layer would overwrite its copy only.
+    """
     for top in layer.top:
         if top in layer.bottom and (top in readers or list(layer.bottom).count(top) > 1):
-            other = f"layer {readers[top]!r}" if top in readers else "itself once more"
+            other = f"layer {readers[top]!r}" if top in readers else "itself a second time"
             raise WrongLayer(
-                f"writes its output over its input {top!r}, which is read by {other}; give it a top of its own"
+                f"overwrites its input {top!r} (in-place), which is also read by {other}; give its top another name"
             )
     readers.update(dict.fromkeys(layer.bottom, layer.name))
 
 
-def _share(layer: Any, weights: tuple[Shape, ...], shared: dict[str, tuple[str, Shape]]) -> None:
+def _check_shared(layer: Any, weights: tuple[Shape, ...], owners: dict[str, tuple[str, Shape]]) -> None:
+    """Raise WrongLayer if shared weights (``param { name: ... }``) differ in shape from their owner's."""
     for spec, shape in zip(layer.param, weights):  # noqa: B905
         if not spec.name:
             continue
-        owner, theirs = shared.setdefault(spec.name, (layer.name, shape))
-        if theirs != shape and (spec.share_mode == 0 or math.prod(theirs) != math.prod(shape)):
+        owner, owner_shape = owners.setdefault(spec.name, (layer.name, shape))
+        if owner_shape != shape and (spec.share_mode == 0 or math.prod(owner_shape) != math.prod(shape)):
             raise WrongLayer(
-                f"shares the weights {spec.name!r} of layer {owner!r}, which are {theirs}, its own {shape}"
+                f"shares the weights {spec.name!r} of layer {owner!r}, whose shape is {owner_shape}, but needs {shape}"
             )
 
 
 def shared(placed: Iterable[Placed]) -> list[list[str]]:
-    """Names of the layers that have weights of one name, ``param { name: ... }``, where these are several."""
+    """Return groups of names of layers that share weights, ``param { name: ... }``."""
     users: dict[str, list[str]] = {}
-    for here in placed:
-        for spec in here.layer.param[: len(here.weights)]:
+    for item in placed:
+        for spec in item.layer.param[: len(item.weights)]:
             if spec.name:
-                users.setdefault(spec.name, []).append(here.layer.name)
+                users.setdefault(spec.name, []).append(item.layer.name)
     return [names for names in users.values() if len(names) > 1]
 
 
-def _counted(layer: Any) -> None:
-    """Numbers of bottoms and tops, as each layer's header declares them (include/caffe/layers/)."""
+def _check_counts(layer: Any) -> None:
+    """Raise WrongLayer for a number of bottoms or tops that the layer's header does not allow (include/caffe/layers/)."""
     least, most, tops_least, tops_most = COUNTS.get(layer.type, (1, 1, 1, 1))
     for what, count, low, high in (
         ("inputs (bottom)", len(layer.bottom), least, most),

@@ -331,22 +331,22 @@ BAD = [
     (
         "field",
         'layer {\n  botom: "data"\n}',
-        r"net.prototxt:2:3: LayerParameter has no field 'botom'; near it are: bottom",
+        r"net.prototxt:2:3: LayerParameter has no field 'botom'; similar names: bottom",
     ),
-    ("nothing like it", "layer { pooling_param { global: 1 } }", r"no field 'global'; (near it are|known are): "),
+    ("nothing like it", "layer { pooling_param { global: 1 } }", r"no field 'global'; (similar|known) names: "),
     (
         "value",
         INPUT + layer("Pooling", "pooling_param { pool: AVG kernel_size: 2 }"),
-        r":2:\d+: no value 'AVG'; near it are: AVE",
+        r":2:\d+: no value 'AVG'; similar names: AVE",
     ),
     ("number", layer("Pooling", "pooling_param { kernel_size: -2 }"), r":1:\d+: .*[Oo]ut of range"),
     ("text", layer("Pooling", "pooling_param { kernel_size: two }"), r":1:\d+: .*integer"),
     ("twice", 'layer { name: "a" name: "b" }', r":1:\d+: .*multiple \"name\""),
-    ("old enum", V1.replace("CONVOLUTION", "CONVOLUTON"), r":1:\d+: no value 'CONVOLUTON'; near it are: CONVOLUTION"),
+    ("old enum", V1.replace("CONVOLUTION", "CONVOLUTON"), r":1:\d+: no value 'CONVOLUTON'; similar names: CONVOLUTION"),
     (
         "type",
         INPUT + layer("Convolutoin"),
-        r"layer 'it' \(Convolutoin\): BVLC Caffe has no layer of this type; near it are: "
+        r"layer 'it' \(Convolutoin\): BVLC Caffe has no layer of this type; similar names: "
         r"Convolution, Deconvolution",
     ),
     (
@@ -357,13 +357,13 @@ BAD = [
     (
         "bottom",
         INPUT + layer("ReLU", bottom="dota"),
-        r"layer 'it' \(ReLU\): reads 'dota', which no layer before it makes; near "
-        r"it are: data",
+        r"layer 'it' \(ReLU\): reads 'dota', which no previous layer outputs; similar "
+        r"names: data",
     ),
     (
         "top",
         INPUT + layer("ReLU") + layer("TanH", name="two"),
-        r"layer 'two' \(TanH\): makes 'out', which layer 'it' makes already",
+        r"layer 'two' \(TanH\): outputs 'out', which layer 'it' outputs already",
     ),
     (
         "name",
@@ -373,12 +373,13 @@ BAD = [
     (
         "in place",
         INPUT + layer("Convolution", conv("num_output: 4 kernel_size: 1"), top="data"),
-        r"layer 'it' \(Convolution\): writes its output over its input 'data', which this type cannot",
+        r"layer 'it' \(Convolution\): overwrites its input 'data' \(in-place\), which this type does not support",
     ),
     (
         "read elsewhere",
         INPUT + layer("TanH") + layer("ReLU", top="data", name="two"),
-        r"layer 'two' \(ReLU\): writes its output over its input 'data', which is read by layer 'it'; give it a top of its own",
+        r"layer 'two' \(ReLU\): overwrites its input 'data' \(in-place\), which is also read by layer 'it'; give its top another "
+        r"name",
     ),
     (
         "num_output",
@@ -388,7 +389,7 @@ BAD = [
     (
         "num_output beyond Caffe's",
         INPUT + layer("Convolution", conv("num_output: 4294967295 kernel_size: 1")),
-        r"layer 'it' \(Convolution\): would make .*4294967295.*; Caffe's arrays have fewer than 2147483648 elements",
+        r"layer 'it' \(Convolution\): would output .*4294967295.*; Caffe's arrays have fewer than 2147483648 elements",
     ),
     (
         "weights beyond Caffe's",
@@ -399,7 +400,7 @@ BAD = [
     (
         "two kernels",
         INPUT + layer("Convolution", conv("num_output: 3 kernel_size: 3 kernel_h: 1 kernel_w: 1")),
-        r"has both kernel_size and kernel_h, kernel_w; Caffe takes one of them",
+        r"has both kernel_size and kernel_h, kernel_w; Caffe accepts only one of them",
     ),
     (
         "too large",
@@ -409,23 +410,23 @@ BAD = [
     (
         "groups",
         INPUT + layer("Convolution", conv("num_output: 3 kernel_size: 3 group: 2")),
-        r"has 2 groups, which divide its 4 inputs and 3 outputs unevenly",
+        r"has 2 groups, which must divide its 4 input and 3 output channels evenly",
     ),
     (
         "filler",
         INPUT + layer("Convolution", conv('num_output: 3 kernel_size: 3 weight_filler { type: "gausian" }')),
-        r"weight_filler \{ type: 'gausian' \} is unknown; near it are: gaussian",
+        r"weight_filler \{ type: 'gausian' \} is unknown; similar names: gaussian",
     ),
     (
         "std",
         INPUT + layer("Convolution", conv('num_output: 3 kernel_size: 3 weight_filler { type: "gaussian" std: -1 }')),
-        r"weight_filler \{ std: -1 \} is not above 0",
+        r"weight_filler \{ std: -1 \} must be greater than 0",
     ),
     ("no group", INPUT + layer("Convolution", conv("num_output: 3 kernel_size: 3 group: 0")), r"has 0 groups"),
     (
         "reads",
         INPUT + layer("Data"),
-        r"layer 'it' \(Data\): reads a data set, so it cannot read 'data'; leave bottom out",
+        r"layer 'it' \(Data\): reads a dataset, so it cannot read 'data'; remove bottom",
     ),
     (
         "bilinear",
@@ -440,35 +441,39 @@ BAD = [
     (
         "param",
         INPUT + layer("Convolution", "param {} param {}" + conv("num_output: 3 kernel_size: 3 bias_term: false")),
-        r"has 2 times param \{ \}, and 1 arrays of weights",
+        r"specifies param \{ \} 2 times for 1 arrays of weights",
     ),
     (
         "eltwise",
         INPUT
         + layer("Pooling", "pooling_param { kernel_size: 2 }", top="half")
         + layer("Eltwise", "", "data half", "sum", "sum"),
-        r"layer 'sum' \(Eltwise\): needs inputs of one shape, they are \(1, 4, 8, 8\) and \(1, 4, 7, 7\)",
+        r"layer 'sum' \(Eltwise\): needs inputs of one shape, but they are \(1, 4, 8, 8\) and \(1, 4, 7, 7\)",
     ),
     (
         "concat",
         INPUT
         + layer("Pooling", "pooling_param { kernel_size: 2 }", top="half")
         + layer("Concat", "", "data half", "all", "all"),
-        r"joins along axis 1, but its inputs \(1, 4, 8, 8\) and \(1, 4, 7, 7\) differ in others",
+        r"concatenates along axis 1, but its inputs \(1, 4, 8, 8\) and \(1, 4, 7, 7\) differ in other axes",
     ),
     (
         "crop",
         INPUT + layer("Crop", "crop_param { offset: 1 }", "data data"),
-        r"cannot cut \(1, 4, 8, 8\) out of \(1, 4, 8, 8\) at offset 1",
+        r"cannot crop \(1, 4, 8, 8\) from \(1, 4, 8, 8\) at offset 1",
     ),
-    ("slice", INPUT + layer("Slice", top="a b c"), r"cannot cut 4 into 3 equal parts; name slice_point"),
+    ("slice", INPUT + layer("Slice", top="a b c"), r"cannot slice 4 into 3 equal parts; specify slice_point"),
     (
         "reshape",
         INPUT + layer("Reshape", "reshape_param { shape { dim: 0 dim: 5 } }"),
-        r"cannot make \(0, 5\) of \(1, 4, 8, 8\)",
+        r"cannot reshape \(1, 4, 8, 8\) to \(0, 5\)",
     ),
     ("count", INPUT + layer("Eltwise"), r"has 1 inputs \(bottom\), it needs 2 or more"),
-    ("recurrent", INPUT + layer("LSTM"), r"layer 'it' \(LSTM\): only Caffe itself can tell what this type makes"),
+    (
+        "recurrent",
+        INPUT + layer("LSTM"),
+        r"layer 'it' \(LSTM\): only Caffe itself can compute the output shape of this type",
+    ),
     ("batch", INPUT + layer("Concat", "concat_param { axis: 0 }", "data data"), r"works across the images of a batch"),
     (
         "inputs",

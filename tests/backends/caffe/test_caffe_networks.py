@@ -349,15 +349,15 @@ def test_a_softmax_that_is_deployed_alone_is_the_prediction(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("change", "message"), [
     (("num_output: 10", "num_output: 10 bias_term: maybe"), r"net.prototxt:\d+:\d+: "),
-    (('bottom: "pool2"', 'bottom: "pool3"'), r"layer 'ip1' \(InnerProduct\): reads 'pool3', which no layer before it makes; "
-                                             r"near it are: pool2, pool1"),
-    (('type: "Pooling"', 'type: "Poling"'), r"'pool1' \(Poling\): BVLC Caffe has no layer of this type; near it are: Pooling"),
+    (('bottom: "pool2"', 'bottom: "pool3"'), r"layer 'ip1' \(InnerProduct\): reads 'pool3', which no previous layer outputs; "
+                                             r"similar names: pool2, pool1"),
+    (('type: "Pooling"', 'type: "Poling"'), r"'pool1' \(Poling\): BVLC Caffe has no layer of this type; similar names: Pooling"),
     (("kernel_size: 5", "kernel_size: 50"), r"layer 'conv1' \(Convolution\): has a 50x50 kernel, larger than its input of 28x28"),
-    (('type: "xavier"', 'type: "xaver"'), r"weight_filler \{ type: 'xaver' \} is unknown; near it are: xavier"),
+    (('type: "xavier"', 'type: "xaver"'), r"weight_filler \{ type: 'xaver' \} is unknown; similar names: xavier"),
     (('top: "accuracy"', 'top: "accuracy" accuracy_param { top_k: 11 }'), r"has top_k 11 for 10 classes"),
     (('name: "loss"\n  type: "SoftmaxWithLoss"\n  bottom: "ip2"', 'name: "loss"\n  type: "SoftmaxWithLoss"\n  bottom: "conv2"'),
-     r"layer 'loss' \(SoftmaxWithLoss\): needs one class number for each of the 2048 places of \(32, 50, 8, 8\), its labels are "
-     r"\(32, 1, 1, 1\)"),
+     r"layer 'loss' \(SoftmaxWithLoss\): needs one class index for each of the 2048 positions of \(32, 50, 8, 8\), its labels "
+     r"are \(32, 1, 1, 1\)"),
 ])  # fmt: skip
 def test_mistakes_are_told_before_caffe_ends_the_process(tmp_path: Path, change: tuple[str, str], message: str) -> None:
     text = (zoo.NETS / "lenet.prototxt").read_text()
