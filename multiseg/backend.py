@@ -1,7 +1,7 @@
-"""What a backend declares about itself, and the registry of installed backends.
+"""The declaration of a backend, and the registry of installed backends.
 
-A backend is an entry point of the group ``multiseg.backends`` that names a :class:`Backend`. Importing it must not import
-its framework: the framework is loaded only in the backend's own process, by the module that ``Backend.module`` names.
+A backend is an entry point of the group ``multiseg.backends`` that refers to a :class:`Backend`. Importing it must not import
+its framework: the framework is loaded only in the backend's own process, by the module ``Backend.module``.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ ChannelOrder = Literal["RGB", "BGR"]
 
 @dataclass(frozen=True)
 class FileKind:
-    """A kind of file that a backend reads. ``recognise`` is told the file's beginning (empty for a folder) and its path.
+    """A kind of file that a backend reads. ``recognise`` takes the first bytes of the file (empty for a folder) and its path.
 
-    It goes by content; the extensions are for messages. ``beside`` are patterns (glob) of further files in the same folder that
-    belong to one, with its ``{name}``, or that without extension, ``{stem}``.
+    Files are recognised by content; the extensions are for messages. ``beside`` are glob patterns of further files in the same
+    folder that belong to a file, in which ``{name}`` is its name and ``{stem}`` its name without extension.
     """
 
     name: str
@@ -40,19 +40,19 @@ class FileKind:
 
 @dataclass(frozen=True)
 class Backend:
-    """A framework as multiseg sees it: its defaults, its data layout, and where its code is.
+    """The declaration of a framework: its defaults, its data layout, and the modules with its code.
 
-    ``solvers`` maps a solver's name to its default parameters. ``losses`` are the named losses that it has; ``loss`` is that of a
-    network file without one. ``weight_decay_per_rate`` stands for a weight decay that is this fraction of the base learning rate
-    (DIGITS sets Caffe's so).
+    ``solvers`` maps a solver's name to its default parameters. ``losses`` are the named losses that it supports; ``loss`` is the
+    loss of a network file without one. The parameter ``weight_decay_per_rate`` is a weight decay as a fraction of the base
+    learning rate (as DIGITS sets it for Caffe).
     """
 
     name: str
     title: str
     module: str  # worker-side module with `Network` (see multiseg.network) and `probe()`
-    framework: str  # what that module imports, for messages
-    install: str  # how to get the framework, as one command
-    kinds: tuple[FileKind, ...]  # of files it reads
+    framework: str  # package that this module imports, for messages
+    install: str  # command that installs the framework
+    kinds: tuple[FileKind, ...]  # kinds of files that it reads
     reader: str  # module with `describe` and `read_weights`, see multiseg.model_files
     reader_needs_framework: bool  # whether that module runs only in the backend's process
     default_model: str  # "package:file", the FCN of the tutorial
@@ -68,51 +68,51 @@ class Backend:
     onnx: str | None = (
         None  # "module:function" that writes an exported file as ONNX, in its process; see multiseg.exporting.onnx
     )
-    weights_format: str = ""  # what its weights files are called where they are written, e.g. pt
-    writer: str | None = None  # "module:function" that writes them, see multiseg.model_files
+    weights_format: str = ""  # name of its weights file format when writing, e.g. pt
+    writer: str | None = None  # "module:function" that writes weights files, see multiseg.model_files
     writer_needs_framework: bool = True  # whether that module runs only in the backend's process
     distributed: str | None = (
         None  # worker-side module with `Network` (multiseg.network.RankNetwork), see multiseg.training.ranks
     )
-    not_distributed: str = ""  # where there is none: the reason, for messages
+    not_distributed: str = ""  # the reason if ``distributed`` is None, for messages
     environment: Mapping[str, str] = field(default_factory=dict)  # set in the worker before anything is imported
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """File name extensions of the network files it loads."""
-        found = (name for kind in self.kinds if kind.holds == "network" for name in kind.extensions)
-        return tuple(dict.fromkeys(found))
+        """The extensions of the network files that the backend loads."""
+        extensions = (name for kind in self.kinds if kind.holds == "network" for name in kind.extensions)
+        return tuple(dict.fromkeys(extensions))
 
     @property
     def python_variable(self) -> str:
-        """The environment variable that names another interpreter for this backend."""
+        """The environment variable that specifies another interpreter for this backend."""
         return f"MULTISEG_{self.name.upper()}_PYTHON"
 
     @property
     def python(self) -> str:
-        """The interpreter that runs this backend: the variable's, else the running one.
+        """The interpreter that runs this backend: that of :attr:`python_variable`, else the current interpreter.
 
-        Raises BackendUnavailable where the variable names no executable file.
+        Raises BackendUnavailable if the variable is set to something that is not an executable file.
         """
-        chosen = os.environ.get(self.python_variable)
-        if not chosen:
+        interpreter = os.environ.get(self.python_variable)
+        if not interpreter:
             return sys.executable
-        if not os.access(chosen, os.X_OK) or Path(chosen).is_dir():
+        if not os.access(interpreter, os.X_OK) or Path(interpreter).is_dir():
             raise BackendUnavailable(
-                f"{self.python_variable}={chosen}: no such executable; name a Python that can `import {self.framework}`, "
-                "or unset the variable"
+                f"{self.python_variable}={interpreter}: no such executable; name a Python that can "
+                f"`import {self.framework}`, or unset the variable"
             )
-        return chosen
+        return interpreter
 
     @property
     def default_model_path(self) -> Path:
-        """The network file used where a job names none."""
+        """The network file of jobs that do not specify one."""
         package, _, name = self.default_model.partition(":")
         return package_folder(package) / name
 
 
 def package_folder(package: str) -> Path:
-    """The folder of an importable top-level package, found without importing it."""
+    """Return the folder of an importable top-level package without importing it. Raises BackendUnavailable if there is none."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise BackendUnavailable(f"package {package!r} is not installed")
@@ -120,7 +120,7 @@ def package_folder(package: str) -> Path:
 
 
 def entry_point_table() -> dict[str, EntryPoint]:
-    """Installed backends' entry points by name; two distributions that claim one name are an error."""
+    """Return the entry points of installed backends by name. Raises BackendUnavailable if two distributions use one name."""
     table: dict[str, EntryPoint] = {}
     for point in entry_points(group=GROUP):
         other = table.setdefault(point.name, point)
@@ -132,17 +132,17 @@ def entry_point_table() -> dict[str, EntryPoint]:
 
 
 def names() -> list[str]:
-    """Names of the installed backends, sorted."""
+    """Return the names of the installed backends, sorted."""
     return sorted(entry_point_table())
 
 
 def installed() -> list[Backend]:
-    """All installed backends, by name. Raises BackendUnavailable where one cannot be loaded."""
+    """Return all installed backends, sorted by name. Raises BackendUnavailable if one cannot be loaded."""
     return [_load(point) for _, point in sorted(entry_point_table().items())]
 
 
 def get(name: str) -> Backend:
-    """The backend called ``name``. Raises BackendUnavailable, listing the known names, where there is none."""
+    """Return the backend called ``name``. Raises BackendUnavailable listing the installed ones if there is none."""
     table = entry_point_table()
     if name not in table:
         raise BackendUnavailable(f"no backend is called {name!r}; known are: {', '.join(sorted(table)) or 'none'}")

@@ -1,9 +1,9 @@
-"""The interface that a backend's network offers. It runs in the backend's own process, so this imports numpy alone.
+"""The interface of a backend's network. It runs in the backend's own process, so this module imports only numpy.
 
-All arrays are float32, in the data order and channel order that the backend declares; conversion is the core's.
+All arrays are float32, in the data order and channel order that the backend declares; callers convert them.
 Weights are neutral: one array per parameter, named ``layer.weight`` / ``layer.bias``, convolutions OIHW, deconvolutions
-IOHW. So is what the solver keeps of them from step to step: by ``slot/layer.weight``, in the same layout, slots as
-docs/solvers.md defines them; beside them ``steps``, one whole number, where the solver's rule counts its updates.
+IOHW. The solver state is neutral too: arrays named ``slot/layer.weight`` in the same layout, with the slots defined in
+docs/solvers.md, and ``steps``, one integer, if the solver counts its updates.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from multiseg.errors import ModelError, SettingsError, setting
 
 Array = npt.NDArray[np.float32]
-STEPS = "steps"  # in a solver's state: how many updates it has made
+STEPS = "steps"  # in a solver's state: the number of updates
 
 LabelKind = Literal["images", "classes"]
 IMAGES: LabelKind = "images"  # a value for each element of the network's output
@@ -31,18 +31,18 @@ CLASSES: LabelKind = "classes"  # a class index from 0 for each pixel, or (label
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What a backend needs to build a network: plain values only, they travel to its process as JSON.
+    """The specification from which a backend builds a network: plain values, sent to its process as JSON.
 
     Shapes are C, H, W. ``solver`` holds ``name`` and that solver's parameters; None builds for prediction only.
-    ``loss`` is None for the model's own, or one of those that the backend declares, ``loss_options`` all its parameters.
-    ``labels`` is the kind that the dataset states, or that the named loss takes; see :func:`label_kind`.
+    ``loss`` is None for the model's own loss, or a loss that the backend declares, ``loss_options`` all its parameters.
+    ``labels`` is the kind that the dataset states, or that the named loss requires; see :func:`label_kind`.
     Batch sizes are None for the model's own, else the backend's default. ``frozen`` are patterns (fnmatch) of names of layers
-    whose parameters the solver leaves as they are; see :func:`is_frozen`.
+    whose parameters are not trained; see :func:`is_frozen`.
 
-    ``recipe`` says whose rule the solver follows: ``tutorial`` the framework's own, ``equal`` the one that docs/solvers.md
-    defines for all. ``multipliers`` of learning rate (``lr``) and weight decay (``decay``) go by patterns (fnmatch) of
-    parameters' names; see :func:`factors`. ``accumulate``: a training step gets up to this many batches at once, runs one after
-    the other and updates once, by the average of the gradients over all the images.
+    ``recipe`` selects the solver's update rule: ``tutorial`` the framework's own, ``equal`` the one that docs/solvers.md
+    defines for all backends. ``multipliers`` maps patterns (fnmatch) of parameter names to multipliers of learning rate (``lr``)
+    and weight decay (``decay``); see :func:`factors`. ``accumulate``: a training step receives up to this many batches, processes
+    them one after the other and updates once, with the average gradient over all images.
     """
 
     model: str
@@ -79,12 +79,12 @@ class NetworkSpec:
         return tuple(output) == self.label_shape
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dict of this specification."""
+        """Return the specification as a plain dict."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> NetworkSpec:
-        """The inverse of :meth:`to_json`."""
+        """Return the specification from the result of :meth:`to_json`."""
         shapes = {key: tuple(values[key]) for key in ("input_shape", "label_shape")}
         return cls(**{**values, **shapes, "frozen": tuple(values.get("frozen", ()))})
 
@@ -110,11 +110,11 @@ def label_kind(stated: LabelKind, label_shape: Sequence[int], output: Sequence[i
 
 
 class Network(ABC):
-    """A loaded network with its loss and solver. At most these eight methods; everything else is the core's."""
+    """A loaded network with its loss and solver. Backends implement only these methods; everything else is common code."""
 
     @abstractmethod
     def __init__(self, spec: NetworkSpec) -> None:
-        """Load and build. Raises ModelError naming the file where it cannot be."""
+        """Load and build the network. Raises ModelError naming the file if that fails."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -125,101 +125,101 @@ class Network(ABC):
 
     @abstractmethod
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:
-        """One forward, backward and update at learning rate ``rate``; the loss before the update.
+        """Run forward, backward and update with learning rate ``rate``; return the loss before the update.
 
-        What is random in it, e.g. dropout, depends on ``seed`` (0 to 2**31-1) alone: the core gives each step its own, so that
-        a resumed training draws the same.
+        Random operations, e.g. dropout, depend only on ``seed`` (0 to 2**31-1), which is different for each step, so that a
+        resumed training draws the same numbers.
         """
 
     @abstractmethod
     def predict(
         self, features: Array, labels: Array | None, activations: bool = False
     ) -> tuple[Array, float | None, dict[str, Array]]:
-        """Output for a batch of any size, its loss where labels are given, and what every layer made where asked for.
+        """Return the output for a batch of any size, its loss if there are labels, and all activations if requested.
 
-        Activations are in the order of computation, by the layer's name, in the backend's data order; a layer that works in
-        place does not hide what the one before it made, and a lowered layer shows what it would show unlowered."""
+        Activations are in the order of computation, by layer name, in the backend's data order. An in-place layer does not
+        overwrite the activations of the layer before it, and a lowered layer has the same activations as without lowering."""
 
     @abstractmethod
     def get_weights(self, state: bool = False) -> dict[str, Array]:
-        """Copies of all parameters, neutral; or, with ``state``, of what the solver keeps of those that it trains.
+        """Return copies of all parameters in neutral form; or, with ``state``, of the solver state of the trained parameters.
 
-        Before the first step that is what it starts from.
+        Before the first step, the solver state is its initial state.
         """
 
     @abstractmethod
     def set_weights(self, weights: Mapping[str, Array], state: Mapping[str, Array] | None = None) -> None:
-        """Replace all parameters, and all that the solver keeps where ``state`` is given: the next step goes on from there.
+        """Replace all parameters and, if ``state`` is not None, the whole solver state, which the next step continues from.
 
-        Raises ModelError naming what is missing, unknown or of another shape.
+        Raises ModelError naming the array that is missing, unknown or of another shape.
         """
 
     @abstractmethod
     def save(self, folder: str) -> None:
-        """Write weights and the solver's state, in the framework's own files, into an existing folder."""
+        """Write weights and solver state, in the framework's own format, into an existing folder."""
 
     @abstractmethod
     def restore(self, folder: str) -> None:
-        """Read what :meth:`save` wrote; the solver's state only where this network was built with a solver."""
+        """Load the files of :meth:`save`; the solver state only if this network was built with a solver."""
 
     @abstractmethod
     def close(self) -> None:
-        """Free what the framework holds."""
+        """Release the resources of the framework."""
 
 
 class RankNetwork(Network):
-    """One of several processes' copies of a network, that train as one; in the module that ``Backend.distributed`` names.
+    """The copy of a network in one rank of a distributed training; defined in the module ``Backend.distributed``.
 
-    The processes find each other by torchrun's variables while it is loaded. Batch sizes count the images of all of them. Rank
-    0's program leads: the others' follow what it shares.
+    The ranks connect through torchrun's environment variables while the network is loaded. Batch sizes count the images of all
+    ranks. Rank 0 leads: the other ranks follow the messages that it shares.
     """
 
     @abstractmethod
     def train_step(  # type: ignore[override]
         self, features: Array, labels: Array, rate: float, seed: int = 0
     ) -> float | None:
-        """As a network's, with this rank's images of the batch, perhaps none; the update and the loss are the whole batch's.
+        """Run a step with this rank's shard of the batch, which may be empty; update and loss are those of the whole batch.
 
-        None, with nothing done, where rank 0 shares something instead of a step.
+        Returns None without a step if rank 0 shares a message instead.
         """
 
     @abstractmethod
     def share(self, message: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Rank 0's ``message``, plain values, at every rank; the others give none, and wait for it."""
+        """Return rank 0's ``message`` (plain values) on every rank; the other ranks pass None and wait for it."""
 
     @abstractmethod
     def align(self) -> None:
-        """Give every rank the weights and the solver's state of rank 0."""
+        """Copy the weights and the solver state of rank 0 to every rank."""
 
 
 def is_frozen(parameter: str, frozen: Iterable[str]) -> bool:
-    """Whether the parameter ``layer.part`` belongs to a layer that one of the patterns names."""
+    """Return whether the parameter ``layer.part`` belongs to a layer that matches one of the patterns."""
     return any(fnmatchcase(parameter.rpartition(".")[0], pattern) for pattern in frozen)
 
 
 def factors(spec: NetworkSpec, own: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    """Multipliers (of learning rate, of weight decay) of each parameter that is not frozen: ``own``, overridden by the job's.
+    """Return the multipliers (learning rate, weight decay) of each parameter that is not frozen: ``own``, then the job's.
 
-    ``own`` holds every parameter of the network. Raises SettingsError for a pattern that matches none, and where all are frozen.
+    ``own`` holds every parameter of the network. Raises SettingsError if a pattern matches no parameter, or if all are frozen.
     """
-    found = dict(own)
-    for pattern, given in spec.multipliers.items():
-        matching = [name for name in found if fnmatchcase(name, pattern)]
+    multipliers = dict(own)
+    for pattern, overrides in spec.multipliers.items():
+        matching = [name for name in multipliers if fnmatchcase(name, pattern)]
         if not matching:
             raise SettingsError(
-                f"{setting('multipliers', pattern)}: the network has no such parameter; it has: {', '.join(found)}"
+                f"{setting('multipliers', pattern)}: the network has no such parameter; it has: {', '.join(multipliers)}"
             )
         for name in matching:
-            lr, decay = found[name]
-            found[name] = (given.get("lr", lr), given.get("decay", decay))
-    trained = {name: pair for name, pair in found.items() if not is_frozen(name, spec.frozen)}
+            lr, decay = multipliers[name]
+            multipliers[name] = (overrides.get("lr", lr), overrides.get("decay", decay))
+    trained = {name: pair for name, pair in multipliers.items() if not is_frozen(name, spec.frozen)}
     if own and not trained:
         raise SettingsError(f"{setting('freeze', list(spec.frozen))}: leaves no layer to train")
     return trained
 
 
 def check_state(model: str, shapes: Mapping[str, tuple[int, ...]], state: Mapping[str, Array]) -> None:
-    """Raise ModelError unless the state is exactly what the solver keeps, by name and shape."""
+    """Raise ModelError unless the state has exactly the arrays of the solver state, by name and shape."""
     for name, shape in shapes.items():
         if name not in state:
             raise ModelError(f"{model}: its solver keeps {name!r}; given are: {', '.join(state) or 'none'}")

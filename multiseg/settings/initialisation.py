@@ -1,7 +1,7 @@
-"""The initialisation of the recipe `equal`: one for all backends, made by the core.
+"""The initialisation of the recipe `equal`: the same for all backends.
 
-Names of layers differ between frameworks' files of one network, so it goes by position: the n-th layer of weights in the
-file's order gets the n-th array, drawn from the job's seed and n.
+Layer names differ between the frameworks' files of a network, so weights are assigned by position: the n-th layer with weights,
+in the file's order, gets the n-th array, drawn from the job's seed and n.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ Shape = Sequence[int]
 def initial_weights(
     parameters: Mapping[str, Shape], seed: int, order: ChannelOrder, channels: tuple[int, int]
 ) -> dict[str, Array]:
-    """Start values for a network's neutral parameters, given their shapes in the file's order.
+    """Return initial values of a network's neutral parameters, whose shapes are in the file's order.
 
-    Weights of two or more axes are uniform within sqrt(6 / (fan in + fan out)) (Glorot and Bengio, 2010, formula 16), biases
-    are 0. What else a layer has, e.g. batch normalisation's scale and averages or PReLU's slope, is left out: the frameworks
-    agree on these.
+    Weights with two or more axes are uniform within sqrt(6 / (fan in + fan out)) (Glorot and Bengio, 2010, formula 16), biases
+    are 0. Other parameters, e.g. scale and averages of batch normalisation or the slope of PReLU, are omitted: the frameworks
+    initialise them equally.
 
-    They are drawn for images in RGB. For a backend that is fed images in another ``order`` the first weights' input channels
-    and the last weights' output channels are reversed, if the dataset's images and labels have three ``channels``: so the
-    network computes the same of the same image.
+    Values are drawn for RGB images. For a backend with another channel ``order``, the input channels of the first weights and
+    the output channels of the last weights are reversed if the dataset's images and labels have three ``channels``, so that the
+    network computes the same function of an image.
     """
-    found: dict[str, Array] = {}
+    initial: dict[str, Array] = {}
     weights = [name for name, shape in parameters.items() if len(shape) >= 2]
     for index, name in enumerate(weights):
         shape = tuple(parameters[name])
         bound = math.sqrt(6 / ((shape[0] + shape[1]) * math.prod(shape[2:])))
         draw = np.random.default_rng([seed, index])
-        found[name] = draw.uniform(-bound, bound, shape).astype(np.float32)
+        initial[name] = draw.uniform(-bound, bound, shape).astype(np.float32)
     if order == "BGR" and weights:
         # a convolution's weights are (out, in, ...), a deconvolution's (in, out, ...)
         for name, axes, count in ((weights[0], (1, 0), channels[0]), (weights[-1], (0, 1), channels[1])):
-            axis = next((axis for axis in axes if found[name].shape[axis] == count == 3), None)
+            axis = next((axis for axis in axes if initial[name].shape[axis] == count == 3), None)
             if axis is not None:
-                found[name] = np.ascontiguousarray(np.flip(found[name], axis))
+                initial[name] = np.ascontiguousarray(np.flip(initial[name], axis))
     biases = [name for name in parameters if name.rpartition(".")[2] == "bias"]
-    return found | {name: np.zeros(tuple(parameters[name]), np.float32) for name in biases}
+    return initial | {name: np.zeros(tuple(parameters[name]), np.float32) for name in biases}

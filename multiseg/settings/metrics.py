@@ -144,7 +144,7 @@ IN_PROGRESS = tuple(metric for metric in SCORES if metric.in_progress)
 COLUMNS = tuple(
     sorted((metric for metric in METRICS.values() if metric.rank is not None), key=lambda metric: metric.rank or 0)
 )
-"""Those that are columns of a comparison, in their order."""
+"""The metrics that are columns of a comparison, in their order."""
 
 
 def metric_named(key: str) -> Metric:

@@ -1,4 +1,4 @@
-"""What the value of each setting of a job must be: one row per setting, whatever backend and dataset the job has."""
+"""Requirements on the values of a job's settings: one row per setting, independent of backend and dataset."""
 
 from __future__ import annotations
 

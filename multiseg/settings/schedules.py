@@ -24,7 +24,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "sigmoid": {"step": 50.0, "gamma": 0.1},
     "linear": {},  # poly of power 1: down to 0 over all iterations
 }
-WARMUP = "warmup"  # any policy's: percent of all iterations in which its rate is scaled up from near 0
+WARMUP = "warmup"  # of every policy: percent of all iterations in which the rate rises linearly from near 0
 DEFAULT = "step"
 
 
@@ -37,9 +37,9 @@ class Schedule:
 
     @classmethod
     def of(cls, policy: str | Mapping[str, Any] | None) -> Schedule:
-        """From a policy's name, or a mapping with ``policy`` and some of its parameters; None is DIGITS' default.
+        """Return the schedule of a policy's name, or of a mapping with ``policy`` and its parameters; None is DIGITS' default.
 
-        Raises SettingsError naming an unknown policy, and all parameters that are unknown, missing, or no number that can be.
+        Raises SettingsError naming an unknown policy, or all parameters that are unknown, missing or invalid.
         """
         if policy is None:
             policy = DEFAULT
@@ -72,22 +72,22 @@ class Schedule:
         return cls(name, parameters)
 
     def rate(self, base: float, iteration: int, iterations: int) -> float:
-        """Learning rate of ``iteration`` (from 0) out of ``iterations``, starting from ``base``."""
+        """Return the learning rate of ``iteration`` (from 0) of ``iterations``, with the base rate ``base``."""
         rate = base * _FACTOR[self.policy](self.parameters, iteration, iterations)
         warming = math.ceil(iterations * self.parameters[WARMUP] / 100)
         return rate * (iteration + 1) / warming if iteration < warming else rate
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dict, as :meth:`of` takes it."""
+        """Return the schedule as a plain dict that :meth:`of` accepts."""
         return {"policy": self.policy, **self.parameters}
 
 
 def _wrong(key: str, value: float | list[float]) -> str | None:
-    """What is wrong with a parameter's number, if anything."""
+    """Return what is wrong with the value of a parameter, None if it is valid."""
     values = value if isinstance(value, list) else [value]
     if not values or not all(map(math.isfinite, values)):
         return "must be finite"
-    if key in ("step", "stepvalues") and not all(0 < each <= 100 for each in values):
+    if key in ("step", "stepvalues") and not all(0 < percent <= 100 for percent in values):
         return "must be percent of all iterations, above 0, up to 100"
     if sorted(set(values)) != values:
         return "must rise"
@@ -97,7 +97,7 @@ def _wrong(key: str, value: float | list[float]) -> str | None:
 
 
 def _at(percent: float, iterations: int) -> int:
-    """The iteration at this percentage, at least 1; rounded up, in DIGITS' order of operations."""
+    """Return the iteration at this percentage, rounded up in DIGITS' order of operations, at least 1."""
     return max(1, math.ceil(percent * (iterations / 100)))
 
 

@@ -18,8 +18,8 @@ class Neutral:
     options: Mapping[str, float]
 
 
-# Rates: chosen by trying, on the tutorial's network and images, powers of ten for each solver (docs/solvers.md).
-# Options: the values of the papers and of Caffe, where these differ PyTorch's.
+# Rates: the best powers of ten for each solver in experiments with the tutorial's network and images (docs/solvers.md).
+# Options: the values of the papers and of Caffe, or those of PyTorch where these two differ.
 NEUTRAL: dict[str, Neutral] = {
     "sgd": Neutral(1e-5, {"momentum": 0.9}),
     "nesterov": Neutral(1e-5, {"momentum": 0.9}),
@@ -30,7 +30,7 @@ NEUTRAL: dict[str, Neutral] = {
 }
 NEUTRAL_BATCH_SIZE = 16  # DIGITS' own default
 
-# option -> what its value must be, for a solver's options and for multipliers
+# option -> requirement in words, and its check
 _BELOW_1 = ("from 0 to below 1", lambda value: 0 <= value < 1)
 _ABOVE_0 = ("above 0", lambda value: value > 0)
 _FROM_0 = ("a number from 0", lambda value: value >= 0)
@@ -39,20 +39,20 @@ _VALID: dict[str, tuple[str, Callable[[float], bool]]] = {
     "momentum2": _BELOW_1,
     "rms_decay": _BELOW_1,
     "dampening": ("from 0 to 1", lambda value: 0 <= value <= 1),
-    "delta": _ABOVE_0,  # what is divided by may be 0 without it
+    "delta": _ABOVE_0,  # without it the divisor may be 0
     "initial_accumulator": _ABOVE_0,
 }
 
 
 def option_problems(solver: str, options: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the values of a solver's options, in words."""
+    """Return what is wrong with the values of a solver's options, as messages."""
     problems = []
     for key, value in options.items():
-        wanted, valid = _VALID.get(key, _FROM_0)
+        requirement, is_valid = _VALID.get(key, _FROM_0)
         if solver == "nesterov" and key == "momentum":
-            wanted, valid = "above 0 and below 1", lambda number: 0 < number < 1
-        if not (_number(value) and valid(value)):
-            problems.append(f"{key}={value!r}: must be {wanted}")
+            requirement, is_valid = "above 0 and below 1", lambda number: 0 < number < 1
+        if not (_number(value) and is_valid(value)):
+            problems.append(f"{key}={value!r}: must be {requirement}")
     return problems
 
 

@@ -1,1 +1,1 @@
-"""Train a network: the loop, its steps, warm start, progress."""
+"""Train a network: the loop, its steps, warm start, progress and several processes."""

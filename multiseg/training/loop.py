@@ -1,4 +1,4 @@
-"""The training loop: steps, validation, snapshots and history, once for every backend."""
+"""The training loop: steps, validation, snapshots and history, shared by all backends."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from multiseg.worker.client import Worker
 
 
 class _StopNow(Exception):
-    """Unwinds to where the last snapshot is written."""
+    """Unwinds the loop, so that a last snapshot is written."""
 
 
 class Loop:
-    """One training, from the run folder's last snapshot (or from nothing) to the last epoch."""
+    """One training, from the run folder's last snapshot (or from the beginning) to the last epoch."""
 
     def __init__(
         self,
@@ -53,7 +53,10 @@ class Loop:
         self.position = Position()
 
     def run(self, transferred: dict[str, Any] | None) -> None:
-        """Train what is left to train; ``transferred`` is what weights it started from. Raises TrainingStopped if asked to."""
+        """Train the remaining iterations; ``transferred`` is the summary of the start weights.
+
+        Raises TrainingStopped if a stop was requested, TrainingError if the loss is not finite.
+        """
         self.position = self.folder.begin()
         if self.position.iteration:
             last = self.folder.last_snapshot()
@@ -76,7 +79,7 @@ class Loop:
         self._log({"event": "end", "stopped_early": early})
 
     def _train(self) -> bool:
-        """Whether it ended early, for want of improvement."""
+        """Train until the end, and return whether it ended early because the metric stopped improving."""
         plan, early = self.plan, False
         while True:
             done = self.position.iteration
@@ -94,7 +97,7 @@ class Loop:
 
     def _steps(self, until: int) -> None:
         """Train up to the iteration ``until``, within the epoch."""
-        in_flight: deque[tuple[int, int]] = deque()  # number of the call, and of its images
+        in_flight: deque[tuple[int, int]] = deque()  # (number of the call, number of its images)
         iteration = self.position.iteration
         began = time.perf_counter()
         with closing(self.share.steps(iteration, until)) as steps:
@@ -111,7 +114,7 @@ class Loop:
         self._look_for_stop()
 
     def _collect(self, number: int, images: int) -> None:
-        """Wait for the loss of a step that is in flight."""
+        """Wait for the loss of a step in flight, update the position and report the step."""
         loss = self.worker.result(number)
         position = self.position
         if not math.isfinite(loss):
@@ -127,8 +130,8 @@ class Loop:
 
     def _bad_loss(self, loss: float) -> str:
         self.worker.drain()
-        bad = [name for name, value in self.worker.call("get_weights").items() if not np.isfinite(value).all()]
-        where = f"weights that are no numbers begin in {bad[0]!r}" if bad else "all weights are still finite"
+        bad_names = [name for name, value in self.worker.call("get_weights").items() if not np.isfinite(value).all()]
+        where = f"the first weights that are not finite are {bad_names[0]!r}" if bad_names else "all weights are finite"
         rate, iteration = self.settings.learning_rate, self.position.iteration
         return (
             f"{self.settings.backend.title}: the loss is {loss} at iteration {iteration + 1} "
@@ -144,7 +147,7 @@ class Loop:
         return best is not None and best["iteration"] == self.position.iteration
 
     def _row(self, with_validation: bool) -> None:
-        """Add a row to the history: of the training since the last row, and of a validation."""
+        """Add a row to the history: the training since the last row, and optionally a validation."""
         position, settings = self.position, self.settings
         began = time.perf_counter()
         split = self.dataset.val if with_validation else ()
@@ -169,7 +172,7 @@ class Loop:
         self._log({"event": "epoch", **row})
 
     def _snapshot(self) -> None:
-        """Write a snapshot, where there is none of this position yet, and remove those not to be kept."""
+        """Write a snapshot unless this position has one, and remove the snapshots that are not kept."""
         position = replace(self.position, rate=self.share.rate(max(self.position.iteration - 1, 0)))
         last = self.folder.last_snapshot()
         if last is None or last.position.iteration != position.iteration:
@@ -193,6 +196,6 @@ class Loop:
         )
 
     def _log(self, event: dict[str, Any]) -> None:
-        """Report an event that is kept in the run folder, too."""
+        """Report an event, and log it in the run folder."""
         self.folder.log(event)
         self.report(event)

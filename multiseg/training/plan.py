@@ -1,4 +1,4 @@
-"""When a training validates, snapshots and ends: positions are counted in iterations, intervals in epochs."""
+"""When to validate, write snapshots and end: positions are counted in iterations, intervals in epochs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from fractions import Fraction
 
 @dataclass(frozen=True)
 class Plan:
-    """The points of one training. Intervals are in epochs, fractions too: 0.5 is twice an epoch, 2 every other one.
+    """The schedule of validations and snapshots. Intervals are in epochs and may be fractional: 0.5 is twice an epoch.
 
-    A point that falls between two iterations is at the later one. The last iteration is a point of every kind.
+    A point between two iterations is moved to the later one. The last iteration has both a validation and a snapshot.
     """
 
     images: int
@@ -22,7 +22,7 @@ class Plan:
 
     @property
     def per_epoch(self) -> int:
-        """Iterations of an epoch; the last one's batch may be smaller."""
+        """Iterations per epoch; the last batch of an epoch may be smaller."""
         return math.ceil(self.images / self.batch_size)
 
     @property
@@ -31,32 +31,32 @@ class Plan:
         return self.per_epoch * self.epochs
 
     def images_of(self, iteration: int) -> int:
-        """Images of the step after so many iterations."""
+        """Return the number of images of the step with index ``iteration`` (from 0)."""
         return min(self.batch_size, self.images - iteration % self.per_epoch * self.batch_size)
 
     def epoch(self, iteration: int) -> int | float:
-        """Epochs passed after so many iterations: whole, or rounded to six digits."""
-        whole, part = divmod(iteration, self.per_epoch)
-        return round(whole + part / self.per_epoch, 6) if part else whole
+        """Return the epochs completed after ``iteration`` iterations: an int, or a float rounded to six digits."""
+        whole, remainder = divmod(iteration, self.per_epoch)
+        return round(whole + remainder / self.per_epoch, 6) if remainder else whole
 
     def validates(self, iteration: int) -> bool:
-        """Whether there is a validation after so many iterations; there is one before training."""
+        """Return whether to validate after ``iteration`` iterations; also true before training (0)."""
         return iteration == 0 or self._due(iteration, self.val_interval)
 
     def snapshots(self, iteration: int) -> bool:
-        """Whether there is a snapshot after so many iterations."""
+        """Return whether to write a snapshot after ``iteration`` iterations."""
         return self._due(iteration, self.snapshot_interval)
 
     def has_row(self, iteration: int) -> bool:
-        """Whether the history has a row here: at each validation and at each epoch's end."""
+        """Return whether the history has a row after ``iteration`` iterations: at validations and at the end of epochs."""
         return self.validates(iteration) or iteration % self.per_epoch == 0
 
     def next_point(self, iteration: int) -> int:
-        """The first iteration after this one at which there is more to do than a step."""
+        """Return the first later iteration with a row of the history or a snapshot."""
         return next(i for i in range(iteration + 1, self.iterations + 1) if self.has_row(i) or self.snapshots(i))
 
     def _due(self, iteration: int, interval: float) -> bool:
         if iteration == self.iterations:
             return True
-        every = Fraction(str(interval)) * self.per_epoch  # as written: 0.1 is a tenth
-        return iteration // every != (iteration - 1) // every
+        period = Fraction(str(interval)) * self.per_epoch  # exact decimal: 0.1 is one tenth
+        return iteration // period != (iteration - 1) // period

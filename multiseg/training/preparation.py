@@ -1,4 +1,4 @@
-"""What a training needs before its first step: layout, network specification, plan, start weights."""
+"""Prepare a training: layout, network specification, plan and initial weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from multiseg.worker.client import Worker
 
 
 def layout_of(settings: Settings, dataset: Dataset) -> Layout:
-    """How the backend gets this dataset's batches."""
+    """Return the layout in which the backend receives batches of this dataset."""
     return Layout(
         settings.backend.data_order,
         settings.backend.channel_order,
@@ -32,12 +32,12 @@ def layout_of(settings: Settings, dataset: Dataset) -> Layout:
 
 
 def network_spec(settings: Settings, dataset: Dataset) -> NetworkSpec:
-    """What the backend builds for these settings and this dataset. Raises SettingsError for mixed image sizes."""
+    """Return the network specification for these settings and this dataset. Raises SettingsError for mixed image sizes."""
     return spec_of(settings, *shapes_of(dataset), dataset.labels.kind)
 
 
 def spec_of(settings: Settings, shape: Shape, label_shape: Shape, labels: LabelKind = IMAGES) -> NetworkSpec:
-    """What the backend builds for these settings, and images and labels of these shapes (C, H, W) and of this kind."""
+    """Return the network specification for these settings, image and label shapes (C, H, W), and kind of labels."""
     return NetworkSpec(
         model=str(settings.model),
         input_shape=shape,
@@ -60,28 +60,28 @@ def spec_of(settings: Settings, shape: Shape, label_shape: Shape, labels: LabelK
 
 
 def set_initial_weights(worker: Worker, settings: Settings, spec: NetworkSpec) -> None:
-    """Give the network in ``worker`` the initialisation that the recipe `equal` has for this seed."""
+    """Set the weights of the network in ``worker`` to the initialisation of the recipe `equal` for the seed of the settings."""
     weights = worker.call("get_weights")
     shapes = {name: value.shape for name, value in weights.items()}
     channels = (spec.input_shape[0], spec.label_shape[0])
-    made = initial_weights(shapes, settings.seed, settings.backend.channel_order, channels)
-    worker.call("set_weights", weights={**weights, **made})
+    initial = initial_weights(shapes, settings.seed, settings.backend.channel_order, channels)
+    worker.call("set_weights", weights={**weights, **initial})
 
 
 def plan_of(settings: LoadedSettings, dataset: Dataset) -> Plan:
-    """Return the plan of a training. Raises SettingsError where one update takes more images than the dataset has."""
+    """Return the plan of a training. Raises SettingsError if one update uses more images than the dataset has."""
     size, count = settings.batch_size * settings.accumulate, len(dataset.train)
     if size > count:
         times = f" x {setting('accumulate', settings.accumulate)}" if settings.accumulate > 1 else ""
         raise SettingsError(
             f"{setting('batch_size', settings.batch_size)}{times}: is larger than the dataset, "
-            f"{count} training images; choose less"
+            f"{count} training images; choose a smaller batch"
         )
     return Plan(count, size, settings.epochs, settings.val_interval, settings.snapshot_interval)
 
 
 def export(settings: Settings, spec: NetworkSpec, path: Path) -> None:
-    """Write a model of another backend's as this backend's own source. Raises ModelError."""
+    """Export a model of another backend to a network file of this backend. Raises ModelError if it cannot be exported."""
     topology = reading.describe(settings.model, spec.input_shape)
     text = source.source(settings.backend, topology, read_as_classes(topology, spec.label_shape, spec.labels))
     path.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Progress of a training on a terminal: a bar for each epoch, a line when it ends."""
+"""Show the progress of a training on a terminal: a bar, and a line for each row of the history."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from multiseg.training.warm_start import partial_start
 
 
 class ImagesPerSecond(ProgressColumn):
-    """Worked out when it is shown, four times a second: rich sums up a thousand steps for it."""
+    """The speed, computed only when the bar is refreshed, because rich sums over a thousand steps for it."""
 
     def render(self, task: Task) -> Text:
-        """The speed of a task whose steps are batches of ``batch_size``."""
+        """Return the speed of a task whose steps are batches of ``batch_size`` images."""
         speed = task.speed
         return Text(f"{speed * task.fields['batch_size']:.0f} images/s" if speed else "- images/s")
 
 
 class Bar:
-    """Takes a training's events. The bar, shown on terminals only, has loss, rate, images/s and time left to the end."""
+    """Shows the events of a training. The bar, on terminals only, has loss, learning rate, images/s and remaining time."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)

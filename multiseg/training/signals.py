@@ -1,4 +1,4 @@
-"""Ending a training in good order: Ctrl-C and SIGTERM ask it to stop, a second one ends it at once."""
+"""Stop a training gracefully: Ctrl-C and SIGTERM request a stop, a second signal ends the program immediately."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop:
-    """A wish to stop, which a training looks at after each step. ``signal`` is what asked for it, if one did."""
+    """A request to stop, which a training checks after each step. ``signal`` is the signal that caused it, or None."""
 
     def __init__(self) -> None:
         self._asked = threading.Event()
@@ -22,20 +22,20 @@ class Stop:
 
     @property
     def asked(self) -> bool:
-        """Whether to stop."""
+        """Whether a stop was requested."""
         return self._asked.is_set()
 
     def ask(self, by: signal.Signals | None = None) -> None:
-        """Ask for it."""
+        """Request a stop, because of the signal ``by`` if there is one."""
         self.signal = by
         self._asked.set()
 
 
 @contextmanager
 def listening(stop: Stop) -> Iterator[None]:
-    """Let SIGINT and SIGTERM ask ``stop``; the second one has its usual effect, as both have after the block.
+    """Make the first SIGINT or SIGTERM request ``stop``; a second one, and both after the block, have their usual effect.
 
-    In any but the main thread, where Python handles no signals, nothing is changed; nor is a signal that is ignored.
+    Does nothing outside the main thread, where Python cannot handle signals; signals that are ignored stay ignored.
     """
     before: dict[signal.Signals, Any] = {}
 

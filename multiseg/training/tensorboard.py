@@ -1,6 +1,6 @@
-"""A log that TensorBoard shows, written by TensorBoard's own package (the extra ``tensorboard``).
+"""Write a log for TensorBoard with its own package (the extra ``tensorboard``).
 
-Of that package only what writes records is used: its event writers would import TensorFlow where that is installed.
+Only the record writer of that package is used: its event writers import TensorFlow if that is installed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EPOCH = (*(metric.key for metric in SCORES), "images_per_second")
 
 
 def require() -> None:
-    """Raise SettingsError where TensorBoard's package is not there."""
+    """Raise SettingsError if TensorBoard's package cannot be imported."""
     try:
         import tensorboard.compat.proto.event_pb2
         import tensorboard.summary.writer.record_writer  # noqa: F401
@@ -31,9 +31,9 @@ def require() -> None:
 
 
 class Log:
-    """Takes a training's events: ``step/loss`` and ``step/rate`` at each step, ``epoch/...`` for each row of the history.
+    """Logs the events of a training: ``step/loss`` and ``step/rate`` at each step, ``epoch/...`` for each row of the history.
 
-    A resumed training writes on in a file of its own; TensorBoard drops the points that it repeats.
+    A resumed training writes a new file; TensorBoard drops the points of older files that it repeats.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,7 +44,7 @@ class Log:
 
         self._event, self._session, self._summary = Event, SessionLog, Summary
         folder.mkdir(exist_ok=True)
-        # TensorBoard reads the files in the order of their names
+        # TensorBoard reads files in the order of their names
         path = folder / f"events.out.tfevents.{time.time_ns() // 1000:017}.{os.getpid()}"
         self._writer = RecordWriter(path.open("wb"))
         self._flushed = time.monotonic()
@@ -61,9 +61,9 @@ class Log:
             self._scalars(step, {f"epoch/{key}": event[key] for key in EPOCH})
 
     def _scalars(self, step: int, values: dict[str, float | None]) -> None:
-        known = {tag: value for tag, value in values.items() if value is not None and math.isfinite(value)}
-        if known:
-            scalars = [self._summary.Value(tag=tag, simple_value=value) for tag, value in known.items()]
+        finite = {tag: value for tag, value in values.items() if value is not None and math.isfinite(value)}
+        if finite:
+            scalars = [self._summary.Value(tag=tag, simple_value=value) for tag, value in finite.items()]
             self._write(step=step, summary=self._summary(value=scalars))
 
     def _write(self, **fields: Any) -> None:

@@ -1,4 +1,4 @@
-"""Training a job into a folder: everything from its settings to a finished Run; the loop itself is multiseg.training.loop."""
+"""Train a job into a folder: from its settings to a finished Run; the loop itself is in multiseg.training.loop."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ def train(
     stop: Stop,
     ranks: Ranks,
 ) -> Run:
-    """Train into ``folder``; see Job.train. ``seed`` is the one that the job requests, None if it leaves that open."""
+    """Train into ``folder`` and return its Run; see Job.train. ``seed`` is the requested one, None if the job has none."""
     module = ranks.network_module(settings.backend)
     ranks.check_batch_size(settings.batch_size)
     if tensorboard:
         require_tensorboard()
     layout = layout_of(settings, dataset)
     resume = resume or resumes(ranks, folder)
-    begun = RunFolder.resume(folder) if resume else None
-    if begun is not None:
-        settings = begun.complete(settings, dataset.content_hash, seed)
-    finished = begun is not None and begun.finished
+    resumed = RunFolder.resume(folder) if resume else None
+    if resumed is not None:
+        settings = resumed.complete(settings, dataset.content_hash, seed)
+    finished = resumed is not None and resumed.finished
     if finished and ranks.size == 1:
         return Run.open(folder)
     spec = network_spec(settings, dataset)
-    run = begun or RunFolder.create(folder)
+    run = resumed or RunFolder.create(folder)
     with ExitStack() as stack:
         stack.enter_context(run.locked())
         stack.enter_context(run.failing())
@@ -81,8 +81,8 @@ def train(
         transferred = _start(loaded, plan, worker, spec, run) if loaded.weights else None
         if not run.born:
             _copy_model(settings.model, run.path / names.MODEL)
-            found = environment.of(worker.found, settings.threads, ranks.size)
-            run.start(loaded, dataset, layout.mean, found, transferred)
+            run_environment = environment.of(worker.found, settings.threads, ranks.size)
+            run.start(loaded, dataset, layout.mean, run_environment, transferred)
         report = stack.enter_context(_reporter(progress))
         if tensorboard:
             report = _both(report, stack.enter_context(TensorBoardLog(run.path / names.TENSORBOARD)))
@@ -91,23 +91,23 @@ def train(
 
 
 def _start(settings: LoadedSettings, plan: Plan, worker: Worker, spec: NetworkSpec, run: RunFolder) -> dict[str, Any]:
-    """Start the network from the job's weights, and return which of them it took; see warm_start.start_from.
+    """Load the job's start weights into the network, and return the summary; see warm_start.start_from.
 
-    Raises RunError where an interrupted run, not yet at its first snapshot, would start from another snapshot than before.
+    Raises RunError if a run that was interrupted before its first snapshot would start from another snapshot than before.
     """
     assert settings.weights is not None
-    kept = run.transferred if run.born else None
-    if kept and run.last_snapshot() is not None:
-        return kept
+    stored = run.transferred if run.born else None
+    if stored and run.last_snapshot() is not None:
+        return stored
     rate = settings.schedule.rate(settings.learning_rate, 0, plan.iterations)
     job = warm_start.Beginning(worker, spec, settings.network, rate)
-    found = warm_start.start_from(settings.weights, job, settings.solver_state)
-    if kept and kept["snapshot"] != found["snapshot"]:
+    summary = warm_start.start_from(settings.weights, job, settings.solver_state)
+    if stored and stored["snapshot"] != summary["snapshot"]:
         raise RunError(
-            f"{settings.weights}: was at {kept['snapshot']} when {run.path} began, and is at {found['snapshot']} now; "
-            "begin again in another folder"
+            f"{settings.weights}: was at {stored['snapshot']} when {run.path} began, and is at {summary['snapshot']} now; "
+            "train again into another folder"
         )
-    return found
+    return summary
 
 
 def _copy_model(model: Path, folder: Path) -> None:

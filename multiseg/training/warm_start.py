@@ -1,4 +1,4 @@
-"""Starting a training from a run or a weights file, with the solver's state; and freezing layers."""
+"""Start a training from the weights of a run or a weights file, with the solver state; check frozen layers."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ def _state(
     source: NeutralWeights, job: Beginning, names: Mapping[str, str], path: Path, wanted: bool | None
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """Return the state for the job's solver, and its summary; None for both if it is not loaded."""
-    there = None if wanted is False else SolverState.of(source, str(path))
-    if there is None:
+    source_state = None if wanted is False else SolverState.of(source, str(path))
+    if source_state is None:
         if wanted:
             raise SettingsError(
                 f"{setting('solver_state', True)}: {path} holds weights without a solver's state; "
@@ -131,14 +131,14 @@ def _state(
                 "a run was converted to"
             )
         return None, None
-    here = solver_state(job.worker, job.spec, job.described, job.rate)
-    result = carried(there, here, names, str(path))
-    used = {names[name] for name in here.trained}
+    target_state = solver_state(job.worker, job.spec, job.described, job.rate)
+    result = carried(source_state, target_state, names, str(path))
+    used = {names[name] for name in target_state.trained}
     return result.state, {
-        "solver": there.solver,
-        "steps": there.steps,
+        "solver": source_state.solver,
+        "steps": source_state.steps,
         "slots": result.how,
-        "unused": [name for name in there.trained if name not in used],
+        "unused": [name for name in source_state.trained if name not in used],
     }
 
 

@@ -10,7 +10,7 @@ import sys
 
 
 class PackageFinder:
-    """Finds the given top-level packages in the given folders, before anything else does."""
+    """Finds the given top-level packages in the given folders, before all other finders."""
 
     def __init__(self, folders):  # type: ignore[no-untyped-def]
         self.folders = folders

@@ -23,10 +23,10 @@ from multiseg.worker import boot, protocol
 
 TAIL_LINES = 15
 CLOSE_SECONDS = 10
-# How a worker gets its memory, from mallopt(3) and glibc's manual on tunables; what is set in the environment counts instead.
-# glibc's malloc returns large arrays to the system when they are freed, and each page of the next one is a fault: with tens of
-# megabytes of gradients in every step that takes longer than the arithmetic. A worker keeps what it has had; and it asks for huge
-# pages, as weights of that size have more small ones than a processor finds its way to quickly.
+# Memory allocation of a worker, see mallopt(3) and glibc's manual on tunables; variables set by the user take precedence.
+# glibc's malloc returns large arrays to the system when they are freed, so every page of the next array causes a page fault:
+# with tens of megabytes of gradients per step this takes longer than the arithmetic. A worker therefore keeps freed memory, and
+# it requests huge pages, because weights of that size have more small pages than the processor's TLB holds.
 MEMORY = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
@@ -104,7 +104,7 @@ class Worker:
 
     @property
     def idle(self) -> bool:
-        """Whether the process is alive and owes no answer."""
+        """Whether the process is alive and has answered all calls."""
         return not self._closed and not self._in_flight and self._process.poll() is None
 
     @property
@@ -129,7 +129,7 @@ class Worker:
             return number
 
     def result(self, number: int) -> Any:
-        """Wait for the answer to a call, whatever answers come before it. Raises what the call raised, or WorkerError."""
+        """Wait for the answer to a call and return its value. Raises the error that the call raised, or WorkerError."""
         try:
             with self._receiving:
                 while number not in self._answers:
@@ -153,9 +153,8 @@ class Worker:
             raise errors.WorkerError(f"{self.backend.title}: the worker is closed")
         begun = False
         try:
-            self._connection.poll(
-                None
-            )  # an exception here, such as KeyboardInterrupt, leaves the stream of answers whole
+            # an exception here, such as KeyboardInterrupt, does not interrupt a message
+            self._connection.poll(None)
             begun = True
             answer = protocol.receive(self._connection)
             number = answer["number"]
@@ -274,7 +273,7 @@ os.register_at_fork(after_in_child=_forget_workers)
 
 
 def unavailable(backend: Backend, reason: str) -> str:
-    """The message for a framework that cannot be loaded: backend, reason, and the mend."""
+    """Return the message for a framework that cannot be loaded: backend, reason, and how to fix it."""
     return (
         f"backend {backend.name!r} is not available: {backend.python} cannot load {backend.framework} ({reason}); "
         f"install it with `{backend.install}`, or name an interpreter that has it in {backend.python_variable}"
@@ -282,8 +281,8 @@ def unavailable(backend: Backend, reason: str) -> str:
 
 
 def environment(backend: Backend, threads: int) -> dict[str, str]:
-    """The variables that a worker starts with; 0 threads leave their number to the libraries."""
-    found = {**MEMORY, **os.environ, **backend.environment, "PYTHONUNBUFFERED": "1"}
+    """Return the environment variables of a worker; with 0 threads the libraries choose their number."""
+    variables = {**MEMORY, **os.environ, **backend.environment, "PYTHONUNBUFFERED": "1"}
     if threads:  # the BLAS and OpenMP libraries read these when they are loaded
-        found |= dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], str(threads))
-    return found
+        variables |= dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], str(threads))
+    return variables

@@ -1,4 +1,4 @@
-"""The one place where the core starts the processes of backends."""
+"""Start the processes of backends; all other modules start them through this one."""
 
 from __future__ import annotations
 

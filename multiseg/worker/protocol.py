@@ -38,7 +38,7 @@ def send(connection: Connection, message: Any) -> None:
 
 
 def receive(connection: Connection) -> Any:
-    """Receive what :func:`send` sent; tuples arrive as lists. Raises EOFError or OSError when the other side is gone."""
+    """Receive a message of :func:`send`; tuples arrive as lists. Raises EOFError or OSError if the other process has ended."""
 
     def full(value: Any) -> Any:
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The worker's side: loads a backend's module, builds its network, and answers calls until the program is gone."""
+"""The worker process: load a backend's module, build its network, and answer calls until the program ends."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class Server:
         self.network: Network | None = None
 
     def open(self, module: str) -> dict[str, Any]:
-        """Import the backend's worker-side module and ask it about its framework."""
+        """Import the backend's worker-side module, and return information about its framework."""
         try:
             self.module = importlib.import_module(module)
-            found: dict[str, Any] = self.module.probe()
-        except (ImportError, OSError) as error:  # OSError: a shared library that will not load
+            framework: dict[str, Any] = self.module.probe()
+        except (ImportError, OSError) as error:  # OSError: a shared library that cannot be loaded
             raise errors.BackendUnavailable(f"{type(error).__name__}: {error}") from error
-        return {"python": platform.python_version(), "executable": sys.executable, **found}
+        return {"python": platform.python_version(), "executable": sys.executable, **framework}
 
     def load(self, spec: dict[str, Any], module: str | None = None) -> dict[str, Any]:
-        """Build the network, ``module``'s where one is named, and describe it."""
+        """Build the network, from ``module`` if specified, and return its description."""
         assert self.module is not None
         source = importlib.import_module(module) if module else self.module
         settings = NetworkSpec.from_json(spec)
@@ -47,17 +47,17 @@ class Server:
         return description(network, settings)
 
     def read(self, module: str, function: str, arguments: dict[str, Any]) -> Any:
-        """What a backend's reader says of a file, or its writer of one that it writes; see multiseg.model_files."""
+        """Call a function of a backend's reader or writer module, and return its result; see multiseg.model_files."""
         return getattr(importlib.import_module(module), function)(**arguments)
 
     def memory(self) -> float:
-        """Peak resident memory of this process in MiB; not getrusage's, which counts the program's at the fork too."""
+        """Return the peak resident memory of this process in MiB; getrusage would include the program's memory at the fork."""
         with open("/proc/self/status") as status:  # noqa: PTH123
             peak = next(line for line in status if line.startswith("VmHWM:"))
         return int(peak.split()[1]) / 1024
 
     def method(self, name: str) -> Callable[..., Any]:
-        """What answers a call of this name."""
+        """Return the function that answers a call of this name."""
         own: dict[str, Callable[..., Any]] = {
             "open": self.open,
             "load": self.load,
@@ -68,26 +68,26 @@ class Server:
 
 
 def serve(connection_fd: int, lifeline_fd: int, scratch: str) -> None:
-    """Answer calls one after the other; return on ``close`` or when the program that started this worker is gone.
+    """Answer calls one after the other, until ``close`` or until the program that started this worker ends.
 
-    ``scratch`` is the worker's folder for temporary files, which the program removes, or the worker where it is gone.
+    ``scratch`` is the worker's folder for temporary files; the program removes it, or the worker if the program has ended.
     """
-    # both are the program's to handle, which asks for a snapshot first; they may go to the whole group of processes
+    # signals may be sent to the whole process group, but only the program handles them: it writes a snapshot first
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     lifeline = threading.Thread(target=_end_with_parent, args=(lifeline_fd, scratch), daemon=True)
     lifeline.start()
     connection = Connection(connection_fd)
     calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    # reads ahead: the next batch arrives while this one is computed, and neither side waits for the other to read
+    # read ahead: the next batch arrives while this one is computed, and neither side blocks on the other's reading
     threading.Thread(target=_read, args=(connection, calls), daemon=True).start()
     server = Server()
     while (call := calls.get()) is not None:
         if call["call"] == "close":
             if server.network is not None:
                 server.network.close()
-            shutil.rmtree(scratch, ignore_errors=True)  # the program may be killed before it does
-            os._exit(0)  # frameworks' own ends at exit take long, or crash
+            shutil.rmtree(scratch, ignore_errors=True)  # the program may be killed before it removes the folder
+            os._exit(0)  # the exit handlers of frameworks are slow, or crash
         try:
             answer = {"value": server.method(call["call"])(**call["arguments"])}
         except Exception as error:
@@ -100,7 +100,7 @@ def serve(connection_fd: int, lifeline_fd: int, scratch: str) -> None:
             protocol.send(connection, answer)
         except OSError:
             break
-    lifeline.join()  # the program is gone: that thread removes the temporary files and ends the process
+    lifeline.join()  # the program has ended: that thread removes the temporary files and ends the process
 
 
 def _read(connection: Connection, calls: queue.SimpleQueue[Any]) -> None:
@@ -112,6 +112,6 @@ def _read(connection: Connection, calls: queue.SimpleQueue[Any]) -> None:
 
 
 def _end_with_parent(lifeline_fd: int, scratch: str) -> None:
-    os.read(lifeline_fd, 1)  # nothing is ever written: this returns when the other end is closed, by whatever death
+    os.read(lifeline_fd, 1)  # nothing is ever written: this returns when the program ends, even if it is killed
     shutil.rmtree(scratch, ignore_errors=True)
     os._exit(1)

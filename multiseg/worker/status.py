@@ -1,4 +1,4 @@
-"""Which backends are installed, and what is missing where one is not."""
+"""List the installed backends, and for each that is not available what is missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from multiseg.worker import pool
 
 @dataclass(frozen=True)
 class BackendStatus:
-    """One backend: ``available`` after its framework really loaded, else ``problem`` says what is missing and the mend."""
+    """A backend's status: ``available`` if its framework was loaded, else ``problem`` says what is missing and how to fix it."""
 
     name: str
     title: str
@@ -29,18 +29,18 @@ class BackendStatus:
     problem: str | None = None
 
     def to_json(self) -> dict[str, object]:
-        """Plain dict."""
+        """Return the status as a plain dict."""
         return asdict(self)
 
 
 def backends() -> list[BackendStatus]:
-    """Status of every installed backend, by loading each framework in a process of its own."""
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(_status, registry.names()))
+    """Return the status of every installed backend, loading each framework in a separate process."""
+    with ThreadPoolExecutor() as executor:
+        return list(executor.map(_status, registry.names()))
 
 
 def _status(name: str) -> BackendStatus:
-    found: dict[str, str] = {}
+    framework: dict[str, str] = {}
     try:
         backend = registry.get(name)
     except MultisegError as error:  # one broken package must not hide the others
@@ -48,16 +48,16 @@ def _status(name: str) -> BackendStatus:
     problem = None
     try:
         with pool.start(backend) as worker:
-            found = worker.found
+            framework = worker.found
     except MultisegError as error:
         problem = str(error)
     return BackendStatus(
         name=name,
         title=backend.title,
         available=problem is None,
-        version=found.get("version"),
-        device=found.get("device"),
-        python=found.get("executable"),
+        version=framework.get("version"),
+        device=framework.get("device"),
+        python=framework.get("executable"),
         learning_rate=backend.learning_rate,
         batch_size=backend.batch_size,
         data_order=backend.data_order,

@@ -372,7 +372,7 @@ def test_settings_that_differ_are_named(jobs: dict[str, multiseg.Job], by_hand: 
         second.kill()
     (outcome,) = json.loads((tmp_path / "rank-1.json").read_text())
     assert outcome == [
-        "SettingsError", "rank 1: learning_rate is 1e-07, and 1e-06 for rank 0; start all processes with the same job"
+        "SettingsError", "rank 1: learning_rate is 1e-07, but 1e-06 on rank 0; start all processes with the same job"
     ]  # fmt: skip
     assert not (tmp_path / "run").exists()
 
@@ -381,7 +381,7 @@ def test_settings_that_differ_are_named(jobs: dict[str, multiseg.Job], by_hand: 
 def test_a_backend_that_cannot_says_so(
     jobs: dict[str, multiseg.Job], by_hand: dict[str, str], tmp_path: Path, name: str
 ) -> None:
-    with pytest.raises(SettingsError, match="does not train over several processes") as caught:
+    with pytest.raises(SettingsError, match="does not train in several processes") as caught:
         replace(jobs["sgd"], backend=name, model=None).train(tmp_path / "run")
     assert "backends that do: torch" in str(caught.value) and "train several jobs" in str(caught.value)
     assert not (tmp_path / "run").exists()
@@ -413,7 +413,7 @@ def test_what_is_no_mean_over_images_is_refused(
         ({"RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RESTART_COUNT": "1"}, Ranks(restarts=1)),
         ({"RANK": "7"}, Ranks()),  # whatever that means
         ({"WORLD_SIZE": "2"}, "RANK: is not set"),
-        ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK: 'x' is no whole number"),
+        ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK: 'x' is not an integer"),
         ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2, WORLD_SIZE=2"),
     ],
 )

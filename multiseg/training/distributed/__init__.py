@@ -1,1 +1,1 @@
-"""One training over several processes."""
+"""Train one network in several processes."""

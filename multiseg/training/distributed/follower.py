@@ -1,6 +1,6 @@
-"""The other ranks' side of a training over several processes: each feeds its share until rank 0 tells how it ended.
+"""Ranks other than 0 of a training in several processes: each feeds its shard until rank 0 reports the end.
 
-They write nothing, and need the dataset and the network file alone.
+They write no files, and need only the dataset and the network file.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from multiseg.worker.client import Worker
 
 
 def follow(settings: Settings, dataset: Dataset, folder: Path, ranks: Ranks) -> Run:
-    """Take part in the training that rank 0 leads; see Job.train.
+    """Take part in the training that rank 0 leads, and return its Run; see Job.train.
 
-    Raises TrainingStopped and TrainingError where that one was stopped or has failed, SettingsError where its job is another.
+    Raises TrainingStopped or TrainingError if rank 0 was stopped or failed, SettingsError if rank 0 trains a different job.
     """
     module = ranks.network_module(settings.backend)
     ranks.check_batch_size(settings.batch_size)
@@ -41,10 +41,11 @@ def follow(settings: Settings, dataset: Dataset, folder: Path, ranks: Ranks) -> 
             exported = Path(stack.enter_context(tempfile.TemporaryDirectory())) / settings.exported
             export(settings, spec, exported)
             spec = replace(spec, model=str(exported))
-        ears = stack.enter_context(ExitStack())  # until the worker has ended, as torchrun asks all to go where one has
+        # closed after the worker, because torchrun sends a signal to all processes as soon as one of them ends
+        signal_handlers = stack.enter_context(ExitStack())
         worker = stack.enter_context(pool.start(settings.backend, settings.threads))
         described = worker.call("load", spec=spec.to_json(), module=module)
-        ears.enter_context(listening(Stop()))  # the first signal is rank 0's to heed
+        signal_handlers.enter_context(listening(Stop()))  # the first signal is handled by rank 0
         loaded = LoadedSettings.of(settings, described)
         message = worker.call("share")
         if "end" not in message:
@@ -57,16 +58,20 @@ def follow(settings: Settings, dataset: Dataset, folder: Path, ranks: Ranks) -> 
     return _ended(ranks, folder, message)
 
 
-def _check_common(ranks: Ranks, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    for key, value in theirs.items():
-        own = ours.get(key)
-        if own != value:
-            told = "differs from rank 0's" if key.startswith("content") else f"is {own!r}, and {value!r} for rank 0"
-            raise SettingsError(f"rank {ranks.rank}: {key} {told}; start all processes with the same job")
+def _check_common(ranks: Ranks, leader_values: dict[str, Any], own_values: dict[str, Any]) -> None:
+    for key, leader_value in leader_values.items():
+        own_value = own_values.get(key)
+        if own_value != leader_value:
+            difference = (
+                "differs from rank 0's"
+                if key.startswith("content")
+                else f"is {own_value!r}, but {leader_value!r} on rank 0"
+            )
+            raise SettingsError(f"rank {ranks.rank}: {key} {difference}; start all processes with the same job")
 
 
 def _feed(worker: Worker, share: Share, iteration: int) -> None:
-    """Until rank 0 has a message, which is when it has come to an end, or all steps are done."""
+    """Feed steps until all are done, or until rank 0 sends a message, which means that its training has ended."""
     in_flight: deque[int] = deque()
     for step in share.steps(iteration, share.plan.iterations):
         in_flight.append(worker.submit("train_step", **step))
@@ -81,6 +86,6 @@ def _ended(ranks: Ranks, folder: Path, message: dict[str, Any]) -> Run:
         raise TrainingStopped(f"rank {ranks.rank}: ended with rank 0", message["signal"])
     if message["end"] == "failed":
         raise TrainingError(f"rank {ranks.rank}: ended with rank 0, whose training failed: {message['message']}")
-    if not is_run(folder):  # on a machine that does not see it there is nothing to return, nor to do
+    if not is_run(folder):  # this machine cannot access the run folder, so there is nothing to return
         raise SystemExit(0)
     return Run.open(folder)

@@ -1,4 +1,4 @@
-"""Rank 0's side of a training over several processes: it tells the others where to begin, and how it ended."""
+"""Rank 0 of a training in several processes: it sends the other ranks the position to start from, and how training ended."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from multiseg.settings.loaded import LoadedSettings
 from multiseg.training.ranks import Ranks
 from multiseg.worker.client import Worker
 
-# what may differ from process to process: the machine's, what rank 0 alone reads, and what it tells
+# settings that may differ between ranks: the machine's, those that only rank 0 reads, and those that it sends
 FREE = ("threads", "weights", "solver_state", "seed")
 
 
 def common(settings: LoadedSettings, dataset: Dataset) -> dict[str, Any]:
-    """What must be the same for all ranks, by names for messages."""
+    """Return the values that must be equal on all ranks, by the names that messages use."""
     model = settings.model
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         **{key: value for key, value in settings.to_json().items() if key not in FREE},
         "content of the model file": hashlib.sha256(model.read_bytes()).hexdigest() if model.is_file() else None,
         "content of the dataset": dataset.content_hash,
     }
-    plain: dict[str, Any] = json.loads(json.dumps(found))  # as it comes to the others
+    plain: dict[str, Any] = json.loads(json.dumps(values))  # as the other ranks receive it: tuples become lists
     return plain
 
 
 class Leader:
-    """Tells the other ranks; nothing where there are none."""
+    """Sends messages to the other ranks; does nothing if there is only one rank."""
 
     def __init__(self, ranks: Ranks, worker: Worker) -> None:
         self.ranks, self.worker = ranks, worker
 
     def begin(self, settings: LoadedSettings, dataset: Dataset, iteration: int) -> None:
-        """All go on from here, with this network's weights. Raises WorkerError where one of them cannot."""
+        """Start all ranks from ``iteration`` with this network's weights. Raises WorkerError if a rank fails."""
         if self.ranks.size > 1:
             start = {"seed": settings.seed, "iteration": iteration, "common": common(settings, dataset)}
             self.worker.call("share", message=start)
@@ -46,13 +46,13 @@ class Leader:
 
     @contextmanager
     def telling(self) -> Iterator[None]:
-        """However the block ends, the others are told, if they can still be reached."""
+        """Report to the other ranks how the block ended, if they can still be reached."""
         try:
             yield
         except TrainingStopped as error:
             self._end("stopped", error, error.signal)
             raise
-        except WorkerError:  # they notice that by themselves
+        except WorkerError:  # the other ranks detect this themselves
             raise
         except (MultisegError, OSError) as error:
             self._end("failed", error)
@@ -71,5 +71,5 @@ class Leader:
 
 
 def resumes(ranks: Ranks, folder: Path) -> bool:
-    """Whether torchrun has started the processes anew, and there is something to go on from."""
+    """Return whether torchrun has restarted the processes and ``folder`` has a run to resume."""
     return ranks.restarts > 0 and folder.is_dir() and any(folder.iterdir())
