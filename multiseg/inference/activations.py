@@ -1,4 +1,4 @@
-"""What each layer of a network computes for one image, and its parameters, as plain data."""
+"""The activations of a network's layers for one image, and its parameters, as plain data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from multiseg.layout import Floats
 class Activations:
     """``activations`` (C, H, W) or (features,) by layer, in the order of computation, and ``weights`` by parameter.
 
-    Neutral: channels first, weights OIHW and IOHW. The image is ``input``, (C, H, W) uint8 as it was put in.
+    Arrays are neutral: channels first, weights OIHW and IOHW. ``input`` is the input image, (C, H, W) uint8.
     """
 
     title: str
@@ -26,7 +26,7 @@ class Activations:
     weights: Mapping[str, Floats]
 
     def to_dict(self) -> dict[str, Any]:
-        """The statistics as plain values that JSON can hold."""
+        """Return the statistics as plain values for JSON."""
         parts = {"activations": self.activations, "weights": self.weights}
         return {
             "network": self.title,

@@ -1,4 +1,4 @@
-"""Test a network over a database, as a stream."""
+"""Test a network on a database, batch by batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from multiseg.inference.tested import TestedNetwork
 from multiseg.layout import Floats
 from multiseg.settings.metrics import THRESHOLD
 
-IN_FLIGHT = 2  # batches asked for before the first one's output is awaited
+IN_FLIGHT = 2  # batches submitted before waiting for the first output
 
 
 def test_db(
@@ -33,11 +33,11 @@ def test_db(
     batch_size: int | None,
     each: Callable[[int, Output], None] | None,
 ) -> dict[str, Any]:
-    """Loss and metrics over a database, in a stream; see Run.test_db."""
+    """Return loss and metrics over a database; see Run.test_db."""
     split = open_split(path)
     size = batch_size or run.settings["val_batch_size"]
     evaluation = Evaluation(run.settings.get("threshold", THRESHOLD), run.labels.kind if run.labels else None)
-    run.worker()  # its start does not count in images_per_second
+    run.worker()  # start it before the timing, so that images_per_second does not include it
     start = time.perf_counter()
     for indices, output, labels, loss in _stream(run, split, size, options):
         evaluation.add(output, labels, loss, split.name)
@@ -58,7 +58,7 @@ Tested = tuple[npt.NDArray[np.int64], Floats, npt.NDArray[Any] | None, float | N
 
 
 def _stream(run: TestedNetwork, split: Split, batch_size: int, options: Options) -> Iterator[Tested]:
-    """Positions, outputs, labels and loss of each batch; images of several sizes one by one."""
+    """Yield positions, outputs, labels and loss of each batch; images of mixed sizes are tested one by one."""
     if split.shape is not None and split.shape[0] != run.input_shape[0]:
         raise DatasetError(
             f"{split.name}: has images of {split.shape[0]} channels, {run.model.name} takes {run.input_shape[0]}"
@@ -66,15 +66,15 @@ def _stream(run: TestedNetwork, split: Split, batch_size: int, options: Options)
     if split.shape == run.input_shape:
         yield from _stream_batches(run, split, batch_size, options)
         return
-    whole = 1 if split.shape is None else max(1, batch_size * run.input_shape[1] // split.shape[1])
-    for start in range(0, len(split), whole):
-        indices = np.arange(start, min(start + whole, len(split)))
+    chunk = 1 if split.shape is None else max(1, batch_size * run.input_shape[1] // split.shape[1])
+    for start in range(0, len(split), chunk):
+        indices = np.arange(start, min(start + chunk, len(split)))
         features, labels = split.read(indices)
         yield indices, predict(run, features, options), labels, None
 
 
 def _stream_batches(run: TestedNetwork, split: Split, batch_size: int, options: Options) -> Iterator[Tested]:
-    """Batches of the size that the network was trained on, read ahead and sent ahead."""
+    """Yield the results of batches of the training images' size; batches are read and submitted ahead."""
     worker, read_out = run.worker(), options.of_output(run.layout)
     in_flight: deque[tuple[int, Batch]] = deque()
 

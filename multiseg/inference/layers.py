@@ -1,4 +1,4 @@
-"""What a trained network's layers make of one image, and its parameters: pictures and statistics."""
+"""Activations and parameters of a trained network for one image: pictures and statistics."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from multiseg.inference.tested import TestedNetwork
 
 
 class Layers(Activations):
-    """Activations and weights of a network for one image, with the page that shows them."""
+    """Activations and weights of a network for one image, with a method that writes them as a page."""
 
     def to_html(self, path: str | Path) -> Path:
-        """Write one self-contained page of pictures and statistics, and the statistics beside it as JSON; return its path.
+        """Write a self-contained page with pictures and statistics, and a JSON file of the statistics; return the page's path.
 
-        Raises SettingsError where they cannot be written.
+        Raises SettingsError if they cannot be written.
         """
         from multiseg.inference.layers_page import render
 
@@ -33,17 +33,19 @@ class Layers(Activations):
 
 
 def layers(run: TestedNetwork, image: str | Path, options: Options) -> Layers:
-    """See Run.layers."""
+    """Return activations and parameters for one image; see Run.layers."""
     pixels = predictor.prepare(run, image, options)[None]
     if options.pad:
         pixels = predictor.padded(run, pixels)
-    predictor.predict(run, pixels, options)  # says what is wrong with the image's size, if anything is
-    _, _, made = run.worker().call("predict", features=run.layout.features(pixels), labels=None, activations=True)
+    predictor.predict(run, pixels, options)  # raises a clear error if the image's size is not supported
+    _, _, activations = run.worker().call(
+        "predict", features=run.layout.features(pixels), labels=None, activations=True
+    )
     weights = run.worker().call("get_weights")
     return Layers(
         title=run.description,
         source=Path(image),
         input=pixels[0],
-        activations={name: run.layout.activation(values)[0] for name, values in made.items()},
+        activations={name: run.layout.activation(values)[0] for name, values in activations.items()},
         weights=weights,
     )

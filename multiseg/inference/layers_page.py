@@ -1,4 +1,4 @@
-"""A page of a network's layers: pictures of what they make and of their parameters, with statistics."""
+"""Render a page of a network's layers: pictures of their activations and parameters, with statistics."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from multiseg.layout import Array, Floats
 from multiseg.pages import pictures, templates
 from multiseg.pages.numbers import significant
 
-MOST_TILES = 64  # pictures of one layer or parameter; of more, so many from all over it are shown
-WIDEST = 900  # pixels of a row of them
-LARGEST = 128  # pixels of a side of one; larger ones are shrunk
-GAP = 1
-ENLARGED = 48  # small tiles are shown at least about this size
+MOST_TILES = 64  # tiles per layer or parameter; if there are more, this many at regular intervals are shown
+WIDEST = 900  # width of a row of tiles, in pixels
+LARGEST = 128  # side of a tile in pixels; larger ones are shrunk
+GAP = 1  # pixels between tiles
+ENLARGED = 48  # small tiles are enlarged to about this size, in pixels
 
 
 @dataclass(frozen=True)
 class ArrayEntry:
-    """One layer's activations or one parameter: its picture, how it is to be enlarged, and its figures."""
+    """One layer's activations or one parameter: its picture with the displayed width, and its statistics."""
 
     name: str
     statistics: Statistics
@@ -35,7 +35,7 @@ class ArrayEntry:
 
 
 def render(layers: Activations) -> str:
-    """The page's text."""
+    """Return the HTML text of the page."""
     environment = templates.environment("multiseg.inference")
     environment.filters["figure"] = significant
     environment.filters["count"] = lambda number: f"{number:,}"
@@ -60,12 +60,12 @@ def _entries(arrays: Mapping[str, Floats]) -> Iterator[ArrayEntry]:
         scale = max(1, ENLARGED // max(tiles_shown.shape[1:])) if values.ndim > 1 else 8
         one = "map" if values.ndim == 3 else "kernel"
         shown = f"{len(chosen)} of {len(tiles):,} {one}s" if len(chosen) < len(tiles) else ""
-        # a parameter without planes is one picture, its values side by side
+        # a parameter with fewer than two axes is one picture of its values
         yield ArrayEntry(name, Statistics.of(values), pictures.signed(sheet), sheet.shape[1] * scale, shown)
 
 
 def _tiles(values: Floats) -> Floats:
-    """(N, H, W): a layer's maps, a convolution's kernels, or values without planes as one picture of rows."""
+    """Return tiles (N, H, W): feature maps, convolution kernels, or one tile of a matrix or of a vector split into rows."""
     if values.ndim >= 3:
         return values.reshape(-1, *values.shape[-2:])
     if values.ndim == 2:
@@ -78,18 +78,18 @@ def _tiles(values: Floats) -> Floats:
 
 
 def _shrunk(tiles: Floats) -> Floats:
-    """Tiles of at most LARGEST pixels a side: means of squares; a rest below and right that fills none is cut off."""
+    """Return tiles shrunk to at most LARGEST pixels a side by averaging squares; incomplete squares at the edge are cut off."""
     factor = math.ceil(max(tiles.shape[1:]) / LARGEST)
     height, width = (max(1, size // factor) for size in tiles.shape[1:])
     if factor == 1 or min(tiles.shape[1:]) < factor:
         return tiles
     cut = tiles[:, : height * factor, : width * factor]
-    made: Floats = cut.reshape(len(tiles), height, factor, width, factor).mean(axis=(2, 4))
-    return made
+    means: Floats = cut.reshape(len(tiles), height, factor, width, factor).mean(axis=(2, 4))
+    return means
 
 
 def _sheet(tiles: Floats) -> Array:
-    """Tiles side by side in rows, NaN between them."""
+    """Return one array with the tiles arranged in rows, with NaN between them."""
     count, height, width = tiles.shape
     columns = max(
         1, min(math.ceil(math.sqrt(count * (height + GAP) / (width + GAP) * 2)), WIDEST // (width + GAP), count)

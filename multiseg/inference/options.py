@@ -1,4 +1,4 @@
-"""How images are put into a network and its output is read."""
+"""Options for testing: how images are prepared for a network, and how its output is read."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ DATA_ORDERS: dict[str, DataOrder] = {"CHW": "NCHW", "HWC": "NHWC"}
 
 @dataclass(frozen=True)
 class Options:
-    """How images are put into a network, and its output taken out.
+    """Options for testing images with a network.
 
-    - ``resize`` to the dataset's size, or take images as they are. Where the network does not keep such a size: an error, or
-      with ``pad`` the image's last row and column are repeated to the next size that it keeps, and the output is cropped.
-    - ``tile``: images larger than so many pixels a side go through the network in tiles, which overlap as far as the network
-      looks around a pixel, so that the output is that of the whole image.
-    - ``pixel_conversion``, ``channel_order`` and ``data_order`` are DIGITS' options of its "Image output" view: ``clip`` to
-      0..255 or ``normalize`` to it, RGB or BGR, CHW or HWC. None for the orders: as the backend declares.
+    - ``resize``: resize images to the dataset's size, or keep their size. For a size that the network does not preserve an error
+      is raised; with ``pad`` the last row and column are repeated up to the next preserved size, and the output is cropped.
+    - ``tile``: images larger than this many pixels a side are tested in tiles that overlap by the receptive field of the
+      network, so that the output equals that of the whole image.
+    - ``pixel_conversion``, ``channel_order`` and ``data_order`` are the options of DIGITS' "Image output" view: ``clip`` to
+      0..255 or ``normalize`` to that range, RGB or BGR, CHW or HWC. None for the orders: as the backend declares.
 
-    Raises SettingsError for a value that cannot be.
+    Raises SettingsError for an invalid value.
     """
 
     resize: bool = True
@@ -46,13 +46,13 @@ class Options:
             "channel_order": ("RGB", "BGR", None),
             "data_order": ("CHW", "HWC", None),
         }
-        for name, known in choices.items():
+        for name, valid_values in choices.items():
             value = getattr(self, name)
-            if value not in known:
-                raise SettingsError(f"{setting(name, value)}: choose one of {', '.join(filter(None, known))}")
+            if value not in valid_values:
+                raise SettingsError(f"{setting(name, value)}: choose one of {', '.join(filter(None, valid_values))}")
 
     def of_output(self, layout: Layout) -> Layout:
-        """How to read the network's output: as declared, or as chosen."""
+        """Return the layout for reading the network's output: the declared one with the chosen orders."""
         return replace(
             layout,
             data_order=DATA_ORDERS[self.data_order] if self.data_order else layout.data_order,

@@ -15,7 +15,7 @@ from multiseg.layout import Floats
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """A network's output for one image: ``array`` (C, H, W) float32 in RGB, and ``input``, what was put in, uint8."""
+    """A network's output for one image: ``array`` (C, H, W) float32 in RGB, and ``input``, the input image (C, H, W) uint8."""
 
     array: Floats
     input: Pixels
@@ -24,12 +24,12 @@ class Output:
 
     @cached_property
     def image(self) -> Image.Image:
-        """The picture of it. Raises ImageError unless it has one or three channels."""
+        """The output as a picture. Raises ImageError unless it has one or three channels."""
         return to_image(self.array, self.pixel_conversion)
 
     @property
     def input_image(self) -> Image.Image:
-        """The picture of what was put in."""
+        """The input as a picture."""
         return array_to_image(self.input)
 
 

@@ -1,4 +1,4 @@
-"""Writing outputs: pictures, arrays, and a dataset of what was put in and what came out."""
+"""Write outputs as pictures, as arrays, or as a dataset of inputs and outputs."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ SPLIT = "train_db"
 
 
 def save(output: Output, path: str | Path, show_input: bool = False) -> Path:
-    """Write an output as the file's name asks: .npy for the array (C, H, W) float32, else a picture.
+    """Write an output atomically: the array (C, H, W) float32 for the extension .npy, else a picture; return the path.
 
-    ``show_input`` puts the input left of the output. The file appears whole or not at all. Raises ImageError where it
-    cannot be written.
+    ``show_input`` puts the input to the left of the output. Raises ImageError if the file cannot be written.
     """
     path, data = Path(path), io.BytesIO()
     try:
@@ -50,11 +49,11 @@ def save(output: Output, path: str | Path, show_input: bool = False) -> Path:
 
 @contextmanager
 def writing(folder: str | Path, format: Format, show_input: bool = False) -> Iterator[Write]:
-    """Gives a function that writes an output under a name and returns where it lies.
+    """Yield a function that writes an output under a name and returns its path.
 
-    ``png`` and ``npy``: a file for each in ``folder``. ``lmdb``: ``folder`` becomes a dataset whose features are the inputs
-    and whose labels are the outputs' pictures, in the order of writing; it appears whole when the block ends well, and must
-    not exist. Raises SettingsError for another format, DatasetError and ImageError where it cannot be written.
+    ``png`` and ``npy``: one file per output in ``folder``. ``lmdb``: ``folder`` becomes a dataset whose features are the inputs
+    and whose labels are the pictures of the outputs, in the order of writing; it must not exist, and is created when the block
+    succeeds. Raises SettingsError for another format, DatasetError or ImageError if it cannot be written.
     """
     folder = Path(folder)
     if format == "lmdb":
@@ -123,7 +122,7 @@ def _describe(
 
 
 def _beside(output: Output) -> Image.Image:
-    """Input and output in one picture, a line between them."""
+    """Return one picture of input and output, separated by a line."""
     left, right = output.input_image, output.image
     mode = "RGB" if "RGB" in (left.mode, right.mode) else "L"
     both = Image.new(mode, (left.width + 1 + right.width, max(left.height, right.height)), "grey")

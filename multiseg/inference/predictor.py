@@ -1,4 +1,4 @@
-"""Outputs of a network for images of any size: whole, padded, or in tiles."""
+"""Predict images of any size with a network: whole, padded, or in tiles."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from multiseg.layout import Floats, Layout
 
 
 def prepare(run: TestedNetwork, image: str | Path, options: Options) -> Pixels:
-    """An image file's pixels as the network's channels, resized where asked for. Raises ImageError."""
+    """Return an image file's pixels with the network's channels, resized if requested. Raises ImageError."""
     channels, height, width = run.input_shape
-    wanted: dict[int, Channels] = {1: "L", 3: "RGB"}
-    pixels = load_image(image, wanted.get(channels, "none"), any_size=options.tile is not None)
+    modes: dict[int, Channels] = {1: "L", 3: "RGB"}
+    pixels = load_image(image, modes.get(channels, "none"), any_size=options.tile is not None)
     if pixels.shape[0] != channels:
         raise ImageError(f"{image}: has {pixels.shape[0]} channels, the network takes {channels}")
     if options.resize and pixels.shape[1:] != (height, width):
@@ -30,9 +30,9 @@ def prepare(run: TestedNetwork, image: str | Path, options: Options) -> Pixels:
 
 
 def predict(run: TestedNetwork, features: npt.NDArray[Any], options: Options) -> Floats:
-    """Outputs (N, C, H, W) float32 RGB for images (N, C, H, W) uint8 RGB of one size.
+    """Return outputs (N, C, H, W) float32 RGB for images (N, C, H, W) uint8 RGB of one size.
 
-    Raises ModelError for a size that the network does not keep, or whose tiles cannot be told.
+    Raises ModelError for a size that the network does not preserve, or if its tiling cannot be determined.
     """
     height, width = size = features.shape[2:]
     tiled = options.tile is not None and max(size) > options.tile
@@ -44,13 +44,13 @@ def predict(run: TestedNetwork, features: npt.NDArray[Any], options: Options) ->
         )
     if options.pad:
         features = padded(run, features)
-    layout = run.layout.for_size(height, width)  # the mean that the image has subtracted, whatever a tile's size
+    layout = run.layout.for_size(height, width)  # the mean image is resized to the whole image, not to a tile
     output = (_tiled if tiled else _whole)(run, features, layout, options)
     return output[:, :, :height, :width]
 
 
 def padded(run: TestedNetwork, features: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Images (N, C, H, W) with their last row and column repeated up to a size that the network keeps."""
+    """Return images (N, C, H, W) with the last row and column repeated up to a size that the network preserves."""
     height, width = features.shape[2:]
     rows, columns = run.geometry.padded(height, width)
     return np.pad(features, ((0, 0), (0, 0), (0, rows - height), (0, columns - width)), mode="edge")
@@ -60,7 +60,7 @@ def _whole(run: TestedNetwork, features: npt.NDArray[Any], layout: Layout, optio
     height, width = features.shape[2:]
     try:
         output, _, _ = run.worker().call("predict", features=layout.features(features), labels=None)
-    except (ModelError, WorkerError) as error:  # WorkerError: Caffe ends its process over blobs that do not fit
+    except (ModelError, WorkerError) as error:  # WorkerError: Caffe aborts its process if blob shapes do not match
         raise ModelError(f"{error}{_advice(run, height, width)}") if _unkept(run, height, width) else error from None
     result = options.of_output(layout).output(output)
     declared = options.data_order is None and run.input_shape[1:] == run.label_shape[1:]
@@ -80,7 +80,7 @@ def _unkept(run: TestedNetwork, height: int, width: int) -> bool:
 
 
 def _advice(run: TestedNetwork, height: int, width: int) -> str:
-    """What to do about a size that the network does not keep, as far as its description tells."""
+    """Return how to fix a size that the network does not preserve, as far as its description allows."""
     try:
         rows, columns = run.geometry.padded(height, width)
     except MultisegError:
@@ -102,10 +102,10 @@ def _tiled(run: TestedNetwork, features: npt.NDArray[Any], layout: Layout, optio
     output: Floats | None = None
     for rows, columns in run.geometry.tiles(height, width, options.tile):
         part = slice(rows.start, rows.stop), slice(columns.start, columns.stop)
-        made = _whole(run, features[:, :, part[0], part[1]], layout.for_part(*part), options)
+        tile_output = _whole(run, features[:, :, part[0], part[1]], layout.for_part(*part), options)
         if output is None:
-            output = np.empty((*made.shape[:2], height, width), np.float32)
-        output[:, :, rows.keep_start : rows.keep_stop, columns.keep_start : columns.keep_stop] = made[
+            output = np.empty((*tile_output.shape[:2], height, width), np.float32)
+        output[:, :, rows.keep_start : rows.keep_stop, columns.keep_start : columns.keep_stop] = tile_output[
             :,
             :,
             rows.keep_start - rows.start : rows.keep_stop - rows.start,

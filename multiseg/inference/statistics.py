@@ -13,7 +13,7 @@ BINS = 20  # of a histogram, as DIGITS has
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of an array's finite values; ``not_finite`` counts the others. Deviation over all values, not a sample's."""
+    """Statistics of an array's finite values; ``not_finite`` counts the others. ``std`` has the divisor n."""
 
     shape: tuple[int, ...]
     mean: float
@@ -25,7 +25,7 @@ class Statistics:
 
     @classmethod
     def of(cls, values: Floats) -> Statistics:
-        """The histogram has BINS bins of one width from the minimum to the maximum."""
+        """Return the statistics of ``values``; the histogram has BINS bins of equal width from minimum to maximum."""
         finite = values[np.isfinite(values)].astype(np.float64)
         low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
         counts, _ = np.histogram(finite, BINS, (low, high) if high > low else (low - 0.5, low + 0.5))

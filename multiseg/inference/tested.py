@@ -1,4 +1,4 @@
-"""What testing needs of a trained network; multiseg.run.Run has it."""
+"""The interface of a trained network that testing uses; multiseg.run.Run implements it."""
 
 from __future__ import annotations
 

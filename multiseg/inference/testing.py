@@ -1,4 +1,4 @@
-"""Testing with a trained network: an image, a list of images, a database.
+"""Test image files with a trained network.
 
 image file -> pixels (uint8, CHW, RGB), resized or padded -> network, whole or in tiles -> output (float32, CHW), cropped
 """
@@ -22,17 +22,17 @@ from multiseg.layout import Floats
 
 
 def test_one(run: TestedNetwork, image: str | Path, options: Options) -> Output:
-    """The output for one image file. Raises ImageError and ModelError naming it."""
-    found = next(test_list(run, [image], options))
-    if isinstance(found, Failure):
-        raise found.error
-    return found
+    """Return the output for one image file. Raises ImageError or ModelError naming it."""
+    result = next(test_list(run, [image], options))
+    if isinstance(result, Failure):
+        raise result.error
+    return result
 
 
 def test_list(run: TestedNetwork, images: Iterable[str | Path], options: Options) -> Iterator[Output | Failure]:
-    """Outputs in order, with Failures in the place of images that cannot be tested.
+    """Yield an Output for each image in order, or a Failure for an image that cannot be tested.
 
-    Images of one size that follow each other go through the network together, as many as a validation batch holds pixels.
+    Consecutive images of equal size are tested in one batch, with at most as many pixels as a validation batch.
     """
     _, height, width = run.input_shape
     most = run.settings["val_batch_size"] * height * width
@@ -48,7 +48,7 @@ def test_list(run: TestedNetwork, images: Iterable[str | Path], options: Options
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """An image of a list, or why it could not be loaded."""
+    """An image of a list: its pixels, or the error with which loading failed."""
 
     source: Path
     found: Pixels | MultisegError
@@ -66,7 +66,7 @@ def _load(run: TestedNetwork, image: str | Path, options: Options) -> Loaded:
 
 
 def _together(run: TestedNetwork, some: list[Loaded], options: Options) -> Iterator[Output | Failure]:
-    """Test images of one size at once; or tell of those that could not be loaded."""
+    """Test images of one size in one batch; yield a Failure for those that could not be loaded."""
     pixels = [each.found for each in some if not isinstance(each.found, MultisegError)]
     outputs: Iterable[Floats | MultisegError] = [each.found for each in some if isinstance(each.found, MultisegError)]
     if pixels:

@@ -1,4 +1,4 @@
-"""Validate a network while it is trained."""
+"""Validate a network during training."""
 
 from __future__ import annotations
 

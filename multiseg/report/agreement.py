@@ -1,6 +1,6 @@
-"""Whether backends differ by less than seeds do: the same training in several backends, beside several seeds of one.
+"""Compare the difference between backends with the difference between seeds of one backend.
 
-Both are differences between the largest and the smallest value: of backends at one seed, of seeds of one backend.
+Both are the difference between the largest and the smallest value: over backends at one seed, over seeds of one backend.
 """
 
 from __future__ import annotations
@@ -19,42 +19,42 @@ from multiseg.settings.metrics import LOSS, METRICS, SELECTING, Metric
 from multiseg.topology.words import listed
 
 MEASURED = SELECTING
-# what runs that are to be alike may differ in: the backend, its file of the network, the seed, and what changes no result
+# settings in which compared runs may differ: backend, its network file, seed, and settings that do not affect results
 FREE = {"backend", "model", "exported", "seed", "device", "threads", "lowering", "snapshot_interval", "keep"}
 
 
 @dataclass(frozen=True)
 class Point:
-    """By how much backends and seeds differ in a metric after one epoch."""
+    """The differences between backends and between seeds in a metric after one epoch."""
 
     epoch: float
     gap: float
     """The largest difference between backends at one seed."""
     seed: int
     between: tuple[RunFacts, RunFacts]
-    """The runs with the smallest and the largest value there."""
+    """The runs with the smallest and the largest value at that seed."""
     relative: float
-    """The gap as a part of the mean size of the values, 0 where they are 0."""
+    """The gap as a fraction of the mean absolute value, 0 if that is 0."""
     spread: float
     """The difference between the largest and the smallest value over the seeds."""
     deviation: float
-    """Their standard deviation (of a sample: divided by one less than their number)."""
+    """The sample standard deviation over the seeds (divisor n - 1)."""
 
     @property
     def ratio(self) -> float | None:
-        """The gap as a multiple of the spread; None where all seeds are equal but not all backends."""
+        """The gap as a multiple of the spread; None if all seeds are equal but backends differ."""
         if self.spread == 0:
             return None if self.gap else 0.0
         return self.gap / self.spread
 
     def within(self, factor: float) -> bool:
-        """Whether the gap is at most that multiple of the spread."""
+        """Return whether the gap is at most ``factor`` times the spread."""
         return self.gap <= factor * self.spread * (1 + 1e-9)
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A metric at the end, and at the epoch where backends differ most for its size."""
+    """A metric at the end, and at the epoch with the largest relative difference between backends."""
 
     metric: Metric
     last: Point
@@ -62,35 +62,36 @@ class Measure:
 
     @property
     def points(self) -> tuple[Point, ...]:
-        """Both, or the one that is both."""
+        """Both points, or one if they are the same epoch."""
         return (self.last,) if self.last.epoch == self.widest.epoch else (self.last, self.widest)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What is known of runs that differ in backend and seed alone. ``judge``: those of one backend whose seeds are compared."""
+    """The comparison of runs that differ only in backend and seed. ``judge``: runs of the backend whose seeds are compared."""
 
     runs: tuple[RunFacts, ...]
     judge: tuple[RunFacts, ...]
     shared: tuple[int, ...]
-    """The seeds that several backends have."""
+    """The seeds that several backends were trained with."""
     measures: tuple[Measure, ...]
-    """Of every metric that all runs have a finite value of at the end."""
+    """One for every metric of which all runs have a finite final value."""
     missing: tuple[str, ...]
-    """For each run without a finite value of a metric that others have, one line."""
+    """One line for each run without a finite value of a metric that other runs have."""
 
     @property
     def backends(self) -> list[str]:
-        return list(dict.fromkeys(each.run.backend for each in self.runs))
+        """The names of the backends."""
+        return list(dict.fromkeys(facts.run.backend for facts in self.runs))
 
     @property
     def seeds(self) -> list[int]:
-        """Those of the judging backend."""
-        return [each.run.settings["seed"] for each in self.judge]
+        """The seeds of the runs in ``judge``."""
+        return [facts.run.settings["seed"] for facts in self.judge]
 
     @property
     def basis(self) -> str:
-        """What is compared with what, in words."""
+        """One sentence: which differences are compared."""
         return (
             f"Between {_title(self.runs)} at the same seed ({', '.join(map(str, self.shared))}), and between "
             f"{len(self.judge)} seeds of {_title(self.judge)} ({', '.join(map(str, self.seeds))}), with the same settings "
@@ -99,7 +100,7 @@ class Agreement:
 
     @property
     def headline(self) -> str:
-        """One sentence: whether backends differ by less than seeds do."""
+        """One sentence: whether backends differ by less than seeds."""
         if not self.measures:
             return "Not every run has figures at the end, so backends cannot be compared."
         worst = max(self.measures, key=lambda measure: math.inf if measure.last.ratio is None else measure.last.ratio)
@@ -113,8 +114,8 @@ class Agreement:
         return f"At the end backends differ by less than seeds do: {times(worst.last)} in {_inside(worst.metric)}, where most."
 
     def failures(self, factor: float) -> list[str]:
-        """One line for every metric in which backends differ by more than ``factor`` times what seeds do, at the end or where
-        they differ most; and for every value that is missing."""
+        """Return one line for every metric in which backends differ by more than ``factor`` times as much as seeds, at the end or
+        at the epoch with the largest difference; and one for every missing value."""
         return [
             *self.missing,
             *(
@@ -128,11 +129,11 @@ class Agreement:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that JSON can hold."""
+        """Return the comparison as plain values for JSON."""
         return {
             "headline": self.headline,
             "backends": self.backends,
-            "runs": [each.label for each in self.runs],
+            "runs": [facts.label for facts in self.runs],
             "seeds_of": self.judge[0].run.backend,
             "seeds": self.seeds,
             "missing": list(self.missing),
@@ -144,37 +145,37 @@ class Agreement:
 
 
 def times(point: Point) -> str:
-    """The gap as a multiple of the spread, in words."""
+    """Return the gap as a multiple of the spread, in words."""
     return "where seeds do not" if point.ratio is None else f"{significant(point.ratio, 2)} times as much"
 
 
 def agreement(facts: Sequence[RunFacts]) -> Agreement:
-    """What the runs say of backends and seeds, the largest group of them that says something.
+    """Return the comparison of backends and seeds of the largest group of comparable runs.
 
-    Runs that are to be alike have the same dataset, settings and weights' shapes, are as far, and have finished. Raises
-    SettingsError saying what is missing where no group has two backends at one seed, and two seeds of one backend.
+    Comparable runs have the same dataset, settings, weight shapes and number of epochs, and have finished. Raises SettingsError
+    saying what is missing if no group has two backends at one seed and two seeds of one backend.
     """
     groups: dict[str, list[RunFacts]] = {}
-    for each in facts:
-        if each.status == "finished" and each.run.settings.get("seed") is not None:
-            groups.setdefault(_alike(each), []).append(each)
+    for run_facts in facts:
+        if run_facts.status == "finished" and run_facts.run.settings.get("seed") is not None:
+            groups.setdefault(_group_key(run_facts), []).append(run_facts)
     for runs in sorted(groups.values(), key=len, reverse=True):
-        found = _agreement(runs)
-        if found is not None:
-            return found
+        group_agreement = _agreement(runs)
+        if group_agreement is not None:
+            return group_agreement
     raise SettingsError(f"backends cannot be judged by seeds: {_lacking(groups.values())}{_differing(facts)}")
 
 
-def _alike(facts: RunFacts) -> str:
-    """The same text for runs that differ in backend and seed alone."""
+def _group_key(facts: RunFacts) -> str:
+    """Return a text that is equal for runs that differ only in backend and seed."""
     settings = {key: value for key, value in facts.run.settings.items() if key not in FREE}
     return json.dumps([facts.content, facts.epoch, facts.shapes, settings], sort_keys=True)
 
 
 def _agreement(runs: Sequence[RunFacts]) -> Agreement | None:
-    """Of runs that are alike; None where they say nothing."""
+    """Return the comparison of comparable runs; None if they lack two backends at one seed or two seeds of one backend."""
     table: dict[tuple[str, int], RunFacts] = {}
-    for each in runs:  # a training that is there twice counts once
+    for each in runs:  # a training that occurs twice counts once
         table.setdefault((each.run.backend, each.run.settings["seed"]), each)
     by_seed: dict[int, list[RunFacts]] = {}
     by_backend: dict[str, list[RunFacts]] = {}
@@ -214,7 +215,7 @@ def _is_unmeasured(facts: RunFacts, metric: Metric) -> bool:
 def _points(
     key: str, curves: Mapping[int, Mapping[float, Any]], shared: Mapping[int, list[RunFacts]], judge: Sequence[RunFacts]
 ) -> Iterator[Point]:
-    """One for each epoch after which all runs have a value."""
+    """Yield a point for each epoch after which all runs have a value."""
     for epoch in next(iter(curves.values())):
         values = {run: number(rows.get(epoch, {}).get(key)) for run, rows in curves.items()}
         known = {run: value for run, value in values.items() if value is not None}
@@ -232,7 +233,7 @@ def _points(
 
 
 def _lacking(groups: Iterable[Sequence[RunFacts]]) -> str:
-    """What would have to be there."""
+    """Return which runs are missing for a comparison."""
     trained = [{(each.run.backend, each.run.settings["seed"]) for each in runs} for runs in groups]
     several = [pairs for pairs in trained if len({backend for backend, _ in pairs}) > 1]
     if not several:
@@ -247,7 +248,7 @@ def _lacking(groups: Iterable[Sequence[RunFacts]]) -> str:
 
 
 def _differing(facts: Sequence[RunFacts]) -> str:
-    """What any of the runs differ in, in brackets."""
+    """Return the settings in which the runs differ, in parentheses; empty if there are none."""
     values = [
         {
             **each.run.settings,
@@ -259,17 +260,17 @@ def _differing(facts: Sequence[RunFacts]) -> str:
         for each in facts
     ]
     keys = sorted({key for each in values for key in each} - FREE)
-    found = [key for key in keys if len({json.dumps(each.get(key), sort_keys=True) for each in values}) > 1]
-    return f" (these runs differ in {', '.join(found)})" if found else ""
+    differing = [key for key in keys if len({json.dumps(each.get(key), sort_keys=True) for each in values}) > 1]
+    return f" (these runs differ in {', '.join(differing)})" if differing else ""
 
 
 def _title(runs: Sequence[RunFacts]) -> str:
-    """The backends' names as people write them."""
+    """Return the display names of the backends as a list in words."""
     return listed(list(dict.fromkeys(each.title for each in runs)))
 
 
 def _inside(metric: Metric) -> str:
-    """A metric's title within a sentence."""
+    """Return a metric's title as written within a sentence."""
     return metric.title if metric.title[1:2].isupper() or len(metric.title) < 4 else metric.title.lower()
 
 

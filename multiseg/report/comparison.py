@@ -1,4 +1,4 @@
-"""Comparing runs: their figures from their folders alone, and one page that also shows their pictures."""
+"""Compare runs: their metrics, read from the run folders, and a page that also shows their outputs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from multiseg.settings.metrics import COSTS, METRICS
 
 
 def compare(runs: Iterable[Run | str | Path], images: int = 24, grid: str | Path | None = None) -> Comparison:
-    """Put runs, or their folders, side by side.
+    """Return the comparison of runs or run folders.
 
-    ``images``: how many validation images the page shows, 0 for none; ``grid``: a large image to test on every run at
-    its full size. Without both no backend is started. Raises RunError for no runs or a folder that is no run,
-    SettingsError for a negative ``images``, ImageError for a missing ``grid``.
+    ``images``: number of validation images on the page, 0 for none; ``grid``: a large image to test with every run at its full
+    size. Without both, no backend is started. Raises RunError if there are no runs or a folder is not a run folder,
+    SettingsError for negative ``images``, ImageError for a missing ``grid``.
     """
     from multiseg.errors import ImageError
     from multiseg.run.run import Run
@@ -38,12 +38,12 @@ def compare(runs: Iterable[Run | str | Path], images: int = 24, grid: str | Path
 
 
 class Comparison(SideBySide):
-    """Runs side by side. Only :meth:`to_html` starts backends, to make its pictures; the rest reads the run folders."""
+    """A comparison of runs. Only :meth:`to_html` starts backends, for its pictures; the other methods read the run folders."""
 
     def to_html(self, path: str | Path) -> Path:
-        """Write one self-contained page and return its path; the file appears whole or not at all.
+        """Write one self-contained HTML page atomically, and return its path.
 
-        Raises SettingsError where it cannot be written, DatasetError where the validation images cannot be read.
+        Raises SettingsError if it cannot be written, DatasetError if the validation images cannot be read.
         """
         from multiseg.report.page import render
 
@@ -58,18 +58,18 @@ class Comparison(SideBySide):
         return path
 
     def to_markdown(self) -> str:
-        """The headline, the table of figures and the settings that differ, for a comment in a review."""
+        """Return the headline, the table of metrics and the differing settings as Markdown, for a review comment."""
         from multiseg.report.markdown import write
 
         return write(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the pictures as plain values that JSON can hold; what is unknown or not finite is None."""
-        found = self.agreement
+        """Return everything except the pictures as plain values for JSON; unknown and non-finite values are None."""
+        seed_agreement = self.agreement
         return {
             "headline": self.headline,
             "comparable": self.comparable,
-            "agreement": found.to_dict() if found else None,
+            "agreement": seed_agreement.to_dict() if seed_agreement else None,
             "runs": [_plain(each) for each in self.facts],
             "settings": self._differing(settings(self.facts)),
             "environment": self._differing(environment(self.facts)),
@@ -81,12 +81,12 @@ class Comparison(SideBySide):
         max_gap: Mapping[str, float] | None = None,
         within_seeds: float | None = None,
     ) -> list[str]:
-        """One line for everything that does not hold: no line, all is well.
+        """Return one line for each requirement that is not met; an empty list if all are met.
 
-        ``require``: ``metric>=value`` (or ``<=``, ``>``, ``<``), which every run must hold; ``max_gap``: metric -> how
-        far the runs may lie apart; ``within_seeds``: backends may differ by at most so many times what seeds do, at the end
-        and at the epoch where they differ most. Raises SettingsError for an unknown metric, an expression that cannot be read,
-        and runs that do not say what backends or seeds differ by.
+        ``require``: expressions ``metric>=value`` (or ``<=``, ``>``, ``<``) that every run must meet; ``max_gap``: metric -> the
+        largest allowed difference between runs; ``within_seeds``: backends may differ by at most this multiple of the difference
+        between seeds, at the end and at the epoch with the largest difference. Raises SettingsError for an unknown metric, an
+        invalid expression, and runs that do not allow comparing backends with seeds.
         """
         failures = requirements.check(self.facts, require, max_gap or {})
         if within_seeds is None:

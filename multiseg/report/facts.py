@@ -1,4 +1,4 @@
-"""What is known about each run from its folder alone, and what differs between them."""
+"""The facts about each run, read from its folder, and the differences between runs."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ class Best:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """One run's figures under a label that no other run of the comparison has."""
+    """The facts about one run, with a label that is unique in the comparison."""
 
     run: Run
     label: str
     version: str
     epoch: float
-    """The epoch whose weights the run tests with: its figures are that epoch's."""
+    """The epoch of the weights that the run tests with; its metrics are those of that epoch."""
     final: Mapping[str, float | None]
-    """Every metric's value, None where there is none."""
+    """The value of every metric, None if there is none."""
     best: Mapping[str, Best]
     status: str
-    """``finished``, or what else became of the training."""
+    """``finished``, ``running``, ``stopped``, ``failed`` or ``unfinished``."""
     problem: str
-    """What stopped it, where something did."""
+    """The error that stopped the training, if any."""
     loss_unit: str
-    """What its own loss is counted in: losses of the same unit can be compared."""
+    """The unit of the loss: losses with the same unit can be compared."""
     dataset: str
     """The dataset's folder."""
     content: str
-    """The hash of the dataset's content: the same wherever it lies."""
+    """The hash of the dataset's content, independent of its location."""
     title: str
-    """The backend's name as people write it."""
+    """The display name of the backend."""
     shapes: tuple[tuple[int, ...], ...]
-    """Of the network's weights, sorted: the same for one network in every framework."""
+    """The sorted shapes of the network's weights: equal for the same network in every framework."""
     threshold: float
-    """Pixels below it are foreground."""
+    """Pixels below this value are foreground."""
 
     @property
     def loss(self) -> str:
@@ -60,7 +60,7 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class Row:
-    """One setting over all runs, in the runs' order."""
+    """The values of one setting in all runs, in the order of the runs."""
 
     key: str
     values: tuple[str, ...]
@@ -71,12 +71,12 @@ class Row:
 
 
 def gather(runs: Sequence[Run]) -> list[RunFacts]:
-    """The facts of each run, in the order given."""
+    """Return the facts of each run, in the order of ``runs``."""
     return [_facts(run, label) for run, label in zip(runs, _labels(runs), strict=True)]
 
 
 def settings(facts: Sequence[RunFacts]) -> list[Row]:
-    """Every setting over all runs, the dataset and the tested epoch among them."""
+    """Return a row for every setting, including the dataset and the tested epoch."""
     return _rows([each.run.settings | _origin(each) for each in facts])
 
 
@@ -85,7 +85,7 @@ def _origin(facts: RunFacts) -> dict[str, Any]:
 
 
 def environment(facts: Sequence[RunFacts]) -> list[Row]:
-    """Every version and fact about the machine over all runs, and the seed: what a training could be repeated with."""
+    """Return a row for every entry of the environment, and for the seed: what is needed to repeat a training."""
     return _rows([{**each.run.environment, "seed": each.run.settings.get("seed")} for each in facts])
 
 
@@ -102,7 +102,7 @@ def _facts(run: Run, label: str) -> RunFacts:
     history, summary = run.history, run.summary
     tested = run.snapshot.epoch if run.snapshot else None
     last = next((row for row in history if row["epoch"] == tested), history[-1] if history else {})
-    # row 0 is before training: it has no pace
+    # row 0 is before training: it has no speed
     trained = [row for row in history if row["epoch"] > 0]
 
     def pace(key: str) -> float | None:
@@ -128,7 +128,7 @@ def _facts(run: Run, label: str) -> RunFacts:
         best=best,
         status=str(summary.get("status") or "unfinished"),
         problem=str(summary.get("error") or ""),
-        # a loss that the model brings along is its own; the core's losses are the same on every backend
+        # a model's own loss is specific to it; named losses are the same on every backend
         loss_unit=":".join((run.backend, run.model.name) if job["network"]["own_loss"] else ())
         + f":{loss_text(run.settings['loss'], run.settings.get('loss_options') or {})}",
         dataset=job["dataset"]["path"],
@@ -146,7 +146,7 @@ def threshold_text(facts: Sequence[RunFacts]) -> str:
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """The runs' titles; with the folder's name and a number as far as that takes to tell them apart."""
+    """Return a unique label for each run: its title, with the folder's name and a number only if necessary."""
     titles = [_title(run) for run in runs]
     names = [t if titles.count(t) == 1 else f"{t} · {run.name}" for t, run in zip(titles, runs, strict=True)]
     return [n if names.count(n) == 1 else f"{n} ({names[: at + 1].count(n)})" for at, n in enumerate(names)]
@@ -155,7 +155,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 def _title(run: Run) -> str:
     try:
         return run.title
-    except BackendUnavailable:  # a run from elsewhere, of a backend that is not installed here
+    except BackendUnavailable:  # a run of a backend that is not installed here
         return run.backend
 
 

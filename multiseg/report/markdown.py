@@ -1,4 +1,4 @@
-"""A comparison as GitHub-flavoured Markdown, for a comment in a review."""
+"""Write a comparison as GitHub-flavoured Markdown, for a review comment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AGREEMENT = ("Metric", "Backends differ by", "Seeds differ by", "Standard deviat
 
 
 def write(comparison: SideBySide) -> str:
-    """Headline, table of figures (the best ones bold), what backends and seeds differ by, settings that differ."""
+    """Return the headline, the table of metrics (best values bold), differences of backends and seeds, and of settings."""
     facts = comparison.facts
     metrics = COLUMNS
     best = {metric.key: verdict.marked(facts, metric, comparison.comparable) for metric in metrics}
@@ -26,10 +26,10 @@ def write(comparison: SideBySide) -> str:
 
     body = [[each.label, each.version or "–", *(figure(each, metric) for metric in metrics)] for each in facts]
     parts = [_escaped(comparison.headline), _table(["Run", "Version", *(metric.title for metric in metrics)], body)]
-    found = comparison.agreement
-    if found:
-        parts.append(_escaped(" ".join([found.headline, found.basis, *found.missing])))
-        parts += [_table(AGREEMENT, map(_measured, found.measures))] * bool(found.measures)
+    agreement = comparison.agreement
+    if agreement:
+        parts.append(_escaped(" ".join([agreement.headline, agreement.basis, *agreement.missing])))
+        parts += [_table(AGREEMENT, map(_measured, agreement.measures))] * bool(agreement.measures)
     differing = [row for row in settings(facts) if row.differs]
     if differing:
         parts.append("Settings that differ:")

@@ -1,4 +1,4 @@
-"""Which networks the runs trained, and where these differ."""
+"""The distinct networks of the runs, and their differences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from multiseg.topology.drawing import picture
 
 @dataclass
 class Network:
-    """One network, the runs that trained it, its drawing, and how it differs from the first one, which differs in nothing."""
+    """A network, the runs that trained it, its drawing, and its difference from the first network."""
 
     topology: Topology
     runs: list[RunFacts]
@@ -23,14 +23,14 @@ class Network:
 
 @dataclass
 class Networks:
-    """All networks, each once, and for the runs whose network cannot be told the reason."""
+    """The distinct networks, and the error message for each run whose network cannot be described."""
 
     found: list[Network] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)
 
 
 def networks(facts: Sequence[RunFacts]) -> Networks:
-    """The runs' networks. Files that only their framework can read are read by the runs' processes, which it starts."""
+    """Return the networks of the runs; starts the backend's process for files that only the framework can read."""
     result = Networks()
     for each in facts:
         try:

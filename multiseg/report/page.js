@@ -22,7 +22,7 @@
   const ticked = (seconds) => seconds % 60 ? duration(seconds)
     : seconds % 3600 ? `${seconds / 60} min` : seconds ? `${seconds / 3600} h` : "0";
 
-  // Lines have xs of their own where x is time, so each line is a table and uPlot joins them.
+  // Lines have different x values if x is time, so each line is a table, and uPlot joins the tables.
   function draw(parent, title, lines, { kind, log, wide, stepped }) {
     const across = chosen("x");
     const logarithmic = log && chosen("y") === "log";
@@ -76,13 +76,13 @@
     box.plot = plot;
   }
 
-  // With nothing pointed at, the legend shows where each line ended.
+  // Without a cursor, the legend shows the last value of each line.
   function rest(u) {
     const idxs = u.data.map((ys) => ys.findLastIndex((y) => y != null)).map((idx) => (idx < 0 ? null : idx));
     u.setLegend({ idxs, idx: idxs[0] });
   }
 
-  // A finger reads values as the mouse does.
+  // Touch moves the cursor like the mouse.
   function scrub(plot) {
     plot.over.addEventListener("touchmove", (event) => {
       const { left, top } = plot.over.getBoundingClientRect();
@@ -130,7 +130,7 @@
   drawAll();
 })();
 
-// ---- tables: a click on a head sorts, the better end first; unknown values stay last --------------------------------
+// ---- tables: a click on a header sorts, best values first; unknown values stay last --------------------------------
 
 for (const table of document.querySelectorAll("table.results")) {
   const heads = [...table.tHead.rows[0].cells];
@@ -152,7 +152,7 @@ for (const table of document.querySelectorAll("table.results")) {
   }));
 }
 
-// ---- gallery: which images, and one of them enlarged ------------------------------------------------------------------
+// ---- gallery: filter the images, and enlarge one of them ------------------------------------------------------------------
 
 const worstFirst = [...document.querySelectorAll(".case")];
 for (const button of document.querySelectorAll("#kinds button")) {

@@ -1,4 +1,4 @@
-"""The comparison as one self-contained HTML page."""
+"""Render a comparison as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from multiseg.report.side_by_side import SideBySide
 from multiseg.settings.metrics import COLUMNS, LOSS, METRICS, SCORES, TRAINING_LOSS, Metric
 
 LEARNING_RATE = "learning_rate"
-COLOURS = 8  # in page.css; further runs take them again, with dashed lines
-PICTURE_BYTES = 4_000_000  # what the gallery may come to, so that the page stays easy to send
+COLOURS = 8  # in page.css; further runs repeat them with dashed lines
+PICTURE_BYTES = 4_000_000  # limit for the gallery, so that the page can be sent by mail
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure of one run in the table: ``bar`` is its share of the largest in its column."""
+    """One cell of the table of results: ``bar`` is the value as a fraction of the largest in its column."""
 
     value: float | None
     text: str
@@ -41,14 +41,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Page:
-    """The page's text, and which runs its pictures had to leave out, with the reason."""
+    """The HTML text, and the runs that are missing in its pictures, with the reason."""
 
     text: str
     left_out: dict[str, str]
 
 
 def render(comparison: SideBySide) -> Page:
-    """Make the page. Starts the runs' backends for the pictures and ends them again."""
+    """Render the page. Starts the runs' backends for the pictures, and ends them."""
     facts = comparison.facts
     try:
         seen = scan(facts, comparison.images) if comparison.images else None
@@ -107,7 +107,7 @@ def _asset(name: str) -> str:
 
 
 def first_line(text: str) -> str:
-    """What an error says, without what a crashed process printed."""
+    """Return the first line of an error message, without the output of a crashed process."""
     return text.strip().partition("\n")[0]
 
 
@@ -130,7 +130,7 @@ def _cell(comparison: SideBySide, facts: RunFacts, metric: Metric) -> Cell:
 
 
 def _curves(facts: Sequence[RunFacts]) -> dict[str, Any]:
-    """What the charts draw: columns of numbers, shortened to what a screen can show."""
+    """Return the data of the charts: columns of numbers, rounded to six digits."""
     drawn = [metric for metric in sorted(SCORES, key=lambda metric: metric.rank or 0) if metric.curve]
     keys = [*(metric.key for metric in drawn), LEARNING_RATE, TRAINING_LOSS, LOSS]
     runs: list[dict[str, Any]] = []
@@ -172,6 +172,6 @@ def _short(value: float | None) -> float | None:
 
 
 def _side(comparison: SideBySide) -> int:
-    """The longest side of a picture in the gallery, so that all of them keep within PICTURE_BYTES."""
+    """Return the longest side of a picture in the gallery, in pixels, so that all fit in PICTURE_BYTES."""
     pictures = max(1, comparison.images * (2 + 2 * len(comparison.facts)))
     return max(48, min(320, math.isqrt(PICTURE_BYTES // pictures // 2)))

@@ -1,4 +1,4 @@
-"""Thresholds that runs must hold: ``iou>=0.85`` for each of them, ``iou=0.02`` for the gap between them."""
+"""Requirements on runs: ``iou>=0.85`` for each run, ``iou=0.02`` for the largest difference between runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": ope
 
 @dataclass(frozen=True)
 class Requirement:
-    """One figure, a comparison and the limit it is compared with."""
+    """A metric, a comparison operator and the limit."""
 
     metric: Metric
     comparison: str
@@ -25,7 +25,7 @@ class Requirement:
 
     @classmethod
     def parse(cls, text: str) -> Requirement:
-        """Read ``metric>=value`` (also ``<=``, ``>``, ``<``). SettingsError where it is anything else."""
+        """Parse ``metric>=value`` (or ``<=``, ``>``, ``<``). Raises SettingsError for any other text."""
         match = re.fullmatch(r"\s*(\w+)\s*(>=|<=|>|<)\s*(\S+)\s*", text)
         if match is None:
             raise SettingsError(f"requirement {text!r} is not of the form metric>=value (or <=, >, <), as in iou>=0.85")
@@ -34,21 +34,21 @@ class Requirement:
 
     def failures(self, facts: Iterable[RunFacts]) -> list[str]:
         holds = _COMPARISONS[self.comparison]
-        wanted = f"{self.metric.key} {self.comparison} {self.limit:g}"
-        found = [(each.label, each.final[self.metric.key]) for each in facts]
+        required = f"{self.metric.key} {self.comparison} {self.limit:g}"
+        values = [(each.label, each.final[self.metric.key]) for each in facts]
         return [
-            f"{label}: {_said(self.metric, value)}, required {wanted}"
-            for label, value in found
+            f"{label}: {_written(self.metric, value)}, required {required}"
+            for label, value in values
             if value is None or not holds(value, self.limit)
         ]
 
 
 def gap_failures(metric: Metric, limit: float, facts: Iterable[RunFacts]) -> list[str]:
-    """What is wrong where the figure differs by more than the limit between the best and the worst run."""
-    found = [(each.final[metric.key], each.label) for each in facts]
-    known = sorted((value, label) for value, label in found if value is not None)
-    missing = [f"{label}: {_said(metric, None)}, required for the gap" for value, label in found if value is None]
-    # a hair of tolerance: 0.86 - 0.84 is a little more than 0.02 in binary
+    """Return one line if the metric differs by more than ``limit`` between runs, and one for each run without a value."""
+    values = [(each.final[metric.key], each.label) for each in facts]
+    known = sorted((value, label) for value, label in values if value is not None)
+    missing = [f"{label}: {_written(metric, None)}, required for the gap" for value, label in values if value is None]
+    # tolerance for rounding: 0.86 - 0.84 is slightly more than 0.02 in binary
     if not known or known[-1][0] - known[0][0] <= limit * (1 + 1e-9):
         return missing
     (low, low_label), (high, high_label) = known[0], known[-1]
@@ -60,7 +60,7 @@ def gap_failures(metric: Metric, limit: float, facts: Iterable[RunFacts]) -> lis
 
 
 def check(facts: Iterable[RunFacts], require: Iterable[str], max_gap: Mapping[str, float]) -> list[str]:
-    """Every failure of the requirements as one line each; none where all hold."""
+    """Return one line for each requirement that is not met; an empty list if all are met."""
     facts = list(facts)
     requirements = [Requirement.parse(text) for text in require]
     gaps = [(metric_named(key), _limit(limit, f"{key}={limit}")) for key, limit in max_gap.items()]
@@ -78,5 +78,5 @@ def _limit(value: str | float, text: str) -> float:
     return limit
 
 
-def _said(metric: Metric, value: float | None) -> str:
+def _written(metric: Metric, value: float | None) -> str:
     return f"no {metric.key}" if value is None else f"{metric.key} {value:.6g}"

@@ -1,4 +1,4 @@
-"""The validation images through every run: which are worst, where the runs disagree, by how much."""
+"""Predict the validation images with every run: select the worst images, and measure where the runs disagree."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Pixels = npt.NDArray[np.uint8]
 Outputs = npt.NDArray[np.float32]
 Kind = Literal["worst", "contested", "typical"]
 
-# what leaves one run out of the pictures rather than the page unmade
+# errors for which a run is left out of the pictures, instead of failing the whole page
 CANNOT_SHOW = (BackendUnavailable, ModelError, RunError, WorkerError)
-_CHUNK = 1 << 18  # elements of one prediction: 256 images of 32x32; a network holds many times that inside
+_CHUNK = 1 << 18  # elements of one prediction: 256 images of 32x32; activations need many times that
 
 
 @dataclass(frozen=True)
 class View:
-    """One run's output for one image, CHW float32; ``wrong`` is the part of its pixels on the wrong side of the threshold."""
+    """One run's output for one image, CHW float32; ``wrong`` is the fraction of misclassified pixels."""
 
     output: Outputs
     l1: float
@@ -33,9 +33,9 @@ class View:
 
 @dataclass(frozen=True)
 class Case:
-    """One validation image through every run that was scanned, and why it is shown.
+    """One validation image with the outputs of all scanned runs, and why it is shown.
 
-    ``disagreement`` is the part of its pixels that the runs split on.
+    ``disagreement`` is the fraction of its pixels on which the runs disagree.
     """
 
     index: int
@@ -48,7 +48,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two runs and the part of all pixels that they put on different sides of their thresholds."""
+    """Two runs and the fraction of all pixels that they classify differently."""
 
     one: RunFacts
     other: RunFacts
@@ -57,11 +57,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Scan:
-    """What came out over the whole validation set."""
+    """The results over the whole validation set."""
 
     seen: tuple[RunFacts, ...]
     unseen: dict[str, str]
-    """Label of a run that could not be scanned -> why."""
+    """Label of a run that could not be scanned -> error message."""
     count: int
     cases: tuple[Case, ...]
     """Worst first."""
@@ -72,7 +72,7 @@ class Scan:
 
 @dataclass
 class _Sums:
-    """Per image: each run's error and wrong part, and the part the runs split on. Over all: counts of pixels."""
+    """Per image: each run's error and misclassified fraction, and the fraction of disagreement. In total: pixel counts."""
 
     l1: list[Outputs] = field(default_factory=list)
     wrong: list[Outputs] = field(default_factory=list)
@@ -85,22 +85,22 @@ class _Sums:
     def add(self, outputs: list[Outputs], targets: Pixels, thresholds: Sequence[float]) -> None:
         images = len(targets)
         pairs = list(zip(outputs, thresholds, strict=True))
-        found = np.stack([(output < threshold).reshape(images, -1) for output, threshold in pairs])
-        wrong = found != np.stack([(targets < threshold).reshape(images, -1) for threshold in thresholds])
+        foreground = np.stack([(output < threshold).reshape(images, -1) for output, threshold in pairs])
+        wrong = foreground != np.stack([(targets < threshold).reshape(images, -1) for threshold in thresholds])
         self.l1.append(np.stack([_l1(output, targets) for output in outputs]))
         self.wrong.append(wrong.mean(axis=2, dtype=np.float32))
-        self.split.append((found.any(axis=0) & ~found.all(axis=0)).mean(axis=1, dtype=np.float32))
+        self.split.append((foreground.any(axis=0) & ~foreground.all(axis=0)).mean(axis=1, dtype=np.float32))
         self.pixels += targets.size
         self.in_some += int(wrong.any(axis=0).sum())
         self.in_all += int(wrong.all(axis=0).sum())
-        self.between = self.between + np.array([[(a != b).sum() for b in found] for a in found])
+        self.between = self.between + np.array([[(a != b).sum() for b in foreground] for a in foreground])
 
 
 def scan(facts: Sequence[RunFacts], images: int) -> Scan:
-    """Put the first run's validation images through every run and choose so many of them to show.
+    """Predict the first run's validation images with every run, and select ``images`` of them to show.
 
-    A run whose framework is not here, or whose network cannot take the images, is left out and its reason kept. Raises
-    DatasetError where the dataset cannot be read.
+    A run whose framework is not installed, or whose network does not accept the images, is left out with the error message.
+    Raises DatasetError if the dataset cannot be read.
     """
     samples = facts[0].run.dataset.val
     unseen: dict[str, str] = {}
@@ -146,7 +146,7 @@ def scan(facts: Sequence[RunFacts], images: int) -> Scan:
 
 
 def _choose(error: Outputs, split: Outputs, images: int) -> dict[int, tuple[Kind, ...]]:
-    """Which images to show and why, worst first: some the runs split on, a few about the median, else the worst."""
+    """Return the images to show with the reasons, worst first: up to 1/4 contested, 1/8 typical, the others worst."""
     images = min(images, len(error))
     by_error: list[int] = np.argsort(-error, kind="stable").tolist()
     by_split: list[int] = np.argsort(-split, kind="stable").tolist()
@@ -171,7 +171,7 @@ def _predict(run: Run, features: Pixels, targets: Pixels) -> Outputs:
     outputs = np.asarray(run.predict(features), dtype=np.float32)
     if outputs.shape != targets.shape:
         raise ModelError(f"its output is {outputs.shape[1:]} where the labels are {targets.shape[1:]} (C, H, W)")
-    return np.nan_to_num(outputs, nan=0.0, posinf=255.0, neginf=0.0)  # a diverged run is wrong, not a crash
+    return np.nan_to_num(outputs, nan=0.0, posinf=255.0, neginf=0.0)  # a diverged run has wrong pixels, and no failure
 
 
 def _l1(outputs: Outputs, targets: Pixels) -> Outputs:

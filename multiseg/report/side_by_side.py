@@ -1,4 +1,4 @@
-"""Runs side by side, as plain data: their figures, whether they can be ranked, and what they agree on."""
+"""A comparison of runs as plain data: their facts, whether they can be ranked, and whether backends agree."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class SideBySide:
         self.grid = grid
         self.facts: tuple[RunFacts, ...] = tuple(gather(self.runs))
         self.left_out: dict[str, str] = {}
-        """After :meth:`to_html`: label of a run that some pictures had to leave out -> why."""
+        """After :meth:`to_html`: label of a run that is missing in some pictures -> error message."""
 
     @property
     def comparable(self) -> bool:
-        """Whether all runs were trained over the same images; if not, they cannot be ranked."""
+        """Whether all runs were trained on the same images; otherwise they cannot be ranked."""
         return len({each.content for each in self.facts}) == 1
 
     @property
     def headline(self) -> str:
-        """One sentence: which run did best, and at what cost."""
+        """One sentence: the best run, and its training time."""
         return verdict.headline(self.facts, self.comparable)
 
     @property
     def agreement(self) -> Agreement | None:
-        """Whether backends differ by less than seeds do; None where the runs do not say."""
+        """The comparison of backends with seeds; None if the runs do not allow it."""
         try:
             return agreement(self.facts)
         except SettingsError:

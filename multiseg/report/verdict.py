@@ -1,4 +1,4 @@
-"""What a comparison comes to, in words: which run did best, and at what cost."""
+"""The result of a comparison in words: the best run, and its training time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def deciding_metric(facts: Sequence[RunFacts]) -> Metric | None:
 
 
 def winners(facts: Sequence[RunFacts], metric: Metric) -> list[RunFacts]:
-    """The best run by the metric, or all of them that are equal to it as it is written."""
+    """Return the runs with the best value of the metric; values are equal if their texts are."""
     known = [(each, value) for each in facts if (value := each.final[metric.key]) is not None]
     if not known:
         return []
@@ -30,15 +30,15 @@ def winners(facts: Sequence[RunFacts], metric: Metric) -> list[RunFacts]:
 
 
 def share_loss(facts: Sequence[RunFacts]) -> bool:
-    """Whether all runs count their loss in the same unit, so that losses compare. Frameworks' own ones do not."""
+    """Return whether all runs have the same unit of loss, so that losses can be compared; models' own losses cannot."""
     return len({each.loss_unit for each in facts}) == 1
 
 
 def marked(facts: Sequence[RunFacts], metric: Metric, comparable: bool) -> list[RunFacts]:
-    """The runs to mark as best by the metric; none where the comparison says nothing.
+    """Return the runs to mark as best by the metric.
 
-    That is where there is one run only or all are equal, where the datasets differ, and where neither way is better,
-    as with losses of different units.
+    None are marked if there is only one run, if all are equal, if the datasets differ, or if neither direction is better, as for
+    losses of different units.
     """
     ranks = metric.better is not None or (metric.key.endswith("loss") and share_loss(facts))
     if not ranks or (not comparable and metric in SCORES):
@@ -48,7 +48,7 @@ def marked(facts: Sequence[RunFacts], metric: Metric, comparable: bool) -> list[
 
 
 def headline(facts: Sequence[RunFacts], comparable: bool) -> str:
-    """One sentence: the best run, its score, its cost. Without a ranking where runs are not comparable."""
+    """Return one sentence: the best run, its score and training time, or why the runs are not ranked."""
     metric = deciding_metric(facts)
     if metric is None and any(each.final[LOSS] is not None for each in facts):
         return (
@@ -76,7 +76,7 @@ def _cost(facts: RunFacts) -> str:
 
 
 def _beside(best: RunFacts, facts: Sequence[RunFacts]) -> str:
-    """The best run's cost beside that of the quickest."""
+    """Return the best run's training time in relation to that of the quickest run."""
     seconds = best.final["train_seconds"]
     timed = [(value, each.label) for each in facts if each is not best and (value := each.final["train_seconds"])]
     if not seconds or not timed:
