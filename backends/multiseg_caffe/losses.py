@@ -1,4 +1,4 @@
-"""Losses in Caffe's files: which layers they are, and those of other forks and of multiseg in BVLC Caffe's own layers."""
+"""Losses: find them in Caffe's files, and express those of other forks and of multiseg in layers of BVLC Caffe."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ WORDS = {
 
 
 def weight(layer: Any) -> float:
-    """How much a layer's first output counts in the objective."""
+    """Return the weight of a layer's first output in the objective."""
     if layer.loss_weight:
         return float(layer.loss_weight[0])
     return 1.0 if layer.type.endswith("Loss") else 0.0
 
 
 def words(net: Any) -> str | None:
-    """The losses of a network, in words; None where it has none."""
-    found = []
+    """Return the losses of a network in words; None if it has none."""
+    terms = []
     for layer in net.layer:
         if weight(layer):
             factor = "" if weight(layer) == 1 else f"{weight(layer):g} x "
-            found.append(f"{factor}{WORDS.get(layer.type, layer.type)} ({', '.join(layer.bottom)})")
-    return " + ".join(found) or None
+            terms.append(f"{factor}{WORDS.get(layer.type, layer.type)} ({', '.join(layer.bottom)})")
+    return " + ".join(terms) or None
 
 
 def described(net: Any) -> dict[str, Any]:
-    """Return what a network's description holds of its losses; see multiseg.model_files."""
+    """Return the items of a network's description about its losses; see multiseg.model_files."""
     types = [layer.type for layer in net.layer if weight(layer)]
     by_class = any(kind in BY_CLASS for kind in types)
     by_difference = any(kind in BY_DIFFERENCE for kind in types)
@@ -54,7 +54,7 @@ def described(net: Any) -> dict[str, Any]:
 
 
 def _is_plain_mean(layer: Any) -> bool:
-    """Return whether a SoftmaxWithLoss is the mean over all places whose label is not to be ignored."""
+    """Return whether a SoftmaxWithLoss is the mean over all positions whose label is not ignored."""
     loss = layer.loss_param
     if loss.HasField("normalization"):
         mean = loss.normalization in (loss.FULL, loss.VALID)
@@ -64,7 +64,7 @@ def _is_plain_mean(layer: Any) -> bool:
 
 
 def without(net: Any, labels: Collection[str] = (LABEL,)) -> tuple[Any, list[Any]]:
-    """The network without losses, metrics and every layer that depends on labels; and the layers left out."""
+    """Return the network without losses, metrics and all layers that depend on labels, and the layers removed."""
     tainted, kept, removed = set(labels), [], []
     for layer in net.layer:
         if tainted.intersection(layer.bottom) or layer.type.endswith("Loss") or layer.type == "Accuracy":
@@ -75,18 +75,18 @@ def without(net: Any, labels: Collection[str] = (LABEL,)) -> tuple[Any, list[Any
     return prototxt.of_layers(net.name, kept), removed
 
 
-def heads(removed: list[Any], made: Collection[str]) -> list[str]:
-    """The predictions under the losses of the greatest weight."""
+def heads(removed: list[Any], outputs: Collection[str]) -> list[str]:
+    """Return the predictions that the losses of the largest weight compare, among the blobs ``outputs``."""
     weights = {
         layer.bottom[0]: weight(layer)
         for layer in removed
-        if layer.bottom and layer.bottom[0] in made and weight(layer)
+        if layer.bottom and layer.bottom[0] in outputs and weight(layer)
     }
-    return [blob for blob, each in weights.items() if each == max(weights.values())]
+    return [blob for blob, loss_weight in weights.items() if loss_weight == max(weights.values())]
 
 
 def with_native(net: Any) -> Any:
-    """The network with L1Loss and SmoothL1Loss, which other forks have, in BVLC Caffe's own layers.
+    """Return the network with L1Loss and SmoothL1Loss, layers of other forks, replaced by layers of BVLC Caffe.
 
     L1Loss is NVIDIA's: the sum of absolute differences / batch size. SmoothL1Loss is that of Fast R-CNN (Girshick 2015,
     https://arxiv.org/abs/1504.08083, eq. 3): the sum of o s(i d) / batch size with optional third and fourth inputs i and
@@ -98,22 +98,22 @@ def with_native(net: Any) -> Any:
             result.layer.add().CopyFrom(layer)
             continue
         top = layer.top[0] if layer.top else f"{layer.name}_value"
-        compared = _difference(result, layer.name, layer.bottom[:2], list(layer.propagate_down))
+        difference = _difference(result, layer.name, layer.bottom[:2], list(layer.propagate_down))
         if layer.type == "L1Loss":
-            _reduced(result, layer.name, compared, "ASUM", 1.0, weight(layer), top)
+            _reduced(result, layer.name, difference, "ASUM", 1.0, weight(layer), top)
             continue
         weights = [_flat(result, layer.name, blob) for blob in layer.bottom[2:]]
         if weights:
-            compared = _product(result, f"{layer.name}_inside", compared, weights[0])
-        smooth = _smooth(result, layer.name, compared, layer.smooth_l1_loss_param.sigma)
+            difference = _product(result, f"{layer.name}_inside", difference, weights[0])
+        smooth = _smooth(result, layer.name, difference, layer.smooth_l1_loss_param.sigma)
         if len(weights) > 1:
             smooth = _product(result, f"{layer.name}_outside", smooth, weights[1])
         _reduced(result, layer.name, smooth, "SUM", 1.0, weight(layer), top)
     return result
 
 
-# The named losses append themselves to a net as Caffe's own layers: of its output against its label, each element of an image
-# multiplied by ``factor``, 1 / elements; the mean over all elements.
+# The functions of the named losses append layers to ``net`` that compare its output with the label. ``factor`` is 1 / (elements
+# of an image), so that the loss is the mean over all elements.
 
 
 def l1(net: Any, output: str, factor: float) -> None:
@@ -133,7 +133,7 @@ def smooth_l1(net: Any, output: str, factor: float) -> None:
 
 
 def huber(net: Any, output: str, factor: float, delta: float) -> None:
-    """Append Huber's loss: delta times smooth L1 with its bend, 1 / sigma^2, at delta."""
+    """Append Huber's loss: delta times smooth L1 with its threshold, 1 / sigma^2, at delta."""
     smooth = _smooth(net, "loss", _difference(net, "loss", [output, LABEL], []), delta**-0.5)
     _reduced(net, "loss", smooth, "SUM", delta * factor, 1.0, "loss")
 
@@ -142,29 +142,31 @@ LOSSES: dict[str, Callable[..., None]] = {"l1": l1, "l2": l2, "smooth_l1": smoot
 
 
 def _flat(net: Any, name: str, blob: str) -> str:
-    """Losses compare element by element, whatever the shapes; Eltwise needs equal ones."""
+    """Append a Flatten of a blob: losses compare element by element in any shape, but Eltwise needs equal shapes."""
     flat = f"{name}_{blob}_flat"
     net.layer.add(name=flat, type="Flatten", bottom=[blob], top=[flat])
     return flat
 
 
 def _difference(net: Any, name: str, bottoms: Any, propagate: list[bool]) -> str:
-    made = f"{name}_difference"
+    """Append the difference of two blobs; return its blob."""
+    difference = f"{name}_difference"
     flat = [_flat(net, name, blob) for blob in bottoms]
-    layer = net.layer.add(name=made, type="Eltwise", bottom=flat, top=[made], propagate_down=propagate[:2])
+    layer = net.layer.add(name=difference, type="Eltwise", bottom=flat, top=[difference], propagate_down=propagate[:2])
     layer.eltwise_param.operation = EltwiseParameter.SUM
     layer.eltwise_param.coeff.extend([1, -1])
-    return made
+    return difference
 
 
 def _product(net: Any, name: str, first: str, second: str) -> str:
+    """Append the product of two blobs; return its blob."""
     layer = net.layer.add(name=name, type="Eltwise", bottom=[first, second], top=[name])
     layer.eltwise_param.operation = EltwiseParameter.PROD
     return name
 
 
 def _smooth(net: Any, name: str, blob: str, sigma: float) -> str:
-    """Smooth L1 of each element d: r + (sigma m)^2 / 2 with t = 1 / sigma^2, r = max(|d| - t, 0) and m = |d| - r."""
+    """Append smooth L1 of each element d: r + (sigma m)^2 / 2 with t = 1 / sigma^2, r = max(|d| - t, 0), m = |d| - r."""
     size, beyond, linear, within, square, smooth = (
         f"{name}_{part}" for part in ("size", "beyond", "linear", "within", "square", "smooth")
     )
@@ -179,10 +181,10 @@ def _smooth(net: Any, name: str, blob: str, sigma: float) -> str:
 
 
 def _reduced(net: Any, name: str, bottom: str, operation: str, coeff: float, weight: float, top: str) -> None:
-    """Per image, then the mean over the batch: the same for any batch size."""
-    each = net.layer.add(name=f"{name}_each", type="Reduction", bottom=[bottom], top=[f"{name}_each"])
-    each.reduction_param.operation = ReductionParameter.ReductionOp.Value(operation)
-    each.reduction_param.axis = 1
-    each.reduction_param.coeff = coeff
+    """Append a reduction of each image, then the mean over the batch, so that the loss does not depend on the batch size."""
+    per_image = net.layer.add(name=f"{name}_each", type="Reduction", bottom=[bottom], top=[f"{name}_each"])
+    per_image.reduction_param.operation = ReductionParameter.ReductionOp.Value(operation)
+    per_image.reduction_param.axis = 1
+    per_image.reduction_param.coeff = coeff
     mean = net.layer.add(name=name, type="Reduction", bottom=[f"{name}_each"], top=[top], loss_weight=[weight])
     mean.reduction_param.operation = ReductionParameter.MEAN

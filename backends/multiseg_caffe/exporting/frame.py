@@ -1,4 +1,4 @@
-"""The frame of a prototxt: data layers, the network, the loss."""
+"""Write the frame of a prototxt: data layers, the network, the loss."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from multiseg_caffe.exporting.text import Fields, Word, indented
 
 DEPLOYED = [("exclude", [("stage", "deploy")])]
 RESERVED = ("data", "label", "loss", "loss_difference", "loss_each")
-# What writes over its input: layers whose gradients do with what they made, and what makes an input that is so overwritten.
+# Layers that may overwrite their input (their gradients need only their output), and layers whose output may be overwritten.
 IN_PLACE = ("Relu", "Dropout")
 OVERWRITTEN = ("Conv", "ConvTranspose", "Gemm", "BatchNormalization", "Scale", "Sum", "Concat", *IN_PLACE)
 
 
 class PrototxtFrame(Writer):
-    """The frame of a prototxt: data layers, the network, the loss."""
+    """Writes the frame of a prototxt; a subclass writes the network's layers."""
 
     title = "Caffe"
 
@@ -29,13 +29,13 @@ class PrototxtFrame(Writer):
         self.names = distinct((layer.name for layer in self.layers), str, RESERVED)
         values = [topology.input, *(value for layer in self.layers for value in layer.outputs)]
         self.blobs = distinct(values, lambda value: "data" if value == topology.input else value, ("label", "loss"))
-        self.makers = {value: layer for layer in self.layers for value in layer.outputs}
-        self.padding: dict[str, list[int]] = {}  # of values that only convolutions take, which pad them themselves
-        self.added: set[str] = set()  # names that the description has not
+        self.producers = {value: layer for layer in self.layers for value in layer.outputs}
+        self.padding: dict[str, list[int]] = {}  # padding of values that only convolutions read, which then pad them
+        self.added: set[str] = set()  # names that are not in the description
         self.lines: list[str] = []
 
     def text(self, classes: bool) -> str:
-        """The whole file."""
+        """Return the text of the file; ``classes`` is whether labels are class indices."""
         topology = self.topology
         head = [
             f"# {topology.source} ({topology.kind}) in Caffe, for images of {self.size} (channels, height, width):",
@@ -52,25 +52,29 @@ class PrototxtFrame(Writer):
             self._write("loss", "SoftmaxWithLoss", [self._scores(), "label"], ["loss"], DEPLOYED)
         else:
             subtract = [("eltwise_param", [("operation", Word("SUM")), ("coeff", 1), ("coeff", -1)])]
-            each = [("reduction_param", [("operation", Word("ASUM")), ("axis", 1)])]
+            per_image = [("reduction_param", [("operation", Word("ASUM")), ("axis", 1)])]
             mean = [("loss_weight", 1), ("reduction_param", [("operation", Word("MEAN"))])]
             self._write("loss_difference", "Eltwise", [output, "label"], ["loss_difference"], [*subtract, *DEPLOYED])
-            self._write("loss_each", "Reduction", ["loss_difference"], ["loss_each"], [*each, *DEPLOYED])
+            self._write("loss_each", "Reduction", ["loss_difference"], ["loss_each"], [*per_image, *DEPLOYED])
             self._write("loss", "Reduction", ["loss_each"], ["loss"], [*mean, *DEPLOYED])
         return "\n".join([*head, *data, *body, *self.lines]) + "\n"
 
     def _scores(self) -> str:
-        """The blob that SoftmaxWithLoss takes: what a Softmax at the end takes itself."""
+        """Return the input blob of SoftmaxWithLoss: the output, or the input of a final Softmax."""
         last = self.layers[-1]
         value = last.inputs[0] if last.type == "Softmax" else self.topology.outputs[0]
         return self.blobs[value]
 
     def _write(self, name: str, type: str, bottoms: Sequence[str], tops: Sequence[str], fields: Fields) -> None:
-        ends = [*(("bottom", each) for each in bottoms), *(("top", each) for each in tops)]
-        self.lines += ["layer {", *indented([("name", name), ("type", type), *ends, *fields]), "}"]
+        """Append a layer to the file."""
+        blobs = [*(("bottom", bottom) for bottom in bottoms), *(("top", top) for top in tops)]
+        self.lines += ["layer {", *indented([("name", name), ("type", type), *blobs, *fields]), "}"]
 
     def _layer(self, layer: Layer, type: str, fields: Fields = (), here: bool = False) -> None:
-        """One layer of the same name; over its input where that is safe."""
+        """Append one layer of the same name, in-place where this is safe.
+
+        ``here`` adds a comment that the layer is right for this size of images only.
+        """
         bottoms = [self.blobs[value] for value in layer.inputs]
         if layer.type in IN_PLACE and self._may_overwrite(layer.inputs[0]):
             self.blobs[layer.outputs[0]] = bottoms[0]
@@ -79,16 +83,17 @@ class PrototxtFrame(Writer):
         self._write(self.names[layer.name], type, bottoms, [self.blobs[value] for value in layer.outputs], fields)
 
     def _may_overwrite(self, value: str) -> bool:
-        maker = self.makers.get(value)
-        alone = len(self.readers[value]) == 1 and value not in self.topology.outputs
-        return alone and maker is not None and maker.type in OVERWRITTEN
+        """Return whether the only reader of a value may overwrite it."""
+        producer = self.producers.get(value)
+        one_reader = len(self.readers[value]) == 1 and value not in self.topology.outputs
+        return one_reader and producer is not None and producer.type in OVERWRITTEN
 
     def _fresh(self, name: str) -> str:
-        """A name for a layer and a blob that the description has not."""
+        """Return a unique name for a layer and its blob that are not in the description."""
         taken = {*self.names.values(), *self.blobs.values(), *self.added, *RESERVED}
-        free, count = name, 1
-        while free in taken:
+        unique, count = name, 1
+        while unique in taken:
             count += 1
-            free = f"{name}_{count}"
-        self.added.add(free)
-        return free
+            unique = f"{name}_{count}"
+        self.added.add(unique)
+        return unique

@@ -1,4 +1,4 @@
-"""Fields of a prototxt as text."""
+"""Write fields of a prototxt as text."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from multiseg.topology.writing import (
     said,
 )  # fmt: skip
 
-Fields = Sequence[tuple[str, Any]]  # names and values; text is quoted, a Word is not, a list of fields is a message
+Fields = Sequence[tuple[str, Any]]  # names and values: a str is quoted, a Word is not, a list of fields is a message
 
 
 class Word(str):
-    """A name of Caffe's, such as MAX, or a number as it is to be written."""
+    """Text that is written without quotes: a value of an enum, such as MAX, or a formatted number."""
 
 
 PLAIN = {
@@ -26,10 +26,10 @@ PLAIN = {
 
 
 def windows(layer: Layer, pads: Sequence[int]) -> list[tuple[str, Any]]:
-    """Fields of a ConvolutionParameter."""
+    """Return the fields of a ConvolutionParameter; ``pads`` are above, left, below, right."""
     strides, dilations, groups = (said(layer, key) for key in ("strides", "dilations", "group"))
     if dilations[0] != dilations[1]:
-        dilation: list[tuple[str, Any]] = [("dilation", each) for each in dilations]
+        dilation: list[tuple[str, Any]] = [("dilation", value) for value in dilations]
     else:
         dilation = [("dilation", dilations[0])] if dilations[0] > 1 else []
     return [
@@ -44,32 +44,36 @@ def windows(layer: Layer, pads: Sequence[int]) -> list[tuple[str, Any]]:
 
 
 def fillers(layer: Layer) -> list[tuple[str, Any]]:
-    """Weights that start at random: Caffe's own default is 0."""
+    """Return fields for the bias and a random initialization of weights (Caffe's default is 0)."""
     bias = [] if said(layer, "bias_term") else [("bias_term", False)]
     return [*bias, ("weight_filler", [("type", "xavier")])]
 
 
 def pair(name: str, values: Sequence[int], square: str = "") -> list[tuple[str, Any]]:
-    high, wide = values
-    return [(square or name, high)] if high == wide else [(f"{name}_h", high), (f"{name}_w", wide)]
+    """Return the fields of a size (height, width): one (``square``, by default ``name``) if both are equal."""
+    height, width = values
+    return [(square or name, height)] if height == width else [(f"{name}_h", height), (f"{name}_w", width)]
 
 
 def number_field(value: float | None, otherwise: str = "") -> Word:
+    """Return a number as text, ``otherwise`` for None."""
     return Word(otherwise if value is None else number(value).removesuffix(".0"))
 
 
 def sides(pads: Sequence[int]) -> str:
+    """Return padding as text for messages."""
     return "{} above, {} left, {} below, {} right".format(*pads)
 
 
 def indented(fields: Fields, depth: int = 1) -> list[str]:
+    """Return the lines of fields, indented by ``depth`` levels; short messages are on one line."""
     lines = []
     for name, value in fields:
         if isinstance(value, (list, tuple)):
             inner = indented(value, depth + 1)
-            short = f"{'  ' * depth}{name} {{ {' '.join(line.strip() for line in inner)} }}"
-            plain = len(inner) == len(value) and len(short) <= 60
-            lines += [short] if plain else [f"{'  ' * depth}{name} {{", *inner, f"{'  ' * depth}}}"]
+            one_line = f"{'  ' * depth}{name} {{ {' '.join(line.strip() for line in inner)} }}"
+            fits = len(inner) == len(value) and len(one_line) <= 60
+            lines += [one_line] if fits else [f"{'  ' * depth}{name} {{", *inner, f"{'  ' * depth}}}"]
         elif isinstance(value, bool):
             lines.append(f"{'  ' * depth}{name}: {'true' if value else 'false'}")
         else:

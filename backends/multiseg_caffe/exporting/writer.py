@@ -1,4 +1,4 @@
-"""A described network as an all-in-one prototxt that a person would keep. Imports no Caffe: it is text."""
+"""Write a described network as a readable all-in-one prototxt. Imports no Caffe."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from multiseg_caffe.exporting.text import PLAIN, Fields, Word, fillers, number_f
 
 
 def source(topology: Topology, classes: bool = False) -> str:
-    """The network as a prototxt for training, validation and deployment.
+    """Return the network as a prototxt for training, validation and deployment.
 
-    Its loss is the sum of absolute differences / batch size; the mean cross entropy where labels are ``classes``' numbers.
-    Raises ModelError naming the layers that Caffe cannot express.
+    Its loss is the sum of absolute differences / batch size, or the mean cross entropy if labels are class indices (``classes``).
+    Raises ModelError that names the layers that Caffe cannot express.
     """
     writer = _Caffe(topology)
     writer.write()
@@ -34,21 +34,21 @@ def source(topology: Topology, classes: bool = False) -> str:
 
 
 class _Caffe(PrototxtFrame):
-    """The layers of the file, one method for each kind."""
+    """Writes the layers of the file, with one method for each type; methods raise Refused for what Caffe cannot express."""
 
     def convolution(self, layer: Layer) -> None:
         more = self.padding.get(layer.inputs[0], [0, 0, 0, 0])
         own = window_pads(layer.parameters, self.taken(layer)[1:])
         pads = [a + b for a, b in zip(own, more, strict=True)]
         if pads[:2] != pads[2:] or min(pads) < 0:
-            raise Refused(f"pads {sides(pads)}, where it knows the same padding on opposite sides only")
+            raise Refused(f"pads {sides(pads)}; Caffe supports only equal padding on opposite sides")
         here = "auto_pad" in layer.parameters and max(said(layer, "strides")) > 1
         self._layer(layer, "Convolution", [("convolution_param", windows(layer, pads))], here)
 
     def deconvolution(self, layer: Layer) -> None:
         pads, more = deconvolution_pads(layer)
         if any(more) and any(m > p for m, p in zip(more, pads[2:], strict=True)):
-            raise Refused("has output padding, which its deconvolutions have not")
+            raise Refused("has output padding, which Caffe's deconvolutions do not support")
         pads = [*pads[:2], *(p - m for p, m in zip(pads[2:], more, strict=True))]
         if min(pads) < 0:
             raise Refused("has negative padding")
@@ -61,20 +61,21 @@ class _Caffe(PrototxtFrame):
         name = self.names[layer.name]
         whole = self._fresh(f"{layer.name}_whole")
         self._write(name, "Deconvolution", [self.blobs[layer.inputs[0]]], [whole], fields)
-        made = layer.shapes[0]
-        cuts = {i: (first, first + made[i - 1]) for i, (first, last) in edges.items() if first or last}
-        sizes = {i: made[i - 1] + sum(edges[i]) for i in cuts}
+        shape = layer.shapes[0]
+        cuts = {i: (first, first + shape[i - 1]) for i, (first, last) in edges.items() if first or last}
+        sizes = {i: shape[i - 1] + sum(edges[i]) for i in cuts}
         self._cut(f"{layer.name}_edges", whole, self.blobs[layer.outputs[0]], cuts, sizes)
 
     def pad(self, layer: Layer) -> None:
         constant = said(layer, "mode") == "constant" and not said(layer, "value")
         readers = self.readers[layer.outputs[0]]
-        alone = all(each.type == "Conv" for each in readers) and layer.outputs[0] not in self.topology.outputs
-        if not (constant and readers and alone and min(layer.parameters["pads"]) >= 0):
-            raise Refused("it pads with zeros, and within a convolution, only")
-        before = self.padding.get(layer.inputs[0])
-        if before is not None:
-            raise Refused("follows another one")
+        only_convolutions = (
+            all(reader.type == "Conv" for reader in readers) and layer.outputs[0] not in self.topology.outputs
+        )
+        if not (constant and readers and only_convolutions and min(layer.parameters["pads"]) >= 0):
+            raise Refused("Caffe supports only padding with zeros that is followed by a convolution")
+        if self.padding.get(layer.inputs[0]) is not None:
+            raise Refused("follows another padding layer")
         self.padding[layer.outputs[0]] = list(layer.parameters["pads"])
         self.blobs[layer.outputs[0]] = self.blobs[layer.inputs[0]]
 
@@ -84,24 +85,24 @@ class _Caffe(PrototxtFrame):
 
     def flatten(self, layer: Layer) -> None:
         value = layer.outputs[0]
-        if all(each.type == "Gemm" for each in self.readers[value]) and value not in self.topology.outputs:
-            self.blobs[value] = self.blobs[layer.inputs[0]]  # InnerProduct takes it as it is
+        if all(reader.type == "Gemm" for reader in self.readers[value]) and value not in self.topology.outputs:
+            self.blobs[value] = self.blobs[layer.inputs[0]]  # InnerProduct flattens its input itself
         else:
             self._layer(layer, "Flatten")
 
     def pool(self, layer: Layer) -> None:
         pool = pooling(layer, self.taken(layer))
-        found = pool.rounded()
+        rounding = pool.rounded()
         if max(pool.dilations) > 1:
-            raise Refused("has dilation, which its pooling layers have not")
-        if found is None:
+            raise Refused("has dilation, which Caffe's pooling layers do not support")
+        if rounding is None:
             raise Refused(
                 f"pads {sides(pool.pads)} and {'counts' if pool.counted else 'leaves out'} padding; Caffe pads opposite sides "
-                "alike, and counts it in averages"
+                "equally, and counts it in averages"
                 if pool.average
-                else f"pads {sides(pool.pads)}, where Caffe pads opposite sides alike"
+                else f"pads {sides(pool.pads)}; Caffe pads opposite sides equally"
             )
-        up, anywhere = found
+        up, anywhere = rounding
         if any(p >= k for p, k in zip(pool.pads, pool.kernel, strict=False)):
             raise Refused("has padding that is not smaller than its window")
         fields = [
@@ -121,7 +122,7 @@ class _Caffe(PrototxtFrame):
     def batch_norm(self, layer: Layer) -> None:
         affine = said(layer, "affine")
         if affine not in (True, False):
-            raise Refused(f"has {affine} alone; its Scale has a weight and may have a bias")
+            raise Refused(f"has only {affine}; Caffe's Scale has a weight and, optionally, a bias")
         fields = [("batch_norm_param", [("eps", number_field(said(layer, "epsilon")))])]
         if not affine:
             self._layer(layer, "BatchNorm", fields)
@@ -143,9 +144,9 @@ class _Caffe(PrototxtFrame):
     def lrn(self, layer: Layer) -> None:
         size, within = layer.parameters["size"], said(layer, "within_channel")
         if size % 2 == 0:
-            raise Refused(f"has the even size {size}, where Caffe knows odd ones only")
+            raise Refused(f"has the even size {size}; Caffe supports only odd sizes")
         if within and float(said(layer, "bias")) != 1:
-            raise Refused("adds another number than 1, as Caffe does within a channel")
+            raise Refused("adds a number other than 1, which Caffe always adds within a channel")
         fields = [
             ("local_size", size),
             ("alpha", number_field(said(layer, "alpha"))),
@@ -169,7 +170,7 @@ class _Caffe(PrototxtFrame):
 
     def thresholded(self, layer: Layer) -> None:
         if float(said(layer, "alpha")) != 0:
-            raise Refused("has a threshold, of which Caffe has no gradient")
+            raise Refused("has a threshold, for which Caffe has no gradient")
         self._layer(layer, "ReLU")
 
     def clip(self, layer: Layer) -> None:
@@ -183,7 +184,7 @@ class _Caffe(PrototxtFrame):
         self._layer(layer, "Softmax", [("softmax_param", [("axis", along)])] if along != 1 else [])
 
     def log_softmax(self, layer: Layer) -> None:
-        raise Refused("it has none; the Log of a Softmax is not finite where a probability is 0")
+        raise Refused("Caffe has no such layer, and the Log of a Softmax is not finite where a probability is 0")
 
     def concat(self, layer: Layer) -> None:
         along = axis(layer, self.taken(layer))
@@ -206,37 +207,37 @@ class _Caffe(PrototxtFrame):
     def _cut(
         self, name: str, bottom: str, top: str, cuts: Mapping[int, tuple[int, int]], sizes: Mapping[int, int]
     ) -> None:
-        """Slices along each axis, and Silence for what is left over."""
+        """Append a Slice for each axis, from ``first`` to ``last`` of its size, and a Silence for the parts cut off."""
         if not cuts:
-            raise Refused("takes all of its input")
+            raise Refused("returns all of its input")
         rest: list[str] = []
         for count, (place, (first, last)) in enumerate(cuts.items(), 1):
-            end = count == len(cuts)
-            own = self.names.get(name) if end else None
-            label = own or self._fresh(f"{name}_axis{place}")
-            made = top if end else label
+            is_last = count == len(cuts)
+            layer_name = self.names.get(name) if is_last else None
+            label = layer_name or self._fresh(f"{name}_axis{place}")
+            kept = top if is_last else label
             before, after = first > 0, last < sizes[place]
-            tops = [made]
+            tops = [kept]
             if before:
                 tops.insert(0, self._fresh(f"{label}_before"))
             if after:
                 tops.append(self._fresh(f"{label}_after"))
-            rest += [each for each in tops if each != made]
+            rest += [blob for blob in tops if blob != kept]
             points = [("slice_point", point) for point, is_cut in ((first, before), (last, after)) if is_cut]
             if place > 1:
                 self.lines.append(self.only)
             self._write(label, "Slice", [bottom], tops, [("slice_param", [("axis", place), *points])])
-            bottom = made
+            bottom = kept
         self._write(self._fresh(f"{name}_rest"), "Silence", rest, [], [])
 
     def crop(self, layer: Layer) -> None:
         first = axis(layer, self.taken(layer))
-        offsets = [("offset", each) for each in layer.parameters["offset"]]
+        offsets = [("offset", offset) for offset in layer.parameters["offset"]]
         self._layer(layer, "Crop", [("crop_param", [("axis", first), *offsets])])
 
     def reshape(self, layer: Layer) -> None:
-        made = layer.parameters["shape"] if layer.type == "Reshape" else layer.shapes[0]
-        dims = [("dim", each) for each in (0, *made)]
+        shape = layer.parameters["shape"] if layer.type == "Reshape" else layer.shapes[0]
+        dims = [("dim", size) for size in (0, *shape)]
         self._layer(layer, "Reshape", [("reshape_param", [("shape", dims)])], here=True)
 
     def reduce(self, layer: Layer) -> None:
@@ -244,9 +245,9 @@ class _Caffe(PrototxtFrame):
         axes = sorted({axis(layer, taken, each) for each in layer.parameters["axes"]})
         keeps, mean = bool(said(layer, "keepdims")), layer.type == "ReduceMean"
         if axes != list(range(axes[0], len(taken) + 1)):
-            raise Refused(f"reduces axes {tuple(axes)}, where Caffe reduces all from one on")
+            raise Refused(f"reduces axes {tuple(axes)}; Caffe reduces one axis and all that follow it")
         if keeps and not (mean and len(taken) == 3 and axes == [2, 3]):
-            raise Refused("keeps the axes that it reduces")
+            raise Refused("keeps the axes that it reduces, which Caffe does not support")
         if keeps:
             self._layer(layer, "Pooling", [("pooling_param", [("pool", Word("AVE")), ("global_pooling", True)])])
             return
@@ -256,7 +257,7 @@ class _Caffe(PrototxtFrame):
     # --- arithmetic
 
     def linear(self, layer: Layer) -> None:
-        """Add, Mul, Sub and Div: of a constant, or of several inputs."""
+        """Write Add, Mul, Sub and Div, with a constant or several inputs."""
         if len(layer.inputs) == 1 and "value" in layer.parameters:
             value = float(layer.parameters["value"])
             key, operand = {
@@ -272,10 +273,10 @@ class _Caffe(PrototxtFrame):
             self.total(layer)
 
     def total(self, layer: Layer) -> None:
-        found = factors(layer)
-        coefficients = [("coeff", number_field(each)) for each in found] if any(each != 1 for each in found) else []
-        if len(found) == 1:
-            self._layer(layer, "Power", [("power_param", [("scale", number_field(found[0]))])])
+        terms = factors(layer)
+        coefficients = [("coeff", number_field(term)) for term in terms] if any(term != 1 for term in terms) else []
+        if len(terms) == 1:
+            self._layer(layer, "Power", [("power_param", [("scale", number_field(terms[0]))])])
         else:
             self._joined(layer, [("operation", Word("SUM")), *coefficients])
 
