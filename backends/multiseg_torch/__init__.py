@@ -1,4 +1,4 @@
-"""PyTorch for multiseg: what it declares. The code that runs torch is in multiseg_torch.network."""
+"""Declaration of the PyTorch backend. The code that runs torch is in multiseg_torch.network."""
 
 from multiseg.backend import Backend
 from multiseg_torch.kinds import KINDS
@@ -21,11 +21,11 @@ backend = Backend(
     data_order="NCHW",
     channel_order="RGB",
     learning_rate=1e-3,
-    batch_size=16,  # DIGITS' choice for a file that names none; the tutorial's file says 4 and 32
+    batch_size=16,  # DIGITS' default for a file that specifies none; the tutorial's file specifies 4 and 32
     val_batch_size=16,
     loss="smooth_l1",
     losses=("l1", "smooth_l1", "l2", "huber"),
-    # DIGITS gives Torch7's solvers momentum 0.9, of which only some take one, and weight decay 1e-4; the rest is PyTorch's own
+    # DIGITS passes momentum 0.9 (which only some solvers use) and weight decay 1e-4 to Torch7; the rest are PyTorch's defaults
     solvers={
         # Torch7's optim.sgd, whose dampening is its momentum unless set
         "sgd": {"momentum": 0.9, "dampening": 0.9, "weight_decay": 1e-4},
@@ -39,6 +39,6 @@ backend = Backend(
         "nadam": {"momentum": 0.9, "momentum2": 0.999, "momentum_decay": 0.004, "delta": 1e-8},
         "radam": {"momentum": 0.9, "momentum2": 0.999, "delta": 1e-8},
     },
-    # on a machine that does other things too, threads that spin while they wait cost more than threads that sleep
+    # on a shared machine, busy-waiting threads cost more than sleeping ones
     environment={"OMP_WAIT_POLICY": "PASSIVE"},
 )

@@ -1,4 +1,4 @@
-"""Network files for PyTorch: Python modules, Torch7's Lua and .t7, each giving a model, a loss and batch sizes."""
+"""Load network files (Python modules, Torch7's Lua and .t7 files) as a model, a loss and batch sizes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FACTORIES = (
     "network", "build_network", "create_network", "get_network", "make_network", "build_model", "create_model", "get_model",
     "make_model",
 )  # fmt: skip
-MADE = ("model", "net", "network")  # what files call the module that they make themselves
+MADE = ("model", "net", "network")  # common names of a module that the file instantiates itself
 FACTORY = (
     "define a function network(params) that returns the module, or a dict with model, loss, trainBatchSize and "
     "validationBatchSize"
@@ -30,17 +30,20 @@ FACTORY = (
 
 @dataclass
 class Loaded:
-    """What a network file says."""
+    """Content of a network file."""
 
     model: nn.Module
     loss: nn.Module | None
     batch_size: int | None
     val_batch_size: int | None
-    crop: int | None  # side of the squares that DIGITS cuts out of images while it trains
+    crop: int | None  # side in pixels of the square crops that DIGITS trains on
 
 
 def load(path: str, input_shape: tuple[int, int, int]) -> Loaded:
-    """Load a network file, its kind told by its content. A Python file is executed. Raises ModelError naming file and mend."""
+    """Load a network file, detecting its kind from its content; a Python file is executed.
+
+    Raises ModelError, naming the file and the fix, if it cannot be loaded.
+    """
     try:
         with Path(path).open("rb") as file:
             head = file.read(1 << 16)
@@ -60,14 +63,14 @@ def load(path: str, input_shape: tuple[int, int, int]) -> Loaded:
 
 
 def _run_python(path: str, params: dict[str, Any]) -> Any:
-    """Execute the file and call its factory, or build the one nn.Module class that it defines."""
+    """Execute the file and call its factory, or instantiate the one nn.Module class that it defines."""
     spec = importlib.util.spec_from_file_location("multiseg_user_model", path)
     if spec is None or spec.loader is None:
-        raise ModelError(f"{path}: is no network file for PyTorch; it loads .py, .lua and .t7")
+        raise ModelError(f"{path}: is not a PyTorch network file; supported are .py, .lua and .t7")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and others look a class's module up there
-    sys.path.append(str(Path(path).parent))  # for what the file imports from beside it
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # the file's folder stays as it is
+    sys.modules[spec.name] = module  # dataclasses and others look up a class's module here
+    sys.path.append(str(Path(path).parent))  # for imports from the file's folder
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # write no __pycache__ into the file's folder
     try:
         spec.loader.exec_module(module)
         make = _factory(path, module)
@@ -78,9 +81,9 @@ def _run_python(path: str, params: dict[str, Any]) -> Any:
         raise ModelError(f"{path}:{error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:
         at = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-        said = (str(error).splitlines() or [""])[0]
+        message = (str(error).splitlines() or [""])[0]
         where = f"{path}:{at[-1]}" if at else path
-        raise ModelError(f"{where}: {type(error).__name__}{f': {said}' if said else ''}") from error
+        raise ModelError(f"{where}: {type(error).__name__}{f': {message}' if message else ''}") from error
     except BaseException as error:
         raise ModelError(f"{path}: {type(error).__name__}") from error
     finally:
@@ -89,14 +92,14 @@ def _run_python(path: str, params: dict[str, Any]) -> Any:
 
 
 def _takes_params(make: Any) -> bool:
-    """Whether a factory has an argument for DIGITS' params: any one that it needs, or for a class one of that name."""
+    """Return whether a factory takes DIGITS' params: an argument of that name or, for a function, its one required argument."""
     parameters = inspect.signature(make).parameters
-    needed = [each for each in parameters.values() if each.kind < each.VAR_POSITIONAL and each.default is each.empty]
-    return "params" in parameters or (len(needed) == 1 and not inspect.isclass(make))
+    required = [p for p in parameters.values() if p.kind < p.VAR_POSITIONAL and p.default is p.empty]
+    return "params" in parameters or (len(required) == 1 and not inspect.isclass(make))
 
 
 def _factory(path: str, module: ModuleType) -> Any:
-    """The file's function that makes the network, or its one class of a module."""
+    """Return the file's factory function, or its one nn.Module class."""
     own = {name: value for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
     if callable(getattr(module, "network", None)) and not isinstance(module.network, nn.Module):
         return module.network

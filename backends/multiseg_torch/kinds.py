@@ -1,4 +1,4 @@
-"""PyTorch's and Torch7's kinds of files, told by their content."""
+"""File kinds of PyTorch and Torch7, detected from the content."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from multiseg.backend import FileKind
 
 
 def is_lua(head: bytes, path: Path) -> bool:
-    """Lua's statements, and none of Python's; or Lua's bytecode, to be refused by name."""
+    """Return whether the file is Lua source (Lua statements, no Python ones) or Lua bytecode, which the reader rejects."""
     lua = rb"^\s*(local\s|return\s+function\b|require\b|function\s)|\bnn\.\w+\s*\(|^\s*--"
     python = rb"^\s*(import\s|from\s+\S+\s+import\b|class\s+\w+.*:|def\s+\w+\()"
     if head.startswith(b"\x1bLua"):
@@ -18,24 +18,27 @@ def is_lua(head: bytes, path: Path) -> bool:
 
 
 def is_python(head: bytes, path: Path) -> bool:
-    """A module that imports torch or torchvision."""
+    """Return whether the file is a Python module that imports torch or torchvision."""
     return re.search(rb"^\s*(import|from)\s+torch(vision)?\b", head, re.MULTILINE) is not None
 
 
 def is_t7(head: bytes, path: Path) -> bool:
-    """A torch object or a table, its number, and a class's version or a table's size: in binary or in ASCII."""
+    """Return whether the file starts with a serialised torch object (index, class version) or table (index, size).
+
+    Both the binary and the ASCII format are recognised.
+    """
     binary = rb"\x04\0\0\0....(\x03\0\0\0V \d|[\x06-\x40]\0\0\0\w+\.\w)|\x03\0\0\0\x01\0\0\0....[\x01-\x08]\0\0\0"
     ascii = rb"\s*4\n\d+\n\d+\n(V \d|\w+\.\w)|\s*3\n1\n\d+\n[1-8]\n"
     return re.match(binary, head, re.DOTALL) is not None or re.match(ascii, head) is not None
 
 
 def is_t7_network(head: bytes, path: Path) -> bool:
-    """A .t7 file with a module of nn near its beginning."""
+    """Return whether the file is a .t7 file with an nn or cudnn module near its start."""
     return is_t7(head, path) and re.search(rb"\b(nn|cudnn)\.[A-Z]\w+", head) is not None
 
 
 def is_state(head: bytes, path: Path) -> bool:
-    """What torch.save writes (a zip with data.pkl in it), or a pickle, which the reader refuses in clear words."""
+    """Return whether the file was written by torch.save (a zip with data.pkl) or is a plain pickle, which the reader rejects."""
     zipped = head.startswith(b"PK\x03\x04") and b"data.pkl" in head[:4096]
     return zipped or re.match(rb"\x80[\x02-\x05]", head) is not None
 

@@ -1,4 +1,4 @@
-"""torch.optim's solvers, with Caffe's names for their options, multipliers, and the recipe `equal`."""
+"""Solvers of torch.optim with Caffe's option names, rate and decay multipliers, and the recipe `equal`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Settings = Mapping[str, Any]
 Groups = list[dict[str, Any]]
 
 
-# PyTorch shields its optimisers' methods from torch.compile, and imports that, 800 modules, in a second or two, to do so
-# (torch/_compile.py, torch/optim/optimizer.py). Nothing is compiled here: the bare methods do. Should PyTorch come to look for
-# another name, the import is back and nothing else.
+# PyTorch wraps its optimizers' methods to exclude them from torch.compile; the first call then imports torch._dynamo, 800
+# modules, which takes a second or two (torch/_compile.py, torch/optim/optimizer.py). Nothing is compiled here, so the unwrapped
+# methods suffice. If PyTorch renames the attribute, only the import time returns.
 for _name in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):
     _method = getattr(getattr(optim.Optimizer, _name), "__wrapped__", None)
     if _method is not None:
@@ -30,17 +30,17 @@ for _name in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):
 
 
 class Solver:
-    """An optimiser over groups of parameters that share their multipliers."""
+    """An optimizer over parameter groups, one group for each pair of rate and decay multipliers."""
 
     def __init__(self, spec: NetworkSpec, model: nn.Module) -> None:
         assert spec.solver is not None
         self._settings = spec.solver
-        # the recipe's Adam has its delta beside the plain root of the second moment, PyTorch's beside the corrected one
+        # the recipe's Adam adds delta to the root of the uncorrected second moment, PyTorch's to that of the bias-corrected one
         self._corrects_delta = spec.recipe == "equal" and spec.solver["name"] == "adam"
         trained = factors(spec, dict.fromkeys(neutral_weights(model), (1.0, 1.0)))
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-        self._parameters: dict[str, nn.Parameter] = {}  # that the solver moves, by their neutral names
-        self.trained: dict[str, float] = {}  # factors of the rate of these
+        self._parameters: dict[str, nn.Parameter] = {}  # parameters that the solver updates, by neutral name
+        self.trained: dict[str, float] = {}  # learning rate multipliers of these parameters
         for name, parameter in model.named_parameters():
             factor = trained.get(neutral_name(name))
             if factor is None:
@@ -52,9 +52,9 @@ class Solver:
                     self.trained[neutral_name(name)] = factor[0]
         if not groups:
             raise ModelError(
-                f"{spec.model}: has nothing to train: no parameter that requires a gradient and is not frozen"
+                f"{spec.model}: has nothing to train: every parameter is frozen or does not require a gradient"
             )
-        # what a frozen layer notes of its inputs, e.g. batch normalisation's averages
+        # running statistics of frozen layers, e.g. batch normalization's averages
         self._kept = [buffer for name, buffer in model.named_buffers() if is_frozen(neutral_name(name), spec.frozen)]
         self._rates = [lr for lr, _ in groups]
         self._optimizer = OPTIMIZERS[spec.solver["name"]](
@@ -67,7 +67,7 @@ class Solver:
 
     @contextmanager
     def gradients(self) -> Iterator[None]:
-        """Within it, gradients are gathered from none; what frozen layers note of their inputs is undone."""
+        """Reset the gradients on entry; restore the frozen layers' buffers on exit."""
         kept = [buffer.clone() for buffer in self._kept]
         self._optimizer.zero_grad(set_to_none=True)
         yield
@@ -75,7 +75,7 @@ class Solver:
             buffer.copy_(value)
 
     def step(self, rate: float) -> None:
-        """Update once at learning rate ``rate`` by the gradients that the parameters have."""
+        """Update the parameters once from their gradients, at learning rate ``rate``."""
         for group, factor in zip(self._optimizer.param_groups, self._rates):
             group["lr"] = rate * factor
             if self._corrects_delta:
@@ -86,24 +86,24 @@ class Solver:
             inspect.unwrap(type(self._optimizer).step)(self._optimizer)
 
     def _steps(self) -> int:
-        """Updates so far."""
+        """Return the number of updates so far."""
         return next((int(state["step"]) for state in self._optimizer.state.values()), 0)
 
     def state(self) -> dict[str, Array]:
-        """What the optimiser keeps, by neutral names."""
+        """Return the optimizer's state by neutral names."""
         return solver_state.state(self._optimizer, self._parameters)
 
     def set_state(self, state: Mapping[str, Array]) -> None:
-        """The inverse of :meth:`state`."""
+        """Restore the state that :meth:`state` returns."""
         solver_state.set_state(self._optimizer, self._parameters, state)
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimiser's."""
+        """Return the optimizer's ``state_dict``."""
         state: dict[str, Any] = self._optimizer.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
+        """Restore the state that :meth:`state_dict` returns."""
         self._optimizer.load_state_dict(state)
 
 
@@ -115,7 +115,7 @@ def _sgd(s: Settings, groups: Groups) -> optim.Optimizer:
 
 
 def _on_cpu(groups: Groups) -> bool:
-    """AdaGrad is fused there only."""
+    """Return whether all parameters are on the CPU, the only device with a fused AdaGrad."""
     return all(parameter.device.type == "cpu" for group in groups for parameter in group["params"])
 
 
@@ -123,7 +123,7 @@ def _betas(s: Settings) -> tuple[float, float]:
     return s["momentum"], s["momentum2"]
 
 
-# fused: one pass over parameters, gradients and state, where PyTorch has it. The core sets the rate at every step.
+# fused: one pass over parameters, gradients and state, where PyTorch implements it. The core sets the rate at every step.
 OPTIMIZERS: dict[str, Callable[[Settings, Groups], torch.optim.Optimizer]] = {
     "sgd": _sgd,
     "nesterov": _sgd,

@@ -398,7 +398,10 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(
 def test_what_is_no_mean_over_images_is_refused(
     jobs: dict[str, multiseg.Job], files: Path, by_hand: dict[str, str], tmp_path: Path
 ) -> None:
-    with pytest.raises(ModelError, match=r"norm.py: layer 'norm' \(BatchNorm2d\) takes its statistics from the batch"):
+    with pytest.raises(
+        ModelError,
+        match=r"norm.py: layer 'norm' \(BatchNorm2d\) uses batch statistics, which differ between the shards",
+    ):
         replace(jobs["sgd"], model=files / "norm.py").train(tmp_path / "run")
     with pytest.raises(ModelError, match=r"sum.py: its loss .* L1Loss\(reduction='sum'\) is no mean"):
         replace(jobs["sgd"], model=files / "sum.py", loss=None).train(tmp_path / "run")
