@@ -81,7 +81,7 @@ def test_an_error_of_a_worker_names_options(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=re.escape("input_shape=(channels, height, width)")):
         multiseg.describe(model)
     done = CliRunner().invoke(main, ["describe", str(model)])
-    assert done.exit_code == 2 and done.stderr.endswith("give --input-shape C,H,W or --dataset DIR\n"), done.stderr
+    assert done.exit_code == 2 and done.stderr.endswith("set --input-shape C,H,W or --dataset DIR\n"), done.stderr
 
 
 def test_hints_of_a_conversion_name_its_options() -> None:
