@@ -120,7 +120,7 @@ def _factory(path: str, module: ModuleType) -> Any:
 
 
 def from_table(path: str, made: Any) -> Loaded:
-    """From a module, or a table as Torch7 files return it."""
+    """Return the content of a module, or of a table as Torch7 files return it. Raise ModelError if an entry is invalid."""
     table = made if isinstance(made, dict) else {"model": made}
     model, loss = table.get("model"), table.get("loss")
     if not isinstance(model, nn.Module):
@@ -142,8 +142,11 @@ def from_table(path: str, made: Any) -> Loaded:
 
 @torch.no_grad()
 def trial(path: str, model: nn.Module, images: Tensor) -> Tensor:
-    """The model's output for ``images``. Raises ModelError naming the file, the layer that cannot take its input, and both
-    shapes, or that there is not one output."""
+    """Return the model's output for ``images`` (N, C, H, W).
+
+    Raises ModelError, naming the file, the failing layer, its weights' and its input's shapes, if the forward pass fails or
+    does not return one tensor.
+    """
     entered: list[tuple[str, nn.Module, tuple[Any, ...]]] = []
     hooks = []
     for name, module in model.named_modules():
@@ -170,7 +173,7 @@ def trial(path: str, model: nn.Module, images: Tensor) -> Tensor:
 
 
 def _at(entered: list[tuple[str, nn.Module, tuple[Any, ...]]]) -> str:
-    """Where it went wrong: the innermost layer, its weights' shape, and its input's."""
+    """Return the innermost layer that failed, with the shapes of its weights and its input."""
     if not entered or not entered[-1][0]:
         return ""
     name, module, inputs = entered[-1]

@@ -22,13 +22,13 @@ SNAPSHOT = "network.pt"  # in a snapshot's folder: {"model": state_dict, "optimi
 
 
 def probe() -> dict[str, Any]:
-    """Version and device of this interpreter's PyTorch."""
+    """Return the versions of PyTorch and numpy, and the device, of this interpreter."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return {"version": torch.__version__, "device": device, "numpy": np.__version__}
 
 
 class Network(network.Network):
-    """An nn.Module with its criterion and optimiser."""
+    """An nn.Module with its criterion and optimizer."""
 
     def __init__(self, spec: NetworkSpec) -> None:
         torch.set_num_threads(spec.threads)
@@ -36,7 +36,9 @@ class Network(network.Network):
         torch.set_deterministic_debug_mode(
             "warn"
         )  # use_deterministic_algorithms imports torch.compile for its settings
-        torch.utils.deterministic.fill_uninitialized_memory = False  # a pass over each new tensor, to find errors by
+        torch.utils.deterministic.fill_uninitialized_memory = (
+            False  # a debugging aid that costs a pass over every new tensor
+        )
         self.spec = spec
         loaded = files.load(spec.model, spec.input_shape)
         if loaded.crop and spec.input_shape[1:] != (loaded.crop, loaded.crop):
@@ -51,7 +53,9 @@ class Network(network.Network):
                 f"{setting('device', 'cuda')}: PyTorch sees no GPU here; choose cpu, or install a PyTorch built for CUDA"
             )
         self.device = torch.device("cuda" if cuda else "cpu")
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # 10 bits of 23: not float32
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = (
+            False  # TF32 keeps 10 of float32's 23 mantissa bits
+        )
         self.model = loaded.model.to(self.device)
         self.criterion = loaded.loss or losses.smooth_l1()
         if spec.loss is not None:

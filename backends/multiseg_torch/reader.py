@@ -1,4 +1,4 @@
-"""What is in files for PyTorch and Torch7; see multiseg.model_files. Runs in the backend's process."""
+"""Read network and weights files of PyTorch and Torch7; see multiseg.model_files. Runs in the backend's process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from multiseg_torch.weights import FLAT, unflattened
 
 
 def describe(path: str, input_shape: list[int] | tuple[int, int, int] | None) -> dict[str, Any]:
-    """The network's layers for images of ``input_shape`` (C, H, W). A Python file is executed. Raises ModelError."""
+    """Return the network's layers for images of ``input_shape`` (C, H, W); a Python file is executed."""
     if input_shape is None:
         raise ModelError(
             f"{path}: does not say for which images it is; give "
@@ -26,7 +26,7 @@ def describe(path: str, input_shape: list[int] | tuple[int, int, int] | None) ->
     torch.manual_seed(0)
     loaded = files.load(path, (channels, height, width))
     loaded.model.eval()
-    if loaded.crop:  # what the network sees is that much of an image
+    if loaded.crop:  # the network receives crops of this size
         height, width = min(height, loaded.crop), min(width, loaded.crop)
     images = torch.zeros(2, channels, height, width)
     files.trial(path, loaded.model, images)
@@ -47,9 +47,9 @@ def describe(path: str, input_shape: list[int] | tuple[int, int, int] | None) ->
 
 
 def read_weights(path: str, network: str | None = None, input_shape: list[int] | None = None) -> Mapping[str, Array]:
-    """Neutral weights of a state_dict or a .t7 file. Raises ModelError naming the file.
+    """Return the neutral weights of a state_dict or a .t7 file. Raise ModelError, naming the file, if it cannot be read.
 
-    A .t7 that is one vector is cut up as the ``network`` has it, which is made for images of ``input_shape`` (C, H, W).
+    A .t7 file with one flat vector is split in the parameter order of ``network``, built for images of ``input_shape`` (C, H, W).
     """
     found = weights_files.read(str(Path(path)))
     if network is None or input_shape is None or set(found) != {FLAT}:

@@ -1,6 +1,6 @@
-"""What PyTorch's optimisers keep of each parameter, under neutral names (docs/solvers.md).
+"""Per-parameter state of PyTorch's optimizers under neutral names (docs/solvers.md).
 
-PyTorch makes an optimiser's state at the first step. One that has none yet is shown as it will start: with zeros.
+PyTorch creates an optimizer's state at the first step; before it, the initial state (zeros) is returned.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ SLOTS: dict[type[optim.Optimizer], dict[str, str]] = {  # PyTorch's names -> neu
     optim.NAdam: {**_MOMENTS, "mu_product": "momentum_product"},
     optim.RAdam: _MOMENTS,
 }
-COUNTING = (optim.Adam, optim.AdamW, optim.NAdam, optim.RAdam)  # whose rule depends on the number of the update
-STEP = "step"  # PyTorch's name for it, kept for each parameter
+COUNTING = (optim.Adam, optim.AdamW, optim.NAdam, optim.RAdam)  # whose update rule depends on the step count
+STEP = "step"  # PyTorch's key of the step count, stored for each parameter
 
 Parameters = Mapping[str, nn.Parameter]
 
 
 def state(optimizer: optim.Optimizer, parameters: Parameters) -> dict[str, Array]:
-    """The optimiser's state by ``slot/parameter``, and ``steps`` where it counts."""
+    """Return the optimizer's state by ``slot/parameter``, and ``steps`` if its update rule depends on the step count."""
     found: dict[str, Any] = {}
     for own, slot in _slots(optimizer).items():
         for name, parameter in parameters.items():
@@ -45,12 +45,12 @@ def state(optimizer: optim.Optimizer, parameters: Parameters) -> dict[str, Array
 
 
 def set_state(optimizer: optim.Optimizer, parameters: Parameters, state: Mapping[str, Array]) -> None:
-    """The inverse of :func:`state`."""
+    """Restore the state that :func:`state` returns."""
     kept = optimizer.state_dict()
-    members = [id(each) for group in optimizer.param_groups for each in group["params"]]  # by place, as in kept
+    members = [id(each) for group in optimizer.param_groups for each in group["params"]]  # indices as in the state_dict
     for own, slot in _slots(optimizer).items():
         values = {name: state[f"{slot}/{name}"] for name in parameters}
-        # SGD does not dampen its first step, which it tells by having no buffer
+        # SGD does not dampen its first step, which it recognises by the missing buffer
         fresh = isinstance(optimizer, optim.SGD) and not any(value.any() for value in values.values())
         for name, parameter in parameters.items():
             own_state = kept["state"].setdefault(members.index(id(parameter)), {})
@@ -61,7 +61,7 @@ def set_state(optimizer: optim.Optimizer, parameters: Parameters, state: Mapping
 
 
 def _slots(optimizer: optim.Optimizer) -> dict[str, str]:
-    """Without a momentum of 0, which PyTorch does not keep."""
+    """Return PyTorch's slots and their neutral names; PyTorch stores no buffer for a momentum of 0."""
     keeps = optimizer.defaults.get("momentum") != 0
     return {own: slot for own, slot in SLOTS[type(optimizer)].items() if keeps or own != "momentum_buffer"}
 

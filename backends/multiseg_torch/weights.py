@@ -1,4 +1,4 @@
-"""Neutral weights of a PyTorch model: names, and a flat vector cut into parameters."""
+"""Neutral weights of a PyTorch model: names, and splitting a flat vector into parameters."""
 
 from __future__ import annotations
 
@@ -10,29 +10,32 @@ from torch import Tensor, nn
 from multiseg.errors import ModelError
 from multiseg.network import Array
 
-FLAT = "parameters"  # the one name of a vector that holds all parameters in the network's order
+FLAT = "parameters"  # key of a flat vector of all parameters, in the network's order
 
 
 def named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Neutral weights of a state_dict, sharing its memory: ``layer.part``, where the network itself is layer ``model``.
+    """Return the neutral weights of a state_dict, named ``layer.part`` and sharing its memory; the root module is ``model``.
 
-    What is no floating-point number is no weight, such as BatchNorm's count of batches.
+    Tensors that are not floating point, such as BatchNorm's ``num_batches_tracked``, are left out.
     """
     return {neutral_name(name): value.detach() for name, value in state.items() if value.is_floating_point()}
 
 
 def neutral_name(name: str) -> str:
-    """Of a parameter or buffer, from PyTorch's."""
+    """Return the neutral name of a parameter or buffer with this name in PyTorch."""
     return name if "." in name else f"model.{name}"
 
 
 def neutral_weights(model: nn.Module) -> dict[str, Tensor]:
-    """A model's neutral weights, sharing its memory."""
+    """Return a model's neutral weights, sharing its memory."""
     return named(model.state_dict())
 
 
 def unflattened(model: nn.Module, path: str, values: Mapping[str, Array]) -> Mapping[str, Array]:
-    """``values``, where they are one vector cut up in the order of the model's parameters. Raises ModelError."""
+    """Return ``values``, with a flat vector split in the order of the model's parameters.
+
+    Raises ModelError if the vector's size is not the number of parameters.
+    """
     if set(values) != {FLAT}:
         return values
     flat = np.ravel(values[FLAT])
@@ -43,5 +46,5 @@ def unflattened(model: nn.Module, path: str, values: Mapping[str, Array]) -> Map
         raise ModelError(f"{path}: has {count} parameters, the vector of weights holds {flat.size} numbers")
     cut = np.split(flat, np.cumsum([state[name].numel() for name in wanted])[:-1])
     found = {name: part.reshape(tuple(state[name].shape)) for name, part in zip(wanted, cut)}
-    # statistics of batch normalisation are no parameters: they stay
+    # batch normalization's running statistics are not parameters and stay unchanged
     return {name: found.get(name, state[name].cpu().numpy()) for name in state}

@@ -1,4 +1,4 @@
-"""Neutral weights in files: state_dicts, written and read, and Torch7's .t7. Runs in the backend's process."""
+"""Read and write neutral weights: state_dicts, and Torch7's .t7 files (read only). Runs in the backend's process."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _of_names(weights: Mapping[str, Array]) -> dict[str, Tensor]:
     for name, value in weights.items():
         state[name] = _tensor(value)
         layer, _, part = name.rpartition(".")
-        if part == "running_var":  # a batch normalisation counts its batches, too
+        if part == "running_var":  # batch normalization also counts its batches
             state[f"{layer}.num_batches_tracked"] = torch.tensor(0)
     return state
 
@@ -70,13 +70,13 @@ WRAPPED = (
     "model",
     "net",
     "network",
-)  # under which people save it beside other things
-PARALLEL = "module."  # what nn.DataParallel puts before every name
+)  # common keys of the state_dict in a checkpoint
+PARALLEL = "module."  # prefix that nn.DataParallel adds to every name
 MEND = "save weights with torch.save(model.state_dict(), path)"
 
 
 def read(path: str) -> dict[str, Array]:
-    """Neutral weights of a file. Raises ModelError naming it."""
+    """Return the neutral weights of a file. Raise ModelError, naming the file, if it cannot be read."""
     try:
         with Path(path).open("rb") as file:
             head = file.read(1 << 16)
@@ -93,7 +93,7 @@ def read(path: str) -> dict[str, Array]:
 def _state(path: str) -> dict[str, Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds: pickle's, zipfile's, torch's own
+    except Exception as error:  # of many classes: pickle's, zipfile's, torch's own
         if isinstance(error, EOFError) or "PytorchStreamReader" in str(error) or "truncated" in str(error):
             raise ModelError(f"{path}: is cut short or damaged; write or copy it again") from error
         why = next((line.strip() for line in str(error).splitlines() if "Unsupported" in line or "GLOBAL" in line), "")

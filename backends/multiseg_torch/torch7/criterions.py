@@ -1,4 +1,4 @@
-"""Torch7's criterions as PyTorch's losses. Class numbers are the core's: they count from 0, in Torch7 from 1."""
+"""Torch7's criterions as PyTorch losses. Class indices count from 0, as in the core; in Torch7 from 1."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from multiseg_torch.torch7.objects import Object, Problem
 
 
 class MultiCriterion(nn.Module):
-    """The weighted sum of several losses of one output."""
+    """Weighted sum of several losses of one output."""
 
     def __init__(self, losses: list[nn.Module], weights: list[Any]) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class MultiCriterion(nn.Module):
 
 
 def build(criterion: Object) -> nn.Module:
-    """The loss of a criterion. Raises Problem naming what is wrong, or that it is not known."""
+    """Return the loss of a criterion. Raise Problem if it is invalid or not supported."""
     kind = criterion.kind
     if kind == "MultiCriterion":
         losses = [build(each) for each in criterion.modules("criterions")]

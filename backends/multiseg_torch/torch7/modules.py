@@ -1,4 +1,4 @@
-"""Torch7's modules as PyTorch's, built from their fields, with the weights that those hold or Torch7's start values."""
+"""Build PyTorch modules from the fields of Torch7 modules, with their stored weights or Torch7's initial values."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from multiseg_torch.torch7 import layers, start
 from multiseg_torch.torch7.objects import Object, Problem
 
 PARTS = ("weight", "bias", "running_mean", "running_var")
-LARGEST = 1 << 30  # weights that a network may have: 4 GiB
+LARGEST = 1 << 30  # maximum number of weights of a network: 4 GiB
 
 
 class Builder:
-    """Builds each module once, however often it is used."""
+    """Builder of modules; a module used several times is built once."""
 
     def __init__(self) -> None:
         self.built: dict[int, nn.Module | None] = {}  # by the identity of the object; None while it is being built
         self.weights = 0
 
     def module(self, made: Object) -> nn.Module:
-        """The module of an object. Raises Problem naming what is wrong, or that it is not known."""
+        """Return the module of an object. Raise Problem if it is invalid or not supported."""
         if id(made) in self.built:
             module = self.built[id(made)]
             if module is None:
@@ -33,7 +33,7 @@ class Builder:
             raise Problem(f"{made.place}: is no module that is supported; known are: {', '.join(sorted(MODULES))}")
         self.built[id(made)] = None
         try:
-            with torch.device("meta"):  # no memory is taken before the sizes are checked
+            with torch.device("meta"):  # allocate no memory before the sizes are checked
                 module = MODULES[made.kind](made, self)
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             if isinstance(error, (Problem, RecursionError)):
@@ -44,7 +44,7 @@ class Builder:
         return module
 
     def children(self, made: Object) -> list[nn.Module]:
-        """The modules of a container."""
+        """Return the modules of a container."""
         return [self.module(child) for child in made.modules()]
 
     def _fill(self, made: Object, module: nn.Module) -> None:
@@ -181,7 +181,7 @@ def _lrn(made: Object, builder: Builder) -> nn.Module:
 
 
 def _along(made: Object, name: str, dims: str = "") -> int:
-    """A dimension to join along: not the batch's."""
+    """Return the dimension to concatenate along. Raise Problem if it is the batch dimension."""
     dimension = made.whole(name, 1)
     if dimension == 1 and made.fields.get(dims) is None:
         raise Problem(f"{made.place}: joins along dimension 1, which in a batch is the images; the channels are 2")
@@ -240,7 +240,7 @@ def _flatten(table: list[object]) -> list[object]:
 
 
 def _first_child(made: Object, builder: Builder) -> nn.Module:
-    """nn.DataParallelTable holds a copy of one network for each GPU."""
+    """Build an nn.DataParallelTable, which holds one replica of the network for each GPU, from its first replica."""
     children = builder.children(made)
     if not children:
         raise Problem(f"{made.place}: holds no network")
@@ -248,7 +248,7 @@ def _first_child(made: Object, builder: Builder) -> nn.Module:
 
 
 def _plain(module: Callable[..., nn.Module], **fields: str) -> Build:
-    """A module of numbers, each by its name in PyTorch from its name in Torch7."""
+    """Return a rule for a module with numeric arguments: PyTorch's names mapped to Torch7's."""
     return lambda made, builder: module(**{ours: made.number(theirs) for ours, theirs in fields.items()})
 
 
@@ -316,7 +316,7 @@ MODULES: dict[str, Build] = {
     "SpatialZeroPadding": _around(nn.ZeroPad2d),
     "SpatialReflectionPadding": _around(nn.ReflectionPad2d),
     "SpatialReplicationPadding": _around(nn.ReplicationPad2d),
-    # what is said to work in place gives the same values when it does not
+    # in-place modules are built out of place: the values are the same
     "ReLU": lambda made, builder: nn.ReLU(),
     "ReLU6": lambda made, builder: nn.ReLU6(),
     "LeakyReLU": _plain(nn.LeakyReLU, negative_slope="negval"),

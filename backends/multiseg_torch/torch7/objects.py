@@ -1,4 +1,4 @@
-"""Torch7's objects as both a Lua file and a .t7 file give them: a type name and fields."""
+"""Torch7 objects, read from a Lua or a .t7 file: a type name and fields."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from multiseg.errors import ModelError
 
 
 class Problem(ModelError):
-    """Something is wrong in an object; the message says where in the file, without the file's name."""
+    """An error in an object; the message gives its position in the file, without the file's name."""
 
 
 @dataclass(eq=False)
@@ -23,17 +23,17 @@ class Object:
 
     @property
     def kind(self) -> str:
-        """The class's name without its package: cudnn's modules are nn's."""
+        """Class name without its package: cudnn's modules are treated as nn's."""
         return (self.type or "table").rpartition(".")[2]
 
     @property
     def place(self) -> str:
-        """Its type, and where it was made if that is known."""
+        """Type of the object and, if known, the line that created it."""
         line = self.fields.get("line")
         return f"line {line}: {self.type}" if line else str(self.type)
 
     def listed(self) -> list[Any]:
-        """The values at 1, 2, ... of a table."""
+        """Return the values at 1, 2, ... of a table."""
         values, index = [], 1
         while index in self.fields:
             values.append(self.fields[index])
@@ -41,7 +41,7 @@ class Object:
         return values
 
     def number(self, name: str | int, default: float | None = None) -> float:
-        """A field that holds a number; ``default`` where there is none. Raises Problem."""
+        """Return a numeric field, or ``default`` if it is missing. Raise Problem if it is not a number."""
         value = self.fields.get(name)
         value = default if value is None else value
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -49,27 +49,27 @@ class Object:
         return value
 
     def whole(self, name: str | int, default: int | None = None) -> int:
-        """A field that holds a whole number. Raises Problem."""
+        """Return an integer field, or ``default`` if it is missing. Raise Problem if it is not an integer."""
         value = self.number(name, default)
         if value != value or abs(value) > 2**31 or value != int(value):
             raise Problem(f"{self.place}: its {name} is {value}; it must be a whole number")
         return int(value)
 
     def flag(self, name: str, default: bool = False) -> bool:
-        """A field that holds true or false."""
+        """Return a boolean field, or ``default`` if it is missing."""
         value = self.fields.get(name)
         return default if value is None else bool(value)
 
     def has(self, name: str) -> bool:
-        """Whether a field holds anything but nil and false."""
+        """Return whether a field is neither nil nor false."""
         return self.fields.get(name) not in (None, False) if not self.array(name) else True
 
     def array(self, name: str) -> bool:
-        """Whether a field holds numbers as an array."""
+        """Return whether a field is an array."""
         return isinstance(self.fields.get(name), np.ndarray)
 
     def wholes(self, name: str) -> list[int]:
-        """A field that lists whole numbers: a table, or a storage. Raises Problem."""
+        """Return a field (table or storage) as a list of integers. Raise Problem if it is not one."""
         value = self.fields.get(name)
         values = (
             value.listed() if isinstance(value, Object) else value.ravel() if isinstance(value, np.ndarray) else None
@@ -79,7 +79,7 @@ class Object:
         return [int(each) for each in values]
 
     def modules(self, name: str = "modules") -> list[Object]:
-        """The modules that a container holds. Raises Problem."""
+        """Return a container's modules. Raise Problem if an entry is not a module."""
         value = self.fields.get(name)
         if not isinstance(value, Object):
             raise Problem(f"{self.place}: has no {name}")

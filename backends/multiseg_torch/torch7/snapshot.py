@@ -1,4 +1,4 @@
-"""What a .t7 file holds for us: a whole network, or all its parameters as one vector."""
+"""Read a .t7 file as a whole network, or as all its parameters in one vector."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from multiseg_torch.torch7 import criterions, t7
 from multiseg_torch.torch7.modules import MODULES, Builder
 from multiseg_torch.torch7.objects import Object, Problem
 
-NAMES = ("model", "net", "network")  # under which people save it beside other things
+NAMES = ("model", "net", "network")  # common keys of a model saved in a table
 FLAT = ("weights", "parameters", "params", "flatParameters")
 
 
 def network(path: str) -> dict[str, Any]:
-    """Model, with its weights, and loss where the file holds one. Raises ModelError naming the file."""
+    """Return the model with its weights, and the loss if the file has one. Raise ModelError, naming the file, if invalid."""
     root = t7.read(path)
     model = _model(root)
     if model is None:
@@ -37,7 +37,10 @@ def network(path: str) -> dict[str, Any]:
 
 
 def weights(path: str) -> nn.Module | npt.NDArray[np.float32]:
-    """A whole network, or the vector of all parameters as getParameters gives it. Raises ModelError naming the file."""
+    """Return a whole network, or the vector of all parameters as getParameters returns it.
+
+    Raises ModelError, naming the file, if it holds neither.
+    """
     root = t7.read(path)
     if _model(root) is not None:
         model: nn.Module = network(path)["model"]

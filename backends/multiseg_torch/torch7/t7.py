@@ -1,6 +1,6 @@
-"""Torch7's .t7 files, binary and ASCII, read without Torch7. Nothing in them is executed: functions are passed over.
+"""Read Torch7's .t7 files, binary and ASCII, without Torch7. Nothing in them is executed: functions are skipped.
 
-The format is that of torch7's File.lua (types, references, classes), generic/Tensor.c and generic/Storage.c (payload), and
+The format is defined by torch7's File.lua (types, references, classes), generic/Tensor.c and generic/Storage.c (payload), and
 lib/TH/THDiskFile.c (how numbers are written); 64-bit little-endian files, as torch.save writes them.
 """
 
@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 
 
 def read(path: str) -> Any:
-    """What the file holds: None, number, str, bool, array, or Object. Raises ModelError naming the file."""
+    """Return the file's root object: None, number, str, bool, array or Object. Raise ModelError, naming the file, if invalid."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -44,7 +44,7 @@ def read(path: str) -> Any:
 
 
 class _Binary:
-    """Little-endian numbers one after the other."""
+    """Reader of consecutive little-endian numbers."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
@@ -70,7 +70,7 @@ class _Binary:
 
 
 class _Ascii(_Binary):
-    """Numbers as text, between white space; characters as they are. A line's end is passed after each item."""
+    """Reader of numbers as whitespace-separated text and of raw characters; skips one newline after each item."""
 
     WORD = re.compile(rb"\s*(\S{1,40})(?=\s|$)")
 
@@ -115,7 +115,7 @@ class _Ascii(_Binary):
 
 
 class _Reader:
-    """Objects, each read once and referred to by its number after that."""
+    """Reader of objects: an object is stored once and referred to by its index afterwards."""
 
     def __init__(self, source: _Binary) -> None:
         self.source = source
@@ -150,7 +150,7 @@ class _Reader:
         return self.source.take(self.source.integer()).decode("latin-1")
 
     def function(self) -> Object:
-        """Lua bytecode and what it refers to: passed over."""
+        """Skip Lua bytecode and its upvalues."""
         self.source.take(self.source.integer())
         self.object()
         return Object("function")
@@ -164,7 +164,7 @@ class _Reader:
 
     def torch(self, index: int) -> Any:
         version = self.string()
-        name = self.string() if re.fullmatch(r"V -?\d+", version) else version  # files before there were versions
+        name = self.string() if re.fullmatch(r"V -?\d+", version) else version  # older files have no version
         found = CLASS.fullmatch(name)
         if found:
             value = self.tensor() if found[3] == "Tensor" else self.storage(ELEMENTS[found[2]])
