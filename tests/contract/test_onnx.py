@@ -16,7 +16,6 @@ from click.testing import CliRunner
 
 import multiseg
 from helpers import small_models, zoo
-from helpers.evaluate import evaluate
 from helpers.exported import Array, Frameworks, network, random_weights
 from helpers.lending import lend
 from helpers.nightly import nightly
@@ -101,6 +100,8 @@ def axes(path: Path) -> list[str | int]:
 
 
 def in_float64(topology: Topology, images: Array) -> Array:
+    from helpers.evaluate import evaluate  # which needs PyTorch
+
     *_, (layer, made) = evaluate(topology, random_weights(topology), images, {})
     assert layer.name == topology.outputs[0]
     return made
