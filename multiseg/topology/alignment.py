@@ -1,4 +1,4 @@
-"""Which layer of one network is which of another: first by what leads to and follows it, then by name, then by type."""
+"""Pair the layers of two networks: first by the layers before and after them, then by name, then by type."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from multiseg.topology.canonical import Canonical, Node, Wire
 
 Key = Callable[[Node], Hashable]
 
-# One after the other, among what is left: a layer that computes the same from the input, or has the same computed from
-# it, is the one meant, whatever its name; among equals the name decides.
+# Applied in this order to the layers not yet paired. Layers that compute the same from the input, or from which the same is
+# computed, correspond whatever their names; the name decides between equal candidates.
 _KEYS: tuple[Key, ...] = (
     lambda node: (node.ahead, node.behind, node.layer.name),
     lambda node: (node.ahead, node.behind),
@@ -23,7 +23,7 @@ _KEYS: tuple[Key, ...] = (
 
 
 class Alignment:
-    """The pairs of two networks' nodes, each way."""
+    """The pairs of nodes of two networks: ``forth`` maps the first network's nodes to the second's, ``back`` the reverse."""
 
     def __init__(self, one: Canonical, other: Canonical) -> None:
         self.forth: dict[Node, Node] = {}
@@ -33,37 +33,37 @@ class Alignment:
         self._pair_in_order(self.left(one), self.left_back(other))
 
     def left(self, one: Canonical) -> list[Node]:
-        """What has no partner, of the first network."""
+        """Return the nodes of the first network that have no partner."""
         return [node for node in one.nodes if node not in self.forth]
 
     def left_back(self, other: Canonical) -> list[Node]:
-        """What has no partner, of the second network."""
+        """Return the nodes of the second network that have no partner."""
         return [node for node in other.nodes if node not in self.back]
 
     def same(self, wire: Wire, other: Wire) -> bool:
-        """Whether both wires come from partners, layers without a partner passed over."""
-        node, found = through(wire, self.forth), through(other, self.back)
-        if node.node is None or found.node is None:
-            return node.node is found.node
-        return self.forth[node.node] is found.node and node.output == found.output
+        """Return whether both wires come from paired nodes, skipping nodes without a partner."""
+        source, other_source = through(wire, self.forth), through(other, self.back)
+        if source.node is None or other_source.node is None:
+            return source.node is other_source.node
+        return self.forth[source.node] is other_source.node and source.output == other_source.output
 
     def _pair(self, node: Node, other: Node) -> None:
         self.forth[node], self.back[other] = other, node
 
     def _pair_by(self, key: Key, nodes: Sequence[Node], others: Sequence[Node]) -> None:
-        waiting: dict[Hashable, list[Node]] = defaultdict(list)
+        candidates: dict[Hashable, list[Node]] = defaultdict(list)
         for other in reversed(others):
-            waiting[key(other)].append(other)
+            candidates[key(other)].append(other)
         for node in nodes:
-            if waiting.get(key(node)):
-                self._pair(node, waiting[key(node)].pop())
+            if candidates.get(key(node)):
+                self._pair(node, candidates[key(node)].pop())
 
     def _pair_in_order(self, nodes: Sequence[Node], others: Sequence[Node]) -> None:
-        names = {(node.layer.name, node.type) for node in nodes} & {(node.layer.name, node.type) for node in others}
+        common = {(node.layer.name, node.type) for node in nodes} & {(node.layer.name, node.type) for node in others}
 
         def key(node: Node) -> tuple[str, str]:
-            known = (node.layer.name, node.type)
-            return known if known in names else ("", node.type)
+            identity = (node.layer.name, node.type)
+            return identity if identity in common else ("", node.type)
 
         matcher = SequenceMatcher(None, [key(node) for node in nodes], [key(node) for node in others], autojunk=False)
         for _, start, end, begin, stop in matcher.get_opcodes():
@@ -74,7 +74,7 @@ class Alignment:
 
 
 def through(wire: Wire, partners: Mapping[Node, Node]) -> Wire:
-    """The wire itself, or behind layers without a partner, along their first inputs, the one that has one."""
+    """Return the wire, or the nearest wire before it that comes from a paired node, following the first input of each node."""
     while wire.node is not None and wire.node not in partners:
         wire = wire.node.inputs[0]
     return wire

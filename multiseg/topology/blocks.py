@@ -1,4 +1,4 @@
-"""Layers as boxes of a drawing: one box for a layer and the activations and the like that follow it alone."""
+"""Group layers into the boxes of a drawing: a layer shares its box with the activations and similar layers after it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COMPACT = types(lambda row: row.compact)
 
 @dataclass(eq=False)
 class Block:
-    """``layers`` of one box (none for the network's input), and what it hands on: ``shapes``, one for each output."""
+    """One box: its ``layers`` (none for the network's input), the ``shapes`` of its outputs, and the blocks that it ``reads``."""
 
     layers: list[Layer]
     shapes: tuple[Shape, ...]
@@ -23,19 +23,19 @@ class Block:
 
 
 def blocks(topology: Description) -> list[Block]:
-    """The boxes, each after those it reads; the first is the network's input."""
+    """Return the boxes in topological order; the first is the network's input."""
     uses = Counter(name for layer in topology.layers for name in layer.inputs)
     uses.update(topology.outputs)
-    found = [Block([], (topology.input_shape,))]
-    makers = {topology.input: found[0]}
+    boxes = [Block([], (topology.input_shape,))]
+    producers = {topology.input: boxes[0]}
     for layer in topology.layers:
-        before = makers[layer.inputs[0]]
-        alone = len(layer.inputs) == 1 and uses[layer.inputs[0]] == 1 and len(before.shapes) == 1
-        if layer.type in COMPACT and alone and before.layers:
-            before.layers.append(layer)
-            block = before
+        previous = producers[layer.inputs[0]]
+        is_only_reader = len(layer.inputs) == 1 and uses[layer.inputs[0]] == 1 and len(previous.shapes) == 1
+        if layer.type in COMPACT and is_only_reader and previous.layers:
+            previous.layers.append(layer)
+            block = previous
         else:
-            block = Block([layer], layer.shapes, list(dict.fromkeys(makers[name] for name in layer.inputs)))
-            found.append(block)
-        makers.update(dict.fromkeys(layer.outputs, block))
-    return found
+            block = Block([layer], layer.shapes, list(dict.fromkeys(producers[name] for name in layer.inputs)))
+            boxes.append(block)
+        producers.update(dict.fromkeys(layer.outputs, block))
+    return boxes

@@ -1,15 +1,15 @@
-"""The canonical form of a network: equal for files that say the same network in different words.
+"""The canonical form of a network: equal for files that express the same network in different ways.
 
-Whatever has no effect at the sizes at hand is gone (names, the order of branches, Identity, layers that reach no output),
-and what can be said in several ways is said in one:
+It omits everything without an effect at the given sizes (names, the order of branches, Identity, layers that reach no output),
+and expresses equivalent layers in one way:
 
-- padding is what the windows really read, so SAME, rounding up and explicit numbers come to the same; for averages, what
-  each window is divided by counts too;
+- padding is what the windows actually read, so SAME, rounding up and explicit numbers become equal; for average poolings, the
+  divisor of each window is compared too;
 - a pooling over the whole image is a global one; so is ReduceMean over height and width;
-- Flatten, Squeeze and Reshape are a Reshape to the shape they make, Crop and Split are Slices, Add and Sub are Sums,
-  Neg is a Mul by -1, Sqrt a Pow;
-- BatchNormalization without weights and the Scale after it are one; so are padding and the convolution or pooling after it, a
-  deconvolution and the Slice that cuts its borders off, and a Concat or Sum of Concats or Sums.
+- Flatten, Squeeze and Reshape become a Reshape to their output shape, Crop and Split become Slices, Add and Sub become Sums,
+  Neg becomes a Mul by -1, Sqrt a Pow;
+- BatchNormalization without weights and the Scale after it are merged; so are padding and the convolution or pooling after it,
+  a deconvolution and the Slice that cuts off its borders, and a Concat or Sum of Concats or Sums.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from multiseg.topology.vocabulary import (
 )
 
 COMMUTATIVE = types(lambda row: row.commutative)
-# Parameters that follow from the size of the images, besides from what the file specifies.
+# Parameters that depend on the size of the images as well as on the file.
 SIZED = frozenset(name for name, parameter in PARAMETERS.items() if parameter.sized)
 
 
 class Wire(NamedTuple):
-    """What a node reads: an output of another node, or of None, the network's input; ``factor`` is a Sum's."""
+    """An input of a node: an ``output`` of another node (None: the network's input); ``factor`` is its coefficient in a Sum."""
 
     node: Node | None
     output: int
@@ -50,10 +50,10 @@ class Wire(NamedTuple):
 
 @dataclass(eq=False)
 class Node:
-    """A layer in canonical form; ``layer`` is what it was, for words. ``shape`` is that of its first output.
+    """A layer in canonical form. ``layer`` is the original layer, for messages; ``shape`` is that of the first output.
 
-    ``weights``: neutral names of its parameters by their part; ``value``: what the file calls that which it makes. Where several
-    layers are one node, the parameters are all of theirs, and the value is the last one's.
+    ``weights``: neutral names of its parameters by part; ``value``: the name of its output in the file. A node merged from
+    several layers has the parameters of all of them and the output of the last.
     """
 
     layer: Layer
@@ -63,28 +63,31 @@ class Node:
     shape: Shape
     weights: dict[str, str] = field(default_factory=dict)
     value: str = ""
-    ahead: str = ""  # digest of all that leads to it
-    behind: str = ""  # digest of all that follows it, sizes left out
+    ahead: str = ""  # digest of everything before it
+    behind: str = ""  # digest of everything after it, without sizes
 
     def __post_init__(self) -> None:
         self.weights = self.weights or {part: f"{self.layer.name}.{part}" for part in self.layer.weights}
         self.value = self.value or self.layer.outputs[0]
 
     def said(self, sized: bool = True) -> tuple[Any, ...]:
-        """Type and parameters, and the weights of types beyond the vocabulary; those of others follow from the former."""
+        """Return type, parameters and, for types beyond the vocabulary, weights; the weights of other types follow from these.
+
+        ``sized``: include parameters that depend on the size of the images.
+        """
         weights = () if self.layer.type in VOCABULARY else tuple(sorted(self.layer.weights.items()))
         parameters = sorted((key, value) for key, value in self.parameters.items() if sized or key not in SIZED)
         return self.type, weights, tuple(parameters)
 
     def wiring(self, name: Callable[[Wire], Any]) -> tuple[Any, ...]:
-        """The inputs by name, sorted where their order does not matter."""
+        """Return the inputs by name, sorted if their order does not matter."""
         wires = [(name(wire), wire.output, wire.factor) for wire in self.inputs]
         return tuple(sorted(wires) if self.type in COMMUTATIVE else wires)
 
 
 @dataclass(frozen=True, eq=False)
 class Canonical:
-    """``nodes``, each after those it reads, in an order given by the structure alone; ``unused`` names layers left out.
+    """``nodes`` in a topological order that depends on the structure alone; ``unused`` names the layers that reach no output.
 
     ``key`` is equal for equal networks.
     """
@@ -96,12 +99,12 @@ class Canonical:
 
 
 def canonical(topology: Description, apart: Container[str] = ()) -> Canonical:
-    """The canonical form of a topology. Layers named in ``apart`` are not made one with others."""
+    """Return the canonical form of a topology. Layers named in ``apart`` are not merged with others."""
     shapes = topology.shapes
     values = {topology.input: Wire(None, 0, topology.input_shape)}
     for layer in topology.layers:
-        made = _translate(layer, [values[name] for name in layer.inputs])
-        for name, (node, output) in zip(layer.outputs, made, strict=True):
+        sources = _translate(layer, [values[name] for name in layer.inputs])
+        for name, (node, output) in zip(layer.outputs, sources, strict=True):
             values[name] = Wire(node, output, shapes[name])
     outputs = [values[name] for name in topology.outputs]
     nodes = _reached(outputs)
@@ -110,52 +113,52 @@ def canonical(topology: Description, apart: Container[str] = ()) -> Canonical:
     outputs = _fold(nodes, outputs, apart)
     _digest(_reached(outputs), outputs)
     nodes = _reached(outputs, _in_order)
-    place = {node: number for number, node in enumerate(nodes)}
+    position = {node: number for number, node in enumerate(nodes)}
 
     def number(wire: Wire) -> int:
-        return -1 if wire.node is None else place[wire.node]
+        return -1 if wire.node is None else position[wire.node]
 
     layers = tuple((node.said(), node.wiring(number)) for node in nodes)
-    ends = tuple((number(wire), wire.output) for wire in outputs)
-    return Canonical(nodes, outputs, (topology.input_shape, layers, ends), unused)
+    output_numbers = tuple((number(wire), wire.output) for wire in outputs)
+    return Canonical(nodes, outputs, (topology.input_shape, layers, output_numbers), unused)
 
 
 def _translate(layer: Layer, inputs: list[Wire]) -> list[tuple[Node | None, int]]:
-    """What makes each of the layer's outputs: a new node of it, or what made its input where the layer does nothing."""
-    taken = [wire.shape for wire in inputs]
+    """Return node and output index for each output of a layer: of a new node, or of the layer's input for an Identity."""
+    input_shapes = [wire.shape for wire in inputs]
     if layer.type not in VOCABULARY:
-        said = {key: comparable(value) for key, value in layer.parameters.items()} | {"shapes": layer.shapes}
-        node = Node(layer, layer.type, said, inputs, layer.shapes[0])
+        all_parameters = {key: comparable(value) for key, value in layer.parameters.items()} | {"shapes": layer.shapes}
+        node = Node(layer, layer.type, all_parameters, inputs, layer.shapes[0])
         return [(node, index) for index in range(len(layer.outputs))]
     if layer.type == "Split":
         return _split(layer, inputs[0])
-    kind, parameters = canonical_form(layer, taken)
+    canonical_type, parameters = canonical_form(layer, input_shapes)
     shape = layer.shapes[0]
-    if kind == "Identity":
+    if canonical_type == "Identity":
         return [(inputs[0].node, inputs[0].output)]
-    if kind == "Slice":
-        inputs = inputs[:1]  # a Crop's second input only lends its size, which is in the bounds
-    if kind == "Sum":
-        weighed = zip(inputs, sum_factors(layer, len(inputs)), strict=True)
-        inputs = [wire._replace(factor=comparable(factor)) for wire, factor in weighed]
-    if kind == "GlobalAveragePool" and len(shape) == 1:  # a ReduceMean that drops the axes
-        inputs = [Wire(Node(layer, kind, {}, inputs, (*shape, 1, 1)), 0, (*shape, 1, 1))]
-        kind, parameters = "Reshape", {"shape": shape}
-    return [(Node(layer, kind, parameters, inputs, shape), 0)]
+    if canonical_type == "Slice":
+        inputs = inputs[:1]  # a Crop's second input only provides the size, which is in the bounds
+    if canonical_type == "Sum":
+        pairs = zip(inputs, sum_factors(layer, len(inputs)), strict=True)
+        inputs = [wire._replace(factor=comparable(factor)) for wire, factor in pairs]
+    if canonical_type == "GlobalAveragePool" and len(shape) == 1:  # a ReduceMean that drops the axes
+        inputs = [Wire(Node(layer, canonical_type, {}, inputs, (*shape, 1, 1)), 0, (*shape, 1, 1))]
+        canonical_type, parameters = "Reshape", {"shape": shape}
+    return [(Node(layer, canonical_type, parameters, inputs, shape), 0)]
 
 
 def _split(layer: Layer, wire: Wire) -> list[tuple[Node | None, int]]:
     axis, start = axis_index(layer.parameters["axis"], wire.shape), 0
-    made: list[tuple[Node | None, int]] = []
+    parts: list[tuple[Node | None, int]] = []
     for size, shape, value in zip(layer.parameters["split"], layer.shapes, layer.outputs, strict=True):
         bounds = tuple((start, start + size) if i == axis else (0, n) for i, n in enumerate(wire.shape))
-        made.append((Node(layer, "Slice", {"bounds": bounds}, [wire], shape, value=value), 0))
+        parts.append((Node(layer, "Slice", {"bounds": bounds}, [wire], shape, value=value), 0))
         start += size
-    return made
+    return parts
 
 
 def _reached(outputs: Iterable[Wire], inputs: Callable[[Node], list[Wire]] = lambda node: node.inputs) -> list[Node]:
-    """The nodes that the outputs depend on, each after those it reads, and these in the order of ``inputs``."""
+    """Return the nodes that the outputs depend on, in topological order; the inputs of a node in the order of ``inputs``."""
     order: dict[Node, None] = {}
     for output in outputs:
         stack = [(output.node, False)]
@@ -172,17 +175,17 @@ def _reached(outputs: Iterable[Wire], inputs: Callable[[Node], list[Wire]] = lam
 
 
 def _fold(nodes: list[Node], outputs: list[Wire], apart: Container[str]) -> list[Wire]:
-    """Join nodes that say one thing together; returns the outputs, which may be other nodes' then."""
+    """Merge nodes that form one operation. Returns the outputs, which may belong to other nodes than before."""
     uses = Counter(wire.node for node in nodes for wire in node.inputs)
     uses.update(wire.node for wire in outputs)
-    instead: dict[Node | None, Wire] = {}
+    replacements: dict[Node | None, Wire] = {}
 
-    def now(wire: Wire) -> Wire:
-        other = instead.get(wire.node)
+    def current(wire: Wire) -> Wire:
+        other = replacements.get(wire.node)
         return wire if other is None else other._replace(factor=wire.factor)
 
     for node in nodes:
-        node.inputs = [now(wire) for wire in node.inputs]
+        node.inputs = [current(wire) for wire in node.inputs]
         if node.type in ("Concat", "Sum"):
             _flatten(node, uses, apart)
             continue
@@ -197,32 +200,36 @@ def _fold(nodes: list[Node], outputs: list[Wire], apart: Container[str]) -> list
             before.shape, before.value = node.shape, node.value
             before.weights |= node.weights
             uses[before] = uses[node]
-            instead[node] = Wire(before, 0, node.shape)
-            if before.type == "Reshape" and before.shape == before.inputs[0].shape:  # there and back again
-                instead[node] = before.inputs[0]
+            replacements[node] = Wire(before, 0, node.shape)
+            if (
+                before.type == "Reshape" and before.shape == before.inputs[0].shape
+            ):  # the two reshapes cancel each other
+                replacements[node] = before.inputs[0]
                 uses[before.inputs[0].node] += uses[node] - 1
     for node in nodes:
         if "pads" in node.parameters:
             _complete_pads(node)
-    return [now(wire) for wire in outputs]
+    return [current(wire) for wire in outputs]
 
 
 def _flatten(node: Node, uses: Mapping[Node | None, int], apart: Container[str]) -> None:
-    """Take the inputs of a Concat or Sum that this one alone reads as inputs of this one."""
+    """Replace each input that is a Concat or Sum of the same kind, read by this node alone, by the inputs of that node."""
     flat: list[Wire] = []
     for wire in node.inputs:
         inner = wire.node
         if inner is None or uses[inner] != 1 or inner.layer.name in apart:
             flat.append(wire)
         elif (inner.type, inner.parameters) == (node.type, node.parameters):
-            flat += [each._replace(factor=comparable(each.factor * wire.factor)) for each in inner.inputs]
+            flat += [
+                inner_wire._replace(factor=comparable(inner_wire.factor * wire.factor)) for inner_wire in inner.inputs
+            ]
         else:
             flat.append(wire)
     node.inputs = flat
 
 
 def _join(before: Node, node: Node) -> bool:
-    """Let ``before`` do what ``node`` does as well, if it can."""
+    """Merge ``node`` into ``before`` if possible, and return whether it was."""
     one, other = before.parameters, node.parameters
     pair = (before.type, node.type)
     if pair == ("BatchNormalization", "Scale") and other["bias_term"] and not one["affine"]:
@@ -240,7 +247,7 @@ def _join(before: Node, node: Node) -> bool:
 
 
 def _pad_inside(pad: Node, node: Node) -> None:
-    """Let a convolution pad with zeros itself."""
+    """Move padding with zeros into the convolution after it."""
     borders = pad.parameters["borders"]
     if pad.parameters["value"] == 0 and min(borders) >= 0:
         node.parameters["pads"] = tuple(a + b for a, b in zip(node.parameters["pads"], borders[:2], strict=True))
@@ -248,7 +255,7 @@ def _pad_inside(pad: Node, node: Node) -> None:
 
 
 def _pad_inside_pool(pad: Node, node: Node) -> None:
-    """Let a pooling pad itself: with what is no maximum, or with zeros that count in its averages."""
+    """Move padding into the pooling after it: with -infinity into a maximum, with counted zeros into an average."""
     layer, borders = node.layer, pad.parameters["borders"]
     average = layer.type == "AveragePool"
     own = window_pads(layer.parameters, pad.shape[1:])
@@ -261,18 +268,18 @@ def _pad_inside_pool(pad: Node, node: Node) -> None:
 
 
 def _complete_pads(node: Node) -> None:
-    """Add the padding below and right as far as windows read it; negative where they leave out pixels."""
-    said = node.parameters
+    """Add the padding at the bottom and right that windows read; negative if they leave out pixels."""
+    parameters = node.parameters
     windows, image = node.shape[1:], node.inputs[0].shape[1:]
     if node.type == "ConvTranspose":
         windows, image = image, windows
-    spans = [(k - 1) * d + 1 for k, d in zip(said["kernel_shape"], said["dilations"], strict=True)]
-    ends = [(m - 1) * s + span for m, s, span in zip(windows, said["strides"], spans, strict=True)]
-    said["pads"] += tuple(end - n - pad for end, n, pad in zip(ends, image, said["pads"], strict=True))
+    spans = [(k - 1) * d + 1 for k, d in zip(parameters["kernel_shape"], parameters["dilations"], strict=True)]
+    ends = [(m - 1) * s + span for m, s, span in zip(windows, parameters["strides"], spans, strict=True)]
+    parameters["pads"] += tuple(end - n - pad for end, n, pad in zip(ends, image, parameters["pads"], strict=True))
 
 
 def _digest(nodes: list[Node], outputs: list[Wire]) -> None:
-    """Fill in ``ahead`` and ``behind``."""
+    """Set ``ahead`` and ``behind`` of each node."""
     readers: dict[Node | None, list[tuple[Any, ...]]] = {node: [] for node in (None, *nodes)}
     for node in nodes:
         node.ahead = _hash(node.said(), node.wiring(_ahead))
@@ -290,7 +297,7 @@ def _ahead(wire: Wire) -> str:
 
 
 def _in_order(node: Node) -> list[Wire]:
-    """A node's inputs; where their order is free, in one that goes by what leads to and follows them."""
+    """Return a node's inputs; of commutative nodes sorted by the digests of what is before and after each input."""
     if node.type not in COMMUTATIVE:
         return node.inputs
     return sorted(node.inputs, key=lambda w: (_ahead(w), w.output, w.factor, w.node.behind if w.node else ""))

@@ -1,4 +1,4 @@
-"""Where two networks differ, in words."""
+"""Describe the differences between two networks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from multiseg.topology.vocabulary import comparable
 
 @dataclass(frozen=True)
 class Difference:
-    """All differences of two networks, one line each, in the order of the layers. False where there is none.
+    """All differences between two networks, one line each, in the order of the layers. False if there are none.
 
-    ``notes`` say what is not compared, and differs: the losses.
+    ``notes`` report differences that are not compared: those of the losses.
     """
 
     one: str
@@ -27,7 +27,7 @@ class Difference:
 
     @property
     def first(self) -> str | None:
-        """The difference nearest to the input."""
+        """The difference nearest to the input, None if there is none."""
         return next(iter(self.differences), None)
 
     def __bool__(self) -> bool:
@@ -44,7 +44,7 @@ class Difference:
 
 
 def compare(one: Description, other: Description) -> Difference:
-    """Name all differences between two topologies; layers are paired by what they compute, their names and their types."""
+    """Return all differences between two topologies; layers are paired by what they compute, their names and their types."""
     titles = (one.source, other.source) if one.source != other.source else ("the first", "the second")
     notes: tuple[str, ...] = ()
     if one.loss != other.loss:
@@ -53,18 +53,18 @@ def compare(one: Description, other: Description) -> Difference:
         )
     if canonical(one).key == canonical(other).key:
         return Difference(*titles, notes=notes)
-    # what both files have under one name is told under that name
-    both = {(layer.name, layer.type) for layer in one.layers} & {(layer.name, layer.type) for layer in other.layers}
-    names = {name for name, _ in both}
-    found = _Comparison(canonical(one, names), canonical(other, names), titles).lines()
+    # layers that both files have under one name are not merged with others, so that messages can name them
+    common = {(layer.name, layer.type) for layer in one.layers} & {(layer.name, layer.type) for layer in other.layers}
+    names = {name for name, _ in common}
+    lines = _Comparison(canonical(one, names), canonical(other, names), titles).lines()
     if one.input_shape != other.input_shape:
         sizes = f"{words.size(one.input_shape)} in {titles[0]}, {words.size(other.input_shape)} in {titles[1]}"
-        found = [f"input: {sizes}", *found]
-    return Difference(*titles, tuple(found) or ("the same layers are connected otherwise",), notes)
+        lines = [f"input: {sizes}", *lines]
+    return Difference(*titles, tuple(lines) or ("the same layers are connected differently",), notes)
 
 
 class _Comparison:
-    """Two canonical networks and the pairs of their nodes."""
+    """Two canonical networks and the alignment of their nodes."""
 
     def __init__(self, one: Canonical, other: Canonical, titles: tuple[str, str]) -> None:
         self.one, self.other = one, other
@@ -72,23 +72,25 @@ class _Comparison:
         self.pairs = Alignment(one, other)
 
     def lines(self) -> list[str]:
-        """All differences but the input's, in the order of the first network's layers."""
-        place = {node: number for number, node in enumerate(self.one.nodes)}
-        found: list[tuple[tuple[int, int], str]] = []
+        """Return all differences except that of the input size, in the order of the first network's layers."""
+        position = {node: number for number, node in enumerate(self.one.nodes)}
+        numbered: list[tuple[tuple[int, int], str]] = []
         for node, other in self.pairs.forth.items():
-            found += [((place[node], 0), line) for line in self._pair(node, other)]
+            numbered += [((position[node], 0), line) for line in self._pair(node, other)]
         for node in self.pairs.left(self.one):
             if node.layer.name not in self.other.unused:
                 line = _missing(self.other_title, self.title, node, self.pairs.forth)
-                found.append(((place[node], 0), line))
-        after = -1
+                numbered.append(((position[node], 0), line))
+        previous = -1
         for number, other in enumerate(self.other.nodes):
             if other in self.pairs.back:
-                after = place[self.pairs.back[other]]
+                previous = position[self.pairs.back[other]]
             elif other.layer.name not in self.one.unused:
-                found.append(((after, number + 1), _missing(self.title, self.other_title, other, self.pairs.back)))
+                numbered.append(
+                    ((previous, number + 1), _missing(self.title, self.other_title, other, self.pairs.back))
+                )
         outputs = self._reads("output", self.one.outputs, self.other.outputs)
-        return [line for _, line in sorted(found, key=lambda each: each[0])] + outputs
+        return [line for _, line in sorted(numbered, key=lambda each: each[0])] + outputs
 
     def _pair(self, node: Node, other: Node) -> list[str]:
         names = node.layer.name, other.layer.name
@@ -96,17 +98,17 @@ class _Comparison:
         reads = self._reads(label, node.inputs, other.inputs, node.type in COMMUTATIVE)
         resized = [wire.shape for wire in node.inputs] != [wire.shape for wire in other.inputs]
         if resized and (node.layer.type, _declared(node)) == (other.layer.type, _declared(other)):
-            return reads  # the files say the same; what differs follows from layers before
+            return reads  # the files specify the same; the difference follows from earlier layers
         if node.type != other.type:
-            said = [each.layer.type for each in (node, other)]
-            if said[0] == said[1]:
-                said = [f"{each.layer.type} ({words.parameters(each.layer)})" for each in (node, other)]
-            return [f"{label}: {said[0]} in {self.title}, {said[1]} in {self.other_title}", *reads]
-        said_otherwise = [f"{label}: {line}" for line in self._parameters(node, other, resized)]
-        return said_otherwise + reads
+            types = [each.layer.type for each in (node, other)]
+            if types[0] == types[1]:
+                types = [f"{each.layer.type} ({words.parameters(each.layer)})" for each in (node, other)]
+            return [f"{label}: {types[0]} in {self.title}, {types[1]} in {self.other_title}", *reads]
+        differing = [f"{label}: {line}" for line in self._parameters(node, other, resized)]
+        return differing + reads
 
     def _parameters(self, node: Node, other: Node, resized: bool) -> Iterator[str]:
-        here, there = self.title, self.other_title
+        title, other_title = self.title, self.other_title
         one, two = dict(node.parameters), dict(other.parameters)
         one["weights"], two["weights"] = node.said()[1], other.said()[1]
         for key in dict.fromkeys([*one, *two]):
@@ -118,33 +120,35 @@ class _Comparison:
                     yield self._divisors(node, other)
             elif isinstance(value, bool) and isinstance(another, bool):
                 name = words.name(key, node.type)
-                yield f"{'with' if value else 'without'} {name} in {here}, {'with' if another else 'without'} in {there}"
+                yield f"{'with' if value else 'without'} {name} in {title}, {'with' if another else 'without'} in {other_title}"
             else:
                 name = words.name(key, node.type)
-                yield f"{name} {words.value(key, value)} in {here}, {words.value(key, another)} in {there}"
+                yield f"{name} {words.value(key, value)} in {title}, {words.value(key, another)} in {other_title}"
 
     def _divisors(self, node: Node, other: Node) -> str:
         counts = [bool(each.layer.parameters.get("count_include_pad")) for each in (node, other)]
         if counts[0] == counts[1]:
-            return f"averages at the borders are divided otherwise in {self.title} than in {self.other_title}"
-        does, not_ = (self.title, self.other_title) if counts[0] else (self.other_title, self.title)
-        return f"padding counts in the averages of {does}, not in those of {not_}"
+            return f"averages at the borders have other divisors in {self.title} than in {self.other_title}"
+        counting, not_counting = (self.title, self.other_title) if counts[0] else (self.other_title, self.title)
+        return f"padding counts in the averages of {counting}, not in those of {not_counting}"
 
     def _reads(self, label: str, wires: list[Wire], others: list[Wire], any_order: bool = False) -> list[str]:
-        left = list(others)
+        remaining = list(others)
         for wire in wires:
-            partner = next((each for each in (left if any_order else left[:1]) if self._same(wire, each)), None)
+            partner = next(
+                (each for each in (remaining if any_order else remaining[:1]) if self._same(wire, each)), None
+            )
             if partner is None:
                 break
-            left.remove(partner)
+            remaining.remove(partner)
         else:
-            if not left:
+            if not remaining:
                 return []
         verb = "is" if label == "output" else "reads"
         return [f"{label} {verb} {_names(wires)} in {self.title}, {_names(others)} in {self.other_title}"]
 
     def _same(self, wire: Wire, other: Wire) -> bool:
-        """Whether two wires correspond; a layer that the other file has as well, but does not use, is not passed over."""
+        """Return whether two wires correspond. A layer that the other file has too, but does not use, is not skipped."""
         if wire.factor != other.factor:
             return False
         if wire.node not in self.pairs.forth and _named(wire, self.other.unused):
@@ -154,10 +158,10 @@ class _Comparison:
         return self.pairs.same(wire, other)
 
 
-def _missing(where: str, there: str, node: Node, partners: Mapping[Node, Node]) -> str:
+def _missing(title: str, other_title: str, node: Node, partners: Mapping[Node, Node]) -> str:
     ends = [through(wire, partners).node for wire in node.inputs]
-    after = dict.fromkeys("the input" if end is None else partners[end].layer.name for end in ends)
-    return f"{where} has no {node.layer.type} after {words.listed(list(after))} ({node.layer.name} in {there})"
+    previous = dict.fromkeys("the input" if end is None else partners[end].layer.name for end in ends)
+    return f"{title} has no {node.layer.type} after {words.listed(list(previous))} ({node.layer.name} in {other_title})"
 
 
 def _named(wire: Wire, names: set[str]) -> bool:
@@ -170,5 +174,5 @@ def _names(wires: list[Wire]) -> str:
 
 
 def _declared(node: Node) -> Any:
-    """What the file says of a layer, whatever sizes it works on."""
+    """Return the parameters of a layer as the file specifies them, whatever its input sizes."""
     return comparable(dict(node.layer.parameters))

@@ -1,4 +1,4 @@
-"""The plain data of a described network; multiseg.topology.topology adds comparing, drawing and reading it."""
+"""The data of a described network; multiseg.topology.topology adds comparison, drawing and reading."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from multiseg.topology.layer import Layer, Shape
 
 @dataclass(frozen=True, eq=False)
 class Description:
-    """The layers of a network as it is deployed, for images of ``input_shape`` (C, H, W).
+    """The layers of a network for prediction, for images of ``input_shape`` (C, H, W).
 
-    ``layers`` are in an order in which each follows those it reads. ``shared`` are groups of layers that have a weight in common.
-    ``loss`` describes the file's own loss in words. ``loss_labels`` is the kind of labels that it takes, None where that is
-    unknown (multiseg.network.LabelKind); ``cross_entropy``: it is the mean cross entropy of the softmax, unweighted, over all
-    places whose label is not to be ignored.
+    ``layers`` are in topological order. ``shared`` are groups of names of layers that have a weight in common.
+    ``loss`` describes the file's own loss in words. ``loss_labels`` is the kind of labels that it takes, None if unknown
+    (multiseg.network.LabelKind); ``cross_entropy``: whether it is the unweighted mean cross entropy of the softmax over all
+    pixels whose label is not ignored.
     """
 
     source: str
@@ -34,19 +34,21 @@ class Description:
 
     @property
     def leading(self) -> tuple[Layer, ...]:
-        """The layers that lead to an output, in order: the network without what it does not use."""
-        needed, found = set(self.outputs), list[Layer]()
+        """The layers that an output depends on, in order: the network without unused layers."""
+        needed, layers = set(self.outputs), list[Layer]()
         for layer in reversed(self.layers):
             if needed.intersection(layer.outputs):
                 needed.update(layer.inputs)
-                found.append(layer)
-        return tuple(reversed(found))
+                layers.append(layer)
+        return tuple(reversed(layers))
 
     @property
     def shapes(self) -> dict[str, Shape]:
         """Shape of every value, without the batch."""
-        made = {name: shape for layer in self.layers for name, shape in zip(layer.outputs, layer.shapes, strict=True)}
-        return {self.input: self.input_shape, **made}
+        outputs = {
+            name: shape for layer in self.layers for name, shape in zip(layer.outputs, layer.shapes, strict=True)
+        }
+        return {self.input: self.input_shape, **outputs}
 
     @property
     def weights(self) -> dict[str, Shape]:
@@ -55,25 +57,25 @@ class Description:
 
     @property
     def shared_weights(self) -> list[str]:
-        """Names of the layers whose weights are another's too, or that are computed several times."""
+        """Names of the layers that share weights with another layer, or that are computed several times."""
         layers = self.leading
-        named = Counter(f"{layer.name}.{part}" for layer in layers for part in layer.weights)
-        found = {name for group in self.shared for name in group}
-        found |= {name.rpartition(".")[0] for name, count in named.items() if count > 1}
-        return list(dict.fromkeys(layer.name for layer in layers if layer.name in found))
+        counts = Counter(f"{layer.name}.{part}" for layer in layers for part in layer.weights)
+        shared = {name for group in self.shared for name in group}
+        shared |= {name.rpartition(".")[0] for name, count in counts.items() if count > 1}
+        return list(dict.fromkeys(layer.name for layer in layers if layer.name in shared))
 
     @property
     def parameter_count(self) -> int:
-        """How many numbers the weights are."""
+        """Number of elements of all weights."""
         return sum(map(math.prod, self.weights.values()))
 
     @property
     def multiply_adds(self) -> int:
-        """For one image."""
+        """Number of multiply-adds for one image."""
         return sum(layer.multiply_adds for layer in self.layers)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dict; :meth:`of` makes the topology of it again."""
+        """Return a dict of plain values, from which :meth:`of` makes the topology again."""
         layers = [
             {
                 "name": layer.name,

@@ -1,4 +1,4 @@
-"""A topology drawn: boxes from top to bottom, with what passes between them, as .svg, .png or .html."""
+"""Draw a topology as .svg, .png or .html: boxes from top to bottom, with the shapes that pass between them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from multiseg.topology.vocabulary import VOCABULARY
 KINDS = (".svg", ".png", ".html")
 MARGIN = 12.0
 TITLE, BODY = 13.0, 11.0  # sizes of text
-LINE, STRIP, PILL = 16.0, 18.0, 17.0  # heights of a line of text, of an activation, of a shape
-LONGEST = 44  # characters of a line of parameters
+LINE, STRIP, PILL = 16.0, 18.0, 17.0  # heights of a line of text, of an activation strip, of a shape label
+LONGEST = 44  # maximum number of characters of a line of parameters
 
-# All texts are dark and stand in filled shapes, all lines are of a grey that shows on white and on black.
+# All texts are dark, in filled shapes; all lines have a grey that is visible on white and on black.
 INK, GREY, PAPER = "#1b1f24", "#7d838c", "#f3f4f6"
 STRIP_FILL = "#fff3c4"
 FILLS = {  # by the category of the vocabulary
@@ -38,13 +38,13 @@ OTHER_FILL = "#dfe3e8"
 
 
 def check_name(path: Path) -> None:
-    """Raise SettingsError where a file's name does not end in what can be drawn."""
+    """Raise SettingsError if a file's name does not end in .svg, .png or .html."""
     if path.suffix.lower() not in KINDS:
-        raise SettingsError(f"{path}: a topology is drawn as .svg, .png or .html; end the name in one of them")
+        raise SettingsError(f"{path}: a topology is drawn as .svg, .png or .html; use one of these extensions")
 
 
 def write(topology: Description, path: str | Path) -> Path:
-    """Draw a topology into a file whose name ends in .svg, .png or .html. Raises SettingsError for another ending."""
+    """Draw a topology into a .svg, .png or .html file and return its path. Raises SettingsError for another extension."""
     path = Path(path)
     check_name(path)
     kind = path.suffix.lower()
@@ -56,7 +56,7 @@ def write(topology: Description, path: str | Path) -> Path:
 
 
 def to_html(topology: Description) -> str:
-    """One page that needs nothing else: the picture, and a table of the layers."""
+    """Return a self-contained HTML page with the picture and a table of the layers."""
     import jinja2
 
     text = files("multiseg.topology").joinpath("page.html.j2").read_text(encoding="utf-8")
@@ -73,7 +73,7 @@ def to_html(topology: Description) -> str:
 
 
 def picture(topology: Description) -> Picture:
-    """The topology as shapes."""
+    """Return the topology as a picture."""
     boxes = blocks(topology)
     sizes = {block: _size(topology, block) for block in boxes}
     placed = place(boxes, {block: block.reads for block in boxes}, sizes)
@@ -94,7 +94,7 @@ def _name(topology: Description, block: Block) -> str:
 
 
 def _heads(topology: Description, block: Block) -> tuple[str, list[str], list[str]]:
-    """A block's title, the lines below it, and its strips."""
+    """Return a block's title, the lines below it, and its strips."""
     if not block.layers:
         return topology.input, ["input"], []
     head, *strips = block.layers
@@ -102,7 +102,7 @@ def _heads(topology: Description, block: Block) -> tuple[str, list[str], list[st
 
 
 def _lines(layer: Layer) -> list[str]:
-    """Type and parameters, in lines that are not too long."""
+    """Return type and parameters of a layer in lines of about LONGEST characters."""
     lines = [layer.type]
     for number, part in enumerate(words.parameters(layer).split(", ")):
         if part and len(lines[-1]) + len(part) < LONGEST:
@@ -113,8 +113,8 @@ def _lines(layer: Layer) -> list[str]:
 
 
 def _strip(layer: Layer) -> str:
-    said = words.parameters(layer)
-    return f"{layer.name}: {layer.type}{' ' + said if said and len(said) < LONGEST / 2 else ''}"
+    parameters = words.parameters(layer)
+    return f"{layer.name}: {layer.type}{' ' + parameters if parameters and len(parameters) < LONGEST / 2 else ''}"
 
 
 def _shape(block: Block) -> str:
@@ -122,21 +122,21 @@ def _shape(block: Block) -> str:
 
 
 def _size(topology: Description, block: Block) -> tuple[float, float]:
-    """Width and height of a block with its shape below it."""
+    """Return width and height of a block, including the shape label below it."""
     title, lines, strips = _heads(topology, block)
     texts = [text_width(text, BODY) for text in (*lines, *strips, _shape(block))]
     width = max(text_width(title, TITLE, bold=True), *texts) + 24
     return width, 10 + LINE * (1 + len(lines)) + STRIP * len(strips) + 10 + PILL
 
 
-def _box(topology: Description, block: Block, at: Point, size: tuple[float, float]) -> Group:
+def _box(topology: Description, block: Block, position: Point, size: tuple[float, float]) -> Group:
     title, lines, strips = _heads(topology, block)
-    (x, y), (width, height) = at, size
+    (x, y), (width, height) = position, size
     left, bottom = x - width / 2, y + height - PILL - 10
     fill = _fill(block.layers[0]) if block.layers else PAPER
     top_height = bottom - y - STRIP * len(strips)
     shapes: list[Box | Text | Arrow] = [Box(left, y, width, bottom - y, STRIP_FILL if strips else fill)]
-    if strips:  # its corners are square where the strips begin
+    if strips:  # square corners at the boundary to the strips
         shapes += [Box(left, y, width, top_height, fill), Box(left, y + top_height - 8, width, 8, fill, radius=0)]
     shapes.append(Box(left, y, width, bottom - y, None, GREY))
     shapes.append(Text(x, y + 5 + LINE / 2, title, TITLE, INK, bold=True))
@@ -144,9 +144,9 @@ def _box(topology: Description, block: Block, at: Point, size: tuple[float, floa
     shapes += [
         Text(x, y + top_height + STRIP * (number + 0.5), strip, BODY, INK) for number, strip in enumerate(strips)
     ]
-    wide = text_width(_shape(block), BODY) + 14
+    label_width = text_width(_shape(block), BODY) + 14
     shapes.append(Arrow(((x, bottom), (x, bottom + 10)), GREY, head=False))
-    shapes.append(Box(x - wide / 2, bottom + 10, wide, PILL, PAPER, GREY, PILL / 2))
+    shapes.append(Box(x - label_width / 2, bottom + 10, label_width, PILL, PAPER, GREY, PILL / 2))
     shapes.append(Text(x, bottom + 10 + PILL / 2, _shape(block), BODY, INK))
     return Group(_title(topology, block), tuple(shapes))
 
@@ -157,7 +157,7 @@ def _fill(layer: Layer) -> str:
 
 
 def _title(topology: Description, block: Block) -> str:
-    """What shows where one points at a box: all that is known of its layers."""
+    """Return the tooltip of a box: all facts about its layers."""
     if not block.layers:
         return f"{topology.input}: input {words.size(topology.input_shape)}"
     return "\n".join(map(_facts, block.layers))
@@ -166,5 +166,5 @@ def _title(topology: Description, block: Block) -> str:
 def _facts(layer: Layer) -> str:
     row = summary.row(layer)
     counts = {"weights": row.weights, "multiply-adds": row.multiply_adds}
-    said = [f"{row.name}: {row.type} {row.parameters}".strip(), row.output]
-    return ", ".join(said + [f"{count:,} {name}" for name, count in counts.items() if count])
+    facts = [f"{row.name}: {row.type} {row.parameters}".strip(), row.output]
+    return ", ".join(facts + [f"{count:,} {name}" for name, count in counts.items() if count])

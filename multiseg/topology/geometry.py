@@ -1,9 +1,9 @@
-"""Which sizes of images a network keeps, and how far around a pixel its output looks: from the neutral description.
+"""Image sizes that a network preserves, and its receptive field, derived from the neutral description.
 
-Tiles give what the whole image gives where three things hold. They begin at multiples of the network's stride, so that
-every layer's grid falls as it falls in the whole image. Of a tile's output only that part is used whose every input, in
-every layer, lies within the tile: a tile's own border, where layers pad with zeros, is not the image's. And every layer is
-local: what it makes depends on a window of fixed size. For any other layer the question is refused.
+Tiles give the same output as the whole image under three conditions. They begin at multiples of the network's stride, so that
+every layer's grid has the same position as in the whole image. Of a tile's output only the part is used that depends, in
+every layer, on values within the tile: at a tile's own border layers pad with zeros, unlike within the image. And every layer
+is local: its output depends on a window of fixed size. For any other layer NotLocal is raised.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Span = tuple[int, int]  # first and last index along one axis
 
 
 class NotLocal(Exception):
-    """A layer whose output depends on more than a window around it; the message names it."""
+    """The output of a layer depends on more than a window of fixed size; the message names the layer."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Along one axis: the tile reads start..stop of the image, and gives keep_start..keep_stop of the output."""
+    """A tile along one axis: it reads start..stop of the image, and keep_start..keep_stop of its output is used."""
 
     start: int
     stop: int
@@ -41,14 +41,14 @@ class Cut:
 
 @dataclass(frozen=True)
 class Geometry:
-    """A network's sizes. ``strides`` (height, width) are what tiles begin at multiples of."""
+    """The geometry of a network. Tiles begin at multiples of ``strides`` (height, width), in pixels of the image."""
 
     topology: Topology
     strides: tuple[int, int]
 
     @classmethod
     def of(cls, topology: Topology) -> Geometry:
-        """Raises NotLocal for a network with a layer that is not local."""
+        """Return the geometry of a network. Raises NotLocal if a layer is not local."""
         steps: dict[str, tuple[Fraction, Fraction]] = {topology.input: (Fraction(1), Fraction(1))}
         for layer in topology.layers:
             before = steps[layer.inputs[0]]
@@ -60,19 +60,19 @@ class Geometry:
         return cls(topology, (height, width))
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the output for an image's. Raises ModelError where a layer cannot take its input."""
+        """Return height and width of the output for an image of this size. Raises ModelError if a layer cannot take its input."""
         shape = self._shapes(height, width)[self.topology.outputs[0]]
         return shape[-2], shape[-1]
 
     def keeps(self, height: int, width: int) -> bool:
-        """Whether the output has the image's size."""
+        """Return whether the output has the same size as the image."""
         try:
             return self.output_size(height, width) == (height, width)
         except ModelError:
             return False
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
-        """The smallest size from this one on that is kept. Raises ModelError where none is."""
+        """Return the smallest size, at least this one, that the network preserves. Raises ModelError if there is none."""
         if self.keeps(height, width):
             return height, width
         size = (
@@ -80,13 +80,13 @@ class Geometry:
             math.ceil(width / self.strides[1]) * self.strides[1],
         )
         if not self.keeps(*size):
-            raise ModelError(f"{self.topology.source}: keeps the size of no image of about {width}x{height} pixels")
+            raise ModelError(f"{self.topology.source}: preserves the size of no image of about {width}x{height} pixels")
         return size
 
     def tiles(self, height: int, width: int, side: int) -> Iterator[tuple[Cut, Cut]]:
-        """Cuts (rows, columns) into tiles of at most ``side`` pixels that together give the whole image's output.
+        """Yield tiles (rows, columns) of at most ``side`` pixels that together give the output of the whole image.
 
-        Raises SettingsError where ``side`` is too small.
+        Raises SettingsError if ``side`` is too small.
         """
         sides = [
             min(total, side // stride * stride) for total, stride in zip((height, width), self.strides, strict=True)
@@ -115,7 +115,7 @@ class Geometry:
         return shapes
 
     def _clean(self, height: int, width: int, whole: tuple[int, int]) -> tuple[Span, Span]:
-        """The part of the output of an inner tile, along each axis, that no border of the tile has touched."""
+        """Return the span of an inner tile's output, along each axis, that does not depend on the tile's borders."""
         shapes, whole_shapes = self._shapes(height, width), self._shapes(*whole)
         spans: dict[str, list[Span]] = {self.topology.input: [(0, height - 1), (0, width - 1)]}
         for layer in self.topology.layers:
@@ -136,7 +136,7 @@ class Geometry:
 
 
 def _factor(layer: Layer) -> tuple[Fraction, Fraction]:
-    """Pixels of the input between two of the output, along each axis. Raises NotLocal."""
+    """Return the stride of a layer along each axis; below 1 for upsampling. Raises NotLocal."""
     p, row = layer.parameters, VOCABULARY.get(layer.type)
     reach = row.reach if row else "image"
     if reach in ("window", "transposed"):
@@ -153,29 +153,29 @@ def _factor(layer: Layer) -> tuple[Fraction, Fraction]:
 
 
 def _common_multiple(steps: list[Fraction]) -> int:
-    """The smallest number of pixels that is a whole number of every step."""
+    """Return the least common multiple of the steps, in whole pixels."""
     return math.lcm(*(step.numerator for step in steps)) // math.gcd(*(step.denominator for step in steps))
 
 
 def _offsets(layer: Layer, inputs: list[Shape]) -> Any:
-    """What a layer pads or cuts off at its borders, for these shapes of its inputs."""
+    """Return what a layer pads or cuts off at the top and left, for these input shapes."""
     if layer.type in WINDOWS | TRANSPOSED:
         size = inputs[0][1:]
         if layer.type in TRANSPOSED and layer.parameters.get("auto_pad") == "SAME_UPPER":
-            # the padding of the convolution that it turns round, whose input is this one's output
+            # the padding of the convolution of which it is the transpose, whose input is this layer's output
             size = tuple(n * s for n, s in zip(size, layer.parameters.get("strides", (1, 1)), strict=True))
         return window_pads(layer.parameters, size)[:2]
     if layer.type == "Pad":
         return list(layer.parameters["pads"][:2])
     if layer.type == "Crop":
-        found: Mapping[str, list[int]] = crop_bounds(layer.parameters, inputs)
-        starts = dict(zip(found["axes"], found["starts"], strict=True))
+        bounds: Mapping[str, list[int]] = crop_bounds(layer.parameters, inputs)
+        starts = dict(zip(bounds["axes"], bounds["starts"], strict=True))
         return [starts.get(2, 0), starts.get(3, 0)]
     return [0, 0]
 
 
 def _clean_span(layer: Layer, axis: int, span: Span, inputs: list[Shape]) -> Span:
-    """Which of a layer's outputs along an axis read only what is within ``span`` of its input."""
+    """Return the span of a layer's output along an axis that depends only on ``span`` of its input."""
     (low, high), p, offset = span, layer.parameters, _offsets(layer, inputs)[axis]
     if layer.type in WINDOWS | TRANSPOSED:
         stride = p.get("strides", (1, 1))[axis]
@@ -198,7 +198,7 @@ def _clean_span(layer: Layer, axis: int, span: Span, inputs: list[Shape]) -> Spa
 
 
 def _cuts(total: int, side: int, stride: int, clean: Span, asked: int) -> Iterator[Cut]:
-    """Tiles of ``side`` pixels along an axis of ``total``; the last one is moved back so as to end where the image ends."""
+    """Yield tiles of ``side`` pixels along an axis of ``total`` pixels; the last one is moved back to end at the border."""
     if side == total:
         yield Cut(0, total, 0, total)
         return
@@ -210,7 +210,7 @@ def _cuts(total: int, side: int, stride: int, clean: Span, asked: int) -> Iterat
         if following <= start:
             least = math.ceil((side - (high + 1 - low) + stride) / stride) * stride
             raise SettingsError(
-                f"{setting('tile', asked)}: must be at least {least}, for what this network sees around a pixel"
+                f"{setting('tile', asked)}: must be at least {least}, for the receptive field of this network"
             )
         yield Cut(start, start + side, end, stop)
         start, end = min(following, total - side), stop

@@ -1,4 +1,4 @@
-"""The neutral description of a network: a list of layers, whatever framework the file was written for."""
+"""A layer of the neutral description of a network, independent of the framework."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer. Types and parameters are those of ONNX operators; see multiseg.topology.vocabulary for the vocabulary.
+    """One layer. Types and parameters are those of ONNX operators; see multiseg.topology.vocabulary.
 
     - ``inputs`` and ``outputs`` name values: most layers have one output, named like the layer.
     - ``shapes``: of the outputs, without the batch: (C, H, W), or (features,).

@@ -1,4 +1,4 @@
-"""Which parameter and which value of one network is which of another that holds the same network under other names."""
+"""Map the names of parameters and values between two files that hold the same network under other names."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from multiseg.topology.topology import Topology
 
 @dataclass(frozen=True)
 class Match:
-    """Names of one network by the other's: of ``parameters`` (``layer.part``), and of the ``values`` that layers make."""
+    """Names of one network by those of the other: of ``parameters`` (``layer.part``) and of ``values``, the layers' outputs."""
 
     parameters: dict[str, str]
     values: dict[str, str]
 
 
 def match(one: Topology, other: Topology) -> Match:
-    """Names of ``one`` by those of ``other``. Raises ModelError with their first difference where they are not the same network.
+    """Return the names of ``one`` by those of ``other``. Raises ModelError with the first difference if the networks differ.
 
-    It goes by structure: both canonical forms list the same nodes in the same order. Values that are no node's there, such as
-    those between a padding and the convolution after it, have no counterpart.
+    Names are matched by structure: both canonical forms list the same nodes in the same order. Values within a merged node,
+    such as that between a padding and the convolution after it, have no counterpart.
     """
-    found = one.diff(other)
-    if found:
-        raise ModelError(f"{one.source} and {other.source} are not the same network: {found.first}")
+    difference = one.diff(other)
+    if difference:
+        raise ModelError(f"{one.source} and {other.source} are not the same network: {difference.first}")
     parameters: dict[str, str] = {}
     values = {other.input: one.input}
     for node, partner in zip(one.canonical.nodes, other.canonical.nodes, strict=True):

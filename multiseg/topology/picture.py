@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 Point = tuple[float, float]
 FONTS = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 SCALE = 2  # pixels of a PNG for one unit
-SMOOTH = 3  # it is drawn larger by this, then reduced: Pillow's own edges are hard
-STEPS = 16  # straight pieces of a curve
+SMOOTH = 3  # oversampling factor, as Pillow does not antialias
+STEPS = 16  # straight segments of a curve
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Arrow:
-    """A line through points, curved where it is not vertical, that leaves and arrives vertically; ``head`` at its end."""
+    """A line through points that starts and ends vertically, curved if not straight; ``head``: with an arrowhead."""
 
     points: tuple[Point, ...]
     colour: str
@@ -55,7 +55,7 @@ class Arrow:
 
 @dataclass(frozen=True)
 class Group:
-    """Shapes with a text that shows where one points at them."""
+    """Shapes with a tooltip."""
 
     title: str
     shapes: tuple[Box | Text | Arrow, ...]
@@ -63,14 +63,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Picture:
-    """Groups, drawn in their order, on nothing: the page shows through."""
+    """Groups, drawn in order on a transparent background."""
 
     width: float
     height: float
     groups: list[Group] = field(default_factory=list)
 
     def to_svg(self) -> str:
-        """The picture as an SVG document, with texts as texts."""
+        """Return the picture as an SVG document with selectable text."""
         size = f'width="{self.width:g}" height="{self.height:g}" viewBox="0 0 {self.width:g} {self.height:g}"'
         lines = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="{FONTS}" text-anchor="middle">']
         for group in self.groups:
@@ -80,7 +80,7 @@ class Picture:
         return "\n".join([*lines, "</svg>\n"])
 
     def to_png(self) -> bytes:
-        """The picture as a PNG file, twice as large, transparent where nothing is drawn. Needs no fonts installed."""
+        """Return the picture as a PNG file, twice as large, with a transparent background. Needs no installed fonts."""
         zoom = SCALE * SMOOTH
         image = Image.new("RGBA", (round(self.width * zoom), round(self.height * zoom)), (255, 255, 255, 0))
         draw = ImageDraw.Draw(image)
@@ -93,7 +93,7 @@ class Picture:
 
 
 def text_width(text: str, size: float, bold: bool = False) -> float:
-    """How wide a text may come out in any of the usual fonts, a little more than in Pillow's own."""
+    """Return an upper estimate of the width of a text in any usual font, slightly more than in Pillow's own."""
     return float(_font(size).getlength(text)) * (1.2 if bold else 1.12)
 
 
@@ -139,7 +139,7 @@ def _paint(draw: Any, shape: Box | Text | Arrow, zoom: float) -> None:
         corners = [shape.x * zoom, shape.y * zoom, (shape.x + shape.width) * zoom, (shape.y + shape.height) * zoom]
         draw.rounded_rectangle(corners, shape.radius * zoom, shape.fill, shape.line, round(zoom) if shape.line else 0)
     elif isinstance(shape, Text):
-        stroke = shape.size * zoom * 0.03 if shape.bold else 0  # Pillow brings one weight of its font
+        stroke = shape.size * zoom * 0.03 if shape.bold else 0  # Pillow includes only one weight of its font
         at = (shape.x * zoom, shape.y * zoom)
         draw.text(at, shape.text, shape.colour, _font(shape.size * zoom), anchor="mm", stroke_width=stroke)
     else:
@@ -150,7 +150,7 @@ def _paint(draw: Any, shape: Box | Text | Arrow, zoom: float) -> None:
 
 
 def _curve(start: Point, end: Point) -> Sequence[Point]:
-    """Points of the cubic Bezier curve that leaves and arrives vertically."""
+    """Return points of the cubic Bezier curve that starts and ends vertically."""
     middle = (start[1] + end[1]) / 2
     points = []
     for step in range(STEPS + 1):

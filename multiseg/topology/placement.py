@@ -1,7 +1,7 @@
-"""Where the boxes of a drawing go: in rows from top to bottom, branches side by side, skips around them.
+"""Place the boxes of a drawing: in rows from top to bottom, branches side by side, skip connections around them.
 
-Sugiyama's method in its simplest form, which is enough for networks: they are nearly all chains, branches that join
-again, and skips. (The Python libraries for it are either unmaintained or under the GPL, or need newer Pythons than we do.)
+The method is Sugiyama's in its simplest form, which is sufficient for networks: nearly all are chains, branches that join
+again, and skips. (The Python libraries for it are unmaintained, under the GPL, or need a newer Python than multiseg.)
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ Point = tuple[float, float]
 
 COLUMN_GAP = 28.0
 ROW_GAP = 30.0
-LANE = 16.0  # width of a line that passes a row
+LANE = 16.0  # width reserved for a line that passes a row
 SWEEPS = 12
-BOX = 8.0  # weight of a box against a line's, and of the trunk against a short branch's
+BOX = 8.0  # weight of a box relative to a line, and of the trunk relative to a short branch
 
 
 @dataclass(frozen=True)
 class Placement(Generic[T]):
-    """``places``: centre and top of each box; ``lines``: from a box's bottom to another's top, with points between."""
+    """``places``: centre (x) and top (y) of each box; ``lines``: points from the bottom of a box to the top of another."""
 
     width: float
     height: float
@@ -33,7 +33,7 @@ class Placement(Generic[T]):
 
 @dataclass(eq=False)
 class _Spot(Generic[T]):
-    """A box in a row, or a place where a line passes one."""
+    """A box in a row, or a point where a line passes the row."""
 
     box: T | None
     row: int
@@ -41,11 +41,11 @@ class _Spot(Generic[T]):
     above: list[_Spot[T]]
     below: list[_Spot[T]]
     x: float = 0.0
-    depth: int = 0  # boxes on the longest way down from it
+    depth: int = 0  # number of boxes on the longest path down from it
 
 
 def place(boxes: Sequence[T], reads: Mapping[T, Sequence[T]], sizes: Mapping[T, tuple[float, float]]) -> Placement[T]:
-    """Place boxes of given width and height, each given after those that it ``reads``."""
+    """Return the placement of boxes with ``sizes`` (width, height). ``boxes`` must be in topological order of ``reads``."""
     row: dict[T, int] = {}
     for box in boxes:
         row[box] = 1 + max((row[read] for read in reads[box]), default=-1)
@@ -66,35 +66,31 @@ def place(boxes: Sequence[T], reads: Mapping[T, Sequence[T]], sizes: Mapping[T, 
     _order(rows)
     _spread(rows)
     _straighten(rows)
-    least = min(spot.x - spot.width / 2 for each in rows for spot in each)
+    left = min(spot.x - spot.width / 2 for each in rows for spot in each)
     heights = [max((sizes[spot.box][1] for spot in each if spot.box is not None), default=0.0) for each in rows]
     tops = [sum(heights[:at]) + at * ROW_GAP for at in range(len(rows))]
     lines = {
         pair: [
-            (chain[0].x - least, tops[chain[0].row] + sizes[pair[0]][1]),
-            *(
-                (spot.x - least, y)
-                for spot in chain[1:-1]
-                for y in (tops[spot.row], tops[spot.row] + heights[spot.row])
-            ),
-            (chain[-1].x - least, tops[chain[-1].row]),
+            (chain[0].x - left, tops[chain[0].row] + sizes[pair[0]][1]),
+            *((spot.x - left, y) for spot in chain[1:-1] for y in (tops[spot.row], tops[spot.row] + heights[spot.row])),
+            (chain[-1].x - left, tops[chain[-1].row]),
         ]
         for pair, chain in chains.items()
     }
     return Placement(
-        max(spot.x + spot.width / 2 for each in rows for spot in each) - least,
+        max(spot.x + spot.width / 2 for each in rows for spot in each) - left,
         tops[-1] + heights[-1],
-        {box: (spot.x - least, tops[spot.row]) for box, spot in spots.items()},
+        {box: (spot.x - left, tops[spot.row]) for box, spot in spots.items()},
         lines,
     )
 
 
 def _order(rows: list[list[_Spot[T]]]) -> None:
-    """Order each row so that few lines cross: by the middle of what a spot hangs on, down and up, the best order kept."""
+    """Order each row to minimise crossings: sort by the mean position of neighbours, downwards and upwards in turn."""
     for each in reversed(rows):
         for spot in each:
             spot.depth = (spot.box is not None) + max((lower.depth for lower in spot.below), default=0)
-    for each in rows:  # the longest branch first, lines that only pass last
+    for each in rows:  # the longest branch first, passing lines last
         each.sort(key=lambda spot: (spot.box is None, -spot.depth))
     best = [list(each) for each in rows]
     fewest = _crossings(rows)
@@ -128,10 +124,10 @@ def _crossings(rows: list[list[_Spot[T]]]) -> int:
 
 
 def _spread(rows: list[list[_Spot[T]]]) -> None:
-    """Give each spot an x under the middle of what it hangs on, keeping the row's order and the gaps.
+    """Set each spot's x below its neighbours in the row above, preserving the row's order and the gaps.
 
-    Spots that would overlap are moved together by the least total way (isotonic regression, pool adjacent violators). The
-    heavier a spot, the less it moves: so the trunk of a network stays straight, and branches and skips go around it.
+    Spots that would overlap are moved together by the smallest total distance (isotonic regression, pool adjacent violators).
+    The heavier a spot, the less it moves, so that the trunk of a network stays straight with branches and skips around it.
     """
     for each in rows:
         offset = 0.0
@@ -139,7 +135,7 @@ def _spread(rows: list[list[_Spot[T]]]) -> None:
         for number, spot in enumerate(each):
             if number:
                 offset += (each[number - 1].width + spot.width) / 2 + COLUMN_GAP
-            spot.x = offset  # so far; what its pool moves by is added below
+            spot.x = offset  # the move of its pool is added below
             pools.append([(_wish(spot) - offset, _weight(spot))])
             while len(pools) > 1 and _median(pools[-2]) > _median(pools[-1]):
                 last = pools.pop()
@@ -150,7 +146,7 @@ def _spread(rows: list[list[_Spot[T]]]) -> None:
 
 
 def _straighten(rows: list[list[_Spot[T]]]) -> None:
-    """Let lines that pass several rows go as they go further down, where there is room: they bend once then."""
+    """Align points of a line that passes several rows with its next point below, if there is room, so that it bends once."""
     for each in reversed(rows):
         for way, ordered in ((1.0, each[::-1]), (-1.0, each)):
             beside: _Spot[T] | None = None
@@ -164,7 +160,7 @@ def _straighten(rows: list[list[_Spot[T]]]) -> None:
 
 
 def _wish(spot: _Spot[T]) -> float:
-    """Under what it hangs on: under the middle where many branches join, else rather under a box than under a line."""
+    """Return the preferred x: below the middle if more than two branches join, else below a box rather than a line."""
     places = [upper.x for upper in spot.above]
     if len(places) > 2:
         return (min(places) + max(places)) / 2
@@ -179,7 +175,7 @@ def _weight(spot: _Spot[T]) -> float:
 
 
 def _median(weighed: list[tuple[float, float]]) -> float:
-    """The weighted median; between two where both will do."""
+    """Return the weighted median; the middle of two values if both qualify."""
     ordered = sorted(weighed)
     half, so_far = sum(weight for _, weight in ordered) / 2, 0.0
     for number, (value, weight) in enumerate(ordered):

@@ -1,4 +1,4 @@
-"""Poolings for frameworks that say them otherwise: by padding opposite sides alike, and by which way they round."""
+"""Express poolings for frameworks that pad opposite sides equally and have another rounding of sizes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from multiseg.topology.writing import Refused, said
 
 @dataclass(frozen=True)
 class Pooling:
-    """A MaxPool or AveragePool over an image of shape ``taken``; pairs are (height, width).
+    """A MaxPool or AveragePool over an image of shape ``taken`` (C, H, W); pairs are (height, width).
 
-    ``pads`` are [top, left, bottom, right], resolved for this size where ``same`` says that it has SAME's; ``up`` is whether
-    it rounds up, ``counted`` whether padding counts in an average.
+    ``pads`` are [top, left, bottom, right], for padding SAME (``same``) resolved for this size; ``up``: whether the output size
+    is rounded up; ``counted``: whether padding counts in an average.
     """
 
     layer: Layer
@@ -31,29 +31,32 @@ class Pooling:
 
     @property
     def reach(self) -> Shape:
-        """From the first to the last pixel of a window."""
+        """Extent of a window in pixels (height, width), including dilation."""
         return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True))
 
     @property
     def fixed(self) -> bool:
-        """Whether its padding depends on the image's size."""
+        """Whether the padding depends on the size of the image."""
         return self.same and max(self.strides) > 1
 
     def alike(self, **parameters: Any) -> bool:
-        """Whether with these parameters instead it is the same at this size: windows, and what averages divide by."""
-        instead = {key: value for key, value in self.layer.parameters.items() if key != "auto_pad"}
+        """Return whether the layer with these parameters is equal at this size: in windows and in the divisors of averages."""
+        own = {key: value for key, value in self.layer.parameters.items() if key != "auto_pad"}
         try:
-            shapes, _, _ = infer(self.layer.type, instead | parameters, [self.taken])
+            shapes, _, _ = infer(self.layer.type, own | parameters, [self.taken])
         except ShapeError:
             return False
-        other = replace(self.layer, parameters=instead | parameters, shapes=tuple(shapes))
+        other = replace(self.layer, parameters=own | parameters, shapes=tuple(shapes))
         return other.shapes == self.layer.shapes and canonical_form(other, [self.taken]) == canonical_form(
             self.layer, [self.taken]
         )
 
     def rounded(self, counts_padding: bool = True) -> tuple[bool, bool] | None:
-        """How a framework that pads opposite sides alike says it: whether it rounds up, and whether that is right for images
-        of any size. None where it cannot. ``counts_padding``: whether its averages do."""
+        """Return how a framework that pads opposite sides equally expresses the layer, None if it cannot.
+
+        The result is whether the size is rounded up, and whether this is right for images of any size. ``counts_padding``:
+        whether the framework's averages count padding.
+        """
         top, left, bottom, right = self.pads
         for up in (True, False) if self.up or self.same else (False, True):
             counted = {"count_include_pad": counts_padding} if self.average else {}
@@ -63,7 +66,7 @@ class Pooling:
         return None
 
     def rounded_apart(self) -> tuple[bool, bool] | None:
-        """The same for a framework that pads the image beforehand, in a layer of its own."""
+        """Return the same as :meth:`rounded` for a framework that pads the image in a separate layer before."""
         channels, height, width = self.taken
         top, left, bottom, right = self.pads
         padded = (channels, height + top + bottom, width + left + right)
@@ -79,8 +82,8 @@ class Pooling:
 
 
 def pooling(layer: Layer, taken: Shape) -> Pooling:
-    """A pooling layer. Raises Refused where one of its windows lies wholly outside the image."""
-    found = Pooling(
+    """Return the description of a pooling layer. Raises Refused if one of its windows lies entirely outside the image."""
+    described = Pooling(
         layer=layer,
         taken=taken,
         average=layer.type == "AveragePool",
@@ -93,7 +96,7 @@ def pooling(layer: Layer, taken: Shape) -> Pooling:
         same=layer.parameters.get("auto_pad") == "SAME_UPPER",
     )
     for i in range(2):
-        last = (layer.shapes[0][i + 1] - 1) * found.strides[i] - found.pads[i]
-        if found.reach[i] <= found.pads[i] or last >= taken[i + 1]:
+        last = (layer.shapes[0][i + 1] - 1) * described.strides[i] - described.pads[i]
+        if described.reach[i] <= described.pads[i] or last >= taken[i + 1]:
             raise Refused("has a window that lies outside the image")
-    return found
+    return described

@@ -1,4 +1,4 @@
-"""What is common to writing a described network as Python: arithmetic and other words that frameworks share."""
+"""Common parts of writers of a described network as Python source: arithmetic and expressions that frameworks share."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from multiseg.topology.writing import Writer, factors, number, said
 class PythonWriter(Writer):
     """A writer whose layers are expressions over Python variables."""
 
-    module: ClassVar[str]  # what the framework is called in the source
-    values: dict[str, str]  # the variable, or expression, of each of the network's values
+    module: ClassVar[str]  # name of the framework's module in the source
+    values: dict[str, str]  # the variable or expression of each value of the network
 
     def _inputs(self, layer: Layer) -> list[str]:
         return [self.values[value] for value in layer.inputs]
 
     @abstractmethod
     def _assign(self, layer: Layer, expression: str, here: bool = False) -> None:
-        """Let the layer's output be this expression, which holds ``here``, at the size described, alone or at any size."""
+        """Assign an expression to the layer's output; ``here``: it is right only for images of the described size."""
 
     def arithmetic(self, layer: Layer) -> None:
-        """Add, Sub, Mul and Div, of several inputs or of one and a constant."""
+        """Write an Add, Sub, Mul or Div of several inputs, or of one and a constant."""
         operator = {"Add": "+", "Sub": "-", "Mul": "*", "Div": "/"}[layer.type]
         values = self._inputs(layer)
         if len(values) == 1 and "value" in layer.parameters:
@@ -32,7 +32,7 @@ class PythonWriter(Writer):
         self._assign(layer, f" {operator} ".join(values).replace("+ -", "- "))
 
     def total(self, layer: Layer) -> None:
-        """A Sum, with its coefficients."""
+        """Write a Sum with its coefficients."""
         terms = [
             value if factor == 1 else f"-{value}" if factor == -1 else f"{number(factor)} * {value}"
             for factor, value in zip(factors(layer), self._inputs(layer), strict=True)
@@ -40,7 +40,7 @@ class PythonWriter(Writer):
         self._assign(layer, " + ".join(terms).replace("+ -", "- "))
 
     def maximum(self, layer: Layer) -> None:
-        """A Max of several inputs, by the framework's function of two."""
+        """Write a Max of several inputs with the framework's function of two."""
         first, *others = self._inputs(layer)
         for other in others:
             first = f"{self.module}.maximum({first}, {other})"
@@ -52,11 +52,11 @@ class PythonWriter(Writer):
 
 
 def grouped(layer: Layer) -> str:
-    """A convolution's groups and bias as keyword arguments, where they are not 1 and there."""
+    """Return groups and bias of a convolution as keyword arguments, without those that have the default (1 and True)."""
     groups = said(layer, "group")
     return (f", groups={groups}" if groups != 1 else "") + ("" if said(layer, "bias_term") else ", bias=False")
 
 
 def bounds(start: int, end: int | None) -> str:
-    """What stands between the brackets of a slice."""
+    """Return the text between the brackets of a slice."""
     return f"{start or ''}:{'' if end is None else end}"

@@ -14,7 +14,7 @@ HEADINGS = ("layer", "type", "output", "parameters", "weights", "multiply-adds")
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer: ``output`` is its outputs' shapes, ``parameters`` are in words, ``weights`` and ``multiply_adds`` counts."""
+    """One layer: ``output`` lists the shapes of its outputs, ``parameters`` is text, ``weights`` and ``multiply_adds`` count."""
 
     name: str
     type: str
@@ -25,13 +25,13 @@ class LayerRow:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """The row's texts, under HEADINGS."""
+        """Texts of the row, in the order of HEADINGS."""
         counts = (f"{count:,}" if count else "" for count in (self.weights, self.multiply_adds))
         return self.name, self.type, self.output, self.parameters, *counts
 
 
 def row(layer: Layer) -> LayerRow:
-    """The row of one layer."""
+    """Return the row of one layer."""
     return LayerRow(
         name=layer.name,
         type=layer.type,
@@ -43,7 +43,7 @@ def row(layer: Layer) -> LayerRow:
 
 
 def headline(topology: Description) -> str:
-    """What the network is, in one line."""
+    """Return a summary of the network in one line."""
     return (
         f"{topology.source}: {topology.kind}, input {words.size(topology.input_shape)}, {len(topology.layers)} layers, "
         f"{topology.parameter_count:,} weights, {words.quantity(topology.multiply_adds)} multiply-adds per image, "

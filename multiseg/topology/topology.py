@@ -1,4 +1,4 @@
-"""A whole network, described neutrally."""
+"""The neutral description of a whole network."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from multiseg.topology.vocabulary import VOCABULARY, ShapeError, infer
 
 
 class Topology(Description):
-    """The network in a file, as it is deployed, for images of ``input_shape`` (C, H, W).
+    """The network in a file, for prediction, for images of ``input_shape`` (C, H, W).
 
-    ``==`` says whether two files hold the same network, at these sizes: it compares structure, not names, in the form of
-    multiseg.topology.canonical; losses do not count.
+    ``==`` returns whether two files hold the same network at these sizes: it compares structure, not names, by the canonical
+    form (multiseg.topology.canonical), without losses.
     """
 
     @cached_property
     def canonical(self) -> Canonical:
-        """What it has in common with every other file that holds the same network."""
+        """The canonical form, equal for all files that hold the same network."""
         return canonical(self)
 
     def __eq__(self, other: object) -> bool:
@@ -34,24 +34,24 @@ class Topology(Description):
         return hash(self.canonical.key)
 
     def diff(self, other: Topology) -> Difference:
-        """How it differs from another network, in words; false where they are equal."""
+        """Return the differences from another network in words; false if the networks are equal."""
         return compare(self, other)
 
     def to_svg(self, path: str | Path) -> Path:
-        """Draw it into a file: boxes from top to bottom with the shapes that pass between them; .svg, .png or .html.
+        """Draw the network into a .svg, .png or .html file: boxes from top to bottom with the shapes that pass between them.
 
-        Raises SettingsError for another ending.
+        Returns the path. Raises SettingsError for another extension.
         """
-        from multiseg.topology import drawing  # which needs Pillow, and a worker does not have it
+        from multiseg.topology import drawing  # needs Pillow, which a worker does not have
 
         return drawing.write(self, path)
 
     @classmethod
     def of(cls, source: str, kind: str, description: Mapping[str, Any]) -> Topology:
-        """From what a backend's reader says of a file; see multiseg.model_files.
+        """Return the topology for the description that a backend's reader makes of a file; see multiseg.topology.interfaces.
 
-        Shapes, weights and multiply-adds are inferred for the types of the vocabulary; of others the reader gives ``shapes``
-        and ``weights``. Raises ModelError naming the file and the layer that cannot take its inputs.
+        Shapes, weights and multiply-adds are inferred for the types of the vocabulary; for others the reader specifies
+        ``shapes`` and ``weights``. Raises ModelError naming the file and the layer that cannot take its inputs.
         """
         known: dict[str, Shape] = {description["input"]: tuple(description["input_shape"])}
         layers = []
@@ -80,7 +80,7 @@ def _layer(source: str, node: Mapping[str, Any], known: Mapping[str, Shape]) -> 
     unknown = [value for value in inputs if value not in known]
     if unknown:
         raise ModelError(
-            f"{source}: layer {name!r}: reads {unknown[0]!r}, which no layer before it makes; known are: {_few(known)}"
+            f"{source}: layer {name!r}: reads {unknown[0]!r}, which no earlier layer outputs; available are: {_few(known)}"
         )
     if kind not in VOCABULARY:
         shapes = [tuple(shape) for shape in node["shapes"]]

@@ -1,4 +1,4 @@
-"""Layers' parameters and shapes in words, by the vocabulary's tables."""
+"""Format parameters and shapes of layers as text, by the tables of the vocabulary."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 from multiseg.topology.layer import Layer, Shape
 from multiseg.topology.vocabulary import PARAMETERS, VOCABULARY, Parameter
 
-FIRST = ("strides", "pads")  # after the outputs and the kernel
+FIRST = ("strides", "pads")  # listed first, after the outputs and the kernel
 
 
 def size(shape: Shape) -> str:
-    """A shape as in 3x32x32."""
+    """Return a shape as in 3x32x32."""
     return "x".join(map(str, shape))
 
 
 def quantity(number: int) -> str:
-    """A count in a few characters, as in 8.65 M."""
+    """Return a count with a unit, as in 8.65 M."""
     for unit, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if number >= unit:
             return f"{number / unit:.3g} {name}"
@@ -25,13 +25,13 @@ def quantity(number: int) -> str:
 
 
 def name(key: str, type: str) -> str:
-    """Return the word for a parameter of a layer of this type."""
+    """Return the name in messages of a parameter of a layer of this type."""
     own = VOCABULARY[type].words if type in VOCABULARY else {}
     return own.get(key) or _parameter(key).word or key.replace("_", " ")
 
 
 def value(key: str, given: Any) -> str:
-    """The value of a parameter."""
+    """Return the value of a parameter as text."""
     if isinstance(given, bool):
         return "yes" if given else "no"
     if isinstance(given, float):
@@ -51,31 +51,31 @@ def value(key: str, given: Any) -> str:
 
 
 def parameters(layer: Layer) -> str:
-    """A layer's parameters, as in "32 filters 3x3, stride 2, pad 1"; empty where there is nothing to say."""
-    said = dict(layer.parameters)
+    """Return the parameters of a layer, as in "32 filters 3x3, stride 2, pad 1"; empty if all have hidden defaults."""
+    remaining = dict(layer.parameters)
     words: list[str] = []
-    if "num_output" in said:
-        count = said.pop("num_output")
+    if "num_output" in remaining:
+        count = remaining.pop("num_output")
         words.append(f"{count} {name('num_output', layer.type)[: -1 if count == 1 else None]}")
-    if "kernel_shape" in said:
-        kernel = value("kernel_shape", said.pop("kernel_shape"))
+    if "kernel_shape" in remaining:
+        kernel = value("kernel_shape", remaining.pop("kernel_shape"))
         words[:] = [f"{words[0]} {kernel}"] if words else [kernel]
-    if said.pop("auto_pad", None):
-        said["pads"] = "SAME"
-    order = [key for key in FIRST if key in said] + [key for key in said if key not in FIRST]
+    if remaining.pop("auto_pad", None):
+        remaining["pads"] = "SAME"
+    order = [key for key in FIRST if key in remaining] + [key for key in remaining if key not in FIRST]
     for key in order:
-        if said[key] is None or _is_hidden(key, said[key], layer.type):
+        if remaining[key] is None or _is_hidden(key, remaining[key], layer.type):
             continue
         word = name(key, layer.type)
-        if isinstance(said[key], bool):
-            words.append(word if said[key] else f"no {word}")
+        if isinstance(remaining[key], bool):
+            words.append(word if remaining[key] else f"no {word}")
         else:
-            words.append(f"{word} {value(key, said[key])}")
+            words.append(f"{word} {value(key, remaining[key])}")
     return ", ".join(words)
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names as in "a, b and c"."""
+    """Return names as in "a, b and c"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
@@ -84,13 +84,13 @@ def _parameter(key: str) -> Parameter:
 
 
 def _is_hidden(key: str, given: Any, type: str) -> bool:
-    """Whether a value is its type's default, and such defaults are left out."""
+    """Return whether a value is the default of its type and defaults of this parameter are omitted."""
     row, plain = VOCABULARY.get(type), tuple(given) if isinstance(given, (list, tuple)) else given
     return row is not None and key in row.parameters and _parameter(key).hides_default and plain == row.parameters[key]
 
 
 def _pads(pads: tuple[int, ...]) -> str:
-    """One number where all are the same, as in 1; height x width where both sides are; else each side."""
+    """Return one number if all pads are equal, as in 1; height x width if opposite sides are; else each side."""
     if len(set(pads)) == 1:
         return str(pads[0])
     top, left, bottom, right = pads

@@ -119,7 +119,7 @@ def test_sizes_that_are_kept() -> None:
     assert geometry.padded(30, 150) == (32, 160) and geometry.padded(48, 48) == (48, 48)
     with pytest.raises(ModelError, match=r"10x10 pixels: layer 'layer2' has a 16x16 kernel"):
         geometry.output_size(10, 10)
-    with pytest.raises(ModelError, match="keeps the size of no image"):
+    with pytest.raises(ModelError, match="preserves the size of no image"):
         Geometry.of(topology([conv(3)])).padded(64, 64)
 
 
