@@ -1,4 +1,4 @@
-"""check_parity: compare networks one after the other with the float64 reference of the first."""
+"""check_parity: compare networks one after another with the float64 reference of the first."""
 
 from __future__ import annotations
 
@@ -49,24 +49,26 @@ def check_parity(
     subtract_mean: str = "pixel", seed: int = 1, device: str = "auto", threads: int = 0, lowering: bool = True,
     progress: Progress | None = None,
 ) -> Parity:  # fmt: skip
-    """Check that networks compute and train alike: same weights, same batches of ``dataset``, every number against float64.
+    """Check that networks compute and train equally: same weights, same batches of ``dataset``, each number against float64.
 
-    ``models``: network files of any formats, or run folders; without them each backend's own FCN. ``backends``: where to compute;
-    without them each model's own backend, or all that are installed. One model goes to every backend, written for it where it is
-    another's; of several each is computed by its own backend, and the first also by those named beside.
+    ``models``: network files of any format, or run folders; default: the FCN of each backend. ``backends``: names of the backends
+    that compute; default: each model's own backend, or all installed ones without models. A single model is computed by every
+    backend, and exported to those that cannot read it; of several models each is computed by its own backend, and the first
+    also by the other ``backends``.
 
-    What is compared, with the first network's description computed in float64 NumPy: what each layer makes of the inputs that it
-    had; the output end to end; the loss; each parameter's gradient; the weights after each of ``steps`` steps of the recipe
-    `equal` (``solver``, ``learning_rate`` and so on as in :class:`multiseg.Job`). Tolerances are what rounding to float32 may
-    come to (multiseg.reference.bounded). Of a side that differs, what follows from that is not compared.
+    The reference is the description of the first network, computed in float64 NumPy. Compared with it are: the output of each
+    layer for the inputs that the layer had; the output end to end; the loss; the gradient of each parameter; the weights after
+    each of ``steps`` steps of the recipe `equal` (``solver``, ``learning_rate`` etc. as in :class:`multiseg.Job`). Tolerances
+    are bounds of the rounding to float32 (multiseg.reference.bounded). After the first difference of a side, stages that depend
+    on it are not compared.
 
-    ``weights``: files or run folders, one for the first network, which all are given, or one for each model, which are compared
-    as well; without them random ones from ``seed`` (multiseg.parity.start). ``progress`` is told what is being done.
+    ``weights``: files or run folders: one for the first network, used for all, or one for each model, which are compared as
+    well; default: random weights from ``seed`` (multiseg.parity.start). ``progress`` is called with a description of each step.
 
-    Raises SettingsError, DatasetError, ModelError and BackendUnavailable for what cannot be compared at all.
+    Raises SettingsError, DatasetError, ModelError and BackendUnavailable if the networks cannot be compared at all.
     """
     if not isinstance(steps, int) or steps < 0:
-        raise SettingsError(f"{setting('steps', steps)}: must be a whole number from 0")
+        raise SettingsError(f"{setting('steps', steps)}: must be an integer of at least 0")
     data = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
     options = {
         "solver": solver, "solver_options": dict(solver_options or {}), "learning_rate": learning_rate, "loss": loss,
@@ -76,14 +78,14 @@ def check_parity(
     }  # fmt: skip
     plan = ParityPlan(data, _paths(models), list(backends or []), _paths(weights), options)
     with tempfile.TemporaryDirectory(prefix="multiseg-parity-") as folder:
-        say = progress or (lambda text: None)
+        report = progress or (lambda text: None)
         entry = plan.entries[0]
-        say(entry.name)
+        report(entry.name)
         with pool.start(entry.backend, entry.settings.threads) as worker:
-            check = _Check(plan, steps, loss, Path(folder), worker, say)
+            check = _Check(plan, steps, loss, Path(folder), worker, report)
             check.compare(0, worker)
         for number, entry in list(enumerate(plan.entries))[1:]:
-            say(entry.name)
+            report(entry.name)
             with pool.start(entry.backend, entry.settings.threads) as worker:
                 check.compare(number, worker)
         return check.parity
@@ -96,7 +98,7 @@ def _paths(names: Any) -> list[Path]:
 
 
 class _Check:
-    """One check: the reference is described first, in the first side's ``worker`` if it can, then side after side is compared."""
+    """One check: describes the reference, if possible in the ``worker`` of the first side, then compares one side at a time."""
 
     def __init__(
         self, plan: ParityPlan, steps: int, loss: str | None, folder: Path, worker: Worker, say: Progress
@@ -107,31 +109,33 @@ class _Check:
         self.first = self._described(plan.entries[0].path, worker)
         if self.first.shared_weights:
             raise ModelError(
-                f"{self.first.source}: layers share weights ({listed(self.first.shared_weights)}), which is not compared"
+                f"{self.first.source}: layers share weights ({listed(self.first.shared_weights)}), which parity does not support"
             )
         self.classes = read_as_classes(self.first, self.label_shape, plan.dataset.labels.kind)
-        # the cross entropy of class indices, where no other loss is named
+        # class indices have their cross entropy unless another loss is specified
         self.loss = None if self.classes and loss is None else plan.entries[0].settings.loss
         self.loss_options = plan.entries[0].settings.loss_options if self.loss else {}
-        told = {
+        settings = {
             **plan.to_json(),
             "loss": self.loss or "the file's own",
             "loss_options": self.loss_options,
             "steps": steps,
         }
-        self.parity = Parity(self.first.source, [], told)
+        self.parity = Parity(self.first.source, [], settings)
         self.twin, dropped = without_dropout(self.first)
         if dropped:
             self.parity.notes.append(
-                f"training is compared without {listed(dropped)}, whose numbers each framework draws itself: on files that are "
-                "written from the description"
+                f"training is compared without {listed(dropped)}, for which each framework draws its own random numbers: on "
+                "files written from the description"
             )
-        self.start: dict[str, Array] = {}  # the weights that all are given, by the reference's names, for images in RGB
-        self.whole: Bounded | None = None  # the reference's output
+        self.start: dict[
+            str, Array
+        ] = {}  # the initial weights of all sides, by the reference's names, for images in RGB
+        self.whole: Bounded | None = None  # the reference's output, computed end to end
         self.kept: list[Weights] = []  # the first side's weights after each step
 
     def _described(self, path: Path, worker: Worker) -> Topology:
-        """The reference's network."""
+        """Return the topology of the reference, read in ``worker`` if its backend can read the file."""
         owner, _ = kind_of(path, "network")
         if not owner.reader_needs_framework or owner.name == worker.backend.name:
             return self._used(path, worker)
@@ -139,7 +143,7 @@ class _Check:
             return self._used(path, other)
 
     def _used(self, path: Path, worker: Worker) -> Topology:
-        """The network in a file, without layers that lead to no output."""
+        """Return the topology of a network file without layers that lead to no output."""
         topology = describe(path, self.input_shape, worker)
         return replace(topology, layers=topology.leading)
 
@@ -148,35 +152,35 @@ class _Check:
         entry = self.plan.entries[number]
         self.parity.sides.append(entry.name)
         try:
-            with np.errstate(all="ignore"):  # what is not finite is told of the rows
+            with np.errstate(all="ignore"):  # rows report numbers that are not finite
                 stopped = self._compare(entry, number, worker)
         except reference.NotComputable as error:
             stopped = f"the rest: {error}"
-        except MultisegError as error:  # of a file that was written for the backend: the user's is meant
-            mine = re.sub(
+        except MultisegError as error:  # if it names the exported file, name the user's instead
+            message = re.sub(
                 re.escape(str(self.folder)) + r"/\S+\.\w+", f"{entry.path} in {entry.backend.title}", str(error)
             )
-            raise type(error)(mine) from error
+            raise type(error)(message) from error
         if stopped:
             self.parity.left_out.append(f"{entry.name}: {stopped}")
 
     def _compare(self, entry: Entry, number: int, worker: Worker) -> str | None:
-        """Compare one side. Returns a description of what is not compared, None if all is."""
+        """Compare one side. Returns a description of what was not compared, None if everything was."""
         side = self._side(entry, number, worker)
         if side is None:
-            return "numbers, as it is another network"
+            return "numbers, because the networks differ"
         spec = replace(network_spec(entry.settings, self.plan.dataset), loss=self.loss, loss_options=self.loss_options)
         side.load(replace(spec, solver=gradient.SOLVER))
         own = self._weights(entry, number, side)
         batch, loss = self.plan.batch(0), Loss.of(self.first, self.loss, self.classes, self.loss_options)
-        # a file's own loss may report more than it trains by, such as penalties of the weights
-        known = self.loss is not None or side.path != entry.path or Loss.of(side.topology, None, True).classes
-        if not known:
-            self.parity.notes.append(f"{entry.name}: the loss is not compared: it is the file's own")
+        # a file's own loss may report more than its gradient covers, such as penalties of the weights
+        is_loss_known = self.loss is not None or side.path != entry.path or Loss.of(side.topology, None, True).classes
+        if not is_loss_known:
+            self.parity.notes.append(f"{entry.name}: the loss is not compared, because it is the file's own")
         if not self._add(
-            comparing.forward(side, batch, own, self.start, self.whole, loss if known else None, self.plan.mean)
+            comparing.forward(side, batch, own, self.start, self.whole, loss if is_loss_known else None, self.plan.mean)
         ):
-            return "training, as the network computes something else"
+            return "training, because the forward pass differs"
         trained = self._trained(side, number)
         if trained is None:
             return None
@@ -184,7 +188,7 @@ class _Check:
             trained.load(replace(spec, solver=gradient.SOLVER))
         loss = Loss.of(trained.reference, self.loss, self.classes, self.loss_options)
         if not self._add(comparing.gradients(trained, batch, self.start, loss)):
-            return "steps, as gradients differ"
+            return "steps, because gradients differ"
         if self.steps:
             follow = self._follow(entry.name)
             self._add(comparing.steps(trained, spec, self.plan, self.steps, self.start, loss, follow))
@@ -210,7 +214,7 @@ class _Check:
     # --- sides and weights
 
     def _side(self, entry: Entry, number: int, worker: Worker) -> ParitySide | None:
-        """The side, or None where its network is another one, which is noted then."""
+        """Return the side, or None if its network differs from the reference, after adding rows for the differences."""
         path, first = entry.path, self.first
         if kind_of(path, "network")[0].name != entry.backend.name:
             path = self._exported(first, entry.backend, f"side{number}")
@@ -231,7 +235,7 @@ class _Check:
         return path
 
     def _trained(self, side: ParitySide, number: int) -> ParitySide | None:
-        """The side itself, or where it has dropout its network without it, in the same backend."""
+        """Return the side; if it has dropout, a side in the same backend whose network has none. None if it cannot be written."""
         if self.twin is self.first:
             return side
         try:
@@ -242,12 +246,12 @@ class _Check:
         return replace(side, path=path, reference=self.twin, topology=self._used(path, side.worker))
 
     def _colours(self, backend: Backend) -> tuple[bool, bool]:
-        """Whether input and output are colours that this backend has the other way round."""
+        """Return whether input and output are colours that this backend has in reverse order."""
         other = backend.channel_order != "RGB"
         return other and self.input_shape[0] == 3, other and has_colour_output(self.plan.dataset, self.first)
 
     def _weights(self, entry: Entry, number: int, side: ParitySide) -> Weights:
-        """What the side computes with: what all are given, or its own, compared with these. The first side settles the former."""
+        """Return the weights of a side: the common ones (set by the first side), or its own, after comparing them with these."""
         if not number:
             self.start = self._start(entry, side)
             try:
@@ -257,24 +261,24 @@ class _Check:
             return self.start
         if entry.weights is None:
             return self.start
-        found = read_weights(entry.weights, entry.path, side.topology, self.plan.dataset)
-        own = {name: found[mine] for mine, name in side.matching.names.items()}
+        file_weights = read_weights(entry.weights, entry.path, side.topology, self.plan.dataset)
+        side_weights = {name: file_weights[side_name] for side_name, name in side.matching.names.items()}
         for name, expected in self.start.items():
-            row = ParityRow.of(entry.name, "weights", name, reference.exact(expected), own[name])
-            words = None if row.ok else of_weights(self.first, name, expected, own[name])
+            row = ParityRow.of(entry.name, "weights", name, reference.exact(expected), side_weights[name])
+            words = None if row.ok else of_weights(self.first, name, expected, side_weights[name])
             self.parity.rows.append(replace(row, words=words or row.words))
-        return own
+        return side_weights
 
     def _start(self, entry: Entry, side: ParitySide) -> dict[str, Array]:
-        own = side.matching.names.values()
+        names = side.matching.names.values()
         if entry.weights is not None:
             return read_weights(entry.weights, entry.path, self.first, self.plan.dataset)
-        made = start_weights(self.first, entry.settings.seed)
-        return {name: made[name] for name in own}
+        initial = start_weights(self.first, entry.settings.seed)
+        return {name: initial[name] for name in names}
 
 
 def _apart(one: Weights, other: Weights) -> float:
-    """The largest difference of a parameter over its largest weight."""
+    """Return the largest difference of a parameter relative to its largest weight."""
     ratios = (
         float(np.abs(other[name].astype(np.float64) - value).max() / max(float(np.abs(value).max()), 1e-30))
         for name, value in one.items()

@@ -1,4 +1,4 @@
-"""The comparisons of one side with the reference: forward, gradients, and steps of training."""
+"""Compare one side with the reference: forward pass, gradients, and training steps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from multiseg.topology import Topology
 from multiseg.topology.vocabulary import types
 from multiseg.training.steps import step_seed
 
-DOUBTS = 4  # of inputs of ReLUs
+DOUBTS = 4  # maximum number of ReLU inputs near 0 for which both signs are tried
 KINKED = types(lambda row: row.kinked)
 BATCH_STATISTICS = types(lambda row: row.batch_statistics)
 Weights = Mapping[str, Array]
@@ -36,8 +36,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of training: a named one, or (None) the file's own, which the reference can compute where it is the cross entropy
-    of class indices."""
+    """The training loss: the one called ``name``, or with None the file's own.
+
+    The reference can compute a file's own loss only if it is the cross entropy of class indices (``classes``); ``words``
+    describe it.
+    """
 
     name: str | None
     classes: bool
@@ -54,7 +57,10 @@ class Loss:
         )
 
     def at(self, trace: reference.Trace, labels: Array) -> tuple[list[Bounded], Bounded, reference.Trace]:
-        """Values that it may have, its gradient, and the pass that this is the gradient at the end of. Raises NotComputable."""
+        """Return the accepted values of the loss, its gradient, and the pass from whose output the gradient goes back.
+
+        Raises NotComputable for a file's own loss that is not the cross entropy.
+        """
         if self.name is not None:
             value, slope = by_element(self.name, trace.output, labels, self.options)
             return [value], slope, trace
@@ -73,27 +79,28 @@ def forward(
     loss: Loss | None,
     mean: object,
 ) -> list[ParityRow]:
-    """Every layer from what it was given, the output end to end, and the loss if it is known, with the side's ``own`` weights.
+    """Compare each layer, the output end to end, and the loss if it is not None, with the side's ``own`` weights.
 
-    ``whole`` is the reference's output, computed through. Raises NotComputable where a layer is beyond the reference.
+    Each layer of the reference gets the framework's inputs. ``whole`` is the reference's output, computed end to end. Raises
+    NotComputable if the reference cannot compute a layer.
     """
     side.set_weights(own)
     last = side.reference.outputs[0]
     try:
-        output, measured, made = side.predict(batch.features, batch.labels)
+        output, measured, outputs = side.predict(batch.features, batch.labels)
     except MultisegError:
-        # an output of another size than the labels, perhaps: without them layers can still be told apart
-        output, measured, made = side.predict(batch.features, None)
-    made.setdefault(last, output)
-    trace = reference.forward(side.reference, weights, batch.images, _fitting(side.reference, made))
+        # the output may have another size than the labels; without labels the layers can still be compared
+        output, measured, outputs = side.predict(batch.features, None)
+    outputs.setdefault(last, output)
+    trace = reference.forward(side.reference, weights, batch.images, _fitting(side.reference, outputs))
     rows: list[ParityRow] = []
     for layer in side.reference.layers:
         for name in layer.outputs:
-            if name not in made or layer.type not in RULES:
+            if name not in outputs or layer.type not in RULES:
                 continue
-            row = ParityRow.of(side.name, "forward", name, trace.made[name], made[name])
+            row = ParityRow.of(side.name, "forward", name, trace.made[name], outputs[name])
             if not row.ok and all(each.ok for each in rows):
-                words = of_layer(trace, layer, made, weights, made[name], mean)
+                words = of_layer(trace, layer, outputs, weights, outputs[name], mean)
                 row = replace(row, words="; ".join(filter(None, [row.words, words])))
             rows.append(row)
     if whole is not None:
@@ -101,21 +108,21 @@ def forward(
     if measured is None or loss is None:
         return rows
     values, _, _ = loss.at(trace, batch.labels)
-    told = [ParityRow.of(side.name, "loss", "loss", value, np.asarray(measured)) for value in values]
-    rows.append(min(told, key=lambda row: row.share))
+    candidates = [ParityRow.of(side.name, "loss", "loss", value, np.asarray(measured)) for value in values]
+    rows.append(min(candidates, key=lambda row: row.share))
     return rows
 
 
 def _fitting(topology: Topology, made: Weights) -> dict[str, Array]:
-    """What layers made, where it has the shape that it should have."""
+    """Return the layers' outputs that have the expected shape."""
     shapes = topology.shapes
     return {name: value for name, value in made.items() if value.shape[1:] == shapes[name]}
 
 
 def gradients(side: ParitySide, batch: ParityBatch, weights: Weights, loss: Loss) -> list[ParityRow]:
-    """Each parameter's gradient, those nearest to the output first. The network has the solver of reference.gradient."""
+    """Compare the gradient of each parameter, from output to input. The side must have the solver of reference.gradient."""
     side.set_weights(weights)
-    turns = _moved(_turns(side.reference, weights, batch, _shown(side, batch), loss), side)
+    alternatives = _moved(_turns(side.reference, weights, batch, _shown(side, batch), loss), side)
     side.train_step(batch.features, batch.labels, gradient.RATE, 0)
     after = side.get_weights()
 
@@ -130,7 +137,7 @@ def gradients(side: ParitySide, batch: ParityBatch, weights: Weights, loss: Loss
             found.append(row)
         return None, found
 
-    return _agreeing(turns, judged)[1]
+    return _agreeing(alternatives, judged)[1]
 
 
 def _shown(side: ParitySide, batch: ParityBatch) -> dict[str, Array]:
@@ -139,11 +146,11 @@ def _shown(side: ParitySide, batch: ParityBatch) -> dict[str, Array]:
 
 
 def _turns(topology: Topology, weights: Weights, batch: ParityBatch, shown: Weights, loss: Loss) -> Iterator[Slopes]:
-    """The reference's gradients, from what the framework's layers make where that tells how it trains; then others that it may
-    come to as well.
+    """Yield the reference's gradients, computed from the framework's layer outputs if possible, then admissible alternatives.
 
-    A pass that trains may be rounded otherwise than one that shows what layers make. Where a ReLU's input is within rounding of
-    0, it may be on the other side then, and so each of the nearest few is tried there.
+    The rounding of a training pass may differ from that of the pass that returned the layer outputs. A ReLU input within rounding
+    of 0 may then have the other sign, so both signs are tried for the inputs nearest to 0. With batch statistics the outputs
+    for prediction do not apply, and the reference computes all layers itself.
     """
     if any(layer.type in BATCH_STATISTICS for layer in topology.layers):
         trace = reference.forward(topology, weights, batch.images, training=True)
@@ -161,7 +168,7 @@ def _turns(topology: Topology, weights: Weights, batch: ParityBatch, shown: Weig
 
 
 def _moved(turns: Iterable[Slopes], side: ParitySide) -> Iterator[Slopes]:
-    """Of the parameters that the side trains."""
+    """Yield the gradients of only the parameters that the side trains."""
     for slopes in turns:
         yield {name: value for name, value in slopes.items() if name in side.trained}
 
@@ -172,28 +179,28 @@ def _slopes(trace: reference.Trace, batch: ParityBatch, loss: Loss) -> Slopes:
 
 
 def _doubtful(trace: reference.Trace, shown: Weights) -> list[tuple[str, int]]:
-    """The inputs of ReLUs that are nearest to 0, for what rounding may come to there: name and position."""
-    found: list[tuple[float, str, int]] = []
+    """Return name and flat index of the ReLU inputs that are nearest to 0 relative to their rounding bound."""
+    inputs: list[tuple[float, str, int]] = []
     for name in {layer.inputs[0] for layer in trace.topology.layers if layer.type in KINKED}:
         if name in shown and not trace.made[name].exact:
             ratio = np.abs(shown[name].ravel()) / (np.ravel(trace.made[name].bound) + TINY)
             nearest = ratio.argpartition(min(DOUBTS, ratio.size - 1))[:DOUBTS]
-            found += [(float(ratio[place]), name, int(place)) for place in nearest if ratio[place] <= 1]
-    return [(name, place) for _, name, place in sorted(found)[:DOUBTS]]
+            inputs += [(float(ratio[place]), name, int(place)) for place in nearest if ratio[place] <= 1]
+    return [(name, place) for _, name, place in sorted(inputs)[:DOUBTS]]
 
 
 def _agreeing(
     turns: Iterable[Slopes], judged: Callable[[Slopes], tuple[T, list[ParityRow]]]
 ) -> tuple[T, list[ParityRow]]:
-    """What is judged of the first of the gradients that may be meant where all its rows are well; else of the very first."""
-    first: tuple[T, list[ParityRow]] | None = None
+    """Return the result for the first of the alternative gradients with which all rows agree; if none does, for the first one."""
+    first_result: tuple[T, list[ParityRow]] | None = None
     for slopes in turns:
-        found = judged(slopes)
-        if all(row.ok for row in found[1]):
-            return found
-        first = first or found
-    assert first is not None
-    return first
+        result = judged(slopes)
+        if all(row.ok for row in result[1]):
+            return result
+        first_result = first_result or result
+    assert first_result is not None
+    return first_result
 
 
 def steps(
@@ -205,10 +212,11 @@ def steps(
     loss: Loss,
     each: Callable[[int, Weights], None],
 ) -> list[ParityRow]:
-    """The weights after each of ``count`` steps; ends with the first that is beyond rounding.
+    """Compare the weights after each of ``count`` training steps; stops after the first step that differs beyond rounding.
 
-    A step is judged from the side's own weights before it, with the solver's state that the gradients there have come to, so that
-    its tolerance is that of one step and does not grow with what training makes of rounding. ``each`` is told the weights.
+    The reference computes each step from the side's own weights before it, with a solver state accumulated from the gradients
+    there. The tolerance is therefore that of one step, without the rounding that training amplifies. ``each`` is called with
+    step (from 1) and weights. Raises NotComputable if the weights leave the range of float32.
     """
     assert spec.solver is not None
     side.load(spec)
@@ -217,20 +225,20 @@ def steps(
     base, seed, rows = plan.entries[0].settings.learning_rate, spec.seed, list[ParityRow]()
     for step in range(count):
         batch = plan.batch(step)
-        # the rate falls, so that a solver that keeps it within its momentum is told apart
+        # the rate decreases, so that a solver that includes it in the momentum gives a different result
         rate = float(np.float32(base * (1 - 0.5 * step / count)))
-        turns = _moved(_turns(side.reference, weights, batch, _shown(side, batch), loss), side)
+        alternatives = _moved(_turns(side.reference, weights, batch, _shown(side, batch), loss), side)
         side.train_step(batch.features, batch.labels, rate, step_seed(seed, step))
         judge = _Step(side.name, step + 1, solver, weights, side.get_weights(), rate)
-        solver, found = _agreeing(turns, judge.rows)
-        rows += found
+        solver, step_rows = _agreeing(alternatives, judge.rows)
+        rows += step_rows
         weights = judge.after
-        each(step + 1, {row.name: weights[row.name] for row in found})
+        each(step + 1, {row.name: weights[row.name] for row in step_rows})
         if not all(row.ok for row in rows):
             break
         if not all(np.isfinite(value).all() for value in weights.values()):
             raise reference.NotComputable(
-                f"training leaves the range of float32 at step {step + 1}, in the reference too; choose a learning rate below "
+                f"weights leave the range of float32 at step {step + 1}, in the reference too; choose a learning rate below "
                 f"{rate:.3g}"
             )
     return rows
@@ -238,7 +246,7 @@ def steps(
 
 @dataclass(frozen=True)
 class _Step:
-    """One step of a side: its weights before and after it, and the solver as it was."""
+    """One training step of a side: its weights before and after it, and the solver before it."""
 
     side: str
     number: int
@@ -248,7 +256,7 @@ class _Step:
     rate: float
 
     def rows(self, slopes: Slopes) -> tuple[Solver, list[ParityRow]]:
-        """The solver after the step, and the weights beside those that these gradients lead to."""
+        """Return the solver after the step, and rows that compare the side's weights with the solver's."""
         trained, solver = {name: self.before[name] for name in slopes}, self.solver.copy()
         rows: list[ParityRow] = []
         for name, value in solver.step(trained, slopes, self.rate).items():

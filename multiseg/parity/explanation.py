@@ -1,8 +1,8 @@
 """Explain a difference: try each common mistake, and name the one that reproduces the framework's result.
 
-The mistakes are common ones in ports of networks: kernels in another axis order, colours in the other order, images in
-the other data order, a mean that is not subtracted, a bias or an activation left out, another epsilon or padding, and solvers
-that put dampening, momentum or the rate elsewhere.
+The mistakes are common in ports of networks: kernels in another axis order, colours in the reverse order, images in another
+data order, a mean that is not subtracted, a missing bias or activation, another epsilon or padding, and solvers with
+dampening, momentum or the rate at another position of the formula.
 """
 
 from __future__ import annotations
@@ -38,31 +38,32 @@ def of_weights(topology: Topology, name: str, expected: Array, found: Array) -> 
 def of_layer(
     trace: reference.Trace, layer: Layer, shown: Collection[str], weights: Weights, made: Array, mean: Any
 ) -> str | None:
-    """What the framework does instead of a layer, if it is one of the usual mistakes; ``made`` is what it makes.
+    """Describe the mistake that reproduces the framework's output ``made`` of a layer, None if no common one does.
 
-    ``shown`` are the values that the framework shows: the mistake may be in layers before this one that it does not.
+    ``shown`` are the names of the values that the framework returned; the mistake may be in earlier layers whose values are
+    not among them.
     """
     part = _unseen(trace.topology, layer, shown)
     for wrong in part:
         inputs = [trace.values[name] for name in wrong.inputs]
         for words, other, given, changed in _mistakes(trace.topology, wrong, inputs, weights_of(wrong, weights), mean):
             try:
-                found = _through(trace, part, wrong, (other, given, changed), weights)
+                output = _through(trace, part, wrong, (other, given, changed), weights)
             except (reference.NotComputable, ValueError, KeyError, IndexError):
                 continue
-            if _agrees(found, made):
+            if _agrees(output, made):
                 return f"it agrees {words}" + (f" in {wrong.name!r}" if wrong is not layer else "")
     return None
 
 
 def _unseen(topology: Topology, layer: Layer, shown: Collection[str]) -> list[Layer]:
-    """The layer, after those before it that only it reads and whose values are not shown."""
-    makers = {name: each for each in topology.layers for name in each.outputs}
-    found, before = [layer], makers.get(layer.inputs[0])
-    while before is not None and not any(name in shown for name in before.outputs):
-        found.insert(0, before)
-        before = makers.get(before.inputs[0])
-    return found
+    """Return the layer, preceded by the chain of layers before it whose outputs are not in ``shown``."""
+    producers = {name: each for each in topology.layers for name in each.outputs}
+    chain, previous = [layer], producers.get(layer.inputs[0])
+    while previous is not None and not any(name in shown for name in previous.outputs):
+        chain.insert(0, previous)
+        previous = producers.get(previous.inputs[0])
+    return chain
 
 
 def _through(
@@ -72,27 +73,27 @@ def _through(
     instead: tuple[Layer, list[Bounded], Weights],
     weights: Weights,
 ) -> Bounded:
-    """What the last layer of a part makes where one is another."""
+    """Return the output of the last layer of ``part`` if ``wrong`` is replaced by ``instead``."""
     values = dict(trace.values)
     for layer in part[part.index(wrong) :]:
-        other, given, own = layer, [values[name] for name in layer.inputs], weights_of(layer, weights)
+        other, inputs, own = layer, [values[name] for name in layer.inputs], weights_of(layer, weights)
         if layer is wrong:
-            other, given, own = instead[0], instead[1], dict(instead[2])
-        made, _ = compute(other, given, own)
-        values.update(zip(layer.outputs, made, strict=True))
+            other, inputs, own = instead[0], instead[1], dict(instead[2])
+        outputs, _ = compute(other, inputs, own)
+        values.update(zip(layer.outputs, outputs, strict=True))
     return values[part[-1].outputs[0]]
 
 
 def of_gradient(expected: Bounded, weights: Array, measured: Array) -> str | None:
-    """Whether a gradient is the right one times a factor, or with the weights' own part in it."""
-    flat, found = expected.value.ravel(), measured.ravel()
+    """Describe a gradient that is the expected one times a factor or plus weight decay, None if it is neither."""
+    flat, flat_measured = expected.value.ravel(), measured.ravel()
     size = float(flat @ flat)
     if size and measured.shape == expected.value.shape:
-        factor = float(f"{float(found @ flat) / size:.4g}")
+        factor = float(f"{float(flat_measured @ flat) / size:.4g}")
         if factor and _agrees(Bounded(factor * expected.value, abs(factor) * expected.bound), measured):
             return f"it is {factor:g} times what it should be"
         decay = float(
-            f"{float((found - flat) @ weights.ravel()) / max(float(weights.ravel() @ weights.ravel()), TINY):.3g}"
+            f"{float((flat_measured - flat) @ weights.ravel()) / max(float(weights.ravel() @ weights.ravel()), TINY):.3g}"
         )
         if _agrees(Bounded(expected.value + decay * weights, expected.bound), measured):
             return f"it agrees with weight decay {decay:g}"
@@ -109,7 +110,7 @@ def _agrees(expected: Bounded, measured: Array) -> bool:
 def _mistakes(topology: Topology, layer: Layer, inputs: list[Bounded], weights: Weights, mean: Any) -> Iterator[Try]:
     identity = replace(layer, type="Identity", parameters={}, weights={})
     if inputs[0].value.shape[1:] == layer.shapes[0]:
-        yield "if it is left out", identity, inputs[:1], {}
+        yield "if it is omitted", identity, inputs[:1], {}
     if "bias" in weights:
         yield "if its bias is 0", layer, inputs, {**weights, "bias": np.zeros_like(weights["bias"])}
     if topology.input in layer.inputs:
@@ -152,13 +153,13 @@ def _rearranged(topology: Topology, name: str, value: Array) -> Iterator[tuple[s
 
 def _flattened(topology: Topology, layer: Layer) -> tuple[int, ...] | None:
     """Return the shape of the flattened image that a dense layer takes, None if its input is not one."""
-    makers = {name: each for each in topology.layers for name in each.outputs}
+    producers = {name: each for each in topology.layers for name in each.outputs}
     shapes, value = topology.shapes, layer.inputs[0]
-    while value in makers and len(shapes[value]) == 1:
-        before = makers[value]
-        if before.type not in KEEPS_VALUES:
+    while value in producers and len(shapes[value]) == 1:
+        layer_before = producers[value]
+        if layer_before.type not in KEEPS_VALUES:
             return None
-        value = before.inputs[0]
+        value = layer_before.inputs[0]
     return shapes[value] if len(shapes[value]) == 3 else None
 
 
@@ -180,32 +181,32 @@ def _other_parameters(layer: Layer, inputs: list[Bounded]) -> Iterator[tuple[str
     row = VOCABULARY.get(layer.type)
     if row is None:
         return
-    said, complete = dict(layer.parameters), row.complete(layer.parameters)
+    own, complete = dict(layer.parameters), row.complete(layer.parameters)
     for key, values in row.alternatives.items():
         for value in values:
             if value != complete[key]:
-                yield f"{key} {value:g} (here {complete[key]:g})", {**said, key: value}
+                yield f"{key} {value:g} (here {complete[key]:g})", {**own, key: value}
     if layer.type == "LRN":
-        size = said["size"]
+        size = own["size"]
         for factor, words in ((size, "not divided by the size"), (1 / size, "divided by the size twice")):
-            yield f"alpha {words}", {**said, "alpha": complete["alpha"] * factor}
+            yield f"alpha {words}", {**own, "alpha": complete["alpha"] * factor}
     if "count_include_pad" in row.parameters:
-        other = not said.get("count_include_pad")
-        yield f"padding {'counted' if other else 'not counted'} in its averages", {**said, "count_include_pad": other}
+        other = not own.get("count_include_pad")
+        yield f"padding {'counted' if other else 'not counted'} in its averages", {**own, "count_include_pad": other}
     if "ceil_mode" in row.parameters:
-        other = not said.get("ceil_mode")
-        yield f"sizes rounded {'up' if other else 'down'}", {**said, "ceil_mode": other}
+        other = not own.get("ceil_mode")
+        yield f"sizes rounded {'up' if other else 'down'}", {**own, "ceil_mode": other}
     if "kernel_shape" in row.parameters:
-        yield from _other_windows(layer, inputs, said)
+        yield from _other_windows(layer, inputs, own)
 
 
 def _other_windows(layer: Layer, inputs: list[Bounded], said: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     size = inputs[0].value.shape[2:] if layer.type != "ConvTranspose" else layer.shapes[0][1:]
     top, left, bottom, right = window_pads(said, size)
-    plain = {key: value for key, value in said.items() if key != "auto_pad"}
+    without_auto_pad = {key: value for key, value in said.items() if key != "auto_pad"}
     for pads in ([bottom, right, top, left], [top + bottom, left + right, 0, 0], [0, 0, top + bottom, left + right]):
         if pads != [top, left, bottom, right]:
-            yield f"padding (top, left, bottom, right) {tuple(pads)}", {**plain, "pads": pads}
+            yield f"padding (top, left, bottom, right) {tuple(pads)}", {**without_auto_pad, "pads": pads}
     for stride in (1, 2, 3, 4):
         if tuple(said.get("strides", (1, 1))) != (stride, stride):
             yield f"stride {stride}", {**said, "strides": [stride, stride]}
@@ -216,12 +217,15 @@ def _other_windows(layer: Layer, inputs: list[Bounded], said: dict[str, Any]) ->
 def of_step(
     solver: Solver, weights: Weights, gradients: Mapping[str, Bounded], rate: float, name: str, after: Array
 ) -> str | None:
-    """What a solver does instead, if it is one of the usual ways to write it; ``solver`` is as it was before the step."""
+    """Describe the variant of the update rule that reproduces the weights ``after``, None if no common one does.
+
+    ``solver`` has the state before the step.
+    """
     if np.array_equal(weights[name], after):
         return "it does not change at all"
     for words, other, gradient, at_rate in _other_updates(solver, gradients[name], rate, name):
-        found = other.step({name: weights[name]}, {name: gradient}, at_rate)[name]
-        if _agrees(found, after):
+        expected = other.step({name: weights[name]}, {name: gradient}, at_rate)[name]
+        if _agrees(expected, after):
             return f"it agrees {words}"
     return None
 
@@ -232,8 +236,8 @@ def _other_updates(solver: Solver, g: Bounded, rate: float, name: str) -> Iterat
         found.name, found.options = kind, {**solver.options, **options}
         return found
 
-    said, t = solver.options, solver.steps + 1
-    momentum = said.get("momentum", 0.0)
+    settings, t = solver.options, solver.steps + 1
+    momentum = settings.get("momentum", 0.0)
     if solver.name in ("sgd", "nesterov"):
         damped = Bounded(g.value * (1 - momentum), g.bound * (1 - momentum))
         yield f"with dampening {momentum:g}, as its momentum is", other(), damped, rate
@@ -245,14 +249,14 @@ def _other_updates(solver: Solver, g: Bounded, rate: float, name: str) -> Iterat
             within.state[name] = [Bounded(s.value * solver.last_rate / rate, s.bound * 2) for s in solver.state[name]]
             yield "with the rate kept within the momentum, as Caffe does", within, g, rate
     if solver.name == "adam":
-        root = (1 - said["momentum2"] ** t) ** 0.5
-        yield "with delta beside the corrected root, as in PyTorch", other(delta=said["delta"] * root), g, rate
+        root = (1 - settings["momentum2"] ** t) ** 0.5
+        yield "with delta beside the corrected root, as in PyTorch", other(delta=settings["delta"] * root), g, rate
         yield "without bias correction", other(), g, rate * (1 - momentum**t) / root
     for delta in (1e-3, 1e-7, 1e-8, 1e-10):
-        if "delta" in said and said["delta"] != delta:
-            yield f"with delta {delta:g} (here {said['delta']:g})", other(delta=delta), g, rate
+        if "delta" in settings and settings["delta"] != delta:
+            yield f"with delta {delta:g} (here {settings['delta']:g})", other(delta=delta), g, rate
     for decay in (1e-4, 5e-4, 1e-2, rate / 100):
-        if not said.get("weight_decay"):
+        if not settings.get("weight_decay"):
             yield f"with weight decay {decay:.3g}", other(weight_decay=decay), g, rate
     for factor in (2, 0.1, 10):
         yield f"with a multiplier of {factor:g} of its learning rate", other(), g, rate * factor

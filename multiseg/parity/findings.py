@@ -13,9 +13,9 @@ from multiseg.topology.words import listed
 class Findings:
     """``rows`` in the order of STAGES; ``reference`` names the network that they are compared with.
 
-    ``notes``: remarks on the comparison; ``left_out``: what was not compared, and why. ``apart``: for each side how far its
-    weights are from the first one's after each step, the largest difference of a parameter over its largest weight; it has no
-    verdict, as training magnifies rounding.
+    ``notes``: remarks on the comparison; ``left_out``: what was not compared, and why. ``apart``: for each side the
+    distance of its weights from the first side's after each step: the largest difference of a parameter relative to its largest
+    weight. It has no tolerance, because training amplifies rounding.
     """
 
     reference: str
@@ -28,45 +28,45 @@ class Findings:
 
     @property
     def ok(self) -> bool:
-        """Whether every difference is within its tolerance, of what was compared; see ``complete``."""
+        """Whether all differences that were compared are within their tolerances; see ``complete``."""
         return all(row.ok for row in self.rows)
 
     @property
     def complete(self) -> bool:
-        """Whether nothing was left out: for want of a rule or a finite number, or because something before it differs."""
+        """Whether nothing was left out, be it without a rule or a finite number, or after an earlier difference."""
         return bool(self.rows) and not self.left_out and not any(row.unjudged for row in self.rows)
 
     @property
     def first(self) -> ParityRow | None:
-        """The first comparison that is beyond its tolerance: by stage, step, and the order of computation."""
+        """The first comparison beyond its tolerance, by stage, step, and order of computation; None if there is none."""
         wrong = [row for row in self.rows if not row.ok]
         return min(wrong, key=order, default=None)
 
     @property
     def first_divergence(self) -> str | None:
-        """The first difference beyond rounding, in words; None where there is none."""
+        """The first difference beyond rounding, in words; None if there is none."""
         row = self.first
         return None if row is None else sentence(row)
 
     @property
     def differences(self) -> list[str]:
-        """The first difference of each side that has one, in words; of two networks that are not the same, all."""
-        found = []
+        """The first difference of each side, in words; if the networks differ, all differences between them."""
+        sentences = []
         for side in sorted(self.sides, key=lambda name: self.first is None or name != self.first.side):
             wrong = [row for row in self.rows if row.side == side and not row.ok]
             first = min(wrong, key=order, default=None)
             if first is not None:
-                found += [sentence(row) for row in wrong if row is first or row.stage == first.stage == "network"]
-        return found
+                sentences += [sentence(row) for row in wrong if row is first or row.stage == first.stage == "network"]
+        return sentences
 
     @property
     def table(self) -> list[dict[str, Any]]:
-        """One row for each layer or parameter, stage and side as plain values; of the steps, the one nearest to its limit."""
+        """One dict of plain values by layer or parameter, stage and side; of the steps, the one nearest to its tolerance."""
         return [{**asdict(row), "ok": row.ok} for row in worst_steps(self.rows)]
 
     @property
     def headline(self) -> str:
-        """One sentence."""
+        """Summary in one sentence."""
         compared = [row for row in self.rows if row.stage not in ("network", "weights")]
         if self.ok and not compared:
             return "nothing was computed by both"
@@ -85,7 +85,7 @@ class Findings:
         return "\n".join([self.headline, *[f"not compared: {each}" for each in self.left_out], *self.notes])
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values that JSON can hold; what is not finite is None."""
+        """Return everything as plain values for JSON; numbers that are not finite become None."""
         return {
             "ok": self.ok,
             "complete": self.complete,

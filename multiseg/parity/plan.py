@@ -25,7 +25,7 @@ from multiseg.settings.solvers import NEUTRAL_BATCH_SIZE
 
 @dataclass(frozen=True)
 class Entry:
-    """One side of the comparison: a network file, the backend that computes it, its settings, and its own weights if any."""
+    """One side of the comparison: a network file, the backend that computes it, its settings, and its own weights or None."""
 
     name: str
     backend: Backend
@@ -44,7 +44,7 @@ class ParityBatch:
 
 
 class ParityPlan:
-    """The sides of a check and the batches that all of them compute. Raises the errors of check_parity."""
+    """The sides of a check and the batches that all of them compute. Raises the same errors as check_parity."""
 
     def __init__(
         self,
@@ -56,8 +56,8 @@ class ParityPlan:
     ) -> None:
         if len(weights) > 1 and len(weights) != len(models):
             raise SettingsError(
-                f"{setting('weights')}: {len(weights)} are given for {len(models)} models; "
-                "give one for the first, or one for each"
+                f"{setting('weights')}: {len(weights)} weights for {len(models)} models; "
+                "specify one for the first model, or one for each"
             )
         self.dataset = dataset
         size = options["batch_size"]
@@ -74,10 +74,10 @@ class ParityPlan:
     def _entries(self, models: list[Path], runs: Sequence[Run | None], backends: Sequence[str]) -> list[Entry]:
         if not models:
             chosen = [registry.get(name) for name in backends or registry.names()]
-            given = [*self._given, *[None] * len(chosen)]  # one at most, for the first
+            weights = [*self._given, *[None] * len(chosen)]  # at most one, for the first side
             return [
-                self._entry(backend, backend.default_model_path, backend.title, own)
-                for backend, own in zip(chosen, given, strict=False)
+                self._entry(backend, backend.default_model_path, backend.title, entry_weights)
+                for backend, entry_weights in zip(chosen, weights, strict=False)
             ]
         missing = next((model for model in models if not model.exists()), None)
         if missing is not None:
@@ -89,23 +89,23 @@ class ParityPlan:
         if len(models) == 1 and backends:
             pairs = [(registry.get(name), models[0]) for name in backends]
         else:
-            known = {owner.name for owner in owners}
+            owner_names = {owner.name for owner in owners}
             pairs = list(zip(owners, models, strict=True))
-            pairs += [(registry.get(name), models[0]) for name in backends if name not in known]
-        found: list[Entry] = []
+            pairs += [(registry.get(name), models[0]) for name in backends if name not in owner_names]
+        entries: list[Entry] = []
         for number, (backend, model) in enumerate(pairs):
             name = f"{backend.title} ({model.name})"
-            name = name if all(entry.name != name for entry in found) else f"{name}, {number + 1}"
-            own = self._given[number] if number < min(len(self._given), len(models)) else None
-            found.append(self._entry(backend, model, name, own))
-        return found
+            name = name if all(entry.name != name for entry in entries) else f"{name}, {number + 1}"
+            entry_weights = self._given[number] if number < min(len(self._given), len(models)) else None
+            entries.append(self._entry(backend, model, name, entry_weights))
+        return entries
 
     def _entry(self, backend: Backend, path: Path, name: str, weights: Path | Run | None = None) -> Entry:
         settings = Job(dataset=self.dataset, backend=backend.name, model=path, **self._options).resolve(self.dataset)
         return Entry(name, backend, path, settings, weights)
 
     def batch(self, step: int) -> ParityBatch:
-        """Return the batch of a step, counted from 0: the whole batches of a training's epochs."""
+        """Return the batch of a step, counted from 0: the complete batches of the training epochs, in order."""
         count, size, seed = len(self.dataset.train), self._options["batch_size"], self._options["seed"]
         epoch, place = divmod(step, max(count // size, 1))
         features, labels = self.dataset.train.read(epoch_order(count, seed, epoch)[place * size : (place + 1) * size])

@@ -28,13 +28,14 @@ TITLES = {
 class ParityRow:
     """One comparison with the reference.
 
-    - ``side``: which network and backend; ``stage``: one of STAGES; ``name``: of a layer or parameter, as the reference has it;
+    - ``side``: network and backend; ``stage``: one of STAGES; ``name``: of a layer or parameter in the reference;
       ``step``: the number of the training step, from 1, or None.
-    - ``absolute``: the largest difference; ``relative``: that over the largest value of the reference.
-    - ``share``: the largest difference over its tolerance, and ``tolerance`` that which is meant there; beyond 1 is beyond
-      rounding. A tolerance follows from sums of ``terms`` terms (multiseg.reference.bounded).
-    - ``resolution``: the mean tolerance over the largest value of the reference: what is smaller than that may not be seen.
-    - ``unjudged``: how many numbers the reference has no finite value or tolerance for; ``words``: what is wrong, where it is.
+    - ``absolute``: the largest difference; ``relative``: the same relative to the largest value of the reference.
+    - ``share``: the largest ratio of a difference to its tolerance, and ``tolerance`` the tolerance at that element; above 1 is
+      more than rounding. A tolerance follows from sums of ``terms`` terms (multiseg.reference.bounded).
+    - ``resolution``: the mean tolerance relative to the largest value of the reference; smaller errors may go undetected.
+    - ``unjudged``: the number of elements without a finite value or tolerance in the reference; ``words``: the reason for a
+      failure, or None.
     """
 
     side: str
@@ -59,7 +60,7 @@ class ParityRow:
     def of(
         cls, side: str, stage: str, name: str, expected: Bounded, measured: Array, step: int | None = None
     ) -> ParityRow:
-        """Compare an array with the reference's value."""
+        """Return the row that compares an array with the reference's value."""
         if measured.shape != expected.value.shape:
             return cls.wrong(side, stage, name, f"has the shape {measured.shape}, not {expected.value.shape}", step)
         if not measured.size:
@@ -69,12 +70,12 @@ class ParityRow:
         unjudged = 0
         for part in pieces(measured.size):
             value, allowed = expected.value.ravel()[part], bounds[part] + TINY
-            # where the reference leaves float32's range or is not a number, nothing can be judged
-            judged = np.isfinite(allowed) & (np.abs(value) < LARGEST)
-            if not judged.all():
-                unjudged += int(judged.size - judged.sum())
-                value, allowed = np.where(judged, value, 0.0), np.where(judged, allowed, 1.0)
-            difference = np.abs(np.where(judged, measured.ravel()[part], 0.0) - value)
+            # elements beyond the range of float32, or NaN, in the reference cannot be compared
+            comparable = np.isfinite(allowed) & (np.abs(value) < LARGEST)
+            if not comparable.all():
+                unjudged += int(comparable.size - comparable.sum())
+                value, allowed = np.where(comparable, value, 0.0), np.where(comparable, allowed, 1.0)
+            difference = np.abs(np.where(comparable, measured.ravel()[part], 0.0) - value)
             if not np.isfinite(difference).all():
                 return cls.wrong(side, stage, name, "is not finite", step)
             shares = difference / allowed
@@ -99,7 +100,7 @@ class ParityRow:
 
     @classmethod
     def wrong(cls, side: str, stage: str, name: str, words: str, step: int | None = None) -> ParityRow:
-        """Return a row for arrays that cannot be compared number by number; ``words`` say why."""
+        """Return a row for arrays that cannot be compared number by number; ``words`` give the reason."""
         return cls(side, stage, name, math.inf, math.inf, share=math.inf, step=step, words=words)
 
 
@@ -109,10 +110,10 @@ def order(row: ParityRow) -> tuple[int, int]:
 
 def rows_by_stage(rows: Iterable[ParityRow]) -> dict[str, dict[str, dict[str, ParityRow]]]:
     """Return rows by stage, name and side, in this order; of training steps those of :func:`worst_steps`."""
-    found: dict[str, dict[str, dict[str, ParityRow]]] = {}
+    stages: dict[str, dict[str, dict[str, ParityRow]]] = {}
     for row in sorted(worst_steps(rows), key=lambda row: STAGES.index(row.stage)):
-        found.setdefault(row.stage, {}).setdefault(row.name, {})[row.side] = row
-    return found
+        stages.setdefault(row.stage, {}).setdefault(row.name, {})[row.side] = row
+    return stages
 
 
 def figures(row: ParityRow) -> str:
@@ -131,18 +132,18 @@ def percent(share: float) -> str:
 
 def worst_steps(rows: Iterable[ParityRow]) -> list[ParityRow]:
     """Return rows without steps and, for each parameter and side, the first step beyond its tolerance, else the nearest to it."""
-    found: dict[tuple[str, str, str], ParityRow] = {}
+    worst: dict[tuple[str, str, str], ParityRow] = {}
     for row in rows:
         key = (row.side, row.stage, row.name)
-        known = found.get(key)
-        if known is None or (known.ok and row.share > known.share):
-            found[key] = row
-    return list(found.values())
+        previous = worst.get(key)
+        if previous is None or (previous.ok and row.share > previous.share):
+            worst[key] = row
+    return list(worst.values())
 
 
 def sentence(row: ParityRow) -> str:
     """Describe a row that is beyond its tolerance."""
-    what = {
+    subject = {
         "forward": f"layer {row.name!r} is the first that differs",
         "output": f"the output {row.name!r} differs",
         "loss": "the loss differs",
@@ -154,7 +155,7 @@ def sentence(row: ParityRow) -> str:
     if row.stage == "network":
         return f"{row.side}: {row.words}"
     if not math.isfinite(row.share):
-        return f"{row.side}: {what}: it {row.words}"
+        return f"{row.side}: {subject}: it {row.words}"
     sums = f"rounding in sums of {row.terms:,} terms" if row.terms > 1 else "rounding"
     limit = (
         f"{row.share:.3g} times what {sums} allows ({row.tolerance:.2g})"
@@ -162,7 +163,7 @@ def sentence(row: ParityRow) -> str:
         else "copies are exact"
     )
     size = f"by up to {row.absolute:.3g}, {row.relative:.2g} of the largest value; {limit}"
-    return f"{row.side}: {what}, {size}" + (f"; {row.words}" if row.words else "")
+    return f"{row.side}: {subject}, {size}" + (f"; {row.words}" if row.words else "")
 
 
 def plain(value: Any) -> Any:

@@ -163,7 +163,7 @@ def test_what_cannot_be_compared_is_told_at_once(dataset: Any, tmp_path: Path) -
         multiseg.check_parity(dataset, steps=-1)
     with pytest.raises(BackendUnavailable, match="no backend is called 'mxnet'"):
         multiseg.check_parity(dataset, backends=["mxnet"])
-    with pytest.raises(SettingsError, match="2 are given for 1 models"):
+    with pytest.raises(SettingsError, match="2 weights for 1 models"):
         multiseg.check_parity(dataset, models="net.prototxt", weights=["a.pt", "b.pt"])
     with pytest.raises(ModelError, match=r"net\.prototxt: no such file"):
         multiseg.check_parity(dataset, models=tmp_path / "net.prototxt")
@@ -253,7 +253,7 @@ def test_what_cannot_be_compared_is_no_agreement(dataset: Any, tmp_path: Path) -
         "from torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
         "        self.e = nn.Conv2d(1, 1, 3, padding=1)\n\n    def forward(self, x):\n        return self.e(self.e(x))\n"
     )
-    with pytest.raises(ModelError, match=r"circular\.py: layers share weights \(e\), which is not compared"):
+    with pytest.raises(ModelError, match=r"circular\.py: layers share weights \(e\), which parity does not support"):
         multiseg.check_parity(dataset, ["torch"], model, steps=1, **QUICK)
 
 

@@ -81,7 +81,7 @@ FAULTS = {
     "padding": ["conv1", "padding (top, left, bottom, right) (2, 2, 0, 0)"],
     "ceil_mode": ["pool", "rounded up"],
     "epsilon": ["bn", "epsilon 0.001 (here 1e-05)"],
-    "relu": ["relu", "if it is left out"],
+    "relu": ["relu", "if it is omitted"],
     "bgr": ["conv1", "BGR for RGB"],
     "hwc": ["conv1", "CHW where they are HWC"],
     "mean": ["conv1", "without the mean subtracted"],
