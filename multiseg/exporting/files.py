@@ -1,9 +1,9 @@
-"""Writing a network as another framework's own source file: described neutrally first, then put into that framework's words.
+"""Export a network as a source file of another framework, via its neutral description.
 
-A backend's exporter is a function ``source(topology, classes)`` that gives the file's text. ``classes`` says whether labels
-are class indices: the file's loss is their cross entropy then, else the backend's own loss of images. It raises ModelError
-naming the layers that the framework cannot express; it imports no framework. Where the backend also writes ONNX, the same module
-has ``names(topology)``: what the file calls each layer.
+A backend's exporter is a function ``source(topology, classes)`` that returns the text of the file. ``classes``: whether labels
+are class indices; the loss in the file is then their cross entropy, else the backend's own loss of images. It raises ModelError
+naming the layers that the framework cannot express; it imports no framework. If the backend also writes ONNX, the same module
+has ``names(topology)``, which returns the name of each layer in the file.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ def export(
     input_shape: tuple[int, int, int] | None = None, label_shape: tuple[int, int, int] | None = None,
     weights: str | Path | Run | None = None,
 ) -> Path:  # fmt: skip
-    """Write a network file (or a run's, or a described network) as ``to``'s own source or as ONNX, and return its path.
+    """Write a network (a file, a run's, or a described one) as source of the backend ``to`` or as ONNX, and return its path.
 
     ``to`` is a backend's name or ``onnx``. ``input_shape`` (C, H, W) is as in :func:`multiseg.describe`; the file is right for
-    images of this size, and says where it may not be for others.
+    images of this size, with comments on lines that may not be right for others.
 
-    A source has no weights. Its loss is the backend's own one of images, or the cross entropy of class indices: where a
-    network with this output reads labels of ``label_shape`` as such; without ``label_shape`` where the network's own loss takes
-    class indices, or its output is no image.
+    A source file has no weights. Its loss is the backend's own loss of images, or the cross entropy if labels are class indices:
+    with ``label_shape``, if a network with this output reads such labels as class indices; without it, if the network's own
+    loss takes class indices, or its output is not an image.
 
-    An ONNX file has no loss. Its ``weights`` are those in a file of any backend's formats, or of another run of this network;
-    by default the run's own, or those that the network file holds itself. See docs/migrate.md for how it is fed.
+    An ONNX file has no loss. ``weights`` specifies a weights file of any backend, or another run of this network; default: the
+    weights of the run, or those that the network file itself contains. See docs/migrate.md for its inputs.
 
-    Raises BackendUnavailable for an unknown backend, and ModelError naming every layer that it cannot express, or weights that
-    are not the network's; SettingsError without the extra ``onnx``, or where ``out`` cannot be written or is what is read.
-    Nothing is written then.
+    Raises BackendUnavailable for an unknown backend; ModelError naming every layer that the backend cannot express, or weights
+    that do not belong to the network; SettingsError without the extra ``onnx``, if ``out`` cannot be written, or if it is one
+    of the files to read. Nothing is written in these cases.
     """
     from multiseg.exporting import onnx as onnx_export
 
@@ -55,15 +55,15 @@ def export(
     target = check_name(path, to)
     if weights is not None:
         raise SettingsError(
-            f"{setting('weights', str(weights))}: a network file for {target.title} has none; "
-            f"they go with {setting('to', 'onnx')}"
+            f"{setting('weights', str(weights))}: a network file for {target.title} contains no weights; "
+            f"specify weights only with {setting('to', 'onnx')}"
         )
     check_output(path, [file_of(network)])
     with ExitStack() as stack:
         run = run_of(network, stack)
         topology = described(network, run, input_shape)
-        stated = Labels()
+        declared_labels = Labels()
         if run and label_shape is None:
-            label_shape, stated = run.label_shape, run.labels or stated
-    write_text(path, source(target, topology, read_as_classes(topology, label_shape, stated.kind)))
+            label_shape, declared_labels = run.label_shape, run.labels or declared_labels
+    write_text(path, source(target, topology, read_as_classes(topology, label_shape, declared_labels.kind)))
     return path

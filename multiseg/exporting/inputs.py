@@ -1,4 +1,4 @@
-"""What can be exported: a network file, a run, or a description."""
+"""Resolve what is exported: a network file, a run, or a described network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from multiseg.topology import Topology
 
 
 def run_of(given: Path | Run | Topology, stack: ExitStack) -> Run | None:
-    """The run that is given, or that is in the folder given, which ``stack`` closes then; None where it is something else."""
+    """Return the run, or the run in a folder, which ``stack`` closes; None if it is neither."""
     from multiseg.run.reading import is_run
     from multiseg.run.run import Run
 
@@ -23,14 +23,14 @@ def run_of(given: Path | Run | Topology, stack: ExitStack) -> Run | None:
 
 
 def file_of(given: Path | Run | Topology | None) -> Path | None:
-    """The file or folder that is read for it."""
+    """Return the file or folder that is read; None for a described network."""
     from multiseg.run.run import Run
 
     return given.path if isinstance(given, Run) else given if isinstance(given, Path) else None
 
 
 def described(network: Path | Run | Topology, run: Run | None, input_shape: tuple[int, int, int] | None) -> Topology:
-    """A network file's, run's or described network, for images of ``input_shape``; a run's by default for its dataset's."""
+    """Return the topology of a network for images of ``input_shape`` (C, H, W); default for a run: the shape of its dataset."""
     if isinstance(network, Topology):
         return network
     if run is None:

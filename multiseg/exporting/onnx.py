@@ -1,9 +1,9 @@
-"""Writing a network with its weights as an ONNX file, by a backend whose framework can.
+"""Export a network with its weights as an ONNX file, with a backend whose framework supports it.
 
 described network -> the backend's own network file, in a temporary folder -> its framework's exporter, with the weights
 
-The file is fed what the network is: its axes are N, C, H, W, its colours in the order that the weights were trained for, the mean
-subtracted. Its metadata say so. It is kept only where onnxruntime makes the same of it as the framework.
+The ONNX file has the same inputs as the network: axes N, C, H, W, colours in the order that the weights were trained with, the
+mean subtracted. Its metadata record this. It is written only if onnxruntime computes the same outputs as the framework.
 """
 
 from __future__ import annotations
@@ -36,15 +36,17 @@ from multiseg.worker import pool
 from multiseg.worker.client import Worker
 
 KIND = "onnx"
-TOLERANCE = 1e-4  # of the largest output: what float32 sums of other orders come to, in networks of any depth in use
-ON_A_GPU = 1e-2  # against a framework there: its convolutions may keep 10 bits of each factor (TF32)
+TOLERANCE = (
+    1e-4  # relative to the largest output: rounding of float32 sums in other orders, in networks of usual depths
+)
+ON_A_GPU = 1e-2  # against a framework on a GPU, whose convolutions may keep 10 bits of each factor (TF32)
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Weights by the names of a topology or of its exported file, and how the network that has them is fed."""
+    """Weights by the names of a topology or of its exported file, with the format of the network's input."""
 
     weights: Mapping[str, Array]
     channel_order: str
@@ -53,9 +55,9 @@ class Trained:
 
 
 def check_name(path: Path) -> None:
-    """Raise ModelError for a name that is no ONNX file's."""
+    """Raise ModelError if a file name does not end in .onnx."""
     if path.suffix != ".onnx":
-        raise ModelError(f"{path}: an ONNX file has a name ending in .onnx")
+        raise ModelError(f"{path}: the name of an ONNX file must end in .onnx")
 
 
 def export(
@@ -65,9 +67,9 @@ def export(
     weights: Path | Run | None,
     worker: Worker | None = None,
 ) -> Path:
-    """Write ``network`` with ``weights``, by default its own, as ``out``, whole or not at all; see multiseg.export.
+    """Write ``network`` with ``weights`` (default: its own) to ``out`` atomically; see multiseg.export.
 
-    ``worker`` is a process of the backend that writes it, where one is at hand.
+    ``worker`` is a running worker of the backend that writes ONNX, or None to start one.
     """
     check_name(out)
     writing.check_output(out, [inputs.file_of(network), inputs.file_of(weights)])
@@ -102,34 +104,34 @@ def export(
 
 
 def _writer() -> Backend:
-    """The backend that writes ONNX files."""
+    """Return the backend that writes ONNX files. Raises BackendUnavailable if there is none."""
     for backend in map(registry.get, registry.names()):
         if backend.onnx is not None and backend.exporter is not None:
             return backend
     raise BackendUnavailable(
-        f"no installed backend writes ONNX files; there are {', '.join(registry.names()) or 'none'}"
+        f"no installed backend writes ONNX files; installed are: {', '.join(registry.names()) or 'none'}"
     )
 
 
 def _trained(
     network: Path | Run | Topology, topology: Topology, weights: Path | Run | None, run: Run | None, stack: ExitStack
 ) -> Trained:
-    """The given weights, else the run's, else those in the network file itself."""
-    other = run if weights is None else inputs.run_of(weights, stack)
-    if other is not None:
-        return _of_run(other, topology)
+    """Return ``weights``, else those of the run, else those in the network file itself. Raises ModelError if there are none."""
+    source_run = run if weights is None else inputs.run_of(weights, stack)
+    if source_run is not None:
+        return _of_run(source_run, topology)
     file = network if isinstance(network, Path) else None
     if weights is None and file is not None and _holds_weights(file):
         weights = file
     if weights is None:
         raise ModelError(
-            f"{topology.source}: holds no weights, which an ONNX file has; "
-            f"give {setting('weights', example='FILE')} or a run folder"
+            f"{topology.source}: contains no weights, which an ONNX file requires; "
+            f"specify {setting('weights', example='FILE')} or a run folder"
         )
     assert isinstance(weights, Path)
     channels, height, width = topology.input_shape
-    found = reading.read_neutral(weights, run.model if run else file, (channels, height, width))
-    return Trained(found.weights, found.channel_order or _channel_order(topology), {"weights": weights.name}, None)
+    neutral = reading.read_neutral(weights, run.model if run else file, (channels, height, width))
+    return Trained(neutral.weights, neutral.channel_order or _channel_order(topology), {"weights": weights.name}, None)
 
 
 def _holds_weights(path: Path) -> bool:
@@ -141,26 +143,26 @@ def _holds_weights(path: Path) -> bool:
 
 
 def _of_run(run: Run, topology: Topology) -> Trained:
-    """A run's weights. Raises ModelError where its network is another one."""
+    """Return the weights of a run. Raises ModelError if its network differs from ``topology``."""
     names = match(topology, run.topology).parameters
     weights = {names.get(name, name): value for name, value in run.worker().call("get_weights").items()}
     assert run.snapshot is not None
     metadata = {"run": run.name, "backend": run.backend, "epoch": f"{run.snapshot.epoch:g}"}
     if run.layout.mean is not None:
         mean = run.layout.mean.reshape(len(run.layout.mean), *(run.layout.mean.shape[1:] or (1, 1)))
-        fed = swap_red_blue(mean) if run.layout.channel_order == "BGR" else mean
-        metadata["mean"] = json.dumps([[[float(f"{v:.9g}") for v in row] for row in channel] for channel in fed])
+        input_mean = swap_red_blue(mean) if run.layout.channel_order == "BGR" else mean
+        metadata["mean"] = json.dumps([[[float(f"{v:.9g}") for v in row] for row in channel] for channel in input_mean])
     return Trained(weights, run.layout.channel_order, metadata, run)
 
 
 def _channel_order(topology: Topology) -> str:
-    """What networks of the file's kind are fed."""
+    """Return the order of the colours for networks of the file's kind."""
     kinds = [(backend, kind.name) for backend in map(registry.get, registry.names()) for kind in backend.kinds]
     return next((backend.channel_order for backend, name in kinds if name == topology.kind), "RGB")
 
 
 def _named(backend: Backend, topology: Topology, weights: Mapping[str, Array]) -> dict[str, Array]:
-    """Weights by the exported file's names; under names that are neither network's they stay, to be refused there."""
+    """Return weights by the names of the exported file; unknown names stay as they are, and the ONNX writer rejects them."""
     assert backend.exporter is not None
     modules = importlib.import_module(backend.exporter.partition(":")[0]).names(topology)
     names = {
@@ -177,7 +179,7 @@ def _named(backend: Backend, topology: Topology, weights: Mapping[str, Array]) -
 
 
 def _images(topology: Topology, text: str) -> list[Array]:
-    """Batches to export with and to compare on: of the described size; and of another, where the network takes others."""
+    """Return batches for export and comparison: of the described size, and of a larger size if the network supports it."""
     channels, height, width = topology.input_shape
     sizes = [(height, width)]
     try:
@@ -187,32 +189,32 @@ def _images(topology: Topology, text: str) -> list[Array]:
     except NotLocal:
         pass
     draw = np.random.default_rng(0)
-    # the second image negative: what one of them leaves dark behind a ReLU, the other may not
+    # the second image is negative: a ReLU that is 0 for one of the images may not be for the other
     pixels = [draw.uniform(0, 255, (2 + n, channels, *size)) for n, size in enumerate(sizes)]
     return [(batch * (-1) ** np.arange(len(batch))[:, None, None, None]).astype(np.float32) for batch in pixels]
 
 
 def _metadata(topology: Topology, trained: Trained) -> dict[str, str]:
-    said = {
+    metadata = {
         "source": topology.source,
         "kind": topology.kind,
         "channel_order": trained.channel_order,
         **trained.metadata,
     }
-    return {f"multiseg.{key}": value for key, value in said.items()}
+    return {f"multiseg.{key}": value for key, value in metadata.items()}
 
 
 def _check_against(run: Run, topology: Topology, images: Array, output: Array) -> None:
-    """Raise ModelError unless the framework that trained the run makes the same of the images."""
+    """Raise ModelError unless the framework that trained the run computes the same output for the images."""
     layout = Layout(
         registry.get(run.backend).data_order, "RGB", None
     )  # their colours are in the network's order already
-    made, _, _ = run.worker().call("predict", features=layout.features(images), labels=None)
-    expected = layout.activation(made).reshape(output.shape)
-    apart = float(np.abs(output - expected).max() / max(np.abs(expected).max(), 1e-30))
+    prediction, _, _ = run.worker().call("predict", features=layout.features(images), labels=None)
+    expected = layout.activation(prediction).reshape(output.shape)
+    difference = float(np.abs(output - expected).max() / max(np.abs(expected).max(), 1e-30))
     tolerance = TOLERANCE if run.environment.get("device") == "cpu" else ON_A_GPU
-    if not apart <= tolerance:
+    if not difference <= tolerance:
         raise ModelError(
-            f"{topology.source}: the ONNX file's output differs from {run.title}'s by {apart:.1e} of its largest value, "
-            f"more than {tolerance:g}; it is not written"
+            f"{topology.source}: the ONNX file's output differs from {run.title}'s by {difference:.1e} of its largest value, "
+            f"more than {tolerance:g}; the file was not written"
         )

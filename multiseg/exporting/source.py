@@ -1,4 +1,4 @@
-"""The text of a network file for another backend."""
+"""Return the text of a network file for another backend."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from multiseg.topology import Topology
 
 
 def check_name(path: Path, backend: str) -> Backend:
-    """The backend called so. Raises BackendUnavailable where there is none, ModelError where its files are named otherwise."""
+    """Return the backend of this name. Raises BackendUnavailable if unknown, ModelError if ``path`` has another extension."""
     target = registry.get(backend)
     if path.suffix != target.formats[0]:
-        raise ModelError(f"{path}: a network file for {target.title} has a name ending in {target.formats[0]}")
+        raise ModelError(f"{path}: the name of a network file for {target.title} must end in {target.formats[0]}")
     return target
 
 
 def source(target: Backend, topology: Topology, classes: bool) -> str:
     """Return the text of a network file for the backend ``target``; with ``classes`` its loss takes class indices.
 
-    Raises ModelError where the framework cannot express the network.
+    Raises ModelError if the framework cannot express the network.
     """
     if target.exporter is None:
-        raise ModelError(f"{topology.source}: backend {target.name!r} reads network files, but writes none")
-    if several := topology.shared_weights:
+        raise ModelError(f"{topology.source}: backend {target.name!r} reads network files, but cannot write them")
+    if sharing := topology.shared_weights:
         raise ModelError(
             f"{topology.source}: {target.title} cannot express it exactly; layers that share weights, or are computed several "
-            f"times, would get weights of their own: {', '.join(several)}"
+            f"times, would each get separate weights: {', '.join(sharing)}"
         )
     module, _, function = target.exporter.partition(":")
     text: str = getattr(importlib.import_module(module), function)(topology, classes)

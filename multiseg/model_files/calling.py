@@ -11,6 +11,7 @@ from multiseg.worker.client import Worker
 
 
 def ask(backend: Backend, function: str, worker: Worker | None = None, **arguments: Any) -> Any:
+    """Call a function of a backend's reader and return its result."""
     return call(backend, backend.reader, function, backend.reader_needs_framework, worker, arguments)
 
 
@@ -22,7 +23,7 @@ def call(
     worker: Worker | None,
     arguments: dict[str, Any],
 ) -> Any:
-    """Call a backend's function: here, or in its process, where ``worker`` may be one."""
+    """Return the result of a backend's function, called here if it needs no framework, else in ``worker`` or a new worker."""
     if not needs_framework:
         return getattr(importlib.import_module(module), function)(**arguments)
     if worker is not None:

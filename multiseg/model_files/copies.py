@@ -1,4 +1,4 @@
-"""The files that a network file consists of: copy, compare and hash them."""
+"""Copy, compare and hash network files with all files that belong to them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from multiseg.model_files.kinds import kind_of
 
 
 def copy(path: Path, folder: Path) -> None:
-    """Copy a network file into an existing folder, with all that belongs to it."""
+    """Copy a network file, with all files that belong to it, into an existing folder."""
     for source in parts(path):
         target = folder / source.relative_to(path.parent)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -21,7 +21,7 @@ def copy(path: Path, folder: Path) -> None:
 
 
 def same(path: Path, other: Path) -> bool:
-    """Whether two network files of one name have the same content, with all that belongs to them."""
+    """Return whether two network files of the same name, with all files that belong to them, have the same content."""
     ours, theirs = ({part.relative_to(each.parent): part for part in parts(each)} for each in (path, other))
     return ours.keys() == theirs.keys() and all(
         filecmp.cmp(part, theirs[name], shallow=False) for name, part in ours.items()
@@ -29,7 +29,7 @@ def same(path: Path, other: Path) -> bool:
 
 
 def fingerprint(path: Path) -> str:
-    """Of a network file's content, with all that belongs to it: twelve digits of its SHA-256."""
+    """Return the first twelve hex digits of the SHA-256 of a network file with all files that belong to it."""
     digest = hashlib.sha256()
     for part in parts(path):
         digest.update(part.read_bytes())
@@ -37,10 +37,10 @@ def fingerprint(path: Path) -> str:
 
 
 def parts(path: Path) -> list[Path]:
-    """The files that a network file consists of."""
+    """Return the files that a network file consists of."""
     try:
         beside = kind_of(path, "network")[1].beside
-    except ModelError:  # of no known kind: the backend that is to load it says so
+    except ModelError:  # of no known kind: the backend reports this on loading
         beside = ()
     if not path.exists():
         return []

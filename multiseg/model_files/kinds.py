@@ -10,37 +10,41 @@ from multiseg.backend import Backend, FileKind
 from multiseg.errors import ModelError
 from multiseg.model_files import weights_file
 
-HEAD = 1 << 16  # bytes by which a kind is told
+HEAD = 1 << 16  # bytes at the beginning of a file that identify its kind
 
 
 def kind_of(path: Path, holds: Literal["network", "weights"]) -> tuple[Backend, FileKind]:
-    """The backend and kind of a file, told from its content; where several would do, from its extension as well.
+    """Return backend and kind of a file by its content and, if several kinds match, by its extension.
 
-    Raises ModelError saying what is there and what is expected.
+    Raises ModelError naming the file, what it contains and which kinds are expected.
     """
     head = head_of(path)
     kinds = [(backend, kind) for backend in registry.installed() for kind in backend.kinds]
-    found = [(backend, kind) for backend, kind in kinds if kind.recognise(head, path)]
-    wanted = [(backend, kind) for backend, kind in found if kind.holds == holds]
-    if len(wanted) > 1:
-        wanted = [each for each in wanted if path.suffix in each[1].extensions] or wanted
-    if len(wanted) == 1:
-        return wanted[0]
+    matching = [(backend, kind) for backend, kind in kinds if kind.recognise(head, path)]
+    candidates = [(backend, kind) for backend, kind in matching if kind.holds == holds]
+    if len(candidates) > 1:
+        candidates = [each for each in candidates if path.suffix in each[1].extensions] or candidates
+    if len(candidates) == 1:
+        return candidates[0]
     names = [f"{kind.name} ({', '.join(kind.extensions) or 'a folder'})" for _, kind in kinds if kind.holds == holds]
-    known = "; ".join([*names, *(["safetensors (.safetensors)"] if holds == "weights" else [])])
-    if wanted:
+    expected = "; ".join([*names, *(["safetensors (.safetensors)"] if holds == "weights" else [])])
+    if candidates:
         raise ModelError(
-            f"{path}: may be a {' or a '.join(kind.name for _, kind in wanted)}; name it with one of their extensions"
+            f"{path}: may be a {' or a '.join(kind.name for _, kind in candidates)}; rename it with one of their extensions"
         )
     if holds == "network" and weights_file.recognised(head):
-        raise ModelError(f"{path}: is safetensors, which holds weights; expected is: {known}")
-    if found:
-        raise ModelError(f"{path}: is a {found[0][1].name}, which holds {found[0][1].holds}; expected is: {known}")
-    raise ModelError(f"{path}: is no {holds} file of a known kind; expected is: {known}; found {_looks(head, path)}")
+        raise ModelError(f"{path}: is a safetensors file, which contains weights; expected is: {expected}")
+    if matching:
+        raise ModelError(
+            f"{path}: is a {matching[0][1].name}, which contains {matching[0][1].holds}; expected is: {expected}"
+        )
+    raise ModelError(
+        f"{path}: is not a {holds} file of a known kind; expected is: {expected}; found {_looks(head, path)}"
+    )
 
 
 def is_network(path: Path) -> bool:
-    """Whether a file is of a kind that holds a network."""
+    """Return whether a file is of a kind that contains a network."""
     try:
         return bool(kind_of(path, "network"))
     except ModelError:
@@ -48,6 +52,7 @@ def is_network(path: Path) -> bool:
 
 
 def head_of(path: Path) -> bytes:
+    """Return the first HEAD bytes of a file, empty for a folder. Raises ModelError if it cannot be read."""
     if path.is_dir():
         return b""
     try:

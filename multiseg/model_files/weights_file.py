@@ -1,7 +1,7 @@
-"""The neutral weights file: safetensors of float32 arrays, ``layer.part``, with what a training needs to go on from them.
+"""The neutral weights file: safetensors of float32 arrays ``layer.part``, with the solver's state for resuming training.
 
-Its metadata say ``format`` = multiseg, ``channel_order`` (of the images that the network is fed) and ``solver`` (JSON: name,
-step, rate and the like). What the solver keeps is there as ``solver/SLOT/PARAMETER``, e.g. ``solver/momentum/conv1.weight``.
+Its metadata contain ``format`` = multiseg, ``channel_order`` (of the network's input images) and ``solver`` (JSON: name, step,
+rate etc.). The arrays of the solver's state are called ``solver/SLOT/PARAMETER``, e.g. ``solver/momentum/conv1.weight``.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from multiseg.errors import ModelError
 from multiseg.files import write_bytes
 
 FORMAT = "multiseg"
-SOLVER = "solver/"  # before the names of what is no weight
+SOLVER = "solver/"  # prefix of the names of solver arrays
 
 Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class NeutralWeights:
-    """Weights by ``layer.part``, and where known the order of the colours that their network is fed.
+    """Weights by ``layer.part``, and the channel order of the network's input images, None if unknown.
 
-    ``state`` is what a solver keeps, by ``SLOT/PARAMETER``, and ``solver`` what else there is to know of it, as plain values;
-    None where there is no solver.
+    ``state`` are the arrays of a solver's state by ``SLOT/PARAMETER``; ``solver`` is the rest of its state as plain values,
+    None if there is no solver.
     """
 
     weights: Mapping[str, Array]
@@ -40,7 +40,7 @@ class NeutralWeights:
 
 
 def recognised(head: bytes) -> bool:
-    """Whether a file that begins so is safetensors: eight bytes of length, then that much JSON.
+    """Return whether a file with this beginning is safetensors: eight bytes with the length of the JSON header, then the header.
 
     See https://github.com/huggingface/safetensors#format.
     """
@@ -48,7 +48,7 @@ def recognised(head: bytes) -> bool:
 
 
 def is_one(path: Path) -> bool:
-    """Whether a file is safetensors."""
+    """Return whether a file is safetensors."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -56,25 +56,27 @@ def is_one(path: Path) -> bool:
 
 
 def write(path: Path, content: NeutralWeights) -> None:
-    """Write a file whole, or leave what is there. Raises ModelError for a weight that is named as a solver's array."""
+    """Write a file atomically. Raises ModelError for a weight that has the name of a solver array."""
     from safetensors.numpy import save
 
-    wrong = next((name for name in content.weights if name.startswith(SOLVER)), None)
-    if wrong is not None:
-        raise ModelError(f"{path}: weight {wrong!r}: names that begin with {SOLVER!r} are a solver's; rename the layer")
+    reserved = next((name for name in content.weights if name.startswith(SOLVER)), None)
+    if reserved is not None:
+        raise ModelError(
+            f"{path}: weight {reserved!r}: names that begin with {SOLVER!r} are reserved for solver state; rename the layer"
+        )
     metadata = {"format": FORMAT}
     if content.channel_order is not None:
         metadata["channel_order"] = content.channel_order
     if content.solver is not None:
         metadata["solver"] = json.dumps(content.solver)
     named = {**content.weights, **{SOLVER + name: value for name, value in content.state.items()}}
-    # safetensors writes an array's memory as it lies, whatever its strides
+    # safetensors writes an array's memory without regard to its strides
     arrays = {name: np.array(value, np.float32, order="C") for name, value in named.items()}
     write_bytes(path, save(arrays, metadata))
 
 
 def read(path: Path) -> NeutralWeights:
-    """What is in a file; one from elsewhere holds weights alone. Raises ModelError naming it."""
+    """Return the content of a file; one not written by multiseg has weights only. Raises ModelError naming the file."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -100,9 +102,9 @@ def _solver(path: Path, text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        said = json.loads(text)
+        state = json.loads(text)
     except ValueError as error:
-        raise ModelError(f"{path}: solver in its metadata is no JSON: {error}") from error
-    if not isinstance(said, dict):
-        raise ModelError(f"{path}: solver in its metadata is no JSON object")
-    return said
+        raise ModelError(f"{path}: solver in its metadata is not valid JSON: {error}") from error
+    if not isinstance(state, dict):
+        raise ModelError(f"{path}: solver in its metadata is not a JSON object")
+    return state

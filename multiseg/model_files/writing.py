@@ -22,9 +22,12 @@ def write_weights(
     input_shape: tuple[int, int, int] | None, worker: Worker | None = None,
     others: Mapping[str, npt.NDArray[np.float32]] | None = None,
 ) -> dict[str, list[str]]:  # fmt: skip
-    """Write neutral weights as the backend's own file: see above. Raises ModelError also where it writes none."""
+    """Write neutral weights as the backend's own file, and return the result of its writer.
+
+    See multiseg.topology.interfaces.WeightsWriter. Raises ModelError, also if the backend cannot write weights.
+    """
     if backend.writer is None:
-        raise ModelError(f"{path}: backend {backend.name!r} reads weights, but writes none")
+        raise ModelError(f"{path}: backend {backend.name!r} reads weights, but cannot write them")
     module, _, function = backend.writer.partition(":")
     arguments = {
         "path": str(path.resolve()),
@@ -33,14 +36,14 @@ def write_weights(
         "input_shape": None if input_shape is None else list(input_shape),
         "others": dict(others or {}),
     }
-    found: dict[str, list[str]] = call(backend, module, function, backend.writer_needs_framework, worker, arguments)
-    return found
+    names: dict[str, list[str]] = call(backend, module, function, backend.writer_needs_framework, worker, arguments)
+    return names
 
 
 def check_output(path: Path, inputs: Iterable[Path | None]) -> None:
-    """Raise SettingsError where a file cannot be written, or is one of ``inputs``, or belongs to one."""
+    """Raise SettingsError if a file cannot be written, or is one of ``inputs`` or of the files that belong to them."""
     real = target(path)
-    for each in inputs:
-        own = [] if each is None else [each, *parts(each)]
-        if any(real == Path(os.path.realpath(part)) for part in own):
-            raise SettingsError(f"{path}: would replace what is read, {each}; name another file to write")
+    for input_path in inputs:
+        input_files = [] if input_path is None else [input_path, *parts(input_path)]
+        if any(real == Path(os.path.realpath(part)) for part in input_files):
+            raise SettingsError(f"{path}: would overwrite the input {input_path}; specify another file to write")

@@ -234,12 +234,12 @@ def test_what_is_wrong_is_told_in_one_line_and_nothing_is_written(
         return folder / "w.safetensors"
 
     weights = random_weights(topology)
-    assert "a name ending in .onnx" in refused(given(weights), "net.pt")
-    assert "fcn.prototxt: holds no weights" in refused(None)
+    assert "must end in .onnx" in refused(given(weights), "net.pt")
+    assert "fcn.prototxt: contains no weights" in refused(None)
     less = {name: value for name, value in weights.items() if name != "conv2.bias"}
     assert "fcn.prototxt: no weights are given for 'conv2.bias'" in refused(given(less))
     assert "weights of 'conv1.bias' are (3,)" in refused(given({**weights, "conv1.bias": np.zeros(3, np.float32)}))
-    assert "is no weights file of a known kind" in refused(FCN.with_name("__init__.py"))
+    assert "is not a weights file of a known kind" in refused(FCN.with_name("__init__.py"))
 
 
 def test_a_layer_that_pytorch_has_no_words_for_is_refused_by_name(worker: Worker, tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_without_its_packages_the_mend_is_told(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_source_takes_no_weights_and_a_kind_must_be_known(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="a network file for PyTorch has none"):
+    with pytest.raises(SettingsError, match="a network file for PyTorch contains no weights"):
         multiseg.export(FCN, "torch", tmp_path / "net.py", SHAPE, weights=tmp_path / "w.pt")
     with pytest.raises(BackendUnavailable, match="no backend is called 'onyx'"):
         multiseg.export(FCN, "onyx", tmp_path / "net.onnx", SHAPE)

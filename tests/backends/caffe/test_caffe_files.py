@@ -535,7 +535,9 @@ def test_a_caffemodel_is_known_by_its_content(tmp_path: Path) -> None:
     assert kind_of(path, "weights")[1].name == "caffemodel"
     weights = read_weights(path)
     assert {name: array.tolist() for name, array in weights.items()} == {"conv.weight": [[0, 1, 2], [3, 4, 5]]}
-    with pytest.raises(ModelError, match=r"weights.bin: is a caffemodel, which holds weights; expected is: .*prototxt"):
+    with pytest.raises(
+        ModelError, match=r"weights.bin: is a caffemodel, which contains weights; expected is: .*prototxt"
+    ):
         describe(path)
 
 
@@ -556,7 +558,7 @@ def test_a_caffemodel_is_known_by_its_content(tmp_path: Path) -> None:
             ),
             r"holds no weights",
         ),
-        (lambda p: p.write_text(INPUT + layer("ReLU")), r"is a Caffe prototxt, which holds network"),
+        (lambda p: p.write_text(INPUT + layer("ReLU")), r"is a Caffe prototxt, which contains network"),
         (lambda p: p.write_bytes(b""), r"an empty file"),
     ],
 )

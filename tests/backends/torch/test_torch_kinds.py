@@ -63,5 +63,5 @@ def test_the_networks_of_all_frameworks_are_told_apart() -> None:
 
 def test_a_vector_of_weights_is_no_network(tmp_path: Path) -> None:
     (tmp_path / "a.t7").write_bytes(T7_VECTOR)
-    with pytest.raises(ModelError, match="is a Torch7 weights, which holds weights; expected is: "):
+    with pytest.raises(ModelError, match="is a Torch7 weights, which contains weights; expected is: "):
         kind_of(tmp_path / "a.t7", "network")

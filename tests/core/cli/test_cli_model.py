@@ -99,10 +99,10 @@ def test_visualize(tmp_path: Path, ending: str) -> None:
     [
         (("describe", FCN), "--input-shape C,H,W or --dataset DIR"),
         (("describe", FCN, "--input-shape", "32x32"), "'32x32' is not of the form C,H,W"),
-        (("describe", FCN, "--input-shape", "1,0,32"), "must be three numbers from 1"),
+        (("describe", FCN, "--input-shape", "1,0,32"), "must be three integers of at least 1"),
         (("describe", "missing.prototxt"), "missing.prototxt: cannot be read: No such file"),
         (("describe", FCN, "--dataset", "missing"), "missing: no such dataset folder"),
-        (("describe", __file__), "is no network file of a known kind"),
+        (("describe", __file__), "is not a network file of a known kind"),
         (("visualize", FCN, *SHAPE, "-o", "OUT/t.pdf"), "is drawn as .svg, .png or .html"),
         (("visualize", FCN, *SHAPE, "-o", "OUT/missing/t.svg"), "t.svg: cannot be written: there is no folder"),
         (("visualize", FCN, "-o", "OUT/t.svg"), "--input-shape C,H,W or --dataset DIR"),

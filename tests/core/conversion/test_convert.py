@@ -189,13 +189,13 @@ def test_nothing_is_left_of_what_fails(model: Path, net: Path, tmp_path: Path, m
         ({"out": "."}, r"cannot be written: is a folder"),
         (
             {"out": "net.caffemodel"},
-            r"^net.caffemodel: would replace what is read, .*net.caffemodel; name another file",
+            r"^net.caffemodel: would overwrite the input .*net.caffemodel; specify another file",
         ),
-        ({"out": "net.prototxt", "network": "net.prototxt"}, r"net.prototxt: would replace what is read"),
-        ({"out": "net.prototxt", "source_network": "./net.prototxt"}, r"net.prototxt: would replace what is read"),
+        ({"out": "net.prototxt", "network": "net.prototxt"}, r"net.prototxt: would overwrite the input"),
+        ({"out": "net.prototxt", "source_network": "./net.prototxt"}, r"net.prototxt: would overwrite the input"),
         (
             {"source_network": "net.prototxt", "with_network": "net.prototxt"},
-            r"net.prototxt: would replace what is read",
+            r"net.prototxt: would overwrite the input",
         ),
         (
             {"source_network": "net.prototxt", "out": "z.prototxt", "with_network": "z.prototxt"},
@@ -207,11 +207,11 @@ def test_nothing_is_left_of_what_fails(model: Path, net: Path, tmp_path: Path, m
             {"with_network": "o.prototxt"},
             r"with_network needs the source's network; specify its file with source_network=FILE",
         ),
-        ({"with_network": "o.txt"}, r"o\.txt: a network file for Caffe has a name ending in \.prototxt"),
+        ({"with_network": "o.txt"}, r"o\.txt: the name of a network file for Caffe must end in \.prototxt"),
         ({"to": "safetensors", "with_network": "o.py"}, r"safetensors is for any framework"),
-        ({"source": "net.prototxt"}, r"is a Caffe prototxt, which holds network"),
+        ({"source": "net.prototxt"}, r"is a Caffe prototxt, which contains network"),
         ({"source": "nothing.pt"}, r"nothing\.pt: cannot be read: No such file"),
-        ({"source": "."}, r"is no weights file of a known kind; .*; safetensors \(\.safetensors\); found a folder"),
+        ({"source": "."}, r"is not a weights file of a known kind; .*; safetensors \(\.safetensors\); found a folder"),
         ({"map": {"conv": "conv1"}}, r"has no layer or parameter 'conv'; similar names: conv1"),
     ],
 )
@@ -260,7 +260,7 @@ def test_a_backend_that_writes_no_weights_is_none_to_convert_to(fourth: str, mod
     from multiseg.conversion.conversion import formats
 
     assert list(formats()) == ["safetensors", "caffemodel", "tf", "pt"]
-    with pytest.raises(ModelError, match=r"backend 'numpy' reads weights, but writes none"):
+    with pytest.raises(ModelError, match=r"backend 'numpy' reads weights, but cannot write them"):
         write_weights(registry.get("numpy"), tmp_path / "o", {}, None, None)
 
 
@@ -300,7 +300,7 @@ def test_a_link_is_written_through_and_what_is_no_file_stays(model: Path, tmp_pa
         assert (tmp_path / "link").is_symlink() and [each.name for each in (tmp_path / "there").iterdir()] == ["w"]
         weights_file.read(tmp_path / "there/w")
     (tmp_path / "own").symlink_to(model)
-    with pytest.raises(SettingsError, match="own: would replace what is read"):
+    with pytest.raises(SettingsError, match="own: would overwrite the input"):
         multiseg.convert(model, "safetensors", tmp_path / "own")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(SettingsError, match="pipe: cannot be written: is not a regular file"):

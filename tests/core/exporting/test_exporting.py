@@ -78,7 +78,7 @@ def test_an_unknown_backend_lists_the_known_and_a_name_must_end_as_the_files_do(
     network = topology(fcn(), shape=(1, 32, 32))
     with pytest.raises(BackendUnavailable, match=r"'mxnet'.*caffe, tensorflow, torch"):
         multiseg.export(network, "mxnet", tmp_path / "fcn.py")
-    with pytest.raises(ModelError, match=r"fcn.prototxt: a network file for PyTorch has a name ending in \.py"):
+    with pytest.raises(ModelError, match=r"fcn.prototxt: the name of a network file for PyTorch must end in \.py"):
         multiseg.export(network, "torch", tmp_path / "fcn.prototxt")
     assert not any(tmp_path.iterdir())
 
@@ -267,9 +267,9 @@ def test_a_file_that_is_read_is_not_replaced(tmp_path: Path) -> None:
     before = file.read_bytes()
     for out in (file, tmp_path / "link.prototxt"):
         found = CliRunner().invoke(main, ["export", str(file), "--to", "caffe", "-o", str(out)])
-        assert found.exit_code == 2 and f"{out}: would replace what is read, {file}" in found.output
+        assert found.exit_code == 2 and f"{out}: would overwrite the input {file}" in found.output
     (tmp_path / "w.onnx").write_bytes(b"weights")
-    with pytest.raises(SettingsError, match=r"w\.onnx: would replace what is read"):
+    with pytest.raises(SettingsError, match=r"w\.onnx: would overwrite the input"):
         multiseg.export(file, "onnx", tmp_path / "w.onnx", weights=tmp_path / "w.onnx")
     assert file.read_bytes() == before and (tmp_path / "w.onnx").read_bytes() == b"weights"
 
