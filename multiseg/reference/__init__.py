@@ -1,8 +1,8 @@
-"""A network in float64, by its neutral description alone, with bounds of what computing it in float32 may differ by.
+"""Compute a described network in float64, with bounds of the rounding error of the same computation in float32.
 
-Forward, backward, loss and the solvers of the recipe ``equal``, in NumPy and independent of every framework: what parity is
-checked against. Each value carries a bound of its float32 counterpart's error, which follows from the lengths of the sums that
-make it (multiseg.reference.bounded); so a tolerance is derived for every number, not chosen.
+Forward pass, backward pass, losses and the solvers of the recipe ``equal``, in NumPy and independent of every framework: the
+reference of parity checks. Each value has a bound of the error of its float32 counterpart, which follows from the lengths of the
+sums that produce it (multiseg.reference.bounded). Tolerances are therefore derived for each number, not chosen.
 """
 
 from multiseg.reference.bounded import Bounded, exact, gamma

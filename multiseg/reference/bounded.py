@@ -1,4 +1,4 @@
-"""Numbers with a bound of the rounding error that float32 arithmetic may have made of them."""
+"""Numbers with a bound of the rounding error of the same computation in float32."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 U = 2.0**-24  # float32's unit roundoff
-LAMBDA = 10.0  # of the probabilistic bound: one in 10^21 roundings of a sum breaks it
-PIECE = (
-    1 << 16
-)  # numbers of an array that are worked on at once where there are millions: they stay in the processor's cache
+LAMBDA = 10.0  # of the probabilistic bound: it fails for one in 10^21 roundings of a sum
+PIECE = 1 << 16  # elements of a large array that are processed at once, so that they stay in the processor's cache
 TINY = 2.0**-126  # the smallest normal float32: results below it may be flushed to 0
 
 # Relative errors of functions in multiples of U: twice the units in the last place that OpenCL allows single precision (OpenCL C
@@ -27,9 +25,9 @@ EXP, LOG, TANH, POW, ROOT, QUOTIENT = 6, 6, 10, 32, 6, 5
 
 
 def gamma(terms: float) -> float:
-    """Bound of the relative error of a sum of so many products, in any order: |error| <= gamma(n) * sum |a_i b_i|.
+    """Return a bound of the relative error of a sum of n products, in any order: |error| <= gamma(n) * sum |a_i b_i|.
 
-    The lesser of the worst case n u / (1 - n u) (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1) and
+    The smaller of the worst case n u / (1 - n u) (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1) and
     the probabilistic exp((lambda sqrt(n) u + n u^2) / (1 - u)) - 1 (Higham and Mary, A New Approach to Probabilistic Rounding
     Error Analysis, SIAM J. Sci. Comput. 41(5), 2019, theorem 2.4), which fails for one in exp(lambda^2 / 2) / 2n sums at most.
     """
@@ -39,9 +37,9 @@ def gamma(terms: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Bounded:
-    """``value`` (float64), and ``bound``, how far float32's may be from it, of the same shape; 0.0 where it is exact.
+    """``value`` (float64), and ``bound`` of the distance of float32's value, of the same shape; 0.0 for an exact value.
 
-    ``terms``: how many terms the sums have that made it, for words.
+    ``terms``: number of terms of the sums that produced it, for messages.
     """
 
     value: Array
@@ -50,7 +48,7 @@ class Bounded:
 
     @property
     def exact(self) -> bool:
-        """Whether nothing was rounded."""
+        """Whether the value has no rounding error."""
         return isinstance(self.bound, float)
 
     @cached_property
@@ -59,26 +57,26 @@ class Bounded:
         return np.abs(self.value)
 
     def mapped(self, move: Callable[[Array], Array]) -> Bounded:
-        """What only moves numbers about, or leaves some out, done to value and bound."""
+        """Return value and bound after ``move``, which may only rearrange or omit elements."""
         return Bounded(move(self.value), self.bound if self.exact else move(np.asarray(self.bound)), self.terms)
 
     def rounded(self, terms: float) -> Array:
-        """Bound plus what ``terms`` roundings add to the value."""
+        """Return the bound plus the error of ``terms`` roundings of the value."""
         return self.bound + gamma(terms) * self.size
 
 
 def pieces(count: int) -> Iterator[slice]:
-    """Slices that cut so many numbers into pieces."""
+    """Return slices that divide ``count`` elements into pieces of PIECE."""
     return (slice(at, at + PIECE) for at in range(0, count, PIECE))
 
 
 def exact(array: Array) -> Bounded:
-    """An array as it is."""
+    """Return an array as exact value."""
     return Bounded(np.asarray(array, dtype=np.float64))
 
 
 def total(values: list[Bounded]) -> Bounded:
-    """The sum of values of one shape; of one alone, that one."""
+    """Return the sum of values of one shape."""
     if len(values) == 1:
         return values[0]
     value = np.sum([each.value for each in values], axis=0)
@@ -88,7 +86,7 @@ def total(values: list[Bounded]) -> Bounded:
 
 
 def reduced(x: Bounded, axes: tuple[int, ...], keepdims: bool = False, factor: float = 1.0) -> Bounded:
-    """``factor`` times the sum along axes; the factor is a rounded number where it is not 1."""
+    """Return ``factor`` times the sum along axes; a factor other than 1 is taken as rounded."""
     terms = math.prod(x.value.shape[axis] for axis in axes)
     value = x.value.sum(axes, keepdims=keepdims) * factor
     bound = np.asarray(x.rounded(terms + (factor != 1) * 2)).sum(axes, keepdims=keepdims) * abs(factor)
@@ -96,5 +94,5 @@ def reduced(x: Bounded, axes: tuple[int, ...], keepdims: bool = False, factor: f
 
 
 def channelwise(vector: Array, like: Array) -> Array:
-    """A vector with one number a channel, in the shape that multiplies (N, C, ...)."""
+    """Return a vector with one element per channel, reshaped to broadcast with (N, C, ...)."""
     return vector.reshape(1, -1, *(1,) * (like.ndim - 2))

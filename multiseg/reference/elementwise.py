@@ -1,4 +1,4 @@
-"""Layers that work on each element alone."""
+"""Rules for elementwise layers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from multiseg.reference.bounded import (
     reduced,
     total,
 )
-from multiseg.reference.rule import Given, Gradients, Pull
+from multiseg.reference.rule import Gradients, LayerCall, Pull
 from multiseg.topology.vocabulary import sum_factors
 
 Parameters = Mapping[str, Any]
@@ -32,10 +32,11 @@ Map = Callable[[Array, Parameters], Array]
 
 @dataclass(frozen=True)
 class Function:
-    """``f`` and its derivative ``slope``; ``ulps`` that float32's f is off by; ``steepness``: the slope's own derivative.
+    """A function ``f`` with its derivative ``slope``.
 
-    At the ``kinks`` the derivative jumps by ``jump`` at most: within a value's bound of one it is open on which side it is. On a
-    ``shared`` kink frameworks do not agree either.
+    ``ulps`` is the error of float32's f in multiples of U; ``steepness`` is the second derivative. At ``kinks`` the derivative
+    jumps by at most ``jump``: for a value within its bound of a kink, either side is admissible. For a ``shared`` kink
+    frameworks also differ in the derivative exactly at the kink.
     """
 
     f: Map
@@ -45,8 +46,10 @@ class Function:
     kinks: Callable[[Parameters], tuple[float, ...]] = lambda p: ()
     jump: float = 1.0
     shared: bool = False
-    leap: Callable[[Parameters], float] = lambda p: 0.0  # by which f itself jumps there
-    offset: Map | float = 0.0  # errors of f are relative to the size of the result plus this: to intermediate values
+    leap: Callable[[Parameters], float] = lambda p: 0.0  # by which f itself jumps at a kink
+    offset: Map | float = (
+        0.0  # added to the size of the result for the relative error of f: size of intermediate values
+    )
     slope_offset: Map | float = 0.0  # the same for the slope
 
 
@@ -101,7 +104,7 @@ FUNCTIONS: dict[str, Function] = {
     "Abs": Function(lambda x, p: np.abs(x), lambda x, p: np.sign(x), kinks=_at_zero, jump=2.0),
     "Elu": Function(
         _elu, lambda x, p: np.where(x > 0, 1.0, p["alpha"] * np.exp(np.minimum(x, 0))),
-        # exp(x) - 1, as some compute it, loses what is small against 1
+        # some frameworks compute exp(x) - 1, whose rounding error is relative to 1
         ulps=EXP + 2, steepness=1.0, kinks=_at_zero, offset=1.0, slope_offset=1.0,
     ),
     "Sigmoid": Function(
@@ -110,7 +113,7 @@ FUNCTIONS: dict[str, Function] = {
     ),
     "Swish": Function(
         lambda x, p: x * _sigmoid(p["alpha"] * x), _swish_slope, EXP + QUOTIENT + 4, lambda x, p: abs(p["alpha"]) / 2,
-        # Caffe takes the sigmoid from a tanh: its error is of the size of 1, also where the sigmoid is small
+        # Caffe computes the sigmoid from a tanh, with a rounding error relative to 1 even if the sigmoid is small
         offset=lambda x, p: np.abs(x), slope_offset=lambda x, p: 1 + np.abs(p["alpha"] * x),
     ),
     "Tanh": Function(
@@ -129,15 +132,15 @@ FUNCTIONS: dict[str, Function] = {
 }  # fmt: skip
 
 
-def unary(given: Given) -> tuple[list[Bounded], Pull]:
-    """A function of one variable."""
-    (x,), p, function = given.inputs, given.said, FUNCTIONS[given.layer.type]
+def unary(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    """Compute a function of one variable, from FUNCTIONS."""
+    (x,), p, function = call.inputs, call.parameters, FUNCTIONS[call.layer.type]
     value, slope = function.f(x.value, p), function.slope(x.value, p)
     size = np.abs(value) + _at(function.offset, x.value, p)
     steepness = _at(function.steepness, x.value, p)
     slope_size = np.abs(slope) + _at(function.slope_offset, x.value, p)
     off_x = np.broadcast_to(x.bound, value.shape)
-    change = np.minimum(_over(off_x, steepness), 1e30)  # of the slope, within the bound
+    change = np.minimum(_over(off_x, steepness), 1e30)  # of the slope within the bound
     at_kink = np.zeros(x.value.shape, bool)
     for kink in function.kinks(p):
         distance = np.abs(x.value - kink)
@@ -161,13 +164,13 @@ def _at(quantity: Map | float, x: Array, p: Parameters) -> Array | float:
 
 
 def _over(bound: Array, steep: Array | float) -> Array:
-    """A bound carried over a slope, which may be infinite where the bound is 0."""
+    """Return a bound times a slope, which may be infinite for a bound of 0."""
     return np.where(bound > 0, bound * steep, 0.0)
 
 
-def prelu(given: Given) -> tuple[list[Bounded], Pull]:
-    """A slope below zero for each channel, or one for all."""
-    (x,), slope = given.inputs, given.weights["weight"].astype(np.float64)
+def prelu(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    """Compute PRelu: a slope below zero for each channel, or one for all."""
+    (x,), slope = call.inputs, call.weights["weight"].astype(np.float64)
     factor = channelwise(slope, x.value) if len(slope) > 1 else slope.reshape((1,) * x.value.ndim)
     below = np.minimum(x.value, 0)
     value = np.where(x.value > 0, x.value, factor * x.value)
@@ -187,9 +190,9 @@ def prelu(given: Given) -> tuple[list[Bounded], Pull]:
     return [y], pull
 
 
-def constant(given: Given) -> tuple[list[Bounded], Pull]:
-    """A constant added or taken away, or one to multiply with or divide by."""
-    (x,), value, kind = given.inputs, np.asarray(given.said["value"], np.float64), given.layer.type
+def constant(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    """Compute Add, Sub, Mul or Div with a constant."""
+    (x,), value, kind = call.inputs, np.asarray(call.parameters["value"], np.float64), call.layer.type
     if value.ndim == 1:
         value = channelwise(value, x.value)
     if kind in ("Add", "Sub"):
@@ -204,36 +207,36 @@ def constant(given: Given) -> tuple[list[Bounded], Pull]:
     return [times(x)], lambda gradients: ([times(gradients[0])], {})
 
 
-def weighted_sum(given: Given) -> tuple[list[Bounded], Pull]:
-    """A sum of inputs, each with its factor."""
-    weights = [float(np.float32(factor)) for factor in sum_factors(given.layer, len(given.inputs))]
+def weighted_sum(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    """Compute Sum, Add and Sub of several inputs, each with its factor."""
+    weights = [float(np.float32(factor)) for factor in sum_factors(call.layer, len(call.inputs))]
 
     def times(v: Bounded, factor: float) -> Bounded:
         if abs(factor) == 1:
             return v.mapped(lambda each: each) if factor == 1 else Bounded(-v.value, v.bound, v.terms)
         return Bounded(v.value * factor, v.rounded(1) * abs(factor))
 
-    y = total([times(x, factor) for x, factor in zip(given.inputs, weights, strict=True)])
+    y = total([times(x, factor) for x, factor in zip(call.inputs, weights, strict=True)])
     return [y], lambda gradients: ([times(gradients[0], factor) for factor in weights], {})
 
 
-def product(given: Given) -> tuple[list[Bounded], Pull]:
-    """Several inputs multiplied with each other."""
+def product(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    """Compute the product of several inputs."""
 
     def times(one: Bounded, other: Bounded) -> Bounded:
         bound = one.bound * other.size + one.size * other.bound + one.bound * other.bound
         value = one.value * other.value
         return Bounded(value, bound + gamma(1) * np.abs(value))
 
-    y = given.inputs[0]
-    for x in given.inputs[1:]:
+    y = call.inputs[0]
+    for x in call.inputs[1:]:
         y = times(y, x)
 
     def pull(gradients: list[Bounded]) -> Gradients:
         found = []
-        for i in range(len(given.inputs)):
+        for i in range(len(call.inputs)):
             g = gradients[0]
-            for j, x in enumerate(given.inputs):
+            for j, x in enumerate(call.inputs):
                 g = times(g, x) if j != i else g
             found.append(g)
         return found, {}
@@ -241,9 +244,9 @@ def product(given: Given) -> tuple[list[Bounded], Pull]:
     return [y], pull
 
 
-def quotient(given: Given) -> tuple[list[Bounded], Pull]:
-    """The first input divided by the second."""
-    one, other = given.inputs
+def quotient(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    """Compute the first input divided by the second."""
+    one, other = call.inputs
     value = one.value / other.value
     low = np.maximum(other.size - other.bound, np.finfo(float).tiny)
     y = Bounded(value, (one.bound + np.abs(value) * other.bound) / low + QUOTIENT * U * np.abs(value))

@@ -1,4 +1,4 @@
-"""The gradient of a backend that is asked for none: one update at a huge rate is the gradient, to the update's own rounding."""
+"""Derive gradients from a backend that only trains: one update at a huge rate is the gradient, up to the update's rounding."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import numpy.typing as npt
 
 from multiseg.reference.bounded import Array, U
 
-# a power of two, so that multiplying is exact, and so large that of w - rate * g nothing is left but rate * g
+# a power of two, so that the product is exact, and so large that w - rate * g rounds to almost exactly -rate * g
 RATE = 2.0**40
-SOLVER = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0}  # whose update is the gradient times the rate
+SOLVER = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0}  # its update is the gradient times the rate
 
 
 def told(before: Array, after: Array) -> npt.NDArray[np.float64]:
-    """The gradient that took a parameter from ``before`` to ``after``."""
-    found: npt.NDArray[np.float64] = (before.astype(np.float64) - after) / RATE
-    return found
+    """Return the gradient whose update changed a parameter from ``before`` to ``after``."""
+    gradient: npt.NDArray[np.float64] = (before.astype(np.float64) - after) / RATE
+    return gradient
 
 
 def rounding(before: Array, gradient: Array) -> npt.NDArray[np.float64]:
-    """What :func:`told` may be off by, as the update and the weights after it are rounded."""
-    found: npt.NDArray[np.float64] = 2 * U * (np.abs(before) / RATE + np.abs(gradient))
-    return found
+    """Return a bound of the error of :func:`told` from rounding of the update and of the weights after it."""
+    bound: npt.NDArray[np.float64] = 2 * U * (np.abs(before) / RATE + np.abs(gradient))
+    return bound

@@ -1,4 +1,4 @@
-"""Layers that are sums of products of their input and their weights."""
+"""Rules for layers that are sums of products of input and weights, or linear in the input."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from multiseg.reference.bounded import Array, Bounded, channelwise, gamma, reduced
-from multiseg.reference.rule import Given, Gradients, Pull
+from multiseg.reference.rule import Gradients, LayerCall, Pull
 from multiseg.reference.windows import Windows
 from multiseg.topology.vocabulary import window_pads
 
@@ -16,7 +16,7 @@ Product = Callable[[Array, Array], Array]
 
 
 def _multiplied(product: Product, x: Bounded, w: Bounded, terms: int) -> Bounded:
-    """A bilinear map of two bounded arrays, whose sums have so many terms."""
+    """Return a bilinear map of two bounded arrays; its sums have ``terms`` terms."""
     value = product(x.value, w.value)
     bound = product(x.rounded(terms), w.size)
     if not w.exact:
@@ -28,7 +28,7 @@ def _with_bias(y: Bounded, bias: Array | None) -> Bounded:
     if bias is None:
         return y
     vector = channelwise(bias, y.value)
-    # one term more of the sum, which may begin with it
+    # one more term of the sum, possibly its first
     return Bounded(y.value + vector, y.bound + gamma(1) * y.size + gamma(y.terms + 1) * np.abs(vector), y.terms)
 
 
@@ -37,30 +37,32 @@ def _of_bias(g: Bounded) -> Bounded:
 
 
 def _weighted(
-    given: Given, ahead: Product, back: Product, along: Product, terms: tuple[int, int, int]
+    call: LayerCall, ahead: Product, back: Product, along: Product, terms: tuple[int, int, int]
 ) -> tuple[list[Bounded], Pull]:
-    """A layer y = ahead(x, w) + bias, with the map's adjoints in x, ``back(g, w)``, and in w, ``along(x, g)``, and how many terms
-    their sums have."""
-    (x,), weight = given.inputs, Bounded(np.asarray(given.weights["weight"], np.float64))
-    y = _with_bias(_multiplied(ahead, x, weight, terms[0]), given.weights.get("bias"))
+    """Compute a layer y = ahead(x, w) + bias.
+
+    ``back(g, w)`` is the adjoint of the map in x, ``along(x, g)`` that in w; ``terms`` are the numbers of terms of their sums.
+    """
+    (x,), weight = call.inputs, Bounded(np.asarray(call.weights["weight"], np.float64))
+    y = _with_bias(_multiplied(ahead, x, weight, terms[0]), call.weights.get("bias"))
 
     def pull(gradients: list[Bounded]) -> Gradients:
         (g,) = gradients
         found = {"weight": _multiplied(lambda a, b: along(b, a), g, x, terms[2])}
-        if "bias" in given.weights:
+        if "bias" in call.weights:
             found["bias"] = _of_bias(g)
         return [_multiplied(back, g, weight, terms[1])], found
 
     return [y], pull
 
 
-def conv(given: Given) -> tuple[list[Bounded], Pull]:
-    """A convolution."""
-    said, (x,), group = given.said, given.inputs, given.said["group"]
-    windows = Windows.of(said, x.value.shape[2:], given.layer.shapes[0][1:])
-    outputs, inputs = said["num_output"] // group, x.value.shape[1] // group
+def conv(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    """Compute a convolution."""
+    parameters, (x,), group = call.parameters, call.inputs, call.parameters["group"]
+    windows = Windows.of(parameters, x.value.shape[2:], call.layer.shapes[0][1:])
+    outputs, inputs = parameters["num_output"] // group, x.value.shape[1] // group
     return _weighted(
-        given,
+        call,
         lambda x, w: windows.convolve(x, w, group),
         lambda g, w: windows.spread(g, w, group),
         lambda x, g: windows.correlate(x, g, group),
@@ -68,14 +70,14 @@ def conv(given: Given) -> tuple[list[Bounded], Pull]:
     )
 
 
-def conv_transpose(given: Given) -> tuple[list[Bounded], Pull]:
-    """A deconvolution: the adjoint of a convolution from its output to its input."""
-    said, (x,), group = given.said, given.inputs, given.said["group"]
-    image = given.layer.shapes[0][1:]
-    windows = Windows.of(said, image, x.value.shape[2:])
-    outputs, inputs = said["num_output"] // group, x.value.shape[1] // group
+def conv_transpose(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    """Compute a transposed convolution: the adjoint of the convolution from its output to its input."""
+    parameters, (x,), group = call.parameters, call.inputs, call.parameters["group"]
+    image = call.layer.shapes[0][1:]
+    windows = Windows.of(parameters, image, x.value.shape[2:])
+    outputs, inputs = parameters["num_output"] // group, x.value.shape[1] // group
     return _weighted(
-        given,
+        call,
         lambda x, w: windows.spread(x, w, group),
         lambda g, w: windows.convolve(g, w, group),
         lambda x, g: windows.correlate(g, x, group),
@@ -83,24 +85,24 @@ def conv_transpose(given: Given) -> tuple[list[Bounded], Pull]:
     )
 
 
-def gemm(given: Given) -> tuple[list[Bounded], Pull]:
-    """A fully connected layer."""
-    outputs, inputs = given.layer.weights["weight"]
+def gemm(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    """Compute a fully connected layer."""
+    outputs, inputs = call.layer.weights["weight"]
     return _weighted(
-        given,
+        call,
         lambda x, w: x @ w.T,
         lambda g, w: g @ w,
         lambda x, g: g.T @ x,
-        (inputs, outputs, len(given.inputs[0].value)),
+        (inputs, outputs, len(call.inputs[0].value)),
     )
 
 
-def scale(given: Given) -> tuple[list[Bounded], Pull]:
-    """A factor, and perhaps an offset, for each channel."""
-    size = math.prod(given.inputs[0].value.shape) // given.inputs[0].value.shape[1]
-    axes = (0, *range(2, given.inputs[0].value.ndim))
+def scale(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    """Compute Scale: a factor, and optionally an offset, per channel."""
+    size = math.prod(call.inputs[0].value.shape) // call.inputs[0].value.shape[1]
+    axes = (0, *range(2, call.inputs[0].value.ndim))
     return _weighted(
-        given,
+        call,
         lambda x, w: x * channelwise(w, x),
         lambda g, w: g * channelwise(w, g),
         lambda x, g: (x * g).sum(axes),
@@ -111,7 +113,7 @@ def scale(given: Given) -> tuple[list[Bounded], Pull]:
 def linear(
     x: Bounded, ahead: Callable[[Array], Array], back: Callable[[Array], Array], terms: tuple[int, int]
 ) -> tuple[list[Bounded], Pull]:
-    """A linear map without weights, whose factors are not negative, and its adjoint."""
+    """Compute a linear map without weights, with non-negative factors; ``back`` is its adjoint."""
 
     def through(map: Callable[[Array], Array], v: Bounded, count: int) -> Bounded:
         return Bounded(map(v.value), map(v.rounded(count)), count)
@@ -119,12 +121,12 @@ def linear(
     return [through(ahead, x, terms[0])], lambda gradients: ([through(back, gradients[0], terms[1])], {})
 
 
-def average_pool(given: Given) -> tuple[list[Bounded], Pull]:
-    """Means over windows, divided by what they count: pixels, and padding where it counts."""
-    (x,), said = given.inputs, given.said
+def average_pool(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    """Compute AveragePool: window sums divided by the number of pixels, including padding with ``count_include_pad``."""
+    (x,), parameters = call.inputs, call.parameters
     size = x.value.shape[2:]
-    windows = Windows.of(said, size, given.layer.shapes[0][1:])
-    pads = window_pads(said, size) if said["count_include_pad"] else [0, 0, 0, 0]
+    windows = Windows.of(parameters, size, call.layer.shapes[0][1:])
+    pads = window_pads(parameters, size) if parameters["count_include_pad"] else [0, 0, 0, 0]
     divisors = []
     for i in range(2):
         starts = np.arange(windows.count[i]) * windows.strides[i] - windows.pads[i]
@@ -140,9 +142,9 @@ def average_pool(given: Given) -> tuple[list[Bounded], Pull]:
     )
 
 
-def reduce(given: Given, mean: bool, axes: tuple[int, ...], keepdims: bool) -> tuple[list[Bounded], Pull]:
-    """A sum or a mean along axes that count the batch."""
-    (x,) = given.inputs
+def reduce(call: LayerCall, mean: bool, axes: tuple[int, ...], keepdims: bool) -> tuple[list[Bounded], Pull]:
+    """Compute a sum or mean along axes, counted with the batch."""
+    (x,) = call.inputs
     shape = x.value.shape
     count = math.prod(shape[axis] for axis in axes)
     kept = [1 if i in axes else n for i, n in enumerate(shape)]
@@ -155,14 +157,15 @@ def reduce(given: Given, mean: bool, axes: tuple[int, ...], keepdims: bool) -> t
     return linear(x, lambda v: v.sum(axes, keepdims=keepdims) * factor, back, (count + 2 * mean, 2 * int(mean)))
 
 
-def resize(given: Given) -> tuple[list[Bounded], Pull]:
-    """Rows and columns of the result are sums of rows and columns of the input: one matrix for each axis."""
-    (x,), out = given.inputs, given.layer.shapes[0][1:]
-    said = given.said
+def resize(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    """Compute Resize as a product with one matrix per axis."""
+    (x,), out = call.inputs, call.layer.shapes[0][1:]
+    parameters = call.parameters
     (rows, row_steps), (columns, column_steps) = (
-        _resizing(n, m, said["mode"], said["coordinates"]) for n, m in zip(x.value.shape[2:], out, strict=True)
+        _resizing(n, m, parameters["mode"], parameters["coordinates"])
+        for n, m in zip(x.value.shape[2:], out, strict=True)
     )
-    # float32's coordinates are rounded like numbers as large as the image; what they are off by is taken of a pixel for the next
+    # float32 coordinates have the rounding of numbers as large as the image; their error shifts weight between adjacent pixels
     off = gamma(4) * max(*x.value.shape[2:], *out)
 
     def apply(v: Array, left: Array, right: Array) -> Array:
@@ -191,7 +194,7 @@ def resize(given: Given) -> tuple[list[Bounded], Pull]:
 
 
 def _resizing(n: int, m: int, mode: str, coordinates: str) -> tuple[Array, Array]:
-    """The matrix (m, n) that makes m pixels of n, and that of the differences between the two that each is made of."""
+    """Return the matrix (m, n) that resizes n pixels to m, and its derivative: differences of the two source pixels."""
     at = np.arange(m, dtype=np.float64)
     if coordinates == "align_corners":
         at *= (n - 1) / max(m - 1, 1)
@@ -212,7 +215,7 @@ def _resizing(n: int, m: int, mode: str, coordinates: str) -> tuple[Array, Array
         matrix[row, following] += part
         steps[row, following] += 1
         steps[row, first] -= 1
-        if part == 0 and first:  # the coordinate may come to lie before it
+        if part == 0 and first:  # the rounded coordinate may lie before this pixel
             steps[row, first - 1] -= 1
             steps[row, first] += 1
     return matrix, steps

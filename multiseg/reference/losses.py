@@ -31,8 +31,8 @@ def by_element(
 
 @dataclass(frozen=True)
 class Elementwise:
-    """A loss of each difference: its value, its slope, how much the slope changes (its largest derivative), and the distance
-    from where the slope jumps, by how much."""
+    """A loss of each difference: ``value``; ``slope``, its derivative; ``change``, the largest second derivative; ``kink``, the
+    distance from where the slope jumps; ``jump``, the height of that jump."""
 
     value: Array
     slope: Array
@@ -66,19 +66,19 @@ FORMULAS: dict[str, Callable[..., Elementwise]] = {"l1": l1, "l2": l2, "smooth_l
 
 
 def cross_entropy(scores: Bounded, labels: Array) -> tuple[list[Bounded], Bounded]:
-    """Of the softmax of scores (N, classes) or (N, classes, H, W), and class numbers of an image or a pixel each; the mean.
+    """Return the mean cross entropy of the softmax of scores (N, classes) or (N, classes, H, W), and its gradient.
 
-    Labels are (N, 1, 1, 1) or (N, 1, H, W). The values that frameworks give, and the gradient: Caffe takes no probability for
-    less than the smallest normal float32 (softmax_loss_layer.cpp), so its loss of an image or pixel is 87.3 at most.
+    Labels are class indices (N, 1, 1, 1) or (N, 1, H, W). The first result lists the values that frameworks return: Caffe clips
+    probabilities at the smallest normal float32 (softmax_loss_layer.cpp), so its loss of an image or pixel is at most 87.3.
     """
     classes = scores.value.shape[1]
     flat = np.moveaxis(scores.value.reshape(len(labels), classes, -1), 1, 2).reshape(-1, classes)
     off = np.broadcast_to(scores.bound, scores.value.shape).max()
-    numbers = labels.reshape(-1).astype(int)
+    indices = labels.reshape(-1).astype(int)
     shifted = flat - flat.max(1, keepdims=True)
     powers = np.exp(shifted)
     sums = powers.sum(1)
-    each = np.log(sums) - shifted[range(len(flat)), numbers]
+    each = np.log(sums) - shifted[range(len(flat)), indices]
     rounding = gamma(classes + 2) + LOG * U * np.abs(np.log(sums)) + 2 * U * (np.abs(shifted).max(1) + 1) + EXP * U
 
     def mean(losses: Array) -> Bounded:
@@ -87,11 +87,11 @@ def cross_entropy(scores: Bounded, labels: Array) -> tuple[list[Bounded], Bounde
         )
 
     losses = [mean(each), mean(np.minimum(each, -math.log(TINY)))]
-    chances = powers / sums[:, None]
-    slope = chances.copy()
-    slope[range(len(flat)), numbers] -= 1
+    probabilities = powers / sums[:, None]
+    slope = probabilities.copy()
+    slope[range(len(flat)), indices] -= 1
     relative = 2 * off + gamma(classes + 4) + 2 * (np.abs(shifted) + EXP) * U
-    bound = (chances * relative + gamma(3) * np.abs(slope)) / len(flat)
+    bound = (probabilities * relative + gamma(3) * np.abs(slope)) / len(flat)
 
     def back(v: Array) -> Array:
         pixels = math.prod(scores.value.shape[2:])

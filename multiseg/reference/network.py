@@ -1,4 +1,4 @@
-"""A described network in float64: forward, layer by layer, and backward."""
+"""Compute a described network in float64: forward, layer by layer, and backward."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import numpy as np
 
 from multiseg.reference import elementwise, linear, normalisation, pooling, shaping
 from multiseg.reference.bounded import Array, Bounded, exact, total
-from multiseg.reference.rule import Given, NotComputable, Pull, Rule
+from multiseg.reference.rule import LayerCall, NotComputable, Pull, Rule
 from multiseg.topology import Layer, Topology
 from multiseg.topology.vocabulary import axis_index
 
 __all__ = ["NotComputable", "Trace", "backward", "compute", "forward", "weights_of"]
 
 
-def _reduce(given: Given) -> tuple[list[Bounded], Pull]:
-    shape, said = given.inputs[0].value.shape, given.said
-    axes = tuple(sorted({1 + axis_index(axis, shape[1:]) for axis in said["axes"]}))
-    return linear.reduce(given, given.layer.type == "ReduceMean", axes, bool(said["keepdims"]))
+def _reduce(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    shape, parameters = call.inputs[0].value.shape, call.parameters
+    axes = tuple(sorted({1 + axis_index(axis, shape[1:]) for axis in parameters["axes"]}))
+    return linear.reduce(call, call.layer.type == "ReduceMean", axes, bool(parameters["keepdims"]))
 
 
-def _elementwise(given: Given) -> tuple[list[Bounded], Pull]:
-    if len(given.inputs) == 1 and "value" in given.said:
-        return elementwise.constant(given)
+def _elementwise(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    if len(call.inputs) == 1 and "value" in call.parameters:
+        return elementwise.constant(call)
     several = {"Mul": elementwise.product, "Div": elementwise.quotient, "Max": pooling.maximum}
-    return several.get(given.layer.type, elementwise.weighted_sum)(given)
+    return several.get(call.layer.type, elementwise.weighted_sum)(call)
 
 
-def _dropout(given: Given) -> tuple[list[Bounded], Pull]:
-    if given.training and given.said["ratio"] > 0:
-        raise NotComputable(f"{given.layer.name} draws numbers of its own in training")
-    return shaping.nothing(given)
+def _dropout(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    if call.training and call.parameters["ratio"] > 0:
+        raise NotComputable(f"{call.layer.name} draws random numbers in training")
+    return shaping.nothing(call)
 
 
 RULES: dict[str, Rule] = {
@@ -41,7 +41,7 @@ RULES: dict[str, Rule] = {
     "Gemm": linear.gemm,
     "Scale": linear.scale,
     "AveragePool": linear.average_pool,
-    "GlobalAveragePool": lambda given: linear.reduce(given, True, (2, 3), True),
+    "GlobalAveragePool": lambda call: linear.reduce(call, True, (2, 3), True),
     "Resize": linear.resize,
     "MaxPool": pooling.max_pool,
     "GlobalMaxPool": pooling.global_max_pool,
@@ -64,8 +64,11 @@ RULES: dict[str, Rule] = {
 
 @dataclass(frozen=True)
 class Trace:
-    """A forward pass. ``made``: what each layer makes of what it was given, by the names of values; ``values``: what was handed
-    on; ``pulls`` take gradients back."""
+    """A forward pass.
+
+    ``made``: the computed outputs of all layers, by the names of values; ``values``: the same, replaced by the framework's values
+    where available, which are the inputs of the layers after them; ``pulls``: functions that propagate gradients back.
+    """
 
     topology: Topology
     made: dict[str, Bounded] = field(default_factory=dict)
@@ -74,7 +77,7 @@ class Trace:
 
     @property
     def output(self) -> Bounded:
-        """Of the network."""
+        """Output of the network."""
         return self.values[self.topology.outputs[0]]
 
 
@@ -82,11 +85,12 @@ def forward(
     topology: Topology, weights: Mapping[str, Array], images: Array, given: Mapping[str, Array] | None = None,
     training: bool = False,
 ) -> Trace:  # fmt: skip
-    """Compute every layer for images (N, C, H, W), which are exact.
+    """Compute each layer for images (N, C, H, W), which are taken as exact.
 
-    ``given`` are values that a framework made: each layer is computed from those it was given there, taken as exact, so that its
-    result's bound is of that layer alone. What is not given is handed on as computed, with its bound. ``training``: normalise
-    by the batch. Raises NotComputable for a type beyond the vocabulary that is not given.
+    ``given`` are outputs of layers in a framework, by the names of values. They are taken as the exact inputs of the layers
+    after them, so that the bound of a result covers that layer alone. Other values are passed on as computed, with their
+    bounds. ``training``: normalise by batch statistics. Raises NotComputable for a type beyond the vocabulary whose outputs are
+    not in ``given``.
     """
     given = given or {}
     trace = Trace(topology)
@@ -94,11 +98,11 @@ def forward(
     for layer in topology.layers:
         inputs = [trace.values[name] for name in layer.inputs]
         if layer.type not in RULES and all(name in given for name in layer.outputs):
-            made, pull = [exact(given[name]) for name in layer.outputs], _no_gradient(layer)
+            outputs, pull = [exact(given[name]) for name in layer.outputs], _no_gradient(layer)
         else:
-            made, pull = compute(layer, inputs, weights_of(layer, weights), training)
+            outputs, pull = compute(layer, inputs, weights_of(layer, weights), training)
         trace.pulls.append((layer, pull))
-        for name, value in zip(layer.outputs, made, strict=True):
+        for name, value in zip(layer.outputs, outputs, strict=True):
             trace.made[name] = value
             trace.values[name] = exact(given[name]) if name in given else value
     return trace
@@ -107,10 +111,10 @@ def forward(
 def compute(
     layer: Layer, inputs: list[Bounded], weights: Mapping[str, Array], training: bool = False
 ) -> tuple[list[Bounded], Pull]:
-    """One layer's outputs, and how gradients go back through it. Raises NotComputable."""
+    """Return the outputs of a layer and its gradient function. Raises NotComputable for a type beyond the vocabulary."""
     if layer.type not in RULES:
         raise NotComputable(f"{layer.name} is a {layer.type}, which the reference does not compute")
-    return RULES[layer.type](Given(layer, inputs, weights, training))
+    return RULES[layer.type](LayerCall(layer, inputs, weights, training))
 
 
 def _no_gradient(layer: Layer) -> Pull:
@@ -121,39 +125,39 @@ def _no_gradient(layer: Layer) -> Pull:
 
 
 def weights_of(layer: Layer, weights: Mapping[str, Array]) -> dict[str, Array]:
-    """A layer's weights by their part."""
+    """Return the weights of a layer by part."""
     return {part: weights[f"{layer.name}.{part}"] for part in layer.weights}
 
 
 def backward(trace: Trace, gradient: Bounded) -> dict[str, Bounded]:
-    """Gradients of every parameter, given that of the output; those from the layers nearest to the output first.
+    """Return the gradient of each parameter for the ``gradient`` of the output, in the order from output to input.
 
-    Raises NotComputable where a layer's cannot be computed.
+    Raises NotComputable if the gradient of a layer cannot be computed.
     """
-    arrived: dict[str, list[Bounded]] = {trace.topology.outputs[0]: [gradient]}
-    found: dict[str, Bounded] = {}
+    pending: dict[str, list[Bounded]] = {trace.topology.outputs[0]: [gradient]}
+    gradients: dict[str, Bounded] = {}
     needed = _needed(trace.topology)
     for layer, pull in reversed(trace.pulls):
-        if not any(name in arrived for name in layer.outputs):
+        if not any(name in pending for name in layer.outputs):
             continue
-        given = [
-            total(arrived.pop(name)) if name in arrived else Bounded(np.zeros_like(trace.values[name].value))
+        output_gradients = [
+            total(pending.pop(name)) if name in pending else Bounded(np.zeros_like(trace.values[name].value))
             for name in layer.outputs
         ]
-        inputs, weights = pull(given)
+        inputs, weights = pull(output_gradients)
         for part, value in weights.items():
             name = f"{layer.name}.{part}"
-            found[name] = total([found[name], value]) if name in found else value
+            gradients[name] = total([gradients[name], value]) if name in gradients else value
         for name, value in zip(layer.inputs, inputs, strict=True):
             if name in needed:
-                arrived.setdefault(name, []).append(value)
-    return found
+                pending.setdefault(name, []).append(value)
+    return gradients
 
 
 def _needed(topology: Topology) -> set[str]:
-    """Values on which a layer with weights has an influence: gradients of others lead to no parameter."""
-    found: set[str] = set()
+    """Return the values that depend on a layer with weights; gradients of other values are not needed."""
+    dependent: set[str] = set()
     for layer in topology.layers:
-        if layer.weights or any(name in found for name in layer.inputs):
-            found.update(layer.outputs)
-    return found
+        if layer.weights or any(name in dependent for name in layer.inputs):
+            dependent.update(layer.outputs)
+    return dependent

@@ -1,4 +1,4 @@
-"""Layers that divide by what they find: batch and response normalisation, softmax."""
+"""Rules for normalisation layers: batch and local response normalisation, softmax."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Callable
 import numpy as np
 
 from multiseg.reference.bounded import EXP, LOG, POW, ROOT, Array, Bounded, U, channelwise, gamma, reduced
-from multiseg.reference.rule import Given, Gradients, Pull
+from multiseg.reference.rule import Gradients, LayerCall, Pull
 from multiseg.reference.windows import Windows
 from multiseg.topology.vocabulary import axis_index
 
-FEW = ROOT + 5  # roundings of (x - mean) * weight / sqrt(var + epsilon) + bias, in whichever order
+FEW = ROOT + 5  # roundings of (x - mean) * weight / sqrt(var + epsilon) + bias, in any order
 
 
-def batch_norm(given: Given) -> tuple[list[Bounded], Pull]:
-    """Batch normalisation: by the averages that are kept, or in training by those of the batch."""
-    (x,), epsilon = given.inputs, float(given.said["epsilon"])
+def batch_norm(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    """Compute BatchNormalization: by the running statistics, or in training by those of the batch."""
+    (x,), epsilon = call.inputs, float(call.parameters["epsilon"])
     channels = x.value.shape[1]
-    weight = given.weights.get("weight", np.ones(channels)).astype(np.float64)
-    bias = given.weights.get("bias", np.zeros(channels)).astype(np.float64)
+    weight = call.weights.get("weight", np.ones(channels)).astype(np.float64)
+    bias = call.weights.get("bias", np.zeros(channels)).astype(np.float64)
     axes = (0, *range(2, x.value.ndim))
-    if given.training:
-        return _by_batch(given, x, weight, bias, epsilon)
-    mean, variance = (given.weights[part].astype(np.float64) for part in ("running_mean", "running_var"))
+    if call.training:
+        return _by_batch(call, x, weight, bias, epsilon)
+    mean, variance = (call.weights[part].astype(np.float64) for part in ("running_mean", "running_var"))
     root = 1 / np.sqrt(variance + epsilon)
     factor, centred = channelwise(weight * root, x.value), x.value - channelwise(mean, x.value)
     value = centred * factor + channelwise(bias, x.value)
@@ -33,30 +33,30 @@ def batch_norm(given: Given) -> tuple[list[Bounded], Pull]:
     def pull(gradients: list[Bounded]) -> Gradients:
         (g,) = gradients
         back = Bounded(g.value * factor, g.bound * np.abs(factor) + gamma(FEW) * np.abs(g.value * factor))
-        return [back], _of_affine(given, g, Bounded(centred * channelwise(root, x.value)), axes)
+        return [back], _of_affine(call, g, Bounded(centred * channelwise(root, x.value)), axes)
 
     return [y], pull
 
 
-def _of_affine(given: Given, g: Bounded, normal: Bounded, axes: tuple[int, ...]) -> dict[str, Bounded]:
-    found = {}
-    if "weight" in given.weights:
+def _of_affine(call: LayerCall, g: Bounded, normal: Bounded, axes: tuple[int, ...]) -> dict[str, Bounded]:
+    gradients = {}
+    if "weight" in call.weights:
         bound = g.bound * normal.size + g.size * (normal.bound + gamma(FEW) * normal.size)
-        found["weight"] = reduced(Bounded(g.value * normal.value, bound), axes)
-    if "bias" in given.weights:
-        found["bias"] = reduced(g, axes)
-    return found
+        gradients["weight"] = reduced(Bounded(g.value * normal.value, bound), axes)
+    if "bias" in call.weights:
+        gradients["bias"] = reduced(g, axes)
+    return gradients
 
 
-def _by_batch(given: Given, x: Bounded, weight: Array, bias: Array, epsilon: float) -> tuple[list[Bounded], Pull]:
+def _by_batch(call: LayerCall, x: Bounded, weight: Array, bias: Array, epsilon: float) -> tuple[list[Bounded], Pull]:
     axes = (0, *range(2, x.value.ndim))
     count = x.value.size // x.value.shape[1]
     mean = x.value.mean(axes, keepdims=True)
     off_mean = np.mean(np.asarray(x.rounded(count)), axes, keepdims=True)
     centred = x.value - mean
-    off = x.bound + off_mean + gamma(1) * (x.size + np.abs(mean))  # of the centred values
+    off = x.bound + off_mean + gamma(1) * (x.size + np.abs(mean))  # bound of the centred values
     variance = np.square(centred).mean(axes, keepdims=True)
-    # of E[x^2] - E[x]^2, as some compute it
+    # some frameworks compute E[x^2] - E[x]^2, whose rounding error is larger
     squares = np.square(x.value).mean(axes, keepdims=True)
     off_variance = (2 * np.abs(centred) * off).mean(axes, keepdims=True) + 2 * gamma(count) * squares
     root = 1 / np.sqrt(variance + epsilon)
@@ -79,20 +79,20 @@ def _by_batch(given: Given, x: Bounded, weight: Array, bias: Array, epsilon: flo
         )
         scale = np.abs(factor) * root
         back = Bounded(inner * factor * root, off_inner * scale + size * np.abs(factor) * off_root)
-        return [back], _of_affine(given, g, normal, axes)
+        return [back], _of_affine(call, g, normal, axes)
 
     return [y], pull
 
 
-def lrn(given: Given) -> tuple[list[Bounded], Pull]:
-    """Local response normalisation: x / (bias + alpha / n * sum of x^2 around)^beta, n the size (within a channel size^2)."""
-    (x,), said = given.inputs, given.said
-    size, alpha, beta, bias = (said[key] for key in ("size", "alpha", "beta", "bias"))
-    within = bool(said["within_channel"])
+def lrn(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    """Compute LRN: x / (bias + alpha / n * sum of neighbouring x^2)^beta, with n the size (within a channel: size^2)."""
+    (x,), parameters = call.inputs, call.parameters
+    size, alpha, beta, bias = (parameters[key] for key in ("size", "alpha", "beta", "bias"))
+    within = bool(parameters["within_channel"])
     around, count = _neighbours(size, within, x.value.shape)
 
     def drift(v: Array) -> Array | float:
-        """Caffe's sums across channels slide, one added and one taken away: what they were before leaves its rounding."""
+        """Return the rounding of Caffe's sliding sums across channels, which add one channel and subtract another."""
         return 0.0 if within else gamma(2 * v.shape[1]) * v.sum(1, keepdims=True)
 
     scale = bias + alpha / count * around(np.square(x.value))
@@ -117,7 +117,7 @@ def lrn(given: Given) -> tuple[list[Bounded], Pull]:
 
 
 def _neighbours(size: int, within: bool, shape: tuple[int, ...]) -> tuple[Callable[[Array], Array], int]:
-    """The sum over each element's neighbours, which is its own adjoint; and how many they are."""
+    """Return the function that sums each element's neighbours, which is its own adjoint, and the number of neighbours."""
     half = (size - 1) // 2
     if within:
         windows = Windows(shape[2:], shape[2:], (size, size), (1, 1), (1, 1), (half, half))
@@ -133,21 +133,21 @@ def _neighbours(size: int, within: bool, shape: tuple[int, ...]) -> tuple[Callab
     return across, size
 
 
-def softmax(given: Given) -> tuple[list[Bounded], Pull]:
-    """Softmax, and its logarithm."""
-    (x,), log = given.inputs, given.layer.type == "LogSoftmax"
-    axis = 1 + axis_index(given.said["axis"], x.value.shape[1:])
+def softmax(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    """Compute Softmax and LogSoftmax."""
+    (x,), log = call.inputs, call.layer.type == "LogSoftmax"
+    axis = 1 + axis_index(call.parameters["axis"], x.value.shape[1:])
     shifted = x.value - x.value.max(axis, keepdims=True)
     powers = np.exp(shifted)
     y = powers / powers.sum(axis, keepdims=True)
-    # relative: of the difference, the exponential, and the sum
+    # relative error of the difference, the exponential, and the sum
     off = 2 * (np.max(x.bound) + (np.abs(shifted) + EXP + 2) * U) + gamma(x.value.shape[axis] + 3)
     if not log:
-        made = Bounded(y, y * off, x.value.shape[axis])
+        output = Bounded(y, y * off, x.value.shape[axis])
     else:
         value = shifted - np.log(powers.sum(axis, keepdims=True))
         rounding = gamma(x.value.shape[axis] + 3) + (LOG + 2) * U * (np.abs(value) + np.abs(shifted) + 1)
-        made = Bounded(value, 2 * np.max(x.bound) + rounding)
+        output = Bounded(value, 2 * np.max(x.bound) + rounding)
 
     def pull(gradients: list[Bounded]) -> Gradients:
         (g,) = gradients
@@ -158,4 +158,4 @@ def softmax(given: Given) -> tuple[list[Bounded], Pull]:
         each = y * (sum_.bound + sum_.size * off) + (g.bound if log else y * (g.bound + (g.size + sum_.size) * off))
         return [Bounded(value, each + gamma(3) * (np.abs(value) + y * sum_.size + (g.size if log else y * g.size)))], {}
 
-    return [made], pull
+    return [output], pull

@@ -1,4 +1,4 @@
-"""What a rule for a type of layer is: the layer's outputs, and a function that takes gradients back through it."""
+"""The interface of a rule for a layer type: it returns the layer's outputs and a function that propagates gradients back."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Pull = Callable[["list[Bounded]"], Gradients]
 
 
 class NotComputable(Exception):
-    """The reference has no rule for this; the message says for what."""
+    """The reference cannot compute something; the message names it."""
 
 
 @dataclass(frozen=True)
-class Given:
-    """What a rule is given: the layer, its inputs (N, ...), its weights by part, and whether the network is trained."""
+class LayerCall:
+    """Arguments of a rule: the layer, its inputs (N, ...), its weights by part, and whether this is a training pass."""
 
     layer: Layer
     inputs: list[Bounded]
@@ -30,13 +30,13 @@ class Given:
     training: bool = False
 
     @property
-    def said(self) -> Mapping[str, Any]:
-        """The layer's parameters with the vocabulary's defaults, rounded to float32: what frameworks compute with."""
+    def parameters(self) -> Mapping[str, Any]:
+        """The layer's parameters with the defaults of the vocabulary, rounded to float32 as in the frameworks."""
         parameters = VOCABULARY[self.layer.type].complete(self.layer.parameters)
         return {key: _single(value) for key, value in parameters.items()}
 
 
-Rule = Callable[[Given], "tuple[list[Bounded], Pull]"]
+Rule = Callable[[LayerCall], "tuple[list[Bounded], Pull]"]
 
 
 def _single(value: Any) -> Any:

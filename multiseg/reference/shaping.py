@@ -1,4 +1,4 @@
-"""Layers that move numbers about."""
+"""Rules for layers that rearrange, copy or omit elements."""
 
 from __future__ import annotations
 
@@ -7,49 +7,49 @@ from typing import Any
 import numpy as np
 
 from multiseg.reference.bounded import Array, Bounded, gamma, total
-from multiseg.reference.rule import Given, Gradients, Pull
+from multiseg.reference.rule import Gradients, LayerCall, Pull
 from multiseg.topology.vocabulary import axis_index, crop_bounds
 
 
-def reshape(given: Given) -> tuple[list[Bounded], Pull]:
-    """Flatten, Reshape and Squeeze: the shape that the layer makes."""
-    (x,) = given.inputs
+def reshape(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    """Compute Flatten, Reshape and Squeeze: the input in the shape of the layer's output."""
+    (x,) = call.inputs
     count, before = len(x.value), x.value.shape
-    return [x.mapped(lambda v: v.reshape(count, *given.layer.shapes[0]))], lambda gradients: (
+    return [x.mapped(lambda v: v.reshape(count, *call.layer.shapes[0]))], lambda gradients: (
         [gradients[0].mapped(lambda v: v.reshape(before))], {},
     )  # fmt: skip
 
 
-def transpose(given: Given) -> tuple[list[Bounded], Pull]:
-    """Axes in another order."""
-    perm = given.said["perm"]
+def transpose(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    """Compute Transpose: the input with its axes in another order."""
+    perm = call.parameters["perm"]
     back = np.argsort(perm)
-    return [given.inputs[0].mapped(lambda v: v.transpose(perm))], lambda gradients: (
+    return [call.inputs[0].mapped(lambda v: v.transpose(perm))], lambda gradients: (
         [gradients[0].mapped(lambda v: v.transpose(back))], {},
     )  # fmt: skip
 
 
-def concat(given: Given) -> tuple[list[Bounded], Pull]:
-    """Inputs one after the other along an axis."""
-    axis = 1 + axis_index(given.said["axis"], given.inputs[0].value.shape[1:])
-    ends = np.cumsum([x.value.shape[axis] for x in given.inputs])[:-1]
-    value = np.concatenate([x.value for x in given.inputs], axis)
+def concat(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    """Compute Concat: the inputs concatenated along an axis."""
+    axis = 1 + axis_index(call.parameters["axis"], call.inputs[0].value.shape[1:])
+    ends = np.cumsum([x.value.shape[axis] for x in call.inputs])[:-1]
+    value = np.concatenate([x.value for x in call.inputs], axis)
     bound: Array | float = 0.0
-    if not all(x.exact for x in given.inputs):
-        bound = np.concatenate([np.broadcast_to(x.bound, x.value.shape) for x in given.inputs], axis)
+    if not all(x.exact for x in call.inputs):
+        bound = np.concatenate([np.broadcast_to(x.bound, x.value.shape) for x in call.inputs], axis)
 
     def pull(gradients: list[Bounded]) -> Gradients:
         (g,) = gradients
-        return [g.mapped(lambda v, i=i: np.split(v, ends, axis)[i]) for i in range(len(given.inputs))], {}  # type: ignore[misc]
+        return [g.mapped(lambda v, i=i: np.split(v, ends, axis)[i]) for i in range(len(call.inputs))], {}  # type: ignore[misc]
 
     return [Bounded(value, bound)], pull
 
 
-def split(given: Given) -> tuple[list[Bounded], Pull]:
-    """Parts of an input along an axis."""
-    (x,) = given.inputs
-    axis = 1 + axis_index(given.said["axis"], x.value.shape[1:])
-    ends = np.cumsum(given.said["split"])[:-1]
+def split(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    """Compute Split: parts of the input along an axis."""
+    (x,) = call.inputs
+    axis = 1 + axis_index(call.parameters["axis"], x.value.shape[1:])
+    ends = np.cumsum(call.parameters["split"])[:-1]
     parts = [x.mapped(lambda v, i=i: np.split(v, ends, axis)[i]) for i in range(len(ends) + 1)]  # type: ignore[misc]
 
     def pull(gradients: list[Bounded]) -> Gradients:
@@ -60,13 +60,15 @@ def split(given: Given) -> tuple[list[Bounded], Pull]:
     return parts, pull
 
 
-def cut(given: Given) -> tuple[list[Bounded], Pull]:
-    """Slice and Crop: a part of the first input."""
-    x, crop = given.inputs[0], given.layer.type == "Crop"
+def cut(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    """Compute Slice and Crop: a part of the first input."""
+    x, crop = call.inputs[0], call.layer.type == "Crop"
     shape = x.value.shape
-    said = crop_bounds(given.said, [each.value.shape[1:] for each in given.inputs]) if crop else given.said
+    parameters = (
+        crop_bounds(call.parameters, [each.value.shape[1:] for each in call.inputs]) if crop else call.parameters
+    )
     part = [slice(None)] * x.value.ndim
-    for each, start, end in zip(said["axes"], said["starts"], said["ends"], strict=True):
+    for each, start, end in zip(parameters["axes"], parameters["starts"], parameters["ends"], strict=True):
         part[1 + axis_index(each, shape[1:])] = slice(start, end)
 
     def around(v: Array) -> Array:
@@ -75,16 +77,16 @@ def cut(given: Given) -> tuple[list[Bounded], Pull]:
         return whole
 
     def pull(gradients: list[Bounded]) -> Gradients:
-        others = [Bounded(np.zeros_like(each.value)) for each in given.inputs[1:]]  # lend their size alone
+        others = [Bounded(np.zeros_like(each.value)) for each in call.inputs[1:]]  # only provide the size
         return [gradients[0].mapped(around), *others], {}
 
     return [x.mapped(lambda v: v[tuple(part)])], pull
 
 
-def pad(given: Given) -> tuple[list[Bounded], Pull]:
-    """Borders: of a value, of the edge, or reflected; negative ones cut off."""
-    (x,), (top, left, bottom, right) = given.inputs, given.said["pads"]
-    mode, value = given.said["mode"], float(np.float32(given.said["value"] or 0.0))
+def pad(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    """Compute Pad: borders of a constant, of edge pixels, or reflected; negative pads crop."""
+    (x,), (top, left, bottom, right) = call.inputs, call.parameters["pads"]
+    mode, value = call.parameters["mode"], float(np.float32(call.parameters["value"] or 0.0))
     height, width = x.value.shape[2:]
     rows, columns = (
         _source(n, before, after, mode) for n, before, after in ((height, top, bottom), (width, left, right))
@@ -106,7 +108,7 @@ def pad(given: Given) -> tuple[list[Bounded], Pull]:
         moved = Bounded(back(g.value), back(np.broadcast_to(g.bound, g.value.shape)))
         if mode == "constant":
             return [moved], {}
-        # borders add to what they repeat
+        # gradients of borders are added to those of the pixels that they repeat
         times = np.bincount(rows).max() * np.bincount(columns).max()
         return [Bounded(moved.value, moved.bound + gamma(int(times)) * back(g.size))], {}
 
@@ -115,7 +117,7 @@ def pad(given: Given) -> tuple[list[Bounded], Pull]:
 
 
 def _source(n: int, before: int, after: int, mode: str) -> Array:
-    """Which of n pixels each pixel of the padded axis is; -1 for none."""
+    """Return the index of the source pixel (of n) for each pixel of the padded axis; -1 outside."""
     at = np.arange(-before, n + after)
     if mode == "edge":
         return np.clip(at, 0, n - 1)
@@ -125,6 +127,6 @@ def _source(n: int, before: int, after: int, mode: str) -> Array:
     return np.where((at < 0) | (at >= n), -1, at)
 
 
-def nothing(given: Given) -> tuple[list[Bounded], Pull]:
-    """A layer that hands its input on, such as a dropout that predicts."""
-    return [total([given.inputs[0]])], lambda gradients: (gradients, {})
+def nothing(call: LayerCall) -> tuple[list[Bounded], Pull]:
+    """Compute the identity, such as a dropout in prediction."""
+    return [total([call.inputs[0]])], lambda gradients: (gradients, {})

@@ -9,14 +9,14 @@ import numpy as np
 
 from multiseg.reference.bounded import ROOT, Array, Bounded, U, gamma, pieces
 
-FEW = 6 + 2 * ROOT  # roundings of an update
-PAIRED = ("adadelta", "adam")  # which keep two arrays of a parameter, the others one
+FEW = 6 + 2 * ROOT  # number of roundings of an update
+PAIRED = ("adadelta", "adam")  # with two state arrays per parameter; the others have one
 
 
 class Solver:
-    """Follows a framework's training: its own weights before a step, and the reference's gradients there, give the next ones.
+    """Predicts training steps of a framework from its own weights before the step and the reference's gradients there.
 
-    The state is kept from the gradients, with what their bounds may make of it.
+    The state (momentum etc.) is accumulated from these gradients, with bounds.
     """
 
     def __init__(self, name: str, options: Mapping[str, float]) -> None:
@@ -26,36 +26,36 @@ class Solver:
         self.last_rate = 0.0
 
     def copy(self) -> Solver:
-        """The solver as it is now."""
+        """Return a copy of the solver with its current state."""
         other = Solver(self.name, self.options)
         other.state = {name: list(state) for name, state in self.state.items()}
         other.steps, other.last_rate = self.steps, self.last_rate
         return other
 
     def step(self, weights: Mapping[str, Array], gradients: Mapping[str, Bounded], rate: float) -> dict[str, Bounded]:
-        """The weights after one update at learning rate ``rate``."""
+        """Return the weights after one update at learning rate ``rate``, and update the state."""
         self.steps += 1
         self.last_rate = rate
         return {name: self._moved(name, before, gradients[name], rate) for name, before in weights.items()}
 
     def _moved(self, name: str, before: Array, gradient: Bounded, rate: float) -> Bounded:
-        """One parameter after the update, whose state is noted; piece by piece."""
+        """Return one parameter after the update, computed in pieces, and update its state."""
         shape, decay = before.shape, self.options.get("weight_decay", 0.0)
         count = 2 if self.name in PAIRED else 1
         state = self.state.get(name) or [Bounded(np.zeros(shape), np.zeros(shape)) for _ in range(count)]
-        after, *noted = [Bounded(np.empty(shape), np.empty(shape)) for _ in range(1 + count)]
+        after, *new_state = [Bounded(np.empty(shape), np.empty(shape)) for _ in range(1 + count)]
         for part in pieces(before.size):
             old, g = before.ravel()[part].astype(np.float64), _part(gradient, part)
             if decay:
                 value = g.value + decay * old
                 g = Bounded(value, g.bound + gamma(2) * (g.size + np.abs(decay * old)))
-            kept = [_part(each, part) for each in state]
-            change = UPDATES[self.name](kept, g, rate, self.options, self.steps)
+            state_part = [_part(each, part) for each in state]
+            change = UPDATES[self.name](state_part, g, rate, self.options, self.steps)
             value = old - change.value
-            made = Bounded(value, change.bound + U * (np.abs(value) + change.bound))
-            for whole, piece in zip((after, *noted), (made, *kept), strict=True):
+            new_weights = Bounded(value, change.bound + U * (np.abs(value) + change.bound))
+            for whole, piece in zip((after, *new_state), (new_weights, *state_part), strict=True):
                 whole.value.ravel()[part], np.asarray(whole.bound).ravel()[part] = piece.value, piece.bound
-        self.state[name] = noted
+        self.state[name] = new_state
         return after
 
 
@@ -67,7 +67,7 @@ Update = Callable[["list[Bounded]", Bounded, float, Mapping[str, float], int], B
 
 
 def _mixed(a: float, x: Bounded, b: float, y: Bounded) -> Bounded:
-    """a x + b y. Where b is 1 - a, float32's may be off by its unit."""
+    """Return a x + b y. For b = 1 - a, float32's b may have an absolute error of U."""
     value = a * x.value + b * y.value
     size = abs(a) * x.size + (abs(b) + U / gamma(4)) * y.size
     return Bounded(value, abs(a) * x.bound + abs(b) * y.bound + gamma(4) * size)
@@ -82,7 +82,7 @@ def _scaled(x: Bounded, factor: float) -> Bounded:
 
 
 def _over_root(x: Bounded, s: Bounded, delta: float, most: float) -> Bounded:
-    """x / (sqrt(s) + delta), which is known to be at most ``most``."""
+    """Return x / (sqrt(s) + delta), whose absolute value is at most ``most``."""
     value = x.value / (np.sqrt(s.value) + delta)
     low = np.sqrt(np.maximum(s.value - s.bound, 0)) + delta
     high = np.sqrt(s.value + s.bound) + delta
@@ -92,33 +92,33 @@ def _over_root(x: Bounded, s: Bounded, delta: float, most: float) -> Bounded:
     return Bounded(value, bound + gamma(FEW) * np.abs(value))
 
 
-def _momentum(state: list[Bounded], g: Bounded, rate: float, said: Mapping[str, float], steps: int) -> Bounded:
-    state[0] = _mixed(said["momentum"], state[0], 1, g)
+def _momentum(state: list[Bounded], g: Bounded, rate: float, options: Mapping[str, float], steps: int) -> Bounded:
+    state[0] = _mixed(options["momentum"], state[0], 1, g)
     return _scaled(state[0], rate)
 
 
-def _nesterov(state: list[Bounded], g: Bounded, rate: float, said: Mapping[str, float], steps: int) -> Bounded:
+def _nesterov(state: list[Bounded], g: Bounded, rate: float, options: Mapping[str, float], steps: int) -> Bounded:
     before = state[0]
-    state[0] = _mixed(said["momentum"], state[0], 1, g)
-    change = _mixed(1, g, said["momentum"], state[0])
-    # some compute it as (1 + momentum) v' - momentum v, whose parts are larger
-    size = (1 + said["momentum"]) * state[0].size + said["momentum"] * before.size
+    state[0] = _mixed(options["momentum"], state[0], 1, g)
+    change = _mixed(1, g, options["momentum"], state[0])
+    # some frameworks compute it as (1 + momentum) v' - momentum v, whose parts are larger
+    size = (1 + options["momentum"]) * state[0].size + options["momentum"] * before.size
     return _scaled(Bounded(change.value, change.bound + gamma(4) * size), rate)
 
 
-def _adagrad(state: list[Bounded], g: Bounded, rate: float, said: Mapping[str, float], steps: int) -> Bounded:
+def _adagrad(state: list[Bounded], g: Bounded, rate: float, options: Mapping[str, float], steps: int) -> Bounded:
     state[0] = _mixed(1, state[0], 1, _square(g))
-    return _scaled(_over_root(g, state[0], said["delta"], 1), rate)
+    return _scaled(_over_root(g, state[0], options["delta"], 1), rate)
 
 
-def _rmsprop(state: list[Bounded], g: Bounded, rate: float, said: Mapping[str, float], steps: int) -> Bounded:
-    decay = said["rms_decay"]
+def _rmsprop(state: list[Bounded], g: Bounded, rate: float, options: Mapping[str, float], steps: int) -> Bounded:
+    decay = options["rms_decay"]
     state[0] = _mixed(decay, state[0], 1 - decay, _square(g))
-    return _scaled(_over_root(g, state[0], said["delta"], 1 / math.sqrt(1 - decay)), rate)
+    return _scaled(_over_root(g, state[0], options["delta"], 1 / math.sqrt(1 - decay)), rate)
 
 
-def _adadelta(state: list[Bounded], g: Bounded, rate: float, said: Mapping[str, float], steps: int) -> Bounded:
-    decay, delta = said["momentum"], said["delta"]
+def _adadelta(state: list[Bounded], g: Bounded, rate: float, options: Mapping[str, float], steps: int) -> Bounded:
+    decay, delta = options["momentum"], options["delta"]
     state[0] = _mixed(decay, state[0], 1 - decay, _square(g))
     shifted = Bounded(state[0].value + delta, state[0].bound + gamma(1) * (state[0].value + delta))
     top = np.sqrt(state[1].value + delta)
@@ -131,16 +131,16 @@ def _adadelta(state: list[Bounded], g: Bounded, rate: float, said: Mapping[str, 
     return _scaled(change, rate)
 
 
-def _adam(state: list[Bounded], g: Bounded, rate: float, said: Mapping[str, float], steps: int) -> Bounded:
-    one, two = said["momentum"], said["momentum2"]
+def _adam(state: list[Bounded], g: Bounded, rate: float, options: Mapping[str, float], steps: int) -> Bounded:
+    one, two = options["momentum"], options["momentum2"]
     state[0] = _mixed(one, state[0], 1 - one, g)
     state[1] = _mixed(two, state[1], 1 - two, _square(g))
     correction = math.sqrt(1 - two**steps) / (1 - one**steps)
     # |m| <= sum (1 - a) a^k |g|, sqrt(v) >= sqrt((1 - b) b^k) |g| for each of them
     most = (1 - one) / math.sqrt(1 - two) / (1 - one / math.sqrt(two)) if one**2 < two else math.inf
-    # float32's 1 - b is off by u / (1 - b) of itself, and so is the bias correction
+    # float32's 1 - b has a relative error of u / (1 - b), and so has the bias correction
     off = U / (1 - two) + U / (1 - one)
-    change = _over_root(state[0], state[1], said["delta"], most)
+    change = _over_root(state[0], state[1], options["delta"], most)
     return _scaled(Bounded(change.value, change.bound + 2 * off * change.size), rate * correction)
 
 

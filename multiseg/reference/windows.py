@@ -1,4 +1,4 @@
-"""Windows over images: convolutions, their adjoints, and what poolings see."""
+"""Windows over images: convolutions, their adjoints, and the windows of poolings."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class Windows:
     pads: Shape
 
     @classmethod
-    def of(cls, said: Mapping[str, Any], image: Shape, count: Shape) -> Windows:
-        """From a layer's parameters; auto_pad is resolved for the image's size."""
-        kernel = tuple(said["kernel_shape"])
-        strides, dilations = (tuple(said[key]) for key in ("strides", "dilations"))
-        return cls(tuple(image), tuple(count), kernel, strides, dilations, tuple(window_pads(said, image)[:2]))
+    def of(cls, parameters: Mapping[str, Any], image: Shape, count: Shape) -> Windows:
+        """Return the windows for a layer's parameters, with auto_pad resolved for the size of the image."""
+        kernel = tuple(parameters["kernel_shape"])
+        strides, dilations = (tuple(parameters[key]) for key in ("strides", "dilations"))
+        return cls(tuple(image), tuple(count), kernel, strides, dilations, tuple(window_pads(parameters, image)[:2]))
 
     @property
     def overlap(self) -> int:
-        """In how many windows a pixel is at most."""
+        """Maximum number of windows that contain a pixel."""
         return math.prod(-(-k // s) for k, s in zip(self.kernel, self.strides, strict=True))
 
     def canvas(self) -> Shape:
-        """Size of the padded image that all windows lie in."""
+        """Return the size of the padded image that contains all windows."""
         return tuple(
             max((m - 1) * s + (k - 1) * d + 1, n + pad)
             for n, m, k, s, d, pad in zip(
@@ -47,7 +47,7 @@ class Windows:
         )
 
     def gather(self, images: Array, fill: float = 0.0) -> Array:
-        """(N, C, rows, columns, kh, kw): every window of images (N, C, H, W); ``fill`` is what lies around them."""
+        """Return all windows (N, C, rows, columns, kh, kw) of images (N, C, H, W) padded with ``fill``."""
         (top, left), (height, width) = self.pads, self.canvas()
         padded = np.full((*images.shape[:2], height, width), fill, images.dtype)
         padded[:, :, top : top + self.image[0], left : left + self.image[1]] = images
@@ -57,7 +57,7 @@ class Windows:
         return np.lib.stride_tricks.as_strided(padded, shape, (n, c, y * sy, x * sx, y * dy, x * dx), writeable=False)
 
     def scatter(self, windows: Array) -> Array:
-        """The adjoint of :meth:`gather`: every window (N, C, rows, columns, kh, kw) added to where it lies."""
+        """Return the adjoint of :meth:`gather`: the sum of all windows (N, C, rows, columns, kh, kw) at their positions."""
         (rows, columns), (sy, sx), (dy, dx) = self.count, self.strides, self.dilations
         canvas = np.zeros((*windows.shape[:2], *self.canvas()))
         for i in range(self.kernel[0]):
@@ -75,7 +75,7 @@ class Windows:
     # (N rows columns, O/g). Its three bilinear maps are these products; a deconvolution is the second of them.
 
     def convolve(self, images: Array, kernels: Array, group: int) -> Array:
-        """(N, O, rows, columns) of images (N, C, H, W) and kernels (O, C/g, kh, kw)."""
+        """Return maps (N, O, rows, columns) of images (N, C, H, W) and kernels (O, C/g, kh, kw)."""
         parts = [
             self._patches(part) @ kernel.reshape(len(kernel), -1).T
             for part, kernel in zip(np.split(images, group, 1), np.split(kernels, group), strict=True)
@@ -85,7 +85,7 @@ class Windows:
         )
 
     def spread(self, maps: Array, kernels: Array, group: int) -> Array:
-        """The adjoint in the images: (N, C, H, W) of maps (N, O, rows, columns) and kernels."""
+        """Return the adjoint in the images: (N, C, H, W) of maps (N, O, rows, columns) and kernels."""
         parts = []
         for part, kernel in zip(np.split(maps, group, 1), np.split(kernels, group), strict=True):
             patches = _rows(part) @ kernel.reshape(len(kernel), -1)
@@ -94,7 +94,7 @@ class Windows:
         return np.concatenate(parts, 1)
 
     def correlate(self, images: Array, maps: Array, group: int) -> Array:
-        """The adjoint in the kernels: (O, C/g, kh, kw) of images and maps."""
+        """Return the adjoint in the kernels: (O, C/g, kh, kw) of images and maps."""
         parts = []
         for image, part in zip(np.split(images, group, 1), np.split(maps, group, 1), strict=True):
             product = _rows(part).T @ self._patches(image)
@@ -107,5 +107,5 @@ class Windows:
 
 
 def _rows(maps: Array) -> Array:
-    """(N rows columns, O) of (N, O, rows, columns)."""
+    """Return (N rows columns, O) of (N, O, rows, columns)."""
     return np.ascontiguousarray(maps.transpose(0, 2, 3, 1)).reshape(-1, maps.shape[1])

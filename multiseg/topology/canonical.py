@@ -70,7 +70,7 @@ class Node:
         self.weights = self.weights or {part: f"{self.layer.name}.{part}" for part in self.layer.weights}
         self.value = self.value or self.layer.outputs[0]
 
-    def said(self, sized: bool = True) -> tuple[Any, ...]:
+    def signature(self, sized: bool = True) -> tuple[Any, ...]:
         """Return type, parameters and, for types beyond the vocabulary, weights; the weights of other types follow from these.
 
         ``sized``: include parameters that depend on the size of the images.
@@ -118,7 +118,7 @@ def canonical(topology: Description, apart: Container[str] = ()) -> Canonical:
     def number(wire: Wire) -> int:
         return -1 if wire.node is None else position[wire.node]
 
-    layers = tuple((node.said(), node.wiring(number)) for node in nodes)
+    layers = tuple((node.signature(), node.wiring(number)) for node in nodes)
     output_numbers = tuple((number(wire), wire.output) for wire in outputs)
     return Canonical(nodes, outputs, (topology.input_shape, layers, output_numbers), unused)
 
@@ -282,11 +282,11 @@ def _digest(nodes: list[Node], outputs: list[Wire]) -> None:
     """Set ``ahead`` and ``behind`` of each node."""
     readers: dict[Node | None, list[tuple[Any, ...]]] = {node: [] for node in (None, *nodes)}
     for node in nodes:
-        node.ahead = _hash(node.said(), node.wiring(_ahead))
+        node.ahead = _hash(node.signature(), node.wiring(_ahead))
     for place, wire in enumerate(outputs):
         readers[wire.node].append(("output", place, wire.output, 1.0))
     for node in reversed(nodes):
-        node.behind = _hash(node.said(sized=False), sorted(readers[node]))
+        node.behind = _hash(node.signature(sized=False), sorted(readers[node]))
         for place, wire in enumerate(node.inputs):
             place = 0 if node.type in COMMUTATIVE else place
             readers[wire.node].append((node.behind, place, wire.output, wire.factor))

@@ -110,7 +110,7 @@ class _Comparison:
     def _parameters(self, node: Node, other: Node, resized: bool) -> Iterator[str]:
         title, other_title = self.title, self.other_title
         one, two = dict(node.parameters), dict(other.parameters)
-        one["weights"], two["weights"] = node.said()[1], other.said()[1]
+        one["weights"], two["weights"] = node.signature()[1], other.signature()[1]
         for key in dict.fromkeys([*one, *two]):
             value, another = one.get(key), two.get(key)
             if value == another or (resized and key in SIZED and key not in ("pads", "divisors")):
