@@ -1,14 +1,15 @@
 """Jobs on a Dask cluster: docs/cluster.md.
 
-Each job is one Dask task, in a conversation with the program that asked for it. The worker tells what happens as Dask events;
-the program answers, puts files there and gets files from there through Dask's client. So a worker needs no folder in common
-with the program, and no connection but that to its scheduler; and wherever Dask begins a task again, after a worker's death, the
-program gives it the last snapshot that it has.
+Each job is one Dask task that communicates with the program (the client) that submitted it. The worker reports events through
+Dask; the program responds, and sends and fetches files through Dask's client. A worker therefore needs no folder shared with
+the program, and no connection except to its scheduler. If Dask restarts a task after a worker died, the program sends the last
+snapshot it has to the new worker.
 
-offer.py         what a worker has: backends, cores, GPUs, announced as Dask's resources
-attempt.py       a job in a Dask worker: the task, and what the program calls there
-wire.py          files of a folder in pieces
-cluster.py       the program's connection to the cluster: who can run what
+offer.py         resources of a worker: backends, cores, GPUs, announced as Dask's resources
+attempt.py       a job in a Dask worker: the task, and the functions that the program calls in the worker
+wire.py          transfer of a folder's files in pieces
+connection.py    the program's connection to the cluster: the workers, and which jobs they can run
+cluster.py       a cluster that trains jobs
 conversation.py  the program's side of one job
-mirror.py        the program's copy of a run folder that is written elsewhere
+mirror.py        the program's copy of a run folder that a worker writes
 """

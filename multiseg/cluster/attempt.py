@@ -1,7 +1,7 @@
-"""A job in a Dask worker: the task that trains, and what the program calls in the worker meanwhile.
+"""Run a job in a Dask worker: the task that trains, and the functions that the program calls in the worker meanwhile.
 
-What the task tells goes as Dask events of the program's topic: ``attempt`` (it begins, and waits for its files), ``dataset`` (it
-waits for that, too), the training's own events, ``ended`` (it waits for the run folder to be fetched).
+The task sends Dask events on the program's topic: ``attempt`` (started; it waits for its files), ``dataset`` (it waits for the
+dataset), the events of training, and ``ended`` (it waits until the run folder has been fetched).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from multiseg.job.outcome import PATHS, train_one
 from multiseg.settings.resolved import Settings
 from multiseg.training.signals import Stop
 
-STEP_SECONDS = 0.5  # between two steps that are told
+STEP_SECONDS = 0.5  # minimum time between two reported steps
 POLL_SECONDS = 1.0
 REPEAT_POLLS = 10
 ENDING = (Status.closing, Status.closed, Status.failed)
@@ -34,12 +34,12 @@ RUN, MODEL, WEIGHTS, DATASET = "run", "model", "weights", "dataset"  # folders o
 
 
 class Abandoned(MultisegError):
-    """The program has gone, or has given this attempt up."""
+    """The program has ended, or has cancelled this attempt."""
 
 
 @dataclass
 class PlacedJob(Job):
-    """A job whose files lie elsewhere than where its run folder says they are: ``origins``, by setting."""
+    """A job that trains with copies of its files; ``origins`` are the original paths by setting, recorded in the run folder."""
 
     origins: Mapping[str, str] | None = None
 
@@ -48,7 +48,7 @@ class PlacedJob(Job):
 
 
 class Attempt:
-    """One try at a job in this worker, with a folder of its own that goes with it."""
+    """One attempt to train a job in this worker, with a temporary folder that is removed at the end."""
 
     def __init__(self, topic: str, job: str) -> None:
         self.id = uuid.uuid4().hex
@@ -57,9 +57,9 @@ class Attempt:
         self._worker = get_worker()
         self._key = self._worker.get_current_task()
         self._answers: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._told = 0.0  # when the last step was
+        self._last_step = 0.0  # time of the last reported step
         self.folder = Path(self._worker.local_directory) / f"multiseg-{self.id}"
-        # beside the workers' own folders, for all of this machine; not called as a package: Dask has Python import from there
+        # shared by all workers of this machine; the name is not a package's, since Dask adds this folder to Python's path
         self.store = Path(self._worker.local_directory).parent / "multiseg-datasets"
 
     def __enter__(self) -> Attempt:
@@ -73,19 +73,19 @@ class Attempt:
 
     @property
     def abandoned(self) -> bool:
-        """Whether nobody waits for the task any more, or the worker ends."""
+        """Return whether the task has been cancelled or the worker is closing."""
         task = self._worker.state.tasks.get(self._key)
         return task is None or task.state == "cancelled" or self._worker.status in ENDING
 
     def tell(self, event: Mapping[str, Any]) -> None:
-        """Tell the program."""
-        said = {"job": self._job, "attempt": self.id, "worker": self._worker.address, **event}
-        self._worker.log_event(self._topic, said)
+        """Send an event to the program."""
+        message = {"job": self._job, "attempt": self.id, "worker": self._worker.address, **event}
+        self._worker.log_event(self._topic, message)
 
     def ask(self, what: str) -> None:
-        """Tell the program, and wait for its answer. Raises Abandoned where none will come."""
+        """Send a request to the program and wait for its answer. Raise Abandoned if the attempt is cancelled meanwhile."""
         while True:
-            self.tell({"event": what})  # again after a while: it may not have listened yet
+            self.tell({"event": what})  # repeated: the program may not be subscribed yet
             for _ in range(REPEAT_POLLS):
                 try:
                     return self._answers.get(timeout=POLL_SECONDS)
@@ -93,30 +93,30 @@ class Attempt:
                     self.check()
 
     def check(self) -> None:
-        """Raise Abandoned where that is so."""
+        """Raise Abandoned if this attempt is abandoned."""
         if self.abandoned:
-            raise Abandoned("the program that asked for this job has gone")
+            raise Abandoned("the program that submitted this job has ended")
 
     def answer(self) -> None:
-        """What the task waits for."""
+        """Deliver the program's answer, which ends the wait of :meth:`ask`."""
         self._answers.put(None)
 
     def listen(self, name: str, event: dict[str, Any]) -> None:
-        """What the training reports; of the many steps, one now and then."""
+        """Forward an event of training to the program; steps at most every ``STEP_SECONDS``."""
         if self.abandoned:
             self.stop.ask()
         if event["event"] == "step":
-            if time.monotonic() - self._told < STEP_SECONDS:
+            if time.monotonic() - self._last_step < STEP_SECONDS:
                 return
-            self._told = time.monotonic()
+            self._last_step = time.monotonic()
         self.tell(event)
 
     def dataset(self, identity: str, places: list[str]) -> Path:
-        """Where the dataset is that has this content; copied here first, once for all jobs, where it is not seen."""
-        with location.reserved(self.store, identity, self.check) as copied:
-            found = copied or location.find(identity, places, self.store)
-            if found is not None:
-                return found
+        """Return the folder of the dataset with this identity; if it is not visible here, copy it once for all jobs."""
+        with location.reserved(self.store, identity, self.check) as copy:
+            folder = copy or location.find(identity, places, self.store)
+            if folder is not None:
+                return folder
             for place in places:
                 if location.is_url(place):
                     return location.fetch(place, identity, self.store)
@@ -128,62 +128,64 @@ _attempts: dict[str, Attempt] = {}
 
 
 def train(request: dict[str, Any]) -> dict[str, Any]:
-    """The task: train one job, and tell what became of it: ``status``, ``error``, ``seconds``.
+    """Train one job; this is the Dask task. Return its ``status``, ``error`` and ``seconds``.
 
-    The request holds ``topic``, ``job`` (its name), ``settings`` (a Job's, plain; paths are names in the attempt's folder),
-    ``origins`` (where the program has these files, and the run ``folder``), ``identity`` and ``places`` of the dataset.
+    The request contains ``topic``, ``job`` (its name), ``settings`` (plain values; paths are relative to the attempt's folder),
+    ``origins`` (the program's paths of these files, and of the run ``folder``), ``identity`` and ``places`` of the dataset.
     """
     with Attempt(request["topic"], request["job"]) as attempt:
         attempt.ask("attempt")
-        began = time.perf_counter()
+        started = time.perf_counter()
         try:
             dataset = attempt.dataset(request["identity"], request["places"])
         except (DatasetError, OSError) as error:
-            return {"status": "failed", "error": str(error), "seconds": time.perf_counter() - began}
+            return {"status": "failed", "error": str(error), "seconds": time.perf_counter() - started}
         settings = request["settings"]
-        given = {key: attempt.folder / settings[key] for key in PATHS if settings.get(key)}
-        job = PlacedJob(**{**settings, **given, "dataset": dataset, "origins": request["origins"]})
+        paths = {key: attempt.folder / settings[key] for key in PATHS if settings.get(key)}
+        job = PlacedJob(**{**settings, **paths, "dataset": dataset, "origins": request["origins"]})
         outcome = train_one(request["job"], job, attempt.folder / RUN, attempt.stop, attempt.listen)
-        here = {str(given[key]): request["origins"][key] for key in given} | {
-            str(dataset): request["origins"]["dataset"]
+        origins = {str(path): request["origins"][key] for key, path in paths.items()}
+        origins |= {
+            str(dataset): request["origins"]["dataset"],
+            str(attempt.folder / RUN): request["origins"]["folder"],
         }
         attempt.ask("ended")
-        said = outcome.error  # for where the program runs
-        for path, origin in {**here, str(attempt.folder / RUN): request["origins"]["folder"]}.items():
-            said = said.replace(path, origin)
-        return {"status": outcome.status, "error": said, "seconds": outcome.seconds}
+        message = outcome.error  # with the paths of the machine where the program runs
+        for path, origin in origins.items():
+            message = message.replace(path, origin)
+        return {"status": outcome.status, "error": message, "seconds": outcome.seconds}
 
 
 def plain_settings(job: Job) -> dict[str, Any]:
-    """A job's settings but for the dataset, as the request has them; its files are left to the caller."""
-    found = {each.name: getattr(job, each.name) for each in fields(Job) if each.name not in PATHS}
-    return {**found, "freeze": list(job.freeze)}
+    """Return a job's settings for the request, without paths (dataset, model, weights), which the caller adds."""
+    values = {field.name: getattr(job, field.name) for field in fields(Job) if field.name not in PATHS}
+    return {**values, "freeze": list(job.freeze)}
 
 
-# What the program calls in the worker. Those that touch files do so in a thread: the worker goes on meanwhile.
+# Functions that the program calls in the worker. File access runs in a thread, so that the worker's event loop continues.
 
 
 def answer(attempt: str) -> None:
-    """Let the attempt go on that waits for an answer."""
+    """Answer the request of a waiting attempt."""
     _attempts[attempt].answer()
 
 
 def ask_to_stop(attempt: str) -> None:
-    """Have the attempt end in good order, unless it has ended."""
+    """Ask an attempt to stop with a snapshot, unless it has ended."""
     if attempt in _attempts:
         _attempts[attempt].stop.ask()
 
 
 async def listing(attempt: str) -> dict[str, wire.Stamp]:
-    """The files of the attempt's run folder."""
+    """Return the files of an attempt's run folder."""
     return await asyncio.to_thread(wire.listing, _attempts[attempt].folder / RUN)
 
 
 async def read(attempt: str, places: list[wire.Place]) -> list[bytes | None]:
-    """Places in files of the attempt's run folder."""
+    """Return the content of places in files of an attempt's run folder."""
     return await asyncio.to_thread(wire.read, _attempts[attempt].folder / RUN, places)
 
 
 async def write(attempt: str, pieces: list[wire.Piece]) -> None:
-    """Write pieces of files in the attempt's folder."""
+    """Write pieces of files to an attempt's folder."""
     await asyncio.to_thread(wire.write, _attempts[attempt].folder, pieces)

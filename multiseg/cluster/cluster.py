@@ -13,10 +13,10 @@ from multiseg.training.signals import Stop
 
 
 class Cluster(Connection):
-    """A cluster by its scheduler, see :class:`multiseg.cluster.connection.Connection`, that trains jobs."""
+    """A cluster that trains jobs; construct it with its scheduler, see :class:`multiseg.cluster.connection.Connection`."""
 
     def train_one(self, name: str, job: Job, folder: Path, stop: Stop, report: Report | None) -> Outcome:
-        """Train one placed job somewhere in the cluster; ``folder`` becomes what it would be had it been trained here."""
+        """Train one placed job in the cluster; ``folder`` then has the same content as after training on this machine."""
         events = self.events[name] = queue.SimpleQueue()
         try:
             return Conversation(self, self.topic, events, name, job, folder, stop, report).outcome()

@@ -1,4 +1,4 @@
-"""The program's side of one job on the cluster: gives its files, hears what happens, and fetches the run folder."""
+"""Run one job on the cluster, from the program's side: send its files, receive its events, and fetch the run folder."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from multiseg.run.reading import is_run
 from multiseg.training.signals import Stop
 
 POLL_SECONDS = 0.2
-UPDATE_SECONDS = 2.0  # after which the run folder's copy is brought up to date, however much there is to hear
-CALL_SECONDS = 10.0  # in which one that is about to go is found to be gone
-ANSWER_SECONDS = 60.0  # for one call
+UPDATE_SECONDS = 2.0  # after which the copy of the run folder is updated even while events keep arriving
+CALL_SECONDS = 10.0  # within which calls to a failing worker are repeated, until Dask notices that it died
+ANSWER_SECONDS = 60.0  # timeout of one call
 LOST = ("cancelled", "lost")
 
 
-class _Gone(Exception):
-    """The worker of the present attempt has gone: Dask begins another one."""
+class _WorkerLost(Exception):
+    """The worker of the current attempt died: Dask starts another attempt."""
 
 
 class _SchedulerLost(Exception):
-    """So is the task."""
+    """The scheduler died, and the task with it."""
 
 
 class Conversation:
-    """One job's. ``events`` is filled with what its attempts tell."""
+    """The communication about one job. ``events`` receives the events of its attempts."""
 
     def __init__(
         self,
@@ -58,32 +58,34 @@ class Conversation:
         self._cluster, self._topic, self._events = cluster, topic, events
         self._name, self._job, self._folder = name, job, folder
         self._stop, self._report = stop, report
-        self._attempt, self._worker = "", ""  # the present one's id, and its worker's address
+        self._attempt, self._worker = "", ""  # id of the current attempt, address of its worker
         self._mirror = Mirror(folder, job.keep, job.metric)
-        self._begun = self._changed = False
-        self._answered: set[tuple[str, str]] = set()  # questions, by attempt
+        self._started = self._changed = False
+        self._answered: set[tuple[str, str]] = set()  # (attempt, request)
 
     def outcome(self) -> Outcome:
-        """Train the job; never raises what multiseg raises on purpose."""
-        began = time.perf_counter()
+        """Train the job and return its outcome; errors of multiseg are returned in it, not raised."""
+        started = time.perf_counter()
         try:
             return self._train()
         except TrainingStopped as problem:
             status, error = "stopped", str(problem)
         except (MultisegError, OSError) as problem:
             status, error = "failed", str(problem)
-        return self._outcome(status, error, time.perf_counter() - began)
+        return self._outcome(status, error, time.perf_counter() - started)
 
     def _outcome(self, status: Any, error: str = "", seconds: float = 0.0) -> Outcome:
         return Outcome(self._name, self._folder, status, error, seconds)
 
     def _train(self) -> Outcome:
         folder, job = self._folder, self._job
-        there = folder.is_dir() and any(folder.iterdir())
+        exists = folder.is_dir() and any(folder.iterdir())
         identity = self._cluster.identity(_place(job))
-        if there:
+        if exists:
             run = RunFolder.resume(folder)
-            run.complete(job.resolve(), location.content_hash(identity), job.seed)  # an error before a worker is asked
+            run.complete(
+                job.resolve(), location.content_hash(identity), job.seed
+            )  # raises errors before a worker is used
             if run.finished:
                 return self._outcome("skipped")
         else:
@@ -92,7 +94,7 @@ class Conversation:
             with run.locked():
                 return self._converse(identity)
         finally:
-            if not there and not (folder / HISTORY).exists():  # nothing was trained
+            if not exists and not (folder / HISTORY).exists():  # nothing was trained
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _converse(self, identity: str) -> Outcome:
@@ -103,7 +105,7 @@ class Conversation:
         request = self._request(identity)
         while True:
             client = self._cluster.client
-            # a key of its own: two jobs of the same settings are two jobs
+            # a unique key, or Dask would merge two jobs with the same settings
             key = f"multiseg-{self._name}-{uuid.uuid4().hex}"
             turn = self._cluster.turns.get(self._name, 0)
             future = client.submit(attempt.train, request, key=key, resources=needs, priority=-turn, pure=False)
@@ -111,7 +113,7 @@ class Conversation:
                 return self._follow(client, future)
             except _SchedulerLost:
                 self._tell(
-                    {"event": "lost", "error": "the scheduler has gone; waiting for it to come back, with workers"}
+                    {"event": "lost", "error": "the scheduler was lost; waiting for it and its workers to come back"}
                 )
                 self._cluster.renew(client, self._stop)
             finally:
@@ -133,30 +135,32 @@ class Conversation:
         }  # fmt: skip
 
     def _follow(self, client: Client, future: Future) -> Outcome:
-        """Until the task is done. Raises _SchedulerLost where it will not be."""
-        asked: str | None = None  # what was asked to stop: an attempt, or the task that is none yet
+        """Process events until the task is done, and return its outcome. Raise _SchedulerLost if the task is lost."""
+        asked: str | None = None  # the attempt that was asked to stop; empty for a task without an attempt
         updated = time.monotonic()
         while True:
             try:
                 try:
-                    self._hear(client, self._events.get(timeout=POLL_SECONDS))
-                    quiet = self._events.empty()
+                    self._handle(client, self._events.get(timeout=POLL_SECONDS))
+                    idle = self._events.empty()
                 except queue.Empty:
                     if future.done():
                         break
-                    quiet = True
+                    idle = True
                 if self._stop.asked and asked != self._attempt:
                     asked = self._attempt
                     if not asked:
                         future.cancel()
-                        return self._outcome("stopped", "waiting for another worker" if self._begun else "not begun")
+                        return self._outcome(
+                            "stopped", "waiting for another worker" if self._started else "not started"
+                        )
                     self._call(client, attempt.ask_to_stop)
-                if self._changed and (quiet or time.monotonic() - updated > UPDATE_SECONDS):
+                if self._changed and (idle or time.monotonic() - updated > UPDATE_SECONDS):
                     self._update(client)
                     updated = time.monotonic()
-            except _Gone:
+            except _WorkerLost:
                 if not future.done() and client.status == "running":
-                    self._tell({"event": "lost", "error": f"{self._worker} has gone; waiting for another one"})
+                    self._tell({"event": "lost", "error": f"{self._worker} was lost; waiting for another worker"})
                 self._attempt = ""
         if future.status in LOST:
             raise _SchedulerLost
@@ -165,24 +169,24 @@ class Conversation:
             return self._outcome("failed", f"{type(problem).__name__}: {problem}")
         return self._outcome(**future.result())
 
-    def _hear(self, client: Client, event: dict[str, Any]) -> None:
+    def _handle(self, client: Client, event: dict[str, Any]) -> None:
         kind = event["event"]
         if kind in ("attempt", "dataset", "ended"):
-            if (event["attempt"], kind) in self._answered:  # it asks again where the answer takes long
+            if (event["attempt"], kind) in self._answered:  # a request is repeated until it is answered
                 return
             self._answered.add((event["attempt"], kind))
         if kind == "attempt":
-            self._attempt, self._worker, self._begun = event["attempt"], event["worker"], True
+            self._attempt, self._worker, self._started = event["attempt"], event["worker"], True
             self._mirror = Mirror(self._folder, self._job.keep, self._job.metric)
             self._tell(event)
-            self._give(client, self._files())
+            self._send(client, self._files())
             self._call(client, attempt.answer)
-        elif event["attempt"] != self._attempt:  # one that was given up
+        elif event["attempt"] != self._attempt:  # an attempt that was given up
             return
         elif kind == "dataset":
             self._tell(event)
             files = _files_of_dataset(Path(_place(self._job)))
-            self._give(client, {f"{attempt.DATASET}/{name}": path for name, path in files.items()})
+            self._send(client, {f"{attempt.DATASET}/{name}": path for name, path in files.items()})
             self._call(client, attempt.answer)
         elif kind == "ended":
             while not self._update(client, ended=True):
@@ -194,20 +198,20 @@ class Conversation:
 
     def _tell(self, event: Mapping[str, Any]) -> None:
         if self._report:
-            said = {key: value for key, value in event.items() if key not in ("job", "attempt")}
-            self._report(self._name, said)
+            public = {key: value for key, value in event.items() if key not in ("job", "attempt")}
+            self._report(self._name, public)
 
     def _files(self) -> dict[str, Path]:
-        """What an attempt starts from, by its names there."""
-        found = {}
+        """Return the files that an attempt needs, by their names in its folder."""
+        files = {}
         if self._job.model is not None:
             model = Path(self._job.model).resolve()
-            found = {f"{attempt.MODEL}/{each.relative_to(model.parent)}": each for each in copies.parts(model)}
+            files = {f"{attempt.MODEL}/{path.relative_to(model.parent)}": path for path in copies.parts(model)}
         if self._job.weights is not None:
-            found |= {f"{attempt.WEIGHTS}/{name}": path for name, path in _files_of_weights(self._job.weights).items()}
-        return found | {f"{attempt.RUN}/{name}": self._folder / name for name in to_resume(self._folder)}
+            files |= {f"{attempt.WEIGHTS}/{name}": path for name, path in _files_of_weights(self._job.weights).items()}
+        return files | {f"{attempt.RUN}/{name}": self._folder / name for name in to_resume(self._folder)}
 
-    def _give(self, client: Client, files: Mapping[str, Path]) -> None:
+    def _send(self, client: Client, files: Mapping[str, Path]) -> None:
         stamps = {name: (path.stat().st_size, 0) for name, path in files.items()}
         for places in wire.messages(stamps):
             pieces = []
@@ -221,28 +225,28 @@ class Conversation:
         self._changed = False
         if not self._attempt:
             return False
-        there = self._call(client, attempt.listing)
-        return self._mirror.update(there, lambda places: self._call(client, attempt.read, places), ended)
+        listing = self._call(client, attempt.listing)
+        return self._mirror.update(listing, lambda places: self._call(client, attempt.read, places), ended)
 
     def _call(self, client: Client, function: Any, *arguments: Any) -> Any:
-        """Call a function of the present attempt's worker. Raises _Gone where there is none any more."""
+        """Call a function in the worker of the current attempt. Raise _WorkerLost if the worker or the attempt has ended."""
         end = time.monotonic() + CALL_SECONDS
         while True:
             try:
-                # to one that has gone, Dask would try to connect for half a minute
+                # checked first: Dask would try for half a minute to connect to a worker that died
                 if self._worker in client.nthreads(workers=[self._worker]):
                     return client.run(
                         function, self._attempt, *arguments, workers=[self._worker], callback_timeout=ANSWER_SECONDS
                     )[self._worker]
-                raise _Gone
-            except TimeoutError:  # a worker that hangs: the scheduler will find out whether it has gone
+                raise _WorkerLost
+            except TimeoutError:  # the worker hangs: the scheduler determines whether it died
                 if self._stop.asked:
-                    raise _Gone from None
-            except Exception as error:  # whatever a worker about to die, or a lost scheduler, makes of it
+                    raise _WorkerLost from None
+            except Exception as error:  # any error of a dying worker or a lost scheduler
                 if (
-                    isinstance(error, (_Gone, KeyError)) or client.status != "running"
-                ):  # KeyError: no such attempt any more
-                    raise _Gone from error
+                    isinstance(error, (_WorkerLost, KeyError)) or client.status != "running"
+                ):  # KeyError: the attempt has ended
+                    raise _WorkerLost from error
                 if time.monotonic() > end:
                     raise ClusterError(f"{self._worker}: {type(error).__name__}: {error}") from error
                 time.sleep(POLL_SECONDS)
@@ -257,17 +261,17 @@ def _files_of_dataset(folder: Path) -> dict[str, Path]:
     names = [
         name for name in wire.listing(folder) if name == "dataset.json" or name.split("/")[0] in ("train_db", "val_db")
     ]
-    found = {name: folder / name for name in names if not name.endswith("lock.mdb")}
-    if not found:
-        raise DatasetError(f"{folder}: has no files that can be sent; is it still a dataset folder?")
-    return found
+    files = {name: folder / name for name in names if not name.endswith("lock.mdb")}
+    if not files:
+        raise DatasetError(f"{folder}: has no dataset files to send; is it still a dataset folder?")
+    return files
 
 
 def _files_of_weights(weights: str | Path) -> dict[str, Path]:
-    """A run with its last snapshot; a folder; or a file, a TensorFlow checkpoint's prefix among them."""
+    """Return the files of ``weights=``: a run with its last snapshot, a folder, a file, or a TensorFlow checkpoint's prefix."""
     path = Path(weights).resolve()
     if path.is_dir():
         names = to_resume(path) if is_run(path) else list(wire.listing(path))
         return {f"{path.name}/{name}": path / name for name in names}
-    beside = path.parent.glob(f"{glob.escape(path.name)}.*")
-    return {each.name: each for each in (path, *beside) if each.is_file()}
+    parts = path.parent.glob(f"{glob.escape(path.name)}.*")
+    return {file.name: file for file in (path, *parts) if file.is_file()}

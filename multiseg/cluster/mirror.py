@@ -1,4 +1,4 @@
-"""The program's copy of a run folder that a worker writes: at each moment one that training can go on from."""
+"""Copy a run folder while a worker writes it, such that the copy can be resumed from at any time."""
 
 from __future__ import annotations
 
@@ -14,44 +14,47 @@ from multiseg.run import names, snapshots
 from multiseg.run.folder import RunFolder
 from multiseg.run.reading import is_run, read_history
 
-SHARE = 10  # snapshots are fetched while the training goes on, but for no more than one part in this of the time
-LAST = names.SUMMARY  # it says that a run is finished: what it sums up must be there before
+SHARE = 10  # fetching snapshots during training takes at most 1/SHARE of the time
+LAST = names.SUMMARY  # fetched last, since it marks a run as finished
 IN_SNAPSHOTS = f"{names.SNAPSHOTS}/"
 
 Read = Callable[[list[wire.Place]], list[bytes | None]]
 
 
 class Mirror:
-    """The copy in ``folder``, whose settings say what snapshots to ``keep``, by which ``metric`` the best is the best."""
+    """The copy in ``folder``. ``keep`` states which snapshots to keep; ``metric`` determines the best one."""
 
     def __init__(self, folder: Path, keep: str, metric: str) -> None:
         self._folder, self._keep, self._metric = folder, keep, metric
         self._seen: dict[str, wire.Stamp] = {}
         self._due = 0.0  # when the next snapshot may be fetched
 
-    def update(self, there: Mapping[str, wire.Stamp], read: Read, ended: bool) -> bool:
-        """Fetch what has changed; snapshots when it is time, or when it has ``ended``. Whether all is here that was there."""
-        found = {name: stamp for name, stamp in there.items() if self._seen.get(name) != stamp}
-        folders = sorted({name.split("/")[1] for name in found if name.startswith(IN_SNAPSHOTS)})
-        plain = [name for name in found if not name.startswith(IN_SNAPSHOTS) and name not in (LAST, names.HISTORY)]
-        whole = all([self._file(name, found[name], read) for name in plain])
-        if (names.HISTORY in found or folders) and not self._history(there.get(names.HISTORY), read):
-            whole, folders = False, []
+    def update(self, listing: Mapping[str, wire.Stamp], read: Read, ended: bool) -> bool:
+        """Fetch the changed files of a listing; snapshots only at intervals, or if training has ``ended``.
+
+        Returns whether the copy is complete.
+        """
+        changed = {name: stamp for name, stamp in listing.items() if self._seen.get(name) != stamp}
+        folders = sorted({name.split("/")[1] for name in changed if name.startswith(IN_SNAPSHOTS)})
+        plain = [name for name in changed if not name.startswith(IN_SNAPSHOTS) and name not in (LAST, names.HISTORY)]
+        complete = all([self._file(name, changed[name], read) for name in plain])
+        if (names.HISTORY in changed or folders) and not self._history(listing.get(names.HISTORY), read):
+            complete, folders = False, []
         if folders and not ended and time.monotonic() < self._due:
-            whole = False
+            complete = False
         elif folders:
-            began = time.monotonic()
+            started = time.monotonic()
             for folder in folders:
-                files = {name: stamp for name, stamp in found.items() if name.startswith(f"{IN_SNAPSHOTS}{folder}/")}
-                whole = self._snapshot(folder, files, read) and whole
-            self._due = time.monotonic() + SHARE * (time.monotonic() - began)
-        if LAST in found and whole:
-            whole = self._file(LAST, found[LAST], read)
-        self._tidy()
-        return whole
+                files = {name: stamp for name, stamp in changed.items() if name.startswith(f"{IN_SNAPSHOTS}{folder}/")}
+                complete = self._snapshot(folder, files, read) and complete
+            self._due = time.monotonic() + SHARE * (time.monotonic() - started)
+        if LAST in changed and complete:
+            complete = self._file(LAST, changed[LAST], read)
+        self._remove_old_snapshots()
+        return complete
 
     def _history(self, stamp: wire.Stamp | None, read: Read) -> bool:
-        """As it is now: it has the rows of all snapshots that were there before."""
+        """Fetch the current history; it contains the rows of all snapshots in the listing."""
         content = read([(names.HISTORY, *wire.ALL)])[0]
         if content is None:
             return False
@@ -65,7 +68,7 @@ class Mirror:
         content = b""
         for places in wire.messages({name: stamp}):
             for piece in read(places):
-                if piece is None:  # it has been replaced since: its stamp will have changed
+                if piece is None:  # replaced meanwhile: the next listing has another stamp
                     return False
                 content += piece
         path = wire.inside(self._folder, name)
@@ -75,7 +78,7 @@ class Mirror:
         return True
 
     def _snapshot(self, name: str, files: Mapping[str, wire.Stamp], read: Read) -> bool:
-        """Whole, or not at all; one that the worker removes meanwhile is not needed."""
+        """Fetch a snapshot atomically; return False if the worker has removed it meanwhile."""
         final = wire.inside(self._folder, f"{IN_SNAPSHOTS}{name}")
         if not final.exists():
             part = final.with_name(f".part-{os.getpid()}-{name}")
@@ -94,8 +97,8 @@ class Mirror:
         self._seen.update(files)
         return True
 
-    def _tidy(self) -> None:
-        """Keep the snapshots that the training would."""
+    def _remove_old_snapshots(self) -> None:
+        """Remove the snapshots that training would remove."""
         history = self._folder / names.HISTORY
         if is_run(self._folder) and history.exists():
             run = RunFolder(self._folder)
@@ -104,12 +107,11 @@ class Mirror:
 
 
 def to_resume(folder: Path) -> list[str]:
-    """Names of the files that a training needs to go on elsewhere: of the snapshots, the last one's."""
-    there = wire.listing(folder)
-    kept = snapshots.snapshots(folder)
-    last = f"{IN_SNAPSHOTS}{kept[-1].path.name}/" if kept else None
+    """Return the names of the files needed to resume elsewhere; of the snapshots, only the last one's."""
+    saved = snapshots.snapshots(folder)
+    last = f"{IN_SNAPSHOTS}{saved[-1].path.name}/" if saved else None
     return [
         name
-        for name in there
+        for name in wire.listing(folder)
         if not name.startswith((IN_SNAPSHOTS, f"{names.TENSORBOARD}/")) or (last is not None and name.startswith(last))
     ]

@@ -1,4 +1,4 @@
-"""What a Dask worker offers: its backends, cores and GPUs, announced as Dask's resources. Runs in the worker."""
+"""Determine a worker's backends, cores and GPUs, and announce them as Dask's resources. Runs in the worker."""
 
 from __future__ import annotations
 
@@ -10,51 +10,53 @@ from distributed import Status, Worker
 from multiseg._version import __version__
 from multiseg.worker.status import backends
 
-CORES, GPU = "cores", "GPU"  # Dask's documentation names them so
+CORES, GPU = "cores", "GPU"  # the names used in Dask's documentation
 
 
 def resource(backend: str) -> str:
-    """The name of the resource that a worker has where this version's backend can run."""
+    """Return the name of the resource of workers that can run this backend in this version of multiseg."""
     return f"multiseg-{__version__}-{backend}"
 
 
 async def look(dask_worker: Worker) -> dict[str, Any]:
-    """What a worker offers: ``multiseg`` (its version), ``cores``, ``gpus``, and ``backends``: by name, None where it
-    can run, else the problem.
+    """Return what a worker offers: ``multiseg`` (its version), ``cores``, ``gpus``, and ``backends``, a dict that maps each
+    name to None if it can run, else to the problem.
 
-    The frameworks are loaded once in a worker's life, in processes of their own. Resources that it was started with count.
+    Frameworks are loaded once per worker, in separate processes. Resources specified when the worker was started take
+    precedence.
     """
-    found: dict[str, Any] | None = getattr(dask_worker, _KEPT, None)
-    if found is None:
+    offered: dict[str, Any] | None = getattr(dask_worker, _CACHE_ATTRIBUTE, None)
+    if offered is None:
         statuses = await asyncio.to_thread(backends)
-        own = dict(dask_worker.state.total_resources)
-        # one that dask-cuda started has one GPU; CUDA_VISIBLE_DEVICES says the same elsewhere
-        gpu = any(each.available and each.device not in (None, "cpu") for each in statuses)
-        problems = {each.name: each.problem for each in statuses}
-        problems |= {name: "was started without it (--resources)" for name in problems if own.get(resource(name)) == 0}
-        found = {
+        resources = dict(dask_worker.state.total_resources)
+        # a worker started by dask-cuda has one GPU, as does one with CUDA_VISIBLE_DEVICES
+        gpu = any(status.available and status.device not in (None, "cpu") for status in statuses)
+        problems = {status.name: status.problem for status in statuses}
+        excluded = [name for name in problems if resources.get(resource(name)) == 0]
+        problems |= {name: "was started without it (--resources)" for name in excluded}
+        offered = {
             "multiseg": __version__,
-            "cores": int(own.get(CORES, dask_worker.state.nthreads)),
-            "gpus": int(own.get(GPU, gpu)),
+            "cores": int(resources.get(CORES, dask_worker.state.nthreads)),
+            "gpus": int(resources.get(GPU, gpu)),
             "backends": problems,
         }
-        setattr(dask_worker, _KEPT, found)
-    return found
+        setattr(dask_worker, _CACHE_ATTRIBUTE, offered)
+    return offered
 
 
-_KEPT = "_multiseg_offer"
+_CACHE_ATTRIBUTE = "_multiseg_offer"
 
 
 async def announce(dask_worker: Worker) -> None:
-    """Give a worker its resources, and have the scheduler look again for jobs that nobody could run."""
-    offered, own = await look(dask_worker), dask_worker.state.total_resources
-    found = {CORES: offered["cores"], GPU: offered["gpus"]}
-    found |= {resource(name): offered["cores"] for name, problem in offered["backends"].items() if problem is None}
-    new = {key: count for key, count in found.items() if key not in own}
+    """Set a worker's resources, and make the scheduler reconsider jobs that no worker could run."""
+    offered, resources = await look(dask_worker), dask_worker.state.total_resources
+    announced = {CORES: offered["cores"], GPU: offered["gpus"]}
+    announced |= {resource(name): offered["cores"] for name, problem in offered["backends"].items() if problem is None}
+    new = {key: count for key, count in announced.items() if key not in resources}
     if not new:
         return
     await dask_worker.set_resources(**new)
-    # the scheduler does so when a worker comes, which this one has, or comes back
+    # the scheduler reconsiders waiting jobs only when a worker joins or resumes, so pause and resume it
     if dask_worker.status == Status.running:
         dask_worker.status = Status.paused
         dask_worker.status = Status.running

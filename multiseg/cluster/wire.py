@@ -1,4 +1,4 @@
-"""Files of a folder in pieces, by their names in it; each side only ever touches what lies in the folder."""
+"""Transfer the files of a folder in pieces. Each side accesses only files inside the folder."""
 
 from __future__ import annotations
 
@@ -10,30 +10,36 @@ from pathlib import Path
 
 from multiseg.errors import RunError
 
-PIECE = 8 << 20  # bytes in one message at most: others get their turn in between
+PIECE = 8 << 20  # maximum bytes per message, so that other messages are not delayed
 
-Stamp = tuple[int, int]  # of a file: bytes, time of its last change in nanoseconds
-Place = tuple[str, int, int, int]  # in a file: its name, first byte, bytes, and when the file was changed
-ALL = (0, -1, 0)  # the rest of a place that is a file as it is now, which is replaced in one step
-Piece = tuple[str, int, bytes]  # of a file: its name, first byte, content
+Stamp = tuple[int, int]  # of a file: size in bytes, modification time in nanoseconds
+Place = tuple[
+    str, int, int, int
+]  # part of a file: its name, first byte, number of bytes, modification time of the file
+ALL = (
+    0,
+    -1,
+    0,
+)  # follows the name in a place that is a whole file in any version; for files that are replaced atomically
+Piece = tuple[str, int, bytes]  # part of a file: its name, first byte, content
 
 
 def listing(folder: Path) -> dict[str, Stamp]:
-    """The files in a folder, without those whose names, or their folders', begin with a dot."""
-    found = {}
+    """Return the stamps of a folder's files by relative name, without hidden files and folders (names that start with a dot)."""
+    stamps = {}
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(place) / name
-            with suppress(FileNotFoundError):  # removed by now
+            with suppress(FileNotFoundError):  # removed meanwhile
                 status = path.stat()
                 if not name.startswith(".") and stat.S_ISREG(status.st_mode):
-                    found[path.relative_to(folder).as_posix()] = (status.st_size, status.st_mtime_ns)
-    return found
+                    stamps[path.relative_to(folder).as_posix()] = (status.st_size, status.st_mtime_ns)
+    return stamps
 
 
 def messages(files: Mapping[str, Stamp]) -> Iterator[list[Place]]:
-    """All places of some files, so many together as one message takes; an empty file is one place, too."""
+    """Yield lists of places that cover the files, each list at most ``PIECE`` bytes; an empty file is one place."""
     message: list[Place] = []
     room = PIECE
     for name, (size, changed) in files.items():
@@ -52,20 +58,20 @@ def messages(files: Mapping[str, Stamp]) -> Iterator[list[Place]]:
 
 
 def read(folder: Path, places: list[Place]) -> list[bytes | None]:
-    """What is at some places; None where the file has gone, or has been changed since."""
-    found: list[bytes | None] = []
+    """Return the content of places; None for a file that was removed or modified since its listing."""
+    contents: list[bytes | None] = []
     for name, start, size, changed in places:
         content = None
         with suppress(FileNotFoundError), inside(folder, name).open("rb") as file:
             if changed in (0, os.fstat(file.fileno()).st_mtime_ns):
                 file.seek(start)
                 content = file.read(size)
-        found.append(content if content is not None and size in (-1, len(content)) else None)
-    return found
+        contents.append(content if content is not None and size in (-1, len(content)) else None)
+    return contents
 
 
 def write(folder: Path, pieces: list[Piece]) -> None:
-    """Write pieces of files, which arrive in order; the first one of a file begins it anew."""
+    """Write pieces of files, which must arrive in order; the first piece of a file replaces it."""
     for name, start, content in pieces:
         path = inside(folder, name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,8 +81,8 @@ def write(folder: Path, pieces: list[Piece]) -> None:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The file of that name in the folder. Raises RunError for a name that leads out of it."""
+    """Return the path of a file in the folder. Raise RunError for a name that refers to a path outside of it."""
     parts = Path(name).parts
     if not parts or Path(name).is_absolute() or ".." in parts:
-        raise RunError(f"{name!r}: is no name of a file in {folder}; the other side is no multiseg")
+        raise RunError(f"{name!r}: is not the name of a file in {folder}; the sender is not multiseg")
     return folder / name

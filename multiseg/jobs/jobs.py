@@ -89,7 +89,7 @@ def train_jobs(
                 cluster.close()  # without waiting for remote jobs
             raise
     for name in waiting:
-        outcomes[name] = Outcome(name, folder / name, "stopped", "not begun")
+        outcomes[name] = Outcome(name, folder / name, "stopped", "not started")
     return [outcomes[name] for name in jobs]
 
 
