@@ -189,7 +189,7 @@ def test_a_scheduler_that_stays_away(
     )
     outcomes = train_jobs(jobs, tmp_path, scheduler=cluster.address, report=heard)
     assert [each.status for each in outcomes] == ["failed"] * 3
-    assert len({each.error for each in outcomes}) == 1 and "the same command goes on" in outcomes[0].error
+    assert len({each.error for each in outcomes}) == 1 and "run the same command again to resume" in outcomes[0].error
 
     cluster.start_scheduler()
     cluster.add_worker("w1", 1)
