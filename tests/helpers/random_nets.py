@@ -9,6 +9,7 @@ from google.protobuf import text_format
 from multiseg_caffe import proto
 from multiseg_caffe.describing import placing
 from multiseg_caffe.describing import shapes as rules
+from multiseg_caffe.describing.layers import described
 
 from multiseg.errors import ModelError
 
@@ -34,7 +35,7 @@ def network(seed: int, batch: int, layers: int = 14) -> str:
         try:
             placed = placing.infer(_with(net, layer), "net", {})
             if batch == 1:
-                layers.described(placed[1:], "net", "data")
+                described(placed[1:], "net", "data")
         except ModelError:
             continue  # parameters that do not fit
         made = placed[-1]
