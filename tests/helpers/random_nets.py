@@ -196,6 +196,8 @@ KINDS = {
     "SPP": _spp,
     "LRN": _lrn,
     "PReLU": _prelu,
-    **dict.fromkeys(("BatchNorm", "MVN", "Softmax", "Dropout", "TanH", "Sigmoid", "AbsVal", "BNLL", "Split"), _plain),
+    **dict.fromkeys(
+        ("BatchNorm", "MVN", "Softmax", "Dropout", "TanH", "Sigmoid", "AbsVal", "BNLL", "Split", "Swish"), _plain
+    ),
     **dict.fromkeys(("ReLU", "ELU", "Power", "Exp", "Log"), _elementwise),
 }
