@@ -71,8 +71,8 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
     ("metadata", "why"),
     [
         ({"channel_order": "GRB"}, r"channel_order='GRB' in its metadata: must be RGB or BGR"),
-        ({"solver": "{"}, "solver in its metadata is no JSON: "),
-        ({"solver": "[]"}, "solver in its metadata is no JSON object"),
+        ({"solver": "{"}, "solver in its metadata is not valid JSON: "),
+        ({"solver": "[]"}, "solver in its metadata is not a JSON object"),
     ],
 )
 def test_metadata_that_cannot_be_are_told(tmp_path: Path, metadata: dict[str, str], why: str) -> None:

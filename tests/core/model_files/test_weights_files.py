@@ -32,7 +32,7 @@ def test_weights_come_back_by_name(tmp_path: Path) -> None:
 def test_a_damaged_file_and_one_that_holds_no_network_are_one_error(tmp_path: Path) -> None:
     path = write(tmp_path / "w.safetensors", "a.weight", np.zeros(3, np.float32))
     with pytest.raises(
-        ModelError, match=r"w\.safetensors: is safetensors, which holds weights; expected is: Caffe prototxt"
+        ModelError, match=r"w\.safetensors: is a safetensors file, which contains weights; expected is: Caffe prototxt"
     ):
         multiseg.describe(path)
     path.write_bytes(path.read_bytes()[:-2])

@@ -91,7 +91,7 @@ def test_the_history_is_exported_as_csv_and_parquet(job: multiseg.Job, tmp_path:
     table = parquet.read_table(tmp_path / "history.parquet")
     assert table.to_pylist() == run.history
     assert str(table.schema.field("iteration").type) == "int64" and str(table.schema.field("l1").type) == "double"
-    with pytest.raises(SettingsError, match=r"name it .csv or .parquet"):
+    with pytest.raises(SettingsError, match=r"use the extension .csv or .parquet"):
         run.export_history(tmp_path / "history.xlsx")
 
 
