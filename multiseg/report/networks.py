@@ -12,7 +12,7 @@ from multiseg.topology.drawing import picture
 
 
 @dataclass
-class Network:
+class TrainedNetwork:
     """A network, the runs that trained it, its drawing, and its difference from the first network."""
 
     topology: Topology
@@ -25,7 +25,7 @@ class Network:
 class Networks:
     """The distinct networks, and the error message for each run whose network cannot be described."""
 
-    found: list[Network] = field(default_factory=list)
+    found: list[TrainedNetwork] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)
 
 
@@ -43,5 +43,5 @@ def networks(facts: Sequence[RunFacts]) -> Networks:
             known.runs.append(each)
         else:
             first = result.found[0].topology if result.found else topology
-            result.found.append(Network(topology, [each], picture(topology).to_svg(), first.diff(topology)))
+            result.found.append(TrainedNetwork(topology, [each], picture(topology).to_svg(), first.diff(topology)))
     return result
