@@ -1,4 +1,4 @@
-"""The named losses, and a file's own loss, over labels of (N, C, H, W), float32; class indices count from 0."""
+"""The named losses and losses of network files, for float32 labels (N, C, H, W); class indices count from 0."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ LOSSES: dict[str, Callable[..., nn.Module]] = {"l1": l1, "l2": l2, "smooth_l1": 
 
 
 def over_labels(loss: Loss) -> Loss:
-    """``loss`` as it takes the core's labels. A loss of the file's own making is given them as they are."""
+    """Return ``loss`` adapted to the core's labels. A loss that the file defines itself receives them unchanged."""
     if isinstance(loss, BY_CLASS):
         return lambda output, labels: loss(*by_class(output, labels))
     if isinstance(loss, BY_ELEMENT):
@@ -54,30 +54,30 @@ def over_labels(loss: Loss) -> Loss:
 
 
 def by_class(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores (N, classes) or (N, classes, H, W), and class numbers (N,) or (N, H, W).
+    """Return scores (N, classes) or (N, classes, H, W), and class indices (N,) or (N, H, W).
 
-    Raises ModelError where the labels' shape or numbers do not fit the scores.
+    Raises ModelError if the labels' shape or values do not fit the scores.
     """
     if labels.shape[1:] == (1, 1, 1):
-        output, numbers = output.flatten(1), labels.flatten()
+        output, indices = output.flatten(1), labels.flatten()
     elif labels.ndim == 4 and labels.shape[1] == 1 and output.ndim == 4 and output.shape[2:] == labels.shape[2:]:
-        numbers = labels[:, 0]
+        indices = labels[:, 0]
     else:
         raise ModelError(
             f"the loss takes scores (classes, H, W) and labels (1, H, W) or (1, 1, 1); the output is "
             f"{tuple(output.shape[1:])}, the labels are {tuple(labels.shape[1:])}"
         )
-    numbers = numbers.long()
-    low, high = (int(each) for each in torch.aminmax(numbers))
+    indices = indices.long()
+    low, high = (int(bound) for bound in torch.aminmax(indices))
     if high >= output.shape[1]:
         raise ModelError(f"a label is class {high}, the output has the classes 0 to {output.shape[1] - 1}")
     if low < 0:
         raise ModelError(f"a label is class {low}; classes count from 0")
-    return output, numbers
+    return output, indices
 
 
 def labels_of(loss: object) -> LabelKind | None:
-    """Return the kind of labels that a file's loss takes; None for none, and where it is not known."""
+    """Return the kind of labels that a file's loss takes; None if there is no loss or its kind is unknown."""
     if isinstance(loss, BY_CLASS):
         return CLASSES
     return IMAGES if isinstance(loss, BY_DIFFERENCE) else None
@@ -91,19 +91,19 @@ def is_cross_entropy(loss: object, last: str) -> bool:
 
 
 def not_a_mean(loss: Loss) -> str | None:
-    """Why a criterion of PyTorch's is no mean over a batch's images, each of which counts alike; None where it is.
+    """Return why a PyTorch criterion is not a mean over a batch's images with equal weights; None if it is.
 
-    One of a file's own making is taken to be a mean.
+    A loss that the file defines itself is assumed to be a mean.
     """
     if not isinstance(loss, (*BY_CLASS, *BY_ELEMENT)):
         return None
     name = type(loss).__name__
     if loss.reduction not in ("mean", "batchmean"):
-        return f"{name}(reduction={loss.reduction!r}) is no mean over the images"
+        return f"{name}(reduction={loss.reduction!r}) is not a mean over the images"
     if isinstance(loss, BY_CLASS) and loss.weight is not None:
-        return f"{name} with a weight for each class is a mean by weights, which differ from image to image"
+        return f"{name} with class weights is a weighted mean, whose total weight differs between images"
     if isinstance(loss, BY_CLASS) and loss.ignore_index >= 0:
-        return f"{name}(ignore_index={loss.ignore_index}) is a mean over the other classes, of which images have more or fewer"
+        return f"{name}(ignore_index={loss.ignore_index}) is a mean over the other classes; their pixel count differs by image"
     return None
 
 
@@ -123,14 +123,14 @@ WORDS = {
     "HuberLoss": "Huber's loss",
     "BCELoss": "binary cross-entropy",
     "BCEWithLogitsLoss": "binary cross-entropy of the sigmoid",
-    "CrossEntropyLoss": "cross-entropy of the softmax over class numbers",
-    "NLLLoss": "negative log-likelihood of class numbers",
+    "CrossEntropyLoss": "cross-entropy of the softmax over class indices",
+    "NLLLoss": "negative log-likelihood of class indices",
     "KLDivLoss": "Kullback-Leibler divergence",
 }
 
 
 def loss_in_words(loss: Any) -> str | None:
-    """What a loss measures; None for none."""
+    """Return a description of a loss; None if there is none."""
     if loss is None:
         return None
     name = type(loss).__name__ if isinstance(loss, nn.Module) else getattr(loss, "__name__", type(loss).__name__)

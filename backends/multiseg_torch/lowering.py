@@ -1,7 +1,7 @@
-"""Convolutions whose kernel equals their stride as one matrix product over the patches of the whole batch.
+"""Lower convolutions whose kernel size equals their stride to one matrix product over the patches of the whole batch.
 
-Windows do not overlap, so cutting the image into patches is a reshape and a transpose, and the layer is one matrix
-product, or one for each group. The modules keep their parameters, names and shapes: only ``forward`` differs.
+The windows do not overlap, so splitting the image into patches is a reshape and a transpose, and the layer is one matrix
+product per group. The modules keep their parameters, names and shapes; only ``forward`` differs.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Elements of a kernel's window from which on it pays: a rule of the layer alone, so that a file is always lowered alike. The time
-# of a plain forward and backward by that of a lowered one, for 54 layers (1x1 to 16x16, 1 to 1024 channels, 1 to 32 groups,
-# batches of 1, 4 and 32; one thread of an AMD EPYC, processor time, by turns): 1x1 to 3x3 0.4 to 0.9, but for one of 17 layers,
-# as cutting small patches out of NCHW costs more than the convolution; 4x4 and 5x5 0.7 to 1.3, more often a loss; 6x6 0.9 to 1.8;
-# 8x8 1.0 to 4; 16x16 0.9 to 11. Groups are no exception.
+# Minimum number of elements in a kernel's window for lowering. It depends on the layer alone, so a file is always lowered the
+# same way. Speedup of forward and backward by lowering, for 54 layers (1x1 to 16x16, 1 to 1024 channels, 1 to 32 groups, batch
+# sizes 1, 4 and 32; one thread of an AMD EPYC, CPU time, alternating runs): 1x1 to 3x3 0.4 to 0.9, except for one of 17 layers,
+# because extracting small patches from NCHW costs more than the convolution; 4x4 and 5x5 0.7 to 1.3, more often slower; 6x6 0.9
+# to 1.8; 8x8 1.0 to 4; 16x16 0.9 to 11. Grouped layers behave the same.
 SMALLEST_WINDOW = 36
 
 
-# oneDNN's product, inside PyTorch: on processors that are not Intel's, MKL's, which torch.mm calls, needs up to twice the time
-# for few patches. From about 256 on it is the quicker, by a sixth.
+# oneDNN's matrix product in PyTorch. On non-Intel processors MKL, which torch.mm calls, takes up to twice as long for few
+# patches; from about 256 patches on, MKL is faster by a sixth.
 FEW = 256
 ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """``a`` (G, M, K) times the transposes of ``b`` (G, N, K): (G, M, N). Either may be a transposed view."""
+    """Return ``a`` (G, M, K) times the transpose of ``b`` (G, N, K), of shape (G, M, N). Either may be a transposed view."""
     if len(a) > 1:
         return torch.bmm(a, b.mT)
-    few = min(a.shape[1:]) < FEW  # patches: rows of the output, or summands of the weights' gradient
+    few = min(a.shape[1:]) < FEW  # patches: rows of the output, or terms of the weight gradient's sum
     if ONEDNN is not None and few and a.device.type == "cpu" and a.dtype == b.dtype == torch.float32:
-        made: Tensor = ONEDNN(a[0], b[0], None, "none", [], "")
+        result: Tensor = ONEDNN(a[0], b[0], None, "none", [], "")
     else:
-        made = torch.mm(a[0], b[0].t())
-    return made[None]
+        result = torch.mm(a[0], b[0].t())
+    return result[None]
 
 
 class Product(torch.autograd.Function):
-    """:func:`product` with its gradients, which are such products too."""
+    """:func:`product` with its gradients, which are computed by it as well."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
@@ -54,20 +54,20 @@ class Product(torch.autograd.Function):
             return of_a, None
         if b.is_contiguous():
             return of_a, Product.apply(gradient.mT, a.mT)
-        # a gradient that lies in memory as its weights do is not copied
+        # return the gradient in the memory layout of the weights, so that it is not copied
         return of_a, Product.apply(a.mT, gradient.mT).mT
 
 
 class PatchConv2d(nn.Conv2d):
-    """Conv2d with kernel == stride, no padding: (N, C, H, W) to patches (N*h*w, C*k*k), times the weights, and back."""
+    """Conv2d with kernel == stride and no padding: multiply patches (N*h*w, C*k*k) by the weights and reshape to NCHW."""
 
     def forward(self, x: Tensor) -> Tensor:
         (kh, kw), groups = self.kernel_size, self.groups
         if x.dim() != 4 or x.shape[1] != self.in_channels or x.shape[2] < kh or x.shape[3] < kw:
-            return super().forward(x)  # an image without a batch, or an error that PyTorch tells
+            return super().forward(x)  # an image without a batch axis, or an error that PyTorch reports
         n, c, height, width = x.shape
         h, w = height // kh, width // kw
-        x = x[:, :, : h * kh, : w * kw]  # a rest beyond the last whole window is not seen
+        x = x[:, :, : h * kh, : w * kw]  # pixels beyond the last complete window are ignored
         patches = x.reshape(n, groups, c // groups, h, kh, w, kw).permute(1, 0, 3, 5, 2, 4, 6)
         weight = self.weight.reshape(groups, self.out_channels // groups, -1)
         out = Product.apply(patches.reshape(groups, n * h * w, -1), weight)
@@ -76,7 +76,7 @@ class PatchConv2d(nn.Conv2d):
 
 
 class PatchConvTranspose2d(nn.ConvTranspose2d):
-    """ConvTranspose2d with kernel == stride, no padding: each pixel's patch of output is its own product."""
+    """ConvTranspose2d with kernel == stride and no padding: each input pixel produces one patch of the output."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         if x.dim() != 4 or x.shape[1] != self.in_channels or output_size is not None:
@@ -90,7 +90,7 @@ class PatchConvTranspose2d(nn.ConvTranspose2d):
 
 
 def lower(model: nn.Module) -> list[str]:
-    """Lower every layer of ``model`` that may be and gains by it, in place; the names of those layers."""
+    """Lower all eligible layers of ``model`` in place and return their names."""
     names = []
     for name, module in model.named_modules():
         if type(module) is nn.Conv2d and _separate(module):
@@ -104,7 +104,7 @@ def lower(model: nn.Module) -> list[str]:
 
 
 def _separate(module: nn.Conv2d | nn.ConvTranspose2d) -> bool:
-    """Whether windows neither overlap nor leave gaps, and are large enough to gain."""
+    """Return whether windows neither overlap nor leave gaps, and are large enough for lowering to be faster."""
     kh, kw = module.kernel_size
     return (
         module.kernel_size == module.stride

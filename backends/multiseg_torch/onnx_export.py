@@ -1,4 +1,4 @@
-"""A PyTorch network file as ONNX, by torch.onnx's exporter; see multiseg.exporting.onnx. Runs in the backend's process."""
+"""Export a PyTorch network file to ONNX with torch.onnx; see multiseg.exporting.onnx. Runs in the backend's process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from multiseg.network import Array, check_weights
 from multiseg_torch import files
 from multiseg_torch.weights import neutral_weights, unflattened
 
-AXES = ("batch", None, "height", "width")  # those that vary, by their names in the file
+AXES = ("batch", None, "height", "width")  # names of the dynamic axes
 
 
 def write(
@@ -25,14 +25,15 @@ def write(
 ) -> list[Array]:  # fmt: skip
     """Write the network of a Python file with these weights as the ONNX file ``out``; ``title`` names it in messages.
 
-    ``images``: batches (N, C, H, W), the first of the network's size. The file takes any batch; where there is another one, of
-    another size, any height and width, unless the exporter or onnxruntime fails at it. ``values`` name input and output.
-    Returns what onnxruntime makes of the first batch. Raises SettingsError without ONNX's packages; ModelError for weights that
-    are not the network's, what cannot be exported, and outputs that are off PyTorch's by more than ``tolerance`` of the largest.
+    ``images``: batches (N, C, H, W), the first of the network's size. The file accepts any batch size, and, if there is a second
+    batch of another size, any height and width, unless the exporter or onnxruntime fails with it. ``values`` are the names of
+    input and output. Returns onnxruntime's output for the first batch. Raises SettingsError if ONNX's packages are missing;
+    ModelError if the weights do not fit, the network cannot be exported, or outputs differ from PyTorch's by more than
+    ``tolerance`` times the largest value.
     """
     _check_packages()
     model = _loaded(path, title, weights, images[0])
-    expected = [_made(model, batch) for batch in images]
+    expected = [_forward(model, batch) for batch in images]
     for count in range(len(images), 0, -1):
         try:
             content = _exported(model, title, images[count - 1], values, metadata, sizes=count > 1)
@@ -53,31 +54,31 @@ def _check_packages() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise SettingsError(
-            f"onnx: {sys.executable} cannot load what writes it ({error}); pip install 'multiseg[onnx]'"
+            f"onnx: {sys.executable} cannot import ONNX's packages ({error}); install them with: pip install 'multiseg[onnx]'"
         ) from error
 
 
 def _loaded(path: str, title: str, weights: Mapping[str, Array], images: Array) -> nn.Module:
-    """The file's module in evaluation, with the weights."""
+    """Return the file's module with these weights, in evaluation mode."""
     model = files.load(path, images.shape[1:]).model.eval()
     own = neutral_weights(model)
-    given = unflattened(model, title, weights)
-    check_weights(title, {name: tuple(value.shape) for name, value in own.items()}, given)
+    arrays = unflattened(model, title, weights)
+    check_weights(title, {name: tuple(value.shape) for name, value in own.items()}, arrays)
     for name, value in own.items():
-        value.copy_(torch.from_numpy(np.array(given[name])))
+        value.copy_(torch.from_numpy(np.array(arrays[name])))
     return model
 
 
 @torch.no_grad()
-def _made(model: nn.Module, images: Array) -> Array:
-    made: Array = model(torch.from_numpy(images)).numpy()
-    return made
+def _forward(model: nn.Module, images: Array) -> Array:
+    output: Array = model(torch.from_numpy(images)).numpy()
+    return output
 
 
 def _exported(
     model: nn.Module, title: str, images: Array, values: Sequence[str], metadata: Mapping[str, str], sizes: bool
 ) -> bytes:
-    """The content of an ONNX file that holds the network. Raises ModelError saying what cannot be exported."""
+    """Return the network as the bytes of an ONNX file. Raise ModelError if it cannot be exported."""
     import onnx
 
     axes = {axis: name for axis, name in enumerate(AXES) if name and (sizes or axis == 0)}
@@ -88,18 +89,18 @@ def _exported(
         )  # fmt: skip
         proto = program.model_proto
         for part in [*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output]:
-            del part.metadata_props[:]  # where in whose files each was found
+            del part.metadata_props[:]  # source locations: paths on this machine
         for key, text in metadata.items():
             proto.metadata_props.add(key=key, value=text)
         onnx.checker.check_model(proto, full_check=True)
         content: bytes = proto.SerializeToString()
-    except Exception as error:  # of many kinds: the exporter's, the checker's, protobuf's for more than 2 GiB
+    except Exception as error:  # of many classes: the exporter's, the checker's, protobuf's for more than 2 GiB
         raise ModelError(f"{title}: cannot be exported to ONNX: {_first_line(error)}") from error
     return content
 
 
 def _run(content: bytes, title: str, images: Sequence[Array]) -> list[Array]:
-    """What onnxruntime makes of the images."""
+    """Return onnxruntime's outputs for the batches."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -109,16 +110,16 @@ def _run(content: bytes, title: str, images: Sequence[Array]) -> list[Array]:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
         return [session.run(None, {name: batch})[0] for batch in images]
-    except Exception as error:  # onnxruntime's own, which have no common class
+    except Exception as error:  # onnxruntime's exceptions have no common base class
         raise ModelError(f"{title}: onnxruntime cannot run the exported network: {_first_line(error)}") from error
 
 
 def _compare(title: str, outputs: Sequence[Array], expected: Sequence[Array], tolerance: float) -> None:
     for output, other in zip(outputs, expected):
         alike = output.shape == other.shape and np.array_equal(np.isfinite(output), np.isfinite(other))
-        known = np.isfinite(other)
-        largest = np.abs(other[known]).max(initial=1e-30)
-        apart = np.abs(output[known] - other[known]).max(initial=0) / largest if alike else np.inf
+        finite = np.isfinite(other)
+        largest = np.abs(other[finite]).max(initial=1e-30)
+        apart = np.abs(output[finite] - other[finite]).max(initial=0) / largest if alike else np.inf
         if not apart <= tolerance:
             raise ModelError(
                 f"{title}: onnxruntime's output differs from PyTorch's by {apart:.1e} of its largest value, more than "

@@ -403,7 +403,7 @@ def test_what_is_no_mean_over_images_is_refused(
         match=r"norm.py: layer 'norm' \(BatchNorm2d\) uses batch statistics, which differ between the shards",
     ):
         replace(jobs["sgd"], model=files / "norm.py").train(tmp_path / "run")
-    with pytest.raises(ModelError, match=r"sum.py: its loss .* L1Loss\(reduction='sum'\) is no mean"):
+    with pytest.raises(ModelError, match=r"sum.py: its loss .* L1Loss\(reduction='sum'\) is not a mean"):
         replace(jobs["sgd"], model=files / "sum.py", loss=None).train(tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

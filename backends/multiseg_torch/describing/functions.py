@@ -1,8 +1,8 @@
-"""PyTorch's modules and functions in the words of multiseg.topology.vocabulary: a layer type and its parameters.
+"""Map PyTorch's functions to multiseg.topology.vocabulary: a layer type and its parameters.
 
-Each rule is given a call's arguments by the names of its signature, and the shapes, batch included, of what the call reads
-and makes. It returns None where the vocabulary has no word; a rule that is wrong about shapes or weights is not believed,
-see multiseg_torch.describing.tracing.
+A rule receives a call's arguments by name, and the shapes, including the batch, of its input and output. It returns None if
+the vocabulary has no such layer. A layer whose inferred shapes or weights differ from PyTorch's is rejected, see
+multiseg_torch.describing.tracing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Said = Optional[tuple[str, dict[str, Any]]]  # noqa: UP045 - worker code runs on
 
 @dataclass(frozen=True)
 class Call:
-    """What a function was called with: arguments by name, the shape it reads (first tensor) and the one it makes."""
+    """A function call: arguments by name, the shapes of the input (first tensor) and of the output."""
 
     arguments: Mapping[str, Any]
     read: tuple[int, ...]
@@ -28,12 +28,12 @@ class Call:
         return self.arguments.get(name)
 
     def axis(self, dim: int) -> int:
-        """The axis counted from 0, the batch, whichever way it is given."""
+        """Return the non-negative index of an axis; axis 0 is the batch."""
         return dim + len(self.read) if dim < 0 else dim
 
 
 def pair(value: Any) -> list[int]:
-    """Two numbers of one or two: height and width."""
+    """Return [height, width] of one number or two."""
     values = list(value) if isinstance(value, (list, tuple)) else [value]
     return values * 2 if len(values) == 1 else values
 
@@ -48,11 +48,11 @@ def _window(kernel: Any, stride: Any, padding: Any, dilation: Any = 1) -> dict[s
 
 
 def _convolution_window(kernel: Any, stride: Any, padding: Any, dilation: Any) -> dict[str, Any]:
-    found = _window(kernel, stride, 0, dilation)
-    if padding == "same":  # the odd one below and right
-        total = [d * (k - 1) for k, d in zip(found["kernel_shape"], found["dilations"])]
-        return found | {"pads": [n // 2 for n in total] + [n - n // 2 for n in total]}
-    return found | {"pads": [0, 0, 0, 0] if padding == "valid" else pair(padding) * 2}
+    window = _window(kernel, stride, 0, dilation)
+    if padding == "same":  # the extra one at the bottom and right
+        total = [d * (k - 1) for k, d in zip(window["kernel_shape"], window["dilations"])]
+        return window | {"pads": [n // 2 for n in total] + [n - n // 2 for n in total]}
+    return window | {"pads": [0, 0, 0, 0] if padding == "valid" else pair(padding) * 2}
 
 
 def _max_pool(call: Call) -> Said:
@@ -104,7 +104,7 @@ def _transpose(call: Call) -> Said:
 
 
 def _index(call: Call) -> Said:
-    """x[:, a:b, ...], whole numbers and steps left out."""
+    """Return the Slice of x[:, a:b, ...]; integer indices and steps are not supported."""
     index = list(call.index) if isinstance(call.index, tuple) else [call.index]
     if Ellipsis in index:
         at = index.index(Ellipsis)
@@ -177,7 +177,7 @@ def _reduce(kind: str) -> Callable[[Call], Said]:
 
 
 def _binary(kind: str) -> Callable[[Call], Said]:
-    """Of two tensors of one shape, or of a tensor and a number."""
+    """Return the rule for two tensors of the same shape, or a tensor and a number."""
 
     def rule(call: Call) -> Said:
         values = [call.input, call.other]
@@ -211,7 +211,7 @@ def _clip(low: str, high: str, default: tuple[Any, Any] = (None, None)) -> Calla
 
 
 def _threshold(call: Call) -> Said:
-    """max(0, x) where both are 0; the value where x is not above the threshold is 0 in the vocabulary."""
+    """Return Relu if both arguments are 0; the vocabulary has no value other than 0 below the threshold."""
     if call.value != 0:
         return None
     return ("Relu", {}) if call.threshold == 0 else ("ThresholdedRelu", {"alpha": call.threshold})
@@ -230,10 +230,10 @@ def _softmax(kind: str) -> Callable[[Call], Said]:
 
 
 def _lrn(call: Call) -> Said:
-    given = {"alpha": 1e-4, "beta": 0.75, "k": 1.0} | dict(call.arguments)
-    if call.size % 2 == 0:  # PyTorch has the greater half of the neighbours before, ONNX behind
+    arguments = {"alpha": 1e-4, "beta": 0.75, "k": 1.0} | dict(call.arguments)
+    if call.size % 2 == 0:  # PyTorch's larger half of the neighbours comes before the channel, ONNX's after it
         return None
-    return "LRN", {"size": call.size, "alpha": given["alpha"], "beta": given["beta"], "bias": given["k"]}
+    return "LRN", {"size": call.size, "alpha": arguments["alpha"], "beta": arguments["beta"], "bias": arguments["k"]}
 
 
 def _convolution(call: Call) -> Said:
@@ -269,7 +269,7 @@ def _dropout(call: Call) -> Said:
 
 
 def _scale(call: Call) -> Said:
-    """A summand and a factor for each channel; whether they are weights is for the recorder to tell."""
+    """Return Scale, with a bias and a factor per channel; the recorder checks whether they are weights."""
     return None if "value" in call.arguments else ("Scale", {"bias_term": True})
 
 
@@ -282,7 +282,7 @@ def _plain_or(kind: str, theirs: str, ours: str, default: float) -> Callable[[Ca
 
 
 Rule = Callable[[Call], Said]
-# A function by its name, without the underscore of one that works in place; and the names of its arguments in order.
+# Argument names in order and rule, by function name (without the trailing underscore of in-place functions).
 FUNCTIONS: dict[str, tuple[str, Rule]] = {
     "conv2d": ("input weight bias stride padding dilation groups", _convolution),
     "conv_transpose2d": ("input weight bias stride padding output_padding groups dilation", _deconvolution),
@@ -338,5 +338,5 @@ FUNCTIONS: dict[str, tuple[str, Rule]] = {
     "mean": ("input dim keepdim", _reduce("ReduceMean")),
     "sum": ("input dim keepdim", _reduce("ReduceSum")),
 }  # fmt: skip
-# Calls that change no value; so does a reshape that keeps the shape.
+# Calls that do not change values; a reshape to the same shape is treated likewise.
 NOTHING = ("contiguous", "clone", "detach", "to", "float", "type_as", "requires_grad", "type", "cpu", "cuda", "alias")

@@ -1,4 +1,4 @@
-"""PyTorch's modules in the vocabulary of multiseg.topology."""
+"""Map PyTorch's modules to the vocabulary of multiseg.topology."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from multiseg_torch.torch7 import layers
 
 
 def _module(name: str, *attributes: str, **renamed: str) -> Callable[[Any, Call], Said]:
-    """A module that says what its function does, with its attributes as arguments."""
+    """Return a rule for a module: its function's rule, with the module's attributes as arguments."""
 
     def rule(module: Any, call: Call) -> Said:
-        found = {each: getattr(module, each) for each in attributes}
-        found |= {argument: getattr(module, attribute) for argument, attribute in renamed.items()}
-        return FUNCTIONS[name][1](Call({**call.arguments, **found}, call.read, call.made))
+        arguments = {attribute: getattr(module, attribute) for attribute in attributes}
+        arguments |= {argument: getattr(module, attribute) for argument, attribute in renamed.items()}
+        return FUNCTIONS[name][1](Call({**call.arguments, **arguments}, call.read, call.made))
 
     return rule
 
@@ -33,7 +33,7 @@ def _around(mode: str) -> Callable[[Any, Call], Said]:
 
 
 _batch_norm = _module("batch_norm", "weight", "bias", "running_mean", "running_var", "eps")
-# A module by its class, whose subclasses with a forward of their own are no longer it.
+# Rules by class; they do not apply to subclasses that override forward.
 MODULES: dict[type[nn.Module], Callable[[Any, Call], Said]] = {
     nn.Conv2d: _if_zeros(_module("conv2d", "weight", "bias", "stride", "padding", "dilation", "groups")),
     nn.ConvTranspose2d: _module(
@@ -78,8 +78,8 @@ MODULES: dict[type[nn.Module], Callable[[Any, Call], Said]] = {
 
 
 def of_module(module: nn.Module) -> Callable[[Any, Call], Said] | None:
-    """The rule of a module's class, or of the one whose forward it has."""
-    for known, rule in MODULES.items():
-        if isinstance(module, known) and type(module).forward is known.forward:
+    """Return the rule of a module's class, or of the base class whose forward it inherits; None if there is none."""
+    for cls, rule in MODULES.items():
+        if isinstance(module, cls) and type(module).forward is cls.forward:
             return rule
     return None

@@ -1,6 +1,6 @@
-"""Layers of any nn.Module, seen while it computes: each call of a module of PyTorch's, or of a function on tensors.
+"""Trace the layers of an nn.Module: each call of a PyTorch module or of a function on tensors.
 
-The model runs once, on two images. Its own Python decides what happens, so loops and conditions on shapes need no care.
+The model runs once, on two images, as ordinary Python, so loops and conditions on shapes need no special handling.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ INPUT = "input"
 
 
 def layers_of(model: nn.Module, images: Tensor) -> tuple[list[dict[str, Any]], list[str]]:
-    """Layers in the order of their computation, as multiseg.model_files wants them, and the names of the outputs.
+    """Return the layers in execution order, in the format of multiseg.model_files, and the names of the outputs.
 
-    Raises ModelError where there is not one output that depends on the images.
+    Raises ModelError unless the model returns one tensor that depends on the images.
     """
     model.eval()
     recorder = _Recorder(model, images)
     with torch.no_grad(), recorder.watching(), recorder:
         made = model(images)
     if not isinstance(made, Tensor) or id(made) not in recorder.names:
-        raise ModelError("gives no output that depends on its input")
+        raise ModelError("returns no tensor that depends on its input")
     return recorder.layers, [recorder.names[id(made)]]
 
 
 def shared(model: nn.Module, layers: list[dict[str, Any]]) -> list[list[str]]:
-    """Names of those layers that have a parameter in common, by parameter."""
+    """Return the names of the layers that share a parameter, one list per shared parameter."""
     users: dict[int, list[str]] = {}
     for name, value in model.named_parameters(remove_duplicate=False):
         users.setdefault(id(value), []).append(name.rpartition(".")[0] or "model")
@@ -49,9 +49,9 @@ def shared(model: nn.Module, layers: list[dict[str, Any]]) -> list[list[str]]:
 
 
 def activations_of(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Array]]:
-    """The output, and copies of what every layer made, under the names that :func:`layers_of` has for its values.
+    """Return the output, and copies of all layers' outputs by the value names of :func:`layers_of`.
 
-    Copied at once: the next layer may work in place.
+    Outputs are copied immediately, as the next layer may modify them in place.
     """
     keeper = _Keeper(model, images)
     with torch.no_grad(), keeper.watching(), keeper:
@@ -60,13 +60,13 @@ def activations_of(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, 
 
 
 class _Recorder(TorchFunctionMode):
-    """Notes calls; what happens within a module that is one layer is not noted."""
+    """Recorder of calls; calls inside a module that is a single layer are not recorded."""
 
     def __init__(self, model: nn.Module, images: Tensor) -> None:
         super().__init__()
         self.model, self.batch = model, images.shape[0]
-        self.names: dict[int, str] = {id(images): INPUT}  # of values, by their tensors
-        self.alive: list[Any] = [images]  # so that no tensor takes the identity of one that is gone
+        self.names: dict[int, str] = {id(images): INPUT}  # names of values, by the id of their tensors
+        self.alive: list[Any] = [images]  # keeps tensors alive, so that no id is reused
         self.parameters = {id(each): name for name, each in [*model.named_parameters(), *model.named_buffers()]}
         self.taken = {INPUT}
         self.layers: list[dict[str, Any]] = []
@@ -74,7 +74,7 @@ class _Recorder(TorchFunctionMode):
         self.within = 0
 
     def watching(self) -> ExitStack:
-        """Hooks on all modules, while the stack is open."""
+        """Return a stack with hooks on all modules; closing it removes them."""
         stack = ExitStack()
         for name, module in self.model.named_modules():
             if _is_layer(module):
@@ -120,13 +120,13 @@ class _Recorder(TorchFunctionMode):
 
     def _note_function(self, function: Any, args: Any, kwargs: Mapping[str, Any], made: Any) -> None:
         name = str(getattr(function, "__name__", function))
-        if name == "__setitem__":  # the tensor that it writes to is another value afterwards
+        if name == "__setitem__":  # the tensor it writes to becomes a new value
             made = args[0]
         outputs = list(_tensors([made]))
         read = list(_tensors([*args, *kwargs.values()]))
         inputs = self._known(read)
         if not inputs and len(outputs) == len(read) == 1 and id(read[0]) in self.parameters:
-            self.parameters[id(outputs[0])] = self.parameters[id(read[0])]  # a weight in another shape
+            self.parameters[id(outputs[0])] = self.parameters[id(read[0])]  # a reshaped weight
             self.alive.append(made)
         if not inputs or not outputs:
             return
@@ -150,7 +150,7 @@ class _Recorder(TorchFunctionMode):
         self._add(layer, plain.strip("_"), said, inputs, read, outputs, weights)
 
     def _scale(self, args: Any, made: Tensor) -> Said:
-        """A weight for each channel, and with addcmul a bias, its first argument; None for weights of another kind."""
+        """Return Scale for weights per channel and, with addcmul, a bias (its first argument); None for other weights."""
         channels = (1, made.shape[1], *[1] * (made.ndim - 2))
         weights = [each for each in args if id(each) in self.parameters]
         last = [self.parameters[id(each)].rpartition(".")[2] for each in weights]
@@ -160,7 +160,7 @@ class _Recorder(TorchFunctionMode):
         return "Scale", {"bias_term": len(weights) > 1}
 
     def _owner(self, word: str, used: set[str]) -> tuple[str, dict[str, tuple[int, ...]]]:
-        """Name of the layer that a function is, after the module whose parameters it reads, and these by their part."""
+        """Return a function's layer name, that of the module whose parameters it reads, and the shapes of these parameters."""
         if not used:
             scope = self.scope[-1] if self.scope else ""
             return self._free(f"{scope}.{word}" if scope else word), {}
@@ -176,7 +176,7 @@ class _Recorder(TorchFunctionMode):
         return [self.names[id(each)] for each in read if id(each) in self.names]
 
     def _free(self, name: str) -> str:
-        """The name, or name:2 and so on where it is taken."""
+        """Return the name, or name:2 and so on if it is already used."""
         count, free = 1, name
         while free in self.taken:
             count += 1
@@ -197,7 +197,7 @@ class _Recorder(TorchFunctionMode):
         reads = [tuple(each.shape[1:]) for each in read if id(each) in self.names]
         several = [f"{name}.{index}" for index in range(len(outputs))]
         values = [self._free(each) for each in (several if len(outputs) > 1 else [name])]
-        # called again, a layer without weights is another layer; one with weights keeps the name that these have
+        # a repeated call is a new layer if it has no weights; otherwise it keeps the name of its weights
         own = name if weights else self._free(name)
         layer: dict[str, Any] = {"name": own, "inputs": inputs, "outputs": values}
         self.taken.update([own, *values])
@@ -211,7 +211,7 @@ class _Recorder(TorchFunctionMode):
             self.alive.append(tensor)
 
     def _right(self, said: Any, reads: Any, shapes: Any, weights: Any) -> bool:
-        """Whether the vocabulary's own rule comes to the shapes and weights that PyTorch has."""
+        """Return whether the vocabulary infers the shapes and weights that PyTorch has."""
         try:
             inferred, expected, _ = infer(said[0], said[1], reads)
         except (ShapeError, KeyError, IndexError, TypeError, ValueError):
@@ -220,7 +220,7 @@ class _Recorder(TorchFunctionMode):
 
 
 class _Keeper(_Recorder):
-    """A recorder that keeps what the layers made."""
+    """Recorder that keeps the layers' outputs."""
 
     def __init__(self, model: nn.Module, images: Tensor) -> None:
         super().__init__(model, images)
@@ -237,22 +237,22 @@ class _Keeper(_Recorder):
         weights: dict[str, tuple[int, ...]],
     ) -> None:
         super()._add(name, word, said, inputs, read, outputs, weights)
-        self.within += 1  # copying is no layer
+        self.within += 1  # do not record the copy
         for value, tensor in zip(self.layers[-1]["outputs"], outputs):
             self.made[value] = tensor.cpu().numpy().copy()
         self.within -= 1
 
 
 def _bound(order: str, args: Any, kwargs: Mapping[str, Any], outputs: list[Tensor]) -> dict[str, Any]:
-    """Arguments by the names of the signature; those after a ``*`` as one."""
+    """Return the arguments by the signature's names; variadic ones (``*name``) as one tuple."""
     names = order.split()
-    found: dict[str, Any] = {"all_made": [tuple(each.shape) for each in outputs]}
+    bound: dict[str, Any] = {"all_made": [tuple(each.shape) for each in outputs]}
     for place, name in enumerate(names):
         if name.startswith("*"):
-            found[name[1:]] = args[place:]
+            bound[name[1:]] = args[place:]
         elif place < len(args):
-            found[name] = args[place]
-    return found | dict(kwargs)
+            bound[name] = args[place]
+    return bound | dict(kwargs)
 
 
 def _tensors(values: Iterable[Any]) -> Iterable[Tensor]:
@@ -266,10 +266,10 @@ def _tensors(values: Iterable[Any]) -> Iterable[Tensor]:
 
 
 def _is_layer(module: nn.Module) -> bool:
-    """Whether a module is one layer, lowered ones included, or else what happens in it is to be noted."""
+    """Return whether a module is a single layer, such as a lowered one; otherwise the calls inside it are recorded."""
     if isinstance(module, (PatchConv2d, PatchConvTranspose2d)) or modules.of_module(module):
         return True
-    if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):  # an empty one too
+    if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):  # even if empty
         return False
     return _torchs(module) and not next(module.children(), None)
 

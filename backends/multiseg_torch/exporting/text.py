@@ -11,7 +11,7 @@ from multiseg.topology.writing import (
     said,
 )  # fmt: skip
 
-# names that attributes of the module or variables of forward must not have
+# names not allowed for attributes of the module and variables of forward
 RESERVED = (
     "x", "self", "torch", "nn", "F", "T_destination", "add_module", "apply", "bfloat16", "buffers",
     "call_super_init", "children", "compile", "cpu", "cuda", "double", "dump_patches", "eval", "extra_repr",
@@ -71,7 +71,7 @@ FUNCTIONS = {"Abs": "{}.abs()", "Exp": "{}.exp()", "Log": "{}.log()", "Neg": "-{
 
 
 def windows(layer: Layer, pads: list[int]) -> str:
-    """Kernel, and strides and dilations where they are not 1, padding where there is some."""
+    """Return the arguments kernel size, strides and dilations (unless 1) and padding (unless 0)."""
     arguments = pair(layer.parameters["kernel_shape"])
     for key, keyword in (("strides", "stride"), ("dilations", "dilation")):
         values = said(layer, key)

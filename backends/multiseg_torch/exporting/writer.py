@@ -1,4 +1,4 @@
-"""A described network as a PyTorch module that a person would keep. Imports no torch: it is text."""
+"""Write a described network as readable source of a PyTorch module. Does not import torch."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from multiseg_torch.exporting.text import (
 
 
 def source(topology: Topology, classes: bool = False) -> str:
-    """The network as Python source with a function ``network(params)``.
+    """Return the network as Python source with a function ``network(params)``.
 
-    Its loss is the mean smooth L1 difference; the mean cross entropy where labels are ``classes``' numbers. Raises
-    ModelError naming the layers that PyTorch cannot express.
+    Its loss is the mean smooth L1 difference, or the mean cross entropy if labels are class indices (``classes``). Raises
+    ModelError, naming the layers that PyTorch cannot express.
     """
     writer = _Torch(topology)
     writer.write()
@@ -46,7 +46,7 @@ def source(topology: Topology, classes: bool = False) -> str:
 
 
 def names(topology: Topology) -> dict[str, str]:
-    """What each layer that leads to the output is called in the file, by its name."""
+    """Return the attribute names in the file of the layers that lead to the output, by layer name."""
     return _Torch(topology).modules
 
 
@@ -66,7 +66,7 @@ class _Torch(PythonWriter):
             self.values[topology.input] = "x"
 
     def text(self, classes: bool) -> str:
-        """The whole file."""
+        """Return the complete file."""
         topology, loss = self.topology, self._loss(classes)
         stem = re.sub(r"\W", "_", PurePath(topology.source).stem, flags=re.ASCII)
         name = "".join(part[:1].upper() + part[1:] for part in stem.split("_"))
@@ -116,7 +116,7 @@ class _Torch(PythonWriter):
         return f"  {self.only}" if here else ""
 
     def _module(self, layer: Layer, constructor: str, here: bool = False, pads: str = "", after: str = "") -> None:
-        """A line of __init__ and one of forward; ``pads`` is a module before it, ``after`` follows the call."""
+        """Add a line to __init__ and one to forward; ``pads`` is a module called first, ``after`` is appended to the call."""
         name = self.modules[layer.name]
         called = self._inputs(layer)[0]
         if pads:
@@ -161,7 +161,7 @@ class _Torch(PythonWriter):
         pool = pooling(layer, self.taken(layer))
         average = layer.type == "AveragePool"
         if average and max(pool.dilations) > 1:
-            raise Refused("has dilation, which average pooling has not")
+            raise Refused("has dilation, which PyTorch's average pooling does not support")
         ways = [
             (pool.rounded(counts), counts, False)
             for counts in ((pool.counted, not pool.counted) if average else (True,))
@@ -180,12 +180,12 @@ class _Torch(PythonWriter):
             before = "" if not apart else zero_pad(pool.pads) if average else constant_pad(pool.pads, 'float("-inf")')
             self._module(layer, f"nn.{'Avg' if average else 'Max'}Pool2d({arguments})", not found[1], before)
             return
-        raise Refused("its windows, or what they are divided by, cannot be said by padding and rounding")
+        raise Refused("its windows or divisors cannot be expressed by padding and rounding")
 
     def batch_norm(self, layer: Layer) -> None:
         affine = said(layer, "affine")
         if affine not in (True, False):
-            raise Refused(f"has {affine} alone; it has both weight and bias, or neither")
+            raise Refused(f"has {affine} alone; PyTorch's has both weight and bias, or neither")
         taken = self.taken(layer)
         arguments = f"{taken[0]}, eps={number(said(layer, 'epsilon'))}" + ("" if affine else ", affine=False")
         self._module(layer, f"nn.BatchNorm{'2d' if len(taken) == 3 else '1d'}({arguments})")
@@ -198,7 +198,7 @@ class _Torch(PythonWriter):
         size, within = layer.parameters["size"], said(layer, "within_channel")
         alpha, beta, bias = (number(said(layer, key)) for key in ("alpha", "beta", "bias"))
         if size % 2 == 0:
-            raise Refused(f"has the even size {size}, of which PyTorch counts the odd one on another side")
+            raise Refused(f"has the even size {size}, which PyTorch centres differently")
         if not within:
             self._module(layer, f"nn.LocalResponseNorm({size}, alpha={alpha}, beta={beta}, k={bias})")
             return
@@ -217,14 +217,14 @@ class _Torch(PythonWriter):
             ("linear", "half_pixel"): "mode='bilinear'",
         }.get((mode, coordinates))
         if options is None:
-            raise Refused(f"has no {mode} resizing with {coordinates} coordinates")
+            raise Refused(f"has {mode} resizing with {coordinates} coordinates, which PyTorch does not support")
         options = options.replace("'", '"')
         whole = bool(scales) and all(n * s == m for n, m, s in zip(taken[1:], made[1:], scales, strict=True))
         if whole and coordinates != "align_corners":
             factor = number(scales[0]) if scales[0] == scales[1] else f"({', '.join(map(number, scales))})"
             self._module(layer, f"nn.Upsample(scale_factor={factor}, {options})")
         elif scales and not whole and coordinates != "align_corners":
-            raise Refused(f"scales {tuple(scales)} make no whole number of pixels of {taken[1]}x{taken[2]}")
+            raise Refused(f"scales {tuple(scales)} do not give a whole number of pixels for {taken[1]}x{taken[2]}")
         else:
             self._module(layer, f"nn.Upsample(size=({made[1]}, {made[2]}), {options})", here=True)
 
@@ -241,7 +241,7 @@ class _Torch(PythonWriter):
                 raise Refused("has negative padding")
             self._module(layer, f"nn.{'Reflection' if mode == 'reflect' else 'Replication'}Pad2d({sides})")
         else:
-            raise Refused(f"has no padding of mode {mode}")
+            raise Refused(f"has padding of mode {mode}, which PyTorch does not support")
 
     def reshape(self, layer: Layer) -> None:
         x = self._inputs(layer)[0]

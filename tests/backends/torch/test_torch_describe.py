@@ -198,7 +198,7 @@ def test_torch7s_own_modules(tmp_path: Path) -> None:
         ("0.0", "Conv"), ("0.1", "Conv"), ("0.pad", "Pad"), ("0.cat", "Concat"), ("1.0", "Tanh"), ("1.1", "Sigmoid"),
         ("2", "Sum"), ("3.interpolate", "Resize"), ("4.reshape", "Flatten"), ("5", "Gemm"),
     ]  # fmt: skip
-    assert topology.loss == "cross-entropy of the softmax over class numbers, mean, weighted by class"
+    assert topology.loss == "cross-entropy of the softmax over class indices, mean, weighted by class"
 
 
 def test_the_input_shape_must_be_given_and_the_output_depend_on_it(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_the_input_shape_must_be_given_and_the_output_depend_on_it(tmp_path: Pat
     with pytest.raises(ModelError, match="does not say for which images it is"):
         reader.describe(str(tmp_path / "net.py"), None)
     for forward, words in (
-        ("return torch.zeros(2, 3)", "gives no output that depends on its input"),
+        ("return torch.zeros(2, 3)", "returns no tensor that depends on its input"),
         ("return [x, x]", "gives a list; it must give one output"),
     ):
         with pytest.raises(ModelError, match=words):
