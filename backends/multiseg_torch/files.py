@@ -108,7 +108,9 @@ def _factory(path: str, module: ModuleType) -> Any:
         return factories[0]
     if factories:
         names = " and ".join(each.__name__ for each in factories)
-        raise ModelError(f"{path}: defines {names}, and which one makes the network is open; call it network(params)")
+        raise ModelError(
+            f"{path}: defines {names}, and it is ambiguous which one builds the network; name it network(params)"
+        )
     made = [each for each in (getattr(module, name, None) for name in MADE) if isinstance(each, nn.Module)]
     if len(made) == 1:
         return lambda: made[0]

@@ -39,7 +39,7 @@ def build(criterion: Object) -> nn.Module:
             raise Problem(f"{criterion.place}: needs criterions, and numbers as their weights")
         return MultiCriterion(losses, weights + [1.0] * (len(losses) - len(weights)))
     if kind not in CRITERIONS:
-        raise Problem(f"{criterion.place}: is no criterion that is supported; known are: {', '.join(CRITERIONS)}")
+        raise Problem(f"{criterion.place}: is not a supported criterion; supported are: {', '.join(CRITERIONS)}")
     nll = criterion.fields.get("nll")  # where a CrossEntropyCriterion in a .t7 file keeps its settings
     settings = nll if isinstance(nll, Object) else criterion
     reduction = "mean" if settings.flag("sizeAverage", criterion.flag("sizeAverage", True)) else "sum"

@@ -1,4 +1,4 @@
-"""Torch7's modules that PyTorch has not, for batches. Dimensions count from 1, as in Torch7; the batch is the first."""
+"""Torch7 modules that PyTorch lacks, for batches. Dimensions count from 1, as in Torch7; the first is the batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 
 class Concat(nn.Sequential):
-    """Each module's output for the one input, joined along a dimension."""
+    """Concatenate the modules' outputs for the same input along a dimension."""
 
     def __init__(self, children: Sequence[nn.Module], dimension: int) -> None:
         super().__init__(*children)
@@ -23,7 +23,7 @@ class Concat(nn.Sequential):
 
 
 class DepthConcat(Concat):
-    """As Concat, of outputs of several sizes: the smaller are centred in zeros, the odd one below and right
+    """Concat of outputs of different sizes: smaller ones are centred in zeros, an extra row or column is at the bottom or right
     (https://github.com/torch/nn/blob/master/DepthConcat.lua)."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ class DepthConcat(Concat):
         largest = [max(sizes) for sizes in zip(*(output.shape for output in outputs))]
         padded = []
         for output in outputs:
-            pads = []  # F.pad begins with the last axis
+            pads = []  # F.pad starts with the last axis
             for axis in reversed(range(1, output.ndim)):
                 missing = 0 if axis == self.dimension - 1 else largest[axis] - output.shape[axis]
                 pads += [missing // 2, missing - missing // 2]
@@ -40,14 +40,14 @@ class DepthConcat(Concat):
 
 
 class ConcatTable(nn.Sequential):
-    """Each module's output for the one input, as a table."""
+    """Return the modules' outputs for the same input as a table."""
 
     def forward(self, x: Any) -> list[Any]:
         return [module(x) for module in self]
 
 
 class ParallelTable(nn.Sequential):
-    """Each module over its own element of the input table."""
+    """Apply each module to the corresponding element of the input table."""
 
     def forward(self, table: list[Any]) -> list[Any]:
         if len(_table(table)) != len(self):
@@ -56,7 +56,7 @@ class ParallelTable(nn.Sequential):
 
 
 class JoinTable(nn.Module):
-    """The tensors of a table, joined along a dimension; one more where inputs have one axis more than ``dims``."""
+    """Concatenate a table's tensors along a dimension, plus one if the inputs have one axis more than ``dims``."""
 
     def __init__(self, dimension: int, dims: int | None) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class JoinTable(nn.Module):
 
 
 class Table(nn.Module):
-    """A function of a table: select, narrow, flatten."""
+    """Apply a function to a table: select, narrow, flatten."""
 
     def __init__(self, function: Callable[[list[Any]], Any]) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ ELEMENTWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class Elementwise(nn.Module):
-    """Tensors of a table, combined element by element: Sum, Mul, Sub, Div or Max."""
+    """Combine a table's tensors element by element: Sum, Mul, Sub, Div or Max."""
 
     def __init__(self, operation: str) -> None:
         super().__init__()
@@ -95,16 +95,16 @@ class Elementwise(nn.Module):
 
     def forward(self, table: list[Tensor]) -> Tensor:
         if any(other.shape != table[0].shape for other in _table(table)):
-            shapes = " and ".join(str(tuple(each.shape[1:])) for each in table)
-            raise ValueError(f"needs inputs of one shape, they are {shapes}")
-        made = table[0]
+            shapes = " and ".join(str(tuple(tensor.shape[1:])) for tensor in table)
+            raise ValueError(f"needs inputs of the same shape, they are {shapes}")
+        result = table[0]
         for other in table[1:]:
-            made = ELEMENTWISE[self.operation](made, other)
-        return made
+            result = ELEMENTWISE[self.operation](result, other)
+        return result
 
 
 class Function(nn.Module):
-    """A function of a tensor."""
+    """Apply a function to a tensor."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -115,8 +115,8 @@ class Function(nn.Module):
 
 
 class View(nn.Module):
-    """Another shape for each image. As in Torch7, ``dims`` says how many axes an image has; without it a -1 stands for
-    whatever is left, the batch included (https://github.com/torch/nn/blob/master/View.lua)."""
+    """Reshape each image. As in Torch7, ``dims`` is the number of axes of an image; without it, -1 is inferred from all
+    remaining elements, the batch included (https://github.com/torch/nn/blob/master/View.lua)."""
 
     def __init__(self, size: list[int], dims: int | None) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class View(nn.Module):
 
 
 class Reshape(nn.Module):
-    """Another shape for each image, or for the whole batch where ``whole``."""
+    """Reshape each image, or the whole batch if ``whole``."""
 
     def __init__(self, size: list[int], whole: bool) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class Reshape(nn.Module):
 
 
 class Transpose(nn.Module):
-    """Pairs of dimensions exchanged, one pair after the other."""
+    """Swap pairs of dimensions, one pair after the other."""
 
     def __init__(self, pairs: list[tuple[int, int]], dims: int | None) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class Transpose(nn.Module):
 
 
 class Squeeze(nn.Module):
-    """Without axes of size 1: all but the batch, or the one named."""
+    """Remove the axes of size 1, except the batch, or one specified axis."""
 
     def __init__(self, dimension: int | None, dims: int | None) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class Squeeze(nn.Module):
 
 
 class Unsqueeze(nn.Module):
-    """An axis of size 1 more."""
+    """Insert an axis of size 1."""
 
     def __init__(self, position: int, dims: int | None) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class Unsqueeze(nn.Module):
 
 
 class Narrow(nn.Module):
-    """``length`` elements from ``index`` on; negative ones count from the end."""
+    """Return ``length`` elements from ``index`` on; negative values count from the end."""
 
     def __init__(self, dimension: int, index: int, length: int) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ class Narrow(nn.Module):
 
 
 class Select(nn.Module):
-    """One element along a dimension, which is gone afterwards."""
+    """Select one element along a dimension, and remove the dimension."""
 
     def __init__(self, dimension: int, index: int) -> None:
         super().__init__()
@@ -206,7 +206,7 @@ class Select(nn.Module):
 
 
 class Padding(nn.Module):
-    """``pad`` values more along a dimension, before it where negative."""
+    """Pad a dimension with ``pad`` values at the end, or at the start if negative."""
 
     def __init__(self, dimension: int, pad: int, dims: int | None, value: float) -> None:
         super().__init__()
@@ -219,7 +219,7 @@ class Padding(nn.Module):
 
 
 class Reduce(nn.Module):
-    """Mean, sum, largest or smallest along a dimension, which is gone afterwards unless ``keep``."""
+    """Reduce a dimension by mean, sum, max or min, and remove it unless ``keep``."""
 
     def __init__(self, operation: str, dimension: int, dims: int | None, keep: bool = False) -> None:
         super().__init__()
@@ -233,7 +233,7 @@ class Reduce(nn.Module):
 
 
 class UpSamplingBilinear(nn.Module):
-    """Corners on corners: (size - 1) * (scale - 1) + size pixels, or a given (height, width)
+    """Upsample with aligned corners to (size - 1) * (scale - 1) + size pixels, or to a specified (height, width)
     (https://github.com/torch/nn/blob/master/SpatialUpSamplingBilinear.lua)."""
 
     def __init__(self, scale: int | None, size: tuple[int, int] | None) -> None:
@@ -247,12 +247,12 @@ class UpSamplingBilinear(nn.Module):
 
 def _table(value: Any) -> list[Any]:
     if not isinstance(value, list) or not value:
-        raise ValueError("takes a table of tensors")
+        raise ValueError("needs a table of tensors")
     return value
 
 
 def _axis(dimension: int, dims: int | None, x: Tensor) -> int:
-    """Axis from 0 of Torch7's dimension, which is of one image where the input has one axis more than ``dims``."""
+    """Return the zero-based axis of Torch7's dimension, which excludes the batch if the input has one axis more than ``dims``."""
     if dimension < 0:
         return int(x.ndim) + dimension
     return dimension - 1 + int(dims is not None and x.ndim == dims + 1)

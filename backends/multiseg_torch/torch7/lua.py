@@ -1,8 +1,8 @@
-"""Torch7 network files: run by Lua in a sandbox, then built as PyTorch modules.
+"""Run Torch7 network files by Lua in a sandbox, and build PyTorch modules from the result.
 
-The file runs in a process of its own (sandbox.py), over an ``nn`` and ``torch`` that only note what is built and done
-(nn.lua). It sees no os, io, debug, package or file loading, and no object of Python's. Memory, instructions and the time on
-the processor are bounded.
+The file runs in a separate process (sandbox.py), with an ``nn`` and ``torch`` that only record the modules and operations
+(nn.lua). It has no access to os, io, debug, package, file loading or Python objects. Memory, instructions and CPU time are
+limited.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from multiseg_torch.torch7.objects import Object, Problem
 
 MEMORY_BYTES = 256 * 2**20
 INSTRUCTIONS = 500_000_000  # a second or two
-SECONDS = 8  # on the processor: Lua's own long calls, such as string.find with a bad pattern
-WALL_SECONDS = 300  # where the machine does other things too
+SECONDS = 8  # CPU time; limits long C calls of Lua, such as string.find with a bad pattern
+WALL_SECONDS = 300  # on a machine with other load
 
-HOOKS = {"labelHook": "changes the labels while it trains; make them in the dataset"}
+HOOKS = {"labelHook": "changes the labels during training; create these labels in the dataset"}
 
 
 def run(path: str, params: dict[str, Any]) -> dict[str, Any]:
-    """The table that the file's function returns for ``params``, with PyTorch modules in it.
+    """Return the table that the file's function returns for ``params``, with PyTorch modules in it.
 
-    Raises ModelError naming file and line: Lua errors, unknown modules, wrong arguments, a file that runs on or away.
+    Raises ModelError, naming file and line, for Lua errors, unknown modules, invalid arguments, and exceeded limits.
     """
     try:
         return _build(_execute(path, params))
@@ -57,22 +57,22 @@ def _execute(path: str, params: dict[str, Any]) -> dict[str, Any]:
         done = subprocess.run(
             [sys.executable, script], input=request.encode(), stdout=subprocess.PIPE, timeout=WALL_SECONDS
         )
-        made: dict[str, Any] = json.loads(done.stdout)
+        answer: dict[str, Any] = json.loads(done.stdout)
     except subprocess.TimeoutExpired as error:
         raise Problem(f"takes longer than {WALL_SECONDS} seconds") from error
     except ValueError as error:  # no answer
-        raise Problem(f"ends the Lua that runs it (exit status {done.returncode})") from error
-    if "missing" in made:
+        raise Problem(f"terminates the Lua process that runs it (exit status {done.returncode})") from error
+    if "missing" in answer:
         raise ModelError(
             f"{path}: Lua files need lupa with its Lua 5.1; install it with `pip install 'multiseg[torch]'`"
         )
-    if "error" in made:
-        raise Problem(_clear(made["error"]))
-    return made
+    if "error" in answer:
+        raise Problem(_clear(answer["error"]))
+    return answer
 
 
 def _clear(message: str) -> str:
-    """The first line of a message of Lua's, as a Problem says it; with names near one that nn has not."""
+    """Return the first line of a Lua error as a Problem's message, with similar names if nn lacks the name."""
     first = (message.splitlines() or [""])[0]
     place = re.match(r"network:(\d+): ", first)
     said = re.sub(r"^(nn|sandbox):\d+: ", "", first[place.end() :] if place else first)
@@ -81,14 +81,14 @@ def _clear(message: str) -> str:
         known = sorted({*MODULES, *criterions.CRITERIONS, "MultiCriterion"})
         near = difflib.get_close_matches(unknown[1], known, 5, 0.5)
         said += f"; nn.{unknown[1]} is not supported, " + (
-            f"near it are: {', '.join(near)}" if near else f"known are: {', '.join(known)}"
+            f"similar names are: {', '.join(near)}" if near else f"supported are: {', '.join(known)}"
         )
     return f"line {place[1]}: {said}" if place else said
 
 
 def _build(made: dict[str, Any]) -> dict[str, Any]:
     objects = {int(number): Object(each["type"]) for number, each in made["objects"].items()}
-    recorded: list[tuple[Object, Any, int]] = []  # fields that are tensors, by the tensor's number
+    recorded: list[tuple[Object, Any, int]] = []  # object, field and tensor id of fields that are tensors
 
     def value(item: Any) -> Any:
         return objects[item["object"]] if isinstance(item, dict) and "object" in item else item
@@ -109,10 +109,10 @@ def _build(made: dict[str, Any]) -> dict[str, Any]:
             raise Problem(f"has a {hook}, which is not supported: it {why}")
     model = table.get("model")
     if not isinstance(model, Object) or model.type is None:
-        raise Problem(f"gives {_type(model)} as its model; a module of nn is needed")
+        raise Problem(f"returns {_type(model)} as its model; it must be a module of nn")
     builder = Builder()
     root = builder.module(model)
-    for owner in owners.listed():  # modules outside the model too: others may be copies of them
+    for owner in owners.listed():  # including modules outside the model: others may be copies of them
         builder.module(owner)
     numbers = {id(each): number for number, each in objects.items()}
     modules = {numbers[known]: module for known, module in builder.built.items() if module is not None}
@@ -123,14 +123,16 @@ def _build(made: dict[str, Any]) -> dict[str, Any]:
             each.fields[key] = np.asarray(tensors[number].detach())
             if key in PARTS and numbers[id(each)] in modules:
                 if owned.get(number, numbers[id(each)]) != numbers[id(each)]:
-                    raise Problem(f"{each.place}: its {key} is another module's; sharing is not supported")
+                    raise Problem(
+                        f"{each.place}: its {key} belongs to another module; sharing parameters is not supported"
+                    )
                 start.put(each, modules[numbers[id(each)]], key, tensors[number])
     loss = table.get("loss")
     if loss is not None and not isinstance(loss, Object):
-        raise Problem(f"gives {_type(loss)} as its loss; a criterion such as nn.SmoothL1Criterion() is needed")
+        raise Problem(f"returns {_type(loss)} as its loss; it must be a criterion such as nn.SmoothL1Criterion()")
     return {
         "model": root,
-        # DIGITS' own choice for a file that names none
+        # DIGITS' default
         "loss": criterions.build(loss or Object("nn.ClassNLLCriterion")),
         **{key: table.get(key) for key in ("trainBatchSize", "validationBatchSize", "croplen")},
     }

@@ -1,10 +1,11 @@
--- nn and torch as a network file sees them: they note what is built, with the fields of Torch7's own objects, and what is
--- done to tensors. PyTorch makes modules and tensors of that afterwards.
+-- The nn and torch of a network file: they record the modules that are built, with the fields of Torch7's objects, and the
+-- operations on tensors. PyTorch modules and tensors are created from these records afterwards.
 --
--- Given: how to fail at the file's line, and where that is. Gives: what is known of a table, and what was done to tensors.
+-- Arguments: a function that raises an error at the file's line, and one that returns this line. Returns: a function that
+-- describes a table, the log of operations, the modules with parameters, and the constructor of a storage.
 
 local fail, where = ...
-local log, ids, objects, owners = {}, {}, 0, {}  -- ids: of tables that travel; owners: modules with parameters
+local log, ids, objects, owners = {}, {}, 0, {}  -- ids: of exported tables; owners: modules with parameters
 
 local function id(thing)
    if not ids[thing] then
@@ -28,8 +29,8 @@ local function storage(values) return setmetatable(values, Storage) end
 ----------------------------------------------------------------------------------------------------------------- tensor
 
 local Tensor = {__typename = 'torch.FloatTensor'}
-local sizes = setmetatable({}, {__mode = 'k'})  -- of each tensor
-local rows = setmetatable({}, {__mode = 'k'})  -- of each tensor, those taken so far: filling one takes them again and again
+local sizes = setmetatable({}, {__mode = 'k'})  -- by tensor
+local rows = setmetatable({}, {__mode = 'k'})  -- by tensor: rows already selected, reused by later accesses
 
 local function tensor(size, op, ...)
    local made = setmetatable({}, Tensor)
@@ -49,7 +50,7 @@ end
 local function sizes_of(what, first, ...)
    local given = type(first) == 'table' and first or {first, ...}
    for _, n in ipairs(given) do
-      if not whole(n) or n < 1 then fail(what .. ': sizes are whole numbers from 1, given is ' .. tostring(n)) end
+      if not whole(n) or n < 1 then fail(what .. ': sizes must be whole numbers from 1, got ' .. tostring(n)) end
    end
    return {unpack(given)}
 end
@@ -59,7 +60,7 @@ local function row(self, index)
    if not whole(index) or index < 1 or index > size[1] then
       fail('index ' .. tostring(index) .. ' is outside a tensor of ' .. table.concat(size, 'x'))
    end
-   if #size == 1 then fail('elements of a tensor can be set, not read, while a network file is loaded') end
+   if #size == 1 then fail('elements of a tensor can be set but not read while a network file is loaded') end
    local known = rows[self] or {}
    rows[self] = known
    known[index] = known[index] or tensor({unpack(size, 2)}, 'select', id(self), index)
@@ -72,7 +73,7 @@ function Tensor.__index(self, key)
 end
 
 function Tensor.__newindex(self, key, value)
-   if type(key) ~= 'number' then fail('a tensor takes whole numbers as index') end
+   if type(key) ~= 'number' then fail('the index of a tensor must be a whole number') end
    if type(value) == 'number' and #sizes[self] == 1 then
       if not whole(key) or key < 1 or key > sizes[self][1] then fail('index ' .. key .. ' is outside the tensor') end
       local last = log[#log]
@@ -88,7 +89,7 @@ function Tensor.__newindex(self, key, value)
    end
 end
 
--- fill, normal and the like: in place, of numbers with defaults
+-- in-place operations (fill, normal, ...) with numeric arguments and their defaults
 local function in_place(name, ...)
    local defaults = {...}
    Tensor[name] = function(self, ...)
@@ -96,7 +97,7 @@ local function in_place(name, ...)
       for i = 1, math.max(#defaults, #given) do
          if given[i] == nil then given[i] = defaults[i] end
          if type(given[i]) ~= 'number' then
-            fail('tensor:' .. name .. ' takes numbers, given is ' .. type(given[i]))
+            fail('tensor:' .. name .. ' takes numbers, got ' .. type(given[i]))
          end
       end
       log[#log + 1] = {name, id(self), unpack(given)}
@@ -112,7 +113,7 @@ in_place('div', false)
 in_place('add', false)
 
 function Tensor:copy(other)
-   if not is_tensor(other) then fail('tensor:copy takes a tensor, given is ' .. type(other)) end
+   if not is_tensor(other) then fail('tensor:copy takes a tensor, got ' .. type(other)) end
    if product(sizes[self]) ~= product(sizes[other]) then
       fail('tensor:copy: ' .. table.concat(sizes[other], 'x') .. ' does not fit ' .. table.concat(sizes[self], 'x'))
    end
@@ -134,7 +135,7 @@ function Tensor:view(...)
    return tensor(size, 'view', id(self), size)
 end
 function Tensor:select(dimension, index)
-   if dimension ~= 1 then fail('tensor:select is supported along dimension 1') end
+   if dimension ~= 1 then fail('tensor:select is supported along dimension 1 only') end
    return row(self, index)
 end
 function Tensor:clone() return tensor({unpack(sizes[self])}, 'clone', id(self)) end
@@ -165,7 +166,7 @@ torch = {}
 
 local function new_tensor(...)
    local first = ...
-   if first == nil then fail('torch.Tensor: an empty tensor is of no use in a network file') end
+   if first == nil then fail('torch.Tensor: an empty tensor is not supported; specify sizes or values') end
    if is_tensor(first) then return first:clone() end
    if type(first) == 'table' and getmetatable(first) ~= Storage then return from_table(first) end
    local size = sizes_of('torch.Tensor', ...)
@@ -184,24 +185,24 @@ function torch.typename(value)
 end
 function torch.type(value) return torch.typename(value) or type(value) end
 function torch.getdefaulttensortype() return 'torch.FloatTensor' end
--- the job's settings decide what these would
+-- no-ops: the job's settings determine these
 for _, name in ipairs({'setdefaulttensortype', 'manualSeed', 'setnumthreads', 'seed'}) do torch[name] = function() end end
 function torch.getnumthreads() return 1 end
-function torch.class() fail('a module of the file\'s own making (torch.class) is not supported') end
+function torch.class() fail('defining a module (torch.class) is not supported') end
 for _, name in ipairs({'load', 'save'}) do
-   torch[name] = function() fail('torch.' .. name .. ' is not provided: a network file reads and writes no files') end
+   torch[name] = function() fail('torch.' .. name .. ' is not provided: a network file must not read or write files') end
 end
 
 ----------------------------------------------------------------------------------------------------------------- module
 
 local Module = {}
-local cudnn_modules = {}  -- those of cudnn whose constructors differ from nn's
+local cudnn_modules = {}  -- cudnn modules whose constructors differ from nn's
 nn = setmetatable({}, {cudnn = cudnn_modules})
 
 local function is_module(value) return type(value) == 'table' and value.__module == true end
 
--- fields from a constructor's arguments. In `spec`, names in order: `name` is a needed number, `name=default` one with a
--- default (a number, true, false, or an earlier name), `name?` anything that may be left out
+-- Sets fields from a constructor's arguments. `spec` lists their names in order: `name` is a required number, `name=default`
+-- an optional one (the default is a number, true, false, or an earlier name), `name?` an optional value of any type.
 local function fields(class, spec, given, found)
    local i = 0
    for word in spec:gmatch('%S+') do
@@ -216,11 +217,11 @@ local function fields(class, spec, given, found)
       local flag = default == 'true' or default == 'false'
       if mark ~= '?' and flag and type(value) == 'number' then value = value ~= 0 end
       if mark ~= '?' and not flag and (type(value) ~= 'number' or value ~= value) then
-         fail(class .. ': ' .. name .. ' must be a number, given is ' .. tostring(value) .. '; it takes (' ..
+         fail(class .. ': ' .. name .. ' must be a number, got ' .. tostring(value) .. '; it takes (' ..
               spec:gsub('%s+', ', ') .. ')')
       end
       if mark ~= '?' and flag and type(value) ~= 'boolean' then
-         fail(class .. ': ' .. name .. ' must be true or false, given is ' .. tostring(value))
+         fail(class .. ': ' .. name .. ' must be true or false, got ' .. tostring(value))
       end
       found[name] = value
    end
@@ -237,7 +238,7 @@ local function parameter(module, name, size)
 end
 
 -- options: parameters = {name = function(module) return sizes end}; init = function(module, ...); methods; container.
--- `package` is the table that the class is put into, nn by default
+-- `package` is the table in which the class is stored, nn by default
 local function define(name, spec, options, package)
    options = options or {}
    local class = {__typename = 'nn.' .. name, __module = true}
@@ -262,14 +263,14 @@ end
 
 function Module:add(child)
    if not is_module(child) then
-      fail(self.__typename .. ':add takes a module, given is ' .. (child == nil and 'nil' or torch.type(child)))
+      fail(self.__typename .. ':add needs a module, got ' .. (child == nil and 'nil' or torch.type(child)))
    end
-   if not self.modules then fail(self.__typename .. ' is no container: nothing can be added to it') end
+   if not self.modules then fail(self.__typename .. ' is not a container; modules can be added to containers only') end
    self.modules[#self.modules + 1] = child
    return self
 end
 function Module:insert(child, index)
-   if not is_module(child) then fail(self.__typename .. ':insert takes a module') end
+   if not is_module(child) then fail(self.__typename .. ':insert needs a module') end
    index = index or #self.modules + 1
    if index < 1 or index > #self.modules + 1 then fail(self.__typename .. ':insert: index ' .. index .. ' is out of range') end
    table.insert(self.modules, index, child)
@@ -283,7 +284,7 @@ end
 function Module:get(index)
    if index < 0 then index = #self.modules + index + 1 end
    if not self.modules[index] then
-      fail(self.__typename .. ':get: it has ' .. #self.modules .. ' modules, none at ' .. tostring(index))
+      fail(self.__typename .. ':get: index ' .. tostring(index) .. ' is out of range; it has ' .. #self.modules .. ' modules')
    end
    return self.modules[index]
 end
@@ -339,7 +340,7 @@ function Module:getParameters()
    return flat, flat
 end
 function Module:reset(deviation)
-   if deviation ~= nil and type(deviation) ~= 'number' then fail(self.__typename .. ':reset takes a number') end
+   if deviation ~= nil and type(deviation) ~= 'number' then fail(self.__typename .. ':reset needs a number') end
    self:apply(function(module) log[#log + 1] = {'reset', id(module), deviation} end)
    return self
 end
@@ -348,7 +349,7 @@ function Module:noBias()
    return self
 end
 function Module:clone(...)
-   if select('#', ...) > 0 then fail(self.__typename .. ':clone: parameters that two modules share are not supported') end
+   if select('#', ...) > 0 then fail(self.__typename .. ':clone: sharing parameters between modules is not supported') end
    local copies = {}
    local function copy(value)
       if is_tensor(value) or type(value) ~= 'table' or getmetatable(value) == Storage then return value end
@@ -371,7 +372,7 @@ local same = {'float', 'double', 'cuda', 'type', 'training', 'evaluate', 'clearS
               'fastest', 'resetMode', 'threads', 'syncParameters'}
 for _, name in ipairs(same) do Module[name] = function(self) return self end end
 for _, name in ipairs({'forward', 'updateOutput', 'backward', 'updateGradInput', 'share'}) do
-   Module[name] = function(self) fail(self.__typename .. ':' .. name .. ' is not run while a network file is loaded') end
+   Module[name] = function(self) fail(self.__typename .. ':' .. name .. ' is not available while a network file is loaded') end
 end
 
 local function container(name, spec) define(name, spec, {container = true}) end
@@ -395,7 +396,7 @@ local dims = {setNumInputDims = function(self, n) self.numInputDims = n; return 
 local function listed(made, ...)
    made.size = type((...)) == 'table' and {unpack((...))} or {...}
    for _, n in ipairs(made.size) do
-      if not whole(n) then fail(made.__typename .. ': sizes are whole numbers, given is ' .. tostring(n)) end
+      if not whole(n) then fail(made.__typename .. ': sizes must be whole numbers, got ' .. tostring(n)) end
    end
    if #made.size == 0 then fail(made.__typename .. ': needs sizes') end
 end
@@ -409,7 +410,7 @@ define('Transpose', '', {methods = dims, init = function(made, ...)
    made.permutations = {...}
    for _, pair in ipairs(made.permutations) do
       if type(pair) ~= 'table' or not whole(pair[1]) or not whole(pair[2]) then
-         fail('nn.Transpose: takes pairs of dimensions, as in nn.Transpose({2, 3})')
+         fail('nn.Transpose: needs pairs of dimensions, as in nn.Transpose({2, 3})')
       end
    end
 end})
@@ -430,7 +431,7 @@ local function convolution(name, spec, package)
    end}, package)
 end
 local kernel = 'nInputPlane nOutputPlane kW kH dW=1 dH=1 padW=0 padH=padW '
--- nn's takes no ninth argument, cudnn's takes groups (cudnn.torch, SpatialConvolution.lua)
+-- nn's has no ninth argument, cudnn's ninth is groups (cudnn.torch, SpatialConvolution.lua)
 convolution('SpatialConvolution', kernel)
 convolution('SpatialConvolution', kernel .. 'groups=1', cudnn_modules)
 define('SpatialConvolutionMM', kernel, {bias = planes, weight = function(made)
@@ -503,13 +504,13 @@ end
 define('MultiCriterion', '', {
    init = function(made) made.criterions, made.weights = {}, {} end,
    methods = {add = function(self, criterion, weight)
-      if not is_module(criterion) then fail('nn.MultiCriterion:add takes a criterion') end
+      if not is_module(criterion) then fail('nn.MultiCriterion:add needs a criterion') end
       self.criterions[#self.criterions + 1], self.weights[#self.weights + 1] = criterion, weight or 1
       return self
    end},
 })
 
-return function(thing)  -- what a table is: its id, its type, and whether it is a tensor
+return function(thing)  -- describes a table: its id, its type, and whether it is a tensor
    local class = getmetatable(thing)
    local typename = class and is_module(thing) and class.__typename or nil
    return id(thing), typename, is_tensor(thing)

@@ -1,12 +1,12 @@
--- What a network file may reach. Run before it, in the same Lua; everything below is kept from it in locals.
+-- Restricts what a network file can access. Runs before it, in the same Lua state; locals hide this script's own state.
 --
--- Given: how many instructions it may run, and a function that notes the line it is at.
+-- Arguments: the maximum number of instructions, and a function that records the current line.
 
 local limit, note = ...
 local getinfo, sethook, stderr, guarded = debug.getinfo, debug.sethook, io.stderr, xpcall
 local step, count, depth, position = 1, 0, 0, 'network'
 
--- 'network:line' of the file's innermost function
+-- returns 'network:line' of the file's innermost function
 local function where()
    for level = 2, 50 do
       local info = getinfo(level, 'Sl')
@@ -19,10 +19,10 @@ end
 local function fail(message) error(where() .. ': ' .. message, 0) end
 
 local function check()
-   if count >= limit then fail('runs too long: is there an endless loop?') end
+   if count >= limit then fail('runs too long; check it for an endless loop') end
 end
 
--- at every instruction at first: a file of a few lines can take all memory
+-- runs at every instruction at first: a file of a few lines can allocate all memory
 local function hook()
    count = count + step
    position = where()
@@ -34,7 +34,7 @@ local function hook()
    end
 end
 
--- a file must not catch that
+-- a file must not catch the instruction limit's error
 local function checked(caught)
    return function(...)
       depth = depth + 1
@@ -43,7 +43,7 @@ local function checked(caught)
 end
 pcall, xpcall = checked(pcall), checked(xpcall)
 
--- hooks do not reach into these calls of C's, whose time grows with a power of what they are given
+-- hooks do not run inside these C functions, whose time grows polynomially with the size of their arguments
 local function noted(call)
    return function(...)
       note(where())
@@ -65,7 +65,7 @@ function print(...)
    stderr:write(table.concat(line, '\t'), '\n')
 end
 
--- CUDA's packages: not there for a file that asks (within pcall), and nn by another name for one that insists
+-- CUDA's packages: missing if required within pcall, otherwise aliases of nn
 local insisted = {cudnn = true, cunn = true, cutorch = true, ccn2 = true}
 function require(name)
    if name == 'nn' or name == 'torch' then return _G[name] end
@@ -85,7 +85,7 @@ function require(name)
    fail("module '" .. tostring(name) .. "' is not provided; a network file may require nn and torch")
 end
 
--- calls the file; what it gives, or nil, the message with the line, and whether memory ran out
+-- calls the file; returns its result, or nil, the message with the line, and whether memory ran out
 local function run(f, ...)
    sethook(hook, '', step)
    local given, arguments = select('#', ...), {...}

@@ -1,8 +1,8 @@
-"""Runs a Torch7 network file, in a process of its own: a script that reads a request from stdin and writes what came of it.
+"""Run a Torch7 network file in a separate process: a script that reads a request from stdin and writes the result to stdout.
 
-The request is JSON: ``source``, ``params``, and the limits ``memory`` (bytes), ``instructions`` and ``seconds`` (of the
-processor). The answer is JSON too: ``error``, or ``root``, ``objects`` and ``log``; see multiseg_torch.torch7.lua. What the
-file prints goes to stderr. No object of Python's reaches the file. Imports lupa alone.
+The request is JSON: ``source``, ``params``, and the limits ``memory`` (bytes), ``instructions`` and ``seconds`` (CPU time).
+The answer is JSON: ``error``, or ``root``, ``objects`` and ``log``; see multiseg_torch.torch7.lua. The file's output goes to
+stderr. The file has no access to Python objects. Of installed packages, only lupa is imported.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-LARGEST = 128 << 20  # characters of an answer
+LARGEST = 128 << 20  # maximum length of an answer in characters
 
 
 class Watch(threading.Thread):
-    """Ends the process, with an answer, when it has used too much of the processor: not even a long call of C's goes on."""
+    """End the process, with an answer, when it exceeds its CPU time, even during a long C call."""
 
     def __init__(self, seconds: float, answer: Callable[[Any], None]) -> None:
         super().__init__(daemon=True)
@@ -28,7 +28,7 @@ class Watch(threading.Thread):
         self.position = "network"
 
     def note(self, position: str) -> None:
-        """Say at which line the file is."""
+        """Record the line that is being executed."""
         self.position = position
 
     def run(self) -> None:
@@ -38,18 +38,18 @@ class Watch(threading.Thread):
         self.answer({"error": f"{self.position}: takes longer than {self.seconds} seconds"})
 
 
-def answer(out: TextIO, made: Any) -> None:
-    """Write ``made`` and end the process."""
-    text = json.dumps(made)
+def answer(out: TextIO, content: Any) -> None:
+    """Write ``content`` as JSON and end the process."""
+    text = json.dumps(content)
     if len(text) > LARGEST:
-        text = json.dumps({"error": f"says more than {LARGEST >> 20} MiB about its modules and tensors"})
+        text = json.dumps({"error": f"describes its modules and tensors with more than {LARGEST >> 20} MiB"})
     out.write(text)
     out.flush()
     os._exit(0)
 
 
 def export(lupa: Any, root: Any, describe: Any) -> tuple[Any, dict[int, Any]]:
-    """What can be reached from ``root``, each table once: its type and its fields."""
+    """Return ``root`` as JSON values, and the type and fields of each table reachable from it."""
     objects: dict[int, Any] = {}
     waiting: list[tuple[int, Any]] = []
 
@@ -66,19 +66,19 @@ def export(lupa: Any, root: Any, describe: Any) -> tuple[Any, dict[int, Any]]:
             waiting.append((number, thing))
         return {"object": number}
 
-    found = value(root)
+    exported = value(root)
     while waiting:
         number, thing = waiting.pop()
         objects[number]["fields"] = [[key, value(item)] for key, item in thing.items() if isinstance(key, (int, str))]
-    return found, objects
+    return exported, objects
 
 
 def plain(entry: Any) -> Any:
-    """A table of numbers and tables as lists; holes as None."""
+    """Return a table of numbers and tables as lists; missing elements are None."""
     if not hasattr(entry, "keys"):
         return entry
-    found = dict(entry.items())
-    return [plain(found.get(i + 1)) for i in range(max(found, default=0))]
+    values = dict(entry.items())
+    return [plain(values.get(i + 1)) for i in range(max(values, default=0))]
 
 
 def main() -> None:
@@ -87,12 +87,12 @@ def main() -> None:
     os.dup2(2, 1)
     request = json.load(sys.stdin)
     try:
-        import lupa.lua51 as lupa  # Torch7's own Lua: 64/2 is 32, unpack and loadstring are there
+        import lupa.lua51 as lupa  # Torch7's Lua version: 64/2 is 32, unpack and loadstring exist
     except ImportError as error:
         answer(out, {"missing": str(error)})
-    # beyond Lua's own allocator: what this process may take altogether
+    # limit of the whole process, in addition to that of Lua's allocator
     resource.setrlimit(resource.RLIMIT_AS, (4 * request["memory"] + (1 << 30),) * 2)
-    watch = Watch(request["seconds"], lambda made: answer(out, made))
+    watch = Watch(request["seconds"], lambda content: answer(out, content))
     watch.start()
     lua = lupa.LuaRuntime(
         register_eval=False, register_builtins=False, max_memory=request["memory"], encoding="latin-1"

@@ -1,4 +1,4 @@
-"""Torch7's start values, and what a network file does to its parameters after that."""
+"""Torch7's initial values, and the replay of a network file's operations on its parameters."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from multiseg_torch.torch7.objects import Object, Problem
 
-LARGEST = 1 << 28  # elements of all tensors that a file makes itself
-WORK = 1 << 33  # elements that a file may write, again and again: half a minute
+LARGEST = 1 << 28  # maximum number of elements of all tensors that a file creates
+WORK = 1 << 33  # maximum number of elements that a file may write in total: half a minute
 
 
 def reset(module: nn.Module, deviation: float | None = None) -> None:
-    """As a module's ``reset`` does: uniform within 1/sqrt(fan in), or of the standard deviation that is given.
+    """Initialize a module as Torch7's ``reset`` does: uniform within 1/sqrt(fan in), or with a standard deviation ``deviation``.
 
-    Sources, in https://github.com/torch/nn: SpatialConvolution.lua and its kin, Linear.lua (fan in: input planes x kernel,
+    Sources, in https://github.com/torch/nn: SpatialConvolution.lua and its variants, Linear.lua (fan in: input planes x kernel,
     for SpatialFullConvolution too), BatchNormalization.lua (weights uniform within 0 and 1), PReLU.lua (1/4).
     """
     with torch.no_grad():
@@ -40,18 +40,19 @@ def reset(module: nn.Module, deviation: float | None = None) -> None:
 
 @torch.no_grad()
 def replay(log: Sequence[Sequence[Any]], modules: Mapping[int, nn.Module], wanted: Container[int]) -> dict[int, Tensor]:
-    """Do to tensors what a Lua file did, in its order; those with a wanted number. See nn.lua for the operations.
+    """Replay a Lua file's operations on tensors in order, and return the tensors whose ids are in ``wanted``; see nn.lua.
 
-    A parameter of a module that the file has taken away (a bias, by noBias) is left out. Raises Problem.
+    Parameters that the file removed (a bias, by noBias) are left out. Raises Problem if an operation is invalid or the work
+    exceeds the limits.
     """
-    tensors: dict[int, list[Tensor]] = {}  # several where all parameters of a network were taken as one
+    tensors: dict[int, list[Tensor]] = {}  # several for a network's flattened parameters
     elements = work = 0
 
     def hold(count: int) -> None:
         nonlocal elements
         elements += count
         if elements > LARGEST:
-            raise Problem(f"its tensors hold more than {LARGEST} numbers")
+            raise Problem(f"its tensors have more than {LARGEST} elements")
 
     def new(size: Sequence[int]) -> Tensor:
         hold(torch.Size(size).numel())
@@ -66,16 +67,14 @@ def replay(log: Sequence[Sequence[Any]], modules: Mapping[int, nn.Module], wante
     for operation, target, *arguments in log:
         work += _numel(modules[target].parameters() if target in modules else tensors.get(target, ()))
         if work > WORK:
-            raise Problem(
-                f"fills its tensors again and again, with more than {WORK} numbers: is there a loop too long?"
-            )
+            raise Problem(f"writes more than {WORK} elements to its tensors; shorten its loops")
         if operation == "reset":
             if target in modules:
                 reset(modules[target], *arguments)
         elif operation == "parameter":
             number, name = arguments
-            found = getattr(modules.get(number), name, None)
-            tensors[target] = [] if found is None else [found.detach()]
+            value = getattr(modules.get(number), name, None)
+            tensors[target] = [] if value is None else [value.detach()]
         elif operation == "flat":
             tensors[target] = [each for member in arguments[0] for each in tensors[member]]
         elif operation == "new":
@@ -102,12 +101,12 @@ def _numel(tensors: Iterable[Tensor]) -> int:
 
 @torch.no_grad()
 def put(made: Object, module: nn.Module, part: str, values: Tensor) -> None:
-    """Make a tensor that a file put in the place of a parameter that parameter's values. Raises Problem."""
+    """Copy the tensor that a file assigned to a parameter into the module. Raise Problem if the sizes differ."""
     own = getattr(module, part)
     if own.data_ptr() == values.data_ptr():
         return
     if own.numel() != values.numel():
-        raise Problem(f"{made.place}: its {part} is {tuple(own.shape)}, the file puts {tuple(values.shape)} there")
+        raise Problem(f"{made.place}: its {part} is {tuple(own.shape)}, the file assigns {tuple(values.shape)}")
     own.copy_(values.reshape(own.shape))
 
 
@@ -121,11 +120,11 @@ def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
 
 def _in_place(tensor: Tensor, operation: str, arguments: Sequence[Any]) -> None:
     if operation == "set":
-        last = dict(zip(arguments[::2], arguments[1::2]))  # of a place's values the last one counts
+        last = dict(zip(arguments[::2], arguments[1::2]))  # the last value of an index counts
         tensor[torch.tensor(list(last)) - 1] = torch.tensor(list(last.values()), dtype=torch.float32)
         return
     if operation == "normal" and arguments[1] < 0:
-        raise Problem(f"tensor:normal: its standard deviation is {arguments[1]}")
+        raise Problem(f"tensor:normal: its standard deviation is {arguments[1]}; it must not be negative")
     if operation == "uniform" and arguments[1] < arguments[0]:
         raise Problem(f"tensor:uniform: {arguments[0]} is above {arguments[1]}")
     getattr(tensor, f"{operation}_")(*arguments)

@@ -38,9 +38,9 @@ def read(path: str) -> Any:
     try:
         return _Reader(source).object()
     except Problem as error:
-        raise ModelError(f"{path}: is no sound .t7 file: {error} (at byte {source.at} of {len(data)})") from error
+        raise ModelError(f"{path}: is not a valid .t7 file: {error} (at byte {source.at} of {len(data)})") from error
     except RecursionError as error:
-        raise ModelError(f"{path}: is no sound .t7 file: its tables nest too deeply") from error
+        raise ModelError(f"{path}: is not a valid .t7 file: its tables nest too deeply") from error
 
 
 class _Binary:
@@ -75,19 +75,19 @@ class _Ascii(_Binary):
     WORD = re.compile(rb"\s*(\S{1,40})(?=\s|$)")
 
     def word(self) -> bytes:
-        found = self.WORD.match(self.data, self.at)
-        if not found:
+        match = self.WORD.match(self.data, self.at)
+        if not match:
             raise Problem("a number is needed")
-        self.at = found.end()
-        return found[1]
+        self.at = match.end()
+        return match[1]
 
-    def pass_line(self) -> None:
+    def skip_newline(self) -> None:
         self.at += self.data[self.at : self.at + 1] == b"\n"
 
     def take(self, size: int) -> bytes:
         taken = super().take(size)
         if size:
-            self.pass_line()
+            self.skip_newline()
         return taken
 
     def array(self, dtype: str, count: int) -> Array:
@@ -105,9 +105,9 @@ class _Ascii(_Binary):
         try:
             values = np.array([kind(word) for word in words], dtype)
         except (ValueError, OverflowError) as error:
-            raise Problem(f"is no number: {error}") from error
+            raise Problem(f"is not a number: {error}") from error
         if count:
-            self.pass_line()
+            self.skip_newline()
         return values
 
     def integer(self) -> int:
@@ -119,7 +119,7 @@ class _Reader:
 
     def __init__(self, source: _Binary) -> None:
         self.source = source
-        self.known: dict[int, Any] = {}
+        self.objects: dict[int, Any] = {}
 
     def object(self) -> Any:
         kind = self.source.integer()
@@ -135,15 +135,15 @@ class _Reader:
         if kind == OLD_FUNCTION:
             return self.function()
         if kind not in (TABLE, TORCH, FUNCTION, LEGACY_FUNCTION):
-            raise Problem(f"{kind} is no type of object")
+            raise Problem(f"{kind} is not an object type")
         index = self.source.integer()
-        if index in self.known:
-            return self.known[index]
+        if index in self.objects:
+            return self.objects[index]
         if kind == TABLE:
-            return self.table(self.known.setdefault(index, Object(None)))
+            return self.table(self.objects.setdefault(index, Object(None)))
         if kind == TORCH:
             return self.torch(index)
-        self.known[index] = Object("function")
+        self.objects[index] = Object("function")
         return self.function()
 
     def string(self) -> str:
@@ -155,12 +155,12 @@ class _Reader:
         self.object()
         return Object("function")
 
-    def table(self, made: Object) -> Object:
+    def table(self, table: Object) -> Object:
         for _ in range(self.source.integer()):
             key, value = self.object(), self.object()
             if isinstance(key, (str, int, float)):
-                made.fields[key] = value
-        return made
+                table.fields[key] = value
+        return table
 
     def torch(self, index: int) -> Any:
         version = self.string()
@@ -168,12 +168,12 @@ class _Reader:
         found = CLASS.fullmatch(name)
         if found:
             value = self.tensor() if found[3] == "Tensor" else self.storage(ELEMENTS[found[2]])
-            return self.known.setdefault(index, value)
+            return self.objects.setdefault(index, value)
         if not re.fullmatch(r"[A-Za-z_][\w.]{0,99}", name):
-            raise Problem(f"{name[:40]!r} is no name of a class")
+            raise Problem(f"{name[:40]!r} is not a class name")
         if name.startswith("torch."):
             raise Problem(f"holds a {name}, which is not supported")
-        made = self.known.setdefault(index, Object(name))
+        made = self.objects.setdefault(index, Object(name))
         content = self.object()
         if not isinstance(content, Object) or content is made:
             raise Problem(f"a {name} has no fields")

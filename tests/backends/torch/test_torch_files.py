@@ -97,14 +97,14 @@ def test_the_network_of_a_python_file(tmp_path: Path, python: str, made: str) ->
         ("x = = 3", ":1: unexpected symbol near '='"),
         ("return 3", "must `return function(params)"),
         ("return function(p) return 3 end", "returns number; it must"),
-        ("return function(p) return {loss = nn.MSECriterion()} end", "gives nil as its model"),
+        ("return function(p) return {loss = nn.MSECriterion()} end", "returns nil as its model"),
         (
             "return function(p)\n\n   return {model = nn.Foo(3)}\nend",
-            ":3: attempt to call field 'Foo' (a nil value); nn.Foo is not supported, known are: Abs",
+            ":3: attempt to call field 'Foo' (a nil value); nn.Foo is not supported, supported are: Abs",
         ),
         (
             "return function(p) return {model = nn.SpatialConvolution(1)} end",
-            ":1: nn.SpatialConvolution: nOutputPlane must be a number, given is nil",
+            ":1: nn.SpatialConvolution: nOutputPlane must be a number, got nil",
         ),
         ("return function(p) os.execute('ls') end", ":1: attempt to index global 'os' (a nil value)"),
         ("return function(p) io.open('x', 'w') end", "global 'io'"),
