@@ -92,8 +92,7 @@ def test_tensorflow_shows_what_it_would_fuse(tmp_path: Path) -> None:
         "conv3": conv("conv3", x["Elu"]),
         "Relu6": np.clip(x["conv3"], 0, 6),
         "conv4": conv("conv4", x["Relu6"]),
-        "Sigmoid": 1 / (1 + np.exp(-x["conv4"])),
-        "mul": x["conv4"] * x["Sigmoid"],
+        "mul": x["conv4"] / (1 + np.exp(-x["conv4"])),  # x * sigmoid(x) is one layer, Swish
         "conv5": conv("conv5", x["mul"]),
         "norm": scaled + norm["bias"],
         "Relu": np.maximum(x["norm"], 0),

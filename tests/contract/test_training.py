@@ -163,7 +163,7 @@ def test_a_full_disk_leaves_the_last_snapshot_and_says_why(
     program = (
         "import json, os, resource, sys, multiseg\n"
         "from pathlib import Path\n"
-        "from processes import children\n"
+        "from helpers.processes import children\n"
         "def limit(event):\n"
         "    if event['event'] == 'snapshot' and event['epoch'] == 1:\n"
         "        files = (Path(sys.argv[2]) / 'snapshots/epoch-0001').iterdir()\n"
