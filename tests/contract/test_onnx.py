@@ -271,7 +271,9 @@ def test_without_its_packages_the_mend_is_told(tmp_path: Path, monkeypatch: pyte
     (absent / "onnxruntime.py").write_text("raise ImportError('No module named onnxruntime')")
     monkeypatch.setenv("PYTHONPATH", str(absent))
     weights = weights_of(multiseg.describe(FCN, SHAPE), tmp_path)
-    with pytest.raises(SettingsError, match=r"No module named onnxruntime\); pip install 'multiseg\[onnx\]'"):
+    with pytest.raises(
+        SettingsError, match=r"No module named onnxruntime\); install them with: pip install 'multiseg\[onnx\]'"
+    ):
         multiseg.export(FCN, "onnx", tmp_path / "net.onnx", SHAPE, weights=weights)
     assert not (tmp_path / "net.onnx").exists()
 
