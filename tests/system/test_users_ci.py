@@ -51,4 +51,6 @@ def test_two_files_that_are_not_one_network_fail_in_words(tmp_path: Path) -> Non
     (tmp_path / "other.py").write_text(NETWORK.format(activation="tanh"))
     done = run(tmp_path, ["torch"])
     assert done.returncode == 1 and "1 failed" in done.stdout, done.stdout
-    assert "another network" in done.stdout and "Tanh" in done.stdout and "Traceback" not in done.stdout, done.stdout
+    assert "because the networks differ" in done.stdout and "Tanh" in done.stdout and "Traceback" not in done.stdout, (
+        done.stdout
+    )
