@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from multiseg.errors import ModelError
 from multiseg.topology.layer import Layer, Shape
+from multiseg.topology.names import unused
 from multiseg.topology.topology import Topology
 from multiseg.topology.vocabulary import VOCABULARY, sum_factors
 
@@ -152,13 +153,8 @@ def distinct(names: Iterable[str], spell: Callable[[str], str], reserved: Iterab
     spelled: dict[str, str] = {}
     taken = set(reserved)
     for name in dict.fromkeys(names):
-        base = spell(name)
-        candidate, count = base, 1
-        while candidate in taken:
-            count += 1
-            candidate = f"{base}_{count}"
-        taken.add(candidate)
-        spelled[name] = candidate
+        spelled[name] = unused(spell(name), taken)
+        taken.add(spelled[name])
     return spelled
 
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from multiseg.errors import ModelError
+from multiseg.topology.names import unused
 from multiseg.topology.vocabulary import VOCABULARY
 from multiseg_caffe.describing import windows
 from multiseg_caffe.describing.axes import Shape, axis, concat_axis
@@ -53,10 +54,7 @@ def described(placed: list[Placed], path: str, image: str) -> tuple[list[dict[st
 
 def _free(name: str, taken: set[str]) -> str:
     """Return a name that is not in ``taken``, and add it."""
-    unique, number = name, 1
-    while unique in taken:
-        number += 1
-        unique = f"{name}_{number}"
+    unique = unused(name, taken)
     taken.add(unique)
     return unique
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from multiseg.topology import Layer, Topology
+from multiseg.topology.names import unused
 from multiseg.topology.writing import (
     Writer,
     distinct,
@@ -91,9 +92,6 @@ class PrototxtFrame(Writer):
     def _fresh(self, name: str) -> str:
         """Return a unique name for a layer and its blob that are not in the description."""
         taken = {*self.names.values(), *self.blobs.values(), *self.added, *RESERVED}
-        unique, count = name, 1
-        while unique in taken:
-            count += 1
-            unique = f"{name}_{count}"
+        unique = unused(name, taken)
         self.added.add(unique)
         return unique

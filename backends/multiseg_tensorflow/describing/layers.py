@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from multiseg.topology.names import unused
 from multiseg_tensorflow import digits
 from multiseg_tensorflow.describing.rules import RULES
 from multiseg_tensorflow.describing.walk import Node, Value, Walk
@@ -104,10 +105,7 @@ def _path(name: str) -> str:
 
 def _unique(name: str, taken: set[str]) -> str:
     """Return ``name``, with a number appended if it is in ``taken``, and add it to ``taken``."""
-    unique, number = name, 0
-    while unique in taken:
-        number += 1
-        unique = f"{name}_{number}"
+    unique = unused(name, taken, first=1)  # as TensorFlow numbers its operations
     taken.add(unique)
     return unique
 

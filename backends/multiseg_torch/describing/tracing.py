@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from multiseg.errors import ModelError
 from multiseg.network import Array
+from multiseg.topology.names import unused
 from multiseg.topology.vocabulary import VOCABULARY, ShapeError, infer
 from multiseg_torch.describing import functions, modules
 from multiseg_torch.describing.functions import Call, Said
@@ -177,11 +178,7 @@ class _Recorder(TorchFunctionMode):
 
     def _free(self, name: str) -> str:
         """Return the name, or name:2 and so on if it is already used."""
-        count, free = 1, name
-        while free in self.taken:
-            count += 1
-            free = f"{name}:{count}"
-        return free
+        return unused(name, self.taken, separator=":")
 
     def _add(
         self,
