@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, setting
 from multiseg_tensorflow import kinds, plain, stored, user_file
 from multiseg_tensorflow.digits import GraphKeys
 
@@ -33,6 +33,18 @@ class NetworkFile:
     def own_name(self, variable: str) -> str:
         """Return the name in the file of a variable of the loaded network: without the scope of DIGITS for graphs."""
         return variable.partition("/")[2] if self.plain else variable
+
+    def image_shape(self, requested: Sequence[int] | None) -> tuple[int, int, int]:
+        """Return the image shape (H, W, C): ``requested`` (C, H, W), or the file's. Raises ModelError if neither has one."""
+        if requested is not None:
+            channels, height, width = requested
+            return height, width, channels
+        if self.shape is None:
+            raise ModelError(
+                f"{self.path}: does not specify its image size; specify "
+                f"{setting('input_shape', example='(channels, height, width)')}"
+            )
+        return self.shape
 
 
 def read_head(path: Path) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from multiseg.errors import ModelError, setting
+from multiseg.errors import ModelError
 from multiseg_tensorflow import files, kinds, weights_files
 from multiseg_tensorflow.graph import read_layers
 
@@ -17,15 +17,7 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
     specifies the image size.
     """
     file = files.load(Path(path))
-    if input_shape is not None:
-        channels, height, width = input_shape
-    elif file.shape is not None:
-        height, width, channels = file.shape
-    else:
-        raise ModelError(
-            f"{path}: does not specify its image size; specify "
-            f"{setting('input_shape', example='(channels, height, width)')}"
-        )
+    height, width, channels = file.image_shape(input_shape)
     layers = read_layers(file, (height, width, channels), dropouts=True)
     return {
         "input": layers.source.name,

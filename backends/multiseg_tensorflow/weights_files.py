@@ -163,16 +163,7 @@ def _write_network(
 ) -> dict[str, list[str]]:
     """Write the variables of a network with its graph; return the names taken from ``others`` and those initialised."""
     file = files.load(network)
-    if input_shape is not None:
-        channels, height, width = input_shape
-    elif file.shape is not None:
-        height, width, channels = file.shape
-    else:
-        raise ModelError(
-            f"{network}: does not specify its image size; specify "
-            f"{setting('input_shape', example='(channels, height, width)')}"
-        )
-    shape = (height, width, channels)
+    shape = file.image_shape(input_shape)
     layer_weights = {file.own_name(name): weight for name, weight in read_layers(file, shape).weights.items()}
     with tf.Graph().as_default():
         tf.set_random_seed(0)
