@@ -67,6 +67,7 @@ def test_an_old_run_tests_as_before(old: Old) -> None:
     run = multiseg.Run.open(old.run("exact-finished"))
     columns = old.expected["history"][0]
     assert untimed(run.history, columns) == untimed(old.expected["history"], columns)
+    assert [row["dice"] for row in run.history] == [None] * len(run.history)  # added since
     with run:
         one = run.test_one(old.folder / "images/input/00.png").array.ravel().tolist()
         outputs: list[list[float]] = []
