@@ -438,7 +438,7 @@ def test_tls(start: Start, job: multiseg.Job, tmp_path: Path) -> None:
     own = {f"{prefix}CLIENT__{what}": str(tmp_path / "own.pem") for what in ("CERT", "KEY")}
     trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "other.pem")
     other = {f"{prefix}CLIENT__{what}": str(tmp_path / "other.pem") for what in ("CERT", "KEY")}
-    for environment, words in (({}, "needs a certificate"), (known | other, "no scheduler answers there")):
+    for environment, words in (({}, "needs a client certificate"), (known | other, "no scheduler answers there")):
         stranger = multiseg_command(*command, env={**os.environ, **environment})
         said = stranger.communicate(timeout=60)[1]
         assert stranger.returncode == 2 and words in said and "distributed.comm.tls" in said, said
