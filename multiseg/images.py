@@ -165,8 +165,11 @@ def open_plain_png(data: bytes, any_size: bool = False) -> Image.Image | None:
         return None
 
 
-def _open(data: bytes, name: str, channels: Wanted, any_size: bool) -> Image.Image:
-    """Open any supported image; mode L or RGB comes back, or what ``convert`` turns into them."""
+def open_image(data: bytes, name: str, any_size: bool = False) -> tuple[ImageFile.ImageFile, bool]:
+    """Return an image file's content in Pillow's mode, and whether it has 16 bits per channel.
+
+    Raises ImageError, which names the file, if it is empty, damaged, too large, of an unsupported format, or has several images.
+    """
     if not data:
         raise ImageError(f"{name}: is empty; replace it or leave it out")
     try:
@@ -184,6 +187,12 @@ def _open(data: bytes, name: str, channels: Wanted, any_size: bool) -> Image.Ima
         raise ImageError(f"{name}: is damaged or truncated ({error}); replace it or leave it out") from error
     if frames > 1:
         raise ImageError(f"{name}: contains {frames} images; save each one as a file")
+    return opened, deep
+
+
+def _open(data: bytes, name: str, channels: Wanted, any_size: bool) -> Image.Image:
+    """Open any supported image; mode L or RGB comes back, or what ``convert`` turns into them."""
+    opened, deep = open_image(data, name, any_size)
     image: Image.Image = opened
     if image.mode in ("L", "RGB") and not deep:
         return image
