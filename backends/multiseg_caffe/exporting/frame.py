@@ -13,7 +13,11 @@ from multiseg.topology.writing import (
 )  # fmt: skip
 from multiseg_caffe.exporting.text import Fields, Word, indented
 
-DEPLOYED = [("exclude", [("stage", "deploy")])]
+# Rules of layers. caffe.Net(file, caffe.TEST) has no stage; it gets the layers of deployment, as stage "deploy" does.
+TRAINING = ("include", [("phase", Word("TRAIN"))])
+VALIDATION = ("include", [("phase", Word("TEST")), ("stage", "val")])
+DEPLOYMENT = ("include", [("phase", Word("TEST")), ("not_stage", "val")])
+WITH_LABELS = [TRAINING, VALIDATION]
 RESERVED = ("data", "label", "loss", "loss_difference", "loss_each")
 # Layers that may overwrite their input (their gradients need only their output), and layers whose output may be overwritten.
 IN_PLACE = ("Relu", "Dropout")
@@ -44,20 +48,22 @@ class PrototxtFrame(Writer):
             f"name: {json.dumps(topology.source, ensure_ascii=False)}",
         ]
         body, self.lines = self.lines, []
-        for rule in ([("phase", Word("TRAIN"))], [("phase", Word("TEST")), ("stage", "val")]):
+        shape = [("shape", [("dim", size) for size in (1, *topology.input_shape)])]
+        self._write("data", "Input", [], ["data"], [("input_param", shape), DEPLOYMENT])
+        for rule in WITH_LABELS:
             for blob in ("data", "label"):
-                self._write(blob, "Data", [], [blob], [("include", rule)])
+                self._write(blob, "Data", [], [blob], [rule])
         data, self.lines = self.lines, []
         output = self.blobs[topology.outputs[0]]
         if classes:
-            self._write("loss", "SoftmaxWithLoss", [self._scores(), "label"], ["loss"], DEPLOYED)
+            self._write("loss", "SoftmaxWithLoss", [self._scores(), "label"], ["loss"], WITH_LABELS)
         else:
             subtract = [("eltwise_param", [("operation", Word("SUM")), ("coeff", 1), ("coeff", -1)])]
             per_image = [("reduction_param", [("operation", Word("ASUM")), ("axis", 1)])]
             mean = [("loss_weight", 1), ("reduction_param", [("operation", Word("MEAN"))])]
-            self._write("loss_difference", "Eltwise", [output, "label"], ["loss_difference"], [*subtract, *DEPLOYED])
-            self._write("loss_each", "Reduction", ["loss_difference"], ["loss_each"], [*per_image, *DEPLOYED])
-            self._write("loss", "Reduction", ["loss_each"], ["loss"], [*mean, *DEPLOYED])
+            self._write("loss_difference", "Eltwise", [output, "label"], ["loss_difference"], [*subtract, *WITH_LABELS])
+            self._write("loss_each", "Reduction", ["loss_difference"], ["loss_each"], [*per_image, *WITH_LABELS])
+            self._write("loss", "Reduction", ["loss_each"], ["loss"], [*mean, *WITH_LABELS])
         return "\n".join([*head, *data, *body, *self.lines]) + "\n"
 
     def _scores(self) -> str:
