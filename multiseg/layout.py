@@ -68,7 +68,12 @@ class Layout:
         return self._arrange(batch)
 
     def output(self, batch: Array) -> Floats:
-        """Convert a network's output, or any batch in this layout, to float32 ``(N, C, H, W)`` RGB."""
+        """Convert a network's output, or any batch in this layout, to float32 ``(N, C, H, W)`` RGB.
+
+        Vectors ``(N, C)``, such as the scores of the classes of an image, become images of one pixel.
+        """
+        if batch.ndim == 2:
+            return np.ascontiguousarray(batch[:, :, None, None], dtype=np.float32)
         if batch.ndim != 4:
             raise SettingsError(f"a batch of images must have four axes; this one has the shape {batch.shape}")
         neutral = to_channels_first(batch) if self.data_order == "NHWC" else batch

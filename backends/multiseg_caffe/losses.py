@@ -63,6 +63,17 @@ def _is_plain_mean(layer: Any) -> bool:
     return weight(layer) == 1 and bool(mean)
 
 
+def ignored(net: Any) -> list[int]:
+    """Return the class indices that the losses of a network ignore."""
+    return sorted(
+        {
+            layer.loss_param.ignore_label
+            for layer in net.layer
+            if layer.loss_param.HasField("ignore_label") and weight(layer)
+        }
+    )
+
+
 def without(net: Any, labels: Collection[str] = (LABEL,)) -> tuple[Any, list[Any]]:
     """Return the network without losses, metrics and all layers that depend on labels, and the layers removed."""
     tainted, kept, removed = set(labels), [], []

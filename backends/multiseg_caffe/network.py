@@ -158,6 +158,7 @@ class Network(network.Network):
             "batch_size": self.batch_size,
             "val_batch_size": self.val_batch_size,
             "labels": self.labels,
+            "ignored": [] if self.spec.loss else losses.ignored(prototxt.filtered(self.file, "val", self.spec.model)),
             "device": "cuda" if self.spec.device == "cuda" else "cpu",
             "parameters": {name: list(array.shape) for name, array in self.get_weights().items()},
             "lowered": lowered,

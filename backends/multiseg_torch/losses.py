@@ -83,6 +83,11 @@ def labels_of(loss: object) -> LabelKind | None:
     return IMAGES if isinstance(loss, BY_DIFFERENCE) else None
 
 
+def ignored(loss: object) -> list[int]:
+    """Return the class indices that a loss ignores."""
+    return [loss.ignore_index] if isinstance(loss, BY_CLASS) and loss.ignore_index >= 0 else []
+
+
 def is_cross_entropy(loss: object, last: str) -> bool:
     """Return whether a file's loss is the mean cross entropy of the softmax, for a network whose last layer has this type."""
     if not isinstance(loss, BY_CLASS) or loss.reduction != "mean" or loss.weight is not None:

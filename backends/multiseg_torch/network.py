@@ -82,6 +82,7 @@ class Network(network.Network):
             "batch_size": self.batch_size,
             "val_batch_size": self.val_batch_size,
             "labels": self.labels,
+            "ignored": losses.ignored(self.criterion),
             "device": str(self.device),
             "parameters": {name: list(value.shape) for name, value in neutral_weights(self.model).items()},
             "lowered": self.lowered,

@@ -13,6 +13,7 @@ from multiseg.cli.notation import message
 from multiseg.inference.output import Output
 from multiseg.run.run import Run
 
+MOST_CLASSES = 25  # printed by test-db; metrics.json has all
 RUN = click.argument("run", type=click.Path(path_type=Path))
 RESIZE = click.option(
     "--resize/--no-resize", default=True, help="Resize to the size of the dataset's images, or keep the size."
@@ -55,9 +56,20 @@ def open_run(folder: Path, snapshot: str) -> Run:
 @click.command()
 @RUN
 @click.argument("image", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Image file to write, or .npy.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Image file to write, or .npy; may be omitted for a network that classifies images.",
+)
 @RESIZE
 @options
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["png", "npy", "lmdb"]),
+    help="Image, array (C, H, W float32), or a dataset of input and output.  [default: by the extension of OUTPUT]",
+)
 @click.option(
     "--show-layers", is_flag=True, help="Also write OUTPUT-layers.html and .json: the activations of every layer."
 )
@@ -65,28 +77,37 @@ def open_run(folder: Path, snapshot: str) -> Run:
 def test_one(
     run: Path,
     image: Path,
-    output: Path,
+    output: Path | None,
     snapshot: str,
     show_input: bool,
+    kind: Any,
     show_layers: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Write the output of the network of RUN for one image."""
-    from multiseg.inference.outputs import save
+    """Write the output of the network of RUN for one image.
+
+    For a network that classifies images, print its best classes with their scores.
+    """
+    from multiseg.inference.outputs import save_as
 
     if show_layers and options["tile"]:
         raise click.UsageError("--show-layers computes the layers for a whole image; leave out --tile")
     with open_run(run, snapshot) as opened:
+        if output is None and (show_layers or not opened.classifies):
+            raise click.UsageError("Missing option '-o' / '--output'.")
         result = opened.test_one(image, **options)
-        written = [save(result, output, show_input)]
-        if show_layers:
+        written = [] if output is None else [save_as(result, output, kind, show_input)]
+        if show_layers and output is not None:
             layers = opened.layers(image, resize=options["resize"], pad=options["pad"])
             page = layers.to_html(output.with_name(f"{output.stem}-layers.html"))
             written += [page, page.with_suffix(".json")]
     if as_json:
         click.echo(_json({"run": str(run), **_facts(result, output), "files": [str(path) for path in written]}))
     else:
+        if result.classifies:
+            for index, score in result.best():
+                click.echo(f"class {index}  score {score:.6g}")
         for path in written:
             click.echo(path)
 
@@ -125,7 +146,9 @@ def test_list(
                 continue
             path = write(f"{number:04}-{images[number].stem}", result)
             found.append(_facts(result, path))
-            if not as_json and kind != "lmdb":
+            if not as_json and result.classifies:
+                click.echo(f"{result.source}: {_best(result)}")
+            elif not as_json and kind != "lmdb":
                 click.echo(path)
     failed = sum("error" in each for each in found)
     if as_json:
@@ -189,20 +212,51 @@ def test_db(
     if as_json:
         click.echo(_json(result))
     else:
-        click.echo("  ".join(f"{key} {value:.6g}" for key, value in result.items() if value is not None))
+        click.echo("  ".join(f"{key} {value:.6g}" for key, value in result.items() if isinstance(value, int | float)))
+        _print_classes(result)
 
 
-def _facts(result: Output, path: Path) -> dict[str, Any]:
+def _print_classes(result: dict[str, Any]) -> None:
+    """Print the metrics of each class and the confusion matrix, if there are any, of a number of classes that fits a terminal."""
+    if not 0 < len(result.get("confusion", ())) <= MOST_CLASSES:
+        return
+    rows = [["class", "accuracy", "iou", "dice", "labels"]]
+    for row in result["per_class"]:
+        shares = ("–" if row[key] is None else f"{row[key]:.4f}" for key in ("accuracy", "iou", "dice"))
+        rows.append([row["name"], *shares, str(row["pixels"])])
+    _print_table(rows)
+    names = [row["name"] for row in result["per_class"]]
+    counts = [[name, *map(str, row)] for name, row in zip(names, result["confusion"], strict=True)]
+    click.echo("confusion: rows are labels, columns are predictions")
+    _print_table([["", *names], *counts])
+
+
+def _print_table(rows: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+def _best(result: Output) -> str:
+    return ", ".join(f"class {index} ({score:.4g})" for index, score in result.best())
+
+
+def _facts(result: Output, path: Path | None) -> dict[str, Any]:
     """Return the facts about an output as plain values; shapes are (C, H, W)."""
     values = result.array
     return {
         "image": str(result.source),
-        "output": str(path),
+        "output": None if path is None else str(path),
         "input_shape": list(result.input.shape),
         "shape": list(values.shape),
         "min": float(values.min()),
         "max": float(values.max()),
         "mean": float(values.mean(dtype="float64")),
+        **(
+            {"classes": [{"class": index, "score": score} for index, score in result.best()]}
+            if result.classifies
+            else {}
+        ),
     }
 
 

@@ -36,7 +36,8 @@ def test_db(
     """Return loss and metrics over a database; see Run.test_db."""
     split = open_split(path)
     size = batch_size or run.settings["val_batch_size"]
-    evaluation = Evaluation(run.settings.get("threshold", THRESHOLD), run.labels.kind if run.labels else None)
+    kind = run.labels.kind if run.labels else None
+    evaluation = Evaluation(run.settings.get("threshold", THRESHOLD), kind, run.ignored)
     run.worker()  # start it before the timing, so that images_per_second does not include it
     start = time.perf_counter()
     for indices, output, labels, loss in _stream(run, split, size, options):
@@ -44,13 +45,14 @@ def test_db(
         if each is not None:
             features, _ = split.read(indices)
             for index, feature, one in zip(indices, features, output, strict=True):
-                each(int(index), Output(one, feature, options.pixel_conversion))
+                each(int(index), Output(one, feature, options.pixel_conversion, classifies=run.classifies))
     seconds = time.perf_counter() - start
     return {
         "count": evaluation.count,
         **evaluation.result(),
         "seconds": seconds,
         "images_per_second": evaluation.count / seconds if evaluation.count else None,
+        **evaluation.classes(),
     }
 
 

@@ -2,52 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy.typing as npt
 
 from multiseg.errors import DatasetError
 from multiseg.network import CLASSES, IMAGES, LabelKind, label_kind
-from multiseg.settings.metrics import LOSS, MEASURES, THRESHOLD, ImageSums
+from multiseg.settings.confusion import Confusion
+from multiseg.settings.metrics import LOSS, THRESHOLD, ImageSums, scores_of
 
 
 class Evaluation:
     """Accumulates a network's outputs and losses over batches.
 
-    ``labels`` is how the network reads its labels; None decides it by their shape, for runs made before it was stored. Metrics of
-    images are defined for labels that are images: of class indices, and without labels, they are None.
+    ``labels`` is how the network reads its labels; None decides it by their shape, for runs made before it was stored. ``ignore``
+    are class indices that are not counted. Metrics that are not defined for the kind of labels, and all without labels, are None.
     """
 
-    def __init__(self, threshold: float = THRESHOLD, labels: LabelKind | None = None) -> None:
-        self._labels = labels
-        self._sums: ImageSums | None = ImageSums(threshold)
+    def __init__(
+        self, threshold: float = THRESHOLD, labels: LabelKind | None = None, ignore: Collection[int] = ()
+    ) -> None:
+        self._labels, self._threshold, self._ignore = labels, threshold, ignore
+        self._sums: ImageSums | Confusion | None = None
+        self._one_label = False  # for each image, instead of one for each pixel
+        self._undefined = False
         self._loss: float | None = 0.0
         self.count = 0  # images
 
     def add(self, output: npt.NDArray[Any], labels: npt.NDArray[Any] | None, loss: float | None, source: str) -> None:
         """Add one batch: ``output`` (N, C, H, W), ``labels`` (N, C, H, W) or None, and the mean ``loss`` over it or None.
 
-        Raises DatasetError naming the database ``source`` if labels that are images do not have the output's size.
+        Raises DatasetError naming the database ``source`` if the labels do not have the output's size.
         """
         self.count += len(output)
         self._loss = None if loss is None or self._loss is None else self._loss + loss * len(output)
-        if labels is None or not self._are_images(output, labels):
-            self._sums = None
-        elif labels.shape != output.shape:
-            raise DatasetError(
-                f"{source}: has labels of {labels.shape[1:]} (C, H, W) where the network's output is {output.shape[1:]}"
-            )
-        elif self._sums is not None:
-            self._sums.add(output, labels)
-
-    def _are_images(self, output: npt.NDArray[Any], labels: npt.NDArray[Any]) -> bool:
+        if labels is None:
+            self._undefined = True
+            return
         kind = self._labels or label_kind(IMAGES, labels.shape[1:], output.shape[1:])
-        return kind != CLASSES and labels.shape[1] == output.shape[1]
+        if kind == CLASSES:
+            self._add_classes(output, labels, source)
+        elif labels.shape[1] != output.shape[1]:
+            self._undefined = True
+        else:
+            self._sums = self._sums or ImageSums(self._threshold)
+            assert isinstance(self._sums, ImageSums)
+            self._sums.add(output, _fitting(labels, output.shape[1:], output.shape[1:], source))
+
+    def _add_classes(self, output: npt.NDArray[Any], labels: npt.NDArray[Any], source: str) -> None:
+        if labels.shape[1:] == (1, 1, 1):
+            self._one_label = True
+            output = output.reshape(len(output), -1, 1, 1)
+        expected = (1, *output.shape[2:])
+        self._sums = self._sums or Confusion(output.shape[1], self._ignore)
+        assert isinstance(self._sums, Confusion)
+        self._sums.add(output, _fitting(labels, expected, output.shape[1:], source))
 
     def result(self) -> dict[str, float | None]:
         """Return the mean loss over all images and the metrics; None for what is not known or not defined."""
         loss = self._loss / self.count if self.count and self._loss is not None else None
-        scores: dict[str, float | None] = dict.fromkeys(MEASURES)
-        if self.count and self._sums is not None:
-            scores |= self._sums.scores()
-        return {LOSS: loss, **scores}
+        return {LOSS: loss, **scores_of(None if self._undefined else self._sums, self._one_label)}
+
+    def classes(self, names: Sequence[str] | None = None) -> dict[str, Any]:
+        """Return ``per_class`` and ``confusion`` (rows: labels, columns: predictions) of class indices; {} for other labels.
+
+        ``names`` are the names of the classes.
+        """
+        if self._undefined or not isinstance(self._sums, Confusion):
+            return {}
+        return {"per_class": self._sums.per_class(names), "confusion": self._sums.counts.tolist()}
+
+
+def _fitting(
+    labels: npt.NDArray[Any], expected: tuple[int, ...], output: tuple[int, ...], source: str
+) -> npt.NDArray[Any]:
+    """Return the labels. Raise DatasetError unless each has the shape ``expected``."""
+    if labels.shape[1:] != expected:
+        raise DatasetError(
+            f"{source}: has labels of {labels.shape[1:]} (C, H, W) where the network's output is {output}"
+        )
+    return labels

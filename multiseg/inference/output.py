@@ -6,26 +6,42 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
-from multiseg.errors import MultisegError
+from multiseg.errors import ImageError, MultisegError
 from multiseg.images import PixelConversion, Pixels, array_to_image, to_image
 from multiseg.layout import Floats
 
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """A network's output for one image: ``array`` (C, H, W) float32 in RGB, and ``input``, the input image (C, H, W) uint8."""
+    """A network's output for one image: ``array`` (C, H, W) float32 in RGB, and ``input``, the input image (C, H, W) uint8.
+
+    ``classifies`` states that the network scores the classes of the whole image: ``array`` holds their scores, and is no picture.
+    """
 
     array: Floats
     input: Pixels
     pixel_conversion: PixelConversion = "clip"
     source: Path | None = None
+    classifies: bool = False
 
     @cached_property
     def image(self) -> Image.Image:
-        """The output as a picture. Raises ImageError unless it has one or three channels."""
+        """The output as a picture. Raises ImageError unless it has one or three channels, and for scores of classes."""
+        if self.classifies:
+            raise ImageError(
+                f"{self.source or 'the output'}: the network scores the {self.array.size} classes of an image, which makes no "
+                "picture; write .npy, or print the classes"
+            )
         return to_image(self.array, self.pixel_conversion)
+
+    def best(self, count: int = 5) -> list[tuple[int, float]]:
+        """Return the classes of the highest scores with the scores, the best first, for a network that classifies images."""
+        scores = self.array.ravel()
+        order = np.argsort(-scores, kind="stable")[:count]
+        return [(int(index), float(scores[index])) for index in order]
 
     @property
     def input_image(self) -> Image.Image:

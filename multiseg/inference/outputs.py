@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,13 +18,14 @@ from multiseg.dataset.records import encoded_datum, mean_blob, raw_datum
 from multiseg.dataset.staging import staged_folder
 from multiseg.dataset.writing import RecordWriter
 from multiseg.errors import DatasetError, ImageError, SettingsError, setting
-from multiseg.files import write_bytes
+from multiseg.files import write_bytes, write_text
 from multiseg.images import encode_image, image_to_array
 from multiseg.inference.output import Output
 
 Format = Literal["png", "npy", "lmdb"]
 Write = Callable[[str, Output], Path]
 SPLIT = "train_db"
+PREDICTIONS = "predictions.csv"  # of networks that classify images
 
 
 def save(output: Output, path: str | Path, show_input: bool = False) -> Path:
@@ -47,23 +49,55 @@ def save(output: Output, path: str | Path, show_input: bool = False) -> Path:
     return path
 
 
+def save_as(output: Output, path: Path, format: Format | None, show_input: bool = False) -> Path:
+    """Write one output to ``path`` in a format of :func:`writing`; None: by the path's extension, as in :func:`save`.
+
+    Raises SettingsError for a path whose extension is one of another format.
+    """
+    if format == "lmdb":
+        with _dataset(path) as write:
+            return write(path.name, output)
+    expected = {"npy": (".npy",), "png": (".png",), None: (path.suffix,)}.get(format)
+    if expected is None or (path.suffix and path.suffix.lower() not in expected):
+        raise SettingsError(
+            f"{path}: does not agree with {setting('format', format)}; name it {path.with_suffix(f'.{format}')}"
+        )
+    return save(output, path if path.suffix else path.with_suffix(f".{format or 'png'}"), show_input)
+
+
 @contextmanager
 def writing(folder: str | Path, format: Format, show_input: bool = False) -> Iterator[Write]:
     """Yield a function that writes an output under a name and returns its path.
 
-    ``png`` and ``npy``: one file per output in ``folder``. ``lmdb``: ``folder`` becomes a dataset whose features are the inputs
-    and whose labels are the pictures of the outputs, in the order of writing; it must not exist, and is created when the block
-    succeeds. Raises SettingsError for another format, DatasetError or ImageError if it cannot be written.
+    ``png`` and ``npy``: one file per output in ``folder``; instead of pictures, outputs that score the classes of images are
+    listed in ``predictions.csv``: the image, and the best classes with their scores. ``lmdb``: ``folder`` becomes a dataset whose
+    features are the inputs and whose labels are the pictures of the outputs, in the order of writing; it must not exist, and is
+    created when the block succeeds. Raises SettingsError for another format, DatasetError or ImageError if it cannot be written.
     """
     folder = Path(folder)
     if format == "lmdb":
-        with _dataset(folder) as write:
-            yield write
+        with _dataset(folder) as write_pair:
+            yield write_pair
         return
     if format not in ("png", "npy"):
         raise SettingsError(f"{setting('format', format)}: choose one of png, npy, lmdb")
     folder.mkdir(parents=True, exist_ok=True)
-    yield lambda name, output: save(output, folder / f"{name}.{format}", show_input)
+    predictions: list[str] = []
+
+    def write(name: str, output: Output) -> Path:
+        if not output.classifies or format == "npy":
+            return save(output, folder / f"{name}.{format}", show_input)
+        text = io.StringIO()
+        source = name if output.source is None else str(output.source)
+        csv.writer(text, lineterminator="\n").writerow([source, *(part for pair in output.best() for part in pair)])
+        predictions.append(text.getvalue())
+        return folder / PREDICTIONS
+
+    yield write
+    if predictions:
+        places = max(line.count(",") for line in predictions) // 2
+        head = ",".join(["image", *(f"class_{place + 1},score_{place + 1}" for place in range(places))])
+        write_text(folder / PREDICTIONS, f"{head}\n{''.join(predictions)}")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +30,12 @@ class TestedNetwork(Protocol):
 
     @property
     def labels(self) -> Labels | None: ...
+
+    @property
+    def classifies(self) -> bool: ...
+
+    @property
+    def ignored(self) -> Sequence[int]: ...
 
     @property
     def layout(self) -> Layout: ...

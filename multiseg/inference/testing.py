@@ -79,4 +79,4 @@ def _together(run: TestedNetwork, some: list[Loaded], options: Options) -> Itera
             assert isinstance(output, MultisegError)
             yield Failure(each.source, output)
         else:
-            yield Output(output, each.found, options.pixel_conversion, each.source)
+            yield Output(output, each.found, options.pixel_conversion, each.source, run.classifies)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from multiseg.dataset.feed import batches
@@ -16,13 +16,13 @@ from multiseg.worker.client import Worker
 
 def validate(
     worker: Worker, split: Any, layout: Layout, batch_size: int, threshold: float = THRESHOLD,
-    labels: LabelKind | None = None, between: Callable[[], None] = lambda: None,
+    labels: LabelKind | None = None, ignore: Collection[int] = (), between: Callable[[], None] = lambda: None,
 ) -> dict[str, float | None]:  # fmt: skip
     """Return the loss and the metrics of the network in ``worker`` over a whole split, see :class:`Evaluation`.
 
     ``between`` is called before each batch, and may raise to end the validation. Raises DatasetError if the split has no labels.
     """
-    evaluation = Evaluation(threshold, labels)
+    evaluation = Evaluation(threshold, labels, ignore)
     with batches(split, batch_size, layout=layout) as feed:
         for batch in feed:
             between()

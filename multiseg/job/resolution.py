@@ -15,6 +15,7 @@ from multiseg.dataset.fitting import mean_of, shapes_of
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.job.request import JobRequest
 from multiseg.model_files.kinds import kind_of
+from multiseg.network import CLASSES
 from multiseg.settings import requirements
 from multiseg.settings.losses import NEUTRAL_LOSS, complete_options, loss_problems
 from multiseg.settings.requirements import is_whole
@@ -31,7 +32,9 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
     backend = registry.get(job.backend)
     equal = job.recipe == "equal"
     neutral = NEUTRAL.get(job.solver) if equal else None
-    loss = NEUTRAL_LOSS if equal and job.loss is None else job.loss
+    # class indices have the network file's own loss, unless the network reads them as numbers; see training.preparation.load
+    classes = dataset is not None and dataset.labels.kind == CLASSES
+    loss = NEUTRAL_LOSS if equal and job.loss is None and not classes else job.loss
     options: dict[str, Any] = dict(neutral.options if neutral else backend.solvers.get(job.solver, {}))
     model = backend.default_model_path if job.model is None else Path(job.model)
     foreign = _foreign(model, backend) if model.exists() else None

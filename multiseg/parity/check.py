@@ -31,6 +31,7 @@ from multiseg.parity.twin import without_dropout
 from multiseg.parity.weights import has_colour_output, read_weights
 from multiseg.reference import gradient
 from multiseg.reference.bounded import Array, Bounded
+from multiseg.settings.losses import NEUTRAL_LOSS
 from multiseg.topology import Topology
 from multiseg.topology.words import listed
 from multiseg.training.preparation import network_spec
@@ -113,7 +114,7 @@ class _Check:
             )
         self.classes = read_as_classes(self.first, self.label_shape, plan.dataset.labels.kind)
         # class indices have their cross entropy unless another loss is specified
-        self.loss = None if self.classes and loss is None else plan.entries[0].settings.loss
+        self.loss = None if self.classes and loss is None else plan.entries[0].settings.loss or NEUTRAL_LOSS
         self.loss_options = plan.entries[0].settings.loss_options if self.loss else {}
         settings = {
             **plan.to_json(),

@@ -9,7 +9,7 @@ from multiseg.report import verdict
 from multiseg.report.agreement import Measure, times
 from multiseg.report.facts import RunFacts, settings
 from multiseg.report.side_by_side import SideBySide
-from multiseg.settings.metrics import COLUMNS, Metric
+from multiseg.settings.metrics import Metric, columns
 
 AGREEMENT = ("Metric", "Backends differ by", "Seeds differ by", "Standard deviation", "Ratio", "Most along the curves")
 
@@ -17,7 +17,7 @@ AGREEMENT = ("Metric", "Backends differ by", "Seeds differ by", "Standard deviat
 def write(comparison: SideBySide) -> str:
     """Return the headline, the table of metrics (best values bold), differences of backends and seeds, and of settings."""
     facts = comparison.facts
-    metrics = COLUMNS
+    metrics = columns(each.final for each in facts)
     best = {metric.key: verdict.marked(facts, metric, comparison.comparable) for metric in metrics}
 
     def figure(each: RunFacts, metric: Metric) -> str:

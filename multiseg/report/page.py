@@ -21,7 +21,7 @@ from multiseg.report.grid import load_grid
 from multiseg.report.networks import networks
 from multiseg.report.scan import scan
 from multiseg.report.side_by_side import SideBySide
-from multiseg.settings.metrics import COLUMNS, LOSS, METRICS, SCORES, TRAINING_LOSS, Metric
+from multiseg.settings.metrics import LOSS, METRICS, SCORES, TRAINING_LOSS, Metric, columns
 
 LEARNING_RATE = "learning_rate"
 COLOURS = 8  # in page.css; further runs repeat them with dashed lines
@@ -65,7 +65,7 @@ def render(comparison: SideBySide) -> Page:
         deciding=deciding,
         leaders=verdict.marked(facts, deciding, comparison.comparable) if deciding else [],
         metrics=METRICS,
-        columns=COLUMNS,
+        columns=columns(each.final for each in facts),
         threshold=threshold_text(facts),
         cell=lambda each, metric: _cell(comparison, each, metric),
         curves=_curves(facts),

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from multiseg.errors import BackendUnavailable, ModelError, RunError, WorkerError
+from multiseg.network import CLASSES
 from multiseg.report.facts import RunFacts
 from multiseg.run.run import Run
 
@@ -168,6 +169,8 @@ def _choose(error: Outputs, split: Outputs, images: int) -> dict[int, tuple[Kind
 
 
 def _predict(run: Run, features: Pixels, targets: Pixels) -> Outputs:
+    if run.labels is not None and run.labels.kind == CLASSES:
+        raise ModelError("its outputs are scores of classes, of which this page has no pictures")
     outputs = np.asarray(run.predict(features), dtype=np.float32)
     if outputs.shape != targets.shape:
         raise ModelError(f"its output is {outputs.shape[1:]} where the labels are {targets.shape[1:]} (C, H, W)")

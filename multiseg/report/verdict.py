@@ -13,9 +13,9 @@ from multiseg.topology.words import listed
 def deciding_metric(facts: Sequence[RunFacts]) -> Metric | None:
     """Return the metric that ranks the runs: the first one in the order of columns that any of them has.
 
-    The validation loss ranks runs without other metrics, such as those of class indices, if all have the same loss.
+    The validation loss ranks runs without other metrics if all have the same loss.
     """
-    measures = [metric for metric in COLUMNS if metric.measure]
+    measures = [metric for metric in COLUMNS if metric.is_measured]
     candidates = [*measures, *([METRICS[LOSS]] if share_loss(facts) else [])]
     return next((metric for metric in candidates if any(each.final[metric.key] is not None for each in facts)), None)
 

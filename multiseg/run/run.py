@@ -25,7 +25,7 @@ from multiseg.inference.options import Options
 from multiseg.inference.output import Output
 from multiseg.layout import Layout
 from multiseg.model_files.reading import describe
-from multiseg.network import NetworkSpec
+from multiseg.network import CLASSES, NetworkSpec
 from multiseg.run import names
 from multiseg.run.names import COLUMNS
 from multiseg.run.reading import read_history, read_job
@@ -199,6 +199,16 @@ class Run:
         return None if values is None else Labels.from_json(values, str(self.path / names.JOB))
 
     @property
+    def classifies(self) -> bool:
+        """Whether the network scores the classes of whole images: its labels are one class index for each."""
+        return self.labels is not None and self.labels.kind == CLASSES and self.label_shape == (1, 1, 1)
+
+    @property
+    def ignored(self) -> list[int]:
+        """The class indices that the network's loss ignores; metrics do not count them either."""
+        return list(self._job["network"].get("ignored", ()))
+
+    @property
     def model(self) -> Path:
         """The network file that the backend loaded: the exported one if the job specified a model of another backend."""
         return self.path / names.MODEL / str(self.settings.get("exported") or self.settings["model"])
@@ -284,8 +294,9 @@ class Run:
         Images are streamed in their stored size. ``each`` is called with every position and output. Options are ``pad``,
         ``tile``, ``pixel_conversion`` and so on, see :meth:`test_one`. Returns a dict of count, val_loss, the metrics of
         multiseg.settings.metrics (l1, l2, pixel_accuracy, iou, ...), seconds and images_per_second: metrics are None without
-        labels, val_loss also for images that are not of the dataset's size. Raises DatasetError if there is no database, or if it
-        does not fit the network.
+        labels, val_loss also for images that are not of the dataset's size. For class indices it also has ``confusion``, the
+        counts by class (rows) and predicted class (columns), and ``per_class``, a list of dicts of class, name, accuracy, iou,
+        dice and pixels. Raises DatasetError if there is no database, or if it does not fit the network.
         """
         return database.test_db(self, path, Options(resize=False, **options), batch_size, each)
 

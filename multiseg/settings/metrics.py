@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from multiseg.errors import SettingsError
 from multiseg.pages.numbers import duration, percent, significant
+from multiseg.settings.confusion import TOP, Confusion, mean
 
 THRESHOLD = 128  # half of the 0..255 range: pixels below it are foreground, black on white as in the tutorial
 
@@ -64,7 +65,8 @@ class Metric:
 
     - ``better``: None if runs cannot be ranked by it.
     - ``write``: formats a value; ``hint``: one line of explanation, in which ``{threshold}`` is the run's threshold.
-    - ``measure``: computes it from the sums over outputs and labels that are images; None for other figures.
+    - ``measure``: computes it from the sums over outputs and labels that are images; ``of_pixels``: from the confusion matrix of
+      class indices of pixels; ``of_images``: from that of one class index for each image. None where it is not defined.
     - ``rank``: its place among the columns of a comparison, and among the metrics that decide which run did best; or None.
     - ``curve``: how it is drawn over the epochs: a ``score`` from 0 to 1, a ``number`` on a logarithmic scale, or None.
     - ``in_progress``: whether it is shown while a network is trained; ``has_bar``: whether its column has bars.
@@ -76,10 +78,17 @@ class Metric:
     write: Callable[[float], str]
     hint: str
     measure: Callable[[ImageSums], float] | None = None
+    of_pixels: Callable[[Confusion], float | None] | None = None
+    of_images: Callable[[Confusion], float | None] | None = None
     rank: int | None = None
     curve: Literal["score", "number"] | None = None
     in_progress: bool = False
     has_bar: bool = False
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it is computed from outputs and labels of some kind."""
+        return any((self.measure, self.of_pixels, self.of_images))
 
     def text(self, value: float | None) -> str:
         """Return a value as text, a dash for None."""
@@ -100,15 +109,16 @@ SCORES = (
     Metric(LOSS, "Validation loss", None, significant, "the run's own loss, in its own unit", rank=10, in_progress=True),
     Metric(
         "l1", "L1", "lower", lambda v: f"{v:.2f}", "mean absolute difference per pixel, of 0 to 255",
-        lambda sums: sums.absolute / max(sums.elements, 1), rank=2, curve="number", in_progress=True,
+        lambda sums: sums.absolute / max(sums.elements, 1), rank=4, curve="number", in_progress=True,
     ),
     Metric(
         "l2", "L2", "lower", significant, "mean squared difference per pixel",
         lambda sums: sums.squared / max(sums.elements, 1),
     ),
     Metric(
-        "pixel_accuracy", "Pixel accuracy", "higher", percent, "fraction of the pixels on the target's side of {threshold}",
-        lambda sums: sums.correct / max(sums.elements, 1), rank=3, curve="score",
+        "pixel_accuracy", "Pixel accuracy", "higher", percent,
+        "fraction of the pixels of the right class, or (images) on the target's side of {threshold}",
+        lambda sums: sums.correct / max(sums.elements, 1), lambda counts: counts.accuracy, rank=6, curve="score",
     ),
     Metric(
         "iou", "IoU", "higher", lambda v: f"{v:.3f}",
@@ -117,9 +127,34 @@ SCORES = (
     ),
     Metric(
         "dice", "Dice", "higher", lambda v: f"{v:.3f}",
-        "2 |A and B| / (|A| + |B|) of the pixels below {threshold}, over all images together; 1 if there are none",
+        "2 |A and B| / (|A| + |B|) of the pixels below {threshold}, 1 if there are none, or (class indices) the mean over the "
+        "classes; over all images together",
         lambda sums: 2 * sums.both / (sums.predicted + sums.true) if sums.predicted + sums.true else 1.0,
-        rank=4, curve="score",
+        lambda counts: mean(counts.class_dice), rank=8, curve="score",
+    ),
+    Metric(
+        "accuracy", "Accuracy", "higher", percent, "fraction of the images whose class has the highest score",
+        of_images=lambda counts: counts.accuracy, rank=3, curve="score", in_progress=True,
+    ),
+    Metric(
+        "top5_accuracy", "Top-5 accuracy", "higher", percent,
+        f"fraction of the images whose class is among the {TOP} highest scores; for more than {TOP} classes",
+        of_images=lambda counts: counts.top, rank=5, curve="score",
+    ),
+    Metric(
+        "miou", "Mean IoU", "higher", lambda v: f"{v:.3f}",
+        "intersection over union of each class over all images together, mean over the classes that occur",
+        of_pixels=lambda counts: mean(counts.class_iou), rank=2, curve="score", in_progress=True,
+    ),
+    Metric(
+        "mean_accuracy", "Mean accuracy", "higher", percent, "fraction correct of each class, mean over the classes that occur",
+        of_pixels=lambda counts: mean(counts.class_accuracy), of_images=lambda counts: mean(counts.class_accuracy),
+        rank=7, curve="score",
+    ),
+    Metric(
+        "fwiou", "Frequency-weighted IoU", "higher", lambda v: f"{v:.3f}",
+        "intersection over union of each class, weighted by its fraction of the pixels",
+        of_pixels=lambda counts: counts.frequency_weighted_iou, rank=9,
     ),
 )  # fmt: skip
 # one value for a run
@@ -138,13 +173,39 @@ COSTS = (
 )  # fmt: skip
 METRICS = {metric.key: metric for metric in SCORES + COSTS}
 
-MEASURES = tuple(metric.key for metric in SCORES if metric.measure)  # of outputs and labels that are images
+MEASURES = tuple(metric.key for metric in SCORES if metric.is_measured)  # of outputs and labels
 SELECTING = (LOSS, *MEASURES)  # by which a validation may be the best one
 IN_PROGRESS = tuple(metric for metric in SCORES if metric.in_progress)
 COLUMNS = tuple(
     sorted((metric for metric in METRICS.values() if metric.rank is not None), key=lambda metric: metric.rank or 0)
 )
-"""The metrics that are columns of a comparison, in their order."""
+"""The metrics that can be columns of a comparison, in their order; see :func:`columns`."""
+
+
+def columns(runs: Iterable[Mapping[str, float | None]]) -> tuple[Metric, ...]:
+    """Return the columns of a comparison of runs with these values by key, without the metrics of other kinds of labels.
+
+    Without any measured metric, the columns are those of images.
+    """
+    known = {key for values in runs for key, value in values.items() if value is not None}
+    measured = [metric for metric in SCORES if metric.is_measured and metric.key in known]
+    images = not measured or any(metric.measure and not metric.of_pixels for metric in measured)
+    return tuple(m for m in COLUMNS if not m.is_measured or m.key in known or (images and m.measure))
+
+
+def scores_of(sums: ImageSums | Confusion | None, one_label: bool = False) -> dict[str, float | None]:
+    """Return every measured metric by key, None where it is not defined: without labels (None), or for another kind of them.
+
+    ``one_label`` states that a confusion matrix counts one class index for each image.
+    """
+    scores: dict[str, float | None] = dict.fromkeys(MEASURES)
+    for metric in SCORES:
+        if isinstance(sums, ImageSums) and metric.measure:
+            scores[metric.key] = metric.measure(sums)
+        of_classes = metric.of_images if one_label else metric.of_pixels
+        if isinstance(sums, Confusion) and of_classes:
+            scores[metric.key] = of_classes(sums)
+    return scores
 
 
 def metric_named(key: str) -> Metric:
@@ -157,7 +218,7 @@ def metric_named(key: str) -> Metric:
 def selecting(metric: str, rows: Iterable[Mapping[str, Any]]) -> str:
     """Return the metric by which the rows of a history are compared: ``metric``, or the validation loss if no row has it.
 
-    Labels that are class indices have a validation loss, but no metrics of images.
+    Class indices have no metrics of images, and images none of class indices; both have a validation loss.
     """
     return metric if any(row.get(metric) is not None for row in rows) else LOSS
 

@@ -158,6 +158,7 @@ class Loop:
             settings.val_batch_size,
             settings.threshold,
             settings.network.get("labels"),
+            settings.network.get("ignored", ()),
             self._look_for_stop,
         )
         row = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from multiseg.dataset import Dataset
 from multiseg.dataset.fitting import Shape, mean_of, shapes_of
@@ -15,7 +17,7 @@ from multiseg.model_files import reading
 from multiseg.network import IMAGES, LabelKind, NetworkSpec
 from multiseg.settings.initialisation import initial_weights
 from multiseg.settings.loaded import LoadedSettings
-from multiseg.settings.losses import label_kind_of
+from multiseg.settings.losses import NEUTRAL_LOSS, label_kind_of
 from multiseg.settings.resolved import Settings
 from multiseg.training.plan import Plan
 from multiseg.worker.client import Worker
@@ -57,6 +59,21 @@ def spec_of(settings: Settings, shape: Shape, label_shape: Shape, labels: LabelK
         accumulate=settings.accumulate,
         labels=label_kind_of(settings.loss, labels),
     )
+
+
+def load(
+    worker: Worker, settings: Settings, spec: NetworkSpec, module: str | None
+) -> tuple[Settings, NetworkSpec, dict[str, Any]]:
+    """Load the network in ``worker``; return the settings, the specification, and the network's description of itself.
+
+    In the recipe `equal`, labels that are class indices have the network file's own loss, or NEUTRAL_LOSS if the network reads
+    them as numbers.
+    """
+    described = worker.call("load", spec=spec.to_json(), module=module)
+    if settings.recipe == "equal" and settings.loss is None and described["labels"] == IMAGES:
+        settings, spec = replace(settings, loss=NEUTRAL_LOSS), replace(spec, loss=NEUTRAL_LOSS, labels=IMAGES)
+        described = worker.call("load", spec=spec.to_json(), module=module)
+    return settings, spec, described
 
 
 def set_initial_weights(worker: Worker, settings: Settings, spec: NetworkSpec) -> None:

@@ -22,7 +22,7 @@ from multiseg.training.distributed.leader import Leader, resumes
 from multiseg.training.events import Progress
 from multiseg.training.loop import Loop
 from multiseg.training.plan import Plan
-from multiseg.training.preparation import export, layout_of, network_spec, plan_of, set_initial_weights
+from multiseg.training.preparation import export, layout_of, load, network_spec, plan_of, set_initial_weights
 from multiseg.training.ranks import Ranks
 from multiseg.training.signals import Stop, listening
 from multiseg.training.tensorboard import Log as TensorBoardLog
@@ -67,7 +67,7 @@ def train(
                 export(settings, spec, exported)
             spec = replace(spec, model=str(exported))
         worker = stack.enter_context(pool.start(settings.backend, settings.threads, run.path / names.WORKER_LOG))
-        described = worker.call("load", spec=spec.to_json(), module=module)
+        settings, spec, described = load(worker, settings, spec, module)
         leader = Leader(ranks, worker)
         stack.enter_context(leader.telling())
         if finished:

@@ -25,6 +25,8 @@ layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "conv" bottom: "label" top: "loss" exclude { stage: "deploy" } }
 """
 MEASURES = ("l1", "l2", "pixel_accuracy", "iou", "dice")
+OF_IMAGES = ("l1", "l2", "iou")  # not defined for class indices
+OF_CLASSES = ("pixel_accuracy", "miou", "mean_accuracy", "dice", "fwiou")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,12 @@ def test_grey_masks_train_as_class_indices(backend: str, masks: multiseg.Dataset
         logs = output - np.log(np.exp(output).sum(1, keepdims=True))
         right = np.take_along_axis(logs, labels.astype(int), 1)
         assert tested["val_loss"] == pytest.approx(-right.mean(), rel=1e-4)
-        assert [tested[key] for key in MEASURES] == [None] * len(MEASURES)
+        assert [tested[key] for key in OF_IMAGES] == [None] * len(OF_IMAGES)
+        predicted, truth = output.argmax(1).ravel(), labels.ravel()
+        assert tested["pixel_accuracy"] == pytest.approx((predicted == truth).mean())
+        unions = [((predicted == c) & (truth == c), (predicted == c) | (truth == c)) for c in range(3)]
+        assert tested["miou"] == pytest.approx(np.mean([both.sum() / either.sum() for both, either in unions]))
+        assert np.sum(tested["confusion"]) == truth.size
     path = tmp_path / "run" / "job.json"
     job = json.loads(path.read_text())
     assert job.pop("labels") == {"kind": "classes"}
@@ -73,10 +80,11 @@ def test_grey_masks_train_as_class_indices(backend: str, masks: multiseg.Dataset
     with Run.open(tmp_path / "run") as old:
         assert old.labels is None
         again = old.test_db(masks.path / "val_db" / "features")
-    assert {key: again[key] for key in ("val_loss", *MEASURES)} == {key: tested[key] for key in ("val_loss", *MEASURES)}
+    keys = ("val_loss", *OF_IMAGES, *OF_CLASSES)
+    assert {key: again[key] for key in keys} == {key: tested[key] for key in keys}
 
 
-def test_validation_of_class_indices_has_a_loss_and_no_metrics_of_images(
+def test_validation_of_class_indices_has_metrics_of_classes_and_none_of_images(
     backend: str, masks: multiseg.Dataset, scores: Path, tmp_path: Path
 ) -> None:
     """The requested metric is one of images; the validation loss then selects the best snapshot, and ends the training."""
@@ -88,11 +96,12 @@ def test_validation_of_class_indices_has_a_loss_and_no_metrics_of_images(
     assert [row["epoch"] for row in history] == [0, 1, 2, 3]
     for row in history:
         assert row["val_loss"] > 0
-        assert [row[key] for key in MEASURES] == [None] * len(MEASURES)
+        assert [row[key] for key in OF_IMAGES] == [None] * len(OF_IMAGES)
+        assert all(0 <= row[key] <= 1 for key in OF_CLASSES)
     best = min(history[1:], key=lambda row: row["val_loss"])
     assert summary["best_epoch"] == best["epoch"] and summary["stopped_early"] is True
     comparison = multiseg.compare([tmp_path / "run"], images=0)
-    assert "Validation loss" in comparison.headline and comparison.check(["val_loss<100"]) == []
+    assert "Mean IoU" in comparison.headline and comparison.check(["val_loss<100"]) == []
     assert comparison.check(["iou>=0.1"]) == [f"{comparison.facts[0].label}: no iou, required iou >= 0.1"]
 
 

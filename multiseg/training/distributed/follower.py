@@ -19,7 +19,7 @@ from multiseg.run.run import Run
 from multiseg.settings.loaded import LoadedSettings
 from multiseg.settings.resolved import Settings
 from multiseg.training.distributed.leader import common
-from multiseg.training.preparation import export, layout_of, network_spec, plan_of
+from multiseg.training.preparation import export, layout_of, load, network_spec, plan_of
 from multiseg.training.ranks import Ranks
 from multiseg.training.signals import Stop, listening
 from multiseg.training.steps import IN_FLIGHT, Share
@@ -44,7 +44,7 @@ def follow(settings: Settings, dataset: Dataset, folder: Path, ranks: Ranks) -> 
         # closed after the worker, because torchrun sends a signal to all processes as soon as one of them ends
         signal_handlers = stack.enter_context(ExitStack())
         worker = stack.enter_context(pool.start(settings.backend, settings.threads))
-        described = worker.call("load", spec=spec.to_json(), module=module)
+        settings, spec, described = load(worker, settings, spec, module)
         signal_handlers.enter_context(listening(Stop()))  # the first signal is handled by rank 0
         loaded = LoadedSettings.of(settings, described)
         message = worker.call("share")
