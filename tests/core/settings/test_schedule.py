@@ -118,3 +118,49 @@ def test_all_that_is_wrong_with_a_policy_is_said(policy: dict[str, Any], words: 
     with pytest.raises(SettingsError) as caught:
         Schedule.of(policy)
     assert all(re.search(re.escape(word), str(caught.value)) for word in words), str(caught.value)
+
+
+# values by hand from Caffe's formulas, 1,000 iterations, base rate 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "iteration", "rate"),
+    [
+        ("fixed", 999, 1),
+        (None, 329, 1),  # DIGITS' default: step at 33 %
+        (None, 330, 0.1),
+        (None, 660, 0.01),
+        (None, 999, 0.001),
+        ({"policy": "step", "step": 25, "gamma": 0.5}, 500, 0.25),
+        ("multistep", 499, 1),
+        ("multistep", 500, 0.5),
+        ("multistep", 850, 0.25),
+        ("exp", 20, 0.9025),  # two percent on
+        ("inv", 300, 0.5),
+        ("poly", 500, 0.125),
+        ("sigmoid", 500, 0.5),
+        ("sigmoid", 0, 1 / (1 + math.exp(-5))),
+        ("sigmoid", 700, 1 / (1 + math.e**2)),
+        ("linear", 0, 1),
+        ("linear", 750, 0.25),
+    ],
+)
+def test_rates_follow_caffes_formulas(policy: Any, iteration: int, rate: float) -> None:
+    assert Schedule.of(policy).rate(1.0, iteration, 1000) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        ("stepp", "unknown lr_policy 'stepp'; known are: fixed, step"),
+        ({"policy": "step", "power": 2}, "has no parameter 'power'; it takes: step, gamma"),
+        ({"policy": "step", "gamma": "x"}, "gamma must be a number, not 'x'"),
+        ({"policy": "step", "step": [1, 2]}, "step must be a number"),
+        ({"policy": "multistep", "stepvalues": 50}, "stepvalues must be a list of numbers"),
+        ({"gamma": 1}, "unknown lr_policy None"),
+    ],
+)
+def test_bad_policies_are_named(policy: Any, words: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Schedule.of(policy)
+    assert words in str(caught.value)

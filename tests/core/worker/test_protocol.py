@@ -1,0 +1,45 @@
+"""Messages between a program and its workers: plain data and arrays, never pickled."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from multiprocessing.connection import Connection
+
+import numpy as np
+import pytest
+
+from multiseg.worker import protocol
+
+
+def test_messages_carry_plain_data_and_arrays() -> None:
+    ours, theirs = (Connection(end.detach()) for end in socket.socketpair())
+    draw = np.random.default_rng(0)
+    message = {
+        "call": "x",
+        "n": [1, 2.5, None, True, "é"],
+        "arrays": {"big": draw.standard_normal((64, 3, 50, 50)).astype("<f4"), "empty": np.zeros((0, 3), np.uint8)},
+        "turned": draw.integers(0, 9, (3, 4, 5)).T,
+        "scalar": np.float32(1.5),
+        "point": np.array(7, np.int64),
+    }
+    sender = threading.Thread(target=protocol.send, args=(ours, message))
+    sender.start()
+    back = protocol.receive(theirs)
+    sender.join()
+    assert back["n"] == message["n"] and back["scalar"] == 1.5
+    for one, other in ((back["arrays"]["big"], message["arrays"]["big"]), (back["turned"], message["turned"]),
+                       (back["arrays"]["empty"], message["arrays"]["empty"]), (back["point"], message["point"])):  # fmt: skip
+        assert one.dtype == other.dtype and np.array_equal(one, other)
+    ours.close()
+    with pytest.raises(EOFError):
+        protocol.receive(theirs)
+
+
+def test_nothing_is_unpickled() -> None:
+    import pickle
+
+    ours, theirs = (Connection(end.detach()) for end in socket.socketpair())
+    ours.send_bytes(pickle.dumps({"call": "x"}))
+    with pytest.raises(ValueError):
+        protocol.receive(theirs)
