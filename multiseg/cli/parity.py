@@ -63,21 +63,21 @@ def parity(
         check_page(output)
     errors = Console(stderr=True)
     with errors.status("") as status:
-        found = check_parity(
+        parity = check_parity(
             dataset, list(backends), list(models), list(weights), steps, solver=solver, learning_rate=learning_rate,
             loss=loss, loss_options=numbers(loss_option, "--loss-option"),
             batch_size=batch_size, subtract_mean=subtract_mean, seed=seed, threads=threads,
             lowering=not no_lowering, progress=status.update,
         )  # fmt: skip
     if output is not None:
-        found.to_html(output)
+        parity.to_html(output)
     if as_json:
-        click.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+        click.echo(json.dumps(parity.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        _print(found)
+        _print(parity)
         if output is not None:
             click.echo(output)
-    if not found.ok or (require_complete and not found.complete):
+    if not parity.ok or (require_complete and not parity.complete):
         ctx.exit(1)
 
 
@@ -91,7 +91,7 @@ def check_page(path: Path) -> None:
         )
 
 
-def _print(found: Parity) -> None:
+def _print(parity: Parity) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -102,26 +102,26 @@ def _print(found: Parity) -> None:
         "Largest differences from float64, and the largest fraction of the tolerance, which is what rounding can add up to."
     )
     console = Console(width=None if sys.stdout.isatty() else 160, markup=False, highlight=False)
-    for stage, names in rows_by_stage(found.rows).items():
+    for stage, names in rows_by_stage(parity.rows).items():
         if stage == "network":
             continue
         table = Table(title=TITLES[stage], title_justify="left")
         table.add_column("", overflow="fold")
-        for side in found.sides:
+        for side in parity.sides:
             table.add_column(side, justify="right", overflow="fold")
         for name, by_side in names.items():
             cells = []
-            for side in found.sides:
+            for side in parity.sides:
                 row = by_side.get(side)
                 text = "" if row is None else figures(row)
                 cells.append(Text(text, style="" if row is None or row.ok else "bold red"))
             table.add_row(name, *cells)
         console.print(table)
-    for each in found.left_out:
+    for each in parity.left_out:
         click.echo(f"not compared: {each}")
-    for note in found.notes:
+    for note in parity.notes:
         click.echo(f"note: {note}")
-    click.echo(("agrees: " if found.ok else "differs: ") + found.headline)
-    if not found.ok:
-        for line in found.differences[1:]:
+    click.echo(("agrees: " if parity.ok else "differs: ") + parity.headline)
+    if not parity.ok:
+        for line in parity.differences[1:]:
             click.echo(f"         {line}")

@@ -98,7 +98,7 @@ def forward(
         for name in layer.outputs:
             if name not in outputs or layer.type not in RULES:
                 continue
-            row = ParityRow.of(side.name, "forward", name, trace.made[name], outputs[name])
+            row = ParityRow.of(side.name, "forward", name, trace.computed[name], outputs[name])
             if not row.ok and all(each.ok for each in rows):
                 words = of_layer(trace, layer, outputs, weights, outputs[name], mean)
                 row = replace(row, words="; ".join(filter(None, [row.words, words])))
@@ -129,7 +129,7 @@ def gradients(side: ParitySide, batch: ParityBatch, weights: Weights, loss: Loss
     def judged(slopes: Slopes) -> tuple[None, list[ParityRow]]:
         found: list[ParityRow] = []
         for name, value in slopes.items():
-            measured = gradient.told(weights[name], after[name])
+            measured = gradient.from_step(weights[name], after[name])
             wide = replace(value, bound=value.bound + gradient.rounding(weights[name], value.value))
             row = ParityRow.of(side.name, "gradient", name, wide, measured)
             if not row.ok and all(other.ok for other in found):
@@ -182,8 +182,8 @@ def _doubtful(trace: reference.Trace, shown: Weights) -> list[tuple[str, int]]:
     """Return name and flat index of the ReLU inputs that are nearest to 0 relative to their rounding bound."""
     inputs: list[tuple[float, str, int]] = []
     for name in {layer.inputs[0] for layer in trace.topology.layers if layer.type in KINKED}:
-        if name in shown and not trace.made[name].exact:
-            ratio = np.abs(shown[name].ravel()) / (np.ravel(trace.made[name].bound) + TINY)
+        if name in shown and not trace.computed[name].exact:
+            ratio = np.abs(shown[name].ravel()) / (np.ravel(trace.computed[name].bound) + TINY)
             nearest = ratio.argpartition(min(DOUBTS, ratio.size - 1))[:DOUBTS]
             inputs += [(float(ratio[place]), name, int(place)) for place in nearest if ratio[place] <= 1]
     return [(name, place) for _, name, place in sorted(inputs)[:DOUBTS]]

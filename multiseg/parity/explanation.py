@@ -25,20 +25,20 @@ Weights = Mapping[str, Array]
 Try = tuple[str, Layer, "list[Bounded]", Weights]
 
 
-def of_weights(topology: Topology, name: str, expected: Array, found: Array) -> str | None:
+def of_weights(topology: Topology, name: str, expected: Array, weights: Array) -> str | None:
     """Describe how weights differ from the expected ones, None if no common mistake explains it."""
-    if found.shape == expected.shape and not found.any():
+    if weights.shape == expected.shape and not weights.any():
         return "they are all 0"
     for words, other in _rearranged(topology, name, expected):
-        if other.shape == found.shape and np.array_equal(other, found):
+        if other.shape == weights.shape and np.array_equal(other, weights):
             return f"they are the reference's {words}"
     return None
 
 
 def of_layer(
-    trace: reference.Trace, layer: Layer, shown: Collection[str], weights: Weights, made: Array, mean: Any
+    trace: reference.Trace, layer: Layer, shown: Collection[str], weights: Weights, framework_output: Array, mean: Any
 ) -> str | None:
-    """Describe the mistake that reproduces the framework's output ``made`` of a layer, None if no common one does.
+    """Describe the mistake that reproduces the framework's output ``framework_output`` of a layer, None if no common one does.
 
     ``shown`` are the names of the values that the framework returned; the mistake may be in earlier layers whose values are
     not among them.
@@ -51,7 +51,7 @@ def of_layer(
                 output = _through(trace, part, wrong, (other, given, changed), weights)
             except (reference.NotComputable, ValueError, KeyError, IndexError):
                 continue
-            if _agrees(output, made):
+            if _agrees(output, framework_output):
                 return f"it agrees {words}" + (f" in {wrong.name!r}" if wrong is not layer else "")
     return None
 
@@ -200,18 +200,20 @@ def _other_parameters(layer: Layer, inputs: list[Bounded]) -> Iterator[tuple[str
         yield from _other_windows(layer, inputs, own)
 
 
-def _other_windows(layer: Layer, inputs: list[Bounded], said: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _other_windows(
+    layer: Layer, inputs: list[Bounded], parameters: dict[str, Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     size = inputs[0].value.shape[2:] if layer.type != "ConvTranspose" else layer.shapes[0][1:]
-    top, left, bottom, right = window_pads(said, size)
-    without_auto_pad = {key: value for key, value in said.items() if key != "auto_pad"}
+    top, left, bottom, right = window_pads(parameters, size)
+    without_auto_pad = {key: value for key, value in parameters.items() if key != "auto_pad"}
     for pads in ([bottom, right, top, left], [top + bottom, left + right, 0, 0], [0, 0, top + bottom, left + right]):
         if pads != [top, left, bottom, right]:
             yield f"padding (top, left, bottom, right) {tuple(pads)}", {**without_auto_pad, "pads": pads}
     for stride in (1, 2, 3, 4):
-        if tuple(said.get("strides", (1, 1))) != (stride, stride):
-            yield f"stride {stride}", {**said, "strides": [stride, stride]}
-    if tuple(said.get("dilations", (1, 1))) != (1, 1):
-        yield "no dilation", {**said, "dilations": [1, 1]}
+        if tuple(parameters.get("strides", (1, 1))) != (stride, stride):
+            yield f"stride {stride}", {**parameters, "strides": [stride, stride]}
+    if tuple(parameters.get("dilations", (1, 1))) != (1, 1):
+        yield "no dilation", {**parameters, "dilations": [1, 1]}
 
 
 def of_step(
@@ -232,9 +234,9 @@ def of_step(
 
 def _other_updates(solver: Solver, g: Bounded, rate: float, name: str) -> Iterator[tuple[str, Solver, Bounded, float]]:
     def other(kind: str = solver.name, **options: float) -> Solver:
-        found = solver.copy()
-        found.name, found.options = kind, {**solver.options, **options}
-        return found
+        changed = solver.copy()
+        changed.name, changed.options = kind, {**solver.options, **options}
+        return changed
 
     settings, t = solver.options, solver.steps + 1
     momentum = settings.get("momentum", 0.0)

@@ -12,13 +12,13 @@ RATE = 2.0**40
 SOLVER = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0}  # its update is the gradient times the rate
 
 
-def told(before: Array, after: Array) -> npt.NDArray[np.float64]:
+def from_step(before: Array, after: Array) -> npt.NDArray[np.float64]:
     """Return the gradient whose update changed a parameter from ``before`` to ``after``."""
     gradient: npt.NDArray[np.float64] = (before.astype(np.float64) - after) / RATE
     return gradient
 
 
 def rounding(before: Array, gradient: Array) -> npt.NDArray[np.float64]:
-    """Return a bound of the error of :func:`told` from rounding of the update and of the weights after it."""
+    """Return a bound of the error of :func:`from_step` from rounding of the update and of the weights after it."""
     bound: npt.NDArray[np.float64] = 2 * U * (np.abs(before) / RATE + np.abs(gradient))
     return bound

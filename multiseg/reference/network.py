@@ -66,12 +66,12 @@ RULES: dict[str, Rule] = {
 class Trace:
     """A forward pass.
 
-    ``made``: the computed outputs of all layers, by the names of values; ``values``: the same, replaced by the framework's values
+    ``computed``: the outputs of all layers, by the names of values; ``values``: the same, replaced by the framework's values
     where available, which are the inputs of the layers after them; ``pulls``: functions that propagate gradients back.
     """
 
     topology: Topology
-    made: dict[str, Bounded] = field(default_factory=dict)
+    computed: dict[str, Bounded] = field(default_factory=dict)
     values: dict[str, Bounded] = field(default_factory=dict)
     pulls: list[tuple[Layer, Pull]] = field(default_factory=list)
 
@@ -103,7 +103,7 @@ def forward(
             outputs, pull = compute(layer, inputs, weights_of(layer, weights), training)
         trace.pulls.append((layer, pull))
         for name, value in zip(layer.outputs, outputs, strict=True):
-            trace.made[name] = value
+            trace.computed[name] = value
             trace.values[name] = exact(given[name]) if name in given else value
     return trace
 

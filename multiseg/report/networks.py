@@ -25,23 +25,25 @@ class TrainedNetwork:
 class Networks:
     """The distinct networks, and the error message for each run whose network cannot be described."""
 
-    found: list[TrainedNetwork] = field(default_factory=list)
+    distinct: list[TrainedNetwork] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)
 
 
 def networks(facts: Sequence[RunFacts]) -> Networks:
     """Return the networks of the runs; starts the backend's process for files that only the framework can read."""
     result = Networks()
-    for each in facts:
+    for run_facts in facts:
         try:
-            topology = replace(each.run.topology, source=each.label)
+            topology = replace(run_facts.run.topology, source=run_facts.label)
         except MultisegError as error:
-            result.unknown[each.label] = str(error)
+            result.unknown[run_facts.label] = str(error)
             continue
-        known = next((one for one in result.found if one.topology == topology), None)
+        known = next((network for network in result.distinct if network.topology == topology), None)
         if known:
-            known.runs.append(each)
+            known.runs.append(run_facts)
         else:
-            first = result.found[0].topology if result.found else topology
-            result.found.append(TrainedNetwork(topology, [each], picture(topology).to_svg(), first.diff(topology)))
+            first = result.distinct[0].topology if result.distinct else topology
+            result.distinct.append(
+                TrainedNetwork(topology, [run_facts], picture(topology).to_svg(), first.diff(topology))
+            )
     return result

@@ -132,7 +132,7 @@ class Bench:
         self.step(batch, gradient.RATE, seed)
         after = self.weights
         self.weights = before
-        return {name: gradient.told(before[name], after[name]) for name in before}
+        return {name: gradient.from_step(before[name], after[name]) for name in before}
 
     def close(self) -> None:
         """End the process."""

@@ -66,8 +66,8 @@ def place(boxes: Sequence[T], reads: Mapping[T, Sequence[T]], sizes: Mapping[T, 
     _order(rows)
     _spread(rows)
     _straighten(rows)
-    left = min(spot.x - spot.width / 2 for each in rows for spot in each)
-    heights = [max((sizes[spot.box][1] for spot in each if spot.box is not None), default=0.0) for each in rows]
+    left = min(spot.x - spot.width / 2 for row in rows for spot in row)
+    heights = [max((sizes[spot.box][1] for spot in row if spot.box is not None), default=0.0) for row in rows]
     tops = [sum(heights[:at]) + at * ROW_GAP for at in range(len(rows))]
     lines = {
         pair: [
@@ -78,7 +78,7 @@ def place(boxes: Sequence[T], reads: Mapping[T, Sequence[T]], sizes: Mapping[T, 
         for pair, chain in chains.items()
     }
     return Placement(
-        max(spot.x + spot.width / 2 for each in rows for spot in each) - left,
+        max(spot.x + spot.width / 2 for row in rows for spot in row) - left,
         tops[-1] + heights[-1],
         {box: (spot.x - left, tops[spot.row]) for box, spot in spots.items()},
         lines,
@@ -87,25 +87,25 @@ def place(boxes: Sequence[T], reads: Mapping[T, Sequence[T]], sizes: Mapping[T, 
 
 def _order(rows: list[list[_Spot[T]]]) -> None:
     """Order each row to minimise crossings: sort by the mean position of neighbours, downwards and upwards in turn."""
-    for each in reversed(rows):
-        for spot in each:
+    for row in reversed(rows):
+        for spot in row:
             spot.depth = (spot.box is not None) + max((lower.depth for lower in spot.below), default=0)
-    for each in rows:  # the longest branch first, passing lines last
-        each.sort(key=lambda spot: (spot.box is None, -spot.depth))
-    best = [list(each) for each in rows]
+    for row in rows:  # the longest branch first, passing lines last
+        row.sort(key=lambda spot: (spot.box is None, -spot.depth))
+    best = [list(row) for row in rows]
     fewest = _crossings(rows)
     for sweep in range(SWEEPS):
         if fewest == 0 and sweep > 1:
             break
         down = sweep % 2 == 0
-        for each in rows if down else reversed(rows):
-            centres = {spot: _centre(spot, spot.above if down else spot.below, rows) for spot in each}
-            each.sort(key=centres.__getitem__)
+        for row in rows if down else reversed(rows):
+            centres = {spot: _centre(spot, spot.above if down else spot.below, rows) for spot in row}
+            row.sort(key=centres.__getitem__)
         crossings = _crossings(rows)
         if crossings < fewest or (sweep == 0 and crossings == fewest):
-            best, fewest = [list(each) for each in rows], crossings
-    for each, found in zip(rows, best, strict=True):
-        each[:] = found
+            best, fewest = [list(row) for row in rows], crossings
+    for row, ordered in zip(rows, best, strict=True):
+        row[:] = ordered
 
 
 def _centre(spot: _Spot[T], neighbours: list[_Spot[T]], rows: list[list[_Spot[T]]]) -> float:
@@ -129,26 +129,26 @@ def _spread(rows: list[list[_Spot[T]]]) -> None:
     Spots that would overlap are moved together by the smallest total distance (isotonic regression, pool adjacent violators).
     The heavier a spot, the less it moves, so that the trunk of a network stays straight with branches and skips around it.
     """
-    for each in rows:
+    for row in rows:
         offset = 0.0
         pools: list[list[tuple[float, float]]] = []
-        for number, spot in enumerate(each):
+        for number, spot in enumerate(row):
             if number:
-                offset += (each[number - 1].width + spot.width) / 2 + COLUMN_GAP
+                offset += (row[number - 1].width + spot.width) / 2 + COLUMN_GAP
             spot.x = offset  # the move of its pool is added below
             pools.append([(_wish(spot) - offset, _weight(spot))])
             while len(pools) > 1 and _median(pools[-2]) > _median(pools[-1]):
                 last = pools.pop()
                 pools[-1] += last
         moves = [_median(pool) for pool in pools for _ in pool]
-        for spot, move in zip(each, moves, strict=True):
+        for spot, move in zip(row, moves, strict=True):
             spot.x += move
 
 
 def _straighten(rows: list[list[_Spot[T]]]) -> None:
     """Align points of a line that passes several rows with its next point below, if there is room, so that it bends once."""
-    for each in reversed(rows):
-        for way, ordered in ((1.0, each[::-1]), (-1.0, each)):
+    for row in reversed(rows):
+        for way, ordered in ((1.0, row[::-1]), (-1.0, row)):
             beside: _Spot[T] | None = None
             for spot in ordered:
                 if spot.box is None and spot.below[0].box is None:

@@ -89,7 +89,7 @@ class Worker:
         self._connection = Connection(ours.detach())
         _workers.add(self)
         try:
-            self.found: dict[str, Any] = self.call("open", module=backend.module)
+            self.probed: dict[str, Any] = self.call("open", module=backend.module)
         except (errors.BackendUnavailable, errors.WorkerError) as error:
             self.close()
             raise errors.BackendUnavailable(unavailable(backend, str(error))) from error
@@ -216,7 +216,7 @@ class Worker:
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "found"):
+        if hasattr(self, "probed"):
             self.close()
 
     def _where(self, method: str) -> str:

@@ -48,7 +48,7 @@ def _status(name: str) -> BackendStatus:
     problem = None
     try:
         with pool.start(backend) as worker:
-            framework = worker.found
+            framework = worker.probed
     except MultisegError as error:
         problem = str(error)
     return BackendStatus(

@@ -132,7 +132,7 @@ def check_predictions(bench: Bench, net: Net, weights: Mapping[str, Array]) -> N
         check(bench.layout.activation(output), right, f"the output of {count}")
         check(np.asarray(loss), losses.by_element("l2", right, labels)[0], f"the loss of {count}")
     output, _, made = bench.call("predict", images, None, activations=True)
-    layers = forward(net.topology, weights, images).made
+    layers = forward(net.topology, weights, images).computed
     assert set(net.lowerable) <= set(made)
     for name in set(made) & set(layers):  # in TensorFlow some have names of its own
         check(bench.layout.activation(made[name]), layers[name], name)

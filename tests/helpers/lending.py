@@ -26,7 +26,7 @@ class Lent(Worker):
 
     def close(self) -> None:
         waiting = _spare.setdefault(self.key, [])
-        if not hasattr(self, "found") or not self.idle:
+        if not hasattr(self, "probed") or not self.idle:
             super().close()
         elif self not in waiting:
             waiting.append(self)
@@ -75,5 +75,5 @@ def _environment() -> frozenset[tuple[str, str]]:
 def weights_of(run: Run) -> dict[str, Any]:
     """The weights of a run's snapshot."""
     with run:
-        found: dict[str, Any] = run.worker().call("get_weights")
-    return found
+        weights: dict[str, Any] = run.worker().call("get_weights")
+    return weights

@@ -62,8 +62,8 @@ class Interface(Subject):
 
     def test_tells_its_version_and_device(self, bench: Bench) -> None:
         for key in ("version", "device"):
-            assert isinstance(bench.worker.found.get(key), str), (
-                f"probe() must return its {key!r}: {bench.worker.found}"
+            assert isinstance(bench.worker.probed.get(key), str), (
+                f"probe() must return its {key!r}: {bench.worker.probed}"
             )
 
     def test_describes_itself(self, bench: Bench) -> None:

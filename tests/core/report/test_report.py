@@ -454,17 +454,20 @@ def with_model(write: Write) -> Write:
 
 def test_networks_are_shown_once_each_with_what_differs(with_model: Write) -> None:
     comparison = multiseg.compare([with_model("a"), with_model("b", 8), with_model("c")])
-    found = networks(comparison.facts)
-    assert [[run.label for run in each.runs] for each in found.found] == [["Caffe · a", "Caffe · c"], ["Caffe · b"]]
-    assert not found.found[0].difference
-    assert list(found.found[1].difference) == ["conv2: stride 16 in Caffe · a, 8 in Caffe · b"]
-    assert not found.unknown
+    trained = networks(comparison.facts)
+    assert [[run.label for run in each.runs] for each in trained.distinct] == [
+        ["Caffe · a", "Caffe · c"],
+        ["Caffe · b"],
+    ]
+    assert not trained.distinct[0].difference
+    assert list(trained.distinct[1].difference) == ["conv2: stride 16 in Caffe · a, 8 in Caffe · b"]
+    assert not trained.unknown
 
 
 def test_a_network_that_cannot_be_described_is_said(with_model: Write, write: Write) -> None:
     broken = with_model("b")
     (broken / "model" / "fcn.prototxt").write_text("nothing")
-    found = networks(multiseg.compare([with_model("a"), broken]).facts)
-    assert len(found.found) == 1
-    assert list(found.unknown) == ["Caffe · b"]
-    assert "fcn.prototxt" in found.unknown["Caffe · b"]
+    trained = networks(multiseg.compare([with_model("a"), broken]).facts)
+    assert len(trained.distinct) == 1
+    assert list(trained.unknown) == ["Caffe · b"]
+    assert "fcn.prototxt" in trained.unknown["Caffe · b"]
