@@ -64,6 +64,14 @@ class MultisegError(Exception):
         super().__init__(in_notation(self.template, str))
 
 
+class MultisegWarning(UserWarning):
+    """Something suspicious that does not prevent a result. ``template`` is the message as in MultisegError."""
+
+    def __init__(self, message: str) -> None:
+        self.template = message
+        super().__init__(in_notation(message, str))
+
+
 class SettingsError(MultisegError, ValueError):
     """A setting of a job or an argument of a call is invalid."""
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+
+from multiseg.cli.notation import message
+from multiseg.errors import MultisegWarning
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 
@@ -48,6 +52,19 @@ def create_images(out: Path, count: int, size: int, grid: int, seed: int | None,
               help="Encoding of the inputs.")  # fmt: skip
 @click.option("--label-encoding", type=click.Choice(["none", "png"]), default="none", show_default=True,
               help="Encoding of the targets.")  # fmt: skip
+@click.option("--labels", type=click.Choice(["images", "classes"]), default="images", show_default=True,
+              help="What the targets are: pictures or binary masks, or masks of class indices.")  # fmt: skip
+@click.option("--classes", metavar="FILE", help="Names of the classes, one in each line.")
+@click.option("--colours", metavar="FILE|palette",
+              help="Colours of the classes, one R G B in each line, or those of palette images.")  # fmt: skip
+@click.option("--ignore", metavar="LABEL|none", default="255", show_default=True,
+              help="Label of pixels that count in no loss and no metric, in masks of class indices.")  # fmt: skip
+@click.option("--label-map", metavar="FILE|255:1,...",
+              help="Labels of the values or colours in masks: lines such as '7 0' or '128 64 128 0'.")  # fmt: skip
+@click.option("--label-channels", type=click.Choice(["none", "L", "RGB"]),
+              help="Convert targets that are pictures.  [default: as --channels]")  # fmt: skip
+@click.option("--foreground", metavar="dark|light|VALUE",
+              help="The object in binary masks.  [default: dark; 1 in masks of 0 and 1]")  # fmt: skip
 @click.option("--mixed-sizes", is_flag=True, help="Allow images of different sizes; there is no mean image then.")
 @click.option("--seed", type=int, help="Seed of the shuffle before the split.  [default: random, stored in DIR]")
 @click.option("--workers", type=int, help="Number of encoding processes.  [default: one per core]")
@@ -62,7 +79,9 @@ def create_dataset(folder: Path, input_folder: str, as_json: bool, val_percent: 
 
     if val_percent is not None and options["val_input"] is not None:
         raise click.UsageError("--val-percent and --val-input exclude each other")
-    with _progress("encoding") as progress:
+    for name in ("ignore", "foreground"):
+        options[name] = _number(options[name])
+    with _progress("encoding") as progress, _printed_warnings():
         dataset = Dataset.create(
             folder,
             input=input_folder,
@@ -127,6 +146,24 @@ def show_dataset(folder: Path, out: Path, count: int, as_json: bool) -> None:
 
     write_sheet(Dataset.open(folder), out, count)
     _say(as_json, {"path": str(folder), "out": str(out)}, f"{out}: contact sheet of {folder}")
+
+
+@contextmanager
+def _printed_warnings() -> Iterator[None]:
+    """Print the warnings of the block on standard error, with this command's options in the place of settings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        text = warning.message
+        click.echo(f"warning: {message(text) if isinstance(text, MultisegWarning) else text}", err=True)
+
+
+def _number(text: str | None) -> int | str | None:
+    """Return the number of an option that also takes words; ``none`` is None."""
+    if text is None or text.lower() == "none":
+        return None
+    return int(text) if text.isdecimal() else text
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from multiseg.errors import MultisegError, Reference, in_notation
+from multiseg.errors import MultisegError, MultisegWarning, Reference, in_notation
 
 # what a command with these options offers in place of the argument
 ALTERNATIVES = {
@@ -18,8 +18,8 @@ ALTERNATIVES = {
 }
 
 
-def message(error: MultisegError, command: click.Command | None = None) -> str:
-    """Return an error's message with the options of a command, of the current one by default, for settings.
+def message(error: MultisegError | MultisegWarning, command: click.Command | None = None) -> str:
+    """Return the message of an error or a warning with the options of a command, of the current one by default, for settings.
 
     What the command has no option for stays in Python's notation.
     """

@@ -14,13 +14,14 @@ import numpy as np
 
 from multiseg.dataset.description import combined_hash, write_description
 from multiseg.dataset.encoders import Encoders
-from multiseg.dataset.encoding import MOST_PAIRS, Chunk, EncodingTask, RecordEncoding, pair_bytes
-from multiseg.dataset.labels import Labels
+from multiseg.dataset.encoding import MOST_PAIRS, Chunk, EncodingTask, RecordEncoding, pair_bytes, read_label
+from multiseg.dataset.label_options import LabelOptions, warnings_about
+from multiseg.dataset.label_statistics import LabelStatistics
 from multiseg.dataset.pairs import Pairs, find_pairs, refuse_overlap, split_pairs
 from multiseg.dataset.records import mean_blob
 from multiseg.dataset.staging import staged_folder
 from multiseg.dataset.writing import RecordWriter
-from multiseg.errors import DatasetError, SettingsError, setting
+from multiseg.errors import DatasetError, MultisegWarning, SettingsError, setting
 from multiseg.images import Channels, load_image
 
 Progress = Callable[[int, int], None]
@@ -66,9 +67,13 @@ class CreationOptions:
 
 
 def create(
-    options: CreationOptions, folder: str | os.PathLike[str], workers: int | None, progress: Progress | None
-) -> None:
-    """Create a dataset in a new folder, atomically: an error, or a kill of the process, leaves no folder.
+    options: CreationOptions,
+    label_options: LabelOptions,
+    folder: str | os.PathLike[str],
+    workers: int | None,
+    progress: Progress | None,
+) -> list[MultisegWarning]:
+    """Create a dataset in a new folder, atomically: an error, or a kill of the process, leaves no folder. Return warnings.
 
     Raises SettingsError, DatasetError or ImageError, see Dataset.create.
     """
@@ -84,6 +89,7 @@ def create(
         else:
             train, val = split_pairs(pairs, options.val_percent, options.seed)
         del pairs
+        rules = label_options.rules(options.channels)
         task = EncodingTask(
             channels=options.channels,
             feature_encoding=options.feature_encoding,
@@ -91,7 +97,8 @@ def create(
             mixed_sizes=options.mixed_sizes,
             first=first,
             shape=load_image(first[0], options.channels).shape,
-            label_shape=load_image(first[1], options.channels).shape,
+            label_shape=read_label(first[1], rules, LabelStatistics())[0].shape,
+            rules=rules,
         )
         size = max(1, min(MOST_PAIRS, _CHUNK_BYTES // pair_bytes(task)))
         total = len(train) + len(val)
@@ -104,10 +111,16 @@ def create(
                 progress(done, total)
 
         hashes: dict[str, str] = {}
+        statistics = {"train": LabelStatistics(), "val": LabelStatistics()}
         with Encoders(task, max(1, min(workers, total // size // _MIN_CHUNKS_PER_WORKER))) as encoders:
-            for name, part in (("train_db", train), ("val_db", val)):
+            for name, part in (("train", train), ("val", val)):
                 if len(part):
-                    hashes |= _write_split(staging, name, part, encoders, size, advance)
+                    hashes |= _write_split(staging, f"{name}_db", part, encoders, size, advance, statistics[name])
+        both = LabelStatistics()
+        for one in statistics.values():
+            both.merge(one)
+        labels = label_options.labels(both, options.target)
+        warnings = warnings_about(labels, both, options.target)
         shapes: dict[str, Any] = {
             "shape": None if options.mixed_sizes else list(task.shape),
             "label_shape": None if options.mixed_sizes else list(task.label_shape),
@@ -116,13 +129,17 @@ def create(
             staging,
             {
                 **asdict(options),
-                "labels": Labels().to_json(),
+                "labels": labels.to_json(),
+                **label_options.to_json(),
+                "label_values": {name: one.to_json() for name, one in statistics.items()},
+                **({"warnings": list(map(str, warnings))} if warnings else {}),
                 "train": {"count": len(train), **shapes},
                 "val": {"count": len(val), **shapes},
                 "databases": hashes,
                 "content_hash": combined_hash(hashes),
             },
         )
+    return warnings
 
 
 def random_seed() -> int:
@@ -131,11 +148,18 @@ def random_seed() -> int:
 
 
 def _write_split(
-    staging: Path, name: str, pairs: Pairs, encoders: Encoders, size: int, advance: Callable[[int], None]
+    staging: Path,
+    name: str,
+    pairs: Pairs,
+    encoders: Encoders,
+    size: int,
+    advance: Callable[[int], None],
+    statistics: LabelStatistics,
 ) -> dict[str, str]:
-    """Write features, labels and mean image of one split; return the databases' hashes."""
+    """Write features, labels and mean image of one split; return the databases' hashes, and gather ``statistics``."""
     with RecordWriter(staging / name / "features") as features, RecordWriter(staging / name / "labels") as labels:
         for encoded in encoders.map(_chunks(pairs, size)):
+            statistics.merge(encoded.statistics)
             for record in encoded.features:
                 features.write(record)
             for record in encoded.labels:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,15 @@ from numpy.typing import NDArray
 from multiseg.dataset.creation import CreationOptions, Progress, create, random_seed
 from multiseg.dataset.description import FILE, computed_hash, read_description
 from multiseg.dataset.encoding import RecordEncoding
+from multiseg.dataset.foreground import Side
+from multiseg.dataset.label_options import IGNORE, LabelOptions
 from multiseg.dataset.labels import Labels
 from multiseg.dataset.location import MEAN, is_url, local
 from multiseg.dataset.reading import Split
 from multiseg.dataset.records import parse_mean
 from multiseg.errors import DatasetError
 from multiseg.images import Channels
-from multiseg.network import CLASSES, IMAGES
+from multiseg.network import CLASSES, IMAGES, LabelKind
 
 PathLike = str | os.PathLike[str]
 
@@ -51,6 +55,13 @@ class Dataset:
         feature_encoding: RecordEncoding = "png",
         label_encoding: RecordEncoding = "none",
         mixed_sizes: bool = False,
+        labels: LabelKind = IMAGES,
+        classes: PathLike | Sequence[str] | None = None,
+        colours: PathLike | Sequence[Sequence[int]] | None = None,
+        ignore: int | None = IGNORE,
+        label_map: PathLike | Mapping[Any, Any] | None = None,
+        label_channels: Channels | None = None,
+        foreground: Side | float | None = None,
         seed: int | None = None,
         workers: int | None = None,
         progress: Progress | None = None,
@@ -60,6 +71,20 @@ class Dataset:
         Pairs are shuffled with ``seed`` (None: a random seed is chosen and stored), and ``val_percent`` percent, rounded
         down, are reserved for validation; separate ``val_input`` and ``val_target`` replace them and are not shuffled.
         ``channels`` converts all images to L or RGB; ``mixed_sizes`` allows pairs of different sizes, without a mean image.
+
+        ``labels`` states what the targets are. Options of the inputs do not change the values of masks.
+
+        - ``images``: pictures or binary masks. The numbers of palette, 1-bit, 2-bit and 16-bit files are kept, up to 255;
+          ``label_channels`` converts targets to L or RGB (None: 8-bit ones as ``channels``). ``foreground`` is the object in
+          binary masks: ``dark``, ``light``, or its value; None: dark as in the tutorial, and 1 in masks of 0 and 1.
+        - ``classes``: masks of class indices from 0: the index of palette images, the value of grey images, the class of a
+          colour. ``classes`` are their names, a file with one in each line or a list; ``colours`` a file with one ``R G B`` in
+          each line or a list, which are looked up exactly, or ``palette`` for those of palette images. ``ignore`` is the label
+          of pixels that count in no loss and no metric. Of two classes, ``foreground`` is that of binary metrics, 1 by default.
+
+        ``label_map`` maps values or colours of masks to labels: a mapping, a file of lines such as ``7 0``, or text such as
+        ``255:1``; other values are kept. Suspicious labels are a MultisegWarning, and in ``info["warnings"]``.
+
         The same folders, options and seed produce the same databases, byte for byte, for any number of ``workers``
         (None: one per core). ``progress`` is called with the number of pairs done and the total.
 
@@ -78,7 +103,9 @@ class Dataset:
             mixed_sizes=mixed_sizes,
             seed=random_seed() if seed is None else seed,
         )
-        create(options, folder, workers, progress)
+        label_options = LabelOptions(labels, classes, colours, ignore, label_map, label_channels, foreground)
+        for warning in create(options, label_options, folder, workers, progress):
+            warnings.warn(warning, stacklevel=2)
         return cls.open(folder)
 
     @classmethod

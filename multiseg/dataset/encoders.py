@@ -140,10 +140,10 @@ class _Lane:
         answer = self._receive()
         if isinstance(answer, Exception):
             return answer
-        feature_sizes, label_sizes = answer
+        feature_sizes, label_sizes, statistics = answer
         ends = accumulate(feature_sizes + label_sizes, initial=0)
         records = [os.pread(self.memory, end - start, start) for start, end in pairwise(ends)]
-        return Encoded(records[: len(feature_sizes)], records[len(feature_sizes) :])
+        return Encoded(records[: len(feature_sizes)], records[len(feature_sizes) :], statistics)
 
     def _receive(self) -> Any:
         try:
@@ -228,4 +228,5 @@ def _answer(task: EncodingTask, chunk: Chunk, total: Sum | None, memory: int) ->
     position = 0
     for record in chain(encoded.features, encoded.labels):
         position += os.pwrite(memory, record, position)
-    return [len(record) for record in encoded.features], [len(record) for record in encoded.labels]
+    sizes = ([len(record) for record in records] for records in (encoded.features, encoded.labels))
+    return *sizes, encoded.statistics

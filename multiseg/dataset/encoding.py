@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from multiseg.dataset.label_rules import LabelRules
+from multiseg.dataset.label_statistics import LabelStatistics
 from multiseg.dataset.records import encoded_datum, raw_datum
 from multiseg.errors import DatasetError, ImageError
 from multiseg.images import Channels, Pixels, decode_image, encode_image, image_to_array, open_plain_png, read_bytes
@@ -34,6 +36,7 @@ class EncodingTask:
     first: tuple[str, str]
     shape: Shape
     label_shape: Shape
+    rules: LabelRules
 
     def new_sum(self) -> Sum | None:
         """Return an accumulator for the mean of the features; None for mixed sizes."""
@@ -42,10 +45,11 @@ class EncodingTask:
 
 @dataclass(frozen=True)
 class Encoded:
-    """The encoded records of one chunk, in order."""
+    """The encoded records of one chunk, in order, and the statistics of its labels."""
 
     features: list[bytes]
     labels: list[bytes]
+    statistics: LabelStatistics
 
 
 class Sum:
@@ -80,22 +84,26 @@ def encode(task: EncodingTask, chunk: Chunk, total: Sum | None) -> Encoded:
 
     Raises ImageError or DatasetError that names the first invalid file.
     """
-    features, labels = [], []
+    features, labels, label_pixels = [], [], []
+    statistics = LabelStatistics()
     for feature_path, label_path in chunk:
         feature, feature_record = _record(feature_path, task.channels, task.feature_encoding)
-        label, label_record = _record(label_path, task.channels, task.label_encoding)
+        label, label_record = _label_record(label_path, task, statistics)
         if feature.shape[1:] != label.shape[1:]:
             raise DatasetError(
                 f"{feature_path} is {size_text(feature)} and its target {label_path} {size_text(label)}; "
                 "make them the same size"
             )
-        _compare(feature, task.shape, feature_path, task.first[0], task.mixed_sizes)
-        _compare(label, task.label_shape, label_path, task.first[1], task.mixed_sizes)
+        _compare(feature, task.shape, feature_path, task.first[0], task.mixed_sizes, "channels")
+        _compare(label, task.label_shape, label_path, task.first[1], task.mixed_sizes, "label_channels")
         features.append(feature_record)
         labels.append(label_record)
+        label_pixels.append(label)
         if total is not None:
             total.add(feature)
-    return Encoded(features, labels)
+    counts = statistics.count(label_pixels)
+    task.rules.check_counts(label_pixels, [path for _, path in chunk], counts)
+    return Encoded(features, labels, statistics)
 
 
 def size_text(image: Pixels) -> str:
@@ -117,11 +125,31 @@ def _record(path: str, channels: Channels, encoding: RecordEncoding) -> tuple[Pi
     return pixels, encoded_datum(encode_image(pixels, encoding), pixels.shape)
 
 
-def _compare(image: Pixels, shape: Shape, path: str, first: str, mixed_sizes: bool) -> None:
+def read_label(path: str, rules: LabelRules, statistics: LabelStatistics) -> tuple[Pixels, bytes | None]:
+    """Return the label (C, H, W) of a target file, and the file's bytes if they are a PNG with just these values.
+
+    Raises ImageError, which names the file.
+    """
+    data = read_bytes(path)
+    plain = open_plain_png(data)
+    if plain is not None and rules.keeps(plain.mode):
+        return image_to_array(plain), data
+    return rules.pixels(data, path, statistics), None
+
+
+def _label_record(path: str, task: EncodingTask, statistics: LabelStatistics) -> tuple[Pixels, bytes]:
+    pixels, png = read_label(path, task.rules, statistics)
+    if task.label_encoding == "none":
+        return pixels, raw_datum(pixels)
+    return pixels, encoded_datum(png or encode_image(pixels, "png"), pixels.shape)
+
+
+def _compare(image: Pixels, shape: Shape, path: str, first: str, mixed_sizes: bool, option: str) -> None:
+    """Raise ImageError unless an image fits the first one; ``option`` is the setting that converts it."""
     if image.shape[0] != shape[0]:
         kind = {1: "grey", 3: "RGB"}
         raise ImageError(
-            f"{path} is {kind[image.shape[0]]} and {first} {kind[shape[0]]}; choose channels L or RGB to convert them"
+            f"{path} is {kind[image.shape[0]]} and {first} {kind[shape[0]]}; choose {option} L or RGB to convert them"
         )
     if not mixed_sizes and image.shape != shape:
         raise ImageError(

@@ -1,4 +1,4 @@
-"""Kinds of labels: images, or class indices for each pixel or each image."""
+"""What the labels of a dataset or a run are: images, or class indices for each pixel or each image."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from multiseg.dataset.foreground import DARK, SIDES, Foreground
+from multiseg.dataset.label_tables import Colour
 from multiseg.errors import DatasetError
 from multiseg.network import CLASSES, IMAGES, LabelKind, label_kind
 from multiseg.topology.description import Description
@@ -18,14 +20,32 @@ class Labels:
     """What the labels of a dataset or of a run are. ``kind`` is ``images`` or ``classes``.
 
     ``images`` are values to compare with a network's output; of one channel, a network may read them as class indices
-    (:func:`multiseg.network.label_kind`). ``classes`` are class indices from 0.
+    (:func:`multiseg.network.label_kind`). ``classes`` are class indices from 0, with
+
+    - ``names``: of the classes in order; ``colours``: their (R, G, B), 0 to 255; both empty if they are not known;
+    - ``ignore``: the label of pixels that count in no loss and no metric; None if there is none.
+
+    ``foreground`` is the side of binary masks that metrics count as the object: ``dark`` labels are below its threshold.
     """
 
     kind: LabelKind = IMAGES
+    names: tuple[str, ...] = ()
+    colours: tuple[Colour, ...] = ()
+    ignore: int | None = None
+    foreground: Foreground = DARK
 
     def to_json(self) -> dict[str, Any]:
-        """Return the plain dict that dataset.json and job.json hold."""
-        return {"kind": self.kind}
+        """Return the plain dict that dataset.json and job.json hold; what is not known is left out."""
+        plain: dict[str, Any] = {"kind": self.kind}
+        if self.names:
+            plain["names"] = list(self.names)
+        if self.colours:
+            plain["colours"] = [list(colour) for colour in self.colours]
+        if self.ignore is not None:
+            plain["ignore"] = self.ignore
+        if self.foreground != DARK:
+            plain |= {"foreground": self.foreground.side, "threshold": self.foreground.threshold}
+        return plain
 
     @classmethod
     def from_json(cls, values: Any, where: str) -> Labels:
@@ -35,7 +55,20 @@ class Labels:
             raise DatasetError(
                 f"{where}: labels are of the kind {kind!r}; this multiseg knows {', '.join(KINDS)}: update it"
             )
-        return cls(kind)
+        try:
+            side = values.get("foreground", DARK.side)
+            if side not in SIDES:
+                raise ValueError(f"foreground {side!r} is none of {', '.join(SIDES)}")
+            ignore = values.get("ignore")
+            return cls(
+                kind,
+                names=tuple(map(str, values.get("names", ()))),
+                colours=tuple((int(r), int(g), int(b)) for r, g, b in values.get("colours", ())),
+                ignore=None if ignore is None else int(ignore),
+                foreground=Foreground(side, float(values.get("threshold", DARK.threshold))),
+            )
+        except (TypeError, ValueError) as error:
+            raise DatasetError(f"{where}: its entry 'labels' is invalid: {error}") from error
 
 
 def read_as_classes(network: Description, label_shape: Sequence[int] | None = None, stated: LabelKind = IMAGES) -> bool:

@@ -301,10 +301,24 @@ def png_bytes(mode: str) -> bytes:
         (png_bytes("RGB"), "is RGB and .* grey; choose channels L or RGB"),
     ],
 )
-@pytest.mark.parametrize("kind", ["input", "target"])
-def test_bad_images_are_named(source: Path, tmp_path: Path, content: bytes, message: str, kind: str) -> None:
-    (source / kind / "07.png").write_bytes(content)
-    fails(source, tmp_path / "out", ImageError, rf"{kind}/07\.png:? {message}")
+def test_bad_images_are_named(source: Path, tmp_path: Path, content: bytes, message: str) -> None:
+    (source / "input" / "07.png").write_bytes(content)
+    fails(source, tmp_path / "out", ImageError, rf"input/07\.png:? {message}")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"this is text", "is not an image"),
+        (png_bytes("L")[:-20], "is damaged or truncated"),
+        (png_bytes("RGBA"), "is RGB and .* grey; choose label_channels L or RGB"),
+        (png_bytes("RGB"), "is RGB and .* grey; choose label_channels L or RGB"),
+    ],
+)
+def test_bad_targets_are_named(source: Path, tmp_path: Path, content: bytes, message: str) -> None:
+    (source / "target" / "07.png").write_bytes(content)
+    fails(source, tmp_path / "out", ImageError, rf"target/07\.png:? {message}")
 
 
 def test_the_first_bad_image_is_the_one_named_whatever_the_workers(

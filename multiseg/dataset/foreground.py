@@ -1,0 +1,87 @@
+"""The foreground of binary masks: which side of a threshold the metrics count as the object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multiseg.errors import DatasetError, SettingsError, setting
+
+Side = Literal["dark", "light"]
+SIDES: tuple[Side, ...] = get_args(Side)
+THRESHOLD = 128  # half of the 0..255 range: values below it are foreground, black on white as in the tutorial
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Foreground:
+    """``dark``: values below ``threshold`` are foreground; ``light``: all others. Values that are not a number are background.
+
+    ``output_threshold`` is that of a network's outputs where it differs, e.g. 0 for the logits of masks of 0 and 1.
+    """
+
+    side: Side = "dark"
+    threshold: float = THRESHOLD
+    output_threshold: float | None = None
+
+    def in_labels(self, labels: NDArray[Any]) -> Mask:
+        """Return which of the labels are foreground."""
+        return self._in(labels, self.threshold)
+
+    def in_outputs(self, outputs: NDArray[Any]) -> Mask:
+        """Return which of a network's outputs are foreground."""
+        return self._in(outputs, self.threshold if self.output_threshold is None else self.output_threshold)
+
+    def _in(self, values: NDArray[Any], threshold: float) -> Mask:
+        result: Mask = values < threshold if self.side == "dark" else values >= threshold
+        return result
+
+    def __str__(self) -> str:
+        """Return the rule in words."""
+        return f"{'below' if self.side == 'dark' else 'from'} {self.threshold:g}"
+
+
+DARK = Foreground()
+BINARY = Foreground("light", 0.5)  # of masks of 0 and 1, where 1 is the object
+
+
+def check_foreground(requested: Any) -> None:
+    """Raise SettingsError unless ``requested`` is dark, light, a number of 0 to 255, or None."""
+    number = isinstance(requested, (int, float)) and not isinstance(requested, bool) and 0 <= requested <= 255
+    if requested is not None and requested not in SIDES and not number:
+        raise SettingsError(
+            f"{setting('foreground', requested)}: choose dark, light, or the value of the object in the masks, 0 to 255"
+        )
+
+
+def foreground_of(requested: Side | float | None, counts: NDArray[np.int64], folder: str) -> Foreground:
+    """Return the foreground of masks whose values occur ``counts`` (256,) times.
+
+    None chooses dark, as in the tutorial, and 1 in masks of 0 and 1. Raises DatasetError, which names the ``folder`` of the
+    masks, if that is ambiguous or if the requested value is not an end of the masks' values.
+    """
+    values = np.flatnonzero(counts).tolist()
+    low, high = (values[0], values[-1]) if values else (0, 255)
+    # the middle of 0..255 unless all values are on one side of it
+    threshold = THRESHOLD if low < THRESHOLD <= high else (low + high) / 2
+    if requested is None:
+        if values == [0, 1]:
+            return BINARY
+        if len(values) == 2 and threshold != THRESHOLD:
+            raise DatasetError(
+                f"{folder}: its masks have the values {low} and {high}; state which one is the object with "
+                f"{setting('foreground', high)} or {setting('foreground', low)}"
+            )
+        return DARK
+    if requested in SIDES:
+        return Foreground(requested, threshold)  # type: ignore[arg-type]
+    if requested not in (low, high) or low == high:
+        raise DatasetError(
+            f"{folder}: its masks have values from {low} to {high}, and {setting('foreground', requested)} is neither of these; "
+            f"choose one of them, or map the values with {setting('label_map')}"
+        )
+    return Foreground("dark" if requested == low else "light", threshold)

@@ -1,0 +1,70 @@
+"""What the target files of a dataset have in common, gathered while they are encoded, possibly in several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multiseg.dataset.label_files import Values
+from multiseg.dataset.label_tables import Colour
+from multiseg.errors import DatasetError, setting
+
+VALUES = 256
+
+
+@dataclass
+class LabelStatistics:
+    """How often each value occurs in the labels, the palette of the files, and the files whose compression is lossy.
+
+    ``palette`` has, by index, the colour of those that occur, and the first file with it.
+    """
+
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(VALUES, np.int64))
+    palette: dict[int, tuple[Colour, str]] = field(default_factory=dict)
+    lossy: int = 0
+    first_lossy: tuple[str, str] | None = None  # the file and its compression
+
+    def count(self, labels: Sequence[NDArray[np.uint8]]) -> NDArray[np.int64]:
+        """Add the values of labels, and return how often each of 0 to 255 occurs in them."""
+        counts = np.bincount(np.concatenate([label.ravel() for label in labels]), minlength=VALUES)
+        self.counts += counts
+        return counts
+
+    def add_lossy(self, path: str, compression: str) -> None:
+        """Note that a file has a lossy compression."""
+        self.lossy += 1
+        self.first_lossy = self.first_lossy or (path, compression)
+
+    def add_palette(self, values: Values, palette: NDArray[np.uint8], path: str) -> None:
+        """Note the colours of the indices that occur in a palette image. Raises DatasetError if an earlier file has others."""
+        for index in np.unique(values).tolist():
+            if index < len(palette):
+                red, green, blue = palette[index].tolist()
+                self._add_colour(index, (red, green, blue), path)
+
+    def _add_colour(self, index: int, colour: Colour, path: str) -> None:
+        known, first = self.palette.setdefault(index, (colour, path))
+        if known != colour:
+            raise DatasetError(
+                f"{path}: index {index} of its palette is {_text(colour)}, in {first} it is {_text(known)}: the palettes differ; "
+                f"to read masks by colour, state the classes' colours with {setting('colours', example='FILE')}"
+            )
+
+    def merge(self, other: LabelStatistics) -> None:
+        """Add the statistics of other files. Raises DatasetError if their palettes differ."""
+        self.counts += other.counts
+        for index, (colour, path) in other.palette.items():
+            self._add_colour(index, colour, path)
+        self.lossy += other.lossy
+        self.first_lossy = self.first_lossy or other.first_lossy
+
+    def to_json(self) -> dict[str, int]:
+        """Return how often each value occurs, for dataset.json."""
+        return {str(value): int(self.counts[value]) for value in np.flatnonzero(self.counts).tolist()}
+
+
+def _text(colour: Colour) -> str:
+    return " ".join(map(str, colour))
