@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -36,7 +36,7 @@ class EncodingTask:
     first: tuple[str, str]
     shape: Shape
     label_shape: Shape
-    rules: LabelRules
+    rules: LabelRules = field(default_factory=LabelRules)
 
     def new_sum(self) -> Sum | None:
         """Return an accumulator for the mean of the features; None for mixed sizes."""
