@@ -9,7 +9,7 @@ from multiseg.network import Array
 from multiseg_caffe import losses, prototxt, weights_files
 from multiseg_caffe.deploy import deployed
 from multiseg_caffe.describing import placing
-from multiseg_caffe.describing.layers import described
+from multiseg_caffe.describing.layers import add_training_statistics, described
 
 
 def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
@@ -29,13 +29,15 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
         raise ModelError(f"{path}: its input {network.image!r} has the size {tuple(shape)}; sizes must be at least 1")
     placed = placing.infer(network.net, path, {network.image: (1, *shape)})
     layers, values = described(placed, path, network.image)
+    training = prototxt.filtered(file, "train", path)
+    add_training_statistics(layers, placed, training)
     return {
         "input": network.image,
         "input_shape": shape,
         "layers": layers,
         "outputs": [values[blob] for blob in network.outputs],
         "shared": placing.shared(placed),
-        **losses.described(prototxt.filtered(file, "train", path)),
+        **losses.described(training),
     }
 
 

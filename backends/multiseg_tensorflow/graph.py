@@ -13,7 +13,7 @@ import tensorflow
 from multiseg.errors import ModelError
 from multiseg.network import CLASSES, LabelKind
 from multiseg_tensorflow import digits, dropout
-from multiseg_tensorflow.describing.layers import Layers, read, with_dropouts
+from multiseg_tensorflow.describing.layers import Layers, mark_training_statistics, read, with_dropouts
 from multiseg_tensorflow.files import NetworkFile
 from multiseg_tensorflow.losses import Loss
 from multiseg_tensorflow.lowering import lower
@@ -61,7 +61,8 @@ def read_layers(file: NetworkFile, shape: Shape, dropouts: bool = False) -> Laye
     if not dropouts:
         return layers
     with tf.Graph().as_default() as graph:
-        _inference(file, shape, output.shape)
+        x, output = _inference(file, shape, output.shape)
+        mark_training_statistics(layers, read(x, output))
         return with_dropouts(layers, dropout.find(graph))
 
 

@@ -23,6 +23,7 @@ from tensorflow.python.ops import array_ops, control_flow_ops, variable_scope
 from tf_slim.layers import layers as slim_layers
 
 from multiseg.errors import ModelError, SettingsError
+from multiseg.worker import helper_modules
 from multiseg_tensorflow import digits, old_layers
 
 tf = tensorflow.compat.v1
@@ -48,8 +49,10 @@ class _Keys(ops.GraphKeys):  # type: ignore[misc]
 def load(path: Path) -> type[digits.Tower]:
     """Execute a user's file and return its class `UserModel`. Raises ModelError that names file and line."""
     modules = _modules()
+    functions = {**vars(builtins), "__import__": _importer(modules, path.resolve().parent)}
     namespace: dict[str, Any] = {
-        "__builtins__": {**vars(builtins), "__import__": _importer(modules)},
+        "__builtins__": functions,
+        "__package__": helper_modules.PACKAGE,
         "__name__": path.stem,
         "__file__": str(path),
         # names that older DIGITS files use without importing them
@@ -65,8 +68,9 @@ def load(path: Path) -> type[digits.Tower]:
         source = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    with blaming(path):
-        exec(compile(source, str(path), "exec"), namespace)
+    with blaming(path), helper_modules.helpers(path, functions):
+        code = compile(source, str(path), "exec")
+        helper_modules.in_folder_if_needed(path, lambda: exec(code, namespace))
     model = namespace.get("UserModel")
     if not isinstance(model, type) or not issubclass(model, digits.Tower):
         raise ModelError(f"{path}: has no class UserModel(Tower); define one with the properties inference and loss")
@@ -97,8 +101,12 @@ def first_line(error: BaseException) -> str:
     return next((line for line in lines if line and not line.startswith(("Detected at node", "Node: "))), "")
 
 
-def _importer(modules: Mapping[str, ModuleType]) -> Callable[..., Any]:
-    """Return an `__import__` that returns the modules in ``modules``, and imports all others as Python does."""
+def _importer(modules: Mapping[str, ModuleType], folder: Path) -> Callable[..., Any]:
+    """Return an `__import__` that returns the modules in ``modules``, and imports all others as Python does.
+
+    A module in ``folder``, that of the user's file, is imported in place of one of DIGITS with its name, `model` or `utils`, if
+    names are imported that DIGITS' lacks.
+    """
 
     def load_module(
         name: str,
@@ -107,7 +115,8 @@ def _importer(modules: Mapping[str, ModuleType]) -> Callable[..., Any]:
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> Any:
-        if level == 0 and name in modules:
+        own = (folder / f"{name}.py").is_file() and not all(hasattr(modules.get(name), part) for part in fromlist or ())
+        if level == 0 and name in modules and not own:
             return modules[name if fromlist else name.partition(".")[0]]
         if level == 0 and name.startswith("tensorflow.contrib."):
             raise ModuleNotFoundError(_contrib(name.removeprefix("tensorflow.contrib.")))

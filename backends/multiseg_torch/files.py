@@ -7,6 +7,7 @@ import inspect
 import sys
 import traceback
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from multiseg.errors import ModelError
+from multiseg.worker import helper_modules
 from multiseg_torch import kinds
 
 FACTORIES = (
@@ -64,21 +66,16 @@ def load(path: str, input_shape: tuple[int, int, int]) -> Loaded:
 
 def _run_python(path: str, params: dict[str, Any]) -> Any:
     """Execute the file and call its factory, or instantiate the one nn.Module class that it defines."""
-    spec = importlib.util.spec_from_file_location("multiseg_user_model", path)
+    spec = importlib.util.spec_from_file_location(f"{helper_modules.PACKAGE}.network", path)
     if spec is None or spec.loader is None:
         raise ModelError(f"{path}: is not a PyTorch network file; supported are .py, .lua and .t7")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and others look up a class's module here
-    sys.path.append(str(Path(path).parent))  # for imports from the file's folder
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # write no __pycache__ into the file's folder
     try:
-        spec.loader.exec_module(module)
-        make = _factory(path, module)
-        return make(params) if _takes_params(make) else make()
+        with helper_modules.helpers(Path(path)):
+            return helper_modules.in_folder_if_needed(Path(path), lambda: _network(path, spec, params))
     except ModelError:
         raise
     except SyntaxError as error:
-        raise ModelError(f"{path}:{error.lineno}: {error.msg}") from error
+        raise ModelError(f"{error.filename or path}:{error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:
         at = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
         message = (str(error).splitlines() or [""])[0]
@@ -86,9 +83,15 @@ def _run_python(path: str, params: dict[str, Any]) -> Any:
         raise ModelError(f"{where}: {type(error).__name__}{f': {message}' if message else ''}") from error
     except BaseException as error:
         raise ModelError(f"{path}: {type(error).__name__}") from error
-    finally:
-        sys.dont_write_bytecode = writes
-        sys.path.remove(str(Path(path).parent))
+
+
+def _network(path: str, spec: ModuleSpec, params: dict[str, Any]) -> Any:
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and others look up a class's module here
+    assert spec.loader is not None
+    spec.loader.exec_module(module)
+    make = _factory(path, module)
+    return make(params) if _takes_params(make) else make()
 
 
 def _takes_params(make: Any) -> bool:

@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 from multiseg.conversion.explicit_map import explicit_pairs
 from multiseg.conversion.parameters import ParameterSet, by_layer, listed, parameter_name
 from multiseg.errors import ModelError, SettingsError, setting
-from multiseg.topology import Shape, Topology
+from multiseg.topology import Layer, Shape, Topology
 from multiseg.topology.matching import Match, match
 from multiseg.topology.vocabulary import types
 
@@ -191,16 +191,25 @@ def _by_structure(
 
 
 def _match_networks(source: Topology, target: Topology) -> Match:
-    """Match two topologies, with their dropout or, where only one has it, without: files for prediction may lack it."""
+    """Match two topologies, if necessary without what they do in training only: files for prediction may lack it."""
     try:
         return match(source, target)
     except ModelError:
-        return match(_without_dropout(source), _without_dropout(target))
+        return match(_for_prediction(source), _for_prediction(target))
 
 
-def _without_dropout(network: Topology) -> Topology:
-    layers = [replace(layer, type="Identity") if layer.type in STOCHASTIC else layer for layer in network.layers]
-    return replace(network, layers=tuple(layers))
+def _for_prediction(network: Topology) -> Topology:
+    """Return a network without its dropout and without the statistics that it uses in training."""
+
+    def changed(layer: Layer) -> Layer:
+        if layer.type in STOCHASTIC:
+            return replace(layer, type="Identity")
+        if "training_statistics" in layer.parameters:
+            rest = {key: value for key, value in layer.parameters.items() if key != "training_statistics"}
+            return replace(layer, parameters=rest)
+        return layer
+
+    return replace(network, layers=tuple(map(changed, network.layers)))
 
 
 def _by_exported_name(

@@ -6,26 +6,49 @@ import filecmp
 import glob
 import hashlib
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from multiseg.errors import ModelError
+from multiseg.model_files.imports import helpers
 from multiseg.model_files.kinds import kind_of
 
 
-def copy(path: Path, folder: Path) -> None:
-    """Copy a network file, with all files that belong to it, into an existing folder."""
-    for source in parts(path):
+def copy(path: Path, folder: Path, more: Iterable[str] = ()) -> None:
+    """Copy a network file, with all files that belong to it, into an existing folder.
+
+    ``more`` are further files that it used when it was loaded, relative to its folder.
+    """
+    further = [path.parent / name for name in more]
+    for source in dict.fromkeys([*parts(path), *(source for source in further if source.is_file())]):
         target = folder / source.relative_to(path.parent)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
 
 
-def same(path: Path, other: Path) -> bool:
-    """Return whether two network files of the same name, with all files that belong to them, have the same content."""
-    ours, theirs = ({part.relative_to(each.parent): part for part in parts(each)} for each in (path, other))
-    return ours.keys() == theirs.keys() and all(
-        filecmp.cmp(part, theirs[name], shallow=False) for name, part in ours.items()
-    )
+def changed(path: Path, copy: Path, except_for: str | None = None) -> str | None:
+    """Return the name of the first file that differs between a network file and its copy; None if there is none.
+
+    Compared are the network file, what belongs to its kind, and all files in the folder of the copy but ``except_for``. A copy
+    that was made without the modules that the file imports is not different.
+    """
+    ours, theirs = ({part.relative_to(each.parent) for part in _of_kind(each)} for each in (path, copy))
+    copied = {name for name in _files(copy.parent) if name.as_posix() != except_for}
+    for name in sorted(ours | theirs | copied):
+        files = path.parent / name, copy.parent / name
+        if not all(file.is_file() for file in files) or not filecmp.cmp(*files, shallow=False):
+            return str(name)
+    return None
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file in a folder, by its path relative to the folder."""
+    return {name.as_posix(): hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in _files(folder)}
+
+
+def _files(folder: Path) -> list[Path]:
+    files = (file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file())
+    return [file for file in files if "__pycache__" not in file.parts]
 
 
 def fingerprint(path: Path) -> str:
@@ -37,7 +60,13 @@ def fingerprint(path: Path) -> str:
 
 
 def parts(path: Path) -> list[Path]:
-    """Return the files that a network file consists of."""
+    """Return the files that a network file consists of: those of its kind, and for Python the modules that it imports."""
+    own = _of_kind(path)
+    return own + [helper for helper in helpers(path) if helper not in own] if path.suffix == ".py" else own
+
+
+def _of_kind(path: Path) -> list[Path]:
+    """Return a network file and the files beside it that its kind declares."""
     try:
         beside = kind_of(path, "network")[1].beside
     except ModelError:  # of no known kind: the backend reports this on loading

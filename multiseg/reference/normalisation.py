@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,14 +16,15 @@ FEW = ROOT + 5  # roundings of (x - mean) * weight / sqrt(var + epsilon) + bias,
 
 
 def batch_norm(call: LayerCall) -> tuple[list[Bounded], Pull]:
-    """Compute BatchNormalization: by the running statistics, or in training by those of the batch."""
+    """Compute BatchNormalization by the stored statistics, or by those of the batch: in prediction, those of each image."""
     (x,), epsilon = call.inputs, float(call.parameters["epsilon"])
     channels = x.value.shape[1]
     weight = call.weights.get("weight", np.ones(channels)).astype(np.float64)
     bias = call.weights.get("bias", np.zeros(channels)).astype(np.float64)
     axes = (0, *range(2, x.value.ndim))
-    if call.training:
-        return _by_batch(call, x, weight, bias, epsilon)
+    statistics = call.parameters["training_statistics" if call.training else "prediction_statistics"]
+    if statistics == "batch":
+        return _by_batch(call, x, weight, bias, epsilon, axes if call.training else axes[1:])
     mean, variance = (call.weights[part].astype(np.float64) for part in ("running_mean", "running_var"))
     root = 1 / np.sqrt(variance + epsilon)
     factor, centred = channelwise(weight * root, x.value), x.value - channelwise(mean, x.value)
@@ -48,9 +50,11 @@ def _of_affine(call: LayerCall, g: Bounded, normal: Bounded, axes: tuple[int, ..
     return gradients
 
 
-def _by_batch(call: LayerCall, x: Bounded, weight: Array, bias: Array, epsilon: float) -> tuple[list[Bounded], Pull]:
-    axes = (0, *range(2, x.value.ndim))
-    count = x.value.size // x.value.shape[1]
+def _by_batch(
+    call: LayerCall, x: Bounded, weight: Array, bias: Array, epsilon: float, axes: tuple[int, ...]
+) -> tuple[list[Bounded], Pull]:
+    """Normalise by the statistics along ``axes``."""
+    count = math.prod(x.value.shape[axis] for axis in axes)
     mean = x.value.mean(axes, keepdims=True)
     off_mean = np.mean(np.asarray(x.rounded(count)), axes, keepdims=True)
     centred = x.value - mean
@@ -79,7 +83,7 @@ def _by_batch(call: LayerCall, x: Bounded, weight: Array, bias: Array, epsilon: 
         )
         scale = np.abs(factor) * root
         back = Bounded(inner * factor * root, off_inner * scale + size * np.abs(factor) * off_root)
-        return [back], _of_affine(call, g, normal, axes)
+        return [back], _of_affine(call, g, normal, (0, *range(2, x.value.ndim)))
 
     return [y], pull
 

@@ -21,6 +21,7 @@ from multiseg.dataset import Dataset
 from multiseg.dataset.labels import Labels
 from multiseg.errors import RunError, setting
 from multiseg.files import write_json, write_text
+from multiseg.model_files import copies
 from multiseg.run import names, snapshots
 from multiseg.run.names import COLUMNS, FORMAT
 from multiseg.run.reading import read_history, read_job
@@ -142,6 +143,7 @@ class RunFolder:
                 "label_shape": dataset.train.label_shape,
                 "labels": Labels(settings.network.get("labels", dataset.labels.kind)).to_json(),
                 "network": settings.network,
+                "model_files": copies.hashes(self.path / names.MODEL),
                 "environment": environment,
                 "weights": transferred,
             },

@@ -40,8 +40,12 @@ def completed(path: Path, settings: Settings, content_hash: str, seed: int | Non
         loss_options=loss_options,
     )
     model = path / MODEL / stored["model"]
-    if settings.model.name == model.name and not copies.same(settings.model, model):
-        raise RunError(f"{settings.model}: has changed since {path} began; the run's own copy is {model}")
+    if settings.model.name == model.name:
+        name = copies.changed(settings.model, model, stored.get("exported"))
+        if name is not None:
+            raise RunError(
+                f"{settings.model.parent / name}: has changed since {path} began; the run's own copy is {model.parent / name}"
+            )
     requested = completed_settings.to_json()
     for key, value in stored.items():
         if key in requested and requested[key] is not None and key not in FREE and requested[key] != value:

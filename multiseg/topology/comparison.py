@@ -51,12 +51,15 @@ def compare(one: Description, other: Description) -> Difference:
         notes = (
             f"losses are not compared: {one.loss or 'none'} in {titles[0]}, {other.loss or 'none'} in {titles[1]}",
         )
-    if canonical(one).key == canonical(other).key:
+    forms = canonical(one), canonical(other)
+    alike = forms[0].key == forms[1].key
+    if alike and (one.kind != other.kind or not any(map(_differ_in_momentum, forms[0].nodes, forms[1].nodes))):
         return Difference(*titles, notes=notes)
     # layers that both files have under one name are not merged with others, so that messages can name them
     common = {(layer.name, layer.type) for layer in one.layers} & {(layer.name, layer.type) for layer in other.layers}
     names = {name for name, _ in common}
-    lines = _Comparison(canonical(one, names), canonical(other, names), titles).lines()
+    comparison = _Comparison(canonical(one, names), canonical(other, names), titles, one.kind == other.kind)
+    lines = comparison.lines()
     if one.input_shape != other.input_shape:
         sizes = f"{words.size(one.input_shape)} in {titles[0]}, {words.size(other.input_shape)} in {titles[1]}"
         lines = [f"input: {sizes}", *lines]
@@ -66,8 +69,9 @@ def compare(one: Description, other: Description) -> Difference:
 class _Comparison:
     """Two canonical networks and the alignment of their nodes."""
 
-    def __init__(self, one: Canonical, other: Canonical, titles: tuple[str, str]) -> None:
+    def __init__(self, one: Canonical, other: Canonical, titles: tuple[str, str], same_kind: bool) -> None:
         self.one, self.other = one, other
+        self.same_kind = same_kind
         self.title, self.other_title = titles
         self.pairs = Alignment(one, other)
 
@@ -111,6 +115,10 @@ class _Comparison:
         title, other_title = self.title, self.other_title
         one, two = dict(node.parameters), dict(other.parameters)
         one["weights"], two["weights"] = node.signature()[1], other.signature()[1]
+        if self.same_kind and _differ_in_momentum(node, other):  # else the default values are not comparable
+            one["momentum"], two["momentum"] = (
+                node.layer.parameters.get("momentum", "by default") for node in (node, other)
+            )
         for key in dict.fromkeys([*one, *two]):
             value, another = one.get(key), two.get(key)
             if value == another or (resized and key in SIZED and key not in ("pads", "divisors")):
@@ -171,6 +179,12 @@ def _named(wire: Wire, names: set[str]) -> bool:
 def _names(wires: list[Wire]) -> str:
     names = [("the input" if wire.node is None else wire.node.layer.name, wire.factor) for wire in wires]
     return words.listed([name if factor == 1 else f"{factor:g} times {name}" for name, factor in names])
+
+
+def _differ_in_momentum(node: Node, other: Node) -> bool:
+    """Return whether two batch normalisations update their stored statistics in different ways."""
+    values = (each.layer.parameters.get("momentum") for each in (node, other) if each.type == "BatchNormalization")
+    return len(set(map(comparable, values))) > 1
 
 
 def _declared(node: Node) -> Any:

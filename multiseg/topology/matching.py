@@ -22,12 +22,12 @@ def match(one: Topology, other: Topology) -> Match:
     Names are matched by structure: both canonical forms list the same nodes in the same order. Values within a merged node,
     such as that between a padding and the convolution after it, have no counterpart.
     """
-    difference = one.diff(other)
-    if difference:
+    if one.canonical.key != other.canonical.key:
+        difference = one.diff(other)
         raise ModelError(f"{one.source} and {other.source} are not the same network: {difference.first}")
     parameters: dict[str, str] = {}
     values = {other.input: one.input}
     for node, partner in zip(one.canonical.nodes, other.canonical.nodes, strict=True):
-        parameters |= {partner.weights[part]: node.weights[part] for part in node.weights}
+        parameters |= {partner.weights[part]: node.weights[part] for part in node.weights if part in partner.weights}
         values[partner.value] = node.value
     return Match(parameters, values)

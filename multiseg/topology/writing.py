@@ -88,6 +88,17 @@ def said(layer: Layer, key: str) -> Any:
     return layer.parameters[key] if key in layer.parameters else VOCABULARY[layer.type].parameters[key]
 
 
+def statistics(layer: Layer) -> tuple[str, str]:
+    """Return which statistics a BatchNormalization uses in training and in prediction: ``batch`` or ``stored``.
+
+    Raises Refused for stored ones in training and the batch's in prediction, which no framework has.
+    """
+    training, prediction = (said(layer, f"{state}_statistics") for state in ("training", "prediction"))
+    if (training, prediction) == ("stored", "batch"):
+        raise Refused("uses stored statistics in training and the batch's in prediction")
+    return training, prediction
+
+
 def axis(layer: Layer, shape: Shape, index: int | None = None) -> int:
     """Return a layer's axis (or ``index``), counted from 0 with the batch."""
     number: int = said(layer, "axis") if index is None else index

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +80,7 @@ def train(
             set_initial_weights(worker, settings, spec)
         transferred = _start(loaded, plan, worker, spec, run) if loaded.weights else None
         if not run.born:
-            _copy_model(settings.model, run.path / names.MODEL)
+            _copy_model(settings.model, run.path / names.MODEL, () if settings.exported else described["files"])
             run_environment = environment.of(worker.probed, settings.threads, ranks.size)
             run.start(loaded, dataset, layout.mean, run_environment, transferred)
         report = stack.enter_context(_reporter(progress))
@@ -110,9 +110,9 @@ def _start(settings: LoadedSettings, plan: Plan, worker: Worker, spec: NetworkSp
     return summary
 
 
-def _copy_model(model: Path, folder: Path) -> None:
+def _copy_model(model: Path, folder: Path, more: Iterable[str]) -> None:
     folder.mkdir(exist_ok=True)
-    copies.copy(model, folder)
+    copies.copy(model, folder, more)
 
 
 @contextmanager

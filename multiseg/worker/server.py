@@ -13,12 +13,16 @@ import threading
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from multiseg import errors
 from multiseg.network import Network, NetworkSpec, description
-from multiseg.worker import protocol
+from multiseg.worker import helper_modules, protocol
+from multiseg.worker.prediction import Prediction
+
+CHANGES = ("train_step", "set_weights", "restore")  # methods of a network that change its weights
 
 
 class Server:
@@ -27,6 +31,7 @@ class Server:
     def __init__(self) -> None:
         self.module: ModuleType | None = None
         self.network: Network | None = None
+        self.prediction: Prediction | None = None
 
     def open(self, module: str) -> dict[str, Any]:
         """Import the backend's worker-side module, and return information about its framework."""
@@ -43,8 +48,8 @@ class Server:
         source = importlib.import_module(module) if module else self.module
         settings = NetworkSpec.from_json(spec)
         network: Network = source.Network(settings)
-        self.network = network
-        return description(network, settings)
+        self.network, self.prediction = network, Prediction(network)
+        return {**description(network, settings), "files": helper_modules.used(Path(settings.model))}
 
     def read(self, module: str, function: str, arguments: dict[str, Any]) -> Any:
         """Call a function of a backend's reader or writer module, and return its result; see multiseg.model_files."""
@@ -64,6 +69,10 @@ class Server:
             "read": self.read,
             "memory": self.memory,
         }
+        if self.prediction is not None:
+            own["predict"] = self.prediction.predict
+            if name in CHANGES:
+                self.prediction.weights_changed()
         return own.get(name) or getattr(self.network, name)
 
 

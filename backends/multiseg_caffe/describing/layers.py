@@ -18,6 +18,7 @@ from multiseg_caffe.describing.windows import WrongLayer
 from multiseg_caffe.proto import EltwiseParameter, LRNParameter, PoolingParameter, ReductionParameter
 from multiseg_caffe.weights import part
 
+MOVING_AVERAGE_FRACTION = 0.999  # Caffe's default, src/caffe/proto/caffe.proto
 Step = tuple[str, dict[str, Any]]  # type and parameters
 
 
@@ -132,7 +133,30 @@ def _inner_product(layer: Any, bottoms: list[Shape]) -> list[Step]:
 
 
 def _batch_norm(layer: Any, bottoms: list[Shape]) -> list[Step]:
-    return [("BatchNormalization", {"epsilon": layer.batch_norm_param.eps, "affine": False})]
+    """Describe BatchNorm in prediction; :func:`add_training_statistics` adds its use of statistics in training."""
+    p = layer.batch_norm_param
+    parameters = {"epsilon": p.eps, "affine": False}
+    if p.HasField("use_global_stats") and not p.use_global_stats:
+        parameters["prediction_statistics"] = "batch"
+    if p.HasField("moving_average_fraction") and round(p.moving_average_fraction, 6) != MOVING_AVERAGE_FRACTION:
+        parameters["momentum"] = round(1 - p.moving_average_fraction, 6)
+    return [("BatchNormalization", parameters)]
+
+
+def add_training_statistics(nodes: list[dict[str, Any]], placed: list[Placed], training: Any) -> None:
+    """Mark the layers in ``nodes`` that use stored statistics in training too; ``training`` is the network of that state.
+
+    The layer of the training state is that of the same name, or the one that computes the same blob.
+    """
+    norms = [layer for layer in training.layer if layer.type == "BatchNorm"]
+    by_name = {layer.name: layer for layer in norms}
+    by_top = {layer.top[0]: layer for layer in norms if layer.top}
+    tops = {item.layer.name: item.layer.top[0] for item in placed if item.layer.top}
+    for node in nodes:
+        if node["type"] == "BatchNormalization":
+            layer = by_name.get(node["name"]) or by_top.get(tops.get(node["name"], ""))
+            if layer is not None and layer.batch_norm_param.use_global_stats:
+                node["parameters"]["training_statistics"] = "stored"
 
 
 def _scale(layer: Any, bottoms: list[Shape]) -> list[Step]:

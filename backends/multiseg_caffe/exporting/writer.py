@@ -17,6 +17,7 @@ from multiseg.topology.writing import (
     finite,
     said,
     slices,
+    statistics,
 )  # fmt: skip
 from multiseg_caffe.exporting.frame import PrototxtFrame
 from multiseg_caffe.exporting.text import PLAIN, Fields, Word, fillers, number_field, pair, sides, windows
@@ -123,7 +124,7 @@ class _Caffe(PrototxtFrame):
         affine = said(layer, "affine")
         if affine not in (True, False):
             raise Refused(f"has only {affine}; Caffe's Scale has a weight and, optionally, a bias")
-        fields = [("batch_norm_param", [("eps", number_field(said(layer, "epsilon")))])]
+        fields = [("batch_norm_param", [("eps", number_field(said(layer, "epsilon"))), *self._statistics(layer)])]
         if not affine:
             self._layer(layer, "BatchNorm", fields)
             return
@@ -132,6 +133,19 @@ class _Caffe(PrototxtFrame):
         self._write(name, "BatchNorm", [self.blobs[layer.inputs[0]]], [middle], fields)
         scale = [("scale_param", [("bias_term", True)])]
         self._write(factor, "Scale", [middle], [self.blobs[layer.outputs[0]]], scale)
+
+    def _statistics(self, layer: Layer) -> list[tuple[str, Any]]:
+        """Return the fields for the statistics that a BatchNorm uses; by default the batch's in training, else stored ones."""
+        used = statistics(layer)
+        fields: list[tuple[str, Any]] = []
+        if used != ("batch", "stored"):
+            fields.append(("use_global_stats", used == ("stored", "stored")))
+        momentum = layer.parameters.get("momentum")
+        if momentum == "cumulative":
+            raise Refused("stores the average of all batches with equal weights; Caffe stores moving averages")
+        if momentum is not None:
+            fields.append(("moving_average_fraction", number_field(round(1 - momentum, 6))))
+        return fields
 
     def scale(self, layer: Layer) -> None:
         bias = bool(layer.parameters.get("bias_term", False))

@@ -115,6 +115,20 @@ def _variable_shape(op: Any) -> list[int]:
     return [int(dim.size) for dim in op.node_def.attr["shape"].shape.dim]
 
 
+def mark_training_statistics(layers: Layers, training: Layers) -> None:
+    """Mark the batch normalisations that use stored statistics in training too; ``training`` are the layers of that graph."""
+
+    def keys(node: Node) -> set[str]:
+        return {ref.variable.name for ref in node.weights.values() if ref.variable is not None} | {node.op.name}
+
+    norms = [node for node in training.nodes if node.type == "BatchNormalization"]
+    for node in layers.nodes:
+        if node.type == "BatchNormalization":
+            partner = next((norm for norm in norms if keys(norm) & keys(node)), None)
+            if partner is not None and "prediction_statistics" not in partner.parameters:
+                node.parameters["training_statistics"] = "stored"
+
+
 def with_dropouts(layers: Layers, dropouts: Iterable[Dropout]) -> Layers:
     """Return ``layers`` with a Dropout layer after each layer whose tensor has dropout in the training graph."""
     by_source = {dropout.source.name: dropout for dropout in dropouts if 0 < dropout.ratio < 1}

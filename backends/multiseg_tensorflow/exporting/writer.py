@@ -20,6 +20,7 @@ from multiseg.topology.writing import (
     number,
     said,
     slices,
+    statistics,
 )  # fmt: skip
 from multiseg_tensorflow.exporting.frame import LEAST_EPSILON, NEUTRAL, TowerFrame
 from multiseg_tensorflow.exporting.text import ELEMENTWISE, PLACES, paddings, window_options
@@ -145,7 +146,16 @@ class _TensorFlow(TowerFrame):
             options += ", center=False"
         if float(said(layer, "epsilon")) < LEAST_EPSILON:
             options += ", fused=False"
-        call = f"slim.batch_norm({self._first(layer)}, {options}, is_training=self.is_training, scope={self._scope(layer)})"
+        used = statistics(layer)
+        training = {("stored", "stored"): "False", ("batch", "batch"): "True"}.get(used, "self.is_training")
+        momentum = layer.parameters.get("momentum")
+        if momentum == "cumulative":
+            raise Refused(
+                "stores the average of all batches with equal weights; slim.batch_norm stores moving averages"
+            )
+        if momentum is not None:
+            options += f", decay={number(1 - momentum)}"
+        call = f"slim.batch_norm({self._first(layer)}, {options}, is_training={training}, scope={self._scope(layer)})"
         self._assign(layer, call)
 
     def scale(self, layer: Layer) -> None:

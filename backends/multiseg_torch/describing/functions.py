@@ -13,6 +13,9 @@ from typing import Any, Optional
 
 from torch import Tensor
 
+from multiseg_torch.describing.statistics import uses_batch
+
+MOMENTUM = 0.1  # PyTorch's default
 Said = Optional[tuple[str, dict[str, Any]]]  # noqa: UP045 - worker code runs on Python 3.9
 
 
@@ -259,9 +262,16 @@ def _linear(call: Call) -> Said:
 
 
 def _normalisation(call: Call) -> Said:
-    if call.running_mean is None or call.training:
-        return None
-    return "BatchNormalization", {"epsilon": call.arguments.get("eps", 1e-5), "affine": call.weight is not None}
+    """Describe it in evaluation; multiseg_torch.describing.statistics adds its use of statistics in training."""
+    parameters = {"epsilon": call.arguments.get("eps", 1e-5), "affine": call.weight is not None}
+    if uses_batch(call.arguments):
+        parameters["prediction_statistics"] = "batch"
+    if call.running_mean is None:
+        parameters["stored"] = False
+    momentum = call.arguments.get("momentum", MOMENTUM)
+    if momentum != MOMENTUM and call.running_mean is not None:
+        parameters["momentum"] = "cumulative" if momentum is None else momentum
+    return "BatchNormalization", parameters
 
 
 def _dropout(call: Call) -> Said:

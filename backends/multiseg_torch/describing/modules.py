@@ -32,7 +32,7 @@ def _around(mode: str) -> Callable[[Any, Call], Said]:
     )
 
 
-_batch_norm = _module("batch_norm", "weight", "bias", "running_mean", "running_var", "eps")
+_batch_norm = _module("batch_norm", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps")
 # Rules by class; they do not apply to subclasses that override forward.
 MODULES: dict[type[nn.Module], Callable[[Any, Call], Said]] = {
     nn.Conv2d: _if_zeros(_module("conv2d", "weight", "bias", "stride", "padding", "dilation", "groups")),

@@ -5,20 +5,20 @@ The model runs once, on two images, as ordinary Python, so loops and conditions 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from multiseg.errors import ModelError
 from multiseg.network import Array
 from multiseg.topology.names import unused
 from multiseg.topology.vocabulary import VOCABULARY, ShapeError, infer
-from multiseg_torch.describing import functions, modules
+from multiseg_torch.describing import functions, modules, statistics
 from multiseg_torch.describing.functions import Call, Said
 from multiseg_torch.lowering import PatchConv2d, PatchConvTranspose2d
 
@@ -36,6 +36,7 @@ def layers_of(model: nn.Module, images: Tensor) -> tuple[list[dict[str, Any]], l
         made = model(images)
     if not isinstance(made, Tensor) or id(made) not in recorder.names:
         raise ModelError("returns no tensor that depends on its input")
+    statistics.mark_training(model, images, recorder.layers)
     return recorder.layers, [recorder.names[id(made)]]
 
 
@@ -144,6 +145,8 @@ class _Recorder(TorchFunctionMode):
         said = None
         if plain in functions.FUNCTIONS:
             order, rule = functions.FUNCTIONS[plain]
+            if plain == "batch_norm" and function is not functional.batch_norm:
+                order = statistics.ORDERS[False]
             call = Call(_bound(order, args, kwargs, outputs), tuple(read[0].shape), tuple(outputs[0].shape))
             said = rule(call)
         if used and said and said[0] in ("Mul", "Scale"):
@@ -272,4 +275,4 @@ def _is_layer(module: nn.Module) -> bool:
 
 
 def _torchs(module: nn.Module) -> bool:
-    return inspect.getmodule(type(module)).__name__.startswith("torch.nn.modules")  # type: ignore[union-attr]
+    return type(module).__module__.startswith("torch.nn.modules")

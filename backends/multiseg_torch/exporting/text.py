@@ -44,6 +44,27 @@ class Scale(nn.Module):
 '''
 
 
+FROZEN_NORM = '''
+
+class Frozen{name}(nn.{name}):
+    """Batch normalisation by the stored statistics, also in training."""
+
+    def train(self, mode=True):
+        return super().train(False)
+'''
+
+
+BATCH_NORM = '''
+
+class ByBatch{name}(nn.{name}):
+    """Batch normalisation by the statistics of the batch, also in prediction."""
+
+    def forward(self, x):
+        mean, variance = (self.running_mean, self.running_var) if self.training else (None, None)
+        return F.batch_norm(x, mean, variance, self.weight, self.bias, True, self.momentum, self.eps)
+'''
+
+
 LOG_LOSS = '''
 
 class LogLoss(nn.Module):

@@ -20,8 +20,11 @@ from multiseg.topology.writing import (
     pair,
     said,
     slices,
+    statistics,
 )  # fmt: skip
 from multiseg_torch.exporting.text import (
+    BATCH_NORM,
+    FROZEN_NORM,
     FUNCTIONS,
     LOG_LOSS,
     ON_EACH,
@@ -71,7 +74,13 @@ class _Torch(PythonWriter):
         stem = re.sub(r"\W", "_", PurePath(topology.source).stem, flags=re.ASCII)
         name = "".join(part[:1].upper() + part[1:] for part in stem.split("_"))
         name = name if name[:1].isalpha() and name not in ("Scale", "LogLoss") else f"Net{name}"
-        classes_used = [SCALE] * any("Scale(" in line for line in self.made) + [LOG_LOSS] * ("LogLoss" in loss)
+        norms = [
+            text.format(name=norm)
+            for norm in ("BatchNorm1d", "BatchNorm2d")
+            for prefix, text in (("Frozen", FROZEN_NORM), ("ByBatch", BATCH_NORM))
+            if any(f" = {prefix}{norm}(" in line for line in self.made)
+        ]
+        classes_used = [SCALE] * any("Scale(" in line for line in self.made) + norms + [LOG_LOSS] * ("LogLoss" in loss)
         used = "\n".join([*self.made, *self.steps, *classes_used])
         lines = [
             f'"""{topology.source} ({topology.kind}) in PyTorch, for images of {self.size} (channels, height, width)."""',
@@ -187,8 +196,23 @@ class _Torch(PythonWriter):
         if affine not in (True, False):
             raise Refused(f"has {affine} alone; PyTorch's has both weight and bias, or neither")
         taken = self.taken(layer)
+        name = f"BatchNorm{'2d' if len(taken) == 3 else '1d'}"
         arguments = f"{taken[0]}, eps={number(said(layer, 'epsilon'))}" + ("" if affine else ", affine=False")
-        self._module(layer, f"nn.BatchNorm{'2d' if len(taken) == 3 else '1d'}({arguments})")
+        momentum = layer.parameters.get("momentum")
+        if momentum is not None:
+            arguments += f", momentum={None if momentum == 'cumulative' else number(momentum)}"
+        used = statistics(layer)
+        kept = said(layer, "stored")
+        if used == ("batch", "batch") and not kept:
+            arguments += ", track_running_stats=False"
+        prefix = (
+            "nn."
+            if used == ("batch", "stored") or not kept
+            else "Frozen"
+            if used == ("stored", "stored")
+            else "ByBatch"
+        )
+        self._module(layer, f"{prefix}{name}({arguments})")
 
     def scale(self, layer: Layer) -> None:
         bias = ", bias=True" if layer.parameters.get("bias_term", False) else ""

@@ -173,6 +173,12 @@ def pad(layer: Layer, parameters: Parameters, inputs: list[Shape]) -> CanonicalF
     return ("Pad" if any(pads) else "Identity"), {"borders": pads, "mode": mode, "value": value}
 
 
+def batch_norm(layer: Layer, parameters: Parameters, inputs: list[Shape]) -> CanonicalForm:
+    """Return which statistics are used; not how the stored ones are updated, which has no effect on the output."""
+    names = ("epsilon", "affine", "training_statistics", "prediction_statistics")
+    return layer.type, {name: comparable(parameters[name]) for name in names}
+
+
 def cut(layer: Layer, parameters: Parameters, inputs: list[Shape]) -> CanonicalForm:
     """Return Slice with start and end along every axis, for Crop as well."""
     cuts = crop_bounds(parameters, inputs) if layer.type == "Crop" else parameters

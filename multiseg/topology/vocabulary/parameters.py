@@ -40,6 +40,17 @@ PARAMETERS: dict[str, Parameter] = {
     "count_include_pad": Parameter("whether averages count padding", "padding counted in averages", hides_default=True),
     "epsilon": Parameter("number added to the variance", hides_default=True),
     "affine": Parameter("whether there are weight and bias, or the name of the one that there is", hides_default=True),
+    "training_statistics": Parameter(
+        "mean and variance in training: of the batch, or stored", "statistics in training", hides_default=True
+    ),
+    "prediction_statistics": Parameter(
+        "mean and variance in prediction: stored, or of the batch, which is then of one image", "statistics in prediction",
+        hides_default=True,
+    ),
+    "stored": Parameter("whether there are stored statistics", "stored statistics", hides_default=True),
+    "momentum": Parameter(
+        "weight of a batch in the stored statistics if it is not the framework's default, or cumulative", "momentum"
+    ),
     "size": Parameter("channels or pixels along a side that are normalised together"),
     "alpha": Parameter("slope, scale or threshold"),
     "beta": Parameter("exponent of the normalisation"),

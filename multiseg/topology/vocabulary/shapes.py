@@ -129,7 +129,8 @@ def batch_norm(parameters: Parameters, inputs: list[Shape]) -> Inferred:
     """Return the shape of the input, and statistics, weight and bias for each channel."""
     channels: Shape = (inputs[0][0],)
     affine = {part: channels for part in ("weight", "bias") if parameters["affine"] in (True, part)}
-    return [inputs[0]], {**affine, "running_mean": channels, "running_var": channels}, 0
+    stored = {"running_mean": channels, "running_var": channels} if parameters["stored"] else {}
+    return [inputs[0]], {**affine, **stored}, 0
 
 
 def scale(parameters: Parameters, inputs: list[Shape]) -> Inferred:

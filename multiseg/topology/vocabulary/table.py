@@ -59,8 +59,12 @@ VOCABULARY: dict[str, LayerType] = {
     "GlobalAveragePool": LayerType("pooling", shapes.global_pool, canonical=forms.global_pool),
     # normalisation and dropout
     "BatchNormalization": LayerType(
-        "normalisation", shapes.batch_norm, {"epsilon": 1e-5, "affine": True}, reach="pixel", batch_statistics=True,
-        alternatives={"epsilon": EPSILONS},
+        "normalisation", shapes.batch_norm,
+        {
+            "epsilon": 1e-5, "affine": True, "training_statistics": "batch", "prediction_statistics": "stored",
+            "stored": True, "momentum": OPTIONAL,
+        },
+        reach="pixel", batch_statistics=True, canonical=forms.batch_norm, alternatives={"epsilon": EPSILONS},
     ),
     "Scale": LayerType("normalisation", shapes.scale, {"bias_term": False}, reach="pixel"),
     "LRN": LayerType(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +10,7 @@ from typing import Any
 
 from multiseg.dataset import Dataset
 from multiseg.errors import MultisegError, TrainingStopped, WorkerError
+from multiseg.model_files import copies
 from multiseg.settings.loaded import LoadedSettings
 from multiseg.training.ranks import Ranks
 from multiseg.worker.client import Worker
@@ -24,7 +24,7 @@ def common(settings: LoadedSettings, dataset: Dataset) -> dict[str, Any]:
     model = settings.model
     values: dict[str, Any] = {
         **{key: value for key, value in settings.to_json().items() if key not in FREE},
-        "content of the model file": hashlib.sha256(model.read_bytes()).hexdigest() if model.is_file() else None,
+        "content of the model file": copies.fingerprint(model),
         "content of the dataset": dataset.content_hash,
     }
     plain: dict[str, Any] = json.loads(json.dumps(values))  # as the other ranks receive it: tuples become lists

@@ -103,7 +103,8 @@ def test_a_function_is_a_layer_of_the_vocabulary(
         ("nn.BatchNorm2d(3)", "BatchNormalization",
          {"weight": (3,), "bias": (3,), "running_mean": (3,), "running_var": (3,)}),
         ("nn.BatchNorm2d(3, affine=False)", "BatchNormalization", {"running_mean": (3,), "running_var": (3,)}),
-        ("nn.BatchNorm2d(3, track_running_stats=False)", "BatchNorm2d", {"weight": (3,), "bias": (3,)}),
+        ("nn.BatchNorm2d(3, track_running_stats=False)", "BatchNormalization",
+         {"weight": (3,), "bias": (3,)}),
         ("nn.PReLU(3)", "PRelu", {"weight": (3,)}),
         ("nn.Linear(16, 4)", "Linear", {"weight": (4, 16), "bias": (4,)}),  # over the last axis of an image: no Gemm
         ("nn.GroupNorm(3, 3)", "GroupNorm", {"weight": (3,), "bias": (3,)}),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from multiseg_tensorflow.describing.rules.normalisation import unfused
+from multiseg_tensorflow.describing.rules.normalisation import by_moments, unfused
 from multiseg_tensorflow.describing.walk import Rule, Value, VariableRef, Walk, neutral_axis
 from multiseg_tensorflow.tensors import number
 from multiseg_tensorflow.weights import vector as vector_weight
@@ -74,7 +74,8 @@ def binary(walk: Walk, op: Any) -> list[Value] | None:
     inputs = [walk.value(tensor) for tensor in op.inputs]
     values = [value for value in inputs if value is not None]
     if len(values) == 2:
-        return _binary_of_values(walk, op, values)
+        normalised = by_moments(walk, op) if op.type in ("Add", "AddV2") else None
+        return normalised or _binary_of_values(walk, op, values)
     place = 0 if inputs[0] is not None else 1
     value, tensor, other = values[0], op.inputs[place], op.inputs[1 - place]
     weight = walk.weight(other)

@@ -9,7 +9,7 @@ import numpy as np
 
 from multiseg_tensorflow.describing.rules.convolution import has_data_format
 from multiseg_tensorflow.describing.walk import RESHAPED, Value, VariableRef, Walk
-from multiseg_tensorflow.tensors import number
+from multiseg_tensorflow.tensors import constant, number
 from multiseg_tensorflow.weights import vector as vector_weight
 
 HALF = "Normalise"  # layer type of the multiplication of an unfused batch normalisation until its addition is visited
@@ -20,11 +20,38 @@ def batch_norm(walk: Walk, op: Any) -> list[Value] | None:
     value = walk.value(op.inputs[0])
     if value is None or not has_data_format(value, op):
         return None
-    weights = [walk.weight(tensor) for tensor in op.inputs[1:5]]
-    if any(weight is None for weight in weights):
+    scale, offset = (walk.weight(tensor) for tensor in op.inputs[1:3])
+    if op.get_attr("is_training"):  # by the statistics of the batch, which moving averages may store
+        mean, variance = (_average(walk, tensor) for tensor in op.outputs[1:3])
+        by_batch = {"prediction_statistics": "batch", **({} if mean and variance else {"stored": False})}
+        mean, variance = (mean, variance) if mean and variance else (None, None)
+    else:
+        mean, variance = (walk.weight(tensor) for tensor in op.inputs[3:5])
+        by_batch = {}
+        if mean is None or variance is None:
+            return None
+    if scale is None or offset is None:
         return None
-    outputs = _normalisation(walk, op, value, number(op.get_attr("epsilon")), *weights)
+    outputs = _normalisation(walk, op, value, number(op.get_attr("epsilon")), scale, offset, mean, variance)
+    outputs[0].node.parameters.update(by_batch)
     return [*outputs, *([replace(outputs[0], layout=None)] * (len(op.outputs) - 1))]
+
+
+def _average(walk: Walk, tensor: Any) -> Any:
+    """Return the variable that stores a moving average of a tensor, in the form of Walk.weight; None if there is none."""
+    waiting, visited = [tensor], 0
+    while waiting and visited < 20:
+        source = waiting.pop(0)
+        for op in source.consumers():
+            visited += 1
+            if op.type == "Sub":  # variable -= (variable - value) * (1 - decay)
+                others = [other for other in op.inputs if other is not source]
+                weight = walk.weight(others[0]) if len(others) == 1 else None
+                if weight is not None and weight[0] is not None:
+                    return weight
+            elif op.type in ("Identity", "Mul", *RESHAPED):  # Mul: the unbiased variance
+                waiting += op.outputs
+    return None
 
 
 def _normalisation(
@@ -77,6 +104,79 @@ def unfused(walk: Walk, op: Any, value: Value, tensor: Any, other: Any) -> list[
         walk, op, node.inputs[0], node.parameters["epsilon"], scale and (scale.variable, None), offset, mean,
         (variance.variable, None),
     )  # fmt: skip
+
+
+def by_moments(walk: Walk, op: Any) -> list[Value] | None:
+    """Convert tf.nn.batch_normalization by tf.nn.moments of its batch: x * factor + (offset - mean * factor)."""
+    for product, shift in (tuple(op.inputs), tuple(reversed(op.inputs))):
+        product_op, shift_op = _source(product), _source(shift)
+        if product_op.type != "Mul" or shift_op.type not in ("Sub", "Neg", "Mul"):
+            continue
+        for x, factor in (tuple(product_op.inputs), tuple(reversed(product_op.inputs))):
+            value = walk.value(x)
+            parts = None if value is None else _moments(walk, x, factor)
+            if value is None or parts is None or value.layout not in ("NHWC", None):
+                continue
+            scale, variance, epsilon = parts
+            offset = walk.weight(shift_op.inputs[0]) if shift_op.type == "Sub" else None
+            if shift_op.type == "Sub" and offset is None:
+                continue
+            mean = _mean_of(x, shift)
+            averages = None if mean is None else (_average(walk, mean), _average(walk, variance))
+            stored = averages is not None and all(averages)
+            mean_weight, variance_weight = averages if averages and stored else (None, None)
+            outputs = _normalisation(walk, op, value, epsilon, scale, offset, mean_weight, variance_weight)
+            outputs[0].node.parameters.update(prediction_statistics="batch", **({} if stored else {"stored": False}))
+            return outputs
+    return None
+
+
+def _moments(walk: Walk, x: Any, factor: Any) -> tuple[Any, Any, float] | None:
+    """Return scale (or None), variance and epsilon of 1 / sqrt(variance + epsilon) * scale with the variance of ``x``'s batch."""
+    root, scale = _source(factor), None
+    if root.type == "Mul":
+        sides = [(_source(root.inputs[0]), root.inputs[1]), (_source(root.inputs[1]), root.inputs[0])]
+        root, other = next(((a, b) for a, b in sides if a.type == "Rsqrt"), (root, None))
+        scale = None if other is None else walk.weight(other)
+        if scale is None:
+            return None
+    total = _source(root.inputs[0]) if root.type == "Rsqrt" else None
+    if total is None or total.type not in ("Add", "AddV2"):
+        return None
+    epsilon = walk.weight(total.inputs[1])
+    mean = _source(total.inputs[0])
+    if epsilon is None or epsilon[0] is not None or np.size(epsilon[1]) != 1 or not _over_batch(mean, x):
+        return None
+    squares = _source(mean.inputs[0])
+    if squares.type != "SquaredDifference" or all(side is not x for side in squares.inputs):
+        return None
+    return scale, mean.outputs[0], number(np.ravel(epsilon[1])[0])
+
+
+def _over_batch(op: Any, x: Any) -> bool:
+    """Return whether an operation is the mean over all axes of ``x`` but the last."""
+    axes = constant(op.inputs[1]) if op.type == "Mean" else None
+    return axes is not None and sorted(np.atleast_1d(axes).tolist()) == list(range(x.shape.rank - 1))
+
+
+def _mean_of(x: Any, tensor: Any) -> Any:
+    """Return the mean of ``x`` over its batch among the operations that compute a tensor; None if there is none."""
+    waiting = [tensor]
+    while waiting:
+        op = _source(waiting.pop())
+        if op.type == "Mean":
+            return op.outputs[0] if op.inputs[0] is x and _over_batch(op, x) else None
+        if op.type in ("Sub", "Neg", "Mul"):
+            waiting += op.inputs
+    return None
+
+
+def _source(tensor: Any) -> Any:
+    """Return the operation that computes a tensor, before identities and changes of shape."""
+    op = tensor.op
+    while op.type in ("Identity", "StopGradient", *RESHAPED):
+        op = op.inputs[0].op
+    return op
 
 
 def _factor(walk: Walk, tensor: Any) -> tuple[Any, float, Any] | None:

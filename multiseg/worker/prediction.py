@@ -1,0 +1,64 @@
+"""Predict batches so that the answer for an image does not depend on the other images of its batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Optional
+
+import numpy as np
+
+from multiseg.network import Array, Network
+
+TOLERANCE = 1e-3  # of the largest output: above rounding, below the effect of other images' statistics
+Answer = tuple[Array, Optional[float], Mapping[str, Array]]  # noqa: UP045 - worker code runs on Python 3.9
+
+
+class Prediction:
+    """Calls ``predict`` of a network: on batches, or image by image if the network's answers depend on the other images.
+
+    That is so for batch normalisation by the statistics of the batch. It is measured rather than read from the description, which
+    cannot tell for every operation: after each change of the weights, the first image of the first batch is predicted alone, too.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.checked = False
+        self.one_by_one = False
+
+    def weights_changed(self) -> None:
+        """Compare again: with other weights, such as initial zeros, a network may hide its dependence."""
+        self.checked = False
+
+    def predict(self, features: Array, labels: Array | None, activations: bool = False) -> Answer:
+        """See multiseg.network.Network.predict; the loss of images that are predicted one by one is the mean of theirs."""
+        if len(features) < 2:
+            return self.network.predict(features, labels, activations)
+        if not self.one_by_one:
+            answer = self.network.predict(features, labels, activations)
+            if self.checked or not self._depends_on_batch(features, labels, answer[0]):
+                return answer
+            self.one_by_one = True
+        answers = [
+            self.network.predict(
+                features[index : index + 1], None if labels is None else labels[index : index + 1], activations
+            )
+            for index in range(len(features))
+        ]
+        losses = [loss for _, loss, _ in answers if loss is not None]
+        return (
+            np.concatenate([output for output, _, _ in answers]),
+            float(np.mean(losses)) if losses else None,
+            {name: np.concatenate([values[name] for _, _, values in answers]) for name in answers[0][2]},
+        )
+
+    def _depends_on_batch(self, features: Array, labels: Array | None, outputs: Array) -> bool:
+        if np.array_equal(features[1:], features[:-1]):
+            return False
+        alone: Any = self.network.predict(features[:1], None if labels is None else labels[:1])[0]
+        largest = np.abs(outputs[:1]).max(initial=0)
+        if not np.isfinite(largest) or largest == 0:
+            return False
+        if alone.shape == outputs[:1].shape and np.abs(alone - outputs[:1]).max(initial=0) <= TOLERANCE * largest:
+            self.checked = True
+            return False
+        return True
