@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import multiseg
+from helpers.fcn import fcn, fcn_layers, random_weights
 from helpers.lending import weights_of
-from helpers.reference import fcn, fcn_layers, random_weights
 from multiseg import backend as registry
 from multiseg.errors import ModelError, RunError, TrainingError
 from multiseg.layout import Layout

@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import multiseg
+from helpers.fcn import fcn_layers, random_weights
 from helpers.lending import start
-from helpers.reference import fcn_layers, random_weights
 from multiseg import backend as registry
 from multiseg.cli import main
 from multiseg.dataset.check import check_dataset
@@ -134,7 +134,7 @@ def test_a_database_in_a_stream_into_a_dataset(backend: str, trained: Any, datas
     said = json.loads(done.stdout)
     assert said == json.loads((tmp_path / "out" / "metrics.json").read_text())
     for key in result:
-        assert key in timed or said[key] == pytest.approx(result[key], rel=1e-5)
+        assert key in timed or said[key] is result[key] is None or said[key] == pytest.approx(result[key], rel=1e-5)
     assert again["pixel_accuracy"] == 1, "a network agrees with its own outputs"
 
 

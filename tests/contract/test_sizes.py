@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import multiseg
-from helpers.reference import random_weights
+from helpers.fcn import random_weights
 from multiseg.cli import main
 from multiseg.errors import ImageError, ModelError, SettingsError
 from multiseg.run.run import Run

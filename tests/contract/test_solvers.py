@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.fcn import random_weights
 from helpers.linear_net import gradients, l2_gradients, output, start_weights, write_model
 from helpers.linear_training import (
     BASE,
@@ -24,7 +25,6 @@ from helpers.linear_training import (
     tolerance,
     train_step,
 )
-from helpers.reference import random_weights
 from helpers.rules import DECOUPLED, EQUAL, OWN, Rule
 from multiseg import backend as registry
 from multiseg.dataset import Dataset

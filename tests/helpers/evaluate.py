@@ -1,4 +1,4 @@
-"""A network computed from its neutral description and neutral weights alone, in float64, by PyTorch's functions."""
+"""A network in float64 by PyTorch's functions, from its description: for sizes at which neutral_math's definitions are too slow."""
 
 from __future__ import annotations
 

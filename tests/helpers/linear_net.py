@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from helpers.reference import Array, convolution
+from helpers.neutral_math import Array, conv
 
 HIDDEN = 4
 
@@ -95,16 +95,22 @@ def start_weights(channels: int = 1) -> dict[str, npt.NDArray[np.float32]]:
     return {name: draw.uniform(-1, 1, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
+def _part(w: Mapping[str, Array], name: str) -> dict[str, Array]:
+    return {key: w[f"{name}.{key}"] for key in ("weight", "bias")}
+
+
+def _hidden(x: Array, w: Mapping[str, Array]) -> Array:
+    return conv({"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}, _part(w, "conv1"), x)
+
+
 def output(x: Array, w: Mapping[str, Array]) -> Array:
-    """Of images x (N, C, H, W)."""
-    return convolution(
-        convolution(x, w["conv1.weight"], w["conv1.bias"], 1, 1), w["conv2.weight"], w["conv2.bias"], 1, 0
-    )
+    """Return the output for images x (N, C, H, W)."""
+    return conv({"kernel_shape": [1, 1]}, _part(w, "conv2"), _hidden(x, w))
 
 
 def gradients(x: Array, w: Mapping[str, Array], slope: Array) -> dict[str, Array]:
-    """Of the loss, whose derivative by the output is ``slope`` (N, C, H, W)."""
-    hidden = convolution(x, w["conv1.weight"], w["conv1.bias"], 1, 1)
+    """Return the gradients of the loss, whose derivative by the output is ``slope`` (N, C, H, W)."""
+    hidden = _hidden(x, w)
     back = np.einsum("nohw,oi->nihw", slope, w["conv2.weight"][:, :, 0, 0])
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))
@@ -117,5 +123,5 @@ def gradients(x: Array, w: Mapping[str, Array], slope: Array) -> dict[str, Array
 
 
 def l2_gradients(x: Array, y: Array, w: Mapping[str, Array]) -> dict[str, Array]:
-    """Of the mean squared difference to y."""
+    """Return the gradients of the mean squared difference to y."""
     return gradients(x, w, 2 * (output(x, w) - y) / y.size)

@@ -12,7 +12,7 @@ import numpy as np
 
 from helpers.lending import lend
 from helpers.linear_net import write_model
-from helpers.reference import Array
+from helpers.neutral_math import Array
 from multiseg import backend as registry
 from multiseg.job.job import Job
 from multiseg.training.preparation import network_spec

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from helpers.reference import Array
+from helpers.neutral_math import Array
 
 State = dict[str, Any]
 Options = Mapping[str, float]
