@@ -18,20 +18,7 @@ ARRAY = "__array__"
 def send(connection: Connection, message: Any) -> None:
     """Send plain data (dict, list, tuple, str, numbers, bool, None) with numpy arrays anywhere in it."""
     arrays: list[np.ndarray[Any, Any]] = []
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            arrays.append(np.ascontiguousarray(value))
-            return {ARRAY: [value.dtype.str, list(value.shape)]}
-        if isinstance(value, np.generic):
-            return value.item()
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(item) for item in value]
-        return value
-
-    connection.send_bytes(json.dumps(plain(message)).encode())
+    connection.send_bytes(json.dumps(_without_arrays(message, arrays)).encode())
     for array in arrays:
         if array.nbytes:
             connection.send_bytes(array.reshape(-1).view(np.uint8).data)
@@ -39,18 +26,36 @@ def send(connection: Connection, message: Any) -> None:
 
 def receive(connection: Connection) -> Any:
     """Receive a message of :func:`send`; tuples arrive as lists. Raises EOFError or OSError if the other process has ended."""
+    return _with_arrays(json.loads(connection.recv_bytes()), connection)
 
-    def full(value: Any) -> Any:
-        if isinstance(value, dict):
-            if ARRAY in value:
-                dtype, shape = value[ARRAY]
-                array = np.empty(shape, np.dtype(dtype))
-                if array.nbytes:
-                    connection.recv_bytes_into(array.reshape(-1).view(np.uint8))
-                return array
-            return {key: full(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [full(item) for item in value]
-        return value
 
-    return full(json.loads(connection.recv_bytes()))
+# functions of the module: a recursive closure is a reference cycle, which keeps the arrays alive until the next collection
+
+
+def _without_arrays(value: Any, arrays: list[np.ndarray[Any, Any]]) -> Any:
+    """Return the value with dtype and shape in place of each array, and append the arrays to ``arrays``."""
+    if isinstance(value, np.ndarray):
+        arrays.append(np.ascontiguousarray(value))
+        return {ARRAY: [value.dtype.str, list(value.shape)]}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {key: _without_arrays(item, arrays) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_arrays(item, arrays) for item in value]
+    return value
+
+
+def _with_arrays(value: Any, connection: Connection) -> Any:
+    """Return the value with each array, received in the order of their places."""
+    if isinstance(value, dict):
+        if ARRAY in value:
+            dtype, shape = value[ARRAY]
+            array = np.empty(shape, np.dtype(dtype))
+            if array.nbytes:
+                connection.recv_bytes_into(array.reshape(-1).view(np.uint8))
+            return array
+        return {key: _with_arrays(item, connection) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_arrays(item, connection) for item in value]
+    return value

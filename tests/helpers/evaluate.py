@@ -1,4 +1,4 @@
-"""A network in float64 by PyTorch's functions, from its description: for sizes at which neutral_math's definitions are too slow."""
+"""A network in float64 by PyTorch's functions, from its description: for sizes where neutral_math's definitions are too slow."""
 
 from __future__ import annotations
 
