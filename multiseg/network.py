@@ -22,6 +22,7 @@ import numpy.typing as npt
 from multiseg.errors import ModelError, SettingsError, setting
 
 Array = npt.NDArray[np.float32]
+LossTerms = list[tuple[float, float]]  # of a batch, see Network.evaluate
 STEPS = "steps"  # in a solver's state: the number of updates
 
 LabelKind = Literal["images", "classes"]
@@ -139,6 +140,17 @@ class Network(ABC):
 
         Activations are in the order of computation, by layer name, in the backend's data order. An in-place layer does not
         overwrite the activations of the layer before it, and a lowered layer has the same activations as without lowering."""
+
+    def evaluate(self, features: Array, labels: Array) -> tuple[Array, LossTerms]:
+        """Return the output for a batch and the terms of its loss, so that the loss over several batches can be computed.
+
+        A term is a pair (total, count): of a mean, the sum and the number of elements that it is the mean of. The loss over a set
+        of images is the sum over its terms of all totals / all counts. A loss that is a sum over the batch has the count
+        images / batch size: it is that of a batch as in training. By default, the loss is the mean over the images.
+        """
+        output, loss, _ = self.predict(features, labels)
+        assert loss is not None
+        return output, [(loss * len(features), len(features))]
 
     @abstractmethod
     def get_weights(self, state: bool = False) -> dict[str, Array]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from multiseg.network import CLASSES, IMAGES
+from multiseg.network import CLASSES, IMAGES, LossTerms
 from multiseg_caffe import prototxt
 from multiseg_caffe.proto import EltwiseParameter, ReductionParameter
 
 LABEL = "label"
 BY_CLASS = ("SoftmaxWithLoss", "InfogainLoss", "HingeLoss", "MultinomialLogisticLoss")
+NORMALISED = ("SoftmaxWithLoss", "SigmoidCrossEntropyLoss", "InfogainLoss")  # by their loss_param
 BY_DIFFERENCE = ("EuclideanLoss", "L1Loss", "SmoothL1Loss")
 WORDS = {
     "SoftmaxWithLoss": "softmax cross-entropy, mean over places",
@@ -61,6 +62,47 @@ def _is_plain_mean(layer: Any) -> bool:
     else:
         mean = loss.normalize or not loss.HasField("normalize")
     return weight(layer) == 1 and bool(mean)
+
+
+def terms(definition: Any, net: Any, images: int, batch_size: int) -> LossTerms:
+    """Return the terms of the loss after a forward pass of ``net``, see :meth:`multiseg.network.Network.evaluate`.
+
+    ``definition`` (NetParameter) has the layers of ``net``; the net was run on ``images`` images.
+    """
+    layers = {top: layer for layer in definition.layer for top in layer.top}
+    result = []
+    for blob, factor in net.blob_loss_weights.items():
+        if factor:
+            value = float(factor * net.blobs[blob].data.sum())
+            count = _count(layers.get(blob), net.blobs, images)
+            result.append((value, images / batch_size) if count is None else (value * count, float(count)))
+    return result
+
+
+def _count(layer: Any, blobs: Any, images: int) -> int | None:
+    """Return the number of elements that the value of a loss layer is the mean of; None if it is a sum."""
+    if layer is None:
+        return images
+    if layer.type in NORMALISED:
+        loss = layer.loss_param
+        kind = loss.normalization
+        if not loss.HasField("normalization"):
+            # sigmoid_cross_entropy_loss_layer.cpp: its default is the batch size, that of the others the valid labels
+            default = loss.BATCH_SIZE if layer.type == "SigmoidCrossEntropyLoss" else loss.VALID
+            kind = (loss.VALID if loss.normalize else loss.BATCH_SIZE) if loss.HasField("normalize") else default
+        labels = blobs[layer.bottom[1]].data
+        if kind == loss.VALID:
+            return int((labels != loss.ignore_label).sum()) if loss.HasField("ignore_label") else int(labels.size)
+        return {loss.FULL: int(labels.size), loss.BATCH_SIZE: images}.get(kind)
+    if layer.type.endswith("Loss") or layer.type == "Python":
+        return images
+    if (
+        layer.type == "Reduction"
+        and layer.reduction_param.axis == 0
+        and layer.reduction_param.operation == ReductionParameter.MEAN
+    ):
+        return int(blobs[layer.bottom[0]].data.size)
+    return None
 
 
 def ignored(net: Any) -> list[int]:

@@ -13,7 +13,7 @@ from google.protobuf import text_format
 
 from multiseg import network
 from multiseg.errors import ModelError
-from multiseg.network import STEPS, Array, NetworkSpec
+from multiseg.network import STEPS, Array, LossTerms, NetworkSpec
 from multiseg_caffe import backend, losses, lowering, prototxt, solver_state, sources
 from multiseg_caffe.deploy import deployed
 from multiseg_caffe.describing import placing
@@ -213,6 +213,12 @@ class Network(network.Network):
             output, _, outputs = self.predict(features, None, activations)
             return output, loss, outputs
         return net.blobs[self.output].data.copy(), loss, outputs
+
+    def evaluate(self, features: Array, labels: Array) -> tuple[Array, LossTerms]:
+        output, _, _ = self.predict(features, labels)
+        net = self._net("val", features.shape)
+        definition, _ = self._definition("val", features.shape)
+        return output, losses.terms(definition, net, len(features), self.batch_size)
 
     def _forward_recorded(self, net: Any, count: int) -> dict[str, Array]:
         """Run a forward pass; return the outputs of the file's layers, copied before an in-place layer overwrites them."""

@@ -12,7 +12,7 @@ import tensorflow
 
 from multiseg.errors import ModelError
 from multiseg.network import CLASSES, LabelKind
-from multiseg_tensorflow import digits, dropout
+from multiseg_tensorflow import digits, dropout, loss_terms
 from multiseg_tensorflow.describing.layers import Layers, mark_training_statistics, read, with_dropouts
 from multiseg_tensorflow.files import NetworkFile
 from multiseg_tensorflow.losses import Loss
@@ -31,9 +31,10 @@ class UserGraph:
     """A graph and its tensors. ``y`` and ``loss`` are None in inference.
 
     ``seed`` is the placeholder of the seed of its random numbers (multiseg_tensorflow.randomness), None without training.
-    ``loss`` is the reported loss, including the regularisation terms; ``losses`` are pairs of a loss to differentiate and
-    its variables. ``variables`` and ``weights`` (their layouts) are keyed by neutral name. ``lowered`` are the names of the
-    layers that are computed as one matrix product; ``layers`` are the output tensors by layer name.
+    ``loss`` is the reported loss, including the regularisation terms, and ``terms`` are its terms outside training
+    (multiseg_tensorflow.loss_terms); ``losses`` are pairs of a loss to differentiate and its variables. ``variables`` and
+    ``weights`` (their layouts) are keyed by neutral name. ``lowered`` are the names of the layers that are computed as one matrix
+    product; ``layers`` are the output tensors by layer name.
     """
 
     graph: Any
@@ -43,6 +44,7 @@ class UserGraph:
     seed: Any
     output: Any
     loss: Any
+    terms: list[loss_terms.Term]
     losses: list[tuple[Any, list[Any]]]
     variables: dict[str, Any]
     weights: dict[str, Weight]
@@ -81,11 +83,12 @@ def _inference(file: NetworkFile, shape: Shape, label_shape: Any) -> tuple[Any, 
 
 def build(
     file: NetworkFile, shape: Shape, label_shape: Shape | None, layers: Layers, *,
-    training: bool, loss: Loss | None, labels: LabelKind, seed: int, lowering: bool, device: str,
+    training: bool, loss: Loss | None, labels: LabelKind, seed: int, lowering: bool, device: str, batch_size: int,
 ) -> UserGraph:  # fmt: skip
     """Return the graph of a network file, for inference if ``label_shape`` is None; ``layers`` are from :func:`read_layers`.
 
-    ``loss`` (of multiseg_tensorflow.losses) overrides the network's own; ``labels`` states how the network reads its labels.
+    ``loss`` (of multiseg_tensorflow.losses) overrides the network's own; ``labels`` states how the network reads its labels;
+    ``batch_size`` is that of training.
     Raises ModelError if the code in the file fails, or the output does not match the labels.
     """
     path = file.path
@@ -110,6 +113,7 @@ def build(
         # DIGITS reports the regularisation terms but does not differentiate them
         terms = [] if loss else tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
         reported = tf.add_n([value for value, _ in losses] + terms) if losses else None
+        pairs = [] if reported is None or training else loss_terms.of(reported, tf.shape(x)[0], batch_size)
         if output.shape.rank == 2:  # one vector for each image becomes an image of one pixel
             output = output[:, tf.newaxis, tf.newaxis, :]
 
@@ -131,6 +135,7 @@ def build(
         seed=step_seed,
         output=in_graph(output),
         loss=in_graph(reported),
+        terms=[(in_graph(total), in_graph(count)) for total, count in pairs],
         losses=[(in_graph(value), [variables[variable.op.name] for variable in part]) for value, part in losses],
         variables={weights[name].name: variables[name] for name in weights},
         weights={weight.name: weight for weight in weights.values()},

@@ -12,7 +12,7 @@ import tensorflow
 
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError, setting
-from multiseg.network import Array, LabelKind, NetworkSpec
+from multiseg.network import Array, LabelKind, LossTerms, NetworkSpec
 from multiseg_tensorflow import backend, files, losses, user_file
 from multiseg_tensorflow.graph import Shape, UserGraph, build, read_layers
 from multiseg_tensorflow.solver import Solver
@@ -98,6 +98,10 @@ class Network(network.Network):
         output, loss = predictor.run(features, labels)
         return output, float(loss), layer_outputs
 
+    def evaluate(self, features: Array, labels: Array) -> tuple[Array, LossTerms]:
+        output, terms = self._predictor(features, labels).evaluate(features, labels)
+        return output, [(float(total), float(count)) for total, count in terms]
+
     def get_weights(self, state: bool = False) -> dict[str, Array]:
         if state:
             return self._solver.slots.read(self._session, self._main.weights) if self._solver else {}
@@ -154,7 +158,7 @@ class Network(network.Network):
         return build(
             self._file, shape, label_shape, self._layers,
             training=training, loss=loss, labels=self._labels, seed=spec.seed, lowering=spec.lowering,
-            device=self._device,
+            device=self._device, batch_size=spec.batch_size or backend.batch_size,
         )  # fmt: skip
 
     def _label_kind(self) -> LabelKind:
@@ -218,6 +222,7 @@ class _Predictor:
             self.run = session.make_callable(user.output, feed_list=[user.x])
         else:
             self.run = session.make_callable([user.output, user.loss], feed_list=[user.x, user.y])
+            self.evaluate = session.make_callable([user.output, user.terms], feed_list=[user.x, user.y])
 
     def activations(self, arrays: list[Array]) -> dict[str, Array]:
         """Return the output of each layer for features, or for features and labels."""

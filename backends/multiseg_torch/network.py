@@ -12,8 +12,8 @@ from torch import Tensor
 
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError, setting
-from multiseg.network import Array, NetworkSpec
-from multiseg_torch import backend, files, losses, lowering
+from multiseg.network import Array, LossTerms, NetworkSpec
+from multiseg_torch import backend, files, loss_terms, losses, lowering
 from multiseg_torch.describing import tracing
 from multiseg_torch.solver import Solver
 from multiseg_torch.weights import neutral_weights, unflattened
@@ -121,6 +121,14 @@ class Network(network.Network):
             raise ModelError(f"{self.spec.model}: cannot take an image of {size} pixels: {error}") from error
         loss = None if labels is None else float(self.loss(output, self._tensor(labels)))
         return output.cpu().numpy(), loss, seen
+
+    @torch.no_grad()
+    def evaluate(self, features: Array, labels: Array) -> tuple[Array, LossTerms]:
+        self.model.eval()
+        output = self.model(self._tensor(features))
+        return output.cpu().numpy(), [
+            loss_terms.of(self.criterion, self.loss, output, self._tensor(labels), self.batch_size)
+        ]
 
     def _tensor(self, array: Array) -> Tensor:
         return torch.from_numpy(array).to(self.device)

@@ -21,6 +21,7 @@ from multiseg.inference.output import Output
 from multiseg.inference.predictor import predict
 from multiseg.inference.tested import TestedNetwork
 from multiseg.layout import Floats
+from multiseg.network import LossTerms
 from multiseg.settings.metrics import THRESHOLD
 
 IN_FLIGHT = 2  # batches submitted before waiting for the first output
@@ -40,8 +41,8 @@ def test_db(
     evaluation = Evaluation(run.settings.get("threshold", THRESHOLD), kind, run.ignored)
     run.worker()  # start it before the timing, so that images_per_second does not include it
     start = time.perf_counter()
-    for indices, output, labels, loss in _stream(run, split, size, options):
-        evaluation.add(output, labels, loss, split.name)
+    for indices, output, labels, terms in _stream(run, split, size, options):
+        evaluation.add(output, labels, terms, split.name)
         if each is not None:
             features, _ = split.read(indices)
             for index, feature, one in zip(indices, features, output, strict=True):
@@ -56,11 +57,11 @@ def test_db(
     }
 
 
-Tested = tuple[npt.NDArray[np.int64], Floats, npt.NDArray[Any] | None, float | None]
+Tested = tuple[npt.NDArray[np.int64], Floats, npt.NDArray[Any] | None, LossTerms | None]
 
 
 def _stream(run: TestedNetwork, split: Split, batch_size: int, options: Options) -> Iterator[Tested]:
-    """Yield positions, outputs, labels and loss of each batch; images of mixed sizes are tested one by one."""
+    """Yield positions, outputs, labels and terms of the loss of each batch; images of mixed sizes are tested one by one."""
     if split.shape is not None and split.shape[0] != run.input_shape[0]:
         raise DatasetError(
             f"{split.name}: has images of {split.shape[0]} channels, {run.model.name} takes {run.input_shape[0]}"
@@ -82,14 +83,16 @@ def _stream_batches(run: TestedNetwork, split: Split, batch_size: int, options: 
 
     def collect() -> Tested:
         number, batch = in_flight.popleft()
-        output, loss, _ = worker.result(number)
-        labels = None if batch.labels is None else run.layout.output(batch.labels)
-        return batch.indices, read_out.output(output), labels, loss
+        if batch.labels is None:
+            return batch.indices, read_out.output(worker.result(number)[0]), None, None
+        output, terms = worker.result(number)
+        return batch.indices, read_out.output(output), run.layout.output(batch.labels), terms
 
     try:
         with batches(split, batch_size, layout=run.layout) as feed:
             for batch in feed:
-                number = worker.submit("predict", features=batch.features, labels=batch.labels)
+                method = "predict" if batch.labels is None else "evaluate"
+                number = worker.submit(method, features=batch.features, labels=batch.labels)
                 in_flight.append((number, batch))
                 if len(in_flight) >= IN_FLIGHT:
                     yield collect()

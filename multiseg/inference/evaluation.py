@@ -8,7 +8,7 @@ from typing import Any
 import numpy.typing as npt
 
 from multiseg.errors import DatasetError
-from multiseg.network import CLASSES, IMAGES, LabelKind, label_kind
+from multiseg.network import CLASSES, IMAGES, LabelKind, LossTerms, label_kind
 from multiseg.settings.confusion import Confusion
 from multiseg.settings.metrics import LOSS, THRESHOLD, ImageSums, scores_of
 
@@ -27,16 +27,18 @@ class Evaluation:
         self._sums: ImageSums | Confusion | None = None
         self._one_label = False  # for each image, instead of one for each pixel
         self._undefined = False
-        self._loss: float | None = 0.0
+        self._terms: list[tuple[float, float]] | None = []  # totals and counts of the terms of the loss
         self.count = 0  # images
 
-    def add(self, output: npt.NDArray[Any], labels: npt.NDArray[Any] | None, loss: float | None, source: str) -> None:
-        """Add one batch: ``output`` (N, C, H, W), ``labels`` (N, C, H, W) or None, and the mean ``loss`` over it or None.
+    def add(
+        self, output: npt.NDArray[Any], labels: npt.NDArray[Any] | None, terms: LossTerms | None, source: str
+    ) -> None:
+        """Add one batch: ``output`` (N, C, H, W), ``labels`` (N, C, H, W) or None, and the terms of its loss or None.
 
         Raises DatasetError naming the database ``source`` if the labels do not have the output's size.
         """
         self.count += len(output)
-        self._loss = None if loss is None or self._loss is None else self._loss + loss * len(output)
+        self._add_terms(terms)
         if labels is None:
             self._undefined = True
             return
@@ -59,9 +61,21 @@ class Evaluation:
         assert isinstance(self._sums, Confusion)
         self._sums.add(output, _fitting(labels, expected, output.shape[1:], source))
 
+    def _add_terms(self, terms: LossTerms | None) -> None:
+        if terms is None or self._terms is None:
+            self._terms = None
+            return
+        sums = self._terms or [(0.0, 0.0)] * len(terms)
+        pairs = zip(sums, terms, strict=True)
+        self._terms = [(total + more, count + further) for (total, count), (more, further) in pairs]
+
     def result(self) -> dict[str, float | None]:
-        """Return the mean loss over all images and the metrics; None for what is not known or not defined."""
-        loss = self._loss / self.count if self.count and self._loss is not None else None
+        """Return the loss over all images and the metrics; None for what is not known or not defined.
+
+        The loss does not depend on the division into batches, see :meth:`multiseg.network.Network.evaluate`. It is 0 if no label
+        counts.
+        """
+        loss = sum(total / count if count else total for total, count in self._terms) if self._terms else None
         return {LOSS: loss, **scores_of(None if self._undefined else self._sums, self._one_label)}
 
     def classes(self, names: Sequence[str] | None = None) -> dict[str, Any]:

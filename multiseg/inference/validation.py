@@ -28,6 +28,6 @@ def validate(
             between()
             if batch.labels is None:
                 raise DatasetError(f"{split.name}: has no labels; validation needs them")
-            output, loss, _ = worker.call("predict", features=batch.features, labels=batch.labels)
-            evaluation.add(layout.output(output), layout.output(batch.labels), loss, split.name)
+            output, terms = worker.call("evaluate", features=batch.features, labels=batch.labels)
+            evaluation.add(layout.output(output), layout.output(batch.labels), terms, split.name)
     return evaluation.result()

@@ -16,6 +16,8 @@ from multiseg import network
 from multiseg.network import Array, NetworkSpec
 from multiseg.topology import interfaces
 
+OPTIONAL = ("evaluate",)  # methods that a backend may leave to the interface
+
 
 def signatures(module: str) -> list[str]:
     """Check that the class Network has the interface's methods with exactly its signatures, and no other public ones."""
@@ -30,7 +32,11 @@ def signatures(module: str) -> list[str]:
             problems.append(f"{module}.Network.{name}: is missing")
         elif required != actual:
             problems.append(f"{module}.Network.{name}{actual}: must be {name}{required}")
-    extra = sorted(name for name in vars(cls) if not name.startswith("_") and name not in names)
+    for name in sorted(OPTIONAL):
+        required, actual = (inspect.signature(getattr(owner, name)) for owner in (network.Network, cls))
+        if required != actual:
+            problems.append(f"{module}.Network.{name}{actual}: must be {name}{required}")
+    extra = sorted(name for name in vars(cls) if not name.startswith("_") and name not in {*names, *OPTIONAL})
     return problems + [f"{module}.Network.{name}: is not in the interface; start its name with _" for name in extra]
 
 

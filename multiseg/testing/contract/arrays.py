@@ -97,6 +97,18 @@ class Arrays(Subject):
             "the loss of a batch is the images' mean"
         )
 
+    def test_evaluates_as_it_predicts(self, bench: Bench) -> None:
+        bench.load(predict_only=True, loss="l2")
+        bench.begin()
+        images, labels = bench.images(5), bench.labels(5)
+        output, loss = bench.predict(images, labels)
+        batch = {"features": bench.layout.features(images), "labels": bench.layout.labels(labels)}
+        own, terms = bench.call("evaluate", **batch)
+        close(bench.layout.output(own), output, ROUNDING * np.abs(output).max(), "the output of evaluate")
+        assert sum(total / count for total, count in terms) == pytest.approx(loss, rel=1e-5), (
+            "evaluate: the sum of total / count over the terms is the loss of the batch"
+        )
+
     @pytest.mark.parametrize("count", [1, 7, 33])
     def test_batches_of_any_size_are_predicted(self, bench: Bench, count: int) -> None:
         bench.load(predict_only=True, batch_size=4, val_batch_size=4)

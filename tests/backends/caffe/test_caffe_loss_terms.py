@@ -1,0 +1,67 @@
+"""The loss of a validation does not depend on its batch size, however Caffe's loss layers are normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import multiseg
+from helpers.void_masks import losses, void_masks
+from multiseg import Job
+
+NETWORK = """
+layer { name: "td" type: "Data" top: "data" include { phase: TRAIN } }
+layer { name: "tl" type: "Data" top: "label" include { phase: TRAIN } }
+layer { name: "vd" type: "Data" top: "data" include { phase: TEST stage: "val" } }
+layer { name: "vl" type: "Data" top: "label" include { phase: TEST stage: "val" } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+        convolution_param { num_output: 3 kernel_size: 3 pad: 1 weight_filler { type: "gaussian" std: 0.01 } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "conv" bottom: "label" top: "loss" LOSS exclude { stage: "deploy" } }
+"""
+TWO = """
+layer { name: "more" type: "SoftmaxWithLoss" bottom: "conv" bottom: "label" top: "more" loss_weight: 0.5
+        loss_param { ignore_label: 255 normalization: BATCH_SIZE } exclude { stage: "deploy" } }
+"""
+BATCH = 4  # of training
+Expected = Callable[[Any, Any], float]
+CASES: dict[str, tuple[str, Expected]] = {
+    "": ("", lambda v, n: v.sum() / n.sum()),
+    "normalization: VALID": ("", lambda v, n: v.sum() / n.sum()),
+    "normalize: true": ("", lambda v, n: v.sum() / n.sum()),
+    "normalization: FULL": ("", lambda v, n: v.mean()),
+    "normalization: BATCH_SIZE": ("", lambda v, n: v.sum() / len(v)),
+    "normalize: false": ("", lambda v, n: v.sum() / len(v)),
+    "normalization: NONE": ("", lambda v, n: v.sum() / len(v) * BATCH),  # of a batch as in training
+    " ": (TWO, lambda v, n: v.sum() / n.sum() + 0.5 * v.sum() / len(v)),  # two losses of different normalisation
+}
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory: pytest.TempPathFactory) -> multiseg.Dataset:
+    return void_masks(tmp_path_factory.mktemp("masks"))
+
+
+@pytest.mark.parametrize("normalisation", CASES)
+def test_the_loss_does_not_depend_on_the_batch_size(
+    masks: multiseg.Dataset, normalisation: str, tmp_path: Path
+) -> None:
+    more, expected = CASES[normalisation]
+    model = tmp_path / "net.prototxt"
+    model.write_text(NETWORK.replace("LOSS", f"loss_param {{ ignore_label: 255 {normalisation} }}") + more)
+    job = Job(
+        dataset=masks, backend="caffe", model=model, epochs=1, batch_size=BATCH, val_batch_size=3, learning_rate=1e-6, seed=1,
+        threads=1,
+    )  # fmt: skip
+    with job.train(tmp_path / "run", progress=False) as run:
+        features, labels = masks.val.read(range(len(masks.val)))
+        assert labels is not None
+        value = expected(*losses(run.predict(features), labels))
+        assert run.history[-1]["val_loss"] == pytest.approx(value, rel=1e-5)
+        for size in (1, 4, len(features)):
+            tested = run.test_db(masks.path / "val_db" / "features", batch_size=size)
+            assert tested["val_loss"] == pytest.approx(value, rel=1e-5), size
+        assert np.sum(tested["confusion"]) == (labels != 255).sum()
