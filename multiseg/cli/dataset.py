@@ -67,6 +67,8 @@ def create_images(out: Path, count: int, size: int, grid: int, seed: int | None,
               help="The object in binary masks.  [default: dark; 1 in masks of 0 and 1]")  # fmt: skip
 @click.option("--mixed-sizes", is_flag=True, help="Allow images of different sizes; there is no mean image then.")
 @click.option("--seed", type=int, help="Seed of the shuffle before the split.  [default: random, stored in DIR]")
+@click.option("--exif", type=click.Choice(["apply", "ignore"]), default="apply", show_default=True,
+              help="Turn images by their EXIF orientation, or read them as they are stored.")  # fmt: skip
 @click.option("--workers", type=int, help="Number of encoding processes.  [default: one per core]")
 @_json
 def create_dataset(folder: Path, input_folder: str, as_json: bool, val_percent: float | None, **options: Any) -> None:
@@ -95,8 +97,22 @@ def create_dataset(folder: Path, input_folder: str, as_json: bool, val_percent: 
         as_json,
         {"path": str(folder), **dataset.info},
         f"{folder}: {len(dataset.train)} pairs for training and {len(dataset.val)} for validation, {size}, "
-        f"seed {dataset.info['seed']}",
+        f"seed {dataset.info['seed']}{''.join(_notes(dataset.info))}",
     )
+
+
+def _notes(info: dict[str, Any]) -> Iterator[str]:
+    """Yield what was done to the images of a new dataset, and which files were left out, each as a line with its line end."""
+    from multiseg.dataset.pairs import left_out_text
+
+    texts = {"exif orientation": "turned by their EXIF orientation", "transparency": "laid over white for transparency"}
+    for name, text in texts.items():
+        if info["applied"].get(name):
+            yield f"\n{info['applied'][name]} images {text}"
+    if info["values"] == "float32":
+        yield "\ninputs have values of more than 8 bits, stored as float_data"
+    for name, counts in info["left_out"].items():
+        yield f"\nleft out in {info[name]}: {left_out_text(counts)}"
 
 
 @click.command()

@@ -39,6 +39,8 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="clip: cut values to 0..255; normalize: stretch to it."),
         click.option("--channel-order", type=click.Choice(["RGB", "BGR"]), help="Order in the output.  [default: the backend's]"),
         click.option("--data-order", type=click.Choice(["CHW", "HWC"]), help="Order in the output.  [default: the backend's]"),
+        click.option("--exif", type=click.Choice(["apply", "ignore"]),
+                     help="Turn images by their EXIF orientation or not.  [default: as the dataset did]"),
         click.option("--show-input", is_flag=True, help="Write the input to the left of the output."),
         click.option("--snapshot", default="last", show_default=True, help="Snapshot: last, best, or an epoch."),
     )):  # fmt: skip
@@ -99,7 +101,7 @@ def test_one(
         result = opened.test_one(image, **options)
         written = [] if output is None else [save_as(result, output, kind, show_input)]
         if show_layers and output is not None:
-            layers = opened.layers(image, resize=options["resize"], pad=options["pad"])
+            layers = opened.layers(image, **{name: options[name] for name in ("resize", "pad", "exif")})
             page = layers.to_html(output.with_name(f"{output.stem}-layers.html"))
             written += [page, page.with_suffix(".json")]
     if as_json:

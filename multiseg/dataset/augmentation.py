@@ -36,7 +36,8 @@ class Augmentation:
       draws a factor from 1/1.2 to 1.2. ``translation``: maximum shift in either direction as a fraction of width and height,
       0 to 1. Areas outside the image repeat the border pixels. Inputs are interpolated bilinearly; targets use the nearest
       pixel and so keep their values.
-    - ``noise``: standard deviation of normal noise on the input, in pixel values; results are clipped to 0 to 255.
+    - ``noise``: standard deviation of normal noise on the input, in pixel values; results are clipped to 0 to 255
+      for 8-bit images; other values are not clipped.
     """
 
     flip: str = "none"
@@ -105,7 +106,9 @@ class Augmentation:
             label = _transform(label, affine, Image.Resampling.NEAREST)
         if self.noise:
             noisy = feature + draw.normal(0.0, self.noise, feature.shape)
-            feature = np.clip(np.rint(noisy) if feature.dtype == np.uint8 else noisy, 0, 255).astype(feature.dtype)
+            if feature.dtype == np.uint8:
+                noisy = np.clip(np.rint(noisy), 0, 255)
+            feature = noisy.astype(feature.dtype)
         return feature, label
 
     def _affine(self, unit: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -137,7 +137,7 @@ def _scan_all(opened: dict[str, LmdbFile], report: Report, progress: Progress | 
 
 def _shape_of(record: bytes) -> tuple[int, ...]:
     datum = parse_datum(record)
-    shape = datum_pixels(datum).shape
+    shape = datum_pixels(datum, record).shape
     declared = (datum.channels, datum.height, datum.width)
     if any(declared) and declared != shape:  # Caffe's own tools do not set the shape of encoded records
         raise DatasetError(f"declares the shape {_shape_text(declared)}, its image has {_shape_text(shape)}")

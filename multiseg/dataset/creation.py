@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -11,18 +12,30 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from multiseg.dataset.description import combined_hash, write_description
 from multiseg.dataset.encoders import Encoders
-from multiseg.dataset.encoding import MOST_PAIRS, Chunk, EncodingTask, RecordEncoding, pair_bytes, read_label
+from multiseg.dataset.encoding import (
+    MOST_PAIRS,
+    Chunk,
+    EncodingTask,
+    RecordEncoding,
+    pair_bytes,
+    read_label,
+    shape_of,
+    without_colour,
+)
 from multiseg.dataset.label_options import LabelOptions, warnings_about
+from multiseg.dataset.label_rules import LabelRules
 from multiseg.dataset.label_statistics import LabelStatistics
 from multiseg.dataset.pairs import Pairs, find_pairs, refuse_overlap, split_pairs
+from multiseg.dataset.reading import mean_of_records
 from multiseg.dataset.records import mean_blob
 from multiseg.dataset.staging import staged_folder
 from multiseg.dataset.writing import RecordWriter
 from multiseg.errors import DatasetError, MultisegWarning, SettingsError, setting
-from multiseg.images import Channels, load_image
+from multiseg.images import Channels, Exif, Values, decode, read_bytes
 
 Progress = Callable[[int, int], None]
 
@@ -44,11 +57,13 @@ class CreationOptions:
     label_encoding: RecordEncoding
     mixed_sizes: bool
     seed: int
+    exif: Exif = "apply"
 
     def __post_init__(self) -> None:
         _one_of("channels", self.channels, get_args(Channels))
         _one_of("feature_encoding", self.feature_encoding, ("png", "jpg", "none"))
         _one_of("label_encoding", self.label_encoding, ("none", "png"))
+        _one_of("exif", self.exif, get_args(Exif))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise SettingsError(f"{setting('seed')} {self.seed!r} must be a whole number, 0 or more")
         try:
@@ -83,22 +98,34 @@ def create(
         raise SettingsError(f"{setting('workers')} {workers!r} must be a whole number, 1 or more")
     with staged_folder(folder) as staging:
         pairs = find_pairs(options.input, options.target)
-        first = pairs.part(0, 1)[0]
+        rules = label_options.rules(options.channels)
+        first, (feature, label) = _first(pairs, options, rules)
         if options.val_input is not None and options.val_target is not None:
             train, val = pairs, find_pairs(options.val_input, options.val_target)
         else:
             train, val = split_pairs(pairs, options.val_percent, options.seed)
+        left_out = {
+            name: dict(sorted(counts.items()))
+            for name, counts in (
+                ("input", pairs.other_inputs),
+                ("target", pairs.other_targets),
+                ("val_input", val.other_inputs if options.val_input is not None else {}),
+                ("val_target", val.other_targets if options.val_target is not None else {}),
+            )
+            if counts
+        }
         del pairs
-        rules = label_options.rules(options.channels)
         task = EncodingTask(
             channels=options.channels,
             feature_encoding=options.feature_encoding,
             label_encoding=options.label_encoding,
             mixed_sizes=options.mixed_sizes,
             first=first,
-            shape=load_image(first[0], options.channels).shape,
-            label_shape=read_label(first[1], rules, LabelStatistics())[0].shape,
+            shape=shape_of(feature),
+            label_shape=shape_of(label),
             rules=rules,
+            exif=options.exif,
+            deep=feature.dtype != np.uint8,
         )
         size = max(1, min(MOST_PAIRS, _CHUNK_BYTES // pair_bytes(task)))
         total = len(train) + len(val)
@@ -112,10 +139,13 @@ def create(
 
         hashes: dict[str, str] = {}
         statistics = {"train": LabelStatistics(), "val": LabelStatistics()}
+        applied: Counter[str] = Counter()
         with Encoders(task, max(1, min(workers, total // size // _MIN_CHUNKS_PER_WORKER))) as encoders:
             for name, part in (("train", train), ("val", val)):
                 if len(part):
-                    hashes |= _write_split(staging, f"{name}_db", part, encoders, size, advance, statistics[name])
+                    hashes |= _write_split(
+                        staging, f"{name}_db", part, encoders, size, advance, statistics[name], applied
+                    )
         both = LabelStatistics()
         for one in statistics.values():
             both.merge(one)
@@ -133,6 +163,9 @@ def create(
                 **label_options.to_json(),
                 "label_values": {name: one.to_json() for name, one in statistics.items()},
                 **({"warnings": list(map(str, warnings))} if warnings else {}),
+                "values": "float32" if task.deep else "uint8",
+                "applied": dict(applied),
+                "left_out": left_out,
                 "train": {"count": len(train), **shapes},
                 "val": {"count": len(val), **shapes},
                 "databases": hashes,
@@ -155,8 +188,12 @@ def _write_split(
     size: int,
     advance: Callable[[int], None],
     statistics: LabelStatistics,
+    applied: Counter[str],
 ) -> dict[str, str]:
-    """Write features, labels and mean image of one split; return the databases' hashes, and gather ``statistics``."""
+    """Write features, labels and mean image of one split; return the databases' hashes, and gather ``statistics``.
+
+    ``applied`` counts the images that were turned, and those laid over white.
+    """
     with RecordWriter(staging / name / "features") as features, RecordWriter(staging / name / "labels") as labels:
         for encoded in encoders.map(_chunks(pairs, size)):
             statistics.merge(encoded.statistics)
@@ -164,15 +201,36 @@ def _write_split(
                 features.write(record)
             for record in encoded.labels:
                 labels.write(record)
+            applied.update({"exif orientation": encoded.oriented, "transparency": encoded.transparent})
             advance(len(encoded.features))
     if features.count != len(pairs):
         raise DatasetError(f"{staging}: {features.count} of {len(pairs)} pairs were written")
+    mean: NDArray[Any] | None = None
     total = encoders.take_total()
     if total is not None:
-        # DIGITS rounds the mean to integers before storing it
-        mean = np.around(total / len(pairs)).astype(np.uint8)
+        mean = np.around(total / len(pairs)).astype(np.uint8)  # DIGITS rounds the mean to integers before storing it
+    elif encoders.task.deep and not encoders.task.mixed_sizes:
+        mean = mean_of_records(features.path)
+    if mean is not None:
         (staging / name / "mean.binaryproto").write_bytes(mean_blob(mean))
     return {f"{name}/{writer.path.name}": writer.digest.hexdigest() for writer in (features, labels)}
+
+
+def _first(pairs: Pairs, options: CreationOptions, rules: LabelRules) -> tuple[tuple[str, str], tuple[Values, Values]]:
+    """Return the files that all others are compared with, and their images.
+
+    They are the first ones in a format that has grey and colour; WebP has no grey.
+    """
+    files = []
+    for folder, names in ((pairs.input_folder, pairs.inputs), (pairs.target_folder, pairs.targets)):
+        name = next((name for name in names if not name.lower().endswith(".webp")), names[0])
+        files.append(str(Path(folder) / name))
+    data = read_bytes(files[0])
+    feature = decode(data, files[0], options.channels, exif=options.exif)
+    if options.channels == "none":
+        feature = without_colour(data, feature)
+    label, _ = read_label(files[1], rules, LabelStatistics(), options.exif, grey=True)
+    return (files[0], files[1]), (feature.values, label.values)
 
 
 def _chunks(pairs: Pairs, size: int) -> Iterator[Chunk]:

@@ -22,8 +22,10 @@ from multiseg.dataset.location import MEAN, is_url, local
 from multiseg.dataset.reading import Split
 from multiseg.dataset.records import parse_mean
 from multiseg.errors import DatasetError
-from multiseg.images import Channels
+from multiseg.images import Channels, Exif
 from multiseg.network import CLASSES, IMAGES, LabelKind
+
+BYTE, FLOAT, HIGH_BYTE = "uint8", "float32", "high byte"  # of Dataset.values
 
 PathLike = str | os.PathLike[str]
 
@@ -63,6 +65,7 @@ class Dataset:
         label_channels: Channels | None = None,
         foreground: Side | float | None = None,
         seed: int | None = None,
+        exif: Exif = "apply",
         workers: int | None = None,
         progress: Progress | None = None,
     ) -> Dataset:
@@ -71,6 +74,8 @@ class Dataset:
         Pairs are shuffled with ``seed`` (None: a random seed is chosen and stored), and ``val_percent`` percent, rounded
         down, are reserved for validation; separate ``val_input`` and ``val_target`` replace them and are not shuffled.
         ``channels`` converts all images to L or RGB; ``mixed_sizes`` allows pairs of different sizes, without a mean image.
+        ``exif`` "apply" turns images by their EXIF orientation, "ignore" reads them as they are stored. Inputs of more than
+        8 bits keep their values, as float32. ``info`` counts the images turned and laid over white, and the files left out.
 
         ``labels`` states what the targets are. Options of the inputs do not change the values of masks.
 
@@ -102,6 +107,7 @@ class Dataset:
             label_encoding=label_encoding,
             mixed_sizes=mixed_sizes,
             seed=random_seed() if seed is None else seed,
+            exif=exif,
         )
         label_options = LabelOptions(labels, classes, colours, ignore, label_map, label_channels, foreground)
         for warning in create(options, label_options, folder, workers, progress):
@@ -143,6 +149,24 @@ class Dataset:
         if self._description is not None and "labels" in self._description:
             return Labels.from_json(self._description["labels"], str(self.path / FILE))
         return Labels(CLASSES if self.train.labelled_in_records else IMAGES)
+
+    @cached_property
+    def values(self) -> str:
+        """What the features' values are: ``uint8``, ``float32``, or ``high byte``.
+
+        ``high byte`` is for a dataset that an earlier multiseg may have created from the high bytes of 16-bit images.
+        """
+        if len(self.train) and self.train[0][0].dtype != np.uint8:
+            return FLOAT
+        made = self._description
+        if made is not None and "values" not in made and made.get("channels") in ("L", "RGB"):
+            return HIGH_BYTE
+        return BYTE
+
+    @property
+    def exif(self) -> Exif:
+        """Whether images were turned by their EXIF orientation at creation; DIGITS and earlier versions ignored it."""
+        return "apply" if self.info.get("exif") == "apply" else "ignore"
 
     @cached_property
     def mean_image(self) -> NDArray[np.float32] | None:

@@ -31,7 +31,7 @@ class Encoders:
     """
 
     def __init__(self, task: EncodingTask, workers: int) -> None:
-        self._task = task
+        self.task = task
         self._sum = task.new_sum()
         self._max_pending = _PENDING_CHUNKS_PER_WORKER * workers
         self._helpers = [_Helper(task) for _ in range(workers - 1 if sys.executable else 0)]
@@ -58,7 +58,7 @@ class Encoders:
                     lane.send(chunk)
                     self._busy[lane.pipe] = lane, submitted
                 else:
-                    done[submitted] = _attempt(self._task, chunk, self._sum)
+                    done[submitted] = _attempt(self.task, chunk, self._sum)
                 submitted += 1
                 chunk = next(remaining, None)
             while yielded in done:
@@ -140,10 +140,10 @@ class _Lane:
         answer = self._receive()
         if isinstance(answer, Exception):
             return answer
-        feature_sizes, label_sizes, statistics = answer
+        feature_sizes, label_sizes, *counts = answer
         ends = accumulate(feature_sizes + label_sizes, initial=0)
         records = [os.pread(self.memory, end - start, start) for start, end in pairwise(ends)]
-        return Encoded(records[: len(feature_sizes)], records[len(feature_sizes) :], statistics)
+        return Encoded(records[: len(feature_sizes)], records[len(feature_sizes) :], *counts)
 
     def _receive(self) -> Any:
         try:
@@ -229,4 +229,4 @@ def _answer(task: EncodingTask, chunk: Chunk, total: Sum | None, memory: int) ->
     for record in chain(encoded.features, encoded.labels):
         position += os.pwrite(memory, record, position)
     sizes = ([len(record) for record in records] for records in (encoded.features, encoded.labels))
-    return *sizes, encoded.statistics
+    return *sizes, encoded.statistics, encoded.oriented, encoded.transparent

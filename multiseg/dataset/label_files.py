@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from multiseg.errors import ImageError
-from multiseg.images import open_image
+from multiseg.images import NPY, array_values, open_image
+from multiseg.layout import to_channels_last
 
 Values = NDArray[Any]
 
@@ -28,6 +29,7 @@ class StoredImage:
     - ``alpha``: (H, W) uint8, if the file has an alpha channel.
     - ``lossy``: the compression that changed the values, e.g. ``JPEG``; empty if there is none.
     - ``bilevel``: whether the file has 1 bit per pixel.
+    - ``lacks_grey``: whether the format has no grey mode, so that grey is three equal channels.
     """
 
     values: Values
@@ -35,6 +37,7 @@ class StoredImage:
     alpha: NDArray[np.uint8] | None
     lossy: str
     bilevel: bool
+    lacks_grey: bool = False
 
 
 def stored_image(data: bytes, name: str) -> StoredImage:
@@ -42,6 +45,9 @@ def stored_image(data: bytes, name: str) -> StoredImage:
 
     Raises ImageError if the file cannot be read, or has 16 bits per channel and several channels, which Pillow does not read.
     """
+    if data.startswith(NPY):
+        array = array_values(data, name)
+        return StoredImage(array[0] if len(array) == 1 else to_channels_last(array), None, None, "", False)
     image, deep = open_image(data, name)
     palette = alpha = None
     values: Values
@@ -62,7 +68,7 @@ def stored_image(data: bytes, name: str) -> StoredImage:
         raise ImageError(f"{name}: is a mode {image.mode} image; save it as grey, palette or RGB")
     if deep and values.ndim == 3:
         raise ImageError(f"{name}: has 16 bits in each of {values.shape[2]} channels; save it with 8 bits")
-    return StoredImage(values, palette, alpha, _lossy(image, data), image.mode == "1")
+    return StoredImage(values, palette, alpha, _lossy(image, data), image.mode == "1", image.format == "WEBP")
 
 
 def _unstretched(image: ImageFile.ImageFile, data: bytes, values: Values) -> Values:

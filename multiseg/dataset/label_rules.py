@@ -69,6 +69,8 @@ class LabelRules:
     def _numbers(self, stored: StoredImage, path: str, statistics: LabelStatistics) -> Pixels:
         """Return the label (1, H, W) of each pixel: its value or its colour, mapped."""
         values = stored.values
+        if stored.lacks_grey and values.ndim == 3 and not self._by_colour and (values == values[..., :1]).all():
+            values = values[..., 0]
         if values.ndim == 3:
             labels = self._looked_up(values, path)
         elif stored.palette is not None and self._by_colour:

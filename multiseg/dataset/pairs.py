@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import random
 import unicodedata
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
 
 from multiseg.errors import DatasetError, SettingsError
-from multiseg.images import SUFFIXES
+from multiseg.images import ARRAY_SUFFIX, SUFFIXES
 
 _NOT_DATA = ("__MACOSX",)  # folder of macOS metadata in archives, whose files are named like the images
 _MAX_LISTED = 10  # names without a partner shown in an error
@@ -22,12 +23,17 @@ _MAX_LISTED = 10  # names without a partner shown in an error
 
 @dataclass(frozen=True)
 class Pairs:
-    """Image pairs in order; file names are relative to their folders."""
+    """Image pairs in order; file names are relative to their folders.
+
+    ``other_inputs`` and ``other_targets`` count the files in the folders that are not images, by extension.
+    """
 
     input_folder: str
     target_folder: str
     inputs: list[str]
     targets: list[str]
+    other_inputs: Mapping[str, int] = field(default_factory=dict)
+    other_targets: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -46,12 +52,13 @@ def find_pairs(input_folder: str, target_folder: str) -> Pairs:
     Partners have the same path within their folder, apart from the suffix; failing that, the same base name. Raises
     DatasetError if a folder is missing or empty, or an image has no partner.
     """
-    inputs, targets = _find_images(input_folder), _find_images(target_folder)
+    inputs, other_inputs = _find_images(input_folder)
+    targets, other_targets = _find_images(target_folder)
     problems = ""
     for key in (_stem, lambda name: os.path.basename(_stem(name))):
         partners, problem = _match(inputs, targets, key)
         if partners is not None:
-            return Pairs(input_folder, target_folder, inputs, partners)
+            return Pairs(input_folder, target_folder, inputs, partners, other_inputs, other_targets)
         problems = problems or problem
     raise DatasetError(
         f"{input_folder} contains {len(inputs)} images and {target_folder} {len(targets)}, "
@@ -74,6 +81,8 @@ def split_pairs(pairs: Pairs, val_percent: float, seed: int) -> tuple[Pairs, Pai
             pairs.target_folder,
             [pairs.inputs[index] for index in indices],
             [pairs.targets[index] for index in indices],
+            pairs.other_inputs,
+            pairs.other_targets,
         )
 
     return select(order[count:]), select(order[:count])
@@ -94,14 +103,17 @@ def _stem(name: str) -> str:
     return unicodedata.normalize("NFC", os.path.splitext(name)[0])
 
 
-def _find_images(folder: str) -> list[str]:
-    """Return the image files below a folder, relative to it, sorted by path.
+def _find_images(folder: str) -> tuple[list[str], Counter[str]]:
+    """Return the image files below a folder, relative to it and sorted by path, and the number of other files by extension.
 
-    Hidden files and folders, such as Jupyter's .ipynb_checkpoints, are skipped. Links to folders are followed.
+    A folder without images is one of arrays: .npy files. Hidden files and folders, such as Jupyter's .ipynb_checkpoints, are
+    skipped. Links to folders are followed.
     """
     if not os.path.isdir(folder):
         raise DatasetError(f"{folder}: no such folder" if not os.path.exists(folder) else f"{folder}: is not a folder")
     images: list[str] = []
+    arrays: list[str] = []
+    others: Counter[str] = Counter()
     pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]  # subfolder, identities of its parents
     while pending:
         subfolder, parents = pending.pop()
@@ -119,12 +131,26 @@ def _find_images(folder: str) -> list[str]:
                         pending.append((os.path.join(subfolder, entry.name), parents | {inode}))
                     elif entry.name.lower().endswith(SUFFIXES):
                         images.append(os.path.join(subfolder, entry.name))
+                    elif entry.name.lower().endswith(ARRAY_SUFFIX):
+                        arrays.append(os.path.join(subfolder, entry.name))
+                    else:
+                        others[os.path.splitext(entry.name)[1].lower() or "no extension"] += 1
         except OSError as error:
             raise DatasetError(f"{path}: cannot be listed: {error.strerror}") from error
+    if images and arrays:
+        others[ARRAY_SUFFIX] = len(arrays)
+    images = images or arrays
     if not images:
-        raise DatasetError(f"{folder}: contains no images; supported are {' '.join(s[1:] for s in SUFFIXES)}")
+        supported = " ".join(suffix[1:] for suffix in (*SUFFIXES, ARRAY_SUFFIX))
+        found = f"; it contains {left_out_text(others)}" if others else ""
+        raise DatasetError(f"{folder}: contains no images; supported are {supported}{found}")
     images.sort()
-    return images
+    return images, others
+
+
+def left_out_text(counts: Mapping[str, int]) -> str:
+    """Return counts of files by extension as text, such as "2 .gif, 1 .txt"."""
+    return ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
 
 
 def _match(inputs: list[str], targets: list[str], key: Callable[[str], str]) -> tuple[list[str] | None, str]:

@@ -148,12 +148,25 @@ def open_split(path: str | os.PathLike[str]) -> Split:
     return Split(f"{features.parent.name}/{features.name}", features, labels if has_labels else None)
 
 
+def mean_of_records(path: str | os.PathLike[str]) -> NDArray[np.float32]:
+    """Return the mean ``(C, H, W)`` of the images of a database, summed in float64 in the order of the records.
+
+    Raises DatasetError if one cannot be read.
+    """
+    records = LmdbFile(path)
+    total = np.zeros_like(_load(records, 0)[1], dtype=np.float64)
+    for position in range(len(records)):
+        total += _load(records, position)[1]
+    mean: NDArray[np.float32] = (total / len(records)).astype(np.float32)
+    return mean
+
+
 def _load(records: LmdbFile, position: int) -> tuple[Any, Array]:
     """Parse the record at ``position``; return it and its image."""
     record = records[position]
     try:
         datum = parse_datum(record)
-        return datum, datum_pixels(datum)
+        return datum, datum_pixels(datum, record)
     except DatasetError as error:
         key = records.key(position).decode(errors="replace")
         raise DatasetError(f"{records.path}: record {key} {error}") from None

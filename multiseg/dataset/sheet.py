@@ -16,7 +16,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageOps
 
 from multiseg.dataset.dataset import Dataset
 from multiseg.errors import DatasetError, SettingsError
-from multiseg.images import save_image, to_image
+from multiseg.images import picture_of, save_image
 
 _SIDE = 96  # pixels of the longer side of a picture on the sheet
 _GAP = 6
@@ -97,23 +97,17 @@ def write_sheet(dataset: Dataset, out: str | os.PathLike[str], count: int = 24) 
 
 
 def _pair(number: int, feature: NDArray[Any], label: NDArray[Any] | None) -> _Pair:
-    pictures = {"input": _picture(feature)}
+    pictures = {"input": picture_of(feature)}
     caption = f"{number}, {feature.shape[2]}x{feature.shape[1]}"
     if label is None:
         caption += ", no label"
     elif label.size == 1:
         caption += f", label {label.flat[0]}"
     else:
-        pictures["target"] = _picture(label)
+        pictures["target"] = picture_of(label)
         if label.shape[1:] == feature.shape[1:]:
             pictures["overlay"] = _overlay(pictures["input"], pictures["target"])
     return _Pair(caption, pictures)
-
-
-def _picture(image: NDArray[Any]) -> Image.Image:
-    """Return any image as a picture: channels other than grey or RGB are averaged, other types than uint8 are normalised."""
-    shown = image if image.shape[0] in (1, 3) else image.mean(axis=0, keepdims=True)
-    return to_image(shown, "clip" if image.dtype == np.uint8 else "normalize")
 
 
 def _overlay(feature: Image.Image, label: Image.Image) -> Image.Image:

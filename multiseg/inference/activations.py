@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from multiseg.images import Pixels
+from multiseg.images import Values
 from multiseg.inference.statistics import Statistics
 from multiseg.layout import Floats
 
@@ -16,12 +16,12 @@ from multiseg.layout import Floats
 class Activations:
     """``activations`` (C, H, W) or (features,) by layer, in the order of computation, and ``weights`` by parameter.
 
-    Arrays are neutral: channels first, weights OIHW and IOHW. ``input`` is the input image, (C, H, W) uint8.
+    Arrays are neutral: channels first, weights OIHW and IOHW. ``input`` is the input image, (C, H, W).
     """
 
     title: str
     source: Path
-    input: Pixels
+    input: Values
     activations: Mapping[str, Floats]
     weights: Mapping[str, Floats]
 

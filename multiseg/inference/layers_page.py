@@ -41,7 +41,7 @@ def render(layers: Activations) -> str:
     environment.filters["count"] = lambda number: f"{number:,}"
     return environment.get_template("layers.html.j2").render(
         layers=layers,
-        input=pictures.picture(layers.input),
+        input=pictures.image(layers.input),
         parts=[
             ("Activations", "layer", list(_entries(layers.activations))),
             ("Parameters", "parameter", list(_entries(layers.weights))),

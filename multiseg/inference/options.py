@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from multiseg.errors import SettingsError, setting
-from multiseg.images import PixelConversion
+from multiseg.images import Exif, PixelConversion
 from multiseg.layout import ChannelOrder, DataOrder, Layout
 
 DATA_ORDERS: dict[str, DataOrder] = {"CHW": "NCHW", "HWC": "NHWC"}
@@ -20,6 +20,8 @@ class Options:
       is raised; with ``pad`` the last row and column are repeated up to the next preserved size, and the output is cropped.
     - ``tile``: images larger than this many pixels a side are tested in tiles that overlap by the receptive field of the
       network, so that the output equals that of the whole image.
+    - ``exif``: ``apply`` turns images by their EXIF orientation, ``ignore`` reads them as they are stored. None: as the training
+      images were.
     - ``pixel_conversion``, ``channel_order`` and ``data_order`` are the options of DIGITS' "Image output" view: ``clip`` to
       0..255 or ``normalize`` to that range, RGB or BGR, CHW or HWC. None for the orders: as the backend declares.
 
@@ -32,6 +34,7 @@ class Options:
     pixel_conversion: PixelConversion = "clip"
     channel_order: ChannelOrder | None = None
     data_order: Literal["CHW", "HWC"] | None = None
+    exif: Exif | None = None
 
     def __post_init__(self) -> None:
         if self.tile is not None and (not isinstance(self.tile, int) or self.tile < 1):
@@ -45,6 +48,7 @@ class Options:
             "pixel_conversion": ("clip", "normalize"),
             "channel_order": ("RGB", "BGR", None),
             "data_order": ("CHW", "HWC", None),
+            "exif": ("apply", "ignore", None),
         }
         for name, valid_values in choices.items():
             value = getattr(self, name)

@@ -10,19 +10,19 @@ import numpy as np
 from PIL import Image
 
 from multiseg.errors import ImageError, MultisegError
-from multiseg.images import PixelConversion, Pixels, array_to_image, to_image
+from multiseg.images import PixelConversion, Values, picture_of, to_image
 from multiseg.layout import Floats
 
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """A network's output for one image: ``array`` (C, H, W) float32 in RGB, and ``input``, the input image (C, H, W) uint8.
+    """A network's output for one image: ``array`` (C, H, W) float32 in RGB, and ``input``, the input image (C, H, W).
 
     ``classifies`` states that the network scores the classes of the whole image: ``array`` holds their scores, and is no picture.
     """
 
     array: Floats
-    input: Pixels
+    input: Values
     pixel_conversion: PixelConversion = "clip"
     source: Path | None = None
     classifies: bool = False
@@ -45,8 +45,8 @@ class Output:
 
     @property
     def input_image(self) -> Image.Image:
-        """The input as a picture."""
-        return array_to_image(self.input)
+        """The input as a picture; values of other types than uint8 are scaled by their range."""
+        return picture_of(self.input)
 
 
 @dataclass(frozen=True)

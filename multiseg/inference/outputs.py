@@ -14,7 +14,8 @@ from PIL import Image
 
 from multiseg.dataset.description import combined_hash, write_description
 from multiseg.dataset.encoding import Sum
-from multiseg.dataset.records import encoded_datum, mean_blob, raw_datum
+from multiseg.dataset.reading import mean_of_records
+from multiseg.dataset.records import encoded_datum, mean_blob, raw_datum, values_datum
 from multiseg.dataset.staging import staged_folder
 from multiseg.dataset.writing import RecordWriter
 from multiseg.errors import DatasetError, ImageError, SettingsError, setting
@@ -103,6 +104,7 @@ def writing(folder: str | Path, format: Format, show_input: bool = False) -> Ite
 @contextmanager
 def _dataset(folder: Path) -> Iterator[Write]:
     shapes: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
+    deep: set[bool] = set()
     total: Sum | None = None
     with staged_folder(folder) as staging:
         with ExitStack() as stack:
@@ -114,13 +116,18 @@ def _dataset(folder: Path) -> Iterator[Write]:
                 nonlocal total
                 label = image_to_array(output.image)
                 shapes.add((output.input.shape, label.shape))
-                if len({shape for shape, _ in shapes}) > 1:
+                deep.add(output.input.dtype != np.uint8)
+                if len({shape for shape, _ in shapes}) > 1 or True in deep:
                     total = None
                 elif total is None and not features.count:
                     total = Sum(output.input.shape)  # type: ignore[arg-type]
                 if total is not None:
                     total.add(output.input)
-                features.write(encoded_datum(encode_image(output.input, "png"), output.input.shape))  # type: ignore[arg-type]
+                if output.input.dtype == np.uint8:
+                    png = encode_image(output.input, "png")
+                    features.write(encoded_datum(png, output.input.shape))  # type: ignore[arg-type]
+                else:
+                    features.write(values_datum(output.input))
                 labels.write(raw_datum(label))
                 return folder
 
@@ -142,6 +149,8 @@ def _describe(
     if total is not None and features.count:
         mean = np.around(total.take() / features.count).astype(np.uint8)
         (staging / SPLIT / "mean.binaryproto").write_bytes(mean_blob(mean))
+    elif shape is not None:  # values of more than 8 bits
+        (staging / SPLIT / "mean.binaryproto").write_bytes(mean_blob(mean_of_records(features.path)))
     hashes = {f"{SPLIT}/{each.path.name}": each.digest.hexdigest() for each in (features, labels)}
     content: dict[str, Any] = {
         "mixed_sizes": mixed,

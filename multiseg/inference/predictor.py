@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,34 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from multiseg.dataset.dataset import BYTE, HIGH_BYTE
 from multiseg.errors import ImageError, ModelError, MultisegError, WorkerError
-from multiseg.images import Channels, Pixels, load_image
+from multiseg.images import Channels, Values, decode, read_bytes
 from multiseg.inference.options import Options
 from multiseg.inference.tested import TestedNetwork
 from multiseg.layout import Floats, Layout
 
 
-def prepare(run: TestedNetwork, image: str | Path, options: Options) -> Pixels:
-    """Return an image file's pixels with the network's channels, resized if requested. Raises ImageError."""
+def prepare(run: TestedNetwork, image: str | Path, options: Options) -> Values:
+    """Return an image file (C, H, W) with the network's channels and the values of its training images, resized if requested.
+
+    Raises ImageError, also for values of more than 8 bits if the network was trained on 8-bit images.
+    """
     channels, height, width = run.input_shape
     modes: dict[int, Channels] = {1: "L", 3: "RGB"}
-    pixels = load_image(image, modes.get(channels, "none"), any_size=options.tile is not None)
+    pixels = decode(
+        read_bytes(image),
+        os.fspath(image),
+        modes.get(channels, "none"),
+        any_size=options.tile is not None,
+        exif=options.exif or run.exif,
+        depth="8" if run.values == HIGH_BYTE else "keep",
+    ).values
+    if run.values == BYTE and pixels.dtype != np.uint8:
+        raise ImageError(
+            f"{image}: has values of more than 8 bits, the network was trained on 8-bit images; convert it to 8 bits, "
+            "with the scale of those"
+        )
     if pixels.shape[0] != channels:
         raise ImageError(f"{image}: has {pixels.shape[0]} channels, the network takes {channels}")
     if options.resize and pixels.shape[1:] != (height, width):
@@ -30,7 +47,7 @@ def prepare(run: TestedNetwork, image: str | Path, options: Options) -> Pixels:
 
 
 def predict(run: TestedNetwork, features: npt.NDArray[Any], options: Options) -> Floats:
-    """Return outputs (N, C, H, W) float32 RGB for images (N, C, H, W) uint8 RGB of one size.
+    """Return outputs (N, C, H, W) float32 RGB for images (N, C, H, W) RGB of one size.
 
     Raises ModelError for a size that the network does not preserve, or if its tiling cannot be determined.
     """

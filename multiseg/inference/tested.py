@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from multiseg.dataset.labels import Labels
+from multiseg.images import Exif
 from multiseg.layout import Layout
 from multiseg.topology.geometry import Geometry
 from multiseg.worker.client import Worker
@@ -36,6 +37,12 @@ class TestedNetwork(Protocol):
 
     @property
     def ignored(self) -> Sequence[int]: ...
+
+    @property
+    def values(self) -> str: ...
+
+    @property
+    def exif(self) -> Exif: ...
 
     @property
     def layout(self) -> Layout: ...

@@ -1,6 +1,6 @@
 """Test image files with a trained network.
 
-image file -> pixels (uint8, CHW, RGB), resized or padded -> network, whole or in tiles -> output (float32, CHW), cropped
+image file -> values (uint8 or float32, CHW, RGB), resized or padded -> network, whole or in tiles -> output (float32, CHW)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from multiseg.errors import ModelError, MultisegError, SettingsError
-from multiseg.images import Pixels
+from multiseg.images import Values
 from multiseg.inference.options import Options
 from multiseg.inference.output import Failure, Output
 from multiseg.inference.predictor import predict, prepare
@@ -51,7 +51,7 @@ class Loaded:
     """An image of a list: its pixels, or the error with which loading failed."""
 
     source: Path
-    found: Pixels | MultisegError
+    found: Values | MultisegError
 
     @property
     def shape(self) -> tuple[int, ...]:

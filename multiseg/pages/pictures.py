@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from multiseg.images import to_image
+from multiseg.images import picture_of, to_image
 
 Array = npt.NDArray[Any]
 
@@ -21,6 +21,11 @@ DARKER, EQUAL, LIGHTER = (176, 112, 0), (247, 247, 245), (112, 40, 140)
 def picture(values: Array, side: int | None = None) -> str:
     """Return CHW values, clipped to 0..255, as a PNG; reduced if a side is longer than ``side``."""
     return _data_uri(_reduced(to_image(values), side))
+
+
+def image(values: Array, side: int | None = None) -> str:
+    """Return an image CHW as a PNG, values other than uint8 scaled by their range; reduced if a side is longer than ``side``."""
+    return _data_uri(_reduced(picture_of(values), side))
 
 
 def error_map(output: Array, target: Array, side: int | None = None) -> str:

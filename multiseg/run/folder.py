@@ -137,6 +137,8 @@ class RunFolder:
                 "dataset": {
                     "path": settings.origins.get("dataset", str(dataset.path.resolve())),
                     "content_hash": dataset.content_hash,
+                    "values": dataset.values,
+                    "exif": dataset.exif,
                 },
                 "mean": None if mean is None else mean.tolist(),
                 "input_shape": dataset.train.shape,

@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import numpy.typing as npt
 
 from multiseg import backend as registry
 from multiseg.dataset import Dataset
+from multiseg.dataset.dataset import FLOAT, HIGH_BYTE
 from multiseg.dataset.labels import Labels, are_colours
 from multiseg.errors import DatasetError, ModelError, MultisegError, RunError, SettingsError
-from multiseg.images import PixelConversion
+from multiseg.images import Exif, PixelConversion
 from multiseg.inference import database, predictor, testing
 from multiseg.inference.layers import Layers
 from multiseg.inference.options import Options
@@ -127,6 +129,23 @@ class Run:
                 f"{dataset.path}: is not the dataset that {self.path} was trained on; its content differs"
             )
         return dataset
+
+    @cached_property
+    def values(self) -> str:
+        """What the values of the training images were, see Dataset.values.
+
+        An older run does not record it; its dataset is read if it is still there, and otherwise held 8-bit images.
+        """
+        recorded = self._job["dataset"].get("values")
+        if recorded is None:
+            with suppress(MultisegError):
+                recorded = FLOAT if self.dataset.values == FLOAT else None
+        return HIGH_BYTE if recorded is None else str(recorded)
+
+    @property
+    def exif(self) -> Exif:
+        """Whether the training images were turned by their EXIF orientation; test images are treated alike."""
+        return "apply" if self._job["dataset"].get("exif") == "apply" else "ignore"
 
     @cached_property
     def layout(self) -> Layout:
@@ -241,10 +260,11 @@ class Run:
         except MultisegError as error:
             return error
 
-    def predict(self, features: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Return outputs (N, C, H, W float32, RGB) for images (N, C, H, W uint8, RGB) of any size that the network accepts.
+    def predict(self, features: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Return outputs (N, C, H, W float32, RGB) for images (N, C, H, W, RGB) of any size that the network accepts.
 
-        Raises ModelError if the network does not preserve that height and width.
+        Values are those of the training images: 0 to 255, or as its float data has them. Raises ModelError if the network does
+        not preserve that height and width.
         """
         return predictor.predict(self, features, Options(resize=False))
 
@@ -253,9 +273,11 @@ class Run:
     ) -> Output:
         """Return the output for one image file, resized to the dataset's size or (``resize=False``) in its own size.
 
-        ``pixel_conversion``: ``clip`` clips values to 0..255, ``normalize`` scales them to that range. Further options are
-        ``pad``, ``tile``, ``channel_order`` and ``data_order``, see multiseg.inference.Options. Raises ImageError for a file that
-        cannot be read or has another number of channels, ModelError for a size that the network does not preserve.
+        Values of more than 8 bits, and of .npy files, are kept for a network that was trained on such values; one that was
+        trained on 8-bit images refuses them. ``pixel_conversion``: ``clip`` clips values to 0..255, ``normalize`` scales them to
+        that range. Further options are ``pad``, ``tile``, ``exif``, ``channel_order`` and ``data_order``, see
+        multiseg.inference.Options. Raises ImageError for a file that cannot be read or has another number of channels,
+        ModelError for a size that the network does not preserve.
         """
         return testing.test_one(self, image, Options(resize, pixel_conversion=pixel_conversion, **options))
 
@@ -300,11 +322,11 @@ class Run:
         """
         return database.test_db(self, path, Options(resize=False, **options), batch_size, each)
 
-    def layers(self, image: str | Path, resize: bool = True, pad: bool = False) -> Layers:
+    def layers(self, image: str | Path, resize: bool = True, pad: bool = False, exif: Exif | None = None) -> Layers:
         """Return every layer's activations for an image, and all parameters, with statistics. Raises like :meth:`test_one`."""
         from multiseg.inference.layers import layers
 
-        return layers(self, image, Options(resize, pad))
+        return layers(self, image, Options(resize, pad, exif=exif))
 
     def close(self) -> None:
         """End the backend's process, if one was started."""

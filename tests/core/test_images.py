@@ -5,14 +5,15 @@ import struct
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from multiseg.errors import ImageError, SettingsError
-from multiseg.images import decode_image, encode_image, load_image, open_plain_png, save_image, to_image
+from multiseg.images import decode, decode_image, encode_image, load_image, open_plain_png, save_image, to_image
 
 RNG = np.random.default_rng(1)
 GREY = RNG.integers(0, 256, (7, 5), np.uint8)
@@ -55,10 +56,9 @@ def odd_images() -> dict[str, tuple[Image.Image, str]]:
     return {
         "palette.png": (Image.fromarray(RGB).quantize(8), "palette"),
         "transparent.png": (transparent, "transparent"),
-        "grey-alpha.png": (Image.fromarray(GREY).convert("LA"), "transparent"),
+        "grey-alpha.png": (Image.merge("LA", [Image.fromarray(GREY)] * 2), "transparent"),
         "bit.png": (Image.fromarray(GREY).convert("1"), "1-bit"),
         "cmyk.jpg": (Image.fromarray(RGB).convert("CMYK"), "CMYK"),
-        "deep.png": (Image.fromarray(GREY.astype(np.uint16) * 257), "16-bit"),
     }
 
 
@@ -79,30 +79,168 @@ def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
     assert load_image(path, "L")[0, 0].tolist() == [255, 0, 204]
 
 
-def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
+def png(
+    width: int, height: int, depth: int, colour: int, rows: bytes, *chunks: tuple[bytes, bytes], interlace: int = 0
+) -> bytes:
     """A PNG file by hand, from the specification."""
 
     def part(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IDAT", zlib.compress(rows)) + part(b"IEND", b"")
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlace)
+    others = b"".join(part(*chunk) for chunk in chunks)
+    return (
+        b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + others + part(b"IDAT", zlib.compress(rows)) + part(b"IEND", b"")
+    )
 
 
-def test_16_bits_keep_their_high_byte(tmp_path: Path) -> None:
-    values = np.array([[0, 255, 256, 65535]], np.uint16)
-    grey = saved(Image.fromarray(values), tmp_path / "a.png")
-    assert load_image(grey, "L")[0, 0].tolist() == [0, 0, 1, 255]
-    colour = tmp_path / "b.png"
-    colour.write_bytes(png(1, 1, 16, 2, b"\0" + struct.pack(">3H", 0x1234, 0xFFFF, 0x00FF)))
-    with pytest.raises(ImageError, match="16-bit"):
-        load_image(colour)
-    assert load_image(colour, "RGB").ravel().tolist() == [0x12, 0xFF, 0x00]
-    deep = tmp_path / "c.ppm"
-    deep.write_bytes(b"P6 1 1 65535\n" + struct.pack(">3H", 0, 65535, 32768))
-    with pytest.raises(ImageError, match="16-bit"):
-        load_image(deep)
-    assert load_image(deep, "RGB").shape == (3, 1, 1)
+def test_opaque_alpha_changes_nothing(tmp_path: Path) -> None:
+    """An alpha channel, or a transparent colour, that occurs in no pixel is no reason to refuse an image."""
+    opaque = np.full_like(GREY, 255)
+    grey = saved(Image.fromarray(np.dstack([GREY, opaque])), tmp_path / "a.png")
+    colour = saved(Image.fromarray(np.dstack([RGB, opaque])), tmp_path / "b.png")
+    unused = saved(Image.fromarray(GREY // 2), tmp_path / "c.png", transparency=200)
+    assert np.array_equal(load_image(grey), GREY[np.newaxis])
+    assert np.array_equal(load_image(colour), RGB.transpose(2, 0, 1))
+    assert np.array_equal(load_image(unused), GREY[np.newaxis] // 2)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("colour", [0, 2])
+def test_a_transparent_colour_is_laid_over_white(tmp_path: Path, depth: int, colour: int) -> None:
+    """The chunk tRNS of a PNG file makes one value transparent; Pillow opens such a file in mode L or RGB."""
+    white = 2**depth - 1
+    form = f">{1 if colour == 0 else 3}{'B' if depth == 8 else 'H'}"
+    one, other = (7,) * (len(struct.pack(form, *(0,) * int(form[1]))) // (depth // 8)), (9, 9, 9)[: int(form[1])]
+    rows = b"\0" + struct.pack(form, *one) + struct.pack(form, *other)
+    key = struct.pack(">H" if colour == 0 else ">3H", *one)
+    path = tmp_path / "a.png"
+    path.write_bytes(png(2, 1, depth, colour, rows, (b"tRNS", key)))
+    values = load_image(path, "L" if colour == 0 else "RGB")
+    assert values[:, 0].tolist() == [[white, 9]] * len(one)
+    with pytest.raises(ImageError, match=r"a\.png: is a transparent image; choose channels (L|RGB)"):
+        load_image(path)
+
+
+DEEP = RNG.integers(0, 65536, (7, 5, 4)).astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "channels"),
+    [("png", 1), ("png", 3), ("tif", 1), ("tif", 3), ("pgm", 1), ("ppm", 3), ("npy", 1), ("npy", 3)],
+)
+def test_16_bits_are_kept(tmp_path: Path, suffix: str, channels: int) -> None:
+    """OpenCV writes the files; it keeps all 16 bits, and orders channels BGR."""
+    values = DEEP[..., 0] if channels == 1 else np.ascontiguousarray(DEEP[..., :3])
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "npy":
+        np.save(path, values[..., ::-1] if channels == 3 else values)
+    else:
+        assert cv2.imwrite(str(path), values)
+    expected = values[..., ::-1].transpose(2, 0, 1) if channels == 3 else values[np.newaxis]
+    array = load_image(path)
+    assert array.dtype == np.float32
+    assert np.array_equal(array, expected.astype(np.float32))
+    assert np.array_equal(load_image(path, "RGB"), np.broadcast_to(expected, (3, 7, 5)))
+    if channels == 3:
+        luma = np.tensordot(np.array([0.299, 0.587, 0.114]), expected.astype(np.float64), 1)
+        assert np.abs(load_image(path, "L")[0] - luma).max() < 0.01
+    if suffix in ("png", "tif"):  # as DIGITS and Caffe read an encoded record
+        assert np.array_equal(decode_image(path.read_bytes(), "a", "any"), (expected >> 8).astype(np.uint8))
+
+
+@pytest.mark.parametrize("compression", [1, 5, 8, 32773])  # none, LZW, deflate, PackBits
+def test_16_bit_colour_is_kept_in_every_compression(compression: int) -> None:
+    ok, data = cv2.imencode(".tif", DEEP[..., :3], [cv2.IMWRITE_TIFF_COMPRESSION, compression])
+    assert ok
+    assert np.array_equal(decode(data.tobytes(), "a").values, DEEP[..., 2::-1].transpose(2, 0, 1))
+
+
+def test_big_endian_16_bit_colour_is_kept() -> None:
+    assert np.array_equal(decode(big_endian_tiff(DEEP[..., :3]), "a").values, DEEP[..., :3].transpose(2, 0, 1))
+
+
+def big_endian_tiff(values: np.ndarray) -> bytes:
+    """An uncompressed TIFF file of 16-bit RGB (H, W, 3) by hand, from the specification."""
+    height, width, _ = values.shape
+    pixels = values.astype(">u2").tobytes()
+    entries = [
+        (256, 3, 1, width << 16), (257, 3, 1, height << 16), (258, 3, 3, 8 + len(pixels)), (259, 3, 1, 1 << 16),
+        (262, 3, 1, 2 << 16), (273, 4, 1, 8), (277, 3, 1, 3 << 16), (278, 3, 1, height << 16), (279, 4, 1, len(pixels)),
+    ]  # fmt: skip
+    directory = struct.pack(">H", len(entries)) + b"".join(struct.pack(">HHII", *entry) for entry in entries)
+    extra = struct.pack(">3H", 16, 16, 16)
+    return b"MM\0*" + struct.pack(">I", 8 + len(pixels) + len(extra)) + pixels + extra + directory + bytes(4)
+
+
+def test_interlaced_16_bit_colour_and_transparency_are_kept() -> None:
+    """The seven passes of Adam7 by hand, for 8 x 8 pixels; alpha of 16 bits is laid over 65535."""
+    values = RNG.integers(0, 65536, (8, 8, 4)).astype(np.uint16)
+    rows = b""
+    for top, left, down, right in (
+        (0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1),
+    ):  # fmt: skip
+        rows += b"".join(b"\0" + row.astype(">u2").tobytes() for row in values[top::down, left::right])
+    content = png(8, 8, 16, 6, rows, interlace=1)
+    opacity = values[..., 3:] / 65535
+    expected = np.rint(values[..., :3] * opacity + 65535 * (1 - opacity)).transpose(2, 0, 1)
+    image = decode(content, "a", "RGB")
+    assert image.transparent
+    assert np.array_equal(image.values, expected)
+    with pytest.raises(ImageError, match="transparent"):
+        decode(content, "a")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int16, np.int32, np.int8])
+def test_signs_and_fractions_are_kept(tmp_path: Path, dtype: type) -> None:
+    values = (
+        (RNG.normal(0, 40, (7, 5)) * (1 if dtype == np.int8 else 100))
+        .clip(-120 if dtype == np.int8 else -9e9)
+        .astype(dtype)
+    )
+    assert cv2.imwrite(str(tmp_path / "a.tif"), values)
+    np.save(tmp_path / "a.npy", values)
+    for name in ("a.tif", "a.npy"):
+        array = load_image(tmp_path / name)
+        assert array.dtype == np.float32
+        assert np.array_equal(array[0], values)
+
+
+def test_arrays_that_are_no_images_are_named(tmp_path: Path) -> None:
+    for name, array, message in (
+        ("nan", np.array([[np.nan, 1]]), "NaN or infinite"),
+        ("large", np.array([[2**24 + 1, 1]]), r"beyond 2\*\*24"),
+        ("vector", np.zeros(4), r"has the shape \(4,\)"),
+        ("words", np.array([["a"]]), "values of the type"),
+        ("objects", np.array([[{}]], object), "not an array that can be read"),
+    ):
+        np.save(tmp_path / f"{name}.npy", array)
+        with pytest.raises(ImageError, match=rf"{name}\.npy: .*{message}"):
+            load_image(tmp_path / f"{name}.npy")
+    np.save(tmp_path / "bytes.npy", RGB)
+    assert np.array_equal(load_image(tmp_path / "bytes.npy"), RGB.transpose(2, 0, 1))
+    np.save(tmp_path / "bands.npy", np.ones((6, 7, 5), np.uint8))
+    assert load_image(tmp_path / "bands.npy").shape == (6, 7, 5)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_or_ignored(kind: str, orientation: int) -> None:
+    """Pillow's exif_transpose is the reference; without it the pixels are those that were saved."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    image = Image.fromarray(np.repeat(np.repeat(RGB, 16, 0), 16, 1))
+    image.save(buffer, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
+    content = buffer.getvalue()
+    applied, ignored = decode(content, "a"), decode(content, "a", exif="ignore")
+    plain = io.BytesIO()
+    image.save(plain, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    stored = Image.open(plain)
+    assert np.array_equal(ignored.values, np.asarray(stored).transpose(2, 0, 1))
+    stored.getexif()[0x0112] = orientation
+    assert np.array_equal(applied.values, np.asarray(ImageOps.exif_transpose(stored)).transpose(2, 0, 1))
+    assert (applied.oriented, ignored.oriented) == (orientation != 1, False)
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,19 @@ def test_noise_is_the_inputs_alone_and_has_its_deviation() -> None:
     assert changed({"noise": 10, "rotation": 10}, floats)[0].dtype == np.float32
 
 
+def test_noise_does_not_clip_values_of_more_than_8_bits() -> None:
+    """Depths of 500 to 3400 with noise of one unit stay within a few units of themselves."""
+    from multiseg import augmentation  # the earlier name of the module
+
+    assert augmentation.Augmentation is Augmentation
+    depths = np.random.default_rng(1).uniform(500, 3400, (4, 1, 16, 16)).astype(np.float32)
+    noisy, _ = changed({"noise": 1}, depths)
+    assert noisy.dtype == np.float32
+    assert 0.5 < float((noisy - depths).std()) < 1.5
+    negative, _ = changed({"noise": 0.001}, -depths)
+    assert np.abs(negative + depths).max() < 0.1
+
+
 def test_what_is_drawn_depends_on_seed_epoch_and_position_alone() -> None:
     images, settings = pictures(), {"flip": "both", "quarter_turns": True, "rotation": 20, "noise": 3}
     whole, _ = changed(settings, images)

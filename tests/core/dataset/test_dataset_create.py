@@ -297,7 +297,7 @@ def png_bytes(mode: str) -> bytes:
         (png_bytes("P"), "is a palette image; choose channels RGB"),
         (png_bytes("RGBA"), "is a transparent image; choose channels RGB"),
         (png_bytes("1"), "is a 1-bit image; choose channels L"),
-        (png_bytes("I;16"), "is a 16-bit image; choose channels L"),
+        (png_bytes("I;16"), "is of more than 8 bits and .* 8-bit, so their values have different scales"),
         (png_bytes("RGB"), "is RGB and .* grey; choose channels L or RGB"),
     ],
 )

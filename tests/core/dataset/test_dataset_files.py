@@ -68,10 +68,7 @@ def test_names_in_another_normal_form_are_partners(tmp_path: Path) -> None:
     assert pairs == {pixels(number).tobytes(): pixels(number + 100).tobytes() for number in range(2)}
 
 
-def test_a_deep_or_many_paged_tiff_is_named(tmp_path: Path) -> None:
-    Image.fromarray(np.arange(24, dtype=np.uint16).reshape(4, 6) * 1000).save(tmp_path / "deep.tif")
-    with pytest.raises(ImageError, match=r"deep\.tif: is a 16-bit image"):
-        load_image(tmp_path / "deep.tif")
+def test_a_many_paged_tiff_is_named(tmp_path: Path) -> None:
     page = Image.fromarray(pixels(1))
     page.save(tmp_path / "pages.tif", save_all=True, append_images=[Image.fromarray(pixels(2))])
     with pytest.raises(ImageError, match=r"pages\.tif: contains 2 images; save each one as a file"):
