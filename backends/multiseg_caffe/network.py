@@ -158,12 +158,24 @@ class Network(network.Network):
             "batch_size": self.batch_size,
             "val_batch_size": self.val_batch_size,
             "labels": self.labels,
+            "single_values": self._single_values() if self.solver else [],
             "ignored": [] if self.spec.loss else losses.ignored(prototxt.filtered(self.file, "val", self.spec.model)),
             "device": "cuda" if self.spec.device == "cuda" else "cpu",
             "parameters": {name: list(array.shape) for name, array in self.get_weights().items()},
             "lowered": lowered,
             "trained": self.solver.trained if self.solver else {},
         }
+
+    def _single_values(self) -> list[str]:
+        """Return the names of the layers that normalise a batch by its statistics, of one value per image and channel."""
+        net, shapes = self._definition("train", (1, *self.spec.input_shape))
+        return [
+            layer.name
+            for layer in net.layer
+            if layer.type == "BatchNorm"
+            and not layer.batch_norm_param.use_global_stats
+            and all(size == 1 for size in shapes.get(layer.bottom[0], [0, 0, 0])[2:])
+        ]
 
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:
         solver = self.solver

@@ -13,7 +13,7 @@ import tensorflow
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.network import Array, LabelKind, LossTerms, NetworkSpec
-from multiseg_tensorflow import backend, files, losses, user_file
+from multiseg_tensorflow import backend, files, losses, single_values, user_file
 from multiseg_tensorflow.graph import Shape, UserGraph, build, read_layers
 from multiseg_tensorflow.solver import Solver
 
@@ -75,6 +75,7 @@ class Network(network.Network):
             "val_batch_size": spec.val_batch_size or backend.val_batch_size,
             **({} if self._file.loss is None else {"loss": self._file.loss}),
             "labels": self._labels,
+            "single_values": single_values.names(self._main.graph) if self._spec.solver else [],
             "device": self._device,
             "parameters": {name: list(weight.shape) for name, weight in self._main.weights.items()},
             "lowered": self._main.lowered,

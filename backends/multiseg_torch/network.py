@@ -13,7 +13,7 @@ from torch import Tensor
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.network import Array, LossTerms, NetworkSpec
-from multiseg_torch import backend, files, loss_terms, losses, lowering
+from multiseg_torch import backend, files, loss_terms, losses, lowering, single_values
 from multiseg_torch.describing import tracing
 from multiseg_torch.solver import Solver
 from multiseg_torch.weights import neutral_weights, unflattened
@@ -69,7 +69,10 @@ class Network(network.Network):
 
     def _check_shapes(self) -> None:
         self.model.eval()
-        output = files.trial(self.spec.model, self.model, torch.zeros(1, *self.spec.input_shape, device=self.device))
+        with single_values.recorded(self.model) as self.single_values:
+            output = files.trial(
+                self.spec.model, self.model, torch.zeros(1, *self.spec.input_shape, device=self.device)
+            )
         shape = tuple(output.shape[1:])
         if not self.spec.fits(shape):
             raise ModelError(
@@ -82,6 +85,7 @@ class Network(network.Network):
             "batch_size": self.batch_size,
             "val_batch_size": self.val_batch_size,
             "labels": self.labels,
+            "single_values": self.single_values,
             "ignored": losses.ignored(self.criterion),
             "device": str(self.device),
             "parameters": {name: list(value.shape) for name, value in neutral_weights(self.model).items()},

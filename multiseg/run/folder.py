@@ -25,7 +25,7 @@ from multiseg.model_files import copies
 from multiseg.run import names, snapshots
 from multiseg.run.names import COLUMNS, FORMAT
 from multiseg.run.reading import read_history, read_job
-from multiseg.run.resuming import completed
+from multiseg.run.resuming import FREE, RESTARTED, completed
 from multiseg.run.snapshots import Position, Snapshot
 from multiseg.settings.loaded import LoadedSettings
 from multiseg.settings.metrics import cost, selecting
@@ -38,6 +38,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._created = False  # by this training, which removes it again if nothing was trained
+        self.restarts = False  # resumed without a snapshot
         self.metric = "l1"
         self.rows: list[dict[str, Any]] = []
         self._summary: dict[str, Any] = {}
@@ -71,8 +72,14 @@ class RunFolder:
         return folder
 
     def complete(self, settings: Settings, content_hash: str, seed: int | None) -> Settings:
-        """Return the settings with unset values taken from job.json; see multiseg.run.resuming.completed."""
-        return completed(self.path, settings, content_hash, seed) if self.born else settings
+        """Return the settings with unset values taken from job.json; see multiseg.run.resuming.completed.
+
+        A run without a snapshot starts again, and may have other batch sizes than before.
+        """
+        if not self.born:
+            return settings
+        self.restarts = self.last_snapshot() is None
+        return completed(self.path, settings, content_hash, seed, (*FREE, *RESTARTED) if self.restarts else FREE)
 
     @property
     def born(self) -> bool:

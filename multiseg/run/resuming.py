@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +12,18 @@ from multiseg.run.names import MODEL
 from multiseg.run.reading import read_job
 from multiseg.settings.resolved import Settings
 
+RESTARTED = ("batch_size", "val_batch_size", "accumulate")  # may differ if the run has no snapshot, and starts again
 FREE = ("epochs", "threads", "device")  # may differ when a run is resumed; epochs have a separate error message
 
 
-def completed(path: Path, settings: Settings, content_hash: str, seed: int | None) -> Settings:
+def completed(
+    path: Path, settings: Settings, content_hash: str, seed: int | None, free: Collection[str] = FREE
+) -> Settings:
     """Return the settings with unset seed, batch sizes and loss taken from the job.json in ``path``.
 
-    ``content_hash`` is that of the dataset, ``seed`` the requested seed, None if it is unset. Raises RunError if the settings,
-    the network file or the dataset differ from those of the run.
+    ``content_hash`` is that of the dataset, ``seed`` the requested seed, None if it is unset; ``free`` are settings that may
+    differ from those of the run. Raises RunError if the other settings, the network file or the dataset differ from those of the
+    run.
     """
     job = read_job(path)
     if job["dataset"]["content_hash"] != content_hash:
@@ -48,7 +53,7 @@ def completed(path: Path, settings: Settings, content_hash: str, seed: int | Non
             )
     requested = completed_settings.to_json()
     for key, value in stored.items():
-        if key in requested and requested[key] is not None and key not in FREE and requested[key] != value:
+        if key in requested and requested[key] is not None and key not in free and requested[key] != value:
             raise RunError(
                 f"{path}: was trained with {setting(key, value)}, not {requested[key]!r}; resume with the same settings"
             )

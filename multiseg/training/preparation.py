@@ -86,7 +86,11 @@ def set_initial_weights(worker: Worker, settings: Settings, spec: NetworkSpec) -
 
 
 def plan_of(settings: LoadedSettings, dataset: Dataset) -> Plan:
-    """Return the plan of a training. Raises SettingsError if one update uses more images than the dataset has."""
+    """Return the plan of a training.
+
+    Raises SettingsError if one update uses more images than the dataset has, and for a last batch of one image where a layer
+    needs several.
+    """
     size, count = settings.batch_size * settings.accumulate, len(dataset.train)
     if size > count:
         times = f" x {setting('accumulate', settings.accumulate)}" if settings.accumulate > 1 else ""
@@ -94,7 +98,23 @@ def plan_of(settings: LoadedSettings, dataset: Dataset) -> Plan:
             f"{setting('batch_size', settings.batch_size)}{times}: is larger than the dataset, "
             f"{count} training images; choose a smaller batch"
         )
+    _check_last_batch(settings, count)
     return Plan(count, size, settings.epochs, settings.val_interval, settings.snapshot_interval)
+
+
+def _check_last_batch(settings: LoadedSettings, count: int) -> None:
+    """Raise SettingsError if a batch of one image occurs and batch normalization needs several for its statistics."""
+    layers, size = settings.network.get("single_values") or [], settings.batch_size
+    if not layers or (size > 1 and count % size != 1):
+        return
+    above, below = range(size + 1, count + 1), range(size - 1, 1, -1)
+    other = next((one for one in (*above, *below) if count % one != 1), None)
+    fix = f"choose e.g. {setting('batch_size', other)}" if other else "use a dataset of at least 2 training images"
+    which = "batches have" if size == 1 else "the last batch of an epoch has"
+    raise SettingsError(
+        f"{setting('batch_size', size)}: of {count} training images, {which} 1 image, over which layer {layers[0]!r} (batch "
+        f"normalization of one value per channel) has no statistics; {fix}, or use another number of images"
+    )
 
 
 def export(settings: Settings, spec: NetworkSpec, path: Path) -> None:

@@ -81,6 +81,7 @@ def train(
         transferred = _start(loaded, plan, worker, spec, run) if loaded.weights else None
         if not run.born:
             _copy_model(settings.model, run.path / names.MODEL, () if settings.exported else described["files"])
+        if not run.born or run.restarts:
             run_environment = environment.of(worker.probed, settings.threads, ranks.size)
             run.start(loaded, dataset, layout.mean, run_environment, transferred)
         report = stack.enter_context(_reporter(progress))
