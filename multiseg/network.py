@@ -122,8 +122,9 @@ class Network(ABC):
         """Return ``batch_size``, ``val_batch_size``, ``device``, ``parameters`` ({name: shape}), ``lowered`` (names of the
         layers that are computed as one matrix product), ``labels`` (how it reads them, see :meth:`NetworkSpec.label_kind`), and
         ``trained`` ({name: factor of the learning rate} of the parameters that the solver moves). Optional: ``loss``, the name of
-        the model's own loss, ``ignored``, the class indices that the loss ignores, and
-        ``single_values``, the layers that normalise a batch by statistics of one value per image and channel."""
+        the model's own loss, ``ignored``, the class indices that the loss ignores, ``single_values``, the layers that normalise a
+        batch by statistics of one value per image and channel, ``logits``, whether the loss computes the sigmoid of the output
+        itself, and ``label_range``, the smallest and the largest label that the loss takes."""
 
     @abstractmethod
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:

@@ -76,6 +76,7 @@ class Network(network.Network):
             **({} if self._file.loss is None else {"loss": self._file.loss}),
             "labels": self._labels,
             "single_values": single_values.names(self._main.graph) if self._spec.solver else [],
+            **({} if spec.loss else losses.of_probabilities(self._main.graph, self._main.output)),
             "device": self._device,
             "parameters": {name: list(weight.shape) for name, weight in self._main.weights.items()},
             "lowered": self._main.lowered,

@@ -22,7 +22,6 @@ from multiseg.inference.predictor import predict
 from multiseg.inference.tested import TestedNetwork
 from multiseg.layout import Floats
 from multiseg.network import LossTerms
-from multiseg.settings.metrics import THRESHOLD
 
 IN_FLIGHT = 2  # batches submitted before waiting for the first output
 
@@ -38,7 +37,7 @@ def test_db(
     split = open_split(path)
     size = batch_size or run.settings["val_batch_size"]
     kind = run.labels.kind if run.labels else None
-    evaluation = Evaluation(run.settings.get("threshold", THRESHOLD), kind, run.ignored)
+    evaluation = Evaluation(run.foreground, kind, run.ignored)
     run.worker()  # start it before the timing, so that images_per_second does not include it
     start = time.perf_counter()
     for indices, output, labels, terms in _stream(run, split, size, options):

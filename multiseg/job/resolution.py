@@ -12,6 +12,7 @@ from multiseg.backend import Backend
 from multiseg.dataset import Dataset
 from multiseg.dataset.augmentation import Augmentation
 from multiseg.dataset.fitting import mean_of, shapes_of
+from multiseg.dataset.foreground import DARK
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.job.request import JobRequest
 from multiseg.model_files.kinds import kind_of
@@ -84,7 +85,7 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
         snapshot_interval=job.snapshot_interval,
         keep=job.keep,
         metric=job.metric,
-        threshold=job.threshold,
+        threshold=_threshold(job, dataset),
         patience=job.patience,
         min_delta=job.min_delta,
         weights=None if job.weights is None else Path(job.weights).resolve(),
@@ -92,6 +93,13 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
         freeze=tuple(job.freeze),
         augmentation=augmentation,
     )
+
+
+def _threshold(job: JobRequest, dataset: Dataset | None) -> float:
+    """Return the job's threshold of the foreground; by default that of the dataset."""
+    if job.threshold is not None:
+        return job.threshold
+    return DARK.threshold if dataset is None else dataset.labels.foreground.threshold
 
 
 def _attempt(problems: list[str], make: Callable[[], Value]) -> Value | None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from multiseg import backend as registry
 from multiseg.dataset import Dataset
 from multiseg.dataset.dataset import FLOAT, HIGH_BYTE
+from multiseg.dataset.foreground import THRESHOLD, Foreground
 from multiseg.dataset.labels import Labels, are_colours
 from multiseg.errors import DatasetError, ModelError, MultisegError, RunError, SettingsError
 from multiseg.images import Exif, PixelConversion
@@ -32,6 +33,7 @@ from multiseg.run import names
 from multiseg.run.names import COLUMNS
 from multiseg.run.reading import read_history, read_job
 from multiseg.run.snapshots import Snapshot, snapshots
+from multiseg.settings.binary import foreground_of_outputs
 from multiseg.topology import Topology
 from multiseg.topology.geometry import Geometry, NotLocal
 from multiseg.worker import pool
@@ -221,6 +223,12 @@ class Run:
     def classifies(self) -> bool:
         """Whether the network scores the classes of whole images: its labels are one class index for each."""
         return self.labels is not None and self.labels.kind == CLASSES and self.label_shape == (1, 1, 1)
+
+    @property
+    def foreground(self) -> Foreground:
+        """Which labels and which outputs the metrics of binary masks count as foreground."""
+        threshold = self.settings.get("threshold", THRESHOLD)
+        return foreground_of_outputs(self.labels or Labels(), threshold, self._job["network"])
 
     @property
     def ignored(self) -> list[int]:
