@@ -38,7 +38,8 @@ class NetworkSpec:
     ``loss`` is None for the model's own loss, or a loss that the backend declares, ``loss_options`` all its parameters.
     ``labels`` is the kind that the dataset states, or that the named loss requires; see :func:`label_kind`.
     Batch sizes are None for the model's own, else the backend's default. ``frozen`` are patterns (fnmatch) of names of layers
-    whose parameters are not trained; see :func:`is_frozen`.
+    whose parameters are not trained; see :func:`is_frozen`. With ``mixed_sizes`` batches have one image, of any size; the shapes
+    are those of one of them.
 
     ``recipe`` selects the solver's update rule: ``tutorial`` the framework's own, ``equal`` the one that docs/solvers.md
     defines for all backends. ``multipliers`` maps patterns (fnmatch) of parameter names to multipliers of learning rate (``lr``)
@@ -63,6 +64,7 @@ class NetworkSpec:
     accumulate: int = 1
     labels: LabelKind = IMAGES
     loss_options: Mapping[str, float] = field(default_factory=dict)
+    mixed_sizes: bool = False
 
     def label_kind(self, output: Sequence[int]) -> LabelKind:
         """Return how a network with an ``output`` of this shape, (C, H, W) or (C,), reads the labels of this specification."""

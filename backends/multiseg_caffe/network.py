@@ -191,6 +191,9 @@ class Network(network.Network):
         with solver.gradients():
             for batch in batches[: count // size]:
                 loss += size / count * self._backward(features[batch], labels[batch])
+                net = self._net("train", features[batch].shape)
+                if net is not solver.net:  # an image of another size than that for which the solver was built
+                    solver.add_gradients(net, 1.0)
             if count != size * self.spec.accumulate:  # last step of an epoch: fewer images than the solver divides by
                 solver.scale_gradients(size * self.spec.accumulate / count)
             for batch in batches[count // size :]:

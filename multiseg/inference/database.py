@@ -65,8 +65,9 @@ def _stream(run: TestedNetwork, split: Split, batch_size: int, options: Options)
         raise DatasetError(
             f"{split.name}: has images of {split.shape[0]} channels, {run.model.name} takes {run.input_shape[0]}"
         )
-    if split.shape == run.input_shape:
-        yield from _stream_batches(run, split, batch_size, options)
+    one_by_one = run.mixed_sizes and not options.pad and options.tile is None
+    if split.shape == run.input_shape or one_by_one:
+        yield from _stream_batches(run, split, 1 if split.shape is None else batch_size, options)
         return
     chunk = 1 if split.shape is None else max(1, batch_size * run.input_shape[1] // split.shape[1])
     for start in range(0, len(split), chunk):

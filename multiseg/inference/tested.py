@@ -34,6 +34,9 @@ class TestedNetwork(Protocol):
     def labels(self) -> Labels | None: ...
 
     @property
+    def mixed_sizes(self) -> bool: ...
+
+    @property
     def classifies(self) -> bool: ...
 
     @property

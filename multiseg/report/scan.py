@@ -106,6 +106,9 @@ def scan(facts: Sequence[RunFacts], images: int) -> Scan:
     """
     samples = facts[0].run.dataset.val
     unseen: dict[str, str] = {}
+    if len(samples) and samples.shape is None:
+        reason = "the validation images differ in size, and this page shows images of one size"
+        return Scan((), {each.label: reason for each in facts}, len(samples), (), (), 0, 0)
     sums = _Sums()
     for features, targets in _chunks(samples):
         predicted = []

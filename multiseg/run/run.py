@@ -199,7 +199,13 @@ class Run:
             **({key: settings[key] for key in training_keys} if trains else {"solver": None}),
             frozen=tuple(settings["freeze"]) if trains else (),
             labels=(self.labels or Labels()).kind,
+            mixed_sizes=self.mixed_sizes,
         )
+
+    @property
+    def mixed_sizes(self) -> bool:
+        """Whether the training images differ in size; ``input_shape`` is then that of the first one."""
+        return bool(self._job.get("mixed_sizes"))
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
