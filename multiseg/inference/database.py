@@ -52,7 +52,7 @@ def test_db(
         **evaluation.result(),
         "seconds": seconds,
         "images_per_second": evaluation.count / seconds if evaluation.count else None,
-        **evaluation.classes(),
+        **evaluation.classes(run.labels.names if run.labels else None),
     }
 
 

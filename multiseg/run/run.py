@@ -19,7 +19,7 @@ from multiseg import backend as registry
 from multiseg.dataset import Dataset
 from multiseg.dataset.dataset import FLOAT, HIGH_BYTE
 from multiseg.dataset.foreground import THRESHOLD, Foreground
-from multiseg.dataset.labels import Labels, are_colours
+from multiseg.dataset.labels import Labels, are_colours, ignored
 from multiseg.errors import DatasetError, ModelError, MultisegError, RunError, SettingsError
 from multiseg.images import Exif, PixelConversion
 from multiseg.inference import database, predictor, testing
@@ -238,8 +238,8 @@ class Run:
 
     @property
     def ignored(self) -> list[int]:
-        """The class indices that the network's loss ignores; metrics do not count them either."""
-        return list(self._job["network"].get("ignored", ()))
+        """The labels that neither loss nor metrics count: those that the network's loss ignores, and the dataset's."""
+        return ignored(self._job["network"], self.labels)
 
     @property
     def model(self) -> Path:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from multiseg.dataset import Dataset
+from multiseg.dataset.labels import ignored
 from multiseg.errors import TrainingError, TrainingStopped, setting
 from multiseg.inference.validation import validate
 from multiseg.layout import Layout
@@ -159,7 +160,7 @@ class Loop:
             settings.val_batch_size,
             foreground_of_outputs(self.dataset.labels, settings.threshold, settings.network),
             settings.network.get("labels"),
-            settings.network.get("ignored", ()),
+            ignored(settings.network, self.dataset.labels),
             self._look_for_stop,
         )
         row = {
