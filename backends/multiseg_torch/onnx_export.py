@@ -14,6 +14,7 @@ from torch import nn
 from multiseg.errors import ModelError, SettingsError
 from multiseg.network import Array, check_weights
 from multiseg_torch import files
+from multiseg_torch.describing import tracing
 from multiseg_torch.weights import neutral_weights, unflattened
 
 AXES = ("batch", None, "height", "width")  # names of the dynamic axes
@@ -34,6 +35,7 @@ def write(
     _check_packages()
     model = _loaded(path, title, weights, images[0])
     expected = [_forward(model, batch) for batch in images]
+    _check_independence(model, title, images[0])
     for count in range(len(images), 0, -1):
         try:
             content = _exported(model, title, images[count - 1], values, metadata, sizes=count > 1)
@@ -45,6 +47,21 @@ def write(
                 raise
     Path(out).write_bytes(content)
     return outputs[:1]
+
+
+def _check_independence(model: nn.Module, title: str, images: Array) -> None:
+    """Raise ModelError if an answer depends on the other images of its batch; multiseg predicts them alone, ONNX cannot."""
+    other = np.concatenate([images[:1], 2 * images[:1] + 1])
+    alone, together = _forward(model, other[:1])[0], _forward(model, other)[0]
+    largest = np.abs(alone).max(initial=0)
+    if np.isfinite(largest) and not np.abs(alone - together).max(initial=0) <= 1e-3 * largest:
+        layers, _ = tracing.layers_of(model, torch.from_numpy(other))
+        names = [layer["name"] for layer in layers if "prediction_statistics" in layer.get("parameters", {})]
+        raise ModelError(
+            f"{title}: its output depends on the other images of a batch"
+            + (f", because of the statistics that {' and '.join(map(repr, names))} uses in prediction" if names else "")
+            + "; an ONNX file of it would mix images"
+        )
 
 
 def _check_packages() -> None:

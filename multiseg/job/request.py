@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from multiseg.dataset import Dataset
+from multiseg.settings.metrics import THRESHOLD
 
 
 @dataclass
@@ -38,7 +39,7 @@ class JobRequest:
     snapshot_interval: float = 1
     keep: str = "best"
     metric: str = "l1"
-    threshold: float | None = None
+    threshold: float = THRESHOLD
     patience: int | None = None
     min_delta: float = 0.0
     weights: str | Path | None = None

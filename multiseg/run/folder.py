@@ -11,7 +11,6 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from multiseg.dataset import Dataset
-from multiseg.dataset.fitting import is_mixed, shapes_of
+from multiseg.dataset.labels import Labels
 from multiseg.errors import RunError, setting
 from multiseg.files import write_json, write_text
 from multiseg.model_files import copies
@@ -137,7 +136,6 @@ class RunFolder:
         transferred: dict[str, Any] | None,
     ) -> None:
         """Write job.json; ``transferred`` is the summary of the weights that the training starts from."""
-        shape, label_shape = shapes_of(dataset)
         write_json(
             self.path / names.JOB,
             {
@@ -150,10 +148,9 @@ class RunFolder:
                     "exif": dataset.exif,
                 },
                 "mean": None if mean is None else mean.tolist(),
-                "input_shape": shape,
-                "label_shape": label_shape,
-                "mixed_sizes": is_mixed(dataset),
-                "labels": replace(dataset.labels, kind=settings.network.get("labels", dataset.labels.kind)).to_json(),
+                "input_shape": dataset.train.shape,
+                "label_shape": dataset.train.label_shape,
+                "labels": Labels(settings.network.get("labels", dataset.labels.kind)).to_json(),
                 "network": settings.network,
                 "model_files": copies.hashes(self.path / names.MODEL),
                 "environment": environment,

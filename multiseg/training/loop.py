@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 
 from multiseg.dataset import Dataset
-from multiseg.dataset.labels import ignored
 from multiseg.errors import TrainingError, TrainingStopped, setting
 from multiseg.inference.validation import validate
 from multiseg.layout import Layout
 from multiseg.run import snapshots
 from multiseg.run.folder import RunFolder
 from multiseg.run.snapshots import Position
-from multiseg.settings.binary import foreground_of_outputs
 from multiseg.settings.loaded import LoadedSettings
 from multiseg.training.distributed.leader import Leader
 from multiseg.training.events import Progress
@@ -158,9 +156,9 @@ class Loop:
             split,
             self.layout,
             settings.val_batch_size,
-            foreground_of_outputs(self.dataset.labels, settings.threshold, settings.network),
+            settings.threshold,
             settings.network.get("labels"),
-            ignored(settings.network, self.dataset.labels),
+            settings.network.get("ignored", ()),
             self._look_for_stop,
         )
         row = {

@@ -182,7 +182,6 @@ IN_SEVERAL_WORDS = {
     "pad-conv-padded": TF | TORCH, "deconv-groups": TF, "average-up": TF, "average-padded": TF, "average-padded-up": TF,
     "average-padded-counted-up": TF, "prelu": TF, "prelu-shared": TF, "lrn-within": TF | TORCH, "lrn-within-bias": TF | TORCH,
     "elu": TF, "thresholded": TF, "softmax-width": TF, "sum": TF | TORCH, "div": {"caffe"}, "constants": ALL, "reshape": TF,
-    "swish-alpha": TORCH,
     "resize-nearest-size": TORCH, "sum-width": TF, "mean-height": TF,
 }  # fmt: skip
 

@@ -127,6 +127,13 @@ def test_a_layer_computes_what_it_does_in_the_frameworks(
     layers.check_alike({**made, "onnx": run(path, layers.images(topology))})
 
 
+def test_a_network_that_mixes_the_images_of_a_batch_is_refused(worker: Worker, tmp_path: Path) -> None:
+    topology = network(*layers.CASES["batch-norm-by-batch"][0])
+    with pytest.raises(ModelError, match=r"depends on the other images of a batch.* 'l0' uses in prediction"):
+        onnx_export.export(topology, tmp_path / "net.onnx", None, weights_of(topology, tmp_path), worker)
+    assert not (tmp_path / "net.onnx").exists()
+
+
 @pytest.mark.parametrize("net", nightly(zoo.SHAPES, ["alexnet", "fcn8s"]))
 def test_a_network_computes_what_its_framework_and_float64_do(
     net: str, frameworks: Frameworks, worker: Worker, tmp_path: Path

@@ -72,14 +72,30 @@ def _steps(placed: Placed) -> list[Step]:
 
 
 def _opaque(layer: Any) -> Step:
-    """Return a layer that the vocabulary lacks: its type and parameters in the file."""
+    """Return a layer that the vocabulary lacks: its type and its parameters, those that the file leaves out by their defaults."""
     parameters: dict[str, Any] = {}
-    for field, value in layer.ListFields():
-        if field.name.endswith("_param") and field.name not in ("transform_param", "loss_param"):
-            for key, setting in value.ListFields():
-                if key.message_type is None and key.name != "engine":
-                    parameters[key.name] = list(setting) if hasattr(setting, "append") else setting
+    own = f"{layer.type.lower()}param"
+    for field in layer.DESCRIPTOR.fields:
+        given = field.message_type is not None and not hasattr(getattr(layer, field.name), "append")
+        if not given or field.name in ("transform_param", "loss_param") or not field.name.endswith("_param"):
+            continue
+        if not layer.HasField(field.name) and field.name.replace("_", "") != own:
+            continue
+        message = getattr(layer, field.name)
+        for key in field.message_type.fields:
+            setting = getattr(message, key.name)
+            if key.name == "engine" or key.name.endswith("filler"):
+                continue
+            if hasattr(setting, "append"):
+                parameters.update({key.name: list(map(_plain_value, setting))} if setting else {})
+            elif key.message_type is None or message.HasField(key.name):
+                parameters[key.name] = _plain_value(setting)
     return (f"Caffe{layer.type}" if layer.type in VOCABULARY else layer.type, parameters)
+
+
+def _plain_value(value: Any) -> Any:
+    """Return a number or a text as it is, a message as text."""
+    return " ".join(str(value).split()) if hasattr(value, "DESCRIPTOR") else value
 
 
 def _plain(kind: str) -> Callable[[Any, list[Shape]], list[Step]]:

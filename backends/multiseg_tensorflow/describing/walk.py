@@ -8,9 +8,12 @@ layer of the type ``tf.OPERATION`` with its shapes.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from multiseg_tensorflow import dropout
 from multiseg_tensorflow.tensors import SHAPES, VARIABLES, constant, consumers, live_input, reachable
@@ -18,6 +21,18 @@ from multiseg_tensorflow.weights import Weight, split_name
 from multiseg_tensorflow.weights import plain as plain_weight
 
 RESHAPED = ("Reshape", "Squeeze", "ExpandDims", "Cast")
+FEW = 64  # constants with at most this many elements are described by their values
+SKIPPED = (
+    "dtype",
+    "out_type",
+    "shape",
+    "container",
+    "shared_name",
+    "seed",
+    "seed2",
+    "parallel_iterations",
+    "use_cudnn_on_gpu",
+)
 NHWC_AXES = {0: 0, 1: 2, 2: 3, 3: 1}  # an axis of NHWC -> its place in NCHW
 Params = Mapping[str, Any]
 
@@ -173,11 +188,11 @@ class Walk:
             if weight and weight[0] is not None:
                 part = split_name(weight[0].name)[1] or f"weight{len(weights) or ''}"
                 weights[part] = VariableRef(weight[0])
-        parameters = {}
-        for tensor in op.inputs:
+        parameters = attributes(op)
+        for place, tensor in enumerate(op.inputs):
             value = None if tensor.op in self.input_dependent else constant(tensor)
-            if value is not None and value.size <= 16:
-                parameters[f"input{list(op.inputs).index(tensor)}"] = value.tolist()
+            if value is not None:
+                parameters[f"input{place}"] = value.tolist() if value.size <= FEW else digest(value)
         outputs = self.add(op, f"tf.{op.type}", inputs, parameters, weights=weights, count=len(op.outputs))
         for index, tensor in enumerate(op.outputs):
             layout = None
@@ -186,6 +201,30 @@ class Walk:
             outputs[index] = replace(outputs[index], layout=layout)
             outputs[index].node.shapes[index] = neutral_shape(tensor, layout)
         return outputs
+
+
+def attributes(op: Any) -> dict[str, Any]:
+    """Return the attributes of an operation that determine its result, as plain values; its types only where it converts."""
+    values: dict[str, Any] = {}
+    for name in sorted(op.node_def.attr):
+        if name.startswith("_") or name in SKIPPED or (name.startswith("T") and op.type != "Cast"):
+            continue
+        value = op.get_attr(name)
+        if isinstance(value, bytes):
+            value = value.decode(errors="replace")
+        elif isinstance(value, list):
+            value = [item if isinstance(item, (bool, int, float)) else str(item) for item in value]
+        elif not isinstance(value, (bool, int, float)):
+            value = getattr(value, "name", None)
+        if value is not None:
+            values[name] = value
+    return values
+
+
+def digest(value: Any) -> str:
+    """Return the shape and a digest of a constant that has too many values to list."""
+    content = hashlib.blake2b(np.ascontiguousarray(value).tobytes(), digest_size=8).hexdigest()
+    return f"{'x'.join(map(str, value.shape))} values {content}"
 
 
 def neutral_shape(tensor: Any, layout: str | None) -> list[int]:

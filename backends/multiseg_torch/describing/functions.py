@@ -158,6 +158,8 @@ def pad_rule(call: Call) -> Said:
 
 
 def _resize(call: Call) -> Said:
+    if call.antialias:
+        return None
     if call.mode in (None, "nearest"):
         mode, coordinates = "nearest", "asymmetric"
     elif call.mode == "bilinear":
@@ -275,6 +277,8 @@ def _normalisation(call: Call) -> Said:
 
 
 def _dropout(call: Call) -> Said:
+    if call.training:  # also in evaluation, which this is
+        return None
     return "Dropout", {"ratio": call.arguments.get("p", 0.5)}
 
 
@@ -344,9 +348,7 @@ FUNCTIONS: dict[str, tuple[str, Rule]] = {
     "chunk": ("input chunks dim", _split),
     "split": ("input split_size dim", _split),
     "pad": ("input pad mode value", pad_rule),
-    "interpolate": ("input size scale_factor mode align_corners", _resize),
+    "interpolate": ("input size scale_factor mode align_corners recompute_scale_factor antialias", _resize),
     "mean": ("input dim keepdim", _reduce("ReduceMean")),
     "sum": ("input dim keepdim", _reduce("ReduceSum")),
 }  # fmt: skip
-# Calls that do not change values; a reshape to the same shape is treated likewise.
-NOTHING = ("contiguous", "clone", "detach", "to", "float", "type_as", "requires_grad", "type", "cpu", "cuda", "alias")

@@ -18,7 +18,7 @@ from multiseg.errors import ModelError
 from multiseg.network import Array
 from multiseg.topology.names import unused
 from multiseg.topology.vocabulary import VOCABULARY, ShapeError, infer
-from multiseg_torch.describing import functions, modules, statistics
+from multiseg_torch.describing import effects, functions, modules, statistics, swish, values
 from multiseg_torch.describing.functions import Call, Said
 from multiseg_torch.lowering import PatchConv2d, PatchConvTranspose2d
 
@@ -36,8 +36,10 @@ def layers_of(model: nn.Module, images: Tensor) -> tuple[list[dict[str, Any]], l
         made = model(images)
     if not isinstance(made, Tensor) or id(made) not in recorder.names:
         raise ModelError("returns no tensor that depends on its input")
-    statistics.mark_training(model, images, recorder.layers)
-    return recorder.layers, [recorder.names[id(made)]]
+    outputs = [recorder.names[id(made)]]
+    layers = swish.folded(recorder.layers, outputs)
+    statistics.mark_training(model, images, layers)
+    return layers, outputs
 
 
 def shared(model: nn.Module, layers: list[dict[str, Any]]) -> list[list[str]]:
@@ -58,7 +60,8 @@ def activations_of(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, 
     keeper = _Keeper(model, images)
     with torch.no_grad(), keeper.watching(), keeper:
         made = model(images)
-    return made, keeper.made
+    kept = {value for layer in swish.folded(keeper.layers, [keeper.names[id(made)]]) for value in layer["outputs"]}
+    return made, {name: array for name, array in keeper.made.items() if name in kept}
 
 
 class _Recorder(TorchFunctionMode):
@@ -70,6 +73,7 @@ class _Recorder(TorchFunctionMode):
         self.names: dict[int, str] = {id(images): INPUT}  # names of values, by the id of their tensors
         self.alive: list[Any] = [images]  # keeps tensors alive, so that no id is reused
         self.parameters = {id(each): name for name, each in [*model.named_parameters(), *model.named_buffers()]}
+        self.computed: dict[int, tuple[str, set[str]]] = {}  # values computed from weights: how, and their names
         self.taken = {INPUT}
         self.layers: list[dict[str, Any]] = []
         self.scope: list[str] = []
@@ -118,7 +122,7 @@ class _Recorder(TorchFunctionMode):
         rule = modules.of_module(module)
         call = Call({"input": read[0]}, tuple(read[0].shape), tuple(outputs[0].shape))
         said = rule(module, call) if rule else None
-        self._add(name, type(module).__name__, said, inputs, read, outputs, weights)
+        self._add(name, type(module).__name__, said, inputs, read, outputs, weights, values.of_module(module))
 
     def _note_function(self, function: Any, args: Any, kwargs: Mapping[str, Any], made: Any) -> None:
         name = str(getattr(function, "__name__", function))
@@ -127,23 +131,28 @@ class _Recorder(TorchFunctionMode):
         outputs = list(_tensors([made]))
         read = list(_tensors([*args, *kwargs.values()]))
         inputs = self._known(read)
-        if not inputs and len(outputs) == len(read) == 1 and id(read[0]) in self.parameters:
-            self.parameters[id(outputs[0])] = self.parameters[id(read[0])]  # a reshaped weight
-            self.alive.append(made)
-        if not inputs or not outputs:
-            return
-        self.alive.append(made)
         plain = name if name.startswith("__") else name.rstrip("_").removeprefix("__i")
         if name.startswith("__i") and name.endswith("__") and name != "__init__":
             plain = f"__{name[3:]}" if f"__{name[3:]}" in functions.FUNCTIONS else name
+        if not inputs:
+            self._note_weights(plain, args, kwargs, read, outputs)
+        if not inputs or not outputs or plain in effects.CONSTANTS:
+            return
+        self.alive.append(made)
         same = len(outputs) == 1 and outputs[0].shape == read[0].shape
-        if plain in functions.NOTHING or (same and plain in ("view", "reshape", "flatten", "__get__", "expand_as")):
+        unchanged = plain in effects.NOTHING and effects.keeps_values(read[0].dtype, outputs[0].dtype)
+        if unchanged or (same and plain in ("view", "reshape", "flatten", "__get__", "expand_as")):
             self.names[id(outputs[0])] = self.names[id(next(each for each in read if id(each) in self.names))]
             return
         used = {self.parameters[id(each)] for each in read if id(each) in self.parameters}
+        used |= {parameter for each in read if id(each) in self.computed for parameter in self.computed[id(each)][1]}
         layer, weights = self._owner(plain.strip("_"), used)
+        settings = values.of_call(function, args, kwargs, self._reference)
+        if outputs[0].dtype != read[0].dtype:
+            settings["dtype"] = values.plain(outputs[0].dtype)
         said = None
-        if plain in functions.FUNCTIONS:
+        args, kwargs, read, constants = self._without_constants(plain, args, kwargs)
+        if plain in functions.FUNCTIONS and not constants:
             order, rule = functions.FUNCTIONS[plain]
             if plain == "batch_norm" and function is not functional.batch_norm:
                 order = statistics.ORDERS[False]
@@ -151,7 +160,62 @@ class _Recorder(TorchFunctionMode):
             said = rule(call)
         if used and said and said[0] in ("Mul", "Scale"):
             said = self._scale(args, outputs[0])
-        self._add(layer, plain.strip("_"), said, inputs, read, outputs, weights)
+        self._add(layer, plain.strip("_"), said, inputs, read, outputs, weights, settings)
+
+    def _note_weights(
+        self, plain: str, args: Any, kwargs: Mapping[str, Any], read: list[Tensor], outputs: list[Tensor]
+    ) -> None:
+        """Record a call on weights alone: a reshaped weight is the weight, anything else is computed from it."""
+        names = {self.parameters[id(each)] for each in read if id(each) in self.parameters}
+        names |= {name for each in read if id(each) in self.computed for name in self.computed[id(each)][1]}
+        if not names or not outputs:
+            return
+        self.alive += outputs
+        if len(outputs) == len(read) == 1 and id(read[0]) in self.parameters and plain in effects.RESHAPES:
+            self.parameters[id(outputs[0])] = self.parameters[id(read[0])]
+            return
+        arguments = values.plain([*args, *kwargs.values()], self._reference)
+        for each in outputs:
+            self.computed[id(each)] = f"{plain.strip('_')}({', '.join(map(str, arguments))})", names
+
+    def _reference(self, tensor: Tensor) -> str | None:
+        """Return what a tensor is in the network, None for a constant."""
+        if id(tensor) in self.names:
+            return "input"
+        if id(tensor) in self.parameters:
+            return str(self.parameters[id(tensor)]).rpartition(".")[2]
+        computed = self.computed.get(id(tensor))
+        return None if computed is None else computed[0]
+
+    def _without_constants(
+        self, plain: str, args: Any, kwargs: Mapping[str, Any]
+    ) -> tuple[Any, Mapping[str, Any], list[Tensor], bool]:
+        """Return the arguments of a call with constants as numbers where the vocabulary has them; and its tensors.
+
+        The last value is whether there are other constants, or values computed from weights, which it does not have.
+        """
+        remain = False
+        if plain in effects.ARITHMETIC:
+            numbers = [
+                values.uniform(each) if isinstance(each, Tensor) and self._reference(each) is None else None
+                for each in args[:2]
+            ]
+            pair = [each if number is None else number for each, number in zip(args, numbers)]
+            if len(pair) == 2 and numbers[0] is not None and effects.ARITHMETIC[plain]:
+                pair.reverse()
+            args = [*pair, *args[2:]]
+            if kwargs:
+                kwargs = {
+                    name: values.uniform(each)
+                    if isinstance(each, Tensor) and self._reference(each) is None and values.uniform(each) is not None
+                    else each
+                    for name, each in kwargs.items()
+                }
+        read = list(_tensors([*args, *kwargs.values()]))
+        for each in read:
+            remain = remain or (id(each) not in self.names and id(each) not in self.parameters)
+        remain = remain or (bool(args) and functions.number(args[0]))
+        return args, kwargs, read, remain
 
     def _scale(self, args: Any, made: Tensor) -> Said:
         """Return Scale for weights per channel and, with addcmul, a bias (its first argument); None for other weights."""
@@ -192,21 +256,23 @@ class _Recorder(TorchFunctionMode):
         read: list[Tensor],
         outputs: list[Tensor],
         weights: dict[str, tuple[int, ...]],
+        settings: Mapping[str, Any],
     ) -> None:
         shapes = [tuple(each.shape[1:]) for each in outputs]
         reads = [tuple(each.shape[1:]) for each in read if id(each) in self.names]
         several = [f"{name}.{index}" for index in range(len(outputs))]
-        values = [self._free(each) for each in (several if len(outputs) > 1 else [name])]
+        value_names = [self._free(each) for each in (several if len(outputs) > 1 else [name])]
         # a repeated call is a new layer if it has no weights; otherwise it keeps the name of its weights
         own = name if weights else self._free(name)
-        layer: dict[str, Any] = {"name": own, "inputs": inputs, "outputs": values}
-        self.taken.update([own, *values])
+        layer: dict[str, Any] = {"name": own, "inputs": inputs, "outputs": value_names}
+        self.taken.update([own, *value_names])
         if said and self._right(said, reads, shapes, weights):
             layer |= {"type": said[0], "parameters": said[1]}
         else:
-            layer |= {"type": f"torch.{word}" if word in VOCABULARY else word, "shapes": shapes, "weights": weights}
+            word = f"torch.{word}" if word in VOCABULARY else word
+            layer |= {"type": word, "parameters": dict(settings), "shapes": shapes, "weights": weights}
         self.layers.append(layer)
-        for tensor, value in zip(outputs, values):
+        for tensor, value in zip(outputs, value_names):
             self.names[id(tensor)] = value
             self.alive.append(tensor)
 
@@ -235,8 +301,9 @@ class _Keeper(_Recorder):
         read: list[Tensor],
         outputs: list[Tensor],
         weights: dict[str, tuple[int, ...]],
+        settings: Mapping[str, Any],
     ) -> None:
-        super()._add(name, word, said, inputs, read, outputs, weights)
+        super()._add(name, word, said, inputs, read, outputs, weights, settings)
         self.within += 1  # do not record the copy
         for value, tensor in zip(self.layers[-1]["outputs"], outputs):
             self.made[value] = tensor.cpu().numpy().copy()

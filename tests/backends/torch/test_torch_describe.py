@@ -80,10 +80,10 @@ def said(topology: Topology) -> list[tuple[str, str]]:
         ("return F.local_response_norm(x, 5, k=2.)", "LRN", {"size": 5, "alpha": 1e-4, "beta": 0.75, "bias": 2}, (3, 16, 16)),
         ("return F.dropout(x, 0.3, self.training)", "Dropout", {"ratio": 0.3}, (3, 16, 16)),
         # beyond the vocabulary, a layer is its function's or its class's name
-        ("return torch.cumsum(x, 1)", "cumsum", {}, (3, 16, 16)),
-        ("return x + x.mean((2, 3), keepdim=True)", "add", {}, (3, 16, 16)),
-        ("return F.softplus(x, beta=2)", "softplus", {}, (3, 16, 16)),
-        ("return x[:, 0]", "getitem", {}, (16, 16)),
+        ("return torch.cumsum(x, 1)", "cumsum", {"dim": 1}, (3, 16, 16)),
+        ("return x + x.mean((2, 3), keepdim=True)", "add", {"alpha": 1}, (3, 16, 16)),
+        ("return F.softplus(x, beta=2)", "softplus", {"beta": 2, "threshold": 20}, (3, 16, 16)),
+        ("return x[:, 0]", "getitem", {"idx": ["::", 0]}, (16, 16)),
     ],
 )  # fmt: skip
 def test_a_function_is_a_layer_of_the_vocabulary(
