@@ -130,11 +130,11 @@ def check_dataset(context: click.Context, folder: Path, as_json: bool) -> None:
         report = check.check_dataset(folder, progress)
     if report.ok:
         counts = ", ".join(f"{count} {name}" for name, count in report.counts.items())
-        text = f"{folder}: no problems: {counts}"
+        text = "\n".join([f"{folder}: no problems: {counts}", *report.label_lines])
     else:
-        text = "\n".join(
-            [*report.problems, f"{folder}: {len(report.problems)} problem{'' if len(report.problems) == 1 else 's'}"]
-        )
+        count = f"{folder}: {len(report.problems)} problem{'' if len(report.problems) == 1 else 's'}"
+        pixels = report.label_lines if report.labels.kind == "classes" else []
+        text = "\n".join([*report.problems, *pixels, count])
     _say(
         as_json,
         {
@@ -143,6 +143,8 @@ def check_dataset(context: click.Context, folder: Path, as_json: bool) -> None:
             "problems": report.problems,
             "counts": report.counts,
             "content_hash": report.content_hash,
+            "labels": report.labels.to_json(),
+            "label_values": {name: check.to_json() for name, check in report.label_checks.items()},
         },
         text,
     )

@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from multiseg.dataset.dataset import read_mean
+from multiseg.dataset.dataset import Dataset, read_mean
 from multiseg.dataset.description import DATABASES, combined_hash, read_description
+from multiseg.dataset.label_check import LabelCheck, label_lines
+from multiseg.dataset.labels import Labels
 from multiseg.dataset.lmdb_file import LmdbFile
 from multiseg.dataset.records import datum_pixels, parse_datum
 from multiseg.dataset.writing import hash_record
@@ -31,16 +35,25 @@ class Report:
     problems: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     content_hash: str | None = None
+    labels: Labels = field(default_factory=Labels)
+    label_checks: dict[str, LabelCheck] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
         """Return whether no problem was found."""
         return not self.problems
 
+    @property
+    def label_lines(self) -> list[str]:
+        """Return a description of the labels in lines, e.g. the pixels of each class in each split."""
+        return label_lines(self.labels, self.label_checks)
+
 
 def check_dataset(folder: str | os.PathLike[str], progress: Progress | None = None) -> Report:
     """Read every record of a dataset folder, of multiseg or of DIGITS, and report all problems.
 
+    Labels of one number, as for classification, have no size of their own, and class indices beyond the stated classes are
+    problems. ``labels`` and ``label_checks`` of the report have the kind of the labels and the counts of their values.
     Checks that counts and keys of features and labels agree, that each record decodes and has the shape it declares,
     that sizes agree, that the mean image exists and has the right shape, and that the hashes stored at creation match.
     Raises DatasetError only if there is nothing to check: no folder, or no training features in it.
@@ -57,6 +70,8 @@ def check_dataset(folder: str | os.PathLike[str], progress: Progress | None = No
         report.problems.append(str(error))
         description = {}
     opened = _open_all(report)
+    with suppress(DatasetError):  # of records that cannot be read, which are reported below
+        report.labels = Dataset.open(path).labels
     scans = _scan_all(opened, report, progress)
     report.counts = {name: len(scan.keys) for name, scan in scans.items()}
     report.content_hash = combined_hash({name: scan.digest for name, scan in scans.items()})
@@ -114,7 +129,8 @@ def _scan_all(opened: dict[str, LmdbFile], report: Report, progress: Progress | 
     done = 0
     scans = {}
     for name, records in opened.items():
-        unreadable = _Problems(report)
+        unreadable, invalid = _Problems(report), _Problems(report)
+        labels = LabelCheck(report.labels)
         digest = hashlib.sha256()
         shapes = np.zeros((len(records), 3), np.int64)
         keys = list(records.walk_keys())
@@ -124,24 +140,36 @@ def _scan_all(opened: dict[str, LmdbFile], report: Report, progress: Progress | 
             try:
                 record = records[position]
                 hash_record(digest, key, record)
-                shapes[position] = _shape_of(record)
+                pixels, number = _content_of(record)
+                shapes[position] = pixels.shape
+                if name.endswith("/labels") or (
+                    number is not None and f"{name.partition('/')[0]}/labels" not in opened
+                ):
+                    problem = labels.add(pixels if name.endswith("/labels") else np.array([number]))
+                    if problem is not None:
+                        invalid.add(f"{name}: record {_text(key)} {problem}")
             except DatasetError as error:
                 unreadable.add(f"{name}: record {_text(key)} {error}")
             done += 1
             if progress is not None and (done % 256 == 0 or done == total):
                 progress(done, total)
         unreadable.close(name, "records cannot be read")
+        invalid.close(name, "records have other classes")
+        if labels.high >= labels.low:
+            report.label_checks[name.partition("/")[0]] = labels
         scans[name] = _Scan(keys, shapes, digest.hexdigest())
     return scans
 
 
-def _shape_of(record: bytes) -> tuple[int, ...]:
+def _content_of(record: bytes) -> tuple[NDArray[Any], int | None]:
+    """Return a record's image, and its class index if it has one. Raise DatasetError if it is damaged."""
     datum = parse_datum(record)
-    shape = datum_pixels(datum, record).shape
+    pixels = datum_pixels(datum, record)
+    shape = pixels.shape
     declared = (datum.channels, datum.height, datum.width)
     if any(declared) and declared != shape:  # Caffe's own tools do not set the shape of encoded records
         raise DatasetError(f"declares the shape {_shape_text(declared)}, its image has {_shape_text(shape)}")
-    return shape
+    return pixels, datum.label if datum.HasField("label") else None
 
 
 def _compare(split: str, features: _Scan, labels: _Scan, report: Report) -> None:
@@ -155,7 +183,8 @@ def _compare(split: str, features: _Scan, labels: _Scan, report: Report) -> None
             unpaired.add(f"{split}: feature {_text(key)} has no label")
             continue
         shape, label_shape = features.shapes[position], labels.shapes[label_position]
-        if shape.any() and label_shape.any() and not np.array_equal(shape[1:], label_shape[1:]):
+        one_number = tuple(label_shape[1:]) == (1, 1)
+        if shape.any() and label_shape.any() and not one_number and not np.array_equal(shape[1:], label_shape[1:]):
             mismatched.add(f"{split}: feature {_text(key)} is {_size_text(shape)}, its label {_size_text(label_shape)}")
     for key in position_of:
         unpaired.add(f"{split}: label {_text(key)} has no feature")

@@ -1,0 +1,91 @@
+"""check-dataset on labels: their kind, the pixels of each class, other classes, and labels of one number."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import multiseg
+from multiseg.cli import main
+from multiseg.dataset.check import check_dataset
+from multiseg.dataset.records import Datum, raw_datum
+
+MASK = np.array([[0, 1, 2, 255], [2, 2, 1, 0]], np.uint8)
+
+
+def create(root: Path, mask: np.ndarray = MASK, **options: Any) -> Path:
+    for name in ("input", "target"):
+        (root / name).mkdir(parents=True)
+        for number in range(12):
+            Image.fromarray(mask).save(root / name / f"{number:02}.png")
+    folders = {"input": root / "input", "target": root / "target"}
+    return multiseg.Dataset.create(root / "out", seed=1, val_percent=50, **folders, **options).path
+
+
+def check(path: Path, *options: str) -> Any:
+    return CliRunner().invoke(main, ["check-dataset", str(path), *options])
+
+
+def test_pixels_of_each_class(tmp_path: Path) -> None:
+    path = create(tmp_path, labels="classes", classes=["road", "sky", "car", "bus"])
+    result = check(path)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith(f"{path}: no problems: 6 train_db/features")
+    assert lines[1] == "labels: classes, ignored: 255"
+    assert lines[2] == "    0 road: train 12 (25.00%), val 12 (25.00%)"
+    assert lines[4] == "    2 car: train 18 (37.50%), val 18 (37.50%)"
+    assert lines[5] == "    3 bus: train 0 (0.00%), val 0 (0.00%)"
+    assert lines[6] == "  255 ignored: train 6 (12.50%), val 6 (12.50%)"
+    facts = json.loads(check(path, "--json").stdout)
+    assert facts["labels"]["names"] == ["road", "sky", "car", "bus"]
+    assert facts["label_values"]["train_db"] == {"0": 12, "1": 12, "2": 18, "255": 6}
+
+
+def test_other_classes_are_listed_up_to_ten_records(tmp_path: Path) -> None:
+    path = create(tmp_path, labels="classes", classes=["road", "sky", "car"])
+    content = json.loads((path / "dataset.json").read_text())
+    content["labels"]["names"] = ["road", "sky"]
+    (path / "dataset.json").write_text(json.dumps(content))
+    result = check(path)
+    assert result.exit_code == 1
+    assert "train_db/labels: record 000000000 has 3 pixels of class 2, which is none of the 2 classes" in result.stdout
+    assert result.stdout.count("which is none of") == 12  # six of each split: fewer than ten
+
+
+@pytest.mark.filterwarnings("ignore::multiseg.errors.MultisegWarning")
+def test_the_foreground_of_images(tmp_path: Path) -> None:
+    path = create(tmp_path, np.array([[0, 255, 255, 255]], np.uint8))
+    assert "labels: images, 0 to 255; foreground of binary masks: below 128, 25.0% of the values" in check(path).stdout
+
+
+def write(path: Path, records: list[bytes]) -> None:
+    path.mkdir(parents=True)
+    with lmdb.open(str(path), map_size=1 << 20) as environment, environment.begin(write=True) as written:
+        for number, record in enumerate(records):
+            written.put(f"{number:08}".encode(), record)
+
+
+@pytest.mark.parametrize("in_records", [True, False])
+def test_labels_of_one_number_are_no_problem(in_records: bool, tmp_path: Path) -> None:
+    features = []
+    for number in range(4):
+        datum = Datum(channels=1, height=4, width=4, data=bytes(16), encoded=False)
+        if in_records:
+            datum.label = number % 2
+        features.append(datum.SerializeToString())
+    write(tmp_path / "train_db" / "features", features)
+    if not in_records:
+        labels = [raw_datum(np.full((1, 1, 1), number % 2, np.uint8)) for number in range(4)]
+        write(tmp_path / "train_db" / "labels", labels)
+    report = check_dataset(tmp_path)
+    assert report.problems == ["train_db/mean.binaryproto: is missing"]
+    assert report.label_checks["train_db"].to_json() == {"0": 2, "1": 2}
+    assert report.labels.kind == ("classes" if in_records else "images")
