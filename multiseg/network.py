@@ -38,7 +38,8 @@ class NetworkSpec:
     ``loss`` is None for the model's own loss, or a loss that the backend declares, ``loss_options`` all its parameters.
     ``labels`` is the kind that the dataset states, or that the named loss requires; see :func:`label_kind`.
     Batch sizes are None for the model's own, else the backend's default. ``frozen`` are patterns (fnmatch) of names of layers
-    whose parameters are not trained; see :func:`is_frozen`.
+    whose parameters are not trained; see :func:`is_frozen`. With ``mixed_sizes`` batches have one image, of any size; the shapes
+    are those of one of them.
 
     ``recipe`` selects the solver's update rule: ``tutorial`` the framework's own, ``equal`` the one that docs/solvers.md
     defines for all backends. ``multipliers`` maps patterns (fnmatch) of parameter names to multipliers of learning rate (``lr``)
@@ -63,6 +64,7 @@ class NetworkSpec:
     accumulate: int = 1
     labels: LabelKind = IMAGES
     loss_options: Mapping[str, float] = field(default_factory=dict)
+    mixed_sizes: bool = False
 
     def label_kind(self, output: Sequence[int]) -> LabelKind:
         """Return how a network with an ``output`` of this shape, (C, H, W) or (C,), reads the labels of this specification."""
@@ -122,8 +124,9 @@ class Network(ABC):
         """Return ``batch_size``, ``val_batch_size``, ``device``, ``parameters`` ({name: shape}), ``lowered`` (names of the
         layers that are computed as one matrix product), ``labels`` (how it reads them, see :meth:`NetworkSpec.label_kind`), and
         ``trained`` ({name: factor of the learning rate} of the parameters that the solver moves). Optional: ``loss``, the name of
-        the model's own loss, ``ignored``, the class indices that the loss ignores, and
-        ``single_values``, the layers that normalise a batch by statistics of one value per image and channel."""
+        the model's own loss, ``ignored``, the class indices that the loss ignores, ``single_values``, the layers that normalise a
+        batch by statistics of one value per image and channel, ``logits``, whether the loss computes the sigmoid of the output
+        itself, and ``label_range``, the smallest and the largest label that the loss takes."""
 
     @abstractmethod
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:

@@ -105,6 +105,12 @@ def _count(layer: Any, blobs: Any, images: int) -> int | None:
     return None
 
 
+def of_probabilities(net: Any, output: str) -> dict[str, Any]:
+    """Return the items of a network's description about losses whose labels are probabilities; see multiseg.network."""
+    compared = [layer.bottom[0] for layer in net.layer if layer.type == "SigmoidCrossEntropyLoss" and weight(layer)]
+    return {"logits": output in compared, "label_range": [0, 1]} if compared else {}
+
+
 def ignored(net: Any) -> list[int]:
     """Return the class indices that the losses of a network ignore."""
     return sorted(

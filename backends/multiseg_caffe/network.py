@@ -154,12 +154,14 @@ class Network(network.Network):
     def describe(self) -> dict[str, Any]:
         state, count = ("train", self.batch_size) if self.solver else ("deploy", self.val_batch_size)
         _, lowered = self._lowered(state, (count, *self.spec.input_shape))
+        own = prototxt.filtered(self.file, "val", self.spec.model)
         return {
             "batch_size": self.batch_size,
             "val_batch_size": self.val_batch_size,
             "labels": self.labels,
             "single_values": self._single_values() if self.solver else [],
-            "ignored": [] if self.spec.loss else losses.ignored(prototxt.filtered(self.file, "val", self.spec.model)),
+            **({} if self.spec.loss else losses.of_probabilities(own, self.output)),
+            "ignored": [] if self.spec.loss else losses.ignored(own),
             "device": "cuda" if self.spec.device == "cuda" else "cpu",
             "parameters": {name: list(array.shape) for name, array in self.get_weights().items()},
             "lowered": lowered,
@@ -189,6 +191,9 @@ class Network(network.Network):
         with solver.gradients():
             for batch in batches[: count // size]:
                 loss += size / count * self._backward(features[batch], labels[batch])
+                net = self._net("train", features[batch].shape)
+                if net is not solver.net:  # an image of another size than that for which the solver was built
+                    solver.add_gradients(net, 1.0)
             if count != size * self.spec.accumulate:  # last step of an epoch: fewer images than the solver divides by
                 solver.scale_gradients(size * self.spec.accumulate / count)
             for batch in batches[count // size :]:

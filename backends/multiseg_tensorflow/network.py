@@ -76,6 +76,7 @@ class Network(network.Network):
             **({} if self._file.loss is None else {"loss": self._file.loss}),
             "labels": self._labels,
             "single_values": single_values.names(self._main.graph) if self._spec.solver else [],
+            **({} if spec.loss else losses.of_probabilities(self._main.graph, self._main.output)),
             "device": self._device,
             "parameters": {name: list(weight.shape) for name, weight in self._main.weights.items()},
             "lowered": self._main.lowered,
@@ -155,10 +156,13 @@ class Network(network.Network):
 
     def _build(self, shape: Shape, label_shape: Shape | None, training: bool) -> UserGraph:
         spec = self._spec
+        if spec.mixed_sizes:  # one graph for all sizes
+            shape, label_shape = _of_any_size(shape), label_shape and _of_any_size(label_shape)
         loss = losses.named(spec.loss, spec.loss_options)
         return build(
             self._file, shape, label_shape, self._layers,
-            training=training, loss=loss, labels=self._labels, seed=spec.seed, lowering=spec.lowering,
+            training=training, loss=loss, labels=self._labels, seed=spec.seed,
+            lowering=spec.lowering and not spec.mixed_sizes,
             device=self._device, batch_size=spec.batch_size or backend.batch_size,
         )  # fmt: skip
 
@@ -189,6 +193,8 @@ class Network(network.Network):
     def _predictor(self, features: Array, labels: Array | None) -> _Predictor:
         """Return the predictor for the shapes of features and labels, with the current weights."""
         key = (features.shape[1:], None if labels is None else labels.shape[1:])
+        if self._spec.mixed_sizes:
+            key = (_of_any_size(key[0]), key[1] and _of_any_size(key[1]))
         predictor = self._predictors.pop(key, None)
         if predictor is None:
             user = self._build(*key, training=False)
@@ -230,6 +236,11 @@ class _Predictor:
         inputs = dict(zip((self.user.x, self.user.y), arrays))  # noqa: B905 - worker code runs on Python 3.9
         outputs: dict[str, Array] = self.session.run(self.user.layers, inputs)
         return outputs
+
+
+def _of_any_size(shape: Any) -> Any:
+    """Return a shape (H, W, C) without height and width, unless it is that of one pixel."""
+    return shape if tuple(shape[:2]) == (1, 1) else (None, None, shape[2])
 
 
 def _assign(session: Any, variables: Mapping[str, Any], values: Mapping[str, Any]) -> None:

@@ -88,6 +88,12 @@ def ignored(loss: object) -> list[int]:
     return [loss.ignore_index] if isinstance(loss, BY_CLASS) and loss.ignore_index >= 0 else []
 
 
+def of_probabilities(loss: object) -> dict[str, Any]:
+    """Return the items of a network's description about a loss whose labels are probabilities; see multiseg.network."""
+    logits = isinstance(loss, nn.BCEWithLogitsLoss)
+    return {"logits": logits, "label_range": [0, 1]} if logits or isinstance(loss, nn.BCELoss) else {}
+
+
 def is_cross_entropy(loss: object, last: str) -> bool:
     """Return whether a file's loss is the mean cross entropy of the softmax, for a network whose last layer has this type."""
     if not isinstance(loss, BY_CLASS) or loss.reduction != "mean" or loss.weight is not None:

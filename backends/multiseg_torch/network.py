@@ -87,6 +87,7 @@ class Network(network.Network):
             "labels": self.labels,
             "single_values": self.single_values,
             "ignored": losses.ignored(self.criterion),
+            **losses.of_probabilities(self.criterion),
             "device": str(self.device),
             "parameters": {name: list(value.shape) for name, value in neutral_weights(self.model).items()},
             "lowered": self.lowered,

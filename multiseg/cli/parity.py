@@ -22,7 +22,7 @@ AS_PATH = click.Path(path_type=Path)
     "--backend",
     "backends",
     multiple=True,
-    help="Backend to compute with; may be repeated.  [default: all installed, or those of the models]",
+    help="Backend to compute with; may be repeated.  [default: all that can compute the model; with several models, theirs]",
 )
 @click.option("--model", "models", multiple=True, type=AS_PATH, help="Network file or run folder; may be repeated.")
 @click.option(

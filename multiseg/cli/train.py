@@ -100,7 +100,11 @@ from multiseg.settings.schedules import DEFAULT
     show_default=True,
     help=f"Metric that selects the best validation: {', '.join(SELECTING)}.",
 )
-@click.option("--threshold", type=float, default=128, show_default=True, help="Pixels below this value are foreground.")
+@click.option(
+    "--threshold",
+    type=float,
+    help="Value between background and foreground.  [default: the dataset's, 128 for 0 to 255]",
+)
 @click.option("--patience", type=int, help="Stop after this number of validations without an improvement.")
 @click.option(
     "--min-delta", type=float, default=0, show_default=True, help="Smallest change that counts as an improvement."

@@ -13,22 +13,42 @@ Shape = tuple[int, int, int]
 
 
 def shapes_of(dataset: Any) -> tuple[Shape, Shape]:
-    """Return the common shape ``(C, H, W)`` of the training images and that of their labels.
+    """Return the common shape ``(C, H, W)`` of the training images and that of their labels; of mixed sizes, the first image's.
 
-    Raises SettingsError for mixed sizes, and if there are no training images or no labels.
+    Raises SettingsError if there are no training images or no labels.
     """
     shape, label_shape = dataset.train.shape, dataset.train.label_shape
     if not len(dataset.train):
         raise SettingsError(f"{dataset.path}: has no training images")
+    if is_mixed(dataset):
+        feature, label = dataset.train[0]
+        if label is None:
+            raise SettingsError(f"{dataset.path}: its training images have no labels")
+        return feature.shape, label.shape
     if label_shape is None and shape is not None:
         raise SettingsError(
             f"{dataset.path}: its training images have no labels, or labels of several sizes; training needs one"
         )
-    if shape is None or label_shape is None:
-        raise SettingsError(
-            f"{dataset.path}: its images differ in size; training needs a single size: create the dataset without mixed sizes"
-        )
+    assert shape is not None and label_shape is not None
     return shape, label_shape
+
+
+def is_mixed(dataset: Any) -> bool:
+    """Return whether the images of a dataset differ in size, so that each is a batch of its own."""
+    return any(len(split) > 0 and split.shape is None for split in (dataset.train, dataset.val))
+
+
+def batch_problems(dataset: Any, batch_size: Any, val_batch_size: Any, accumulate: Any) -> list[str]:
+    """Return which of these settings put images of different sizes into one batch; None is not checked."""
+    if not is_mixed(dataset):
+        return []
+    values = {"batch_size": batch_size, "val_batch_size": val_batch_size, "accumulate": accumulate}
+    return [
+        f"{setting(name, value)}: the images of {dataset.path} differ in size and cannot form a batch; choose "
+        f"{setting(name, 1)}, or create the dataset without mixed sizes"
+        for name, value in values.items()
+        if value not in (None, 1)
+    ]
 
 
 def mean_of(dataset: Any, subtract_mean: str) -> npt.NDArray[np.float32] | None:

@@ -28,6 +28,11 @@ class Foreground:
     threshold: float = THRESHOLD
     output_threshold: float | None = None
 
+    @classmethod
+    def of(cls, value: Foreground | float) -> Foreground:
+        """Return a foreground as it is; of a threshold the dark side."""
+        return value if isinstance(value, Foreground) else cls(threshold=value)
+
     def in_labels(self, labels: NDArray[Any]) -> Mask:
         """Return which of the labels are foreground."""
         return self._in(labels, self.threshold)

@@ -86,3 +86,11 @@ def read_as_classes(network: Description, label_shape: Sequence[int] | None = No
 def are_colours(label_shape: Sequence[int] | None) -> bool:
     """Return whether labels of this shape (C, H, W) are images of three colours, whose order differs between frameworks."""
     return label_shape is not None and label_shape[0] == 3
+
+
+def ignored(network: Mapping[str, Any], labels: Labels | None) -> list[int]:
+    """Return the labels that count in no loss and no metric, of a network that describes itself as ``network``."""
+    values = set(network.get("ignored") or ())
+    if labels is not None and labels.ignore is not None:
+        values.add(labels.ignore)
+    return sorted(values)

@@ -22,7 +22,6 @@ from multiseg.inference.predictor import predict
 from multiseg.inference.tested import TestedNetwork
 from multiseg.layout import Floats
 from multiseg.network import LossTerms
-from multiseg.settings.metrics import THRESHOLD
 
 IN_FLIGHT = 2  # batches submitted before waiting for the first output
 
@@ -38,7 +37,7 @@ def test_db(
     split = open_split(path)
     size = batch_size or run.settings["val_batch_size"]
     kind = run.labels.kind if run.labels else None
-    evaluation = Evaluation(run.settings.get("threshold", THRESHOLD), kind, run.ignored)
+    evaluation = Evaluation(run.foreground, kind, run.ignored)
     run.worker()  # start it before the timing, so that images_per_second does not include it
     start = time.perf_counter()
     for indices, output, labels, terms in _stream(run, split, size, options):
@@ -53,7 +52,7 @@ def test_db(
         **evaluation.result(),
         "seconds": seconds,
         "images_per_second": evaluation.count / seconds if evaluation.count else None,
-        **evaluation.classes(),
+        **evaluation.classes(run.labels.names if run.labels else None),
     }
 
 
@@ -66,8 +65,9 @@ def _stream(run: TestedNetwork, split: Split, batch_size: int, options: Options)
         raise DatasetError(
             f"{split.name}: has images of {split.shape[0]} channels, {run.model.name} takes {run.input_shape[0]}"
         )
-    if split.shape == run.input_shape:
-        yield from _stream_batches(run, split, batch_size, options)
+    one_by_one = run.mixed_sizes and not options.pad and options.tile is None
+    if split.shape == run.input_shape or one_by_one:
+        yield from _stream_batches(run, split, 1 if split.shape is None else batch_size, options)
         return
     chunk = 1 if split.shape is None else max(1, batch_size * run.input_shape[1] // split.shape[1])
     for start in range(0, len(split), chunk):

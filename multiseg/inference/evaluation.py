@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy.typing as npt
 
+from multiseg.dataset.foreground import DARK, Foreground
 from multiseg.errors import DatasetError
 from multiseg.network import CLASSES, IMAGES, LabelKind, LossTerms, label_kind
 from multiseg.settings.confusion import Confusion
-from multiseg.settings.metrics import LOSS, THRESHOLD, ImageSums, scores_of
+from multiseg.settings.metrics import LOSS, ImageSums, scores_of
 
 
 class Evaluation:
@@ -21,9 +22,12 @@ class Evaluation:
     """
 
     def __init__(
-        self, threshold: float = THRESHOLD, labels: LabelKind | None = None, ignore: Collection[int] = ()
+        self,
+        foreground: Foreground | float = DARK,
+        labels: LabelKind | None = None,
+        ignore: Collection[int] = (),
     ) -> None:
-        self._labels, self._threshold, self._ignore = labels, threshold, ignore
+        self._labels, self._foreground, self._ignore = labels, foreground, ignore
         self._sums: ImageSums | Confusion | None = None
         self._one_label = False  # for each image, instead of one for each pixel
         self._undefined = False
@@ -48,7 +52,7 @@ class Evaluation:
         elif labels.shape[1] != output.shape[1]:
             self._undefined = True
         else:
-            self._sums = self._sums or ImageSums(self._threshold)
+            self._sums = self._sums or ImageSums(self._foreground)
             assert isinstance(self._sums, ImageSums)
             self._sums.add(output, _fitting(labels, output.shape[1:], output.shape[1:], source))
 

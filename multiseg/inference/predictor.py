@@ -40,7 +40,7 @@ def prepare(run: TestedNetwork, image: str | Path, options: Options) -> Values:
         )
     if pixels.shape[0] != channels:
         raise ImageError(f"{image}: has {pixels.shape[0]} channels, the network takes {channels}")
-    if options.resize and pixels.shape[1:] != (height, width):
+    if options.resize and not run.mixed_sizes and pixels.shape[1:] != (height, width):
         bilinear = Image.Resampling.BILINEAR
         pixels = np.stack([np.asarray(Image.fromarray(plane).resize((width, height), bilinear)) for plane in pixels])
     return pixels

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from multiseg.dataset.foreground import Foreground
 from multiseg.dataset.labels import Labels
 from multiseg.images import Exif
 from multiseg.layout import Layout
@@ -33,7 +34,13 @@ class TestedNetwork(Protocol):
     def labels(self) -> Labels | None: ...
 
     @property
+    def mixed_sizes(self) -> bool: ...
+
+    @property
     def classifies(self) -> bool: ...
+
+    @property
+    def foreground(self) -> Foreground: ...
 
     @property
     def ignored(self) -> Sequence[int]: ...

@@ -6,23 +6,23 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from multiseg.dataset.feed import batches
+from multiseg.dataset.foreground import DARK, Foreground
 from multiseg.errors import DatasetError
 from multiseg.inference.evaluation import Evaluation
 from multiseg.layout import Layout
 from multiseg.network import LabelKind
-from multiseg.settings.metrics import THRESHOLD
 from multiseg.worker.client import Worker
 
 
 def validate(
-    worker: Worker, split: Any, layout: Layout, batch_size: int, threshold: float = THRESHOLD,
+    worker: Worker, split: Any, layout: Layout, batch_size: int, foreground: Foreground | float = DARK,
     labels: LabelKind | None = None, ignore: Collection[int] = (), between: Callable[[], None] = lambda: None,
 ) -> dict[str, float | None]:  # fmt: skip
     """Return the loss and the metrics of the network in ``worker`` over a whole split, see :class:`Evaluation`.
 
     ``between`` is called before each batch, and may raise to end the validation. Raises DatasetError if the split has no labels.
     """
-    evaluation = Evaluation(threshold, labels, ignore)
+    evaluation = Evaluation(foreground, labels, ignore)
     with batches(split, batch_size, layout=layout) as feed:
         for batch in feed:
             between()

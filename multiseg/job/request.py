@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from multiseg.dataset import Dataset
-from multiseg.settings.metrics import THRESHOLD
 
 
 @dataclass
@@ -39,7 +38,7 @@ class JobRequest:
     snapshot_interval: float = 1
     keep: str = "best"
     metric: str = "l1"
-    threshold: float = THRESHOLD
+    threshold: float | None = None
     patience: int | None = None
     min_delta: float = 0.0
     weights: str | Path | None = None

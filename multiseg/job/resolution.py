@@ -11,7 +11,8 @@ from multiseg import backend as registry
 from multiseg.backend import Backend
 from multiseg.dataset import Dataset
 from multiseg.dataset.augmentation import Augmentation
-from multiseg.dataset.fitting import mean_of, shapes_of
+from multiseg.dataset.fitting import batch_problems, is_mixed, mean_of, shapes_of
+from multiseg.dataset.foreground import DARK
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.job.request import JobRequest
 from multiseg.model_files.kinds import kind_of
@@ -60,6 +61,8 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
     if rate is None:
         rate = neutral.rate if neutral else backend.learning_rate
     default_size = NEUTRAL_BATCH_SIZE if equal else None
+    if dataset is not None and is_mixed(dataset):
+        default_size = 1
     return Settings(
         backend=backend,
         model=model.resolve(),
@@ -84,7 +87,7 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
         snapshot_interval=job.snapshot_interval,
         keep=job.keep,
         metric=job.metric,
-        threshold=job.threshold,
+        threshold=_threshold(job, dataset),
         patience=job.patience,
         min_delta=job.min_delta,
         weights=None if job.weights is None else Path(job.weights).resolve(),
@@ -92,6 +95,13 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
         freeze=tuple(job.freeze),
         augmentation=augmentation,
     )
+
+
+def _threshold(job: JobRequest, dataset: Dataset | None) -> float:
+    """Return the job's threshold of the foreground; by default that of the dataset."""
+    if job.threshold is not None:
+        return job.threshold
+    return DARK.threshold if dataset is None else dataset.labels.foreground.threshold
 
 
 def _attempt(problems: list[str], make: Callable[[], Value]) -> Value | None:
@@ -145,6 +155,7 @@ def _dataset_problems(job: JobRequest, dataset: Dataset, augmentation: Augmentat
     if shapes is not None and augmentation is not None:
         problems += augmentation.misfits(*shapes)
     _attempt(problems, lambda: mean_of(dataset, job.subtract_mean))
+    problems += batch_problems(dataset, job.batch_size, job.val_batch_size, job.accumulate)
     count = len(dataset.train)
     if job.batch_size is not None and is_whole(job.batch_size) and is_whole(job.accumulate):
         times = f" x {setting('accumulate', job.accumulate)}" if job.accumulate > 1 else ""

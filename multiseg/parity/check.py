@@ -15,7 +15,7 @@ from multiseg import reference
 from multiseg.backend import Backend
 from multiseg.dataset import Dataset
 from multiseg.dataset.labels import read_as_classes
-from multiseg.errors import ModelError, MultisegError, SettingsError, setting
+from multiseg.errors import BackendUnavailable, ModelError, MultisegError, SettingsError, setting
 from multiseg.exporting import source
 from multiseg.model_files.kinds import kind_of
 from multiseg.model_files.reading import describe
@@ -53,9 +53,9 @@ def check_parity(
     """Check that networks compute and train equally: same weights, same batches of ``dataset``, each number against float64.
 
     ``models``: network files of any format, or run folders; default: the FCN of each backend. ``backends``: names of the backends
-    that compute; default: each model's own backend, or all installed ones without models. A single model is computed by every
-    backend, and exported to those that cannot read it; of several models each is computed by its own backend, and the first
-    also by the other ``backends``.
+    that compute; default: all installed ones for a single model or none, each model's own for several. A single model is
+    computed by every backend, and exported to those that cannot read it; by default, those that it cannot be exported to are left
+    out with the reason. Of several models each is computed by its own backend, and the first also by the other ``backends``.
 
     The reference is the description of the first network, computed in float64 NumPy. Compared with it are: the output of each
     layer for the inputs that the layer had; the output end to end; the loss; the gradient of each parameter; the weights after
@@ -87,8 +87,13 @@ def check_parity(
             check.compare(0, worker)
         for number, entry in list(enumerate(plan.entries))[1:]:
             report(entry.name)
-            with pool.start(entry.backend, entry.settings.threads) as worker:
-                check.compare(number, worker)
+            try:
+                with pool.start(entry.backend, entry.settings.threads) as worker:
+                    check.compare(number, worker)
+            except (ModelError, BackendUnavailable) as error:
+                if entry.backend.name not in plan.optional:
+                    raise
+                check.leave_out(entry.name, str(error))
         return check.parity
 
 
@@ -164,6 +169,12 @@ class _Check:
             raise type(error)(message) from error
         if stopped:
             self.parity.left_out.append(f"{entry.name}: {stopped}")
+
+    def leave_out(self, side: str, reason: str) -> None:
+        """Remove a side that cannot be computed, and note why."""
+        self.parity.sides[:] = [name for name in self.parity.sides if name != side]
+        self.parity.rows[:] = [row for row in self.parity.rows if row.side != side]
+        self.parity.left_out.append(f"{side}: {reason}")
 
     def _compare(self, entry: Entry, number: int, worker: Worker) -> str | None:
         """Compare one side. Returns a description of what was not compared, None if everything was."""

@@ -60,6 +60,7 @@ class ParityPlan:
                 "specify one for the first model, or one for each"
             )
         self.dataset = dataset
+        self.optional: set[str] = set()  # names of backends that are left out if they cannot compute the model
         size = options["batch_size"]
         size = min(NEUTRAL_BATCH_SIZE, len(dataset.train)) if size is None else size
         self._options = {**options, "recipe": "equal", "batch_size": size, "val_batch_size": size}
@@ -86,7 +87,12 @@ class ParityPlan:
             registry.get(run.backend) if run else kind_of(model, "network")[0]
             for run, model in zip(runs, models, strict=True)
         ]
-        if len(models) == 1 and backends:
+        if len(models) == 1 and not backends:
+            others = [registry.get(name) for name in registry.names() if name != owners[0].name]
+            readers = [backend for backend in others if backend.exporter is not None]
+            self.optional = {backend.name for backend in readers}
+            backends = [owners[0].name, *(backend.name for backend in readers)]
+        if len(models) == 1:
             pairs = [(registry.get(name), models[0]) for name in backends]
         else:
             owner_names = {owner.name for owner in owners}

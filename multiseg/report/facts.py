@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from multiseg.dataset.foreground import Foreground
 from multiseg.errors import BackendUnavailable
 from multiseg.pages.numbers import number
 from multiseg.run.run import Run
 from multiseg.settings.losses import loss_text, loss_title
-from multiseg.settings.metrics import COSTS, SCORES, THRESHOLD
+from multiseg.settings.metrics import COSTS, SCORES
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class RunFacts:
     """The display name of the backend."""
     shapes: tuple[tuple[int, ...], ...]
     """The sorted shapes of the network's weights: equal for the same network in every framework."""
-    threshold: float
-    """Pixels below this value are foreground."""
+    foreground: Foreground
+    """Which pixels of targets and outputs are foreground."""
 
     @property
     def loss(self) -> str:
@@ -134,15 +135,15 @@ def _facts(run: Run, label: str) -> RunFacts:
         dataset=job["dataset"]["path"],
         content=job["dataset"]["content_hash"],
         title=_title(run),
-        threshold=float(run.settings.get("threshold", THRESHOLD)),
+        foreground=run.foreground,
         shapes=tuple(sorted(tuple(shape) for shape in job["network"]["parameters"].values())),
     )
 
 
-def threshold_text(facts: Sequence[RunFacts]) -> str:
-    """Return the threshold of all runs, or that each has its own."""
-    thresholds = list(dict.fromkeys(f"{each.threshold:g}" for each in facts))
-    return thresholds[0] if len(thresholds) == 1 else f"the threshold of the run ({', '.join(thresholds)})"
+def foreground_text(facts: Sequence[RunFacts]) -> str:
+    """Return the rule of the foreground of all runs in words, or that each has its own."""
+    rules = list(dict.fromkeys(str(run.foreground) for run in facts))
+    return rules[0] if len(rules) == 1 else f"{' or '.join(rules)}, depending on the run"
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:

@@ -34,7 +34,7 @@ def load_grid(path: Path, facts: Sequence[RunFacts]) -> Grid:
             outputs.append((each, each.run.test_one(path, resize=False).array))
         except CANNOT_SHOW as error:
             outputs.append((each, str(error)))
-    foregrounds = [output < each.threshold for each, output in outputs if not isinstance(output, str)]
+    foregrounds = [each.foreground.in_outputs(output) for each, output in outputs if not isinstance(output, str)]
     split = None
     disagreement = 0.0
     if len(foregrounds) > 1 and len({one.shape for one in foregrounds}) == 1:

@@ -16,7 +16,7 @@ from multiseg.pages import templates
 from multiseg.pages.numbers import significant
 from multiseg.report import verdict
 from multiseg.report.agreement import times
-from multiseg.report.facts import RunFacts, environment, settings, threshold_text
+from multiseg.report.facts import RunFacts, environment, foreground_text, settings
 from multiseg.report.grid import load_grid
 from multiseg.report.networks import networks
 from multiseg.report.scan import scan
@@ -66,7 +66,7 @@ def render(comparison: SideBySide) -> Page:
         leaders=verdict.marked(facts, deciding, comparison.comparable) if deciding else [],
         metrics=METRICS,
         columns=columns(each.final for each in facts),
-        threshold=threshold_text(facts),
+        foreground=foreground_text(facts),
         cell=lambda each, metric: _cell(comparison, each, metric),
         curves=_curves(facts),
         shared_loss=verdict.share_loss(facts),

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from multiseg.dataset.foreground import Foreground
 from multiseg.errors import BackendUnavailable, ModelError, RunError, WorkerError
 from multiseg.network import CLASSES
 from multiseg.report.facts import RunFacts
@@ -83,11 +84,11 @@ class _Sums:
     in_all: int = 0
     between: Any = 0
 
-    def add(self, outputs: list[Outputs], targets: Pixels, thresholds: Sequence[float]) -> None:
+    def add(self, outputs: list[Outputs], targets: Pixels, rules: Sequence[Foreground | float]) -> None:
         images = len(targets)
-        pairs = list(zip(outputs, thresholds, strict=True))
-        foreground = np.stack([(output < threshold).reshape(images, -1) for output, threshold in pairs])
-        wrong = foreground != np.stack([(targets < threshold).reshape(images, -1) for threshold in thresholds])
+        pairs = [(output, Foreground.of(rule)) for output, rule in zip(outputs, rules, strict=True)]
+        foreground = np.stack([rule.in_outputs(output).reshape(images, -1) for output, rule in pairs])
+        wrong = foreground != np.stack([rule.in_labels(targets).reshape(images, -1) for _, rule in pairs])
         self.l1.append(np.stack([_l1(output, targets) for output in outputs]))
         self.wrong.append(wrong.mean(axis=2, dtype=np.float32))
         self.split.append((foreground.any(axis=0) & ~foreground.all(axis=0)).mean(axis=1, dtype=np.float32))
@@ -105,6 +106,9 @@ def scan(facts: Sequence[RunFacts], images: int) -> Scan:
     """
     samples = facts[0].run.dataset.val
     unseen: dict[str, str] = {}
+    if len(samples) and samples.shape is None:
+        reason = "the validation images differ in size, and this page shows images of one size"
+        return Scan((), {each.label: reason for each in facts}, len(samples), (), (), 0, 0)
     sums = _Sums()
     for features, targets in _chunks(samples):
         predicted = []
@@ -115,8 +119,7 @@ def scan(facts: Sequence[RunFacts], images: int) -> Scan:
                 except CANNOT_SHOW as error:
                     unseen[each.label] = str(error)
         if predicted:
-            thresholds = [each.threshold for each in facts if each.label not in unseen]
-            sums.add(predicted, targets, thresholds)
+            sums.add(predicted, targets, [run.foreground for run in facts if run.label not in unseen])
     seen = tuple(each for each in facts if each.label not in unseen)
     if not seen or not sums.pixels:
         return Scan((), unseen, len(samples), (), (), 0, 0)

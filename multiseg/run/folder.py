@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from multiseg.dataset import Dataset
-from multiseg.dataset.labels import Labels
+from multiseg.dataset.fitting import is_mixed, shapes_of
 from multiseg.errors import RunError, setting
 from multiseg.files import write_json, write_text
 from multiseg.model_files import copies
@@ -136,6 +137,7 @@ class RunFolder:
         transferred: dict[str, Any] | None,
     ) -> None:
         """Write job.json; ``transferred`` is the summary of the weights that the training starts from."""
+        shape, label_shape = shapes_of(dataset)
         write_json(
             self.path / names.JOB,
             {
@@ -148,9 +150,10 @@ class RunFolder:
                     "exif": dataset.exif,
                 },
                 "mean": None if mean is None else mean.tolist(),
-                "input_shape": dataset.train.shape,
-                "label_shape": dataset.train.label_shape,
-                "labels": Labels(settings.network.get("labels", dataset.labels.kind)).to_json(),
+                "input_shape": shape,
+                "label_shape": label_shape,
+                "mixed_sizes": is_mixed(dataset),
+                "labels": replace(dataset.labels, kind=settings.network.get("labels", dataset.labels.kind)).to_json(),
                 "network": settings.network,
                 "model_files": copies.hashes(self.path / names.MODEL),
                 "environment": environment,

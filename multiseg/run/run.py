@@ -18,7 +18,8 @@ import numpy.typing as npt
 from multiseg import backend as registry
 from multiseg.dataset import Dataset
 from multiseg.dataset.dataset import FLOAT, HIGH_BYTE
-from multiseg.dataset.labels import Labels, are_colours
+from multiseg.dataset.foreground import THRESHOLD, Foreground
+from multiseg.dataset.labels import Labels, are_colours, ignored
 from multiseg.errors import DatasetError, ModelError, MultisegError, RunError, SettingsError
 from multiseg.images import Exif, PixelConversion
 from multiseg.inference import database, predictor, testing
@@ -32,6 +33,7 @@ from multiseg.run import names
 from multiseg.run.names import COLUMNS
 from multiseg.run.reading import read_history, read_job
 from multiseg.run.snapshots import Snapshot, snapshots
+from multiseg.settings.binary import foreground_of_outputs
 from multiseg.topology import Topology
 from multiseg.topology.geometry import Geometry, NotLocal
 from multiseg.worker import pool
@@ -197,7 +199,13 @@ class Run:
             **({key: settings[key] for key in training_keys} if trains else {"solver": None}),
             frozen=tuple(settings["freeze"]) if trains else (),
             labels=(self.labels or Labels()).kind,
+            mixed_sizes=self.mixed_sizes,
         )
+
+    @property
+    def mixed_sizes(self) -> bool:
+        """Whether the training images differ in size; ``input_shape`` is then that of the first one."""
+        return bool(self._job.get("mixed_sizes"))
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -223,9 +231,15 @@ class Run:
         return self.labels is not None and self.labels.kind == CLASSES and self.label_shape == (1, 1, 1)
 
     @property
+    def foreground(self) -> Foreground:
+        """Which labels and which outputs the metrics of binary masks count as foreground."""
+        threshold = self.settings.get("threshold", THRESHOLD)
+        return foreground_of_outputs(self.labels or Labels(), threshold, self._job["network"])
+
+    @property
     def ignored(self) -> list[int]:
-        """The class indices that the network's loss ignores; metrics do not count them either."""
-        return list(self._job["network"].get("ignored", ()))
+        """The labels that neither loss nor metrics count: those that the network's loss ignores, and the dataset's."""
+        return ignored(self._job["network"], self.labels)
 
     @property
     def model(self) -> Path:

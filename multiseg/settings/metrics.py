@@ -14,23 +14,23 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from multiseg.dataset.foreground import DARK, Foreground
 from multiseg.errors import SettingsError
 from multiseg.pages.numbers import duration, percent, significant
 from multiseg.settings.confusion import TOP, Confusion, mean
-
-THRESHOLD = 128  # half of the 0..255 range: pixels below it are foreground, black on white as in the tutorial
 
 LOSS, TRAINING_LOSS = "val_loss", "train_loss"
 
 
 class ImageSums:
-    """Sums over batches of outputs (N, C, H, W float) and labels of the same shape, images of 0..255.
+    """Sums over batches of outputs (N, C, H, W float) and labels of the same shape.
 
-    An element below ``threshold`` is foreground (DIGITS' triangles are black on white).
+    ``foreground`` states which elements are foreground: those below a threshold, by default 128 (DIGITS' triangles are black on
+    white), or another rule.
     """
 
-    def __init__(self, threshold: float = THRESHOLD) -> None:
-        self.threshold = threshold
+    def __init__(self, foreground: Foreground | float = DARK) -> None:
+        self.foreground = Foreground.of(foreground)
         self.elements = self.correct = 0
         self.predicted = self.true = self.both = 0  # foreground elements: of the outputs, of the labels, of both
         self.absolute = self.squared = 0.0
@@ -43,7 +43,7 @@ class ImageSums:
         self.elements += difference.size
         self.absolute += float(np.abs(difference).sum())
         self.squared += float(np.square(difference).sum())
-        predicted, true = outputs < self.threshold, labels < self.threshold
+        predicted, true = self.foreground.in_outputs(outputs), self.foreground.in_labels(labels)
         self.correct += int((predicted == true).sum())
         self.predicted += int(predicted.sum())
         self.true += int(true.sum())
@@ -64,7 +64,7 @@ class Metric:
     """One figure of a run.
 
     - ``better``: None if runs cannot be ranked by it.
-    - ``write``: formats a value; ``hint``: one line of explanation, in which ``{threshold}`` is the run's threshold.
+    - ``write``: formats a value; ``hint``: one line of explanation, in which ``{foreground}`` is the run's rule of foreground.
     - ``measure``: computes it from the sums over outputs and labels that are images; ``of_pixels``: from the confusion matrix of
       class indices of pixels; ``of_images``: from that of one class index for each image. None where it is not defined.
     - ``rank``: its place among the columns of a comparison, and among the metrics that decide which run did best; or None.
@@ -98,9 +98,9 @@ class Metric:
         """Return the best of the values, the lowest if neither direction is better."""
         return max(values) if self.better == "higher" else min(values)
 
-    def explained(self, threshold: str) -> str:
-        """Return the hint for a threshold."""
-        return self.hint.format(threshold=threshold)
+    def explained(self, foreground: str) -> str:
+        """Return the hint for a rule of the foreground in words."""
+        return self.hint.format(foreground=foreground)
 
 
 # columns of a history: its last row and its best row give a run's values
@@ -117,17 +117,17 @@ SCORES = (
     ),
     Metric(
         "pixel_accuracy", "Pixel accuracy", "higher", percent,
-        "fraction of the pixels of the right class, or (images) on the target's side of {threshold}",
+        "fraction of the pixels of the right class, or (images) on the target's side of the foreground's threshold",
         lambda sums: sums.correct / max(sums.elements, 1), lambda counts: counts.accuracy, rank=6, curve="score",
     ),
     Metric(
         "iou", "IoU", "higher", lambda v: f"{v:.3f}",
-        "intersection over union of the pixels below {threshold}, over all images together; 1 if there are none",
+        "intersection over union of the pixels {foreground}, over all images together; 1 if there are none",
         _iou, rank=1, curve="score", in_progress=True,
     ),
     Metric(
         "dice", "Dice", "higher", lambda v: f"{v:.3f}",
-        "2 |A and B| / (|A| + |B|) of the pixels below {threshold}, 1 if there are none, or (class indices) the mean over the "
+        "2 |A and B| / (|A| + |B|) of the pixels {foreground}, 1 if there are none, or (class indices) the mean over the "
         "classes; over all images together",
         lambda sums: 2 * sums.both / (sums.predicted + sums.true) if sums.predicted + sums.true else 1.0,
         lambda counts: mean(counts.class_dice), rank=8, curve="score",

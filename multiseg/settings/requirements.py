@@ -72,7 +72,7 @@ REQUIREMENTS: dict[str, Condition] = {
     "val_interval": above_0(" of epochs above 0, e.g. 0.5"),
     "snapshot_interval": above_0(" of epochs above 0, e.g. 0.5"),
     "metric": one_of(*SELECTING),
-    "threshold": above_0(" above 0, up to 255", 255),
+    "threshold": above_0(" above 0, up to 255", 255).or_none(),
     "patience": whole(1, " of validations").or_none(),
     "min_delta": Condition("must be a number from 0", lambda value: is_number(value) and value >= 0),
     "solver_state": Condition("must be true, false, or left out", lambda value: value in (None, False, True)),

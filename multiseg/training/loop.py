@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from multiseg.dataset import Dataset
+from multiseg.dataset.labels import ignored
 from multiseg.errors import TrainingError, TrainingStopped, setting
 from multiseg.inference.validation import validate
 from multiseg.layout import Layout
 from multiseg.run import snapshots
 from multiseg.run.folder import RunFolder
 from multiseg.run.snapshots import Position
+from multiseg.settings.binary import foreground_of_outputs
 from multiseg.settings.loaded import LoadedSettings
 from multiseg.training.distributed.leader import Leader
 from multiseg.training.events import Progress
@@ -156,9 +158,9 @@ class Loop:
             split,
             self.layout,
             settings.val_batch_size,
-            settings.threshold,
+            foreground_of_outputs(self.dataset.labels, settings.threshold, settings.network),
             settings.network.get("labels"),
-            settings.network.get("ignored", ()),
+            ignored(settings.network, self.dataset.labels),
             self._look_for_stop,
         )
         row = {

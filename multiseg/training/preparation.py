@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from multiseg.dataset import Dataset
-from multiseg.dataset.fitting import Shape, mean_of, shapes_of
+from multiseg.dataset.fitting import Shape, is_mixed, mean_of, shapes_of
 from multiseg.dataset.labels import are_colours, read_as_classes
 from multiseg.errors import SettingsError, setting
 from multiseg.exporting import source
@@ -29,13 +29,13 @@ def layout_of(settings: Settings, dataset: Dataset) -> Layout:
         settings.backend.data_order,
         settings.backend.channel_order,
         mean_of(dataset, settings.subtract_mean),
-        colours=are_colours(dataset.train.label_shape),
+        colours=are_colours(shapes_of(dataset)[1]),
     )
 
 
 def network_spec(settings: Settings, dataset: Dataset) -> NetworkSpec:
-    """Return the network specification for these settings and this dataset. Raises SettingsError for mixed image sizes."""
-    return spec_of(settings, *shapes_of(dataset), dataset.labels.kind)
+    """Return the network specification for these settings and this dataset."""
+    return replace(spec_of(settings, *shapes_of(dataset), dataset.labels.kind), mixed_sizes=is_mixed(dataset))
 
 
 def spec_of(settings: Settings, shape: Shape, label_shape: Shape, labels: LabelKind = IMAGES) -> NetworkSpec:

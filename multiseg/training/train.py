@@ -15,6 +15,7 @@ from multiseg.network import NetworkSpec
 from multiseg.run import environment, names
 from multiseg.run.folder import RunFolder
 from multiseg.run.run import Run
+from multiseg.settings.binary import check_labels
 from multiseg.settings.loaded import LoadedSettings
 from multiseg.settings.resolved import Settings
 from multiseg.training import warm_start
@@ -75,6 +76,7 @@ def train(
         loaded = LoadedSettings.of(settings, described)
         ranks.check_batch_size(loaded.batch_size)
         plan = plan_of(loaded, dataset)
+        check_labels(settings.model.name, dataset, described)
         warm_start.check_frozen(loaded.freeze, described["parameters"])
         if settings.recipe == "equal":
             set_initial_weights(worker, settings, spec)

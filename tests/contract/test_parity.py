@@ -261,3 +261,21 @@ def test_a_training_that_leaves_float32_is_told_as_that(dataset: Any) -> None:
     found = multiseg.check_parity(dataset, ["torch"], steps=3, batch_size=2, threads=2, learning_rate=1e25)
     assert found.ok and "choose a learning rate below" in found.left_out[0]
     json.dumps(found.to_dict(), allow_nan=False)
+
+
+@pytest.mark.needs("caffe")
+def test_a_single_model_is_computed_by_every_backend(
+    backends: list[str], dataset: multiseg.Dataset, tmp_path: Path
+) -> None:
+    """Without --backend, as the command's help says."""
+    model = tmp_path / "net.prototxt"
+    model.write_text(
+        'layer { name: "td" type: "Data" top: "data" top: "label" }'
+        'layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 1 kernel_size: 1 } }'
+        'layer { name: "loss" type: "EuclideanLoss" bottom: "conv" bottom: "label" top: "loss" exclude { stage: "deploy" } }'
+    )
+    result = multiseg.check_parity(dataset, models=model, steps=0, threads=1, batch_size=2)
+    titles = {registry.get(backend).title for backend in backends}
+    assert (
+        {side.partition(" (")[0] for side in result.sides} == titles and len(result.sides) == len(titles) and result.ok
+    )

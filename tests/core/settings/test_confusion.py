@@ -77,7 +77,7 @@ def test_metrics_of_whole_images_equal_scikit_learn(name: str) -> None:
     scores, labels = (values[:, :, :1, :1] for values in case(name))
     scores, labels = np.concatenate([scores] * 9), np.concatenate([labels] * 9)
     evaluation = Evaluation(labels=CLASSES)
-    evaluation.add(scores.astype(np.float32), labels, 1.0, "db")
+    evaluation.add(scores.astype(np.float32), labels, [(1.0, 1.0)], "db")
     result = evaluation.result()
     truth, flat = labels.ravel(), scores[:, :, 0, 0].astype(np.float32)
     assert result["accuracy"] == pytest.approx(metrics.accuracy_score(truth, flat.argmax(1)), abs=EXACT)

@@ -1,0 +1,83 @@
+"""Binary masks in a training: the foreground of its labels and outputs, and whether its loss can take the labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from multiseg.dataset import Dataset
+from multiseg.dataset.foreground import Foreground
+from multiseg.dataset.labels import Labels
+from multiseg.errors import SettingsError, setting
+from multiseg.network import CLASSES, IMAGES
+
+
+def foreground_of_outputs(labels: Labels, threshold: float, network: Mapping[str, Any]) -> Foreground:
+    """Return the foreground of a training's labels and outputs.
+
+    ``threshold`` is the job's, ``network`` the network's description of itself: if its outputs are logits, of which the loss
+    computes the sigmoid, the output of the same probability is log(t / (1 - t)), 0 for 0.5.
+    """
+    foreground = replace(labels.foreground, threshold=threshold)
+    if network.get("logits") and 0 < threshold < 1:
+        foreground = replace(foreground, output_threshold=math.log(threshold / (1 - threshold)))
+    return foreground
+
+
+def label_bounds(dataset: Dataset, ignored: Collection[int] = ()) -> tuple[float, float] | None:
+    """Return the smallest and the largest value of a dataset's labels but the ignored ones; None if there are none.
+
+    They are those of dataset.json, or, of datasets that it does not describe, of all records.
+    """
+    stored = dataset.info.get("label_values")
+    values: list[float] = []
+    if isinstance(stored, Mapping):
+        values = [float(value) for counts in stored.values() for value in counts if float(value) not in ignored]
+    else:
+        for split in (dataset.train, dataset.val):
+            for index in range(len(split)):
+                label = split[index][1]
+                counted = np.empty(0) if label is None else label[~np.isin(label, list(ignored))]
+                values += [float(counted.min()), float(counted.max())] if counted.size else []
+    return (min(values), max(values)) if values else None
+
+
+def check_labels(model: str, dataset: Dataset, network: Mapping[str, Any]) -> None:
+    """Raise SettingsError if the loss of a network cannot take the labels of a dataset, or ignores another label than it states.
+
+    ``network`` is its description of itself: ``label_range`` are the smallest and the largest label that its loss takes, and
+    ``ignored`` the labels that do not count.
+    """
+    labels = dataset.labels
+    ignored = network.get("ignored", ())
+    if network.get("labels") == IMAGES and network.get("label_range"):
+        low, high = network["label_range"]
+        found = label_bounds(dataset, ignored)
+        if found is not None and not (low <= found[0] and found[1] <= high):
+            raise SettingsError(
+                f"{model}: its loss takes labels of {low:g} to {high:g}; those of {dataset.path} are {found[0]:g} to "
+                f"{found[1]:g}: create the dataset with {setting('label_map', f'{found[1]:g}:{high:g}')}, or use another loss"
+            )
+    as_numbers = labels.kind == CLASSES and network.get("labels") == IMAGES
+    if as_numbers and labels.ignore not in ignored and _occurs(dataset, labels.ignore):
+        raise SettingsError(
+            f"{model}: its output of one channel is compared with the labels as numbers, and cannot leave out the label "
+            f"{labels.ignore}, which {dataset.path} ignores; end the network in a score for each class"
+        )
+    others = [value for value in ignored if value != labels.ignore]
+    if labels.kind == CLASSES and network.get("labels") == CLASSES and labels.names and others:
+        stated = "none" if labels.ignore is None else labels.ignore
+        raise SettingsError(
+            f"{model}: its loss ignores the label {others[0]}, the dataset {dataset.path} states {stated}; state the same "
+            f"in both: create the dataset with {setting('ignore', others[0])}, or correct the network file"
+        )
+
+
+def _occurs(dataset: Dataset, value: int | None) -> bool:
+    """Return whether dataset.json states that a label occurs."""
+    stored = dataset.info.get("label_values")
+    return isinstance(stored, Mapping) and any(str(value) in counts for counts in stored.values())
