@@ -68,6 +68,7 @@ class Backend:
     onnx: str | None = (
         None  # "module:function" that writes an exported file as ONNX, in its process; see multiseg.exporting.onnx
     )
+    mean: str | None = None  # "module:function" that returns a network file's own mean, or None; needs no framework
     weights_format: str = ""  # name of its weights file format when writing, e.g. pt
     writer: str | None = None  # "module:function" that writes weights files, see multiseg.model_files
     writer_needs_framework: bool = True  # whether that module runs only in the backend's process

@@ -36,7 +36,8 @@ class NetworkSpec:
 
     Shapes are C, H, W. ``solver`` holds ``name`` and that solver's parameters; None builds for prediction only.
     ``loss`` is None for the model's own loss, or a loss that the backend declares, ``loss_options`` all its parameters.
-    ``labels`` is the kind that the dataset states, or that the named loss requires; see :func:`label_kind`.
+    ``labels`` is the kind that the dataset states, or that the named loss requires; see :func:`label_kind`. Class indices that
+    equal ``ignore_index`` do not count in the loss, in addition to those that the file's own loss ignores.
     Batch sizes are None for the model's own, else the backend's default. ``frozen`` are patterns (fnmatch) of names of layers
     whose parameters are not trained; see :func:`is_frozen`. With ``mixed_sizes`` batches have one image, of any size; the shapes
     are those of one of them.
@@ -65,6 +66,7 @@ class NetworkSpec:
     labels: LabelKind = IMAGES
     loss_options: Mapping[str, float] = field(default_factory=dict)
     mixed_sizes: bool = False
+    ignore_index: int | None = None
 
     def label_kind(self, output: Sequence[int]) -> LabelKind:
         """Return how a network with an ``output`` of this shape, (C, H, W) or (C,), reads the labels of this specification."""
@@ -93,10 +95,16 @@ class NetworkSpec:
 
 
 def description(network: Network, spec: NetworkSpec) -> dict[str, Any]:
-    """Return the description of a network loaded for ``spec``, with ``loss`` (a name) and ``own_loss`` (is it the model's?)."""
+    """Return the description of a network loaded for ``spec``, completed.
+
+    ``loss`` is a name, ``own_loss`` states whether it is the model's, ``ignored`` are all labels that it ignores.
+    """
     values = network.describe()
     name = spec.loss or values.get("loss") or f"{PurePath(spec.model).name}'s own"
-    return {**values, "loss": name, "own_loss": spec.loss is None}
+    ignored = set(values.get("ignored", ()))
+    if spec.ignore_index is not None and values.get("labels") == CLASSES:
+        ignored.add(spec.ignore_index)
+    return {**values, "loss": name, "own_loss": spec.loss is None, "ignored": sorted(ignored)}
 
 
 def label_kind(stated: LabelKind, label_shape: Sequence[int], output: Sequence[int]) -> LabelKind:
@@ -124,9 +132,11 @@ class Network(ABC):
         """Return ``batch_size``, ``val_batch_size``, ``device``, ``parameters`` ({name: shape}), ``lowered`` (names of the
         layers that are computed as one matrix product), ``labels`` (how it reads them, see :meth:`NetworkSpec.label_kind`), and
         ``trained`` ({name: factor of the learning rate} of the parameters that the solver moves). Optional: ``loss``, the name of
-        the model's own loss, ``ignored``, the class indices that the loss ignores, ``single_values``, the layers that normalise a
-        batch by statistics of one value per image and channel, ``logits``, whether the loss computes the sigmoid of the output
-        itself, and ``label_range``, the smallest and the largest label that the loss takes."""
+        the model's own loss; ``classes``, the number of classes if its loss takes class indices, else None; ``ignored``, the
+        class indices that it ignores besides the specification's; ``files``, those that the network file refers to, relative to
+        its folder; ``single_values``, the layers that normalise a batch by statistics of one value per image and channel;
+        ``logits``, whether the loss computes the sigmoid of the output itself; and ``label_range``, the smallest and the largest
+        label that the loss takes."""
 
     @abstractmethod
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:

@@ -14,6 +14,7 @@ backend = Backend(
     reader="multiseg_caffe.reader",
     reader_needs_framework=False,
     exporter="multiseg_caffe.exporting:source",
+    mean="multiseg_caffe.sources:file_mean",
     weights_format="caffemodel",
     writer="multiseg_caffe.weights_files:write",
     writer_needs_framework=False,

@@ -40,11 +40,7 @@ def deployed(file: Any, path: str) -> Deployed:
         if len(heads) == 1:
             outputs = heads
             body = _leading_to(body, heads[0])
-    image_source = inputs.get(image)
-    if image_source is None:  # DIGITS' files have data layers for the other states only
-        for source in sources.find(prototxt.filtered(file, "val", path), path).values():
-            image_source = source if source.role == sources.DATA else image_source
-    sources.scaled(body, image, image_source.scale if image_source else 1.0)
+    sources.scaled(body, image, sources.image_scale(file, path))
     return Deployed(body, image, inputs[image].shape if image in inputs else None, outputs)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from multiseg.network import CLASSES, IMAGES, LossTerms
@@ -41,8 +41,11 @@ def words(net: Any) -> str | None:
     return " + ".join(terms) or None
 
 
-def described(net: Any) -> dict[str, Any]:
-    """Return the items of a network's description about its losses; see multiseg.model_files."""
+def described(net: Any, values: Mapping[str, str], label_scale: float) -> dict[str, Any]:
+    """Return the items of a network's description about its losses; see multiseg.topology.interfaces.
+
+    ``values`` are the values of the description by blob; ``label_scale`` is the factor of the file's labels.
+    """
     types = [layer.type for layer in net.layer if weight(layer)]
     by_class = any(kind in BY_CLASS for kind in types)
     by_difference = any(kind in BY_DIFFERENCE for kind in types)
@@ -50,18 +53,45 @@ def described(net: Any) -> dict[str, Any]:
     return {
         "loss": words(net),
         "loss_labels": CLASSES if by_class else IMAGES if by_difference else None,
-        "cross_entropy": types == ["SoftmaxWithLoss"] and bool(plain),
+        "cross_entropy": types == ["SoftmaxWithLoss"] and bool(plain) and label_scale == 1,
+        "objective": _objective([layer for layer in net.layer if weight(layer)], values, label_scale),
     }
+
+
+def _objective(terms: list[Any], values: Mapping[str, str], label_scale: float) -> dict[str, Any] | None:
+    """Return the cross entropy of a network with these losses, as multiseg.topology.objective; None for any other loss."""
+    kinds = {"SoftmaxWithLoss": "softmax", "SigmoidCrossEntropyLoss": "sigmoid"}
+    if len(terms) != 1 or terms[0].type not in kinds or terms[0].softmax_param.axis != 1:
+        return None
+    (layer,) = terms
+    loss = layer.loss_param
+    return {
+        "kind": kinds[layer.type],
+        "scores": values.get(layer.bottom[0]),
+        "normalization": normalization(layer),
+        "ignore": [loss.ignore_label] if loss.HasField("ignore_label") else [],
+        "weight": weight(layer),
+        "label_scale": label_scale,
+    }
+
+
+def normalization(layer: Any) -> str:
+    """Return the divisor of a loss: valid, full, batch_size or none.
+
+    Source: softmax_loss_layer.cpp and sigmoid_cross_entropy_loss_layer.cpp, LayerSetUp; the latter's default is batch_size.
+    """
+    loss = layer.loss_param
+    if loss.HasField("normalization"):
+        return str(loss.NormalizationMode.Name(loss.normalization)).lower()
+    if loss.HasField("normalize"):
+        return "valid" if loss.normalize else "batch_size"
+    return "valid" if layer.type == "SoftmaxWithLoss" else "batch_size"
 
 
 def _is_plain_mean(layer: Any) -> bool:
     """Return whether a SoftmaxWithLoss is the mean over all positions whose label is not ignored."""
-    loss = layer.loss_param
-    if loss.HasField("normalization"):
-        mean = loss.normalization in (loss.FULL, loss.VALID)
-    else:
-        mean = loss.normalize or not loss.HasField("normalize")
-    return weight(layer) == 1 and bool(mean)
+    ignores = layer.loss_param.HasField("ignore_label")
+    return weight(layer) == 1 and normalization(layer) in (("valid",) if ignores else ("valid", "full"))
 
 
 def terms(definition: Any, net: Any, images: int, batch_size: int) -> LossTerms:
@@ -105,10 +135,14 @@ def _count(layer: Any, blobs: Any, images: int) -> int | None:
     return None
 
 
-def of_probabilities(net: Any, output: str) -> dict[str, Any]:
+def of_probabilities(net: Any, output: str, label_scale: float) -> dict[str, Any]:
     """Return the items of a network's description about losses whose labels are probabilities; see multiseg.network."""
-    compared = [layer.bottom[0] for layer in net.layer if layer.type == "SigmoidCrossEntropyLoss" and weight(layer)]
-    return {"logits": output in compared, "label_range": [0, 1]} if compared else {}
+    compared = [layer for layer in net.layer if layer.type == "SigmoidCrossEntropyLoss" and weight(layer)]
+    if not compared:
+        return {}
+    known = not any(layer.loss_param.HasField("ignore_label") for layer in compared)
+    labels = {"label_range": [0, round(1 / label_scale)]} if known else {}
+    return {"logits": output in [layer.bottom[0] for layer in compared], **labels}
 
 
 def ignored(net: Any) -> list[int]:

@@ -13,8 +13,8 @@ from google.protobuf import text_format
 
 from multiseg import network
 from multiseg.errors import ModelError
-from multiseg.network import STEPS, Array, LossTerms, NetworkSpec
-from multiseg_caffe import backend, losses, lowering, prototxt, solver_state, sources
+from multiseg.network import CLASSES, STEPS, Array, LossTerms, NetworkSpec
+from multiseg_caffe import backend, class_labels, losses, lowering, prototxt, references, solver_state, sources
 from multiseg_caffe.deploy import deployed
 from multiseg_caffe.describing import placing
 from multiseg_caffe.solver import WEIGHTS, Solver, set_multipliers
@@ -35,9 +35,13 @@ class Network(network.Network):
     def __init__(self, spec: NetworkSpec) -> None:
         self.spec = spec
         self.file = prototxt.read(spec.model)
+        self.scale = sources.image_scale(self.file, spec.model)
         self.layers = {layer.name: layer for layer in self.file.layer}
         self.folder = Path(tempfile.mkdtemp(prefix="multiseg-caffe-"))
         self.nets: dict[tuple[Any, ...], Any] = {}
+        self.guards: dict[tuple[Any, ...], list[class_labels.Guard]] = {}  # of the nets
+        self.files: set[str] = set()  # that the file refers to
+        self.ignored: int | None = None  # the label in the net that stands for the specification's ignore_index
         self.batch_size = spec.batch_size or sources.batch_size(self.file, "train", spec.model) or backend.batch_size
         self.val_batch_size = (
             spec.val_batch_size or sources.batch_size(self.file, "val", spec.model) or backend.val_batch_size
@@ -62,8 +66,12 @@ class Network(network.Network):
         self.labels = spec.label_kind(output_shape)
         if spec.loss is None and losses.words(prototxt.filtered(self.file, "train", spec.model)) is None:
             raise ModelError(f"{spec.model}: has no loss layer for training; add one, or specify a loss with loss=")
+        self.classes: int | None = None
         if spec.solver:
-            self._definition("val", (self.val_batch_size, *spec.input_shape))
+            counts = []
+            for state, size in (("train", self.batch_size), ("val", self.val_batch_size)):
+                counts.append(class_labels.classes_of(*self._definition(state, (size, *spec.input_shape))))
+            self.classes = min((count for count in counts if count is not None), default=None)
         self.solver = self._make_solver() if spec.solver else None
 
     # --- building
@@ -89,7 +97,10 @@ class Network(network.Network):
         else:
             height, width = self._label_size(shape)
             shapes[LABEL] = [shape[0], self.spec.label_shape[0], height, width]
-            net = sources.fed(prototxt.filtered(self.file, state, path), path, shapes)
+            net = sources.fed(prototxt.filtered(self.file, state, path), path, shapes, self.scale)
+            self.files.update(references.resolve(net, path))
+            if self.labels == CLASSES:
+                self.ignored = class_labels.ignoring(net, self.spec.ignore_index, path)
             if self.spec.loss is not None:
                 net, _ = losses.without(net)
                 if not any(self.output in layer.top for layer in net.layer):
@@ -131,10 +142,12 @@ class Network(network.Network):
             for old in list(self.nets)[1 : len(self.nets) - KEPT_NETS]:  # the first owns the shared weights
                 del self.nets[old]
             phase = caffe.TRAIN if state == "train" else caffe.TEST
-            net = caffe.Net(self._write("net.prototxt", self._lowered(state, shape)[0]), phase)
+            definition, _ = self._lowered(state, shape)
+            net = caffe.Net(self._write("net.prototxt", definition), phase)
             if self.nets:
                 net.share_with(self.base)
             self.nets[key] = net
+            self.guards[key] = class_labels.guards(net, definition)
         return self.nets[key]
 
     def _make_solver(self) -> Solver:
@@ -143,10 +156,12 @@ class Network(network.Network):
             one, _ = self._definition("train", (1, *self.spec.input_shape))
             params = caffe.Net(self._write("net.prototxt", one), caffe.TRAIN).params
             set_multipliers(self.file, {layer: len(blobs) for layer, blobs in params.items()}, self.spec)
-        solver = Solver(self.spec, self._lowered("train", shape)[0], self.folder)
+        definition, _ = self._lowered("train", shape)
+        solver = Solver(self.spec, definition, self.folder)
         # from now on the solver's net owns the weights: discard the nets built before
         self.base = solver.net
         self.nets = {("train", *shape): solver.net}
+        self.guards = {("train", *shape): class_labels.guards(solver.net, definition)}
         return solver
 
     # --- the interface
@@ -159,9 +174,15 @@ class Network(network.Network):
             "batch_size": self.batch_size,
             "val_batch_size": self.val_batch_size,
             "labels": self.labels,
+            "files": sorted(self.files),
             "single_values": self._single_values() if self.solver else [],
-            **({} if self.spec.loss else losses.of_probabilities(own, self.output)),
+            **(
+                {}
+                if self.spec.loss
+                else losses.of_probabilities(own, self.output, sources.label_scale(own, self.spec.model))
+            ),
             "ignored": [] if self.spec.loss else losses.ignored(own),
+            "classes": self.classes if self.labels == CLASSES else None,
             "device": "cuda" if self.spec.device == "cuda" else "cpu",
             "parameters": {name: list(array.shape) for name, array in self.get_weights().items()},
             "lowered": lowered,
@@ -208,23 +229,35 @@ class Network(network.Network):
         """Return the loss of a batch, and add its gradients to those in its net."""
         net = self._net("train", features.shape)
         net.blobs[DATA].data[...] = features
-        net.blobs[LABEL].data[...] = labels
-        net._forward(0, len(net.layers) - 1)
+        net.blobs[LABEL].data[...] = self._with_ignored(labels)
+        self._forward(net, ("train", *features.shape))
         net._backward(len(net.layers) - 1, 0)
         return _loss(net)
+
+    def _forward(self, net: Any, key: tuple[Any, ...]) -> None:
+        class_labels.forward(net, self.guards[key], self.spec.model)
+
+    def _with_ignored(self, labels: Array) -> Array:
+        """Return the labels with the specification's ignore_index replaced by the label that the net ignores."""
+        value = self.spec.ignore_index
+        if value is None or self.ignored in (None, value) or self.labels != CLASSES:
+            return labels
+        return np.where(labels == value, np.float32(self.ignored), labels)
 
     def predict(
         self, features: Array, labels: Array | None, activations: bool = False
     ) -> tuple[Array, float | None, dict[str, Array]]:
-        net = self._net("deploy" if labels is None else "val", features.shape)
+        state = "deploy" if labels is None else "val"
+        key = (state, *features.shape)
+        net = self._net(state, features.shape)
         net.blobs[DATA].data[...] = features
         if labels is not None:
-            net.blobs[LABEL].data[...] = labels
+            net.blobs[LABEL].data[...] = self._with_ignored(labels)
         outputs: dict[str, Array] = {}
         if activations:
-            outputs = self._forward_recorded(net, len(features))
+            outputs = self._forward_recorded(net, len(features), self.guards[key])
         else:
-            net._forward(0, len(net.layers) - 1)
+            self._forward(net, key)
         loss = None if labels is None else _loss(net)
         if self.output not in net.blobs:  # in the deploy state only, as is often a softmax that the loss layer includes
             output, _, outputs = self.predict(features, None, activations)
@@ -237,11 +270,14 @@ class Network(network.Network):
         definition, _ = self._definition("val", features.shape)
         return output, losses.terms(definition, net, len(features), self.batch_size)
 
-    def _forward_recorded(self, net: Any, count: int) -> dict[str, Array]:
+    def _forward_recorded(self, net: Any, count: int, guards: list[class_labels.Guard]) -> dict[str, Array]:
         """Run a forward pass; return the outputs of the file's layers, copied before an in-place layer overwrites them."""
         file_layers = {layer.name for layer in self.deployed.net.layer if layer.type not in ("Input", "Split")}
         blobs, outputs = list(net.blobs.values()), {}
+        checks = {guard.position: guard for guard in guards}
         for index, layer in enumerate(net._layer_names):
+            if index in checks:
+                checks[index].check(blobs[checks[index].labels].data, self.spec.model)
             net._forward(index, index)
             if layer not in file_layers:  # Split layers that Caffe inserts, layers of a mosaic, a loss
                 continue

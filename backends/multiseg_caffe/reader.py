@@ -6,7 +6,7 @@ from typing import Any
 
 from multiseg.errors import ModelError, setting
 from multiseg.network import Array
-from multiseg_caffe import losses, prototxt, weights_files
+from multiseg_caffe import losses, prototxt, sources, weights_files
 from multiseg_caffe.deploy import deployed
 from multiseg_caffe.describing import placing
 from multiseg_caffe.describing.layers import add_training_statistics, described
@@ -37,7 +37,7 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
         "layers": layers,
         "outputs": [values[blob] for blob in network.outputs],
         "shared": placing.shared(placed),
-        **losses.described(training),
+        **losses.described(training, values, sources.label_scale(training, path)),
     }
 
 

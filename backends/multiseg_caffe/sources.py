@@ -87,6 +87,62 @@ def batch_size(net: Any, state: str, path: str) -> int | None:
     return next((size for size in sizes if size), None)
 
 
+def label_scale(net: Any, path: str) -> float:
+    """Return the factor by which the data layers of a network multiply its labels."""
+    try:
+        return next((source.scale for source in find(net, path).values() if source.role == LABEL), 1.0)
+    except ModelError:  # training reports this; a description for prediction does not need data layers
+        return 1.0
+
+
+def image_scale(file: Any, path: str) -> float:
+    """Return the factor by which a file's data layers multiply images, in every state.
+
+    What only the training state says applies to the others as well. Raises ModelError if the states differ.
+    """
+    return float(_of_all_states(file, path, "scale") or 1.0)
+
+
+def file_mean(path: str) -> list[float] | None:
+    """Return the ``mean_value`` of a file's data layers, in Caffe's order of channels (BGR); None if it has none.
+
+    What only the training state says applies to the others as well. Raises ModelError if the states differ.
+    """
+    values = _of_all_states(prototxt.read(path), path, "mean_value")
+    return list(values) if values else None
+
+
+def _of_all_states(file: Any, path: str, key: str) -> Any:
+    """Return the value of a field of transform_param of the images; None if no state has it."""
+    stated: dict[str, Any] = {}
+    for state in prototxt.STATES:
+        try:
+            found = find(prototxt.filtered(file, state, path), path).values()
+        except ModelError:  # of a state that is not used; training and prediction report it
+            continue
+        for source in found:
+            if source.role == DATA and source.layer.type in TRANSFORMERS and source.layer.top[0] == source.top:
+                parameters = source.layer.transform_param
+                present = bool(parameters.mean_value) if key == "mean_value" else parameters.HasField(key)
+                value = list(parameters.mean_value) if key == "mean_value" else getattr(parameters, key)
+                stated[state] = (source.layer.name, value if present else None)
+    training = stated.get("train", ("", None))[1]
+    for layer, value in stated.values():
+        if value is not None and value != training and not (training is None and key == "scale" and value == 1):
+            has = "none" if training is None else _text(training)
+            if "train" in stated:
+                raise ModelError(
+                    f"{path}: layer {layer!r}: transform_param {{ {key}: {_text(value)} }} differs from that of training, {has}; "
+                    "state the same for every state, or for training only"
+                )
+            training = value
+    return training
+
+
+def _text(value: Any) -> str:
+    return ", ".join(f"{number:g}" for number in value) if isinstance(value, list) else f"{value:g}"
+
+
 def scaled(net: Any, blob: str, factor: float) -> None:
     """Insert a layer before all others that multiplies a blob by ``factor``, in place; none if ``factor`` is 1."""
     if factor == 1:
@@ -98,9 +154,10 @@ def scaled(net: Any, blob: str, factor: float) -> None:
     net.layer.extend(rest)
 
 
-def fed(net: Any, path: str, shapes: dict[str, list[int]]) -> Any:
+def fed(net: Any, path: str, shapes: dict[str, list[int]], scale: float = 1.0) -> Any:
     """Return the network with its data layers replaced by Input layers of these shapes, named data and label.
 
+    The images are multiplied by ``scale``, see :func:`image_scale`.
     Raises ModelError for a data layer with a transformation other than a scale (and a mean, which multiseg subtracts itself).
     """
     inputs = find(net, path)
@@ -118,7 +175,7 @@ def fed(net: Any, path: str, shapes: dict[str, list[int]]) -> Any:
         for blobs in (layer.bottom, layer.top):
             blobs[:] = [names.get(blob, blob) for blob in blobs]
     for source in inputs.values():
-        scaled(result, source.role, source.scale)
+        scaled(result, source.role, scale if source.role == DATA else source.scale)
     rest = list(result.layer)
     del result.layer[:]
     for name, shape in shapes.items():

@@ -57,11 +57,27 @@ def mse_loss(lhs: Any, rhs: Any) -> Any:
     return tf.reduce_mean(tf.square(lhs - rhs))
 
 
+# Collections of a graph, which exported files use as well: the labels that do not count in losses of class indices, and for each
+# such loss the number of its classes with the labels that it ignores itself.
+IGNORED, CLASS_LOSSES = "multiseg_ignored", "multiseg_class_losses"
+
+
 def classification_loss(pred: Any, y: Any) -> Any:
-    """Return the mean cross entropy of logits (..., classes) and class indices, one for each vector of logits."""
+    """Return the mean cross entropy of logits (..., classes) and class indices, one for each vector of logits.
+
+    Labels that the job or the dataset ignores do not count; the loss is 0 if no label is left.
+    """
     labels = tf.reshape(tf.cast(y, tf.int64), [-1])
     logits = tf.reshape(pred, [-1, pred.shape[-1]])
-    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(logits=logits, labels=labels))
+    tf.add_to_collection(CLASS_LOSSES, (logits.shape.as_list()[-1], ()))
+    ignored = tf.get_collection(IGNORED)
+    if not ignored:
+        return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(logits=logits, labels=labels))
+    counted = tf.reduce_all([tf.not_equal(labels, value) for value in ignored], axis=0)
+    labels = tf.where(counted, labels, tf.zeros_like(labels))
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(logits=logits, labels=labels)
+    counts = tf.cast(counted, losses.dtype)
+    return tf.reduce_sum(losses * counts) / tf.maximum(tf.reduce_sum(counts), 1)
 
 
 def constrastive_loss(lhs: Any, rhs: Any, y: Any, margin: float = 1.0) -> Any:

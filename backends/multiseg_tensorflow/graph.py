@@ -34,11 +34,14 @@ class UserGraph:
     ``loss`` is the reported loss, including the regularisation terms, and ``terms`` are its terms outside training
     (multiseg_tensorflow.loss_terms); ``losses`` are pairs of a loss to differentiate and its variables. ``variables`` and
     ``weights`` (their layouts) are keyed by neutral name. ``lowered`` are the names of the layers that are computed as one matrix
-    product; ``layers`` are the output tensors by layer name.
+    product; ``layers`` are the output tensors by layer name. ``classes`` is the number of classes if the loss takes class
+    indices, and ``ignored`` those that it ignores, as far as they are known.
     """
 
     graph: Any
     tower: digits.Tower
+    classes: int | None
+    ignored: list[int]
     x: Any
     y: Any
     seed: Any
@@ -84,17 +87,20 @@ def _inference(file: NetworkFile, shape: Shape, label_shape: Any) -> tuple[Any, 
 def build(
     file: NetworkFile, shape: Shape, label_shape: Shape | None, layers: Layers, *,
     training: bool, loss: Loss | None, labels: LabelKind, seed: int, lowering: bool, device: str, batch_size: int,
+    ignore: int | None = None,
 ) -> UserGraph:  # fmt: skip
     """Return the graph of a network file, for inference if ``label_shape`` is None; ``layers`` are from :func:`read_layers`.
 
-    ``loss`` (of multiseg_tensorflow.losses) overrides the network's own; ``labels`` states how the network reads its labels;
-    ``batch_size`` is that of training.
+    ``loss`` (of multiseg_tensorflow.losses) overrides the network's own; ``labels`` states how the network reads its labels, and
+    ``ignore`` which class index does not count; ``batch_size`` is that of training.
     Raises ModelError if the code in the file fails, or the output does not match the labels.
     """
     path = file.path
     graph = tf.Graph()
     with graph.as_default():
         tf.set_random_seed(seed)
+        if ignore is not None and labels == CLASSES:
+            tf.add_to_collection(digits.IGNORED, ignore)
         x = tf.placeholder(tf.float32, [None, *shape], "x")
         y = None if label_shape is None else tf.placeholder(tf.float32, [None, *label_shape], "y")
         with blaming(path):
@@ -112,6 +118,7 @@ def build(
                 )
         # DIGITS reports the regularisation terms but does not differentiate them
         terms = [] if loss else tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
+        class_losses = tf.get_collection(digits.CLASS_LOSSES)
         reported = tf.add_n([value for value, _ in losses] + terms) if losses else None
         pairs = [] if reported is None or training else loss_terms.of(reported, tf.shape(x)[0], batch_size)
         if output.shape.rank == 2:  # one vector for each image becomes an image of one pixel
@@ -130,6 +137,8 @@ def build(
     return UserGraph(
         graph=graph,
         tower=tower,
+        classes=min((classes for classes, _ in class_losses), default=None),
+        ignored=sorted({value for _, ignored in class_losses for value in ignored}),
         x=in_graph(x),
         y=in_graph(y),
         seed=step_seed,

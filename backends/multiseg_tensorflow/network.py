@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import tensorflow
 
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError, setting
-from multiseg.network import Array, LabelKind, LossTerms, NetworkSpec
+from multiseg.network import CLASSES, Array, LabelKind, LossTerms, NetworkSpec
 from multiseg_tensorflow import backend, files, losses, single_values, user_file
 from multiseg_tensorflow.graph import Shape, UserGraph, build, read_layers
 from multiseg_tensorflow.solver import Solver
@@ -77,6 +79,8 @@ class Network(network.Network):
             "labels": self._labels,
             "single_values": single_values.names(self._main.graph) if self._spec.solver else [],
             **({} if spec.loss else losses.of_probabilities(self._main.graph, self._main.output)),
+            "classes": self._main.classes if self._labels == CLASSES else None,
+            "ignored": self._main.ignored if self._labels == CLASSES else [],
             "device": self._device,
             "parameters": {name: list(weight.shape) for name, weight in self._main.weights.items()},
             "lowered": self._main.lowered,
@@ -87,7 +91,8 @@ class Network(network.Network):
         if self._train is None:
             raise SettingsError(f"{self._path}: was loaded for prediction only; specify a solver to train it")
         self._changes += 1
-        return self._train(features, labels, rate, seed)
+        with self._short_errors():
+            return self._train(features, labels, rate, seed)
 
     def predict(
         self, features: Array, labels: Array | None, activations: bool = False
@@ -97,12 +102,23 @@ class Network(network.Network):
         layer_outputs = predictor.activations(arrays) if activations else {}
         if labels is None:
             return predictor.run(features), None, layer_outputs
-        output, loss = predictor.run(features, labels)
+        with self._short_errors():
+            output, loss = predictor.run(features, labels)
         return output, float(loss), layer_outputs
 
     def evaluate(self, features: Array, labels: Array) -> tuple[Array, LossTerms]:
-        output, terms = self._predictor(features, labels).evaluate(features, labels)
+        with self._short_errors():
+            output, terms = self._predictor(features, labels).evaluate(features, labels)
         return output, [(float(total), float(count)) for total, count in terms]
+
+    @contextmanager
+    def _short_errors(self) -> Iterator[None]:
+        """Convert TensorFlow's error about an invalid value, e.g. of a label, to a ModelError of one line without the values."""
+        try:
+            yield
+        except tf.errors.InvalidArgumentError as error:
+            value = re.search(r"Received a label value of .*?(?= +Label values|$)", str(error), re.MULTILINE)
+            raise ModelError(f"{self._path}: {value[0] if value else user_file.first_line(error)}") from error
 
     def get_weights(self, state: bool = False) -> dict[str, Array]:
         if state:
@@ -162,7 +178,7 @@ class Network(network.Network):
         return build(
             self._file, shape, label_shape, self._layers,
             training=training, loss=loss, labels=self._labels, seed=spec.seed,
-            lowering=spec.lowering and not spec.mixed_sizes,
+            lowering=spec.lowering and not spec.mixed_sizes, ignore=spec.ignore_index,
             device=self._device, batch_size=spec.batch_size or backend.batch_size,
         )  # fmt: skip
 

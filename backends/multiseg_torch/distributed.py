@@ -50,6 +50,10 @@ class Network(network.Network, RankNetwork):
         self.part = self.batch_size // self.size
         self._check_mean()
         self._message_pending = False
+        self._scores: torch.Tensor | None = (
+            None  # attached to the last output; DistributedDataParallel copies the output
+        )
+        self.model.register_forward_hook(self._keep_scores)
         self._step_failed = False  # a step was left unfinished: the other ranks wait in a different collective
         with _collective():
             _join(self.rank, self.size)
@@ -110,10 +114,15 @@ class Network(network.Network, RankNetwork):
         else:
             output = self.parallel(torch.zeros(1, *self.spec.input_shape, device=self.device))
             target = torch.zeros(1, *self.spec.label_shape, device=self.device)
+        if self._scores is not None:
+            output.scores = self._scores
         loss = self.loss(output, target)
         # DistributedDataParallel divides by the number of ranks, which assumes equal numbers of images
         (loss * (count * self.size / images)).backward()
         return float(loss.detach()) * count / images if count else 0.0
+
+    def _keep_scores(self, module: object, inputs: object, output: object) -> None:
+        self._scores = getattr(output, "scores", None)
 
     def share(self, message: dict[str, Any] | None = None) -> dict[str, Any]:
         while not self._message_pending:

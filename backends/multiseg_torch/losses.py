@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -44,36 +45,57 @@ def huber(delta: float) -> nn.Module:
 LOSSES: dict[str, Callable[..., nn.Module]] = {"l1": l1, "l2": l2, "smooth_l1": smooth_l1, "huber": huber}
 
 
-def over_labels(loss: Loss) -> Loss:
-    """Return ``loss`` adapted to the core's labels. A loss that the file defines itself receives them unchanged."""
+def over_labels(loss: Loss, ignore: int | None = None) -> Loss:
+    """Return ``loss`` adapted to the core's labels. A loss that the file defines itself receives them unchanged.
+
+    A loss of class indices leaves out the labels ``ignore`` as well as its own ``ignore_index``; it is 0 if no label is left.
+    """
     if isinstance(loss, BY_CLASS):
-        return lambda output, labels: loss(*by_class(output, labels))
+        return lambda output, labels: _of_classes(loss, output, labels, ignore)
     if isinstance(loss, BY_ELEMENT):
         return lambda output, labels: loss(output, _like(output, labels))
     return loss
 
 
-def by_class(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return scores (N, classes) or (N, classes, H, W), and class indices (N,) or (N, H, W).
+def _of_classes(loss: nn.Module, output: Tensor, labels: Tensor, ignore: int | None) -> Tensor:
+    scale, own = float(getattr(loss, "label_scale", 1)), int(loss.ignore_index)
+    if ignore is not None:
+        ignored = (own + math.copysign(0.5, own)) / scale if scale != 1 else own  # what the loss truncates to ``own``
+        labels = torch.where(labels == ignore, ignored, labels)
+    output, labels = by_class(output, labels)
+    indices = (labels * scale).long() if scale != 1 else labels.long()
+    counted = indices != own
+    if not bool(counted.any()):
+        return output.sum() * 0  # PyTorch's mean over no label is 0 / 0
+    _check_classes(indices[counted], output.shape[1])
+    value: Tensor = loss(output, labels if scale != 1 else indices)
+    return value
 
-    Raises ModelError if the labels' shape or values do not fit the scores.
+
+def by_class(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return scores (N, classes) or (N, classes, H, W), and labels (N,) or (N, H, W).
+
+    ``scores`` that an exported network attaches to its output stay attached. Raises ModelError if the shapes do not fit.
     """
     if labels.shape[1:] == (1, 1, 1):
-        output, indices = output.flatten(1), labels.flatten()
-    elif labels.ndim == 4 and labels.shape[1] == 1 and output.ndim == 4 and output.shape[2:] == labels.shape[2:]:
-        indices = labels[:, 0]
-    else:
-        raise ModelError(
-            f"the loss takes scores (classes, H, W) and labels (1, H, W) or (1, 1, 1); the output is "
-            f"{tuple(output.shape[1:])}, the labels are {tuple(labels.shape[1:])}"
-        )
-    indices = indices.long()
+        scores, output = getattr(output, "scores", None), output.flatten(1)
+        if scores is not None:
+            output.scores = scores.flatten(1)  # type: ignore[attr-defined]
+        return output, labels.flatten()
+    if labels.ndim == 4 and labels.shape[1] == 1 and output.ndim == 4 and output.shape[2:] == labels.shape[2:]:
+        return output, labels[:, 0]
+    raise ModelError(
+        f"the loss takes scores (classes, H, W) and labels (1, H, W) or (1, 1, 1); the output is "
+        f"{tuple(output.shape[1:])}, the labels are {tuple(labels.shape[1:])}"
+    )
+
+
+def _check_classes(indices: Tensor, classes: int) -> None:
     low, high = (int(bound) for bound in torch.aminmax(indices))
-    if high >= output.shape[1]:
-        raise ModelError(f"a label is class {high}, the output has the classes 0 to {output.shape[1] - 1}")
+    if high >= classes:
+        raise ModelError(f"a label is class {high}, the output has the classes 0 to {classes - 1}")
     if low < 0:
         raise ModelError(f"a label is class {low}; classes count from 0")
-    return output, indices
 
 
 def labels_of(loss: object) -> LabelKind | None:
@@ -90,15 +112,49 @@ def ignored(loss: object) -> list[int]:
 
 def of_probabilities(loss: object) -> dict[str, Any]:
     """Return the items of a network's description about a loss whose labels are probabilities; see multiseg.network."""
-    logits = isinstance(loss, nn.BCEWithLogitsLoss)
-    return {"logits": logits, "label_range": [0, 1]} if logits or isinstance(loss, nn.BCELoss) else {}
+    if not isinstance(loss, (nn.BCEWithLogitsLoss, nn.BCELoss)):
+        return {}
+    # an exported loss may compare scores that are attached to the output
+    logits = isinstance(loss, nn.BCEWithLogitsLoss) and bool(getattr(loss, "of_output", True))
+    known = not getattr(loss, "ignore", ())
+    return {"logits": logits, **({"label_range": [0, round(1 / _label_scale(loss))]} if known else {})}
 
 
 def is_cross_entropy(loss: object, last: str) -> bool:
     """Return whether a file's loss is the mean cross entropy of the softmax, for a network whose last layer has this type."""
     if not isinstance(loss, BY_CLASS) or loss.reduction != "mean" or loss.weight is not None:
         return False
+    if getattr(loss, "normalization", "valid") != "valid" or getattr(loss, "factor", 1) != 1 or _label_scale(loss) != 1:
+        return False
     return not loss.label_smoothing if isinstance(loss, nn.CrossEntropyLoss) else last == "LogSoftmax"
+
+
+def _label_scale(loss: object) -> float:
+    return float(getattr(loss, "label_scale", 1.0))
+
+
+def scales_labels(loss: object) -> bool:
+    """Return whether a loss multiplies its labels by a factor."""
+    return _label_scale(loss) != 1
+
+
+def objective(loss: object) -> dict[str, Any] | None:
+    """Return a file's cross entropy as multiseg.topology.objective; None for any other loss, and for one with class weights."""
+    if not isinstance(loss, (*BY_CLASS, nn.BCEWithLogitsLoss)) or loss.reduction not in ("mean", "sum"):
+        return None
+    sigmoid = isinstance(loss, nn.BCEWithLogitsLoss)
+    smoothing = getattr(loss, "label_smoothing", None)
+    if smoothing or any(getattr(loss, name, None) is not None for name in ("weight", "pos_weight")):
+        return None
+    ignored = getattr(loss, "ignore", ()) if sigmoid else (loss.ignore_index,) if loss.ignore_index >= 0 else ()
+    return {
+        "kind": "sigmoid" if sigmoid else "softmax",
+        "scores": None,
+        "normalization": getattr(loss, "normalization", "valid" if loss.reduction == "mean" else "none"),
+        "ignore": list(ignored),
+        "weight": float(getattr(loss, "factor", 1.0)),
+        "label_scale": _label_scale(loss),
+    }
 
 
 def not_a_mean(loss: Loss) -> str | None:
@@ -111,6 +167,11 @@ def not_a_mean(loss: Loss) -> str | None:
     name = type(loss).__name__
     if loss.reduction not in ("mean", "batchmean"):
         return f"{name}(reduction={loss.reduction!r}) is not a mean over the images"
+    normalization = getattr(loss, "normalization", "valid")
+    if normalization == "none":
+        return f"{name} sums over the images"
+    if normalization in ("full", "batch_size"):
+        return None
     if isinstance(loss, BY_CLASS) and loss.weight is not None:
         return f"{name} with class weights is a weighted mean, whose total weight differs between images"
     if isinstance(loss, BY_CLASS) and loss.ignore_index >= 0:
@@ -145,7 +206,11 @@ def loss_in_words(loss: Any) -> str | None:
     if loss is None:
         return None
     name = type(loss).__name__ if isinstance(loss, nn.Module) else getattr(loss, "__name__", type(loss).__name__)
+    name = {"ClassLoss": "CrossEntropyLoss", "SigmoidLoss": "BCEWithLogitsLoss"}.get(name, name)  # of exported files
     if name not in WORDS:
         return f"the file's own, {name}"
+    name_of_divisor = getattr(loss, "normalization", None)
+    if name_of_divisor not in (None, "valid"):
+        return f"{WORDS[name]}, summed, divided as Caffe's normalization {name_of_divisor}"
     weighted = ", weighted by class" if getattr(loss, "weight", None) is not None else ""
     return f"{WORDS[name]}, {'summed' if getattr(loss, 'reduction', 'mean') == 'sum' else 'mean'}{weighted}"

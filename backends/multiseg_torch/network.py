@@ -12,7 +12,7 @@ from torch import Tensor
 
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError, setting
-from multiseg.network import Array, LossTerms, NetworkSpec
+from multiseg.network import CLASSES, Array, LossTerms, NetworkSpec
 from multiseg_torch import backend, files, loss_terms, losses, lowering, single_values
 from multiseg_torch.describing import tracing
 from multiseg_torch.solver import Solver
@@ -60,7 +60,7 @@ class Network(network.Network):
         self.criterion = loaded.loss or losses.smooth_l1()
         if spec.loss is not None:
             self.criterion = losses.LOSSES[spec.loss](**spec.loss_options)
-        self.loss = losses.over_labels(self.criterion)
+        self.loss = losses.over_labels(self.criterion, spec.ignore_index)
         self.batch_size = spec.batch_size or loaded.batch_size or backend.batch_size
         self.val_batch_size = spec.val_batch_size or loaded.val_batch_size or backend.val_batch_size
         self._check_shapes()
@@ -79,6 +79,8 @@ class Network(network.Network):
                 f"{self.spec.model}: its output is {shape} (C, H, W), the labels are {self.spec.label_shape}"
             )
         self.labels = self.spec.label_kind(shape)
+        compares_indices = isinstance(self.criterion, losses.BY_CLASS) and not losses.scales_labels(self.criterion)
+        self.classes = shape[0] if self.labels == CLASSES and compares_indices else None
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -88,6 +90,7 @@ class Network(network.Network):
             "single_values": self.single_values,
             "ignored": losses.ignored(self.criterion),
             **losses.of_probabilities(self.criterion),
+            "classes": self.classes,
             "device": str(self.device),
             "parameters": {name: list(value.shape) for name, value in neutral_weights(self.model).items()},
             "lowered": self.lowered,

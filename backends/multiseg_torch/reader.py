@@ -42,6 +42,7 @@ def describe(path: str, input_shape: list[int] | tuple[int, int, int] | None) ->
         "shared": tracing.shared(loaded.model, layers),
         "loss": losses.loss_in_words(loaded.loss),
         "loss_labels": losses.labels_of(loaded.loss),
+        "objective": losses.objective(loaded.loss),
         "cross_entropy": losses.is_cross_entropy(loaded.loss, layers[-1]["type"] if layers else ""),
     }
 

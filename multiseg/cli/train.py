@@ -36,10 +36,9 @@ from multiseg.settings.schedules import DEFAULT
 )
 @click.option(
     "--subtract-mean",
-    default="pixel",
-    show_default=True,
-    help="Mean to subtract from the inputs: pixel, image or none.",
+    help="Mean to subtract from the inputs: pixel, image or none.  [default: the network file's mean_value, else pixel]",
 )
+@click.option("--mean", metavar="NUMBER,...", help="A mean of one's own, one number per channel; colours as B,G,R.")
 @click.option("--learning-rate", type=float, help="Base learning rate.  [default: the recipe's]")
 @click.option(
     "--batch-size", type=int, help="Images per training step.  [default: the network file's, else the backend's]"
@@ -73,6 +72,7 @@ from multiseg.settings.schedules import DEFAULT
 )
 @click.option("--loss", help=f"{', '.join(LOSSES)}: the mean over elements.  [default: the network file's own]")
 @click.option("--loss-option", multiple=True, metavar="NAME=VALUE", help="A parameter of --loss; may be repeated.")
+@click.option("--ignore-index", type=int, help="Class index of pixels that do not count.  [default: the dataset's]")
 @click.option(
     "--seed", type=int, help="Seed of the initial weights and the batch order.  [default: random, stored with the run]"
 )
@@ -134,7 +134,7 @@ from multiseg.settings.schedules import DEFAULT
 @click.pass_context
 def train(
     ctx: click.Context, /, jobs: Path | None, dataset: str | None, folder: Path | None, solver_option: tuple[str, ...],
-    loss_option: tuple[str, ...], multiplier: tuple[str, ...],
+    loss_option: tuple[str, ...], multiplier: tuple[str, ...], mean: str | None,
     lr_policy: str | None, lr_option: tuple[str, ...], augment: tuple[str, ...],
     tensorboard: bool, resume: bool, parallel: int | None, scheduler: str | None, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
@@ -173,7 +173,7 @@ def train(
     job = Job(
         dataset=dataset, solver_options=numbers(solver_option, "--solver-option"),
         loss_options=numbers(loss_option, "--loss-option"), multipliers=multipliers(multiplier), lr_policy=policy,
-        augment=pairs(augment, "--augment"), **settings,
+        augment=pairs(augment, "--augment"), mean=None if mean is None else mean_values(mean), **settings,
     )  # fmt: skip
     try:
         run = job.train(folder, resume=resume, progress=print_json if as_json else True, tensorboard=tensorboard)
@@ -225,6 +225,14 @@ def numbers(given: tuple[str, ...], option: str) -> dict[str, float]:
         except ValueError:
             raise click.BadParameter(f"{pair!r} is not NAME=NUMBER", param_hint=option) from None
     return result
+
+
+def mean_values(text: str) -> list[float]:
+    """Parse comma-separated numbers. Raises click.BadParameter for anything else."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a list of numbers, e.g. 104,117,123", param_hint="--mean") from None
 
 
 def multipliers(given: tuple[str, ...]) -> dict[str, dict[str, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -51,11 +52,22 @@ def batch_problems(dataset: Any, batch_size: Any, val_batch_size: Any, accumulat
     ]
 
 
-def mean_of(dataset: Any, subtract_mean: str) -> npt.NDArray[np.float32] | None:
-    """Return the mean to subtract: ``(C,)`` for ``pixel``, ``(C, H, W)`` for ``image``, None for ``none``.
+def mean_of(
+    dataset: Any, subtract_mean: str, mean_of_job: Sequence[float] | None = None
+) -> npt.NDArray[np.float32] | None:
+    """Return the mean to subtract, RGB: ``(C,)`` for ``pixel``, ``(C, H, W)`` for ``image``, None for ``none``.
 
-    Raises SettingsError if the dataset has no mean image.
+    ``mean_of_job``, colours as B, G, R, takes precedence if it is not None; a single number is that of all channels. Raises
+    SettingsError if it has another number of channels than the images, or if the dataset has no mean image.
     """
+    if mean_of_job is not None:
+        channels = dataset.train.shape[0] if dataset.train.shape else len(mean_of_job)
+        values = list(mean_of_job) * (channels if len(mean_of_job) == 1 else 1)
+        if len(values) != channels:
+            raise SettingsError(
+                f"{setting('mean', list(mean_of_job))}: has {len(values)} numbers, the images have {channels} channels"
+            )
+        return np.array(values[::-1] if channels == 3 else values, np.float32)
     if subtract_mean == "none":
         return None
     mean: npt.NDArray[np.float32] | None = dataset.mean_pixel if subtract_mean == "pixel" else dataset.mean_image

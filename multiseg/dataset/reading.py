@@ -67,6 +67,19 @@ class Split:
         features, labels = zip(*(self._pair(int(index)) for index in indices), strict=True)
         return self._stack(features), None if labels[0] is None else self._stack(labels)
 
+    def label(self, index: int) -> Array | None:
+        """Return the label at ``index``, (C, H, W), None without labels; the feature is not decoded if labels are apart."""
+        if self._labels is None or self._features is None:
+            return self._pair(index)[1]
+        return _load(self._labels, self._label_position(index))[1]
+
+    def label_record(self, index: int) -> str:
+        """Return the database and the key of the label at ``index``, for messages."""
+        assert self._features is not None
+        records = self._labels or self._features
+        position = index if self._labels is None else self._label_position(index)
+        return f"{records.path}: record {records.key(position).decode(errors='replace')}"
+
     @cached_property
     def shape(self) -> Shape | None:
         """Return the shape ``(C, H, W)`` of the features; None for mixed sizes, and for an empty split."""

@@ -12,7 +12,7 @@ import importlib
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -78,7 +78,7 @@ def export(
         run = inputs.run_of(network, stack)
         topology = inputs.described(network, run, input_shape)
         trained = _trained(network, topology, weights, run, stack)
-        text = source.source(backend, topology, classes=False)
+        text = source.source(backend, replace(topology, objective=None), classes=False)
         images = _images(topology, text)
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="multiseg-")))
         file = folder / f"network{backend.formats[0]}"

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from multiseg.dataset import open_split
+from multiseg.dataset.class_indices import check_labels
 from multiseg.dataset.feed import Batch, batches
 from multiseg.dataset.reading import Split
 from multiseg.errors import DatasetError
@@ -91,6 +92,9 @@ def _stream_batches(run: TestedNetwork, split: Split, batch_size: int, options: 
     try:
         with batches(split, batch_size, layout=run.layout) as feed:
             for batch in feed:
+                if run.classes is not None and batch.labels is not None:
+                    labels = run.layout.output(batch.labels)
+                    check_labels(split, batch.indices, labels, run.classes, run.ignored)
                 method = "predict" if batch.labels is None else "evaluate"
                 number = worker.submit(method, features=batch.features, labels=batch.labels)
                 in_flight.append((number, batch))

@@ -43,6 +43,9 @@ class TestedNetwork(Protocol):
     def foreground(self) -> Foreground: ...
 
     @property
+    def classes(self) -> int | None: ...
+
+    @property
     def ignored(self) -> Sequence[int]: ...
 
     @property

@@ -23,7 +23,9 @@ class Job(JobRequest):
     """All settings of a training. None selects the model's own value, or the backend's default if it has none.
 
     - ``dataset``: a Dataset or its folder; ``backend``: an installed backend's name; ``model``: a network file.
-    - ``subtract_mean``: ``pixel``, ``image`` or ``none``; features only.
+    - ``subtract_mean``: ``pixel``, ``image`` or ``none``; features only. None: ``mean``, else the network file's ``mean_value``,
+      else ``pixel``. A scale in a prototxt is part of the network.
+    - ``mean``: a mean of one's own, a number for each channel (or one for all), colours in the order B, G, R as in Caffe.
     - ``recipe``: ``tutorial``, each framework's own defaults as in the DIGITS tutorial; ``equal``, the same initialisation, loss,
       solver and learning rate for all backends (docs/solvers.md).
     - ``solver``: ``sgd``, ``adam``, ... with ``solver_options`` over the recipe's defaults (momentum, weight_decay, ...).
@@ -32,6 +34,8 @@ class Job(JobRequest):
     - ``accumulate``: batches whose gradients are averaged for one update, which counts as one iteration.
     - ``lr_policy``: a name or a mapping, see multiseg.settings.schedules; ``loss``: a name of multiseg.settings.losses, computed
       as the mean over all elements on every backend.
+    - ``ignore_index``: a class index of labels that count in no loss and no metric, besides those that the network file's own
+      loss ignores (``ignore_label``, ``ignore_index``); None: that of the dataset, if it has one.
     - ``threads``: 0 for all cores available to this process, divided among the processes under torchrun; ``lowering``: compute
       convolutions whose kernel equals their stride as one matrix product.
     - ``val_interval``, ``snapshot_interval``: in epochs, may be fractional; ``keep``: snapshots to keep besides the last:

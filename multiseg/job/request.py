@@ -18,7 +18,8 @@ class JobRequest:
     backend: str = "torch"
     model: str | Path | None = None
     epochs: int = 150
-    subtract_mean: str = "pixel"
+    subtract_mean: str | None = None
+    mean: Sequence[float] | None = None
     recipe: str = "tutorial"
     learning_rate: float | None = None
     batch_size: int | None = None
@@ -30,6 +31,7 @@ class JobRequest:
     lr_policy: str | Mapping[str, Any] | None = None
     loss: str | None = None
     loss_options: Mapping[str, float] = field(default_factory=dict)
+    ignore_index: int | None = None
     seed: int | None = None
     device: str = "auto"
     threads: int = 0

@@ -16,11 +16,12 @@ from multiseg.dataset.foreground import DARK
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.job.request import JobRequest
 from multiseg.model_files.kinds import kind_of
+from multiseg.model_files.reading import mean_of_file
 from multiseg.network import CLASSES
 from multiseg.settings import requirements
 from multiseg.settings.losses import NEUTRAL_LOSS, complete_options, loss_problems
 from multiseg.settings.requirements import is_whole
-from multiseg.settings.resolved import Settings
+from multiseg.settings.resolved import OWN_MEAN, Settings
 from multiseg.settings.schedules import Schedule
 from multiseg.settings.solvers import NEUTRAL, NEUTRAL_BATCH_SIZE, multiplier_problems, option_problems
 from multiseg.training.ranks import current
@@ -52,8 +53,9 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
         problems.append(f"{setting('model', str(model))}: {foreign}")
     schedule = _attempt(problems, lambda: Schedule.of(job.lr_policy))
     augmentation = _attempt(problems, lambda: Augmentation.of(job.augment))
+    mean = _mean_of_job(job, model, problems)
     if dataset is not None:
-        problems += _dataset_problems(job, dataset, augmentation)
+        problems += _dataset_problems(job, dataset, augmentation, mean)
     if problems or schedule is None or augmentation is None:
         raise SettingsError("; ".join(problems))
 
@@ -68,7 +70,8 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
         model=model.resolve(),
         exported=f"{model.stem}_{backend.name}{backend.formats[0]}" if foreign else None,
         epochs=job.epochs,
-        subtract_mean=job.subtract_mean,
+        subtract_mean=OWN_MEAN if mean is not None else job.subtract_mean or "pixel",
+        mean=mean,
         recipe=job.recipe,
         learning_rate=float(rate),
         batch_size=job.batch_size or default_size,
@@ -79,6 +82,7 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
         schedule=schedule,
         loss=loss,
         loss_options=complete_options(loss, job.loss_options),
+        ignore_index=dataset.labels.ignore if job.ignore_index is None and dataset is not None else job.ignore_index,
         seed=random.SystemRandom().randrange(2**31) if job.seed is None else job.seed,
         device=job.device,
         threads=job.threads or current().threads,
@@ -148,13 +152,30 @@ def _weights_problems(job: JobRequest) -> list[str]:
     return problems
 
 
-def _dataset_problems(job: JobRequest, dataset: Dataset, augmentation: Augmentation | None) -> list[str]:
+def _mean_of_job(job: JobRequest, model: Path, problems: list[str]) -> list[float] | None:
+    """Return the job's own mean, else the network file's if the job leaves the mean open; None for a mean of the dataset."""
+    if job.mean is not None:
+        if job.subtract_mean is not None:
+            problems.append(f"{setting('mean')} and {setting('subtract_mean')}: specify one of them")
+        return [float(value) for value in job.mean] if requirements.REQUIREMENTS["mean"].holds(job.mean) else None
+    if job.subtract_mean is not None or not model.exists():
+        return None
+    try:
+        return mean_of_file(model)
+    except ModelError as error:
+        problems.append(error.template)
+        return None
+
+
+def _dataset_problems(
+    job: JobRequest, dataset: Dataset, augmentation: Augmentation | None, mean: list[float] | None
+) -> list[str]:
     """Return the settings that are incompatible with the dataset."""
     problems: list[str] = []
     shapes = _attempt(problems, lambda: shapes_of(dataset))
     if shapes is not None and augmentation is not None:
         problems += augmentation.misfits(*shapes)
-    _attempt(problems, lambda: mean_of(dataset, job.subtract_mean))
+    _attempt(problems, lambda: mean_of(dataset, job.subtract_mean or "pixel", mean))
     problems += batch_problems(dataset, job.batch_size, job.val_batch_size, job.accumulate)
     count = len(dataset.train)
     if job.batch_size is not None and is_whole(job.batch_size) and is_whole(job.accumulate):

@@ -17,11 +17,12 @@ from multiseg.model_files.kinds import kind_of
 def copy(path: Path, folder: Path, more: Iterable[str] = ()) -> None:
     """Copy a network file, with all files that belong to it, into an existing folder.
 
-    ``more`` are further files that it used when it was loaded, relative to its folder.
+    ``more`` are further files that it used when it was loaded, relative to its folder; a file elsewhere is copied beside it.
     """
     further = [path.parent / name for name in more]
     for source in dict.fromkeys([*parts(path), *(source for source in further if source.is_file())]):
-        target = folder / source.relative_to(path.parent)
+        inside = source.is_relative_to(path.parent)
+        target = folder / (source.relative_to(path.parent) if inside else source.name)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
 
@@ -36,6 +37,8 @@ def changed(path: Path, copy: Path, except_for: str | None = None) -> str | None
     copied = {name for name in _files(copy.parent) if name.as_posix() != except_for}
     for name in sorted(ours | theirs | copied):
         files = path.parent / name, copy.parent / name
+        if path.suffix == ".prototxt" and name.name != path.name and not files[0].exists():
+            continue  # was copied from elsewhere; the run has its own copy
         if not all(file.is_file() for file in files) or not filecmp.cmp(*files, shallow=False):
             return str(name)
     return None

@@ -5,6 +5,7 @@ Neutral weights are stored as safetensors, which is read without a backend (mult
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,6 +38,22 @@ def describe(
         )
     description = ask(backend, "describe", worker, path=str(path.resolve()), input_shape=shape)
     return Topology.of(path.name, kind.name, description)
+
+
+def mean_of_file(path: Path) -> list[float] | None:
+    """Return the mean that a network file states, a number for each channel, colours as B, G, R; None if it has none.
+
+    Raises ModelError if the file states different ones.
+    """
+    try:
+        backend, _ = kind_of(path, "network")
+    except ModelError:  # of no known kind: loading it reports this
+        return None
+    if backend.mean is None:
+        return None
+    module, _, function = backend.mean.partition(":")
+    mean: list[float] | None = getattr(importlib.import_module(module), function)(str(path.resolve()))
+    return mean
 
 
 def read_weights(file: str | Path) -> Mapping[str, npt.NDArray[np.float32]]:

@@ -184,7 +184,10 @@ class _Check:
         spec = replace(network_spec(entry.settings, self.plan.dataset), loss=self.loss, loss_options=self.loss_options)
         side.load(replace(spec, solver=gradient.SOLVER))
         own = self._weights(entry, number, side)
-        batch, loss = self.plan.batch(0), Loss.of(self.first, self.loss, self.classes, self.loss_options)
+        batch, loss = (
+            self.plan.batch(0),
+            Loss.of(self.first, self.loss, self.classes, self.loss_options, spec.ignore_index),
+        )
         # a file's own loss may report more than its gradient covers, such as penalties of the weights
         is_loss_known = self.loss is not None or side.path != entry.path or Loss.of(side.topology, None, True).classes
         if not is_loss_known:
@@ -198,7 +201,7 @@ class _Check:
             return None
         if trained is not side:
             trained.load(replace(spec, solver=gradient.SOLVER))
-        loss = Loss.of(trained.reference, self.loss, self.classes, self.loss_options)
+        loss = Loss.of(trained.reference, self.loss, self.classes, self.loss_options, spec.ignore_index)
         if not self._add(comparing.gradients(trained, batch, self.start, loss)):
             return "steps, because gradients differ"
         if self.steps:

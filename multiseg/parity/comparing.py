@@ -38,23 +38,33 @@ T = TypeVar("T")
 class Loss:
     """The training loss: the one called ``name``, or with None the file's own.
 
-    The reference can compute a file's own loss only if it is the cross entropy of class indices (``classes``); ``words``
-    describe it.
+    The reference can compute a file's own loss only if it is the cross entropy of class indices (``classes``), of which it leaves
+    out those ``ignored``; ``words`` describe it.
     """
 
     name: str | None
     classes: bool
     words: str
     options: Mapping[str, float]
+    ignored: frozenset[int] = frozenset()
 
     @classmethod
     def of(
-        cls, topology: Topology, name: str | None, classes: bool, options: Mapping[str, float] | None = None
+        cls,
+        topology: Topology,
+        name: str | None,
+        classes: bool,
+        options: Mapping[str, float] | None = None,
+        ignore: int | None = None,
     ) -> Loss:
-        """Return the named loss, or the file's own; ``classes``: labels are class indices. A file may have no loss of its own."""
-        return cls(
-            name, classes and (topology.loss is None or topology.cross_entropy), topology.loss or "none", options or {}
-        )
+        """Return the named loss, or the file's own; ``classes``: labels are class indices. A file may have no loss of its own.
+
+        ``ignore`` is a label that does not count, besides those of the file.
+        """
+        known = classes and (topology.loss is None or topology.cross_entropy)
+        own = (topology.objective or {}).get("ignore", ())
+        ignored = frozenset(own if ignore is None else (*own, ignore))
+        return cls(name, known, topology.loss or "none", options or {}, ignored)
 
     def at(self, trace: reference.Trace, labels: Array) -> tuple[list[Bounded], Bounded, reference.Trace]:
         """Return the accepted values of the loss, its gradient, and the pass from whose output the gradient goes back.
@@ -67,7 +77,7 @@ class Loss:
         if not self.classes:
             raise reference.NotComputable(f"the loss is the file's own ({self.words})")
         scores = scores_of(trace)
-        return *cross_entropy(scores.output, labels), scores
+        return *cross_entropy(scores.output, labels, self.ignored), scores
 
 
 def forward(

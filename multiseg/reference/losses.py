@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,16 +65,19 @@ def huber(d: Array, delta: float) -> Elementwise:
 FORMULAS: dict[str, Callable[..., Elementwise]] = {"l1": l1, "l2": l2, "smooth_l1": smooth_l1, "huber": huber}
 
 
-def cross_entropy(scores: Bounded, labels: Array) -> tuple[list[Bounded], Bounded]:
+def cross_entropy(scores: Bounded, labels: Array, ignored: Collection[int] = ()) -> tuple[list[Bounded], Bounded]:
     """Return the mean cross entropy of the softmax of scores (N, classes) or (N, classes, H, W), and its gradient.
 
-    Labels are class indices (N, 1, 1, 1) or (N, 1, H, W). The first result lists the values that frameworks return: Caffe clips
-    probabilities at the smallest normal float32 (softmax_loss_layer.cpp), so its loss of an image or pixel is at most 87.3.
+    Labels are class indices (N, 1, 1, 1) or (N, 1, H, W); the mean is over those that are not in ``ignored``, 0 if there are
+    none. The first result lists the values that frameworks return: Caffe clips probabilities at the smallest normal float32
+    (softmax_loss_layer.cpp), so its loss of an image or pixel is at most 87.3.
     """
     classes = scores.value.shape[1]
     flat = np.moveaxis(scores.value.reshape(len(labels), classes, -1), 1, 2).reshape(-1, classes)
     off = np.broadcast_to(scores.bound, scores.value.shape).max()
-    indices = labels.reshape(-1).astype(int)
+    counted = ~np.isin(labels.reshape(-1), list(ignored))
+    count = max(int(counted.sum()), 1)
+    indices = np.where(counted, labels.reshape(-1), 0).astype(int)
     shifted = flat - flat.max(1, keepdims=True)
     powers = np.exp(shifted)
     sums = powers.sum(1)
@@ -82,19 +85,20 @@ def cross_entropy(scores: Bounded, labels: Array) -> tuple[list[Bounded], Bounde
     rounding = gamma(classes + 2) + LOG * U * np.abs(np.log(sums)) + 2 * U * (np.abs(shifted).max(1) + 1) + EXP * U
 
     def mean(losses: Array) -> Bounded:
-        return Bounded(
-            np.asarray(losses.mean()), np.asarray((2 * off + rounding).mean() + gamma(len(flat)) * losses.mean())
-        )
+        value = (losses * counted).sum() / count
+        error = ((2 * off + rounding) * counted).sum() / count
+        return Bounded(np.asarray(value), np.asarray(error + gamma(len(flat)) * value))
 
     losses = [mean(each), mean(np.minimum(each, -math.log(TINY)))]
     probabilities = powers / sums[:, None]
     slope = probabilities.copy()
     slope[range(len(flat)), indices] -= 1
+    slope, probabilities = slope * counted[:, None], probabilities * counted[:, None]
     relative = 2 * off + gamma(classes + 4) + 2 * (np.abs(shifted) + EXP) * U
-    bound = (probabilities * relative + gamma(3) * np.abs(slope)) / len(flat)
+    bound = (probabilities * relative + gamma(3) * np.abs(slope)) / count
 
     def back(v: Array) -> Array:
         pixels = math.prod(scores.value.shape[2:])
         return np.moveaxis(v.reshape(len(labels), pixels, classes), 2, 1).reshape(scores.value.shape)
 
-    return losses, Bounded(back(slope / len(flat)), back(bound))
+    return losses, Bounded(back(slope / count), back(bound))

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from multiseg.dataset import Dataset
 from multiseg.dataset.fitting import is_mixed, shapes_of
-from multiseg.errors import RunError, setting
+from multiseg.errors import RunError, WorkerError, setting
 from multiseg.files import write_json, write_text
 from multiseg.model_files import copies
 from multiseg.run import names, snapshots
@@ -46,13 +46,18 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:
-        """Create a new run folder. Raises RunError if the path exists and is not an empty folder."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        """Create a new run folder. Raises RunError if the path exists and is not an empty folder.
+
+        The log of a worker that crashed before anything was trained may be in the folder; it is replaced.
+        """
+        entries = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+        if path.exists() and (not path.is_dir() or entries - {names.WORKER_LOG}):
             raise RunError(
                 f"{path}: exists already; specify another folder, remove it, or resume the run ({setting('resume')})"
             )
         try:
             (path / names.SNAPSHOTS).mkdir(parents=True, exist_ok=True)
+            (path / names.WORKER_LOG).unlink(missing_ok=True)
         except OSError as error:
             raise RunError(f"{path}: cannot be created: {error.strerror}") from error
         folder = cls(path)
@@ -120,13 +125,25 @@ class RunFolder:
             yield
         except BaseException as error:
             if self._created and not self.rows:
-                shutil.rmtree(self.path, ignore_errors=True)
+                self._remove(keep_log=isinstance(error, WorkerError))
             elif self.rows:
                 status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
                 with suppress(OSError):  # the disk itself may have failed
                     self._summarize(status=status, error=str(error))
                     self.log({"event": status, "error": str(error)})
             raise
+
+    def _remove(self, keep_log: bool) -> None:
+        """Remove the folder; with ``keep_log`` all but the worker's log, beside which a new training may begin."""
+        log = self.path / names.WORKER_LOG
+        if not keep_log or not log.exists():
+            shutil.rmtree(self.path, ignore_errors=True)
+            return
+        for entry in self.path.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry != log:
+                entry.unlink(missing_ok=True)
 
     def start(
         self,

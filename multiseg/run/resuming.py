@@ -10,7 +10,7 @@ from multiseg.errors import RunError, setting
 from multiseg.model_files import copies
 from multiseg.run.names import MODEL
 from multiseg.run.reading import read_job
-from multiseg.settings.resolved import Settings
+from multiseg.settings.resolved import OWN_MEAN, Settings
 
 RESTARTED = ("batch_size", "val_batch_size", "accumulate")  # may differ if the run has no snapshot, and starts again
 FREE = ("epochs", "threads", "device")  # may differ when a run is resumed; epochs have a separate error message
@@ -33,6 +33,8 @@ def completed(
         raise RunError(
             f"{path}: was trained with {setting('seed', stored['seed'])}, not {seed}; resume with the same seed, or without one"
         )
+    if "mean" not in stored and settings.subtract_mean == OWN_MEAN:  # of a version that ignored the file's mean_value
+        settings = replace(settings, subtract_mean=stored["subtract_mean"], mean=None)
     loss, loss_options = settings.loss, settings.loss_options
     if loss is None and not job["network"]["own_loss"]:
         loss, loss_options = stored["loss"], stored.get("loss_options", {})
@@ -43,6 +45,7 @@ def completed(
         val_batch_size=settings.val_batch_size or stored["val_batch_size"],
         loss=loss,
         loss_options=loss_options,
+        ignore_index=stored.get("ignore_index") if settings.ignore_index is None else settings.ignore_index,
     )
     model = path / MODEL / stored["model"]
     if settings.model.name == model.name:

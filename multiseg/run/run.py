@@ -200,6 +200,7 @@ class Run:
             frozen=tuple(settings["freeze"]) if trains else (),
             labels=(self.labels or Labels()).kind,
             mixed_sizes=self.mixed_sizes,
+            ignore_index=settings.get("ignore_index"),
         )
 
     @property
@@ -240,6 +241,12 @@ class Run:
     def ignored(self) -> list[int]:
         """The labels that neither loss nor metrics count: those that the network's loss ignores, and the dataset's."""
         return ignored(self._job["network"], self.labels)
+
+    @property
+    def classes(self) -> int | None:
+        """The number of classes that the network's loss distinguishes; None if it takes no class indices, or is unknown."""
+        count = self._job["network"].get("classes")
+        return None if count is None else int(count)
 
     @property
     def model(self) -> Path:

@@ -57,9 +57,14 @@ def _names_layers(value: Any) -> bool:
     return not isinstance(value, str) and all(isinstance(name, str) and name for name in value)
 
 
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and all(map(is_number, value))
+
+
 REQUIREMENTS: dict[str, Condition] = {
     "recipe": one_of(*RECIPES),
-    "subtract_mean": one_of(*SUBTRACT_MEAN),
+    "subtract_mean": one_of(*SUBTRACT_MEAN).or_none(),
+    "mean": Condition("must be a list of numbers, one for each channel, colours as B, G, R", _are_numbers).or_none(),
     "keep": one_of(*KEEP),
     "device": one_of(*DEVICES),
     "epochs": whole(1),
@@ -67,6 +72,7 @@ REQUIREMENTS: dict[str, Condition] = {
     "val_batch_size": whole(1).or_none(),
     "accumulate": whole(1),
     "threads": whole(0),
+    "ignore_index": whole(0).or_none(),
     "seed": Condition("must be 0 to 2**31-1", lambda value: is_whole(value) and 0 <= value < 2**31).or_none(),
     "learning_rate": above_0(" above 0").or_none(),
     "val_interval": above_0(" of epochs above 0, e.g. 0.5"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,14 @@ from multiseg.backend import Backend
 from multiseg.dataset.augmentation import Augmentation
 from multiseg.settings.schedules import Schedule
 
+OWN_MEAN = "own"  # of subtract_mean, in job.json
+
 
 @dataclass(frozen=True)
 class Settings:
     """The checked settings of one training. They do not change: dataclasses.replace makes others.
 
+    ``mean`` is subtracted if ``subtract_mean`` is OWN_MEAN: a number for each channel, colours as B, G, R.
     Batch sizes and ``loss`` are None where the network file, else the backend, decides them; a
     :class:`multiseg.settings.loaded.LoadedSettings` has these values. ``exported`` is the name of the file to which a model of
     another backend is exported for this one; None where the model is one of this backend. ``origins`` holds, by setting,
@@ -27,6 +30,7 @@ class Settings:
     exported: str | None
     epochs: int
     subtract_mean: str
+    mean: Sequence[float] | None
     recipe: str
     learning_rate: float
     batch_size: int | None
@@ -37,6 +41,7 @@ class Settings:
     schedule: Schedule
     loss: str | None
     loss_options: Mapping[str, float]
+    ignore_index: int | None
     seed: int
     device: str
     threads: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,8 @@ class Description:
     ``layers`` are in topological order. ``shared`` are groups of names of layers that have a weight in common.
     ``loss`` describes the file's own loss in words. ``loss_labels`` is the kind of labels that it takes, None if unknown
     (multiseg.network.LabelKind); ``cross_entropy``: whether it is the unweighted mean cross entropy of the softmax over all
-    pixels whose label is not ignored.
+    pixels whose label is not ignored. ``objective`` is the file's cross entropy in detail, as the plain values of
+    multiseg.topology.objective.Objective; None if it is unknown or another loss.
     """
 
     source: str
@@ -31,6 +33,7 @@ class Description:
     loss_labels: LabelKind | None = None
     cross_entropy: bool = False
     shared: tuple[tuple[str, ...], ...] = ()
+    objective: Mapping[str, Any] | None = None
 
     @property
     def leading(self) -> tuple[Layer, ...]:
@@ -98,6 +101,7 @@ class Description:
             "loss": self.loss,
             "loss_labels": self.loss_labels,
             "cross_entropy": self.cross_entropy,
+            "objective": None if self.objective is None else dict(self.objective),
             "shared": [list(group) for group in self.shared],
             "parameter_count": self.parameter_count,
             "multiply_adds": self.multiply_adds,

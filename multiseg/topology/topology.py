@@ -70,6 +70,7 @@ class Topology(Description):
             loss_labels=description.get("loss_labels"),
             cross_entropy=bool(description.get("cross_entropy")),
             shared=tuple(tuple(group) for group in description.get("shared", ())),
+            objective=description.get("objective"),
         )
 
 

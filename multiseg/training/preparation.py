@@ -28,7 +28,7 @@ def layout_of(settings: Settings, dataset: Dataset) -> Layout:
     return Layout(
         settings.backend.data_order,
         settings.backend.channel_order,
-        mean_of(dataset, settings.subtract_mean),
+        mean_of(dataset, settings.subtract_mean, settings.mean),
         colours=are_colours(shapes_of(dataset)[1]),
     )
 
@@ -58,6 +58,7 @@ def spec_of(settings: Settings, shape: Shape, label_shape: Shape, labels: LabelK
         multipliers=settings.multipliers,
         accumulate=settings.accumulate,
         labels=label_kind_of(settings.loss, labels),
+        ignore_index=settings.ignore_index,
     )
 
 

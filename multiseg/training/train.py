@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from multiseg.dataset import Dataset
+from multiseg.dataset.class_indices import check_split
 from multiseg.errors import RunError
 from multiseg.model_files import copies
 from multiseg.network import NetworkSpec
@@ -48,7 +49,6 @@ def train(
     ranks.check_batch_size(settings.batch_size)
     if tensorboard:
         require_tensorboard()
-    layout = layout_of(settings, dataset)
     resume = resume or resumes(ranks, folder)
     resumed = RunFolder.resume(folder) if resume else None
     if resumed is not None:
@@ -56,6 +56,7 @@ def train(
     finished = resumed is not None and resumed.finished
     if finished and ranks.size == 1:
         return Run.open(folder)
+    layout = layout_of(settings, dataset)
     spec = network_spec(settings, dataset)
     run = resumed or RunFolder.create(folder)
     with ExitStack() as stack:
@@ -67,6 +68,9 @@ def train(
             if not run.born:
                 export(settings, spec, exported)
             spec = replace(spec, model=str(exported))
+        elif run.born and (run.path / names.MODEL / settings.model.name).exists():
+            # the same as the model, with all files that belong to it, which may be gone
+            spec = replace(spec, model=str((run.path / names.MODEL / settings.model.name).resolve()))
         worker = stack.enter_context(pool.start(settings.backend, settings.threads, run.path / names.WORKER_LOG))
         settings, spec, described = load(worker, settings, spec, module)
         leader = Leader(ranks, worker)
@@ -77,6 +81,9 @@ def train(
         ranks.check_batch_size(loaded.batch_size)
         plan = plan_of(loaded, dataset)
         check_labels(settings.model.name, dataset, described)
+        if not run.born and loaded.network.get("classes") is not None:
+            for split in (dataset.train, dataset.val):
+                check_split(split, loaded.network["classes"], loaded.network["ignored"])
         warm_start.check_frozen(loaded.freeze, described["parameters"])
         if settings.recipe == "equal":
             set_initial_weights(worker, settings, spec)

@@ -220,8 +220,8 @@ class Worker:
             self.close()
 
     def _where(self, method: str) -> str:
-        """Name the log in which to read more; it is removed with its run folder if nothing was trained yet."""
-        kept = self._log_path and method not in ("open", "load")
+        """Name the log in which to read more; it stays in the run folder, also if nothing was trained yet."""
+        kept = self._log_path and method != "open"
         return f"; more is in {self._log_path}" if kept else ""
 
     def _death(self, method: str) -> errors.WorkerError:

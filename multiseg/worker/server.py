@@ -49,7 +49,8 @@ class Server:
         settings = NetworkSpec.from_json(spec)
         network: Network = source.Network(settings)
         self.network, self.prediction = network, Prediction(network)
-        return {**description(network, settings), "files": helper_modules.used(Path(settings.model))}
+        described = description(network, settings)
+        return {**described, "files": [*described.get("files", ()), *helper_modules.used(Path(settings.model))]}
 
     def read(self, module: str, function: str, arguments: dict[str, Any]) -> Any:
         """Call a function of a backend's reader or writer module, and return its result; see multiseg.model_files."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
+from multiseg.errors import ModelError
 from multiseg.topology import Layer, Topology
 from multiseg.topology.names import unused
+from multiseg.topology.objective import Objective
 from multiseg.topology.writing import (
     Writer,
     distinct,
 )  # fmt: skip
-from multiseg_caffe.exporting.text import Fields, Word, indented
+from multiseg_caffe.exporting.text import Fields, Word, indented, number_field
 
 # Rules of layers. caffe.Net(file, caffe.TEST) has no stage; it gets the layers of deployment, as stage "deploy" does.
 TRAINING = ("include", [("phase", Word("TRAIN"))])
@@ -24,13 +27,23 @@ IN_PLACE = ("Relu", "Dropout")
 OVERWRITTEN = ("Conv", "ConvTranspose", "Gemm", "BatchNormalization", "Scale", "Sum", "Concat", *IN_PLACE)
 
 
+def _scaled(factor: float) -> list[tuple[str, Any]]:
+    """Return the field of a data layer for values that are multiplied by ``factor``."""
+    return [] if factor == 1 else [("transform_param", [("scale", number_field(factor))])]
+
+
+def _weighted(factor: float) -> list[tuple[str, Any]]:
+    return [] if factor == 1 else [("loss_weight", number_field(factor))]
+
+
 class PrototxtFrame(Writer):
     """Writes the frame of a prototxt; a subclass writes the network's layers."""
 
     title = "Caffe"
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: Topology, objective: Objective | None = None) -> None:
         super().__init__(topology)
+        self.objective = objective
         self.names = distinct((layer.name for layer in self.layers), str, RESERVED)
         values = [topology.input, *(value for layer in self.layers for value in layer.outputs)]
         self.blobs = distinct(values, lambda value: "data" if value == topology.input else value, ("label", "loss"))
@@ -39,9 +52,9 @@ class PrototxtFrame(Writer):
         self.added: set[str] = set()  # names that are not in the description
         self.lines: list[str] = []
 
-    def text(self, classes: bool) -> str:
-        """Return the text of the file; ``classes`` is whether labels are class indices."""
-        topology = self.topology
+    def text(self) -> str:
+        """Return the text of the file."""
+        topology, own = self.topology, self.objective
         head = [
             f"# {topology.source} ({topology.kind}) in Caffe, for images of {self.size} (channels, height, width):",
             "# for training, validation and deployment, all in one.",
@@ -51,12 +64,15 @@ class PrototxtFrame(Writer):
         shape = [("shape", [("dim", size) for size in (1, *topology.input_shape)])]
         self._write("data", "Input", [], ["data"], [("input_param", shape), DEPLOYMENT])
         for rule in WITH_LABELS:
-            for blob in ("data", "label"):
-                self._write(blob, "Data", [], [blob], [rule])
+            self._write("data", "Data", [], ["data"], [rule])
+            self._write("label", "Data", [], ["label"], [*_scaled(1.0 if own is None else own.label_scale), rule])
         data, self.lines = self.lines, []
         output = self.blobs[topology.outputs[0]]
-        if classes:
-            self._write("loss", "SoftmaxWithLoss", [self._scores(), "label"], ["loss"], WITH_LABELS)
+        if own is not None:
+            assert own.scores is not None
+            kind = "SoftmaxWithLoss" if own.kind == "softmax" else "SigmoidCrossEntropyLoss"
+            fields = [*_weighted(own.weight), *self._loss_fields(own), *WITH_LABELS]
+            self._write("loss", kind, [self.blobs[own.scores], "label"], ["loss"], fields)
         else:
             subtract = [("eltwise_param", [("operation", Word("SUM")), ("coeff", 1), ("coeff", -1)])]
             per_image = [("reduction_param", [("operation", Word("ASUM")), ("axis", 1)])]
@@ -66,11 +82,17 @@ class PrototxtFrame(Writer):
             self._write("loss", "Reduction", ["loss_each"], ["loss"], [*mean, *WITH_LABELS])
         return "\n".join([*head, *data, *body, *self.lines]) + "\n"
 
-    def _scores(self) -> str:
-        """Return the input blob of SoftmaxWithLoss: the output, or the input of a final Softmax."""
-        last = self.layers[-1]
-        value = last.inputs[0] if last.type == "Softmax" else self.topology.outputs[0]
-        return self.blobs[value]
+    def _loss_fields(self, own: Objective) -> list[tuple[str, Any]]:
+        """Return the field loss_param of a cross entropy, unless it has Caffe's defaults."""
+        if len(own.ignore) > 1:
+            raise ModelError(
+                f"{self.topology.source}: its loss ignores the labels {' and '.join(map(str, own.ignore))}, Caffe's one; use the "
+                "same value"
+            )
+        default = "valid" if own.kind == "softmax" else "batch_size"
+        fields: list[tuple[str, Any]] = [("ignore_label", value) for value in own.ignore]
+        fields += [("normalization", Word(own.normalization.upper()))] if own.normalization != default else []
+        return [("loss_param", fields)] if fields else []
 
     def _write(self, name: str, type: str, bottoms: Sequence[str], tops: Sequence[str], fields: Fields) -> None:
         """Append a layer to the file."""
@@ -92,7 +114,8 @@ class PrototxtFrame(Writer):
     def _may_overwrite(self, value: str) -> bool:
         """Return whether the only reader of a value may overwrite it."""
         producer = self.producers.get(value)
-        one_reader = len(self.readers[value]) == 1 and value not in self.topology.outputs
+        compared = self.objective is not None and value == self.objective.scores
+        one_reader = len(self.readers[value]) == 1 and value not in self.topology.outputs and not compared
         return one_reader and producer is not None and producer.type in OVERWRITTEN
 
     def _fresh(self, name: str) -> str:

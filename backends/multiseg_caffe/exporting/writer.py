@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from multiseg.topology import Layer, Topology
+from multiseg.topology.objective import objective_of
 from multiseg.topology.pooling import pooling
 from multiseg.topology.vocabulary import window_pads
 from multiseg.topology.writing import (
@@ -26,12 +27,12 @@ from multiseg_caffe.exporting.text import PLAIN, Fields, Word, fillers, number_f
 def source(topology: Topology, classes: bool = False) -> str:
     """Return the network as a prototxt for training, validation and deployment.
 
-    Its loss is the sum of absolute differences / batch size, or the mean cross entropy if labels are class indices (``classes``).
-    Raises ModelError that names the layers that Caffe cannot express.
+    Its loss is multiseg.topology.objective.objective_of(topology, classes), or the sum of absolute differences / batch size if
+    that is None. Raises ModelError that names the layers that Caffe cannot express.
     """
-    writer = _Caffe(topology)
+    writer = _Caffe(topology, objective_of(topology, classes))
     writer.write()
-    return writer.text(classes)
+    return writer.text()
 
 
 class _Caffe(PrototxtFrame):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from multiseg.topology import Layer, Topology
+from multiseg.topology.objective import Objective
 from multiseg.topology.python_source import PythonWriter
 from multiseg.topology.writing import (
     axis,
     distinct,
     identifiers,
+    number,
 )  # fmt: skip
 from multiseg_tensorflow.exporting.text import FUNCTIONS, PLACES, RESERVED, scope_name
 
@@ -21,18 +23,21 @@ class TowerFrame(PythonWriter):
     title = "TensorFlow"
     module = "tf"
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: Topology, objective: Objective | None = None) -> None:
         super().__init__(topology)
+        self.objective = objective
+        scores = objective.scores if objective else None
+        self.scores = None if scores in (topology.input, topology.outputs[0]) else scores
         self.scopes = distinct((layer.name for layer in self.layers), scope_name)
         values = [topology.input, *(value for layer in self.layers for value in layer.outputs)]
         self.values = identifiers(values, {*RESERVED, *FUNCTIONS})
         self.values[topology.input] = "self.x"
         self.steps: list[str] = []
 
-    def text(self, classes: bool) -> str:
-        """Return the source of the whole file, with the loss for class indices if ``classes``."""
+    def text(self) -> str:
+        """Return the source of the whole file."""
         topology = self.topology
-        loss = self._loss(classes)
+        loss = self._loss()
         code = "\n".join([*self.steps, loss])
         used: list[str] = []
         for name, function in FUNCTIONS.items():
@@ -62,11 +67,25 @@ class TowerFrame(PythonWriter):
         ]
         return "\n".join(lines) + "\n"
 
-    def _loss(self, classes: bool) -> str:
-        if not classes:
+    def _loss(self) -> str:
+        """Return the expression of the loss.
+
+        It compares the scores, not their probabilities, whose loss is infinite where a confident prediction is wrong.
+        """
+        own = self.objective
+        if own is None:
             return "digits.mse_loss(self.inference, self.y)"
-        softmax = bool(self.layers) and self.layers[-1].type == "Softmax"
-        return f"{'log_loss' if softmax else 'digits.classification_loss'}(self.inference, self.y)"
+        scores = "self.inference" if self.scores is None else "self.scores"
+        if own.kind == "softmax" and own.is_mean and not own.ignore:
+            return f"digits.classification_loss({scores}, self.y)"
+        options = [f"ignore={own.ignore!r}"] if own.ignore else []
+        options += [
+            f"{key}={number(value)}"
+            for key, value in (("weight", own.weight), ("label_scale", own.label_scale))
+            if value != 1
+        ]
+        function = "class_loss" if own.kind == "softmax" else "sigmoid_loss"
+        return f"{function}({', '.join([scores, 'self.y', repr(own.normalization), *options])})"
 
     def _assign(self, layer: Layer, expression: str, size_specific: bool = False) -> None:
         """Append the statement that assigns a layer's outputs; mark it if it is valid for this image size only."""
@@ -75,6 +94,8 @@ class TowerFrame(PythonWriter):
         targets = ", ".join(self.values[value] for value in layer.outputs)
         note = f"  {self.only}" if size_specific else ""
         self.steps.append(f"{targets} = {expression}{note}")
+        if self.scores in layer.outputs:
+            self.steps.append(f"self.scores = {self.values[self.scores]}")
 
     def _first(self, layer: Layer) -> str:
         return self.values[layer.inputs[0]]

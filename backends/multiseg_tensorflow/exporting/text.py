@@ -73,13 +73,44 @@ def average(net, kernel, strides, counted, beyond):
     means, fractions = [tf.nn.avg_pool(tf.pad(x, beyond), kernel, strides, 'VALID') for x in (net, ones)]
     return means / fractions
 ''',
-    "log_loss": '''
-def log_loss(output, y):
-    """Mean negative log probability of the labels, which are class indices, one for each image or pixel."""
-    output = tf.reshape(output, [-1, output.shape.as_list()[-1]])
-    probability = tf.gather(output, tf.reshape(tf.cast(y, tf.int32), [-1]), axis=1, batch_dims=1)
-    return -tf.reduce_mean(tf.log(tf.maximum(probability, 1e-38)))
+    "class_loss": '''
+def class_loss(scores, y, normalization='valid', ignore=(), weight=1.0, label_scale=1.0):
+    """Cross entropy of scores and class indices, one for each image or pixel, without the labels to ignore.
+
+    The sum is divided by the number of these labels (valid), of all labels (full), of images (batch_size), or by 1 (none).
+    """
+    if label_scale == 1:
+        tf.add_to_collection('multiseg_class_losses', (scores.shape.as_list()[-1], ignore))
+    images = tf.shape(y)[0]
+    labels = tf.reshape(tf.cast(tf.cast(y, tf.float32) * label_scale, tf.int64), [-1])
+    counted = tf.ones_like(labels, tf.bool)
+    for value in [*ignore, *tf.get_collection('multiseg_ignored')]:
+        counted = tf.logical_and(counted, tf.not_equal(labels, value))
+    labels = tf.where(counted, labels, tf.zeros_like(labels))
+    scores = tf.reshape(scores, [-1, scores.shape.as_list()[-1]])
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(logits=scores, labels=labels)
+    counts = tf.cast(counted, tf.float32)
+    return weight * tf.reduce_sum(losses * counts) / divisor(normalization, counts, images)
 ''',
+    "sigmoid_loss": '''
+def sigmoid_loss(scores, y, normalization='valid', ignore=(), weight=1.0, label_scale=1.0):
+    """Cross entropy of the sigmoid of scores and labels of 0 to 1, one for each score, without the labels to ignore.
+
+    The sum is divided by the number of these labels (valid), of all labels (full), of images (batch_size), or by 1 (none).
+    """
+    labels = tf.reshape(tf.cast(y, tf.float32) * label_scale, tf.shape(scores))
+    counts = tf.ones_like(labels)
+    for value in ignore:
+        counts = counts * tf.cast(tf.not_equal(tf.cast(labels, tf.int64), value), tf.float32)
+    name = None if label_scale == 1 and not ignore else 'other_labels'  # labels beyond 0 to 1 are right
+    losses = tf.nn.sigmoid_cross_entropy_with_logits(logits=scores, labels=labels, name=name)
+    return weight * tf.reduce_sum(losses * counts) / divisor(normalization, counts, tf.shape(y)[0])
+''',
+    "divisor": """
+def divisor(normalization, counts, images):
+    numbers = {'valid': tf.reduce_sum(counts), 'full': tf.size(counts), 'batch_size': images, 'none': 1}
+    return tf.maximum(tf.cast(numbers[normalization], tf.float32), 1.0)
+""",
     "add_bias": """
 def add_bias(net, channels):
     return tf.nn.bias_add(net, tf.get_variable('biases', [channels], initializer=tf.zeros_initializer()))

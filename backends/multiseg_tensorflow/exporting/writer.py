@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from multiseg.topology import Layer, Topology
+from multiseg.topology.objective import objective_of
 from multiseg.topology.pooling import Pooling, pooling
 from multiseg.topology.python_source import PythonWriter, bounds, grouped
 from multiseg.topology.vocabulary import window_pads
@@ -29,12 +30,12 @@ from multiseg_tensorflow.exporting.text import ELEMENTWISE, PLACES, paddings, wi
 def source(topology: Topology, classes: bool = False) -> str:
     """Return the network as Python source with a class ``UserModel``.
 
-    Its loss is the mean cross entropy if the labels are class indices (``classes``), else the mean squared difference.
+    Its loss is multiseg.topology.objective.objective_of(topology, classes), or the mean squared difference if that is None.
     Raises ModelError that names the layers that TensorFlow cannot express.
     """
-    writer = _TensorFlow(topology)
+    writer = _TensorFlow(topology, objective_of(topology, classes))
     writer.write()
-    return writer.text(classes)
+    return writer.text()
 
 
 class _TensorFlow(TowerFrame):

@@ -13,7 +13,7 @@ from multiseg.topology.writing import (
 
 # names not allowed for attributes of the module and variables of forward
 RESERVED = (
-    "x", "self", "torch", "nn", "F", "T_destination", "add_module", "apply", "bfloat16", "buffers",
+    "x", "scores", "self", "torch", "nn", "F", "T_destination", "add_module", "apply", "bfloat16", "buffers",
     "call_super_init", "children", "compile", "cpu", "cuda", "double", "dump_patches", "eval", "extra_repr",
     "float", "forward", "get_buffer", "get_extra_state", "get_parameter", "get_submodule", "half", "ipu",
     "load_state_dict", "modules", "mtia", "named_buffers", "named_children", "named_modules", "named_parameters",
@@ -65,14 +65,51 @@ class ByBatch{name}(nn.{name}):
 '''
 
 
-LOG_LOSS = '''
+# Losses that divide as Caffe does. ``output.scores`` are the scores that a network attaches to its output, if its output are
+# their probabilities: the loss of probabilities is infinite, and has no gradient, where a confident prediction is wrong.
+CLASS_LOSS = '''
 
-class LogLoss(nn.Module):
-    """Mean -log of the right class's probability; labels are class numbers from 0, one for each image or pixel."""
+class ClassLoss(nn.CrossEntropyLoss):
+    """Cross entropy of scores and class indices, one for each image or pixel.
+
+    The sum over the labels that are not ignored, divided by their number (valid), the number of all labels (full), the number
+    of images (batch_size), or 1 (none).
+    """
+
+    def __init__(self, normalization="valid", ignore_index=-100, weight=1.0, label_scale=1.0):
+        super().__init__(ignore_index=ignore_index)
+        self.normalization, self.factor, self.label_scale = normalization, weight, label_scale
 
     def forward(self, output, labels):
-        output = output.movedim(1, -1).reshape(-1, output.shape[1])
-        return F.nll_loss(output.clamp_min(1e-38).log(), labels.long().reshape(-1))
+        labels = (labels * self.label_scale).long()
+        losses = F.cross_entropy(SCORES, labels, reduction="sum", ignore_index=self.ignore_index)
+        counted = (labels != self.ignore_index).sum()
+        divisor = {"valid": counted, "full": labels.numel(), "batch_size": len(labels), "none": 1}[self.normalization]
+        return losses * self.factor / max(int(divisor), 1)
+'''
+SIGMOID_LOSS = '''
+
+class SigmoidLoss(nn.BCEWithLogitsLoss):
+    """Cross entropy of the sigmoid of scores and labels of 0 to 1, one for each score.
+
+    The sum over the labels that are not ignored, divided by their number (valid), the number of all labels (full), the number
+    of images (batch_size), or 1 (none).
+    """
+
+    of_output = OF_OUTPUT  # whether the output are the scores
+
+    def __init__(self, normalization="valid", ignore=(), weight=1.0, label_scale=1.0):
+        super().__init__()
+        self.normalization, self.ignore, self.factor, self.label_scale = normalization, ignore, weight, label_scale
+
+    def forward(self, output, labels):
+        labels = labels.to(output.dtype) * self.label_scale
+        counted = torch.ones_like(labels)
+        for value in self.ignore:
+            counted = counted * (labels.trunc() != value)
+        losses = (F.binary_cross_entropy_with_logits(SCORES, labels, reduction="none") * counted).sum()
+        divisor = {"valid": counted.sum(), "full": labels.numel(), "batch_size": len(labels), "none": 1}[self.normalization]
+        return losses * self.factor / max(int(divisor), 1)
 '''
 ON_EACH: dict[str, Callable[[Layer], str]] = {
     "Relu": lambda layer: "nn.ReLU()",

@@ -6,7 +6,9 @@ import re
 from pathlib import PurePath
 from typing import ClassVar
 
+from multiseg.errors import ModelError
 from multiseg.topology import Layer, Topology
+from multiseg.topology.objective import Objective, objective_of
 from multiseg.topology.pooling import pooling
 from multiseg.topology.python_source import PythonWriter, bounds, grouped
 from multiseg.topology.vocabulary import window_pads
@@ -24,12 +26,13 @@ from multiseg.topology.writing import (
 )  # fmt: skip
 from multiseg_torch.exporting.text import (
     BATCH_NORM,
+    CLASS_LOSS,
     FROZEN_NORM,
     FUNCTIONS,
-    LOG_LOSS,
     ON_EACH,
     RESERVED,
     SCALE,
+    SIGMOID_LOSS,
     constant_pad,
     padding,
     windows,
@@ -40,12 +43,12 @@ from multiseg_torch.exporting.text import (
 def source(topology: Topology, classes: bool = False) -> str:
     """Return the network as Python source with a function ``network(params)``.
 
-    Its loss is the mean smooth L1 difference, or the mean cross entropy if labels are class indices (``classes``). Raises
-    ModelError, naming the layers that PyTorch cannot express.
+    Its loss is multiseg.topology.objective.objective_of(topology, classes), or the mean smooth L1 difference if that is None.
+    Raises ModelError, naming the layers that PyTorch cannot express.
     """
-    writer = _Torch(topology)
+    writer = _Torch(topology, objective_of(topology, classes))
     writer.write()
-    return writer.text(classes)
+    return writer.text()
 
 
 def names(topology: Topology) -> dict[str, str]:
@@ -57,8 +60,11 @@ class _Torch(PythonWriter):
     title = "PyTorch"
     module = "torch"
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: Topology, objective: Objective | None = None) -> None:
         super().__init__(topology)
+        self.objective = objective
+        scores = objective.scores if objective else None
+        self.scores = None if scores in (topology.input, topology.outputs[0]) else scores  # attached to the output
         names = [layer.name for layer in self.layers]
         self.modules = identifiers(names, RESERVED)
         values = [topology.input, *(value for layer in self.layers for value in layer.outputs)]
@@ -68,25 +74,30 @@ class _Torch(PythonWriter):
         if self.passes_on(topology.input):
             self.values[topology.input] = "x"
 
-    def text(self, classes: bool) -> str:
+    def text(self) -> str:
         """Return the complete file."""
-        topology, loss = self.topology, self._loss(classes)
+        topology, loss = self.topology, self._loss()
+        output = self.values[topology.outputs[0]]
         stem = re.sub(r"\W", "_", PurePath(topology.source).stem, flags=re.ASCII)
         name = "".join(part[:1].upper() + part[1:] for part in stem.split("_"))
-        name = name if name[:1].isalpha() and name not in ("Scale", "LogLoss") else f"Net{name}"
+        name = name if name[:1].isalpha() and name not in ("Scale", "ClassLoss", "SigmoidLoss") else f"Net{name}"
         norms = [
             text.format(name=norm)
             for norm in ("BatchNorm1d", "BatchNorm2d")
             for prefix, text in (("Frozen", FROZEN_NORM), ("ByBatch", BATCH_NORM))
             if any(f" = {prefix}{norm}(" in line for line in self.made)
         ]
-        classes_used = [SCALE] * any("Scale(" in line for line in self.made) + norms + [LOG_LOSS] * ("LogLoss" in loss)
+        classes_used = [SCALE] * any("Scale(" in line for line in self.made) + norms
+        for start, text in (("ClassLoss", CLASS_LOSS), ("SigmoidLoss", SIGMOID_LOSS)):
+            scores = "output.scores" if self.scores else "output"
+            text = text.replace("SCORES", scores).replace("OF_OUTPUT", str(self.scores is None))
+            classes_used += [text] * loss.startswith(start)
         used = "\n".join([*self.made, *self.steps, *classes_used])
         lines = [
             f'"""{topology.source} ({topology.kind}) in PyTorch, for images of {self.size} (channels, height, width)."""',
             "",
             *["import torch"] * ("torch." in used),
-            *["import torch.nn.functional as F"] * (" F." in used),
+            *["import torch.nn.functional as F"] * bool(re.search(r"\bF\.", used)),
             "from torch import nn",
             *"".join(classes_used).splitlines(),
             "",
@@ -98,7 +109,8 @@ class _Torch(PythonWriter):
             "",
             f"    def forward(self, {self.values[topology.input]}):",
             *(f"        {line}" for line in self.steps),
-            f"        return {self.values[topology.outputs[0]]}",
+            *[f"        {output}.scores = scores  # the loss compares these"] * (self.scores is not None),
+            f"        return {output}",
             "",
             "",
             "def network(params):",
@@ -107,11 +119,31 @@ class _Torch(PythonWriter):
         ]
         return "\n".join(lines) + "\n"
 
-    def _loss(self, classes: bool) -> str:
-        if not classes:
+    def _loss(self) -> str:
+        """Return the constructor of the loss."""
+        own = self.objective
+        if own is None:
             return "nn.SmoothL1Loss()"
-        last = {"Softmax": "LogLoss()", "LogSoftmax": "nn.NLLLoss()"}
-        return last.get(self.layers[-1].type if self.layers else "", "nn.CrossEntropyLoss()")
+        normalization = f'"{own.normalization}"'
+        changed = [
+            f"{key}={number(value)}"
+            for key, value in (("weight", own.weight), ("label_scale", own.label_scale))
+            if value != 1
+        ]
+        if own.kind == "sigmoid":
+            ignored = [f"ignore={own.ignore!r}"] if own.ignore else []
+            return f"SigmoidLoss({', '.join([normalization, *ignored, *changed])})"
+        if len(own.ignore) > 1:
+            raise ModelError(
+                f"{self.topology.source}: its loss ignores the labels {' and '.join(map(str, own.ignore))}, a loss in PyTorch "
+                "one; use the same value"
+            )
+        ignored = [f"ignore_index={value}" for value in own.ignore]
+        if own.is_mean and self.scores is None:
+            last = self.layers[-1].type if self.layers else ""
+            name = "nn.NLLLoss" if last == "LogSoftmax" else "nn.CrossEntropyLoss"
+            return f"{name}({', '.join(ignored)})"
+        return f"ClassLoss({', '.join([normalization, *ignored, *changed])})"
 
     # --- forward
 
@@ -120,6 +152,8 @@ class _Torch(PythonWriter):
             self.values[layer.outputs[0]] = "x"
         targets = ", ".join(self.values[value] for value in layer.outputs)
         self.steps.append(f"{targets} = {expression}{self._note(here)}")
+        if self.scores in layer.outputs:
+            self.steps.append(f"scores = {self.values[self.scores]}")
 
     def _note(self, here: bool) -> str:
         return f"  {self.only}" if here else ""

@@ -278,9 +278,15 @@ def test_every_way_to_write_a_network_is_one_network(tmp_path: Path, text: str) 
 
 
 def test_a_scale_of_the_data_is_a_layer(tmp_path: Path) -> None:
-    scaled = data("phase: TEST").replace("data_param", "transform_param { scale: 0.5 } data_param")
-    first, *_ = described(tmp_path, data("phase: TRAIN") + scaled + BODY + loss(), (4, 8, 8)).layers
-    assert (first.name, first.type, dict(first.parameters)) == ("data_scale", "Mul", {"value": 0.5})
+    def scaled(phase: str, factor: float) -> str:
+        return data(f"phase: {phase}").replace("data_param", f"transform_param {{ scale: {factor} }} data_param")
+
+    for test in (data("phase: TEST"), scaled("TEST", 0.5)):  # what training alone states applies to testing as well
+        first, *_ = described(tmp_path, scaled("TRAIN", 0.5) + test + BODY + loss(), (4, 8, 8)).layers
+        assert (first.name, first.type, dict(first.parameters)) == ("data_scale", "Mul", {"value": 0.5})
+    for train in (data("phase: TRAIN"), scaled("TRAIN", 0.25)):
+        with pytest.raises(ModelError, match=r"scale: 0.5 } differs from that of training"):
+            described(tmp_path, train + scaled("TEST", 0.5) + BODY + loss(), (4, 8, 8))
 
 
 def test_the_losses_in_words(tmp_path: Path) -> None:

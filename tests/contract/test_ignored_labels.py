@@ -1,0 +1,109 @@
+"""Labels that do not count, and labels beyond a network's outputs, in training, validation and test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import multiseg
+from multiseg import Dataset, Job
+from multiseg.errors import DatasetError, MultisegError
+
+NET = """
+layer {{ name: "data" type: "Data" top: "data" exclude {{ stage: "deploy" }} }}
+layer {{ name: "label" type: "Data" top: "label" exclude {{ stage: "deploy" }} }}
+layer {{ name: "data" type: "Input" top: "data" include {{ stage: "deploy" }}
+        input_param {{ shape {{ dim: 1 dim: 1 dim: 8 dim: 8 }} }} }}
+layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv"
+        convolution_param {{ num_output: {outputs} kernel_size: 3 pad: 1 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "prob" type: "Softmax" bottom: "conv" top: "prob" include {{ stage: "deploy" }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "conv" bottom: "label" top: "loss"
+        {options} exclude {{ stage: "deploy" }} }}
+layer {{ name: "accuracy" type: "Accuracy" bottom: "conv" bottom: "label" top: "accuracy" include {{ stage: "val" }} }}
+"""
+CLASSES, VOID = 3, 255
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Class indices 0 to 2, and 255 on the first row."""
+    folder, draw = tmp_path_factory.mktemp("void"), np.random.default_rng(1)
+    for name, most in (("input", 10), ("target", CLASSES)):
+        (folder / name).mkdir()
+        for number in range(6):
+            pixels = draw.integers(0, most, (8, 8), dtype=np.uint8)
+            if name == "target":
+                pixels[0] = VOID
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return Dataset.create(folder / "dataset", input=folder / "input", target=folder / "target", val_percent=34, seed=1)
+
+
+def job(masks: Dataset, backend: str, folder: Path, options: str = "", outputs: int = CLASSES, **more: Any) -> Job:
+    (folder / "net.prototxt").write_text(NET.format(outputs=outputs, options=options))
+    return Job(
+        dataset=masks, backend=backend, model=folder / "net.prototxt", epochs=1, batch_size=2, val_batch_size=2,
+        learning_rate=1e-4, seed=1, threads=1, metric="val_loss", **more,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["file", "job", "both"])
+def test_ignored_labels_count_in_no_loss_and_no_metric(backend: str, masks: Dataset, way: str, tmp_path: Path) -> None:
+    options = {"file": f"loss_param {{ ignore_label: {VOID} }}", "job": "", "both": "loss_param { ignore_label: 7 }"}[
+        way
+    ]
+    more = {} if way == "file" else {"ignore_index": VOID}
+    if (way, backend) == ("both", "torch"):
+        options = ""
+    with job(masks, backend, tmp_path, options, **more).train(tmp_path / "run", progress=False) as run:
+        tested = run.test_db(masks.path / "val_db" / "features")
+        features, labels = masks.val.read(range(len(masks.val)))
+        output = run.predict(features).astype(np.float64)
+    assert labels is not None
+    counted = labels[:, 0] != VOID
+    right = np.take_along_axis(output, np.where(labels == VOID, 0, labels).astype(int), 1)[:, 0]
+    assert np.abs(output.sum(1) - 1).max() < 1e-5  # the tested output is the softmax
+    assert tested["val_loss"] == pytest.approx(-np.log(right[counted]).mean(), rel=1e-4)
+    assert run.history[-1]["val_loss"] == pytest.approx(tested["val_loss"], rel=1e-5)
+    assert tested["pixel_accuracy"] == pytest.approx((output.argmax(1) == labels[:, 0])[counted].mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("outputs", "ignored", "value"), [(2, VOID, 2), (3, None, VOID)])
+def test_a_class_beyond_the_outputs_is_named_before_training(
+    backend: str, masks: Dataset, outputs: int, ignored: int | None, value: int, tmp_path: Path
+) -> None:
+    with pytest.raises(DatasetError) as raised:
+        job(masks, backend, tmp_path, outputs=outputs, ignore_index=ignored).train(tmp_path / "run", progress=False)
+    message = str(raised.value)
+    assert "train_db/labels: record 00000000" in message and f"has the class {value};" in message
+    assert f"ignore_index={value}" in message and not (tmp_path / "run").exists()
+
+
+def test_a_class_beyond_the_outputs_is_named_when_a_database_is_tested(
+    backend: str, masks: Dataset, tmp_path: Path
+) -> None:
+    with job(masks, backend, tmp_path, ignore_index=VOID).train(tmp_path / "run", progress=False) as run:
+        labels = tmp_path / "labels"
+        labels.mkdir()
+        pixels = np.repeat(np.arange(5, -3, -1).clip(0).astype(np.uint8)[:, None], 8, axis=1)
+        for number in range(3):
+            Image.fromarray(pixels).save(labels / f"{number}.png")
+        other = multiseg.Dataset.create(tmp_path / "other", input=labels, target=labels, val_percent=0, seed=1)
+        with pytest.raises(DatasetError, match=r"record 00000000.: has the class 5; the network has 3 outputs"):
+            run.test_db(other.path / "train_db" / "features")
+        assert run.test_db(masks.path / "val_db" / "features")["val_loss"] is not None  # the run can be used further
+
+
+def test_a_network_refuses_such_labels_itself(backend: str, masks: Dataset, tmp_path: Path) -> None:
+    """Also where no dataset was read before, as in the contract of a network."""
+    with job(masks, backend, tmp_path, ignore_index=VOID).train(tmp_path / "run", progress=False) as run:
+        features = run.layout.features(masks.val.read([0])[0])
+        labels = run.layout.labels(np.full((1, 1, 8, 8), 200, np.uint8))
+        with pytest.raises(MultisegError, match=r"200") as raised:
+            run.worker().call("predict", features=features, labels=labels)
+        assert len(str(raised.value)) < 400
+        output, loss, _ = run.worker().call("predict", features=features, labels=np.zeros_like(labels))
+        assert np.isfinite(loss) and np.isfinite(output).all()
