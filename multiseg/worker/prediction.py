@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from multiseg.network import Array, Network
+from multiseg.network import Array, LossTerms, Network
 
 TOLERANCE = 1e-3  # of the largest output: above rounding, below the effect of other images' statistics
 Answer = tuple[Array, Optional[float], Mapping[str, Array]]  # noqa: UP045 - worker code runs on Python 3.9
@@ -50,6 +50,23 @@ class Prediction:
             float(np.mean(losses)) if losses else None,
             {name: np.concatenate([values[name] for _, _, values in answers]) for name in answers[0][2]},
         )
+
+    def evaluate(self, features: Array, labels: Array) -> tuple[Array, LossTerms]:
+        """See multiseg.network.Network.evaluate; terms of images that are predicted one by one are added."""
+        if len(features) < 2:
+            return self.network.evaluate(features, labels)
+        if not self.one_by_one:
+            answer = self.network.evaluate(features, labels)
+            if self.checked or not self._depends_on_batch(features, labels, answer[0]):
+                return answer
+            self.one_by_one = True
+        places = (slice(index, index + 1) for index in range(len(features)))
+        answers = [self.network.evaluate(features[place], labels[place]) for place in places]
+        terms = [
+            (sum(total for total, _ in same), sum(count for _, count in same))
+            for same in zip(*(terms for _, terms in answers))  # noqa: B905 - worker code runs on Python 3.9
+        ]
+        return np.concatenate([output for output, _ in answers]), terms
 
     def _depends_on_batch(self, features: Array, labels: Array | None, outputs: Array) -> bool:
         if np.array_equal(features[1:], features[:-1]):

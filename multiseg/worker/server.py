@@ -71,7 +71,7 @@ class Server:
             "memory": self.memory,
         }
         if self.prediction is not None:
-            own["predict"] = self.prediction.predict
+            own |= {"predict": self.prediction.predict, "evaluate": self.prediction.evaluate}
             if name in CHANGES:
                 self.prediction.weights_changed()
         return own.get(name) or getattr(self.network, name)
