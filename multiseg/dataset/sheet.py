@@ -15,13 +15,18 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageOps
 
 from multiseg.dataset.dataset import Dataset
+from multiseg.dataset.label_statistics import VALUES
+from multiseg.dataset.label_tables import default_colours
+from multiseg.dataset.labels import Labels
 from multiseg.errors import DatasetError, SettingsError
 from multiseg.images import picture_of, save_image
+from multiseg.network import CLASSES
 
 _SIDE = 96  # pixels of the longer side of a picture on the sheet
 _GAP = 6
 _CAPTION = 16
 _COLUMNS = 4
+_IGNORED = (224, 224, 192)  # colour of the border in PASCAL VOC's masks
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -67,6 +72,7 @@ def write_sheet(dataset: Dataset, out: str | os.PathLike[str], count: int = 24) 
     """Write a contact sheet of up to ``count`` pairs of each split, evenly spaced, to an .html or .png file.
 
     Each pair is shown as input, target, and overlay: the input over its target, whose dark part is tinted red.
+    Masks of class indices have the colours of the classes.
     Raises SettingsError for an unknown file type or a count below 1, DatasetError for a record that cannot be read,
     ImageError if the file cannot be written.
     """
@@ -77,7 +83,7 @@ def write_sheet(dataset: Dataset, out: str | os.PathLike[str], count: int = 24) 
     for split in (dataset.train, dataset.val):
         positions = sorted(set(np.linspace(0, len(split) - 1, min(count, len(split))).astype(int).tolist()))
         if positions:
-            pairs = [_pair(number, *split[number]) for number in positions]
+            pairs = [_pair(number, *split[number], dataset.labels) for number in positions]
             splits.append((f"{split.name}: {len(positions)} of {len(split)} pairs", pairs))
     if path.suffix.lower() == ".png":
         return save_image(_draw(f"{dataset.path}", splits), path)
@@ -96,7 +102,7 @@ def write_sheet(dataset: Dataset, out: str | os.PathLike[str], count: int = 24) 
     return path
 
 
-def _pair(number: int, feature: NDArray[Any], label: NDArray[Any] | None) -> _Pair:
+def _pair(number: int, feature: NDArray[Any], label: NDArray[Any] | None, labels: Labels) -> _Pair:
     pictures = {"input": picture_of(feature)}
     caption = f"{number}, {feature.shape[2]}x{feature.shape[1]}"
     if label is None:
@@ -104,10 +110,24 @@ def _pair(number: int, feature: NDArray[Any], label: NDArray[Any] | None) -> _Pa
     elif label.size == 1:
         caption += f", label {label.flat[0]}"
     else:
-        pictures["target"] = picture_of(label)
+        of_classes = labels.kind == CLASSES and label.shape[0] == 1
+        pictures["target"] = _coloured(label[0], labels) if of_classes else picture_of(label)
         if label.shape[1:] == feature.shape[1:]:
-            pictures["overlay"] = _overlay(pictures["input"], pictures["target"])
+            overlay = _blended if of_classes else _overlay
+            pictures["overlay"] = overlay(pictures["input"], pictures["target"])
     return _Pair(caption, pictures)
+
+
+def _coloured(label: NDArray[Any], labels: Labels) -> Image.Image:
+    """Return a class mask (H, W) in the colours of the classes; ignored pixels are as in PASCAL VOC."""
+    colours = [*labels.colours, *default_colours(VALUES)[len(labels.colours) :]]
+    if labels.ignore is not None:
+        colours[labels.ignore] = _IGNORED
+    return Image.fromarray(np.array(colours, np.uint8)[np.clip(label, 0, VALUES - 1).astype(np.uint8)])
+
+
+def _blended(feature: Image.Image, label: Image.Image) -> Image.Image:
+    return Image.blend(feature.convert("RGB"), label, 0.5)
 
 
 def _overlay(feature: Image.Image, label: Image.Image) -> Image.Image:
@@ -184,6 +204,11 @@ def _facts(dataset: Dataset) -> list[tuple[str, Any]]:
         "content_hash",
     )
     facts += [(name.replace("_", " "), info[name]) for name in names if info.get(name) is not None]
+    labels = dataset.labels
+    if labels.kind == CLASSES:
+        legend = [f"{name} ({r} {g} {b})" for name, (r, g, b) in zip(labels.names, labels.colours, strict=False)]
+        facts.append(("classes", ", ".join(legend) or "without names"))
+        facts.append(("ignored", "none" if labels.ignore is None else labels.ignore))
     if dataset.mean_pixel is not None:
         facts.append(("mean pixel", ", ".join(f"{value:.2f}" for value in dataset.mean_pixel)))
     return facts

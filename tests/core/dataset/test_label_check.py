@@ -16,6 +16,7 @@ import multiseg
 from multiseg.cli import main
 from multiseg.dataset.check import check_dataset
 from multiseg.dataset.records import Datum, raw_datum
+from multiseg.dataset.sheet import write_sheet
 
 MASK = np.array([[0, 1, 2, 255], [2, 2, 1, 0]], np.uint8)
 
@@ -89,3 +90,14 @@ def test_labels_of_one_number_are_no_problem(in_records: bool, tmp_path: Path) -
     assert report.problems == ["train_db/mean.binaryproto: is missing"]
     assert report.label_checks["train_db"].to_json() == {"0": 2, "1": 2}
     assert report.labels.kind == ("classes" if in_records else "images")
+
+
+def test_a_sheet_shows_the_colours_of_classes(tmp_path: Path) -> None:
+    colours = [(10, 20, 30), (200, 0, 0), (0, 200, 0)]
+    path = create(tmp_path, labels="classes", classes=["road", "sky", "car"], colours=colours)
+    dataset = multiseg.Dataset.open(path)
+    write_sheet(dataset, tmp_path / "sheet.png", 1)
+    found = {colour for _, colour in Image.open(tmp_path / "sheet.png").convert("RGB").getcolors(1 << 20) or ()}
+    assert {*colours, (224, 224, 192)} <= found
+    write_sheet(dataset, tmp_path / "sheet.html", 1)
+    assert "sky (200 0 0)" in (tmp_path / "sheet.html").read_text()
