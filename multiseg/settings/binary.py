@@ -46,11 +46,11 @@ def label_bounds(dataset: Dataset, ignored: Collection[int] = ()) -> tuple[float
     return (min(values), max(values)) if values else None
 
 
-def check_labels(model: str, dataset: Dataset, network: Mapping[str, Any]) -> None:
+def check_labels(model: str, dataset: Dataset, network: Mapping[str, Any], requested: int | None = None) -> None:
     """Raise SettingsError if the loss of a network cannot take the labels of a dataset, or ignores another label than it states.
 
     ``network`` is its description of itself: ``label_range`` are the smallest and the largest label that its loss takes, and
-    ``ignored`` the labels that do not count.
+    ``ignored`` the labels that do not count; ``requested`` is the one that the job states.
     """
     labels = dataset.labels
     ignored = network.get("ignored", ())
@@ -68,7 +68,7 @@ def check_labels(model: str, dataset: Dataset, network: Mapping[str, Any]) -> No
             f"{model}: its output of one channel is compared with the labels as numbers, and cannot leave out the label "
             f"{labels.ignore}, which {dataset.path} ignores; end the network in a score for each class"
         )
-    others = [value for value in ignored if value != labels.ignore]
+    others = [value for value in ignored if value not in (labels.ignore, requested)]
     if labels.kind == CLASSES and network.get("labels") == CLASSES and labels.names and others:
         stated = "none" if labels.ignore is None else labels.ignore
         raise SettingsError(

@@ -80,7 +80,7 @@ def train(
         loaded = LoadedSettings.of(settings, described)
         ranks.check_batch_size(loaded.batch_size)
         plan = plan_of(loaded, dataset)
-        check_labels(settings.model.name, dataset, described)
+        check_labels(settings.model.name, dataset, described, settings.ignore_index)
         if not run.born and loaded.network.get("classes") is not None:
             for split in (dataset.train, dataset.val):
                 check_split(split, loaded.network["classes"], loaded.network["ignored"])
