@@ -69,7 +69,7 @@ class Network(network.Network):
         self.classes: int | None = None
         if spec.solver:
             counts = []
-            for state, size in (("train", self.batch_size), ("val", self.val_batch_size)):
+            for state, size in (("val", self.val_batch_size), ("train", self.batch_size)):
                 counts.append(class_labels.classes_of(*self._definition(state, (size, *spec.input_shape))))
             self.classes = min((count for count in counts if count is not None), default=None)
         self.solver = self._make_solver() if spec.solver else None

@@ -73,6 +73,7 @@ class RunFolder:
         folder = cls(path)
         if path.is_dir() and {entry.name for entry in path.iterdir()} <= names.BEFORE_JOB:
             folder._created = True
+            (path / names.SNAPSHOTS).mkdir(exist_ok=True)
         else:
             read_job(path)
         return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -222,6 +223,14 @@ def test_a_run_killed_before_it_began_begins(job: multiseg.Job, tmp_path: Path) 
     (tmp_path / "run/worker.log").write_text("x")
     run = replace(job, epochs=1).train(tmp_path / "run", resume=True, progress=False)
     assert run.summary["status"] == "finished"
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log/worker.log").write_text("x")  # what a worker that crashed before the first epoch leaves
+    for resume in (True, False):
+        run = replace(job, epochs=1).train(tmp_path / "log", resume=resume, progress=False)
+        assert run.summary["status"] == "finished"
+        shutil.rmtree(tmp_path / "log")
+        (tmp_path / "log").mkdir()
+        (tmp_path / "log/worker.log").write_text("x")
     with pytest.raises(RunError, match="is not a run folder"):
         job.train(tmp_path / "nothing", resume=True, progress=False)
 
