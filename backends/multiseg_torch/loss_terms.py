@@ -46,7 +46,9 @@ def _count(criterion: Any, calls: list[_Call], value: float, output: Tensor, lab
         return counts[criterion.reduction]
     if len(calls) == 1 and str(calls[0].value) == str(value):  # as texts, because nan != nan
         return None if calls[0].is_sum else calls[0].weight
-    return 0 if isinstance(criterion, losses.BY_CLASS) and not calls else images  # not called if no label counts
+    if isinstance(criterion, losses.BY_CLASS) and not calls:  # not called, because no label counts
+        return None if criterion.reduction == "sum" else 0
+    return images
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,9 @@ BATCH = 4  # of training
 WEIGHTS = np.array([1.0, 3.0, 0.5])
 Expected = Callable[[Any, Any, Any], float]
 CASES: dict[str, Expected] = {
+    "nn.CrossEntropyLoss(ignore_index=255)": lambda v, n, w: v.sum() / n.sum(),
+    "nn.CrossEntropyLoss(torch.tensor([1.0, 3.0, 0.5]), ignore_index=255)": lambda v, n, w: (w * v).sum() / w.sum(),
+    "nn.CrossEntropyLoss(ignore_index=255, reduction='sum')": lambda v, n, w: v.sum() / len(v) * BATCH,
     "own": lambda v, n, w: v.sum() / n.sum(),
     "lambda o, l: F.cross_entropy(o, l[:, 0].long(), torch.tensor([1.0, 3.0, 0.5]), ignore_index=255)":
         lambda v, n, w: (w * v).sum() / w.sum(),
