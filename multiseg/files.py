@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from multiseg.errors import SettingsError
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def target(path: Path) -> Path:
@@ -41,13 +46,33 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file's content with text, encoded as UTF-8, atomically."""
-    write_bytes(path, text.encode())
+    """Replace a file's content with text, encoded as UTF-8, atomically.
+
+    Bytes of file names that are not UTF-8 become ``\\udcff``.
+    """
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file's content atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Replace a JSON file's content atomically; see :func:`json_text`."""
+    write_text(path, json_text(value) + "\n")
+
+
+def json_text(value: Any, indent: int | None = 2) -> str:
+    """Return a value as JSON that every reader accepts: numbers that are not finite become null.
+
+    Bytes of file names that are not UTF-8, which Python holds as lone surrogates, are escaped: json.loads restores them.
+    """
+    text = json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def sync(folder: Path) -> None:

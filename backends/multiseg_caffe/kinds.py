@@ -8,8 +8,8 @@ from pathlib import Path
 from multiseg.backend import FileKind
 
 _COMMENT = re.compile(rb"#[^\n]*")
-_LAYER = re.compile(rb"(?:^|[\s;,}])layers?\s*:?\s*\{")
-_SOLVER = re.compile(rb"^\s*(?:(?:train_)?net\s*:\s*[\"']|(?:base_lr|max_iter|solver_mode)\s*:)", re.MULTILINE)
+_LAYER = re.compile(rb"(?:^|[\s;,}])layers?\s*(?::\s*)?\{")
+_SOLVER = re.compile(rb"^[ \t]*(?:(?:train_)?net\s*:\s*[\"']|(?:base_lr|max_iter|solver_mode)\s*:)", re.MULTILINE)
 _FIELD = re.compile(rb"\s*\w+\s*[:{]")
 
 

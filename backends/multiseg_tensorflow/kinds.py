@@ -10,7 +10,7 @@ from multiseg.backend import FileKind
 
 INDEX_MAGIC = bytes.fromhex("57fb808b247547db")  # last bytes of a checkpoint's index, a LevelDB table
 SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
-CHECKPOINT_STATE = re.compile(rb'^\s*model_checkpoint_path:\s*"', re.MULTILINE)
+CHECKPOINT_STATE = re.compile(rb'^[ \t]*model_checkpoint_path:\s*"', re.MULTILINE)
 DATA = re.compile(r"\.data-\d{5}-of-\d{5}$")
 Field = tuple[int, "int | bytes"]
 
@@ -23,7 +23,7 @@ def is_digits(head: bytes, path: Path) -> bool:
 def is_graph(head: bytes, path: Path) -> bool:
     """Return whether a file is a GraphDef, binary or text: its nodes have a name and an operation."""
     if _is_text(head):
-        return re.match(rb"(\s|#.*)*node\s*[{<]", head) is not None
+        return re.match(rb"(?:\s|#[^\n]*\n)*node\s*[{<]", head) is not None
     number, node = next(_fields(head), (0, 0))
     return number == 1 and isinstance(node, bytes) and _is_node(node)
 
@@ -31,7 +31,7 @@ def is_graph(head: bytes, path: Path) -> bool:
 def is_meta_graph(head: bytes, path: Path) -> bool:
     """Return whether a file is a MetaGraphDef, binary or text: it starts with a MetaInfoDef, then its GraphDef."""
     if _is_text(head):
-        return re.match(rb"(\s|#.*)*(meta_info_def|graph_def)\s*[{<]", head) is not None
+        return re.match(rb"(?:\s|#[^\n]*\n)*(meta_info_def|graph_def)\s*[{<]", head) is not None
     number, info = next(_fields(head), (0, 0))
     if number != 1 or not isinstance(info, bytes) or _is_node(info):
         return False
@@ -74,7 +74,7 @@ def checkpoint_prefix(path: Path) -> Path | None:
             file.seek(max(0, size - len(INDEX_MAGIC)))
             return path.with_suffix("") if file.read() == INDEX_MAGIC else None
     if path.name == "checkpoint" and CHECKPOINT_STATE.search(head):
-        match = re.search(rb'^\s*model_checkpoint_path:\s*"([^"]*)"', head, re.MULTILINE)
+        match = re.search(rb'^[ \t]*model_checkpoint_path:\s*"([^"]*)"', head, re.MULTILINE)
         return path.parent / Path(match[1].decode()).name if match else None  # the folder may have been moved
     return None
 

@@ -10,8 +10,8 @@ from multiseg.backend import FileKind
 
 def is_lua(head: bytes, path: Path) -> bool:
     """Return whether the file is Lua source (Lua statements, no Python ones) or Lua bytecode, which the reader rejects."""
-    lua = rb"^\s*(local\s|return\s+function\b|require\b|function\s)|\bnn\.\w+\s*\(|^\s*--"
-    python = rb"^\s*(import\s|from\s+\S+\s+import\b|class\s+\w+.*:|def\s+\w+\()"
+    lua = rb"^(?:\xef\xbb\xbf)?[ \t]*(local\s|return\s+function\b|require\b|function\s)|\bnn\.\w+\s*\(|^[ \t]*--"
+    python = rb"^(?:\xef\xbb\xbf)?[ \t]*(import\s|from\s+\S+\s+import\b|class\s+\w+.*:|def\s+\w+\()"
     if head.startswith(b"\x1bLua"):
         return True
     return b"\0" not in head and bool(re.search(lua, head, re.MULTILINE)) and not re.search(python, head, re.MULTILINE)
@@ -19,7 +19,7 @@ def is_lua(head: bytes, path: Path) -> bool:
 
 def is_python(head: bytes, path: Path) -> bool:
     """Return whether the file is a Python module that imports torch or torchvision."""
-    return re.search(rb"^\s*(import|from)\s+torch(vision)?\b", head, re.MULTILINE) is not None
+    return re.search(rb"^(?:\xef\xbb\xbf)?[ \t]*(import|from)\s+torch(vision)?\b", head, re.MULTILINE) is not None
 
 
 def is_t7(head: bytes, path: Path) -> bool:

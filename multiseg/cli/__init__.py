@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import io
 import signal
+import sys
 from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Any
@@ -59,6 +61,10 @@ class LazyGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[ARGUMENTS] = list(args)
+        if isinstance(
+            sys.stdout, io.TextIOWrapper
+        ):  # file names that are not UTF-8 are printed as the bytes that they are
+            sys.stdout.reconfigure(errors="surrogateescape")
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from multiseg.errors import SettingsError
+from multiseg.files import json_text
 
 
 @click.command()
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="RUN...")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Page (.html) to write.")
 @click.option("--grid", type=click.Path(path_type=Path), help="Large image to test with every run, without resizing.")
+@click.option("--dataset", type=click.Path(path_type=Path), help="Folder of the runs' dataset, if it was moved.")
 @click.option("--images", default=24, show_default=True, help="Number of validation images on the page.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @click.option("--markdown", is_flag=True, help="Print the figures as Markdown, for a comment in a review.")
@@ -33,6 +34,7 @@ def compare(
     runs: tuple[Path, ...],
     output: Path | None,
     grid: Path | None,
+    dataset: Path | None,
     images: int,
     as_json: bool,
     markdown: bool,
@@ -49,7 +51,7 @@ def compare(
 
     if as_json and markdown:
         raise click.UsageError("choose one of --json and --markdown")
-    comparison = compare_runs(runs, images=images, grid=grid)
+    comparison = compare_runs(runs, images=images, grid=grid, dataset=dataset)
     failures = comparison.check(require, dict(_gap(text) for text in max_gap), within_seeds)
     if output is not None:
         comparison.to_html(output)
@@ -57,7 +59,7 @@ def compare(
         click.echo(f"left out of the pictures: {label}: {reason}", err=True)
     if as_json:
         checked = {"failures": failures} if require or max_gap or within_seeds else {}
-        click.echo(json.dumps({**comparison.to_dict(), **checked}, indent=2, ensure_ascii=False, allow_nan=False))
+        click.echo(json_text({**comparison.to_dict(), **checked}))
     elif markdown or output is None:
         click.echo(comparison.to_markdown(), nl=False)
     else:

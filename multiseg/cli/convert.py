@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +9,7 @@ import click
 
 from multiseg.cli.model import shape_of, sizes
 from multiseg.errors import SettingsError
+from multiseg.files import json_text
 
 FILE = click.Path(path_type=Path)
 
@@ -58,7 +58,7 @@ def convert(
         label_shape=Dataset.open(dataset).train.label_shape if dataset else None,
         snapshot=snapshot if snapshot in ("last", "best") else _epoch(snapshot), with_network=with_network,
     )  # fmt: skip
-    click.echo(json.dumps(found.to_json(), indent=2) if as_json else found)
+    click.echo(json_text(found.to_json()) if as_json else found)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import click
 
 from multiseg.cli.notation import message
 from multiseg.errors import MultisegWarning
+from multiseg.files import json_text
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 
@@ -130,7 +130,11 @@ def check_dataset(context: click.Context, folder: Path, as_json: bool) -> None:
         report = check.check_dataset(folder, progress)
     if report.ok:
         counts = ", ".join(f"{count} {name}" for name, count in report.counts.items())
-        text = "\n".join([f"{folder}: no problems: {counts}", *report.label_lines])
+        ranges = [
+            "{}: {}, {:.6g} to {:.6g}, mean {:.6g}".format(name, *values.values())
+            for name, values in report.values.items()
+        ]
+        text = "\n".join([f"{folder}: no problems: {counts}", *ranges, *report.label_lines])
     else:
         count = f"{folder}: {len(report.problems)} problem{'' if len(report.problems) == 1 else 's'}"
         pixels = report.label_lines if report.labels.kind == "classes" else []
@@ -145,6 +149,7 @@ def check_dataset(context: click.Context, folder: Path, as_json: bool) -> None:
             "content_hash": report.content_hash,
             "labels": report.labels.to_json(),
             "label_values": {name: check.to_json() for name, check in report.label_checks.items()},
+            "values": report.values,
         },
         text,
     )
@@ -200,4 +205,4 @@ def _progress(verb: str) -> Iterator[Callable[[int, int], None] | None]:
 
 
 def _say(as_json: bool, facts: dict[str, Any], text: str) -> None:
-    click.echo(json.dumps(facts, indent=2) if as_json else text)
+    click.echo(json_text(facts) if as_json else text)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
+
+from multiseg.files import json_text
 
 # Faster than the tutorial's recipe: larger batches, an adaptive solver, a learning rate that decreases to 0. The same for
 # every backend, with the same loss and no weight decay, so that their figures can be compared.
@@ -101,7 +102,7 @@ def demo(output: Path, count: int, epochs: int, chosen: tuple[str, ...], as_json
         say(f"Side by side: {page}")
         figures = {"report": str(page), **comparison.to_dict()}
     if as_json:
-        click.echo(json.dumps({**figures, "failures": failures}, indent=2, ensure_ascii=False, allow_nan=False))
+        click.echo(json_text({**figures, "failures": failures}))
     for run in finished:
         run.close()
     if failures:

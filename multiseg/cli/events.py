@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from typing import Any
 
 import click
 
+from multiseg.files import json_text
+
 
 def print_json(event: dict[str, Any]) -> None:
     """Print an event as one line of JSON; numbers that are not finite become null."""
-    plain = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in event.items()
-    }
-    click.echo(json.dumps(plain))
+    click.echo(json_text(event, indent=None))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from multiseg.errors import SettingsError
+from multiseg.files import json_text
 from multiseg.topology import Topology
 
 FILE = click.argument("file", type=click.Path(path_type=Path))
@@ -42,14 +42,14 @@ def describe(
     topology = topology_of(file, shape)
     if other is None:
         if as_json:
-            click.echo(json.dumps(topology.to_json(), indent=2))
+            click.echo(json_text(topology.to_json()))
         else:
             _print_table(topology)
         return
     found = topology.diff(topology_of(other, shape))
     if as_json:
         files = {"files": [str(file), str(other)], "equal": not found}
-        click.echo(json.dumps({**files, "differences": list(found), "notes": list(found.notes)}, indent=2))
+        click.echo(json_text({**files, "differences": list(found), "notes": list(found.notes)}))
     else:
         click.echo(found)
     if found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import click
 
 from multiseg.cli.train import numbers
 from multiseg.errors import SettingsError
+from multiseg.files import json_text
 from multiseg.parity import Parity
 from multiseg.settings.losses import LOSSES
 
@@ -72,7 +72,7 @@ def parity(
     if output is not None:
         parity.to_html(output)
     if as_json:
-        click.echo(json.dumps(parity.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+        click.echo(json_text(parity.to_dict()))
     else:
         _print(parity)
         if output is not None:

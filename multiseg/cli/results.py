@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import click
 
 from multiseg.cli.notation import message
+from multiseg.files import json_text, write_json
 from multiseg.inference.output import Output
 from multiseg.run.run import Run
 
@@ -105,7 +105,7 @@ def test_one(
             page = layers.to_html(output.with_name(f"{output.stem}-layers.html"))
             written += [page, page.with_suffix(".json")]
     if as_json:
-        click.echo(_json({"run": str(run), **_facts(result, output), "files": [str(path) for path in written]}))
+        click.echo(json_text({"run": str(run), **_facts(result, output), "files": [str(path) for path in written]}))
     else:
         if result.classifies:
             for index, score in result.best():
@@ -154,7 +154,7 @@ def test_list(
                 click.echo(path)
     failed = sum("error" in each for each in found)
     if as_json:
-        click.echo(_json({"run": str(run), "images": found, "failed": failed}))
+        click.echo(json_text({"run": str(run), "images": found, "failed": failed}))
     elif kind == "lmdb":
         click.echo(output)
     if failed:
@@ -198,7 +198,6 @@ def test_db(
 
     Images are used in their stored size.
     """
-    from multiseg.files import write_json
     from multiseg.inference.outputs import writing
 
     source = click.get_current_context().get_parameter_source("images")
@@ -210,9 +209,9 @@ def test_db(
                 write(f"{index:08}", result)
 
         result = opened.test_db(database, each=None if most == 0 else each, **options)
-    write_json(output / "metrics.json", _finite(result))
+    write_json(output / "metrics.json", result)
     if as_json:
-        click.echo(_json(result))
+        click.echo(json_text(result))
     else:
         click.echo("  ".join(f"{key} {value:.6g}" for key, value in result.items() if isinstance(value, int | float)))
         _print_classes(result)
@@ -260,16 +259,3 @@ def _facts(result: Output, path: Path | None) -> dict[str, Any]:
             else {}
         ),
     }
-
-
-def _json(value: Any) -> str:
-    """Format as JSON; numbers that are not finite become null."""
-    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and value - value != 0 else value

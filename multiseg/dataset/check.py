@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,7 +30,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class Report:
-    """The result of a check: ``problems`` (empty for a valid dataset), the record count of each database, the content hash."""
+    """The result of a check: ``problems`` (empty for a valid dataset), the record count of each database, the content hash.
+
+    ``values`` has, for each database, the type, minimum, maximum and mean of all values of its readable images.
+    """
 
     path: Path
     problems: list[str] = field(default_factory=list)
@@ -37,6 +41,7 @@ class Report:
     content_hash: str | None = None
     labels: Labels = field(default_factory=Labels)
     label_checks: dict[str, LabelCheck] = field(default_factory=dict)
+    values: dict[str, dict[str, str | float]] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -131,6 +136,7 @@ def _scan_all(opened: dict[str, LmdbFile], report: Report, progress: Progress | 
     for name, records in opened.items():
         unreadable, invalid = _Problems(report), _Problems(report)
         labels = LabelCheck(report.labels)
+        values = _Range()
         digest = hashlib.sha256()
         shapes = np.zeros((len(records), 3), np.int64)
         keys = list(records.walk_keys())
@@ -142,6 +148,7 @@ def _scan_all(opened: dict[str, LmdbFile], report: Report, progress: Progress | 
                 hash_record(digest, key, record)
                 pixels, number = _content_of(record)
                 shapes[position] = pixels.shape
+                values.add(pixels)
                 if name.endswith("/labels") or (
                     number is not None and f"{name.partition('/')[0]}/labels" not in opened
                 ):
@@ -157,8 +164,43 @@ def _scan_all(opened: dict[str, LmdbFile], report: Report, progress: Progress | 
         invalid.close(name, "records have other classes")
         if labels.high >= labels.low:
             report.label_checks[name.partition("/")[0]] = labels
+        try:
+            records.check_unchanged()
+        except DatasetError as error:
+            report.problems.append(str(error))
+        if values.not_finite:
+            report.problems.append(
+                f"{name}: {values.not_finite} values are NaN or infinite; create it again without them"
+            )
+        if values.count:
+            report.values[name] = values.to_json()
         scans[name] = _Scan(keys, shapes, digest.hexdigest())
     return scans
+
+
+@dataclass
+class _Range:
+    """The smallest, largest and summed finite values of images, their number, the number of others, and the images' types."""
+
+    low: float = math.inf
+    high: float = -math.inf
+    total: float = 0.0
+    count: int = 0
+    not_finite: int = 0
+    types: set[str] = field(default_factory=set)
+
+    def add(self, image: NDArray[Any]) -> None:
+        finite = image if image.dtype.kind in "ui" else image[np.isfinite(image)]
+        self.types.add(image.dtype.name)
+        self.not_finite += image.size - finite.size
+        if finite.size:
+            self.low, self.high = min(self.low, float(finite.min())), max(self.high, float(finite.max()))
+            self.total += float(finite.sum(dtype=np.float64))
+            self.count += finite.size
+
+    def to_json(self) -> dict[str, str | float]:
+        mean = self.total / self.count
+        return {"type": " and ".join(sorted(self.types)), "minimum": self.low, "maximum": self.high, "mean": mean}
 
 
 def _content_of(record: bytes) -> tuple[NDArray[Any], int | None]:

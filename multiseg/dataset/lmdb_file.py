@@ -29,6 +29,7 @@ _NODE_HEADER = 8  # data size (leaf) or page number (branch) in the first 6 byte
 _BRANCH, _LEAF = 0x01, 0x02
 _BIG_DATA = 0x01
 _NO_PAGE = 2**64 - 1
+_TRANSACTION = 144  # position of the transaction's number in a meta page
 _MAX_DEPTH = 32  # CURSOR_STACK in mdb.c
 _PAGES_AT_ONCE = 256
 
@@ -76,6 +77,7 @@ class LmdbFile:
             self._size = os.fstat(self._descriptor).st_size
             self._meta = self._read_meta()
             self._offsets, self._sizes, self.has_counting_keys = self._index()
+            self.check_unchanged()
         except OSError as error:
             raise DatasetError(f"{file}: cannot be read: {error.strerror}") from error
 
@@ -115,6 +117,21 @@ class LmdbFile:
                 (size,) = struct.unpack_from("<6xH", node)
                 yield node[_NODE_HEADER : _NODE_HEADER + size]
 
+    def check_unchanged(self) -> None:
+        """Raise DatasetError if another process has written to the database since it was opened.
+
+        LMDB uses pages again whose records this reader may still be reading. Each transaction writes its number to a meta page.
+        """
+        latest = 0
+        for page in (0, 1):
+            number = os.pread(self._descriptor, 8, page * self._meta.page_size + _TRANSACTION)
+            latest = max(latest, int.from_bytes(number, "little"))
+        if latest != self._meta.transaction:
+            raise DatasetError(
+                f"{self.path}: was written to by another process while it was read; wait until that has finished, and open "
+                "it again"
+            )
+
     def _damaged(self, reason: str) -> DatasetError:
         return DatasetError(f"{self.path}: is a damaged or truncated LMDB database ({reason}); create or copy it again")
 
@@ -143,7 +160,7 @@ class LmdbFile:
             return None
         (page_size,) = struct.unpack_from("<I", page, 40)
         db_flags, depth, branches, leaves, _, entries, root = struct.unpack_from("<4xHHQQQQQ", page, 88)
-        (transaction,) = struct.unpack_from("<Q", page, 144)
+        (transaction,) = struct.unpack_from("<Q", page, _TRANSACTION)
         return _Meta(page_size, db_flags, depth, branches + leaves, entries, root, transaction)
 
     def _read_pages(self, numbers: Integers) -> NDArray[np.uint8]:

@@ -58,6 +58,7 @@ class Split:
         Raises IndexError for an index out of range, and DatasetError for a record that cannot be read.
         """
         feature, label = self._pair(index)
+        self._check_unchanged()
         return feature.copy(), None if label is None else label.copy()
 
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> tuple[Array, Array | None]:
@@ -65,6 +66,7 @@ class Split:
         if not len(indices):
             return _empty(self.shape), _empty(self.label_shape)
         features, labels = zip(*(self._pair(int(index)) for index in indices), strict=True)
+        self._check_unchanged()
         return self._stack(features), None if labels[0] is None else self._stack(labels)
 
     def label(self, index: int) -> Array | None:
@@ -96,6 +98,12 @@ class Split:
         if self._features is None or self._labels is not None or not len(self):
             return False
         return bool(_load(self._features, 0)[0].HasField("label"))
+
+    def _check_unchanged(self) -> None:
+        """Raise DatasetError if a database was written to since it was opened: records may be a mixture."""
+        for records in (self._features, self._labels):
+            if records is not None:
+                records.check_unchanged()
 
     def _pair(self, index: int) -> tuple[Array, Array | None]:
         """Return feature and label, which may be read-only views."""

@@ -104,7 +104,7 @@ def write_sheet(dataset: Dataset, out: str | os.PathLike[str], count: int = 24) 
 
 def _pair(number: int, feature: NDArray[Any], label: NDArray[Any] | None, labels: Labels) -> _Pair:
     pictures = {"input": picture_of(feature)}
-    caption = f"{number}, {feature.shape[2]}x{feature.shape[1]}"
+    caption = f"{number}, {feature.shape[2]}x{feature.shape[1]}{_range_text('input', feature)}"
     if label is None:
         caption += ", no label"
     elif label.size == 1:
@@ -115,7 +115,14 @@ def _pair(number: int, feature: NDArray[Any], label: NDArray[Any] | None, labels
         if label.shape[1:] == feature.shape[1:]:
             overlay = _blended if of_classes else _overlay
             pictures["overlay"] = overlay(pictures["input"], pictures["target"])
+        if not of_classes:
+            caption += _range_text("target", label)
     return _Pair(caption, pictures)
+
+
+def _range_text(name: str, image: NDArray[Any]) -> str:
+    """Return the range by which values of other types than uint8 are drawn, from black to white."""
+    return "" if image.dtype == np.uint8 else f", {name} {image.min():.4g} to {image.max():.4g}"
 
 
 def _coloured(label: NDArray[Any], labels: Labels) -> Image.Image:

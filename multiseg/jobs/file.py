@@ -50,7 +50,7 @@ def read_jobs(path: str | Path) -> JobList:
     """Read the jobs of a TOML file. Raise SettingsError, which names the file and every unknown key or invalid value."""
     file = Path(path)
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SettingsError(f"{file}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -13,14 +13,17 @@ from PIL import Image
 from multiseg.images import picture_of, to_image
 
 Array = npt.NDArray[Any]
+Range = tuple[float, float]
+
+BYTES = (0, 255)  # the range of 8-bit images
 
 # colours where the output is darker than the target (false object), equal to it, or lighter (missed object)
 DARKER, EQUAL, LIGHTER = (176, 112, 0), (247, 247, 245), (112, 40, 140)
 
 
-def picture(values: Array, side: int | None = None) -> str:
-    """Return CHW values, clipped to 0..255, as a PNG; reduced if a side is longer than ``side``."""
-    return _data_uri(_reduced(to_image(values), side))
+def picture(values: Array, side: int | None = None, scale: Range = BYTES) -> str:
+    """Return CHW values, clipped to the range ``scale``, as a PNG; reduced if a side is longer than ``side``."""
+    return _data_uri(_reduced(to_image(_scaled(values, scale)), side))
 
 
 def image(values: Array, side: int | None = None) -> str:
@@ -28,10 +31,28 @@ def image(values: Array, side: int | None = None) -> str:
     return _data_uri(_reduced(picture_of(values), side))
 
 
-def error_map(output: Array, target: Array, side: int | None = None) -> str:
-    """Return output (clipped to 0..255) minus target, both CHW, averaged over channels, on a diverging colour scale."""
-    difference = (np.clip(output, 0, 255) - target.astype(np.float32)).mean(axis=0)
+def error_map(output: Array, target: Array, side: int | None = None, scale: Range = BYTES) -> str:
+    """Return output minus target, both CHW, averaged over channels, on a diverging colour scale.
+
+    The output is clipped to the range ``scale``, and the colour scale ends at a difference of all of it.
+    """
+    difference = (np.clip(_scaled(output, scale), 0, 255) - _scaled(target, scale)).mean(axis=0)
     return coloured(difference, _DIVERGING, side)
+
+
+def range_of(values: Array) -> Range:
+    """Return the range by which images are drawn: 0 to 255 for uint8, otherwise that of their values."""
+    if values.dtype == np.uint8:
+        return BYTES
+    low, high = float(values.min()), float(values.max())
+    return low, high if high > low else low + 1
+
+
+def _scaled(values: Array, scale: Range) -> Array:
+    if scale == BYTES:
+        return values.astype(np.float32)
+    low, high = scale
+    return ((values.astype(np.float64) - low) * (255 / (high - low))).astype(np.float32)
 
 
 def split_map(minority: Array, side: int | None = None) -> str:

@@ -17,12 +17,18 @@ from multiseg.run.run import Run
 from multiseg.settings.metrics import COSTS, METRICS
 
 
-def compare(runs: Iterable[Run | str | Path], images: int = 24, grid: str | Path | None = None) -> Comparison:
+def compare(
+    runs: Iterable[Run | str | Path],
+    images: int = 24,
+    grid: str | Path | None = None,
+    dataset: str | Path | None = None,
+) -> Comparison:
     """Return the comparison of runs or run folders.
 
     ``images``: number of validation images on the page, 0 for none; ``grid``: a large image to test with every run at its full
-    size. Without both, no backend is started. Raises RunError if there are no runs or a folder is not a run folder,
-    SettingsError for negative ``images``, ImageError for a missing ``grid``.
+    size. Without both, no backend is started. ``dataset``: where the dataset of the first run is, if it was moved; its content
+    must be the same. Raises RunError if there are no runs or a folder is not a run folder, SettingsError for negative ``images``,
+    ImageError for a missing ``grid``, DatasetError for another dataset.
     """
     from multiseg.errors import ImageError
     from multiseg.run.run import Run
@@ -34,6 +40,8 @@ def compare(runs: Iterable[Run | str | Path], images: int = 24, grid: str | Path
         raise SettingsError(f"{setting('images', images)}: must be 0 or more")
     if grid is not None and not Path(grid).is_file():
         raise ImageError(f"{grid}: there is no such image")
+    if dataset is not None:
+        opened[0].use_dataset(dataset)
     return Comparison(opened, images, None if grid is None else Path(grid))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from multiseg.images import decode_image, read_bytes
+from multiseg.images import Values, load_image
 from multiseg.report.facts import RunFacts
 from multiseg.report.scan import CANNOT_SHOW, Outputs, Pixels
 
@@ -18,7 +18,7 @@ class Grid:
     """The image (CHW), each run's output (CHW float32) or the error message, and the pixels on which outputs disagree."""
 
     path: Path
-    image: Pixels
+    image: Values
     outputs: tuple[tuple[RunFacts, Outputs | str], ...]
     split: Pixels | None
     """HW, the number of runs in the minority, scaled to 0..255; None for fewer than two outputs."""
@@ -27,7 +27,7 @@ class Grid:
 
 def load_grid(path: Path, facts: Sequence[RunFacts]) -> Grid:
     """Test the image with every run, without resizing. Raises ImageError if it is missing or not an image."""
-    image = decode_image(read_bytes(path), str(path), "any")
+    image = load_image(path, "RGB", any_size=True, exif=facts[0].run.exif)
     outputs: list[tuple[RunFacts, Outputs | str]] = []
     for each in facts:
         try:

@@ -95,7 +95,13 @@ def _environment(facts: Sequence[RunFacts]) -> jinja2.Environment:
     loaded.filters["figure"] = significant
     loaded.filters["percent"] = lambda part: f"{100 * part:.1f}\u00a0%"
     loaded.filters["colour"] = lambda each: f"var(--run-{numbers[each.label] % COLOURS})"
-    loaded.globals.update(picture=pictures.picture, error_map=pictures.error_map, split_map=pictures.split_map)
+    loaded.globals.update(
+        picture=pictures.picture,
+        image=pictures.image,
+        range_of=pictures.range_of,
+        error_map=pictures.error_map,
+        split_map=pictures.split_map,
+    )
     # our own files, so they need no escaping; they are text inside <style> and <script>
     loaded.globals["asset"] = _asset
     return loaded

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from multiseg.dataset import Dataset
 from multiseg.dataset.fitting import is_mixed, shapes_of
 from multiseg.errors import RunError, WorkerError, setting
-from multiseg.files import write_json, write_text
+from multiseg.files import json_text, write_json, write_text
 from multiseg.model_files import copies
 from multiseg.run import names, snapshots
 from multiseg.run.names import COLUMNS, FORMAT
@@ -103,7 +103,7 @@ class RunFolder:
     def finished(self) -> bool:
         """Return whether the training is complete."""
         try:
-            return bool(json.loads((self.path / names.SUMMARY).read_text())["status"] == "finished")
+            return bool(json.loads((self.path / names.SUMMARY).read_text(encoding="utf-8-sig"))["status"] == "finished")
         except (OSError, ValueError, KeyError):
             return False
 
@@ -198,7 +198,7 @@ class RunFolder:
     def log(self, event: dict[str, Any]) -> None:
         """Append an event with the current time to events.jsonl."""
         with (self.path / names.EVENTS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **event}, ensure_ascii=False) + "\n")
+            file.write(json_text({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **event}, indent=None) + "\n")
 
     def _write_history(self) -> None:
         text = io.StringIO()

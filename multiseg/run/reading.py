@@ -39,7 +39,7 @@ def is_run(path: Path) -> bool:
 def read_job(folder: Path) -> dict[str, Any]:
     """Return the content of job.json. Raises RunError if ``folder`` is not a run folder, or job.json has another format."""
     try:
-        job: dict[str, Any] = json.loads((folder / JOB).read_text())
+        job: dict[str, Any] = json.loads((folder / JOB).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise RunError(f"{folder}: is not a run folder (it has no {JOB})") from None
     except (OSError, ValueError) as error:

@@ -20,7 +20,8 @@ from multiseg.dataset import Dataset
 from multiseg.dataset.dataset import FLOAT, HIGH_BYTE
 from multiseg.dataset.foreground import THRESHOLD, Foreground
 from multiseg.dataset.labels import Labels, are_colours, ignored
-from multiseg.errors import DatasetError, ModelError, MultisegError, RunError, SettingsError
+from multiseg.dataset.location import is_url
+from multiseg.errors import DatasetError, ModelError, MultisegError, RunError, SettingsError, setting
 from multiseg.images import Exif, PixelConversion
 from multiseg.inference import database, predictor, testing
 from multiseg.inference.layers import Layers
@@ -115,7 +116,7 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """Status, best_epoch, stopped_early, train_seconds, peak_memory_mb, number of parameters, and start weights, by key."""
         try:
-            summary: dict[str, Any] = json.loads((self.path / names.SUMMARY).read_text())
+            summary: dict[str, Any] = json.loads((self.path / names.SUMMARY).read_text(encoding="utf-8-sig"))
         except (OSError, ValueError) as error:
             raise RunError(f"{self.path / names.SUMMARY}: cannot be read: {error}") from error
         shapes = self._job["network"]["parameters"].values()
@@ -125,7 +126,19 @@ class Run:
     @cached_property
     def dataset(self) -> Dataset:
         """The training dataset. Raises DatasetError if it is missing, or if its content has changed."""
-        dataset = Dataset.open(self._job["dataset"]["path"])
+        path = self._job["dataset"]["path"]
+        if not is_url(path) and not Path(path).is_dir():
+            raise DatasetError(
+                f"{path}: no such dataset folder, with which {self.path} was trained; if it was moved, name it with "
+                f"{setting('dataset', example='DIR')}"
+            )
+        return self._checked(Dataset.open(path))
+
+    def use_dataset(self, folder: str | Path) -> None:
+        """Read the training dataset from another folder, after it was moved. Raises DatasetError if its content differs."""
+        self.__dict__["dataset"] = self._checked(Dataset.open(folder))
+
+    def _checked(self, dataset: Dataset) -> Dataset:
         if dataset.content_hash != self._job["dataset"]["content_hash"]:
             raise DatasetError(
                 f"{dataset.path}: is not the dataset that {self.path} was trained on; its content differs"

@@ -7,6 +7,7 @@ limited.
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import json
 import re
@@ -47,7 +48,7 @@ def run(path: str, params: dict[str, Any]) -> dict[str, Any]:
 
 def _execute(path: str, params: dict[str, Any]) -> dict[str, Any]:
     try:
-        source = Path(path).read_bytes().decode("latin-1")
+        source = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8).decode("latin-1")
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     limits = {"memory": MEMORY_BYTES, "instructions": INSTRUCTIONS, "seconds": SECONDS}

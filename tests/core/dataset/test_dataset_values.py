@@ -290,3 +290,35 @@ def test_grey_webp_beside_other_grey_files_is_grey(tmp_path: Path) -> None:
     )
     assert classes.train.label_shape == (1, 6, 5)
     assert all(label.max() < 3 for _, label in (classes.train[index] for index in range(3)))
+
+
+def test_check_dataset_shows_the_range_of_values(tmp_path: Path) -> None:
+    inputs = np.stack(list(deep_folders(tmp_path, ".png").values())).astype(np.float64)
+    create(tmp_path)
+    result = CliRunner().invoke(main, ["check-dataset", str(tmp_path / "dataset"), "--json"])
+    values = json.loads(result.output)["values"]
+    assert values["train_db/features"] == {
+        "type": "float32", "minimum": inputs.min(), "maximum": inputs.max(), "mean": pytest.approx(inputs.mean(), rel=1e-9),
+    }  # fmt: skip
+    assert values["train_db/labels"] == {"type": "uint8", "minimum": 0, "maximum": 8, "mean": 4}
+    text = CliRunner().invoke(main, ["check-dataset", str(tmp_path / "dataset")]).output
+    assert "train_db/labels: uint8, 0 to 8, mean 4" in text
+    page = CliRunner().invoke(main, ["show-dataset", str(tmp_path / "dataset"), "-o", str(tmp_path / "sheet.html")])
+    assert page.exit_code == 0, page.output
+    first = Dataset.open(tmp_path / "dataset").train[0][0]
+    assert f"input {first.min():.4g} to {first.max():.4g}" in (tmp_path / "sheet.html").read_text()
+
+
+def test_a_database_that_is_written_to_meanwhile_is_noticed(tmp_path: Path) -> None:
+    """Another process commits a transaction, which LMDB's own library does here."""
+    deep_folders(tmp_path, ".png")
+    dataset = create(tmp_path)
+    assert dataset.train[0] is not None
+    with lmdb.open(str(tmp_path / "dataset/train_db/features"), map_size=1 << 24) as env, env.begin(write=True) as data:
+        data.put(b"000000000", values_datum(np.zeros((1, 6, 5), np.float32)))
+    for read in (lambda: dataset.train[0], lambda: dataset.train.read([1, 2])):
+        with pytest.raises(
+            DatasetError, match=r"train_db/features: was written to by another process while it was read"
+        ):
+            read()
+    assert np.array_equal(Dataset.open(tmp_path / "dataset").train[0][0], np.zeros((1, 6, 5)))
