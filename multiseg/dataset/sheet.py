@@ -96,7 +96,7 @@ def write_sheet(dataset: Dataset, out: str | os.PathLike[str], count: int = 24) 
         splits=[(title, [_for_page(pair) for pair in pairs]) for title, pairs in splits],
     )
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise DatasetError(f"{path}: cannot be written: {error.strerror}") from error
     return path

@@ -37,7 +37,7 @@ class RecordWriter:
         folder.mkdir(parents=True)
         try:
             # No lock file and no syncing: the staging folder is private, and staged_folder syncs it when it is complete.
-            self._environment = lmdb.open(str(folder), map_size=_INITIAL_MAP_SIZE, lock=False, sync=False)
+            self._environment = lmdb.open(os.fsencode(folder), map_size=_INITIAL_MAP_SIZE, lock=False, sync=False)
         except lmdb.Error as error:
             raise self._as_os_error(error) from error
 
