@@ -135,8 +135,8 @@ class Network(ABC):
         the model's own loss; ``classes``, the number of classes if its loss takes class indices, else None; ``ignored``, the
         class indices that it ignores besides the specification's; ``files``, those that the network file refers to, relative to
         its folder; ``single_values``, the layers that normalise a batch by statistics of one value per image and channel;
-        ``logits``, whether the loss computes the sigmoid of the output itself; and ``label_range``, the smallest and the largest
-        label that the loss takes."""
+        ``logits``, whether the loss computes the sigmoid of the output itself; ``label_range``, the smallest and the largest
+        label that the loss takes; and ``input_type``, the name of the type of its images if they are integers."""
 
     @abstractmethod
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ WEIGHTS = {
     "FusedBatchNormV2": (1, 2, 3, 4),
     "FusedBatchNormV3": (1, 2, 3, 4),
 }
+PRODUCTS = ("Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "MatMul", "BatchToSpaceND")
 IDENTITIES = ("Identity", "ReadVariableOp", "Switch", "Enter")
 STATISTICS = re.compile(r"(^|[/_])(moving|running)_(mean|var|variance)(_\d+)?$")
 
@@ -95,15 +97,15 @@ def _inline_functions(definition: Any, output: str) -> Any:
     return tf_optimizer.OptimizeGraph(config, meta)
 
 
-def weights(path: Path, graph: Any, stored: Stored) -> tuple[dict[str, Any], dict[str, str], set[str]]:
-    """Return the initial values by variable name, the variable by the name of the tensor that it replaces, and the names of
-    the variables that are not trained.
+def weights(path: Path, ops: Iterable[Any], stored: Stored) -> tuple[dict[str, Any], dict[str, str], set[str]]:
+    """Return the initial values of the variables of operations by name, the variable by the name of the tensor that it
+    replaces, and the names of the variables that are not trained.
 
     Raises ModelError if the file has no value of a variable.
     """
     weights: dict[str, Any] = {}
     statistics: set[str] = set()
-    for op in graph.get_operations():
+    for op in ops:
         if op.type in VARIABLES:
             if not op.get_attr("dtype").is_floating:
                 continue
@@ -113,10 +115,17 @@ def weights(path: Path, graph: Any, stored: Stored) -> tuple[dict[str, Any], dic
                     "checkpoint"
                 )
             weights[op.name] = stored.values[op.name]
+        constant_operand = _per_channel_constant(op)
+        if constant_operand is not None:
+            weights[constant_operand.name] = tensor_util.MakeNdarray(constant_operand.get_attr("value"))
+            if not is_bias(op):
+                statistics.add(constant_operand.name)
         # freezing turns the read of a variable into an Identity of a constant; other constants are weights by their use
         slots = (0,) if op.type == "Identity" else WEIGHTS.get(op.type, ())
         for slot in slots:
             source = origin(op.inputs[slot])
+            if source.type == "Split" and op.type == "Conv2D":  # the kernel of a convolution with groups
+                source = origin(source.inputs[1])
             value = source.outputs[0]
             if source.type == "Const" and value.dtype.is_floating and value.shape.rank and value.shape.num_elements():
                 weights[source.name] = tensor_util.MakeNdarray(source.get_attr("value"))
@@ -124,6 +133,30 @@ def weights(path: Path, graph: Any, stored: Stored) -> tuple[dict[str, Any], dic
                 statistics.add(source.name)
     reads = {f"{name}:0": name for name in weights}
     return weights, reads, statistics | {name for name in weights if STATISTICS.search(name)}
+
+
+def _per_channel_constant(op: Any) -> Any:
+    """Return the constant with one element per channel that an operation adds to images or vectors, or multiplies them by."""
+    if op.type not in ("Add", "AddV2", "Mul"):
+        return None
+    for operand, other in ((op.inputs[0], op.inputs[1]), (op.inputs[1], op.inputs[0])):
+        if operand.op.type == "Const" and is_per_channel(operand, other) and (operand.shape != [1] or is_bias(op)):
+            return operand.op
+    return None
+
+
+def is_per_channel(operand: Any, images: Any) -> bool:
+    """Return whether a tensor has one element for each channel of ``images``, or for each feature of vectors."""
+    if not operand.dtype.is_floating or not images.shape.rank or not operand.shape.rank:
+        return False
+    shape, size = operand.shape.as_list(), operand.shape.num_elements()
+    last = shape[-1] == size and images.shape.as_list()[-1] == size
+    return bool(size and (last or (shape == [1, size, 1, 1] and images.shape.as_list()[1:2] == [size])))
+
+
+def is_bias(op: Any) -> bool:
+    """Return whether an operation adds to the output of a convolution or a product."""
+    return op.type in ("Add", "AddV2", "Sub") and any(origin(tensor).type in PRODUCTS for tensor in op.inputs)
 
 
 def origin(tensor: Any) -> Any:

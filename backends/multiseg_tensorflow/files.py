@@ -29,6 +29,7 @@ class NetworkFile:
     shape: tuple[int, int, int] | None = None
     loss: str | None = None
     plain: bool = False  # a graph, not a Python file
+    input_type: str = "float32"  # of the images
 
     def own_name(self, variable: str) -> str:
         """Return the name in the file of a variable of the loaded network: without the scope of DIGITS for graphs."""
@@ -66,7 +67,7 @@ def load(path: Path, seed: int = 0) -> NetworkFile:
         height, width, channels = graph.shape
         shape = (height, width, channels) if height and width and channels else None
         weights = {f"{GraphKeys.MODEL}/{name}": value for name, value in graph.weights.items()}
-        return NetworkFile(path, plain.tower(graph), weights, shape, "l2", plain=True)
+        return NetworkFile(path, plain.tower(graph), weights, shape, "l2", True, graph.input.dtype.name)
     if path.suffix == ".py" or kinds.is_digits(head, path):
         return NetworkFile(path, user_file.load(path))
     raise ModelError(

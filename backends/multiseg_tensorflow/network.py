@@ -76,6 +76,7 @@ class Network(network.Network):
             "batch_size": spec.batch_size or backend.batch_size,
             "val_batch_size": spec.val_batch_size or backend.val_batch_size,
             **({} if self._file.loss is None else {"loss": self._file.loss}),
+            **({"input_type": self._file.input_type} if self._is_integer else {}),
             "labels": self._labels,
             "single_values": single_values.names(self._main.graph) if self._spec.solver else [],
             **({} if spec.loss else losses.of_probabilities(self._main.graph, self._main.output)),
@@ -90,6 +91,7 @@ class Network(network.Network):
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:
         if self._train is None:
             raise SettingsError(f"{self._path}: was loaded for prediction only; specify a solver to train it")
+        self._check_pixels(features)
         self._changes += 1
         with self._short_errors():
             return self._train(features, labels, rate, seed)
@@ -97,6 +99,7 @@ class Network(network.Network):
     def predict(
         self, features: Array, labels: Array | None, activations: bool = False
     ) -> tuple[Array, float | None, dict[str, Array]]:
+        self._check_pixels(features)
         predictor = self._predictor(features, labels)
         arrays = [features] if labels is None else [features, labels]
         layer_outputs = predictor.activations(arrays) if activations else {}
@@ -169,6 +172,23 @@ class Network(network.Network):
             self._close(predictor)
         self._predictors.clear()
         self._session.close()
+
+    @property
+    def _is_integer(self) -> bool:
+        """Whether the graph's images are integers."""
+        return np.issubdtype(np.dtype(self._file.input_type), np.integer)
+
+    def _check_pixels(self, features: Array) -> None:
+        """Raise SettingsError if the graph's images are integers that cannot hold these features."""
+        if not self._is_integer or not features.size:
+            return
+        limits = np.iinfo(self._file.input_type)
+        if features.min() < limits.min or features.max() > limits.max or np.any(features != np.floor(features)):
+            raise SettingsError(
+                f"{self._path}: its input is {self._file.input_type}, which cannot hold the images, with values from "
+                f"{features.min():g} to {features.max():g}; specify {setting('subtract_mean', 'none')}, and use images of whole "
+                "numbers"
+            )
 
     def _build(self, shape: Shape, label_shape: Shape | None, training: bool) -> UserGraph:
         spec = self._spec

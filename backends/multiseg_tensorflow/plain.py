@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 import tensorflow
-from tensorflow.python.framework import tensor_util
 
 from multiseg.errors import ModelError
 from multiseg.network import IMAGES
-from multiseg_tensorflow import definitions, digits
+from multiseg_tensorflow import definitions, digits, folding, switches
 from multiseg_tensorflow.stored import Stored, names_file
-from multiseg_tensorflow.tensors import SHAPES
+from multiseg_tensorflow.switches import INPUTS, Mask, Values
+from multiseg_tensorflow.tensors import INPUT_SCOPE, SHAPES, reachable
 
 tf = tensorflow.compat.v1
 
-INPUTS = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
 GRADIENTS = re.compile(r"(^|/)gradients(_\d+)?/")
+AFTER_ARGMAX = ("Cast", "ExpandDims", "Squeeze", "Reshape", "Identity", "Slice", "StridedSlice")
 MAX_LISTED = 8  # tensors in an error message
 
 
@@ -31,8 +31,8 @@ class Plain:
     """A graph with its input, output and weights, for images of any size.
 
     ``weights`` are the initial values by variable name, ``reads`` maps the names of tensors to the variables that replace
-    them, ``frozen`` are the variables that are not trained, and ``fixed`` are the values of the graph's other placeholders
-    (None for the value of ``is_training``).
+    them, ``frozen`` are the variables that are not trained, ``fixed`` are the values of the graph's other placeholders, and
+    ``folded`` the variables of the file that are replaced by what is computed from them.
     """
 
     path: Path
@@ -42,7 +42,8 @@ class Plain:
     weights: dict[str, Any]
     reads: dict[str, str]
     frozen: set[str]
-    fixed: dict[str, Any]
+    fixed: dict[str, Values]
+    folded: set[str]
 
     @property
     def shape(self) -> list[int | None]:
@@ -68,26 +69,32 @@ def plain(path: Path, stored: Stored) -> Plain:
     if stored.output is None:
         dependent = _dependent(_inputs(graph) if stored.input is None else [_tensor(path, graph, stored.input)])
         stored.output = _single_name(path, "output", _final_tensors(graph, dependent), _images(graph, dependent))
-    output = _tensor(path, graph, stored.output)
+    output = _scores(_tensor(path, graph, stored.output))
     graph = definitions.prune(graph, output, stored.input)
     output = graph.get_tensor_by_name(output.name)
+    dropouts = switches.masks(graph)
     if stored.input is None:
-        images = [tensor for tensor in _inputs(graph) if tensor.shape.rank in (None, 4)]
-        stored.input = _single_name(path, "input", images)
+        probabilities = {op for mask in dropouts for op in mask.placeholders}
+        images = [tensor for tensor in _inputs(graph) if tensor.op not in probabilities]
+        stored.input = _single_name(path, "input", [tensor for tensor in images if tensor.shape.rank in (None, 4)])
     source = _tensor(path, graph, stored.input)
     if output.op not in _dependent([source]):
         raise ModelError(
             f"{path}: the output {output.name} does not depend on the input {source.name}; specify other tensors in "
             f"{names_file(path).name}"
         )
-    fixed = {}
-    for op in graph.get_operations():
-        if op.type in INPUTS and op is not source.op:
-            fixed[op.outputs[0].name] = _placeholder_value(path, op)
-    weights, reads, frozen = definitions.weights(path, graph, stored)
+    graph, folded = folding.fold(graph, output.op.name, stored.values, source)
+    source, output = graph.get_tensor_by_name(source.name), graph.get_tensor_by_name(output.name)
+    # operations before an input within the graph are not computed
+    needed = reachable(
+        [output.op], lambda op: () if op is source.op else [*(t.op for t in op.inputs), *op.control_inputs]
+    )
+    placeholders = [op for op in graph.get_operations() if op.type in INPUTS and op in needed and op is not source.op]
+    fixed = _fixed(path, placeholders, output, switches.masks(graph), stored.specified)
+    weights, reads, frozen = definitions.weights(path, [op for op in graph.get_operations() if op in needed], stored)
     inputs = {*reads, *fixed, source.name}
     definition = definitions.extract(definitions.with_variable_values(graph), output.op.name, inputs)
-    return Plain(path, definition, source, output, weights, reads, frozen, fixed)
+    return Plain(path, definition, source, output, weights, reads, frozen, fixed, folded)
 
 
 class GraphTower(digits.Tower):
@@ -113,12 +120,12 @@ class GraphTower(digits.Tower):
             )
             for name, value in graph.weights.items()
         }
-        with tf.name_scope("given"):  # a scope that does not collide with the names in the graph
+        with tf.name_scope(INPUT_SCOPE):  # a scope that does not collide with the names in the graph
             x = digits.nhwc_to_nchw(self.x) if graph.channels_first else self.x
             mapping = {graph.input.name: tf.cast(x, graph.input.dtype)}
             mapping.update({read: tf.convert_to_tensor(variables[name]) for read, name in graph.reads.items()})
             for name, value in graph.fixed.items():
-                mapping[name] = tf.constant(self.is_training if value is None else value)
+                mapping[name] = tf.constant(value.training if self.is_training else value.inference)
         scope = digits.GraphKeys.MODEL + "/"
         try:
             (output,) = tf.import_graph_def(
@@ -148,13 +155,11 @@ def tower(graph: Plain) -> Any:
 
 
 def _inputs(graph: Any) -> list[Any]:
-    """Return the placeholders that may hold images: numeric ones that are not scalars."""
+    """Return the placeholders that may hold images: numeric ones of rank 4, or if there are none, those that are not scalars."""
     placeholders = [op.outputs[0] for op in graph.get_operations() if op.type in INPUTS]
-    return [
-        tensor
-        for tensor in placeholders
-        if tensor.shape.rank != 0 and (tensor.dtype.is_floating or tensor.dtype.is_integer)
-    ]
+    numeric = [tensor for tensor in placeholders if tensor.dtype.is_floating or tensor.dtype.is_integer]
+    images = [tensor for tensor in numeric if tensor.shape.rank == 4]
+    return images or [tensor for tensor in numeric if tensor.shape.rank != 0]
 
 
 def _dependent(tensors: Iterable[Any]) -> set[Any]:
@@ -173,7 +178,17 @@ def _final_tensors(graph: Any, dependent: set[Any]) -> list[Any]:
     ops = [op for op in graph.get_operations() if op in dependent and op.type not in INPUTS and op.outputs]
     last = [op for op in ops if not any(dependent & set(tensor.consumers()) for tensor in op.outputs)]
     tensors = [op.outputs[0] for op in last if not GRADIENTS.search(op.name)]
-    return [tensor for tensor in tensors if tensor.dtype.base_dtype.is_floating and tensor.shape.rank != 0]
+    floats = [tensor for tensor in tensors if tensor.dtype.base_dtype.is_floating and tensor.shape.rank != 0]
+    scores = {_scores(tensor).name: _scores(tensor) for tensor in tensors if tensor.dtype.base_dtype.is_integer}
+    return floats or [tensor for tensor in scores.values() if tensor.dtype.base_dtype.is_floating]
+
+
+def _scores(tensor: Any) -> Any:
+    """Return the scores that the class indices ``tensor`` are the ArgMax of, or ``tensor`` itself if it is none."""
+    op = tensor.op
+    while op.type in AFTER_ARGMAX and op.inputs:
+        op = op.inputs[0].op
+    return op.inputs[0] if op.type == "ArgMax" else tensor
 
 
 def _images(graph: Any, dependent: set[Any]) -> list[Any]:
@@ -209,25 +224,27 @@ def _tensor(path: Path, graph: Any, name: str) -> Any:
         ) from error
 
 
-def _placeholder_value(path: Path, op: Any) -> Any:
-    """Return the value for a placeholder other than the image; None for the value of ``is_training``.
+def _fixed(
+    path: Path, ops: list[Any], output: Any, dropouts: list[Mask], specified: dict[str, Any]
+) -> dict[str, Values]:
+    """Return the values of the placeholders ``ops`` besides the image's, by the name of their tensor.
 
-    Raises ModelError if there is no known value.
+    ``specified`` are those of the names file. Raises ModelError if neither it nor the graph determines a value.
     """
-    tensor, name = op.outputs[0], op.name.rpartition("/")[2].lower()
-    if tensor.dtype == tf.bool:
-        return None
-    if tensor.dtype.is_floating and tensor.shape.rank in (0, None):
-        if "keep" in name:
-            return np.array(1, tensor.dtype.as_numpy_dtype)
-        if "rate" in name or "drop" in name:
-            return np.array(0, tensor.dtype.as_numpy_dtype)
-    if op.type == "PlaceholderWithDefault":
-        default = tensor_util.constant_value(op.inputs[0])
-        if default is not None:
-            return default
-    raise ModelError(
-        f"{path}: needs a value for the placeholder {tensor.name} ({tensor.dtype.name}, {tensor.shape}) besides its image; "
-        f"specify an output that does not depend on it in {names_file(path).name}, or export the graph with "
-        "tf.placeholder_with_default"
-    )
+    known = switches.values_of([op for op in ops if op.name not in specified], output, dropouts)
+    for op in ops:
+        if op.name in specified:
+            array = np.array(specified[op.name]).astype(op.outputs[0].dtype.as_numpy_dtype)
+            known[op.name] = Values(array, array)
+    fixed = {}
+    for op in ops:
+        tensor, value = op.outputs[0], known[op.name]
+        if value is None:
+            raise ModelError(
+                f"{path}: needs a value for the placeholder {tensor.name} ({tensor.dtype.name}, {tensor.shape}) besides its "
+                f"image, and its use does not tell one; specify it in {names_file(path).name} in the same folder: "
+                f'{{"values": {{"{op.name}": VALUE}}}}, or an output that does not depend on it, or export the graph with '
+                "tf.placeholder_with_default"
+            )
+        fixed[tensor.name] = value
+    return fixed

@@ -29,13 +29,15 @@ class Stored:
     """A graph read from a file.
 
     ``values`` are the values of its variables, by the name of the variable's operation. ``input`` and ``output`` are the
-    names of tensors if the file, or the JSON file next to it, specifies them.
+    names of tensors if the file, or the JSON file next to it, specifies them; ``specified`` are the values of placeholders in
+    the JSON file.
     """
 
     graph: Any
     values: Mapping[str, Any] = field(default_factory=dict)
     input: str | None = None
     output: str | None = None
+    specified: dict[str, Any] = field(default_factory=dict)
 
 
 def read(path: Path, head: bytes, seed: int) -> Stored:
@@ -49,13 +51,15 @@ def read(path: Path, head: bytes, seed: int) -> Stored:
         stored = _meta_graph(path, seed)
     else:
         stored = Stored(_import_graph(path, parse(path, tf.GraphDef())))
-    for key, name in _read_names(path).items():
+    names = _read_names(path)
+    stored.specified = names.pop("values", {})
+    for key, name in names.items():
         setattr(stored, key, name)
     return stored
 
 
 def names_file(path: Path) -> Path:
-    """Return the path of the JSON file that names a graph's tensors: {"input": "...", "output": "..."}, both optional."""
+    """Return the path of the JSON file that names a graph's tensors: "input", "output", "values"."""
     return path.with_name(path.name + ".json")
 
 
@@ -197,7 +201,7 @@ def _value(op: Any) -> Any:
     return op.outputs[0]
 
 
-def _signature(path: Path, signatures: Any) -> dict[str, str]:
+def _signature(path: Path, signatures: Any) -> dict[str, Any]:
     """Return the input and the output of the serving signature, without a side that has several tensors.
 
     Those are specified in the JSON file next to the graph.
@@ -210,18 +214,23 @@ def _signature(path: Path, signatures: Any) -> dict[str, str]:
     return {key: tensors[0].name for key, tensors in sides.items() if len(tensors) == 1}
 
 
-def _read_names(path: Path) -> dict[str, str]:
+def _read_names(path: Path) -> dict[str, Any]:
     """Return the contents of the JSON file that names a graph's tensors. Raise ModelError if it is invalid."""
     file = names_file(path)
     if not file.is_file():
         return {}
+    example = '{"input": "TENSOR", "output": "TENSOR", "values": {"PLACEHOLDER": VALUE}}, each of them optional'
     try:
         names = json.loads(file.read_text())
     except (ValueError, OSError) as error:
-        raise ModelError(
-            f'{file}: is not valid JSON: {error}; write {{"input": "TENSOR", "output": "TENSOR"}}'
-        ) from error
+        raise ModelError(f"{file}: is not valid JSON: {error}; write {example}") from error
     for key, name in names.items() if isinstance(names, dict) else [("its content", None)]:
-        if key not in ("input", "output") or not isinstance(name, str):
-            raise ModelError(f'{file}: {key} is not valid; write {{"input": "TENSOR", "output": "TENSOR"}}')
+        valid = isinstance(name, str) if key in ("input", "output") else key == "values" and isinstance(name, dict)
+        if not valid:
+            raise ModelError(f"{file}: {key} is not valid; write {example}")
+    for name, value in names.get("values", {}).items():
+        if not isinstance(value, (bool, int, float)):
+            raise ModelError(f"{file}: the value {value!r} of {name} is not a number, true or false")
+    if "values" in names:
+        names["values"] = {name.partition(":")[0]: value for name, value in names["values"].items()}
     return dict(names)

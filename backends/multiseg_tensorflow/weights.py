@@ -57,17 +57,41 @@ def depthwise(name: str, shape: Sequence[int]) -> Weight:
     return Weight(name, tuple(shape), (2, 3, 0, 1), (channels * multiplier, 1, height, width))
 
 
+def moved(name: str, shape: Sequence[int], layout: Any, view: Sequence[int] | None, order: Sequence[int]) -> Weight:
+    """Return the layout of a variable whose array, reshaped to ``view`` and transposed by ``order``, is a kernel.
+
+    ``layout`` is the function of this module for the kernel; its view must be the kernel's shape.
+    """
+    source = tuple(view or shape)
+    kernel = layout(name, [source[axis] for axis in order])
+    return Weight(name, source, tuple(order[axis] for axis in kernel.axes), kernel.shape)
+
+
 def pointwise(name: str, shape: Sequence[int]) -> Weight:
     """Return the layout of a matrix that is applied to each pixel: (in, out) to (out, in, 1, 1)."""
     return Weight(name, tuple(shape), (1, 0), (shape[1], shape[0], 1, 1))
 
 
-def dense(name: str, shape: Sequence[int], image_in: Shape | None, image_out: Shape | None) -> Weight:
-    """Return the layout of a dense layer: (in, out) to (out, in); features of a flattened image (H, W, C) to C, H, W."""
-    sides = [image_in or (shape[0],), image_out or (shape[1],)]
+def dense(
+    name: str,
+    shape: Sequence[int],
+    image_in: Shape | None,
+    image_out: Shape | None,
+    view: Sequence[int] | None = None,
+    transposed: bool = False,
+) -> Weight:
+    """Return the layout of a dense layer: (in, out) to (out, in); features of a flattened image (H, W, C) to C, H, W.
+
+    The variable is reshaped to ``view`` first; that is (out, in) if ``transposed``.
+    """
+    inputs, outputs = list(view or shape)[:: -1 if transposed else 1]
+    sides = [image_in or (inputs,), image_out or (outputs,)]
     first, last = (_channels_first(len(side)) for side in sides)
+    if transposed:
+        axes = (*last, *(axis + len(sides[1]) for axis in first))
+        return Weight(name, (*sides[1], *sides[0]), axes, (outputs, inputs))
     axes = (*(axis + len(sides[0]) for axis in last), *first)
-    return Weight(name, (*sides[0], *sides[1]), axes, (shape[1], shape[0]))
+    return Weight(name, (*sides[0], *sides[1]), axes, (outputs, inputs))
 
 
 def vector(name: str, shape: Sequence[int], image: Shape | None = None) -> Weight:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from multiseg.errors import SettingsError, setting
 from multiseg.settings.resolved import Settings
 
 
@@ -24,7 +25,15 @@ class LoadedSettings(Settings):
 
     @classmethod
     def of(cls, settings: Settings, network: Mapping[str, Any]) -> LoadedSettings:
-        """Return the settings of a training whose loaded network describes itself as ``network``."""
+        """Return the settings of a training whose loaded network describes itself as ``network``.
+
+        Raises SettingsError if the mean is subtracted from images that the network reads as integers.
+        """
+        if "input_type" in network and settings.subtract_mean != "none":
+            raise SettingsError(
+                f"{setting('subtract_mean', settings.subtract_mean)}: the input of {settings.model.name} is "
+                f"{network['input_type']}, which cannot hold differences from a mean; specify {setting('subtract_mean', 'none')}"
+            )
         values = {item.name: getattr(settings, item.name) for item in fields(settings)}
         decided = {name: network[name] for name in ("batch_size", "val_batch_size", "device")}
         return cls(**{**values, **decided}, loss_name=network["loss"], network=network)

@@ -14,12 +14,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import tensorflow
 
 from multiseg_tensorflow import dropout
 from multiseg_tensorflow.tensors import SHAPES, VARIABLES, constant, consumers, live_input, reachable
 from multiseg_tensorflow.weights import Weight, split_name
+from multiseg_tensorflow.weights import moved as moved_weight
 from multiseg_tensorflow.weights import plain as plain_weight
 
+PASSED = ("Identity", "ReadVariableOp", "Switch", "Enter")
 RESHAPED = ("Reshape", "Squeeze", "ExpandDims", "Cast")
 FEW = 64  # constants with at most this many elements are described by their values
 SKIPPED = (
@@ -33,6 +36,7 @@ SKIPPED = (
     "parallel_iterations",
     "use_cudnn_on_gpu",
 )
+tf = tensorflow.compat.v1
 NHWC_AXES = {0: 0, 1: 2, 2: 3, 3: 1}  # an axis of NHWC -> its place in NCHW
 Params = Mapping[str, Any]
 
@@ -169,7 +173,7 @@ class Walk:
         op = tensor.op
         if op in self.input_dependent:
             return None
-        while op.type in ("Identity", "ReadVariableOp", "Switch", "Merge", "Enter", *RESHAPED):
+        while op.type in (*PASSED, "Merge", *RESHAPED):
             source = live_input(op) if op.type == "Merge" else op.inputs[0]
             if source is None:
                 return None
@@ -178,6 +182,27 @@ class Walk:
             return op, None
         value = constant(tensor)
         return None if value is None else (None, value)
+
+    def kernel(self, tensor: Any, layout: Callable[..., Weight] = plain_weight) -> VariableRef | None:
+        """Return the variable that a kernel reads, possibly reshaped and then transposed; None for anything else.
+
+        ``layout`` is that of the kernel.
+        """
+        order = list(range(tensor.shape.rank or 0))
+        while tensor.op.type in (*PASSED, "Transpose", "Merge"):
+            perm = constant(tensor.op.inputs[1]) if tensor.op.type == "Transpose" else None
+            if perm is not None:
+                order = [int(perm[axis]) for axis in order]
+            source = live_input(tensor.op) if tensor.op.type == "Merge" else tensor.op.inputs[0]
+            if source is None or source.op in self.input_dependent:
+                return None
+            tensor = source
+        weight, view = self.weight(tensor), tensor.shape.as_list() if tensor.shape.is_fully_defined() else None
+        if weight is None:
+            return None
+        if tensor.op.type in VARIABLES and tensor.dtype == tf.resource:
+            view = None
+        return VariableRef(weight[0], moved_weight, (layout, view, order))
 
     def _unsupported(self, op: Any) -> list[Value]:
         """Add a layer of the type ``tf.OPERATION`` for an operation that no rule converts."""

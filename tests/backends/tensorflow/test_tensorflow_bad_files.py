@@ -202,7 +202,7 @@ BAD = {
         ["train.meta", "no outputs", "result:0 (?, 8, 8, 1)", "train.meta.json"],
     ),
     "no input": (no_input, ["none.pb", "no outputs", "none"]),
-    "a placeholder": (a_placeholder_without_value, ["scaled.pb", "brightness:0", "placeholder_with_default"]),
+    "a placeholder": (a_placeholder_without_value, ["scaled.pb", "brightness:0", "scaled.pb.json", '"values"']),
     "no such name": (no_such_name, ["frozen.pb", "no tensor 'probability'", "output"]),
     "no JSON": (names_that_are_no_json, ["frozen.pb.json", "is not valid JSON"]),
     "other names": (names_of_other_things, ["frozen.pb.json", "result is not valid", '"input"']),

@@ -9,7 +9,7 @@ import numpy as np
 
 from multiseg_tensorflow.describing.rules.normalisation import by_moments, unfused
 from multiseg_tensorflow.describing.walk import Rule, Value, VariableRef, Walk, neutral_axis
-from multiseg_tensorflow.tensors import number
+from multiseg_tensorflow.tensors import INPUT_SCOPE, number
 from multiseg_tensorflow.weights import vector as vector_weight
 
 
@@ -26,11 +26,24 @@ def leaky(walk: Walk, op: Any) -> list[Value] | None:
 def pass_on(walk: Walk, op: Any) -> list[Value] | None:
     """Return the input of an operation that does not change values; it becomes no layer."""
     if op.type == "Cast" and not (op.outputs[0].dtype.is_floating and op.inputs[0].dtype.is_floating):
-        return None
+        return _cast(walk, op)
     if op.type == "IdentityN":
         return _identity_n(walk, op)
     value = walk.value(op.inputs[0])
     return None if value is None else [value]
+
+
+def _cast(walk: Walk, op: Any) -> list[Value] | None:
+    """Return the images of a graph whose input is an integer: they are whole numbers, which no cast changes."""
+    value = walk.value(op.inputs[0])
+    if (
+        value is None
+        or value.node is not walk.source
+        or not (op.outputs[0].dtype.is_floating or op.outputs[0].dtype.is_integer)
+    ):
+        return None
+    of_graph = op.name.rpartition("/")[0].rpartition("/")[2] == INPUT_SCOPE
+    return [value] if of_graph or op.inputs[0].dtype.is_integer else None
 
 
 def _identity_n(walk: Walk, op: Any) -> list[Value] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from multiseg_tensorflow.describing.walk import Rule, Value, VariableRef, Walk, neutral_shape
+from multiseg_tensorflow.describing.walk import Rule, Value, Walk, neutral_shape
 from multiseg_tensorflow.tensors import constant
 from multiseg_tensorflow.weights import depthwise as depthwise_weight
 from multiseg_tensorflow.weights import plain as plain_weight
@@ -16,12 +16,14 @@ def convolution(walk: Walk, op: Any) -> list[Value] | None:
     value, kernel = walk.value(op.inputs[0]), op.inputs[1]
     strides, dilations = _spatial(op, "strides"), _spatial(op, "dilations")
     split = kernel.op if kernel.op.type == "Split" else None
-    weight = walk.weight(split.inputs[1] if split is not None else kernel)
+    per_channel = op.type == "DepthwiseConv2dNative"
+    weight = walk.kernel(
+        split.inputs[1] if split is not None else kernel, depthwise_weight if per_channel else plain_weight
+    )
     if value is None or not has_data_format(value, op) or weight is None or strides is None or dilations is None:
         return None
     height, width, inputs, outputs = kernel.shape.as_list()
     channels = op.inputs[0].shape.as_list()[3 if value.layout == "NHWC" else 1]
-    per_channel = op.type == "DepthwiseConv2dNative"
     parameters = {
         "num_output": channels * outputs if per_channel else outputs,
         "kernel_shape": [height, width],
@@ -31,14 +33,13 @@ def convolution(walk: Walk, op: Any) -> list[Value] | None:
         "group": channels if per_channel else channels // inputs,
         "bias_term": False,
     }
-    weight_ref = VariableRef(weight[0], depthwise_weight if per_channel else plain_weight)
-    return walk.add(op, "Conv", [value], parameters, weights={"weight": weight_ref})
+    return walk.add(op, "Conv", [value], parameters, weights={"weight": weight})
 
 
 def transposed_convolution(walk: Walk, op: Any) -> list[Value] | None:
     """Convert Conv2DBackpropInput, a transposed convolution."""
     value, kernel = walk.value(op.inputs[2]), op.inputs[1]
-    strides, weight = _spatial(op, "strides"), walk.weight(kernel)
+    strides, weight = _spatial(op, "strides"), walk.kernel(kernel)
     if (
         value is None
         or not has_data_format(value, op)
@@ -71,7 +72,7 @@ def transposed_convolution(walk: Walk, op: Any) -> list[Value] | None:
         "bias_term": False,
         **({"output_padding": output_padding} if any(output_padding) else {}),
     }
-    return walk.add(op, "ConvTranspose", [value], parameters, weights={"weight": VariableRef(weight[0])})
+    return walk.add(op, "ConvTranspose", [value], parameters, weights={"weight": weight})
 
 
 def _spatial(op: Any, key: str) -> list[int] | None:

@@ -7,43 +7,49 @@ weights are reordered instead of the vector.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from multiseg_tensorflow.describing.walk import Value, VariableRef, Walk
+from multiseg_tensorflow.describing.walk import PASSED, Value, VariableRef, Walk
 from multiseg_tensorflow.tensors import SHAPES, constant
 from multiseg_tensorflow.weights import dense as dense_weight
+from multiseg_tensorflow.weights import moved as moved_weight
 from multiseg_tensorflow.weights import pointwise as pointwise_weight
-from multiseg_tensorflow.weights import vector as vector_weight
 
 ELEMENTWISE = ("Identity", "Relu", "Relu6", "Sigmoid", "Tanh", "Elu", "LeakyRelu", "Softplus")
 
 
 def dense(walk: Walk, op: Any) -> list[Value] | None:
     """Convert MatMul with a weight: a dense layer, or a 1x1 convolution if its rows are pixels."""
-    value, weight = walk.value(op.inputs[0]), walk.weight(op.inputs[1])
+    value = walk.value(op.inputs[0])
+    matrix, transposed = op.inputs[1], bool(op.get_attr("transpose_b"))
+    while matrix.op.type in (*PASSED, "Transpose"):
+        if matrix.op.type == "Transpose":
+            if constant(matrix.op.inputs[1]) is None:
+                return None
+            transposed ^= constant(matrix.op.inputs[1]).tolist() == [1, 0]
+        matrix = matrix.op.inputs[0]
+    weight = walk.weight(matrix)
     if value is None or value.layout not in (None, "ROWS") or weight is None or op.get_attr("transpose_a"):
         return None
     if value.layout == "ROWS":
-        return _dense_on_pixels(walk, op, value, weight)
-    if op.get_attr("transpose_b"):
-        if value.image is not None:
-            return None
-        weight_ref = VariableRef(weight[0], vector_weight)
-    else:
-        weight_ref = VariableRef(weight[0], dense_weight, (value.image, None))
+        return _dense_on_pixels(walk, op, value, weight[0], transposed)
+    view = matrix.shape.as_list() if matrix.shape.is_fully_defined() and matrix.shape.rank == 2 else None
+    weight_ref = VariableRef(weight[0], partial(dense_weight, view=view, transposed=transposed), (value.image, None))
     parameters = {"num_output": op.outputs[0].shape.as_list()[1], "bias_term": False}
     (output,) = walk.add(op, "Gemm", [value], parameters, weights={"weight": weight_ref})
-    return [replace(output, dense=None if op.get_attr("transpose_b") else output.node)]
+    return [replace(output, dense=output.node)]
 
 
-def _dense_on_pixels(walk: Walk, op: Any, value: Value, weight: tuple[Any, Any]) -> list[Value] | None:
+def _dense_on_pixels(walk: Walk, op: Any, value: Value, variable: Any, transposed: bool) -> list[Value] | None:
     """Convert the product of each pixel's channels with a matrix to a 1x1 convolution."""
-    if op.get_attr("transpose_b") or value.image is None:
+    if value.image is None:
         return None
     outputs = op.outputs[0].shape.as_list()[1]
     parameters = {"num_output": outputs, "kernel_shape": [1, 1], "strides": [1, 1], "pads": [0, 0, 0, 0],
                   "dilations": [1, 1], "group": 1, "bias_term": False}  # fmt: skip
-    (output,) = walk.add(op, "Conv", [value], parameters, weights={"weight": VariableRef(weight[0], pointwise_weight)})
+    layout = VariableRef(variable, moved_weight, (pointwise_weight, None, [1, 0] if transposed else [0, 1]))
+    (output,) = walk.add(op, "Conv", [value], parameters, weights={"weight": layout})
     height, width, _ = value.image
     output.node.shapes = [[outputs, height, width]]
     return [replace(output, image=(height, width, outputs))]
@@ -94,7 +100,7 @@ def _leads_to_dense(walk: Walk, tensor: Any) -> bool:
         if not users:
             return False  # the network's output
         for op in users:
-            if op.type == "MatMul" and op.inputs[0].op in walk.input_dependent and not op.get_attr("transpose_b"):
+            if op.type == "MatMul" and op.inputs[0].op in walk.input_dependent:
                 has_dense = True
             elif op.type in ELEMENTWISE:
                 waiting.append(op.outputs[0])
