@@ -30,6 +30,9 @@ class NetworkFile:
     loss: str | None = None
     plain: bool = False  # a graph, not a Python file
     input_type: str = "float32"  # of the images
+    folded: frozenset[str] = (
+        frozenset()
+    )  # variables of the file that the network has not, see multiseg_tensorflow.folding
 
     def own_name(self, variable: str) -> str:
         """Return the name in the file of a variable of the loaded network: without the scope of DIGITS for graphs."""
@@ -67,7 +70,9 @@ def load(path: Path, seed: int = 0) -> NetworkFile:
         height, width, channels = graph.shape
         shape = (height, width, channels) if height and width and channels else None
         weights = {f"{GraphKeys.MODEL}/{name}": value for name, value in graph.weights.items()}
-        return NetworkFile(path, plain.tower(graph), weights, shape, "l2", True, graph.input.dtype.name)
+        return NetworkFile(
+            path, plain.tower(graph), weights, shape, "l2", True, graph.input.dtype.name, frozenset(graph.folded)
+        )
     if path.suffix == ".py" or kinds.is_digits(head, path):
         return NetworkFile(path, user_file.load(path))
     raise ModelError(

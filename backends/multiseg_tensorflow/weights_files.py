@@ -163,6 +163,11 @@ def _write_network(
 ) -> dict[str, list[str]]:
     """Write the variables of a network with its graph; return the names taken from ``others`` and those initialised."""
     file = files.load(network)
+    if file.folded:
+        raise ModelError(
+            f"{network}: computes weights from its variable {min(file.folded)}, whose value does not follow from the weights; "
+            "write another format, or freeze the graph"
+        )
     shape = file.image_shape(input_shape)
     layer_weights = {file.own_name(name): weight for name, weight in read_layers(file, shape).weights.items()}
     with tf.Graph().as_default():

@@ -12,7 +12,7 @@ import pytest
 
 import multiseg
 from helpers import neutral_math, tensorflow_graphs
-from multiseg.errors import SettingsError
+from multiseg.errors import ModelError, SettingsError
 from multiseg.model_files import weights_file
 from multiseg.network import NetworkSpec
 from multiseg.topology import Topology
@@ -171,6 +171,24 @@ def test_a_variable_that_is_transposed_keeps_its_name(tmp_path: Path, here: None
         v1.train.import_meta_graph(str(tmp_path / "net.meta")).restore(session, str(tmp_path / "new.ckpt"))
         output = session.run("output:0", {"image:0": written.images})
     np.testing.assert_allclose(output, 2 * written.expected, rtol=1e-5, atol=1e-6)
+
+
+def test_variables_that_are_used_in_arithmetic_are_read_but_not_written(tmp_path: Path, here: None) -> None:
+    v1 = tensorflow_graphs.tf()
+
+    def build(x: Any) -> Any:
+        kernel = v1.get_variable("conv/direction", [3, 3, CHANNELS, 4]) * v1.get_variable("conv/length", [4])
+        return v1.nn.conv2d(x, kernel, 1, "SAME", name="conv/Conv2D")
+
+    written = tensorflow_graphs.Written(tmp_path, build, (SIZE, SIZE, CHANNELS))
+    assert np.allclose(load(tmp_path / "net.meta").predict(written.images, None)[0], written.expected, atol=1e-5)
+    multiseg.convert(tmp_path / "saved", "safetensors", tmp_path / "w.safetensors")
+    values = v1.train.load_checkpoint(str(tmp_path / "net"))
+    kernel = values.get_tensor("conv/direction") * values.get_tensor("conv/length")
+    weights = weights_file.read(tmp_path / "w.safetensors").weights
+    assert list(weights) == ["conv.weight"] and np.array_equal(weights["conv.weight"], kernel.transpose(3, 2, 0, 1))
+    with pytest.raises(ModelError, match=r"net\.meta: computes weights from its variable conv/direction"):
+        multiseg.convert(tmp_path / "w.safetensors", "tf", tmp_path / "new.ckpt", network=tmp_path / "net.meta")
 
 
 def argmax(v1: Any, x: Any, random: Any) -> Any:
