@@ -6,6 +6,7 @@ import inspect
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,18 @@ def test_every_public_name_is_there_without_a_framework() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize(
+    ("module", "name", "current"),
+    [
+        ("multiseg.augmentation", "Augmentation", "multiseg.dataset.augmentation"),
+        ("multiseg.outputs", "writing", "multiseg.inference.outputs"),
+        ("multiseg.stopping", "Stop", "multiseg.training.signals"),
+    ],
+)
+def test_documented_names_of_modules_that_moved_can_be_imported(module: str, name: str, current: str) -> None:
+    assert getattr(import_module(module), name) is getattr(import_module(current), name)
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Jobs'"):
         multiseg.Jobs  # noqa: B018
@@ -45,7 +58,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 def test_all_errors_are_one_tree() -> None:
     classes = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, Exception)]
-    assert all(issubclass(kind, MultisegError) for kind in classes)
+    assert all(issubclass(kind, (MultisegError, Warning)) for kind in classes)
     assert issubclass(BackendUnavailable, ImportError)
 
 
