@@ -1,5 +1,5 @@
 """The module multiseg.inference.outputs under its earlier name, for scripts that import it."""
 
-from multiseg.inference.outputs import Output, writing
+from multiseg.inference.outputs import writing
 
-__all__ = ["Output", "writing"]
+__all__ = ["writing"]
