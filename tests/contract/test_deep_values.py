@@ -99,6 +99,7 @@ def test_a_network_of_8_bit_images_refuses_16_bits(backend: str, depths: Path, t
         epochs=1,
         loss="l2",
         learning_rate=1e-9,
+        batch_size=2,
         threads=1,
     )
     with job.train(tmp_path / "run", progress=False) as run:
