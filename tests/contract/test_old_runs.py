@@ -109,7 +109,8 @@ def test_an_old_interrupted_run_with_adam_and_noise_resumes_to_the_same(old: Old
 
 
 def test_old_runs_are_compared(old: Old) -> None:
-    comparison = multiseg.compare([old.run("exact-finished"), old.run("adam-interrupted")])
+    runs = [old.run("exact-finished"), old.run("adam-interrupted")]
+    comparison = multiseg.compare(runs, dataset=old.folder / "dataset")
     page = comparison.to_html(old.folder / "page.html").read_text()
     assert "exact-finished" in page and "adam-interrupted" in page
     finished, interrupted = comparison.to_dict()["runs"]

@@ -78,8 +78,8 @@ def test_the_core_names_the_loss_of_a_loaded_network() -> None:
         return NetworkSpec("folder/net.py", (1, 8, 8), (1, 8, 8), None, loss, None, None, 1, 1, "cpu", False)
 
     assert description(Described(), spec("l1")) == {"loss": "l1", "own_loss": False, "ignored": []}
-    assert description(Described(), spec(None)) == {"loss": "net.py's own", "own_loss": True}
-    assert description(Described(loss="l2"), spec(None)) == {"loss": "l2", "own_loss": True}
+    assert description(Described(), spec(None)) == {"loss": "net.py's own", "own_loss": True, "ignored": []}
+    assert description(Described(loss="l2"), spec(None)) == {"loss": "l2", "own_loss": True, "ignored": []}
 
 
 def test_a_run_made_before_loss_options_were_kept_resumes(dataset: Dataset, fourth: str, tmp_path: Path) -> None:
