@@ -13,7 +13,7 @@ from torch import Tensor
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.network import CLASSES, Array, LossTerms, NetworkSpec
-from multiseg_torch import backend, files, loss_terms, losses, lowering, single_values
+from multiseg_torch import backend, files, loss_terms, losses, lowering, probabilities, single_values
 from multiseg_torch.describing import tracing
 from multiseg_torch.solver import Solver
 from multiseg_torch.weights import neutral_weights, unflattened
@@ -78,6 +78,7 @@ class Network(network.Network):
             raise ModelError(
                 f"{self.spec.model}: its output is {shape} (C, H, W), the labels are {self.spec.label_shape}"
             )
+        self._output_shape = shape
         self.labels = self.spec.label_kind(shape)
         compares_indices = isinstance(self.criterion, losses.BY_CLASS) and not losses.scales_labels(self.criterion)
         self.classes = shape[0] if self.labels == CLASSES and compares_indices else None
@@ -89,7 +90,7 @@ class Network(network.Network):
             "labels": self.labels,
             "single_values": self.single_values,
             "ignored": losses.ignored(self.criterion),
-            **losses.of_probabilities(self.criterion),
+            **probabilities.of_loss(self.criterion, self._output_shape, self.spec.label_shape),
             "classes": self.classes,
             "device": str(self.device),
             "parameters": {name: list(value.shape) for name, value in neutral_weights(self.model).items()},

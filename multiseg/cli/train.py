@@ -98,7 +98,7 @@ from multiseg.settings.schedules import DEFAULT
     "--metric",
     default="l1",
     show_default=True,
-    help=f"Metric that selects the best validation: {', '.join(SELECTING)}.",
+    help=f"Metric that selects the best validation: {', '.join(SELECTING)}; val_loss if it is not defined.",
 )
 @click.option(
     "--threshold",

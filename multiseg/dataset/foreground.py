@@ -21,7 +21,8 @@ Mask = NDArray[np.bool_]
 class Foreground:
     """``dark``: values below ``threshold`` are foreground; ``light``: all others. Values that are not a number are background.
 
-    ``output_threshold`` is that of a network's outputs where it differs, e.g. 0 for the logits of masks of 0 and 1.
+    ``output_threshold`` is that of a network's outputs if they are logits, e.g. 0 for masks of 0 and 1; None if outputs are on
+    the scale of the labels.
     """
 
     side: Side = "dark"

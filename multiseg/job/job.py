@@ -41,8 +41,9 @@ class Job(JobRequest):
     - ``val_interval``, ``snapshot_interval``: in epochs, may be fractional; ``keep``: snapshots to keep besides the last:
       ``last`` none, ``best`` that of the best validation, ``all``.
     - ``metric``: selects the best validation: lowest ``l1``, ``l2`` or ``val_loss``, highest ``iou``, ``dice`` or
-      ``pixel_accuracy``; ``threshold``: the value that separates foreground and background, by default
-      that of the dataset: 128, where pixels below it are foreground unless the dataset states another ``foreground``.
+      ``pixel_accuracy``; ``val_loss`` replaces a metric that is not defined for the labels or the outputs.
+    - ``threshold``: the value that separates foreground and background, by default that of the dataset: 128, where pixels below
+      it are foreground unless the dataset states another ``foreground``.
     - ``patience``: stop after this many validations without an improvement by more than ``min_delta``; None: train all epochs.
     - ``weights``: start weights, a run folder (its last snapshot) or a weights file, of any backend.
     - ``solver_state``: whether to load the solver state (momentum and other slots) with these weights: None if there is one, True

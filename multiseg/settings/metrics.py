@@ -49,8 +49,12 @@ class ImageSums:
         self.true += int(true.sum())
         self.both += int((predicted & true).sum())
 
-    def scores(self) -> dict[str, float]:
-        """Return the metrics of images by key."""
+    def mean_difference(self, total: float) -> float | None:
+        """Return a sum over differences divided by the number of elements; None for logits, whose scale is not the labels'."""
+        return total / max(self.elements, 1) if self.foreground.output_threshold is None else None
+
+    def scores(self) -> dict[str, float | None]:
+        """Return the metrics of images by key, None where they are not defined."""
         return {metric.key: metric.measure(self) for metric in SCORES if metric.measure}
 
 
@@ -77,7 +81,7 @@ class Metric:
     better: Literal["higher", "lower"] | None
     write: Callable[[float], str]
     hint: str
-    measure: Callable[[ImageSums], float] | None = None
+    measure: Callable[[ImageSums], float | None] | None = None
     of_pixels: Callable[[Confusion], float | None] | None = None
     of_images: Callable[[Confusion], float | None] | None = None
     rank: int | None = None
@@ -109,11 +113,11 @@ SCORES = (
     Metric(LOSS, "Validation loss", None, significant, "the run's own loss, in its own unit", rank=10, in_progress=True),
     Metric(
         "l1", "L1", "lower", lambda v: f"{v:.2f}", "mean absolute difference per pixel, of 0 to 255",
-        lambda sums: sums.absolute / max(sums.elements, 1), rank=4, curve="number", in_progress=True,
+        lambda sums: sums.mean_difference(sums.absolute), rank=4, curve="number", in_progress=True,
     ),
     Metric(
         "l2", "L2", "lower", significant, "mean squared difference per pixel",
-        lambda sums: sums.squared / max(sums.elements, 1),
+        lambda sums: sums.mean_difference(sums.squared),
     ),
     Metric(
         "pixel_accuracy", "Pixel accuracy", "higher", percent,
@@ -216,11 +220,14 @@ def metric_named(key: str) -> Metric:
 
 
 def selecting(metric: str, rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return the metric by which the rows of a history are compared: ``metric``, or the validation loss if no row has it.
+    """Return the metric by which the rows of a history are compared: ``metric``, or the validation loss if it is not defined.
 
-    Class indices have no metrics of images, and images none of class indices; both have a validation loss.
+    Class indices have no metrics of images, images none of class indices, and logits no differences; all have a validation loss.
+    The last validation decides, because a resumed run of an older version may have differences of logits in its first rows.
     """
-    return metric if any(row.get(metric) is not None for row in rows) else LOSS
+    rows = list(rows)
+    validated = [row for row in rows if row.get(LOSS) is not None]
+    return metric if any(row.get(metric) is not None for row in validated[-1:] or rows) else LOSS
 
 
 def cost(metric: str, row: Mapping[str, Any]) -> float | None:

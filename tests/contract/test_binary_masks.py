@@ -69,6 +69,28 @@ def create(masks: Path, value: int, out: Path, **options: object) -> multiseg.Da
     return multiseg.Dataset.create(out, val_percent=50, seed=1, **folders, **options)  # type: ignore[arg-type]
 
 
+def test_the_best_epoch_is_chosen_by_the_loss(backend: str, masks: Path, tmp_path: Path) -> None:
+    """Differences of logits and labels of 0 and 1 are not defined."""
+    dataset = create(masks, 1, tmp_path / "dataset")
+    name, text = NETWORKS[backend]
+    (tmp_path / name).write_text(text)
+    job = Job(
+        dataset=dataset, backend=backend, model=tmp_path / name, epochs=3, batch_size=2, learning_rate=1e-5, seed=1, threads=1,
+        lr_policy="fixed",
+    )  # fmt: skip
+    with job.train(tmp_path / "run", progress=False) as run:
+        assert {row[key] for row in run.history for key in ("l1", "l2")} == {None}
+        losses = {row["epoch"]: row["val_loss"] for row in run.history if row["iteration"]}
+        assert run.summary["best_epoch"] == min(losses, key=lambda epoch: losses[epoch])
+        features, labels = dataset.val.read(range(len(dataset.val)))
+        assert labels is not None
+        logits = np.float64(run.predict(features))
+        expected = np.mean(np.logaddexp(0, logits) - logits * labels) * (64 if backend == "caffe" else 1)
+        assert run.history[-1]["val_loss"] == pytest.approx(expected, rel=1e-5)
+        tested = run.test_db(dataset.path / "val_db" / "features")
+        assert (tested["l1"], tested["l2"]) == (None, None)
+
+
 @pytest.mark.parametrize("options", [{}, {"labels": "classes"}, {"foreground": "dark"}])
 def test_the_object_is_counted(backend: str, masks: Path, tmp_path: Path, options: dict[str, str]) -> None:
     dataset = create(masks, 1, tmp_path / "dataset", **options)

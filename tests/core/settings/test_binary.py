@@ -26,6 +26,7 @@ def test_metrics_of_either_side() -> None:
     sums.add(output, labels)
     scores = sums.scores()
     assert (scores["iou"], scores["dice"], scores["pixel_accuracy"]) == (1 / 3, 2 / 4, 2 / 4)
+    assert (scores["l1"], scores["l2"]) == (None, None)  # differences of logits and labels have no meaning
     sums = ImageSums(Foreground("dark", 0.5, output_threshold=0))
     sums.add(output, labels)
     assert sums.scores()["iou"] == 1 / 3
@@ -42,6 +43,8 @@ def test_metrics_of_either_side() -> None:
         (Labels(foreground=BINARY), 0.5, {"logits": True}, Foreground("light", 0.5, 0.0)),
         (Labels(foreground=BINARY), 0.75, {"logits": True}, Foreground("light", 0.75, math.log(3))),
         (Labels(foreground=BINARY), 0.5, {"label_range": [0, 1]}, BINARY),
+        # the probability of the label 51 of 0 to 255 is 0.2
+        (Labels(), 51, {"logits": True, "label_range": [0, 255]}, Foreground("dark", 51, math.log(0.2 / 0.8))),
     ],
 )
 def test_the_foreground_of_outputs(

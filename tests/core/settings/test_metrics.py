@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from multiseg.settings.metrics import ImageSums
+from multiseg.settings.metrics import ImageSums, selecting
 
 
 def test_metrics_against_a_count_by_hand() -> None:
@@ -40,3 +40,13 @@ def test_metrics_add_up_over_batches() -> None:
     parts.add(outputs[:4], targets[:4])
     parts.add(outputs[4:], targets[4:])
     assert parts.scores() == pytest.approx(whole.scores())
+
+
+def test_the_selecting_metric_is_that_of_the_last_validation() -> None:
+    before, after = {"val_loss": 1.0, "l1": 0.5}, {"val_loss": 0.8, "l1": None}
+    untested = {"val_loss": None, "l1": None}
+    assert selecting("l1", [before, before, untested]) == "l1"
+    assert (
+        selecting("l1", [untested, after]) == selecting("l1", [before, after]) == "val_loss"
+    )  # resumed in a newer version
+    assert selecting("l1", []) == "val_loss"
