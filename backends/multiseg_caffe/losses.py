@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from multiseg.network import CLASSES, IMAGES, LossTerms
-from multiseg_caffe import prototxt
+from multiseg_caffe import prototxt, references
 from multiseg_caffe.proto import EltwiseParameter, ReductionParameter
 
 LABEL = "label"
@@ -19,6 +19,7 @@ WORDS = {
     "SigmoidCrossEntropyLoss": "sigmoid cross-entropy, summed over elements, mean over images",
     "L1Loss": "absolute difference, summed over elements, mean over images",
     "SmoothL1Loss": "smooth absolute difference, summed over elements, mean over images",
+    "InfogainLoss": "softmax cross-entropy by a matrix",
     "HingeLoss": "hinge, mean over images",
     "MultinomialLogisticLoss": "logarithm of the right class's probability, mean over images",
 }
@@ -41,7 +42,7 @@ def words(net: Any) -> str | None:
     return " + ".join(terms) or None
 
 
-def described(net: Any, values: Mapping[str, str], label_scale: float) -> dict[str, Any]:
+def described(net: Any, values: Mapping[str, str], label_scale: float, path: str) -> dict[str, Any]:
     """Return the items of a network's description about its losses; see multiseg.topology.interfaces.
 
     ``values`` are the values of the description by blob; ``label_scale`` is the factor of the file's labels.
@@ -54,17 +55,21 @@ def described(net: Any, values: Mapping[str, str], label_scale: float) -> dict[s
         "loss": words(net),
         "loss_labels": CLASSES if by_class else IMAGES if by_difference else None,
         "cross_entropy": types == ["SoftmaxWithLoss"] and bool(plain) and label_scale == 1,
-        "objective": _objective([layer for layer in net.layer if weight(layer)], values, label_scale),
+        "objective": _objective(net, values, label_scale, path),
     }
 
 
-def _objective(terms: list[Any], values: Mapping[str, str], label_scale: float) -> dict[str, Any] | None:
-    """Return the cross entropy of a network with these losses, as multiseg.topology.objective; None for any other loss."""
-    kinds = {"SoftmaxWithLoss": "softmax", "SigmoidCrossEntropyLoss": "sigmoid"}
+def _objective(net: Any, values: Mapping[str, str], label_scale: float, path: str) -> dict[str, Any] | None:
+    """Return the cross entropy of a network as multiseg.topology.objective; None for any other loss, or several."""
+    terms = [layer for layer in net.layer if weight(layer)]
+    kinds = {"SoftmaxWithLoss": "softmax", "InfogainLoss": "softmax", "SigmoidCrossEntropyLoss": "sigmoid"}
     if len(terms) != 1 or terms[0].type not in kinds or terms[0].softmax_param.axis != 1:
         return None
     (layer,) = terms
     loss = layer.loss_param
+    matrix = references.matrix(net, layer, path) if layer.type == "InfogainLoss" else None
+    if layer.type == "InfogainLoss" and (matrix is None or layer.infogain_loss_param.axis != 1):
+        return None
     return {
         "kind": kinds[layer.type],
         "scores": values.get(layer.bottom[0]),
@@ -72,20 +77,22 @@ def _objective(terms: list[Any], values: Mapping[str, str], label_scale: float) 
         "ignore": [loss.ignore_label] if loss.HasField("ignore_label") else [],
         "weight": weight(layer),
         "label_scale": label_scale,
+        "matrix": matrix,
     }
 
 
 def normalization(layer: Any) -> str:
     """Return the divisor of a loss: valid, full, batch_size or none.
 
-    Source: softmax_loss_layer.cpp and sigmoid_cross_entropy_loss_layer.cpp, LayerSetUp; the latter's default is batch_size.
+    Source: softmax_loss_layer.cpp, infogain_loss_layer.cpp and sigmoid_cross_entropy_loss_layer.cpp, LayerSetUp; the default of
+    the last is batch_size.
     """
     loss = layer.loss_param
     if loss.HasField("normalization"):
         return str(loss.NormalizationMode.Name(loss.normalization)).lower()
     if loss.HasField("normalize"):
         return "valid" if loss.normalize else "batch_size"
-    return "valid" if layer.type == "SoftmaxWithLoss" else "batch_size"
+    return "batch_size" if layer.type == "SigmoidCrossEntropyLoss" else "valid"
 
 
 def _is_plain_mean(layer: Any) -> bool:

@@ -37,8 +37,17 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
         "layers": layers,
         "outputs": [values[blob] for blob in network.outputs],
         "shared": placing.shared(placed),
-        **losses.described(training, values, sources.label_scale(training, path)),
+        "mean": _mean(path),
+        **losses.described(training, values, sources.label_scale(training, path), path),
     }
+
+
+def _mean(path: str) -> list[float] | None:
+    """Return the mean that the file states; None if it has none, or contradictory ones, which training reports."""
+    try:
+        return sources.file_mean(path)
+    except ModelError:
+        return None
 
 
 def read_weights(path: str, network: str | None = None, input_shape: list[int] | None = None) -> dict[str, Array]:

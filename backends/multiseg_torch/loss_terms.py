@@ -35,7 +35,7 @@ def _count(criterion: Any, calls: list[_Call], value: float, output: Tensor, lab
     images = len(output)
     normalization = getattr(criterion, "normalization", None)  # of the losses that multiseg_torch.exporting writes
     if normalization is not None:
-        if normalization != "valid":
+        if normalization not in ("valid", "weighted"):
             return None if normalization == "none" else images
         if isinstance(criterion, losses.BY_CLASS):
             return calls[0].weight if calls else 0.0

@@ -124,7 +124,12 @@ def is_cross_entropy(loss: object, last: str) -> bool:
     """Return whether a file's loss is the mean cross entropy of the softmax, for a network whose last layer has this type."""
     if not isinstance(loss, BY_CLASS) or loss.reduction != "mean" or loss.weight is not None:
         return False
-    if getattr(loss, "normalization", "valid") != "valid" or getattr(loss, "factor", 1) != 1 or _label_scale(loss) != 1:
+    if (
+        getattr(loss, "matrix", None) is not None
+        or getattr(loss, "normalization", "valid") != "valid"
+        or getattr(loss, "factor", 1) != 1
+        or _label_scale(loss) != 1
+    ):
         return False
     return not loss.label_smoothing if isinstance(loss, nn.CrossEntropyLoss) else last == "LogSoftmax"
 
@@ -139,21 +144,29 @@ def scales_labels(loss: object) -> bool:
 
 
 def objective(loss: object) -> dict[str, Any] | None:
-    """Return a file's cross entropy as multiseg.topology.objective; None for any other loss, and for one with class weights."""
+    """Return a file's cross entropy as multiseg.topology.objective.
+
+    None for any other loss, for one with label smoothing, and for a weighted one of a sigmoid.
+    """
     if not isinstance(loss, (*BY_CLASS, nn.BCEWithLogitsLoss)) or loss.reduction not in ("mean", "sum"):
         return None
     sigmoid = isinstance(loss, nn.BCEWithLogitsLoss)
-    smoothing = getattr(loss, "label_smoothing", None)
-    if smoothing or any(getattr(loss, name, None) is not None for name in ("weight", "pos_weight")):
+    smoothing, weight = getattr(loss, "label_smoothing", None), getattr(loss, "weight", None)
+    if smoothing or (sigmoid and weight is not None) or getattr(loss, "pos_weight", None) is not None:
         return None
+    normalization = "none" if loss.reduction == "sum" else "valid" if weight is None else "weighted"
+    matrix = getattr(loss, "matrix", None)
+    if weight is not None:
+        matrix = torch.diag(weight.detach().cpu().double()).tolist()
     ignored = getattr(loss, "ignore", ()) if sigmoid else (loss.ignore_index,) if loss.ignore_index >= 0 else ()
     return {
         "kind": "sigmoid" if sigmoid else "softmax",
         "scores": None,
-        "normalization": getattr(loss, "normalization", "valid" if loss.reduction == "mean" else "none"),
+        "normalization": getattr(loss, "normalization", normalization),
         "ignore": list(ignored),
         "weight": float(getattr(loss, "factor", 1.0)),
         "label_scale": _label_scale(loss),
+        "matrix": matrix,
     }
 
 
@@ -172,6 +185,8 @@ def not_a_mean(loss: Loss) -> str | None:
         return f"{name} sums over the images"
     if normalization in ("full", "batch_size"):
         return None
+    if normalization == "weighted":
+        return f"{name} with class weights is a weighted mean, whose total weight differs between images"
     if isinstance(loss, BY_CLASS) and loss.weight is not None:
         return f"{name} with class weights is a weighted mean, whose total weight differs between images"
     if isinstance(loss, BY_CLASS) and loss.ignore_index >= 0:
@@ -210,6 +225,10 @@ def loss_in_words(loss: Any) -> str | None:
     if name not in WORDS:
         return f"the file's own, {name}"
     name_of_divisor = getattr(loss, "normalization", None)
+    if name_of_divisor == "weighted":
+        return f"{WORDS[name]}, mean, weighted by class"
+    if getattr(loss, "matrix", None) is not None:
+        return f"{WORDS[name]}, by a matrix, divided as Caffe's normalization {name_of_divisor}"
     if name_of_divisor not in (None, "valid"):
         return f"{WORDS[name]}, summed, divided as Caffe's normalization {name_of_divisor}"
     weighted = ", weighted by class" if getattr(loss, "weight", None) is not None else ""

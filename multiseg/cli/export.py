@@ -25,7 +25,9 @@ def export(
     """Write the network in FILE, in a format of any backend or a run folder, as source of another framework, or as ONNX.
 
     The loss in a source file is the backend's loss of images, or cross entropy if the labels are class indices: those of the
-    dataset, or, without a dataset, those of the network's own loss. An ONNX file contains weights and no loss. A layer that the
+    dataset, or, without a dataset, those of the network's own loss. What the file does not express, another loss of the network
+    or a mean that is subtracted first, is named at its head and on standard error. An ONNX file contains weights and no loss;
+    its metadata state the mean. A layer that the
     framework cannot express exactly is an error that names it. A network file written in Python is executed: load only files
     you trust.
     """
@@ -33,4 +35,7 @@ def export(
     from multiseg.exporting import files
 
     labels = Dataset.open(dataset).train.label_shape if dataset else None
-    click.echo(files.export(file, to, output, shape_of(input_shape, dataset), labels, weights))
+    path = files.export(file, to, output, shape_of(input_shape, dataset), labels, weights)
+    for note in files.exported_notes(path):
+        click.echo(f"note: {note}", err=True)
+    click.echo(path)

@@ -14,12 +14,12 @@ from pathlib import Path
 from multiseg import backend as registry
 from multiseg.dataset.labels import Labels, read_as_classes
 from multiseg.errors import BackendUnavailable, SettingsError, setting
-from multiseg.exporting.inputs import described, file_of, run_of
+from multiseg.exporting.inputs import described, file_of, run_of, with_mean_of
 from multiseg.exporting.source import check_name, source
 from multiseg.files import write_text
 from multiseg.model_files.writing import check_output
 from multiseg.run.run import Run
-from multiseg.topology import Topology
+from multiseg.topology import Topology, notes
 
 
 def export(
@@ -35,6 +35,10 @@ def export(
     A source file has no weights. Its loss is the backend's own loss of images, or the cross entropy if labels are class indices:
     with ``label_shape``, if a network with this output reads such labels as class indices; without it, if the network's own
     loss takes class indices, or its output is not an image.
+
+    What the file does not express is named in comments at its head: a loss of the network's own that is replaced, and the mean
+    that is subtracted from images first. A prototxt states a mean of one number per channel as ``mean_value``, unless it is a
+    dataset's.
 
     An ONNX file has no loss. ``weights`` specifies a weights file of any backend, or another run of this network; default: the
     weights of the run, or those that the network file itself contains. See docs/migrate.md for its inputs.
@@ -61,9 +65,14 @@ def export(
     check_output(path, [file_of(network)])
     with ExitStack() as stack:
         run = run_of(network, stack)
-        topology = described(network, run, input_shape)
+        topology = with_mean_of(run, described(network, run, input_shape))
         declared_labels = Labels()
         if run and label_shape is None:
             label_shape, declared_labels = run.label_shape, run.labels or declared_labels
     write_text(path, source(target, topology, read_as_classes(topology, label_shape, declared_labels.kind)))
     return path
+
+
+def exported_notes(path: Path) -> list[str]:
+    """Return what an exported source file does not express, from the comments at its head; none for an ONNX file."""
+    return [] if path.suffix == ".onnx" else notes.read(path.read_text(encoding="utf-8"))

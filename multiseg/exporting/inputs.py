@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from multiseg.model_files.reading import describe
 from multiseg.run.run import Run
+from multiseg.settings.resolved import OWN_MEAN
 from multiseg.topology import Topology
 
 
@@ -37,3 +39,23 @@ def described(network: Path | Run | Topology, run: Run | None, input_shape: tupl
         assert isinstance(network, Path)
         return describe(network, input_shape)
     return run.topology if input_shape is None else describe(run.model, input_shape)
+
+
+def with_mean_of(run: Run | None, topology: Topology) -> Topology:
+    """Return the topology with the mean that ``run`` subtracts in the place of its network file's; unchanged without a run.
+
+    A mean of the dataset is a note, because a job subtracts that of its own dataset by default.
+    """
+    if run is None:
+        return topology
+    mean = run.layout.mean
+    if mean is None:
+        return replace(topology, mean=None)
+    if run.settings["subtract_mean"] == OWN_MEAN:
+        return replace(topology, mean=tuple(map(float, mean[::-1] if len(mean) == 3 else mean)))
+    channels = mean.reshape(len(mean), -1).mean(1)
+    values = ",".join(f"{value:.9g}" for value in (channels[::-1] if len(channels) == 3 else channels))
+    order = ", colours as B,G,R" if len(channels) == 3 else ""
+    image = "image of its dataset, on average " if mean.ndim == 3 else "of its dataset, "
+    note = f"run {run.name} subtracts the mean {image}{values}{order}, from images before the network; this file does not do it"
+    return replace(topology, mean=None, notes=(*topology.notes, note))

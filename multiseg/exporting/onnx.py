@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,6 +77,7 @@ def export(
     with ExitStack() as stack:
         run = inputs.run_of(network, stack)
         topology = inputs.described(network, run, input_shape)
+        with_mean = inputs.with_mean_of(run, topology)
         trained = _trained(network, topology, weights, run, stack)
         text = source.source(backend, replace(topology, objective=None), classes=False)
         images = _images(topology, text)
@@ -89,7 +90,7 @@ def export(
             "weights": _named(backend, topology, trained.weights),
             "images": images,
             "values": [topology.input, topology.outputs[0]],
-            "metadata": _metadata(topology, trained),
+            "metadata": _metadata(with_mean, trained),
             "out": str(folder / "network.onnx"),
             "tolerance": TOLERANCE,
         }
@@ -195,13 +196,25 @@ def _images(topology: Topology, text: str) -> list[Array]:
 
 
 def _metadata(topology: Topology, trained: Trained) -> dict[str, str]:
+    mean = (
+        {}
+        if topology.mean is None or trained.run is not None
+        else {"mean": _mean(topology.mean, trained.channel_order)}
+    )
     metadata = {
         "source": topology.source,
         "kind": topology.kind,
         "channel_order": trained.channel_order,
+        **mean,
         **trained.metadata,
     }
     return {f"multiseg.{key}": value for key, value in metadata.items()}
+
+
+def _mean(mean: Sequence[float], channel_order: str) -> str:
+    """Return a mean of one number per channel, colours as B, G, R, as metadata: (channels, 1, 1) in the order of the input."""
+    ordered = mean[::-1] if channel_order == "RGB" and len(mean) == 3 else mean
+    return json.dumps([[[float(f"{value:.9g}")]] for value in ordered])
 
 
 def _check_against(run: Run, topology: Topology, images: Array, output: Array) -> None:

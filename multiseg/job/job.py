@@ -9,6 +9,7 @@ from multiseg import backend as registry
 from multiseg.dataset import Dataset
 from multiseg.job.request import JobRequest
 from multiseg.job.resolution import resolved
+from multiseg.run.own_model import model_to_resume
 from multiseg.run.run import Run
 from multiseg.settings.resolved import Settings
 from multiseg.training.distributed.follower import follow
@@ -65,6 +66,8 @@ class Job(JobRequest):
     ) -> Run:
         """Train into ``folder`` and return its Run; with ``resume`` continue from the last snapshot in it.
 
+        A run is resumed with its own copy of the network file if ``model`` is None or no longer exists.
+
         ``progress`` shows a bar on a terminal; a callable receives each event as a dict instead. ``tensorboard`` writes a log
         for TensorBoard into the folder. In the main thread, Ctrl-C and SIGTERM finish the current step, write a snapshot and
         raise TrainingStopped; a second signal ends the program immediately. ``stop`` requests the same from another thread.
@@ -79,10 +82,13 @@ class Job(JobRequest):
         ranks = current()
         registry.get(self.backend)  # report an unknown backend before anything is opened
         dataset = self.dataset if isinstance(self.dataset, Dataset) else Dataset.open(self.dataset)
+        request = self
+        if resume:
+            request = replace(self, model=model_to_resume(Path(folder), self.model, self.backend))
         if not ranks.leads:
-            settings = replace(self, weights=None, solver_state=None).resolve(dataset)
+            settings = replace(request, weights=None, solver_state=None).resolve(dataset)
             return follow(settings, dataset, Path(folder), ranks)
-        settings = self.resolve(dataset)
+        settings = request.resolve(dataset)
         return train(settings, dataset, Path(folder), self.seed, resume, progress, tensorboard, stop or Stop(), ranks)
 
     def resolve(self, dataset: Dataset | None = None) -> Settings:

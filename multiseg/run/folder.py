@@ -156,11 +156,14 @@ class RunFolder:
     ) -> None:
         """Write job.json; ``transferred`` is the summary of the weights that the training starts from."""
         shape, label_shape = shapes_of(dataset)
+        earlier = read_job(self.path) if self.born else {}  # of a run that starts again, perhaps from its own copy
+        model_path = earlier.get("model_path") or settings.origins.get("model", str(settings.model))
         write_json(
             self.path / names.JOB,
             {
                 "format": FORMAT,
                 "settings": settings.to_json(),
+                "model_path": model_path,
                 "dataset": {
                     "path": settings.origins.get("dataset", str(dataset.path.resolve())),
                     "content_hash": dataset.content_hash,

@@ -20,7 +20,9 @@ class Description:
     ``loss`` describes the file's own loss in words. ``loss_labels`` is the kind of labels that it takes, None if unknown
     (multiseg.network.LabelKind); ``cross_entropy``: whether it is the unweighted mean cross entropy of the softmax over all
     pixels whose label is not ignored. ``objective`` is the file's cross entropy in detail, as the plain values of
-    multiseg.topology.objective.Objective; None if it is unknown or another loss.
+    multiseg.topology.objective.Objective; None if it is unknown or another loss. ``mean`` is what the
+    file has subtracted from images before the network, a number for each channel, colours as B, G, R; None if it states none.
+    ``notes`` are sentences about what a file written of the network cannot express.
     """
 
     source: str
@@ -34,6 +36,8 @@ class Description:
     cross_entropy: bool = False
     shared: tuple[tuple[str, ...], ...] = ()
     objective: Mapping[str, Any] | None = None
+    mean: tuple[float, ...] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def leading(self) -> tuple[Layer, ...]:
@@ -102,6 +106,7 @@ class Description:
             "loss_labels": self.loss_labels,
             "cross_entropy": self.cross_entropy,
             "objective": None if self.objective is None else dict(self.objective),
+            "mean": None if self.mean is None else list(self.mean),
             "shared": [list(group) for group in self.shared],
             "parameter_count": self.parameter_count,
             "multiply_adds": self.multiply_adds,

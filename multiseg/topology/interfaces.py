@@ -26,8 +26,8 @@ class Reader(Protocol):
         """Return the description of a network file for images of ``input_shape`` (C, H, W), as plain values.
 
         Keys: ``input`` (name of the one input), ``input_shape``, ``layers``, ``outputs`` (names of values), ``loss`` (text, or
-        None), ``loss_labels``, ``cross_entropy`` and ``objective`` (optional; multiseg.topology.description), and ``shared``,
-        groups of names of layers with a weight in common. Each layer is a dict with ``name``, ``type``,
+        None), ``loss_labels``, ``cross_entropy``, ``objective``, ``mean`` (optional; multiseg.topology.description), and
+        ``shared``, groups of names of layers with a weight in common. Each layer is a dict with ``name``, ``type``,
         ``inputs`` and ``parameters`` in the vocabulary of multiseg.topology, ``outputs`` if they are not just its name, and for
         types beyond the vocabulary ``shapes`` and ``weights``. If ``input_shape`` is None, the file must specify it.
         """
@@ -70,7 +70,8 @@ class Exporter(Protocol):
     def __call__(self, topology: Topology, classes: bool = False) -> str:
         """Return the text of a network file whose loss is multiseg.topology.objective.objective_of(topology, classes).
 
-        If that is None, the loss is the backend's own loss of images. The output of the network stays the topology's.
+        If that is None, the loss is the backend's own loss of images. The output of the network stays the topology's. Comments
+        at its head name what it does not express (multiseg.topology.notes).
         Raises ModelError naming every layer that the framework cannot express.
         """
         ...

@@ -10,7 +10,7 @@ from multiseg.topology.description import Description
 from multiseg.topology.layer import Layer
 
 KINDS = ("softmax", "sigmoid")
-NORMALIZATIONS = ("valid", "full", "batch_size", "none")
+NORMALIZATIONS = ("valid", "full", "batch_size", "none", "weighted")
 PROBABILITIES = {"softmax": "Softmax", "sigmoid": "Sigmoid"}  # the layer type that makes probabilities of the scores
 
 
@@ -22,6 +22,9 @@ class Objective:
     positions (elements for a sigmoid) whose label is not in ``ignore`` is multiplied by ``weight`` and divided by, depending on
     ``normalization``: ``valid`` the number of positions that are not ignored, ``full`` that of all, ``batch_size`` the number of
     images, ``none`` 1; at least by 1. Labels are multiplied by ``label_scale`` first. The names are those of Caffe.
+
+    With a ``matrix`` H of (classes, classes), the loss of a position with the label l is -sum over k of H[l, k] log p[k], as in
+    Caffe's InfogainLoss; weights of classes are a diagonal. ``weighted`` divides by the sum of the labels' H[l, l] instead.
     """
 
     kind: str
@@ -30,20 +33,25 @@ class Objective:
     ignore: tuple[int, ...] = ()
     weight: float = 1.0
     label_scale: float = 1.0
+    matrix: tuple[tuple[float, ...], ...] | None = None
 
     @property
     def is_mean(self) -> bool:
         """Whether it is the mean over the positions that are not ignored, of labels as they are."""
-        return (self.normalization, self.weight, self.label_scale) == ("valid", 1.0, 1.0)
+        plain = (self.normalization, self.weight, self.label_scale) == ("valid", 1.0, 1.0)
+        return plain and self.matrix is None
 
     def to_json(self) -> dict[str, Any]:
         """Return a dict of plain values."""
-        return {**asdict(self), "ignore": list(self.ignore)}
+        matrix = None if self.matrix is None else [list(row) for row in self.matrix]
+        return {**asdict(self), "ignore": list(self.ignore), "matrix": matrix}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Objective:
         """Return the inverse of :meth:`to_json`."""
-        return cls(**{**values, "ignore": tuple(values.get("ignore", ()))})
+        matrix = values.get("matrix")
+        rows = None if matrix is None else tuple(tuple(float(value) for value in row) for row in matrix)
+        return cls(**{**values, "ignore": tuple(values.get("ignore", ())), "matrix": rows})
 
 
 def objective_of(topology: Description, classes: bool) -> Objective | None:

@@ -71,6 +71,7 @@ class Topology(Description):
             cross_entropy=bool(description.get("cross_entropy")),
             shared=tuple(tuple(group) for group in description.get("shared", ())),
             objective=description.get("objective"),
+            mean=None if description.get("mean") is None else tuple(description["mean"]),
         )
 
 

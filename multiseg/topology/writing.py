@@ -36,6 +36,7 @@ class Writer:
                 "training must have one"
             )
         self.topology = topology
+        self.notes: list[str] = []  # what the file does not express, see multiseg.topology.notes
         self.shapes = topology.shapes
         self.layers = topology.leading
         self.place = -1  # index of the layer that is being written

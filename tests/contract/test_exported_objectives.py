@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from multiseg_caffe import proto
 
 from helpers.exported import Array, Frameworks
 from multiseg import backend as registry
 from multiseg.exporting import files
 from multiseg.layout import Layout
+from multiseg.topology import Topology
 
 CLASSES, IGNORED = 3, 7
 RULES = 'exclude { stage: "deploy" }'
@@ -71,6 +73,13 @@ def run(
     """Export, load, and return loss, scores, output, and the gradient of each parameter of the network in ``backend``."""
     (folder / "net.prototxt").write_text(text)
     original = frameworks.describe(folder / "net.prototxt", (2, 4, 5))
+    return apply(frameworks, backend, original, labels, folder, 150.0)
+
+
+def apply(
+    frameworks: Frameworks, backend: str, original: Topology, labels: Array, folder: Path, size: float
+) -> tuple[float, Array, Array, dict[str, Array]]:
+    """As run, for a described network; ``size`` is that of the weights."""
     path = files.export(
         original, backend, folder / f"net_exported{registry.get(backend).formats[0]}", label_shape=labels.shape[1:]
     )
@@ -79,7 +88,7 @@ def run(
     outputs = original.weights["score.weight"][0]
     # scores of up to a few hundred: the probability of the right class is 0 in float32 at many pixels
     weights = {
-        "score.weight": (150 * draw.standard_normal((outputs, 2, 1, 1))).astype(np.float32),
+        "score.weight": (size * draw.standard_normal((outputs, 2, 1, 1))).astype(np.float32),
         "score.bias": draw.standard_normal(outputs).astype(np.float32),
     }
     solver = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0}
@@ -99,14 +108,14 @@ def run(
     return loss, scores, layout.activation(output), {"images": images, **gradient}
 
 
-def check_gradient(gradient: dict[str, Array], slope: Array) -> None:
+def check_gradient(gradient: dict[str, Array], slope: Array, tolerance: float = 2e-2) -> None:
     expected = {
         "score.weight": np.einsum("nohw,nihw->oi", slope, gradient["images"].astype(np.float64))[:, :, None, None],
         "score.bias": slope.sum((0, 2, 3)),
     }
     for name, value in expected.items():
         # the change of a float32 weight of size 150 by 2**-10 of the gradient is rounded to 2**-17
-        assert np.abs(gradient[name] - value).max() <= 2e-2 + 1e-5 * np.abs(value).max(), name
+        assert np.abs(gradient[name] - value).max() <= tolerance + 1e-5 * np.abs(value).max(), name
 
 
 NORMALIZED = {
@@ -181,3 +190,110 @@ def test_a_batch_whose_labels_are_all_ignored_has_the_loss_0(
     if (backend, loss) != ("caffe", "SigmoidCrossEntropyLoss"):
         assert value == 0
     check_gradient(gradient, np.zeros((2, outputs, 4, 5)))
+
+
+MATRICES = {
+    "diagonal": np.diag([1.0, 0.25, 3.0]),
+    "general": np.array([[1.0, 0.5, 0.0], [0.125, 2.0, 0.25], [0.5, 0.0, 3.0]]),
+}
+
+
+def matrix_reference(scores: Array, labels: Array, matrix: Array, ignored: bool, by: str) -> tuple[float, Array]:
+    """Return -sum over k of H[l, k] log p[k] and its gradient, divided as in infogain_loss_layer.cpp."""
+    counted = labels[:, 0] != IGNORED if ignored else np.ones_like(labels[:, 0], bool)
+    rows = np.moveaxis(matrix[np.where(counted, labels[:, 0], 0).astype(int)], 3, 1) * counted[:, None]
+    shifted = scores - scores.max(1, keepdims=True)
+    logs = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    number = np.take_along_axis(rows, np.where(counted, labels[:, 0], 0).astype(int)[:, None], 1).sum()
+    count = number if by == "WEIGHTED" else max(divisor(by, counted), 1)
+    return float(-(rows * logs).sum() / count), (softmax(scores) * rows.sum(1, keepdims=True) - rows) / count
+
+
+def with_matrix(folder: Path, kind: str, option: str = "") -> str:
+    """Write the matrix into ``folder``, and return the text of a prototxt with this InfogainLoss."""
+    values = MATRICES[kind].ravel()
+    blob = proto.BlobProto(num=1, channels=1, height=CLASSES, width=CLASSES, data=values)
+    (folder / "H.binaryproto").write_bytes(blob.SerializeToString())
+    options = f'loss_weight: 0.5 infogain_loss_param {{ source: "H.binaryproto" }} loss_param {{ {option} }}'
+    return NET.format(label="", outputs=CLASSES, last="Softmax", loss="InfogainLoss", options=options)
+
+
+@pytest.mark.parametrize("kind", MATRICES)
+@pytest.mark.parametrize(
+    ("option", "by"), [("", "VALID"), ("normalization: FULL", "FULL"), ("normalization: NONE", "NONE")]
+)
+@pytest.mark.parametrize("ignored", [False, True])
+def test_the_matrix_of_an_infogain_loss_is_kept(
+    backend: str, frameworks: Frameworks, kind: str, option: str, by: str, ignored: bool, tmp_path: Path
+) -> None:
+    labels = np.random.default_rng(5).integers(0, CLASSES, (2, 1, 4, 5)).astype(np.float32)
+    if ignored:
+        labels[:1, :, 1:3] = IGNORED
+    text = with_matrix(tmp_path, kind, f"{option} {f'ignore_label: {IGNORED}' if ignored else ''}")
+    loss, scores, output, gradient = run(frameworks, backend, text, labels, tmp_path)
+    expected, slope = matrix_reference(scores, labels, MATRICES[kind], ignored, by)
+    if backend != "caffe":  # which clips probabilities at 1e-20 in the loss, not in the gradient
+        assert loss == pytest.approx(expected / 2, rel=1e-4)
+    check_gradient(gradient, slope / 2)
+    assert output == pytest.approx(softmax(scores), abs=1e-4)
+    exported = next(tmp_path.glob("net_exported*"))
+    assert not files.exported_notes(exported)
+    if backend != "tensorflow":  # whose losses are not described
+        again = frameworks.describe(exported, (2, 4, 5)).objective
+        assert again is not None and np.allclose(again["matrix"], MATRICES[kind]) and again["weight"] == 0.5
+
+
+TORCH = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.score = nn.Conv2d(2, {outputs}, 1)
+
+    def forward(self, x):
+        return self.score(x)
+
+
+def network(params):
+    return {{"model": Net(), "loss": {loss}}}
+"""
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_class_weights_are_kept_or_named(backend: str, frameworks: Frameworks, reduction: str, tmp_path: Path) -> None:
+    loss = f'nn.CrossEntropyLoss(weight=torch.tensor([1.0, 0.25, 3.0]), ignore_index=7, reduction="{reduction}")'
+    (tmp_path / "net.py").write_text(TORCH.format(outputs=CLASSES, loss=loss))
+    original = frameworks.describe(tmp_path / "net.py", (2, 4, 5))
+    labels = np.random.default_rng(5).integers(0, CLASSES, (2, 1, 4, 5)).astype(np.float32)
+    labels[:1, :, 1:3] = IGNORED
+    value, scores, _, gradient = apply(frameworks, backend, original, labels, tmp_path, 1.0)
+    exact = reduction == "sum" or backend != "caffe"
+    by = "NONE" if reduction == "sum" else "WEIGHTED" if exact else "VALID"
+    expected, slope = matrix_reference(scores, labels, MATRICES["diagonal"], True, by)
+    assert value == pytest.approx(expected, rel=1e-4)
+    check_gradient(gradient, slope, 1e-3)
+    notes = files.exported_notes(next(tmp_path.glob("net_exported*")))
+    assert not notes if exact else "sum of the weights of its labels" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text", "words"),
+    [
+        (".prototxt", NET.format(label="", outputs=CLASSES, last="Softmax", loss="HingeLoss", options=""), "hinge"),
+        (".prototxt", NET.format(label="", outputs=CLASSES, last="Softmax", loss="InfogainLoss",
+                                 options='infogain_loss_param { source: "none" }'), "by a matrix"),
+        (".py", TORCH.format(outputs=CLASSES, loss="nn.CrossEntropyLoss(label_smoothing=0.1)"), "softmax"),
+        (".py", TORCH.format(outputs=1, loss="nn.BCEWithLogitsLoss(pos_weight=torch.tensor([2.0]))"), "binary"),
+    ],
+)  # fmt: skip
+def test_a_loss_that_is_not_kept_is_named(
+    backend: str, frameworks: Frameworks, suffix: str, text: str, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / f"net{suffix}").write_text(text)
+    topology = frameworks.describe(tmp_path / f"net{suffix}", (2, 4, 5))
+    path = files.export(topology, backend, tmp_path / f"net_exported{registry.get(backend).formats[0]}")
+    (note,) = files.exported_notes(path)
+    assert note.startswith(f"the loss of net{suffix} (") and words in note and "is not expressed" in note

@@ -50,12 +50,12 @@ def job(masks: Dataset, backend: str, folder: Path, options: str = "", outputs: 
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("way", ["file", "job", "both"])
+@pytest.mark.parametrize("way", ["file", "job", "both", "equal"])
 def test_ignored_labels_count_in_no_loss_and_no_metric(backend: str, masks: Dataset, way: str, tmp_path: Path) -> None:
-    options = {"file": f"loss_param {{ ignore_label: {VOID} }}", "job": "", "both": "loss_param { ignore_label: 7 }"}[
-        way
-    ]
-    more = {} if way == "file" else {"ignore_index": VOID}
+    options = {"file": f"loss_param {{ ignore_label: {VOID} }}", "both": "loss_param { ignore_label: 7 }"}.get(way, "")
+    more: dict[str, Any] = {} if way == "file" else {"ignore_index": VOID}
+    if way == "equal":
+        more["recipe"] = "equal"
     if (way, backend) == ("both", "torch"):
         options = ""
     with job(masks, backend, tmp_path, options, **more).train(tmp_path / "run", progress=False) as run:
@@ -107,3 +107,40 @@ def test_a_network_refuses_such_labels_itself(backend: str, masks: Dataset, tmp_
         assert len(str(raised.value)) < 400
         output, loss, _ = run.worker().call("predict", features=features, labels=np.zeros_like(labels))
         assert np.isfinite(loss) and np.isfinite(output).all()
+
+
+def test_the_ignored_label_of_a_dataset_holds_in_warm_start_and_after_conversion(
+    backend: str, masks: Dataset, tmp_path: Path
+) -> None:
+    """The loss before training is that of the source's weights, without the labels that the dataset ignores."""
+    split = masks.path.parent
+    void = Dataset.create(
+        tmp_path / "dataset", input=split / "input", target=split / "target", val_percent=34, seed=1, labels="classes",
+        classes=[str(name) for name in range(CLASSES)], ignore=VOID,
+    )  # fmt: skip
+    with job(void, "caffe", tmp_path).train(tmp_path / "source", progress=False) as source:
+        features, labels = void.val.read(range(len(void.val)))
+        output = source.predict(features).astype(np.float64)
+        extension = multiseg.backend.get(backend).formats[0]
+        converted = multiseg.convert(
+            source,
+            multiseg.backend.get(backend).weights_format,
+            tmp_path / "weights",
+            with_network=tmp_path / f"own{extension}",
+        )
+    assert labels is not None
+    counted = labels[:, 0] != VOID
+    assert not counted.all()
+    right = np.take_along_axis(output, np.where(labels == VOID, 0, labels).astype(int), 1)[:, 0]
+    expected = -np.log(right[counted]).mean()
+    for name, model, weights in (
+        ("warm", tmp_path / "net.prototxt", tmp_path / "source"),
+        ("converted", converted.network, converted.path),
+    ):
+        started = Job(
+            dataset=void, backend=backend, model=model, weights=weights, solver_state=False, epochs=1, batch_size=2,
+            val_batch_size=2, learning_rate=1e-9, seed=1, threads=1, metric="val_loss",
+        )  # fmt: skip
+        with started.train(tmp_path / name, progress=False) as run:
+            assert run.history[0]["val_loss"] == pytest.approx(expected, rel=1e-4)
+            assert run.test_db(void.path / "val_db" / "features")["val_loss"] == pytest.approx(expected, rel=1e-4)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 
 from multiseg import Dataset, Job, Run
+from multiseg import backend as registry
 from multiseg.errors import MultisegError
+from multiseg.exporting import files
+from multiseg.model_files.reading import mean_of_file
 
 NET = """
 layer {{ name: "data" type: "Data" top: "data" {train} include {{ phase: TRAIN }} }}
@@ -102,3 +108,31 @@ def test_what_contradicts_itself_is_refused(
     with pytest.raises(MultisegError, match=words):
         train(images, backend, tmp_path, in_training, in_validation, **more)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("more", [{}, {"subtract_mean": "pixel"}, {"subtract_mean": "none"}])
+def test_the_mean_is_kept_or_named_in_exported_files(backend: str, images: Dataset, more: Any, tmp_path: Path) -> None:
+    suffix = registry.get(backend).formats[0]
+    with train(images, "caffe", tmp_path, f"{MEAN} scale: 0.5", **more) as run:
+        of_run = files.export(run, backend, tmp_path / f"of_run{suffix}")
+        of_file = files.export(tmp_path / "net.prototxt", backend, tmp_path / f"of_file{suffix}", (3, 8, 8))
+        onnx_file = files.export(run, "onnx", tmp_path / "run.onnx")
+        pixels = images.train.read(range(len(images.train)))[0].astype(np.float64)
+        dataset_mean = pixels.mean((0, 2, 3))[::-1]
+    session = onnxruntime.InferenceSession(str(onnx_file))
+    stated = session.get_modelmeta().custom_metadata_map.get("multiseg.mean")
+    expected_mean = BGR if not more else dataset_mean if more["subtract_mean"] == "pixel" else None
+    if expected_mean is None:
+        assert stated is None
+    else:
+        assert np.ravel(json.loads(str(stated))) == pytest.approx(expected_mean, rel=1e-5)
+    for path, mean in ((of_file, BGR), (of_run, expected_mean)):
+        notes = files.exported_notes(path)
+        if mean is None:
+            assert not [note for note in notes if "mean" in note.split(" loss ")[0]]
+        elif backend == "caffe" and mean is BGR:
+            assert mean_of_file(path) == [104, 117, 123] and not notes
+        else:
+            (note,) = notes
+            (values,) = re.findall(r"([\d.]+,[\d.]+,[\d.]+), colours as B,G,R", note)
+            assert np.array(values.split(","), float) == pytest.approx(mean, rel=1e-5)

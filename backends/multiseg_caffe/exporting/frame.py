@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from multiseg.errors import ModelError
 from multiseg.topology import Layer, Topology
 from multiseg.topology.names import unused
+from multiseg.topology.notes import comments
 from multiseg.topology.objective import Objective
 from multiseg.topology.writing import (
     Writer,
@@ -30,6 +32,11 @@ OVERWRITTEN = ("Conv", "ConvTranspose", "Gemm", "BatchNormalization", "Scale", "
 def _scaled(factor: float) -> list[tuple[str, Any]]:
     """Return the field of a data layer for values that are multiplied by ``factor``."""
     return [] if factor == 1 else [("transform_param", [("scale", number_field(factor))])]
+
+
+def _with_mean(mean: Sequence[float] | None) -> list[tuple[str, Any]]:
+    """Return the field of a data layer for a mean that is subtracted, a number for each channel as B, G, R."""
+    return [] if mean is None else [("transform_param", [("mean_value", number_field(value)) for value in mean])]
 
 
 def _weighted(factor: float) -> list[tuple[str, Any]]:
@@ -58,13 +65,14 @@ class PrototxtFrame(Writer):
         head = [
             f"# {topology.source} ({topology.kind}) in Caffe, for images of {self.size} (channels, height, width):",
             "# for training, validation and deployment, all in one.",
+            *comments([*self.notes, *self._weighted_note()]),
             f"name: {json.dumps(topology.source, ensure_ascii=False)}",
         ]
         body, self.lines = self.lines, []
         shape = [("shape", [("dim", size) for size in (1, *topology.input_shape)])]
         self._write("data", "Input", [], ["data"], [("input_param", shape), DEPLOYMENT])
         for rule in WITH_LABELS:
-            self._write("data", "Data", [], ["data"], [rule])
+            self._write("data", "Data", [], ["data"], [*_with_mean(topology.mean), rule])
             self._write("label", "Data", [], ["label"], [*_scaled(1.0 if own is None else own.label_scale), rule])
         data, self.lines = self.lines, []
         output = self.blobs[topology.outputs[0]]
@@ -72,7 +80,9 @@ class PrototxtFrame(Writer):
             assert own.scores is not None
             kind = "SoftmaxWithLoss" if own.kind == "softmax" else "SigmoidCrossEntropyLoss"
             fields = [*_weighted(own.weight), *self._loss_fields(own), *WITH_LABELS]
-            self._write("loss", kind, [self.blobs[own.scores], "label"], ["loss"], fields)
+            matrix = [] if own.matrix is None else [self._matrix(own.matrix)]
+            kind = "InfogainLoss" if matrix else kind
+            self._write("loss", kind, [self.blobs[own.scores], "label", *matrix], ["loss"], fields)
         else:
             subtract = [("eltwise_param", [("operation", Word("SUM")), ("coeff", 1), ("coeff", -1)])]
             per_image = [("reduction_param", [("operation", Word("ASUM")), ("axis", 1)])]
@@ -82,6 +92,32 @@ class PrototxtFrame(Writer):
             self._write("loss", "Reduction", ["loss_each"], ["loss"], [*mean, *WITH_LABELS])
         return "\n".join([*head, *data, *body, *self.lines]) + "\n"
 
+    def _weighted_note(self) -> list[str]:
+        """Return the note for a loss that is divided by the sum of the labels' weights, which no layer of Caffe does."""
+        if self.objective is None or self.objective.normalization != "weighted":
+            return []
+        return [
+            f"the loss of {self.topology.source} is divided by the sum of the weights of its labels; Caffe's is divided by their "
+            "number"
+        ]
+
+    def _matrix(self, matrix: Sequence[Sequence[float]]) -> str:
+        """Append constant layers for the matrix of an InfogainLoss, one value for each run of equal elements; return its blob."""
+        runs = [(value, len(list(equal))) for value, equal in groupby(value for row in matrix for value in row)]
+        names = [self._fresh(f"loss_matrix_{number}") for number in range(len(runs))]
+        shapes = [("shape", [("dim", count)]) for _, count in runs]
+        fillers = [("data_filler", [("value", number_field(value))]) for value, _ in runs]
+        self._write(
+            self._fresh("loss_matrix_values"),
+            "DummyData",
+            [],
+            names,
+            [("dummy_data_param", [*shapes, *fillers]), *WITH_LABELS],
+        )
+        name = self._fresh("loss_matrix")
+        self._write(name, "Concat", names, [name], [("concat_param", [("axis", 0)]), *WITH_LABELS])
+        return name
+
     def _loss_fields(self, own: Objective) -> list[tuple[str, Any]]:
         """Return the field loss_param of a cross entropy, unless it has Caffe's defaults."""
         if len(own.ignore) > 1:
@@ -89,9 +125,10 @@ class PrototxtFrame(Writer):
                 f"{self.topology.source}: its loss ignores the labels {' and '.join(map(str, own.ignore))}, Caffe's one; use the "
                 "same value"
             )
+        divisor = "valid" if own.normalization == "weighted" else own.normalization  # see _weighted_note
         default = "valid" if own.kind == "softmax" else "batch_size"
         fields: list[tuple[str, Any]] = [("ignore_label", value) for value in own.ignore]
-        fields += [("normalization", Word(own.normalization.upper()))] if own.normalization != default else []
+        fields += [("normalization", Word(divisor.upper()))] if divisor != default else []
         return [("loss_param", fields)] if fields else []
 
     def _write(self, name: str, type: str, bottoms: Sequence[str], tops: Sequence[str], fields: Fields) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from multiseg.topology import Layer, Topology
+from multiseg.topology.notes import notes_of
 from multiseg.topology.objective import objective_of
 from multiseg.topology.pooling import pooling
 from multiseg.topology.vocabulary import window_pads
@@ -31,6 +32,7 @@ def source(topology: Topology, classes: bool = False) -> str:
     that is None. Raises ModelError that names the layers that Caffe cannot express.
     """
     writer = _Caffe(topology, objective_of(topology, classes))
+    writer.notes = notes_of(topology, classes, writes_mean=True)
     writer.write()
     return writer.text()
 

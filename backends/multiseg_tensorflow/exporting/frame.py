@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from multiseg.topology import Layer, Topology
+from multiseg.topology.notes import comments
 from multiseg.topology.objective import Objective
 from multiseg.topology.python_source import PythonWriter
 from multiseg.topology.writing import (
@@ -46,11 +47,13 @@ class TowerFrame(PythonWriter):
         lines = [
             f"# {topology.source} ({topology.kind}) in TensorFlow 1, as DIGITS loads it, for images of {self.size}",
             "# (channels, height, width).",
+            *comments(self.notes),
             "from model import Tower",
             "from utils import model_property",
             "import tensorflow as tf",
             *["import tensorflow.contrib.slim as slim"] * ("slim." in code),
             *["import utils as digits"] * ("digits." in code),
+            *self._matrix(),
             *"\n".join(["", *used]).splitlines(),
             "",
             "",
@@ -66,6 +69,13 @@ class TowerFrame(PythonWriter):
             f"        return {loss}",
         ]
         return "\n".join(lines) + "\n"
+
+    def _matrix(self) -> list[str]:
+        """Return the lines that assign the matrix of the loss, a row for each label, to MATRIX; none without one."""
+        if self.objective is None or self.objective.matrix is None:
+            return []
+        rows = (f"[{', '.join(number(value) for value in row)}]" for row in self.objective.matrix)
+        return ["", "MATRIX = [  # of the loss: a row for each label", *(f"    {row}," for row in rows), "]"]
 
     def _loss(self) -> str:
         """Return the expression of the loss.
@@ -84,6 +94,7 @@ class TowerFrame(PythonWriter):
             for key, value in (("weight", own.weight), ("label_scale", own.label_scale))
             if value != 1
         ]
+        options += ["matrix=MATRIX"] if own.matrix is not None else []
         function = "class_loss" if own.kind == "softmax" else "sigmoid_loss"
         return f"{function}({', '.join([scores, 'self.y', repr(own.normalization), *options])})"
 

@@ -74,10 +74,11 @@ def average(net, kernel, strides, counted, beyond):
     return means / fractions
 ''',
     "class_loss": '''
-def class_loss(scores, y, normalization='valid', ignore=(), weight=1.0, label_scale=1.0):
+def class_loss(scores, y, normalization='valid', ignore=(), weight=1.0, label_scale=1.0, matrix=None):
     """Cross entropy of scores and class indices, one for each image or pixel, without the labels to ignore.
 
     The sum is divided by the number of these labels (valid), of all labels (full), of images (batch_size), or by 1 (none).
+    With a matrix H, the loss of a label l is the sum over k of -H[l][k] log p[k]; weighted divides by the sum of H[l][l].
     """
     if label_scale == 1:
         tf.add_to_collection('multiseg_class_losses', (scores.shape.as_list()[-1], ignore))
@@ -88,8 +89,15 @@ def class_loss(scores, y, normalization='valid', ignore=(), weight=1.0, label_sc
         counted = tf.logical_and(counted, tf.not_equal(labels, value))
     labels = tf.where(counted, labels, tf.zeros_like(labels))
     scores = tf.reshape(scores, [-1, scores.shape.as_list()[-1]])
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(logits=scores, labels=labels)
     counts = tf.cast(counted, tf.float32)
+    if matrix is None:
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(logits=scores, labels=labels)
+    else:
+        rows = tf.gather(tf.constant(matrix, tf.float32), labels)
+        losses = -tf.reduce_sum(rows * tf.nn.log_softmax(scores), 1)
+    if normalization == 'weighted':
+        weights = tf.gather(tf.constant([row[i] for i, row in enumerate(matrix)], tf.float32), labels) * counts
+        return weight * tf.reduce_sum(losses * counts) / tf.maximum(tf.reduce_sum(weights), 1e-30)
     return weight * tf.reduce_sum(losses * counts) / divisor(normalization, counts, images)
 ''',
     "sigmoid_loss": '''

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from multiseg.topology import Layer, Topology
+from multiseg.topology.notes import notes_of
 from multiseg.topology.objective import objective_of
 from multiseg.topology.pooling import Pooling, pooling
 from multiseg.topology.python_source import PythonWriter, bounds, grouped
@@ -34,6 +35,7 @@ def source(topology: Topology, classes: bool = False) -> str:
     Raises ModelError that names the layers that TensorFlow cannot express.
     """
     writer = _TensorFlow(topology, objective_of(topology, classes))
+    writer.notes = notes_of(topology, classes)
     writer.write()
     return writer.text()
 

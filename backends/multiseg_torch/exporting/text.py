@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from multiseg.topology import Layer
 from multiseg.topology.writing import (
@@ -73,17 +73,27 @@ class ClassLoss(nn.CrossEntropyLoss):
     """Cross entropy of scores and class indices, one for each image or pixel.
 
     The sum over the labels that are not ignored, divided by their number (valid), the number of all labels (full), the number
-    of images (batch_size), or 1 (none).
+    of images (batch_size), or 1 (none). With a matrix H, the loss of a label l is the sum over k of -H[l][k] log p[k];
+    weighted divides by the sum of the labels' H[l][l].
     """
 
-    def __init__(self, normalization="valid", ignore_index=-100, weight=1.0, label_scale=1.0):
+    def __init__(self, normalization="valid", ignore_index=-100, weight=1.0, label_scale=1.0, matrix=None):
         super().__init__(ignore_index=ignore_index)
-        self.normalization, self.factor, self.label_scale = normalization, weight, label_scale
+        self.normalization, self.factor, self.label_scale, self.matrix = normalization, weight, label_scale, matrix
 
     def forward(self, output, labels):
         labels = (labels * self.label_scale).long()
-        losses = F.cross_entropy(SCORES, labels, reduction="sum", ignore_index=self.ignore_index)
-        counted = (labels != self.ignore_index).sum()
+        scores, ignored = SCORES, self.ignore_index
+        if self.matrix is None:
+            losses = F.cross_entropy(scores, labels, reduction="sum", ignore_index=ignored)
+        else:
+            matrix = torch.tensor(self.matrix).to(scores)
+            logs = F.log_softmax(scores, 1)
+            if self.normalization == "weighted":
+                return self.factor * F.nll_loss(logs, labels, matrix.diagonal(), ignore_index=ignored)
+            weighted = torch.einsum("lk,nk...->nl...", matrix, logs).contiguous()
+            losses = F.nll_loss(weighted, labels, reduction="sum", ignore_index=ignored)
+        counted = (labels != ignored).sum()
         divisor = {"valid": counted, "full": labels.numel(), "batch_size": len(labels), "none": 1}[self.normalization]
         return losses * self.factor / max(int(divisor), 1)
 '''
@@ -111,6 +121,14 @@ class SigmoidLoss(nn.BCEWithLogitsLoss):
         divisor = {"valid": counted.sum(), "full": labels.numel(), "batch_size": len(labels), "none": 1}[self.normalization]
         return losses * self.factor / max(int(divisor), 1)
 '''
+
+
+def matrix_lines(matrix: Sequence[Sequence[float]]) -> list[str]:
+    """Return the lines that assign the matrix of a loss, a row for each label, to MATRIX."""
+    rows = (f"[{', '.join(number(value) for value in row)}]" for row in matrix)
+    return ["", "MATRIX = [  # of the loss: a row for each label", *(f"    {row}," for row in rows), "]"]
+
+
 ON_EACH: dict[str, Callable[[Layer], str]] = {
     "Relu": lambda layer: "nn.ReLU()",
     "LeakyRelu": lambda layer: f"nn.LeakyReLU({number(said(layer, 'alpha'))})",

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from multiseg.errors import ModelError
 from multiseg.topology import Layer, Topology
+from multiseg.topology.notes import comments, notes_of
 from multiseg.topology.objective import Objective, objective_of
 from multiseg.topology.pooling import pooling
 from multiseg.topology.python_source import PythonWriter, bounds, grouped
@@ -34,6 +35,7 @@ from multiseg_torch.exporting.text import (
     SCALE,
     SIGMOID_LOSS,
     constant_pad,
+    matrix_lines,
     padding,
     windows,
     zero_pad,
@@ -47,6 +49,7 @@ def source(topology: Topology, classes: bool = False) -> str:
     Raises ModelError, naming the layers that PyTorch cannot express.
     """
     writer = _Torch(topology, objective_of(topology, classes))
+    writer.notes = notes_of(topology, classes)
     writer.write()
     return writer.text()
 
@@ -80,7 +83,9 @@ class _Torch(PythonWriter):
         output = self.values[topology.outputs[0]]
         stem = re.sub(r"\W", "_", PurePath(topology.source).stem, flags=re.ASCII)
         name = "".join(part[:1].upper() + part[1:] for part in stem.split("_"))
-        name = name if name[:1].isalpha() and name not in ("Scale", "ClassLoss", "SigmoidLoss") else f"Net{name}"
+        name = (
+            name if name[:1].isalpha() and name not in ("Scale", "ClassLoss", "SigmoidLoss", "MATRIX") else f"Net{name}"
+        )
         norms = [
             text.format(name=norm)
             for norm in ("BatchNorm1d", "BatchNorm2d")
@@ -92,13 +97,16 @@ class _Torch(PythonWriter):
             scores = "output.scores" if self.scores else "output"
             text = text.replace("SCORES", scores).replace("OF_OUTPUT", str(self.scores is None))
             classes_used += [text] * loss.startswith(start)
+        matrix = matrix_lines(self.objective.matrix) if self.objective and self.objective.matrix else []
         used = "\n".join([*self.made, *self.steps, *classes_used])
         lines = [
             f'"""{topology.source} ({topology.kind}) in PyTorch, for images of {self.size} (channels, height, width)."""',
+            *comments(self.notes),
             "",
             *["import torch"] * ("torch." in used),
             *["import torch.nn.functional as F"] * bool(re.search(r"\bF\.", used)),
             "from torch import nn",
+            *matrix,
             *"".join(classes_used).splitlines(),
             "",
             "",
@@ -139,6 +147,7 @@ class _Torch(PythonWriter):
                 "one; use the same value"
             )
         ignored = [f"ignore_index={value}" for value in own.ignore]
+        changed += ["matrix=MATRIX"] if own.matrix is not None else []
         if own.is_mean and self.scores is None:
             last = self.layers[-1].type if self.layers else ""
             name = "nn.NLLLoss" if last == "LogSoftmax" else "nn.CrossEntropyLoss"
