@@ -44,7 +44,7 @@ def test_a_run_is_resumed_with_its_own_copy(
     model.write_text(NET)
     settings: dict[str, Any] = {
         "dataset": images, "backend": backend, "epochs": 2, "batch_size": 2, "val_batch_size": 2, "learning_rate": 1e-9,
-        "seed": 1, "threads": 1,
+        "seed": 1, "threads": 1, "loss": "l1",
     }  # fmt: skip
     stop = Stop()
 
