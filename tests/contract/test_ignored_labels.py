@@ -42,6 +42,16 @@ def masks(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return Dataset.create(folder / "dataset", input=folder / "input", target=folder / "target", val_percent=34, seed=1)
 
 
+@pytest.fixture(scope="module")
+def void(masks: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The same images and class indices, in a dataset that states that 255 is ignored."""
+    images = masks.path.parent
+    return Dataset.create(
+        tmp_path_factory.mktemp("classes") / "dataset", input=images / "input", target=images / "target", val_percent=34, seed=1,
+        labels="classes", classes=[str(name) for name in range(CLASSES)], ignore=VOID,
+    )  # fmt: skip
+
+
 def job(masks: Dataset, backend: str, folder: Path, options: str = "", outputs: int = CLASSES, **more: Any) -> Job:
     (folder / "net.prototxt").write_text(NET.format(outputs=outputs, options=options))
     return Job(
@@ -51,11 +61,13 @@ def job(masks: Dataset, backend: str, folder: Path, options: str = "", outputs: 
 
 
 @pytest.mark.parametrize("way", ["file", "job", "both", "equal"])
-def test_ignored_labels_count_in_no_loss_and_no_metric(backend: str, masks: Dataset, way: str, tmp_path: Path) -> None:
+def test_ignored_labels_count_in_no_loss_and_no_metric(
+    backend: str, masks: Dataset, void: Dataset, way: str, tmp_path: Path
+) -> None:
     options = {"file": f"loss_param {{ ignore_label: {VOID} }}", "both": "loss_param { ignore_label: 7 }"}.get(way, "")
     more: dict[str, Any] = {} if way == "file" else {"ignore_index": VOID}
     if way == "equal":
-        more["recipe"] = "equal"
+        masks, more = void, {"recipe": "equal"}
     if (way, backend) == ("both", "torch"):
         options = ""
     with job(masks, backend, tmp_path, options, **more).train(tmp_path / "run", progress=False) as run:
@@ -110,14 +122,9 @@ def test_a_network_refuses_such_labels_itself(backend: str, masks: Dataset, tmp_
 
 
 def test_the_ignored_label_of_a_dataset_holds_in_warm_start_and_after_conversion(
-    backend: str, masks: Dataset, tmp_path: Path
+    backend: str, void: Dataset, tmp_path: Path
 ) -> None:
     """The loss before training is that of the source's weights, without the labels that the dataset ignores."""
-    split = masks.path.parent
-    void = Dataset.create(
-        tmp_path / "dataset", input=split / "input", target=split / "target", val_percent=34, seed=1, labels="classes",
-        classes=[str(name) for name in range(CLASSES)], ignore=VOID,
-    )  # fmt: skip
     with job(void, "caffe", tmp_path).train(tmp_path / "source", progress=False) as source:
         features, labels = void.val.read(range(len(void.val)))
         output = source.predict(features).astype(np.float64)

@@ -122,10 +122,11 @@ def test_the_mean_is_kept_or_named_in_exported_files(backend: str, images: Datas
     session = onnxruntime.InferenceSession(str(onnx_file))
     stated = session.get_modelmeta().custom_metadata_map.get("multiseg.mean")
     expected_mean = BGR if not more else dataset_mean if more["subtract_mean"] == "pixel" else None
+    tolerance = 0.5 if more else 1e-6  # a dataset's mean image has rounded pixels, as in DIGITS
     if expected_mean is None:
         assert stated is None
     else:
-        assert np.ravel(json.loads(str(stated))) == pytest.approx(expected_mean, rel=1e-5)
+        assert np.ravel(json.loads(str(stated))) == pytest.approx(expected_mean, abs=tolerance)
     for path, mean in ((of_file, BGR), (of_run, expected_mean)):
         notes = files.exported_notes(path)
         if mean is None:
@@ -135,4 +136,4 @@ def test_the_mean_is_kept_or_named_in_exported_files(backend: str, images: Datas
         else:
             (note,) = notes
             (values,) = re.findall(r"([\d.]+,[\d.]+,[\d.]+), colours as B,G,R", note)
-            assert np.array(values.split(","), float) == pytest.approx(mean, rel=1e-5)
+            assert np.array(values.split(","), float) == pytest.approx(mean, abs=tolerance)
