@@ -21,7 +21,7 @@ def model_to_resume(folder: Path, model: str | Path | None, backend: str) -> str
         return model
     job = read_job(folder)
     stored = job["settings"]
-    copy = folder / MODEL / stored["model"]
+    copy: Path = folder / MODEL / stored["model"]
     other = model is not None and (Path(model).exists() or Path(model).name != copy.name)
     if other or stored["backend"] != backend or not copy.exists():
         return model
