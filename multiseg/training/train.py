@@ -19,7 +19,7 @@ from multiseg.run.run import Run
 from multiseg.settings.binary import check_labels
 from multiseg.settings.loaded import LoadedSettings
 from multiseg.settings.resolved import Settings
-from multiseg.training import warm_start
+from multiseg.training import label_counts, warm_start
 from multiseg.training.distributed.leader import Leader, resumes
 from multiseg.training.events import Progress
 from multiseg.training.loop import Loop
@@ -84,6 +84,8 @@ def train(
         if not run.born and loaded.network.get("classes") is not None:
             for split in (dataset.train, dataset.val):
                 check_split(split, loaded.network["classes"], loaded.network["ignored"])
+        if not run.born:
+            label_counts.check_equal(loaded, dataset, layout, worker, ranks.size)
         warm_start.check_frozen(loaded.freeze, described["parameters"])
         if settings.recipe == "equal":
             set_initial_weights(worker, settings, spec)

@@ -23,6 +23,7 @@ import multiseg
 from helpers import small_models
 from helpers.lending import weights_of
 from helpers.processes import children, gone
+from helpers.void_masks import void_masks
 from multiseg.errors import ModelError, SettingsError, TrainingStopped, WorkerError
 from multiseg.training.ranks import Ranks, current
 from multiseg.training.signals import Stop
@@ -405,6 +406,27 @@ def test_what_is_no_mean_over_images_is_refused(
         replace(jobs["sgd"], model=files / "norm.py").train(tmp_path / "run")
     with pytest.raises(ModelError, match=r"sum.py: its loss .* L1Loss\(reduction='sum'\) is not a mean"):
         replace(jobs["sgd"], model=files / "sum.py", loss=None).train(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_that_count_unequally_are_refused_on_all_ranks(tmp_path: Path) -> None:
+    """Ignored by the job, or within a loss of the network file's own."""
+    masks, model = void_masks(tmp_path), tmp_path / "net.py"
+    net = "from torch import nn\n\ndef network(params):\n    return {'model': nn.Conv2d(1, 3, 3, padding=1), 'loss': LOSS}\n"
+    model.write_text(net.replace("LOSS", "nn.CrossEntropyLoss()"))
+    own = "lambda o, l: nn.functional.cross_entropy(o, l[:, 0].long(), ignore_index=255)"
+    (tmp_path / "own.py").write_text(net.replace("LOSS", own))
+    job = multiseg.Job(
+        dataset=masks.path, model=model, epochs=1, batch_size=4, threads=1, device="cpu", ignore_index=255
+    )
+    files = (model, tmp_path / "own.py")
+    jobs = [replace(job, model=file, ignore_index=255 if file == model else None) for file in files]
+    for file, outcome in zip(
+        files, together(tmp_path, [(each, tmp_path / "run", False) for each in jobs]), strict=True
+    ):
+        (kind, message), (other, echoed) = outcome
+        assert (kind, other) == ("SettingsError", "TrainingError") and message in echoed
+        assert f"the loss of {file.name} is divided by" in message and "train it as one process" in message
     assert not (tmp_path / "run").exists()
 
 

@@ -12,6 +12,7 @@ import pytest
 import multiseg
 from helpers.void_masks import losses, void_masks
 from multiseg import Job
+from multiseg.errors import SettingsError
 
 NETWORK = """
 import torch
@@ -64,3 +65,16 @@ def test_the_loss_does_not_depend_on_the_batch_size(masks: multiseg.Dataset, los
             tested = run.test_db(masks.path / "val_db" / "features", batch_size=size)
             assert tested["val_loss"] == pytest.approx(value, rel=1e-5), size
         assert np.sum(tested["confusion"]) == (labels != 255).sum()
+
+
+@pytest.mark.parametrize("loss", [loss for loss in CASES if "sum" not in loss])
+def test_batches_of_unequal_divisors_are_not_accumulated(masks: multiseg.Dataset, loss: str, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(NETWORK.replace("LOSS", loss))
+    job = Job(
+        dataset=masks, backend="torch", model=tmp_path / "net.py", epochs=1, batch_size=2, accumulate=2, learning_rate=1e-9,
+        seed=1, threads=1,
+    )  # fmt: skip
+    with pytest.raises(
+        SettingsError, match=r"accumulate=2: the loss of net\.py .* choose batch_size=4 and accumulate=1"
+    ):
+        job.train(tmp_path / "run", progress=False)
