@@ -40,15 +40,6 @@ def huber(output: Any, labels: Any, delta: float) -> Any:
 LOSSES: dict[str, Callable[..., Any]] = {"l1": l1, "l2": l2, "smooth_l1": smooth_l1, "huber": huber}
 
 
-def of_probabilities(graph: Any, output: Any) -> dict[str, Any]:
-    """Return the items of a network's description about a loss whose labels are probabilities; see multiseg.network.
-
-    It is recognised by the operations of tf.nn.sigmoid_cross_entropy_with_logits.
-    """
-    sigmoid = any(op.type == "Log1p" and "logistic_loss" in op.name for op in graph.get_operations())
-    return {"logits": output.op.type != "Sigmoid", "label_range": [0, 1]} if sigmoid else {}
-
-
 def named(name: str | None, options: Mapping[str, float]) -> Loss | None:
     """Return the loss ``name`` with its parameters; None for the file's own loss (``name`` is None)."""
     return None if name is None else partial(LOSSES[name], **options)

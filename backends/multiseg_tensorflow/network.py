@@ -15,7 +15,7 @@ import tensorflow
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.network import CLASSES, Array, LabelKind, LossTerms, NetworkSpec
-from multiseg_tensorflow import backend, files, losses, single_values, user_file
+from multiseg_tensorflow import backend, files, losses, probabilities, single_values, user_file
 from multiseg_tensorflow.graph import Shape, UserGraph, build, read_layers
 from multiseg_tensorflow.solver import Solver
 
@@ -79,7 +79,7 @@ class Network(network.Network):
             **({"input_type": self._file.input_type} if self._is_integer else {}),
             "labels": self._labels,
             "single_values": single_values.names(self._main.graph) if self._spec.solver else [],
-            **({} if spec.loss else losses.of_probabilities(self._main.graph, self._main.output)),
+            **({} if spec.loss else probabilities.of_graph(self._main.graph, self._main.output)),
             "classes": self._main.classes if self._labels == CLASSES else None,
             "ignored": self._main.ignored if self._labels == CLASSES else [],
             "device": self._device,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ LARGEST = 255.0  # label of 8 bits
 
 
 def of_loss(loss: Any, output_shape: Sequence[int], label_shape: Sequence[int]) -> dict[str, Any]:
-    """Return the items ``logits`` and ``label_range`` of a network's description; see :meth:`multiseg.network.Network.describe`.
+    """Return ``logits`` and ``label_range`` of a network's description; see :meth:`multiseg.network.Network.describe`.
 
     PyTorch's criteria are known. A loss that the file defines itself is called for a random output (N, *output_shape) between 0
     and 1 and labels (N, *label_shape), on the CPU. ``logits`` is true if it computes the binary cross entropy of logits, or the
@@ -33,8 +34,12 @@ def of_loss(loss: Any, output_shape: Sequence[int], label_shape: Sequence[int]) 
         return {}
     found: dict[str, Any] = {"logits": calls.logits}
     if calls.targets and not calls.of_classes:
-        largest = max(_calls(loss, output_shape, label_shape, LARGEST).targets, default=0.0)
-        if largest > 1:  # otherwise the loss maps all labels of 8 bits to 0 to 1 itself
+        middle, largest = (
+            max(_calls(loss, output_shape, label_shape, label).targets, default=0.0) for label in (LARGEST / 2, LARGEST)
+        )
+        if largest > 0 and math.isclose(
+            2 * middle, largest, rel_tol=1e-5
+        ):  # otherwise the loss limits the labels itself
             found["label_range"] = [0, round(LARGEST / largest)]
     return found
 

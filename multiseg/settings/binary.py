@@ -21,12 +21,12 @@ def foreground_of_outputs(labels: Labels, threshold: float, network: Mapping[str
 
     ``threshold`` is the job's, ``network`` the network's description of itself: if its outputs are logits, of which the loss
     computes the sigmoid, the output of the same probability p is log(p / (1 - p)), 0 for 0.5. p is the threshold divided by the
-    largest label that the loss takes; a threshold beyond that applies to logits as it is.
+    largest label that the loss takes, 1 if that is unknown; one half if the threshold is beyond that.
     """
     foreground = replace(labels.foreground, threshold=threshold)
     if network.get("logits"):
         probability = threshold / network.get("label_range", (0, 1))[1]
-        logit = math.log(probability / (1 - probability)) if 0 < probability < 1 else threshold
+        logit = math.log(probability / (1 - probability)) if 0 < probability < 1 else 0.0
         foreground = replace(foreground, output_threshold=logit)
     return foreground
 

@@ -110,8 +110,7 @@ def sigmoid_loss(scores, y, normalization='valid', ignore=(), weight=1.0, label_
     counts = tf.ones_like(labels)
     for value in ignore:
         counts = counts * tf.cast(tf.not_equal(tf.cast(labels, tf.int64), value), tf.float32)
-    name = None if label_scale == 1 and not ignore else 'other_labels'  # labels beyond 0 to 1 are right
-    losses = tf.nn.sigmoid_cross_entropy_with_logits(logits=scores, labels=labels, name=name)
+    losses = tf.nn.sigmoid_cross_entropy_with_logits(logits=scores, labels=labels)
     return weight * tf.reduce_sum(losses * counts) / divisor(normalization, counts, tf.shape(y)[0])
 ''',
     "divisor": """

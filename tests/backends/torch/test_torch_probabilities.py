@@ -50,7 +50,7 @@ class _Combined(nn.Module):
         (F.binary_cross_entropy, PROBABILITIES | RANGE),
         (_Combined(), LOGITS | RANGE),
         (lambda o, y: F.binary_cross_entropy(torch.sigmoid(o), y), LOGITS | RANGE),
-        (lambda o, y: F.binary_cross_entropy_with_logits(o[:, 0], y[:, 0] / 255), LOGITS),
+        (lambda o, y: F.binary_cross_entropy_with_logits(o[:, 0], y[:, 0] / 255), LOGITS | {"label_range": [0, 255]}),
         (lambda o, y: F.binary_cross_entropy_with_logits(o, (y > 127).float()), LOGITS),
         (lambda o, y: F.binary_cross_entropy_with_logits(o, y * 0.1), LOGITS | {"label_range": [0, 10]}),
         (lambda o, y: F.binary_cross_entropy_with_logits(o, y, (y != 255).float()), LOGITS),

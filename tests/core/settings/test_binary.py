@@ -43,6 +43,7 @@ def test_metrics_of_either_side() -> None:
         (Labels(foreground=BINARY), 0.5, {"logits": True}, Foreground("light", 0.5, 0.0)),
         (Labels(foreground=BINARY), 0.75, {"logits": True}, Foreground("light", 0.75, math.log(3))),
         (Labels(foreground=BINARY), 0.5, {"label_range": [0, 1]}, BINARY),
+        (Labels(), 128, {"logits": True}, Foreground("dark", 128, 0.0)),  # the loss maps the labels to 0 and 1 itself
         # the probability of the label 51 of 0 to 255 is 0.2
         (Labels(), 51, {"logits": True, "label_range": [0, 255]}, Foreground("dark", 51, math.log(0.2 / 0.8))),
     ],
