@@ -126,8 +126,8 @@ def encode(task: EncodingTask, chunk: Chunk, total: Sum | None) -> Encoded:
         label_pixels.append(label)
         if total is not None:
             total.add(feature)
-    counts = statistics.count(label_pixels)
-    task.rules.check_counts(label_pixels, [path for _, path in chunk], counts)
+    paths = [path for _, path in chunk]
+    task.rules.check_counts(label_pixels, paths, statistics.count(label_pixels, paths))
     return Encoded(features, labels, statistics, oriented, transparent)
 
 

@@ -22,12 +22,14 @@ class Foreground:
     """``dark``: values below ``threshold`` are foreground; ``light``: all others. Values that are not a number are background.
 
     ``output_threshold`` is that of a network's outputs if they are logits, e.g. 0 for masks of 0 and 1; None if outputs are on
-    the scale of the labels.
+    the scale of the labels. ``known`` is False if the threshold does not separate an object in the labels and none is stated:
+    metrics of the foreground are None.
     """
 
     side: Side = "dark"
     threshold: float = THRESHOLD
     output_threshold: float | None = None
+    known: bool = True
 
     @classmethod
     def of(cls, value: Foreground | float) -> Foreground:
@@ -48,10 +50,13 @@ class Foreground:
 
     def __str__(self) -> str:
         """Return the rule in words."""
+        if not self.known:
+            return "of the foreground, which is not known"
         return f"{'below' if self.side == 'dark' else 'from'} {self.threshold:g}"
 
 
 DARK = Foreground()
+UNKNOWN = Foreground(known=False)  # e.g. of class numbers
 BINARY = Foreground("light", 0.5)  # of masks of 0 and 1, where 1 is the object
 
 
@@ -67,8 +72,9 @@ def check_foreground(requested: Any) -> None:
 def foreground_of(requested: Side | float | None, counts: NDArray[np.int64], folder: str) -> Foreground:
     """Return the foreground of masks whose values occur ``counts`` (256,) times.
 
-    None chooses dark, as in the tutorial, and 1 in masks of 0 and 1. Raises DatasetError, which names the ``folder`` of the
-    masks, if that is ambiguous or if the requested value is not an end of the masks' values.
+    None chooses dark, as in the tutorial, and 1 in masks of 0 and 1; the foreground is unknown if all values are on one side of
+    128. Raises DatasetError, which names the ``folder`` of the masks, if that is ambiguous or if the requested value is not an
+    end of the masks' values.
     """
     values = np.flatnonzero(counts).tolist()
     low, high = (values[0], values[-1]) if values else (0, 255)
@@ -82,7 +88,7 @@ def foreground_of(requested: Side | float | None, counts: NDArray[np.int64], fol
                 f"{folder}: its masks have the values {low} and {high}; state which one is the object with "
                 f"{setting('foreground', high)} or {setting('foreground', low)}"
             )
-        return DARK
+        return DARK if threshold == THRESHOLD or low == high else UNKNOWN
     if requested in SIDES:
         return Foreground(requested, threshold)  # type: ignore[arg-type]
     if requested not in (low, high) or low == high:

@@ -62,9 +62,8 @@ def label_lines(labels: Labels, checks: dict[str, LabelCheck]) -> list[str]:
         total = sum(int(one.counts.sum()) for one in used.values())
         inside = labels.foreground.in_labels(np.arange(VALUES))
         part = sum(int(one.counts[inside].sum()) for one in used.values()) / max(total, 1)
-        return [
-            f"labels: images, {low:g} to {high:g}; foreground of binary masks: {labels.foreground}, {part:.1%} of the values"
-        ]
+        rule = f"{labels.foreground}, {part:.1%} of the values" if labels.foreground.known else "not known"
+        return [f"labels: images, {low:g} to {high:g}; foreground of binary masks: {rule}"]
     lines = [f"labels: classes, ignored: {'none' if labels.ignore is None else labels.ignore}"]
     values = sorted({value for one in used.values() for value in np.flatnonzero(one.counts).tolist()})
     for value in sorted({*values, *range(len(labels.names))}):

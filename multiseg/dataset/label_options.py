@@ -11,16 +11,16 @@ import numpy as np
 
 from multiseg.dataset.foreground import (
     BINARY,
-    DARK,
     SIDES,
     THRESHOLD,
+    UNKNOWN,
     Foreground,
     Side,
     check_foreground,
     foreground_of,
 )
 from multiseg.dataset.label_rules import LabelRules
-from multiseg.dataset.label_statistics import VALUES, LabelStatistics
+from multiseg.dataset.label_statistics import BOTH, NUMBERS, ONLY_WHITE, VALUES, WHITE, LabelStatistics
 from multiseg.dataset.label_tables import PALETTE, Colour, Key, default_colours, read_colours, read_map, read_names
 from multiseg.dataset.labels import KINDS, Labels
 from multiseg.errors import DatasetError, MultisegWarning, SettingsError, setting
@@ -126,7 +126,7 @@ class LabelOptions:
         """
         counts = statistics.counts
         if self.kind == IMAGES:
-            return Labels(foreground=foreground_of(self.foreground, counts, folder))
+            return self._images(statistics, folder)
         present = [value for value in np.flatnonzero(counts).tolist() if value != self.ignore]
         if self.ignore is not None and counts[self.ignore] and present == [0]:
             raise DatasetError(
@@ -138,6 +138,19 @@ class LabelOptions:
         return Labels(
             CLASSES, names, self._colours(count, statistics, folder), self.ignore, self._foreground_class(count)
         )
+
+    def _images(self, statistics: LabelStatistics, folder: str) -> Labels:
+        """Return labels that are images. Raises DatasetError if some masks are of 0 and 1, and others of 0 and 255."""
+        numbers, white = statistics.examples.get(NUMBERS), statistics.examples.get(ONLY_WHITE)
+        if statistics.has_numbers_and_white and max(statistics.values[:-1]) == 1 and BOTH not in statistics.examples:
+            raise DatasetError(
+                f"{numbers}: has the largest value 1, and {white} has 255 (1-bit files have 0 and 255): the masks have different "
+                f"scales. If 1 and 255 are the object, add {setting('label_map', '255:1,1:1')}; if 255 is to be ignored, "
+                f"{setting('labels', CLASSES)}; or save all masks with one scale"
+            )
+        if statistics.has_numbers_and_white and (self.foreground is None or self.foreground in SIDES):
+            return Labels(foreground=UNKNOWN)
+        return Labels(foreground=foreground_of(self.foreground, statistics.counts, folder))
 
     def _colours(self, count: int, statistics: LabelStatistics, folder: str) -> tuple[Colour, ...]:
         if self.table:
@@ -196,13 +209,29 @@ def warnings_about(labels: Labels, statistics: LabelStatistics, folder: str) -> 
                 f"create the dataset with {setting('labels', CLASSES)}; if the colours are a picture, with "
                 f"{setting('label_channels', 'RGB')}"
             )
-        elif labels.foreground == DARK and not shown[0] < THRESHOLD <= shown[-1]:
+        elif not labels.foreground.known and statistics.has_numbers_and_white:
+            found.append(_numbers_and_white(statistics))
+        elif not labels.foreground.known:
             found.append(
                 f"{folder}: all labels are from {shown[0]} to {shown[-1]}, on one side of {THRESHOLD}; if they are class "
                 f"numbers, create the dataset with {setting('labels', CLASSES)}; if they are binary masks, "
-                f"state {setting('foreground')}"
+                f"state {setting('foreground')}; until then metrics of the foreground are None"
             )
     return list(map(MultisegWarning, found))
+
+
+def _numbers_and_white(statistics: LabelStatistics) -> str:
+    """Return the warning about masks of small numbers and 255."""
+    values = statistics.values
+    path = statistics.examples.get(BOTH) or statistics.examples[NUMBERS]
+    border = ",".join(["255:0", *(["0:0"] if values[0] == 0 else [])])
+    binary = f", or add {setting('label_map', border)} to count it as 0" if max(values[:-1]) == 1 else ""
+    return (
+        f"{path}: has class numbers; all masks together have the values {', '.join(map(str, values[:-1]))} and {WHITE}, of which "
+        f"{THRESHOLD} does not separate an object, so metrics of the foreground are None. To ignore {WHITE}, create the dataset "
+        f"with {setting('labels', CLASSES)} and {setting('ignore', WHITE)}{binary}; if {WHITE} is the object or the background, "
+        f"state {setting('foreground', WHITE)} or {setting('foreground', values[0])}"
+    )
 
 
 def _where(name: str, value: Any) -> str:

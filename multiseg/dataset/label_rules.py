@@ -156,7 +156,7 @@ class LabelRules:
             row, column = np.argwhere(ambiguous)[0].tolist()
             raise ImageError(
                 f"{path}: its pixel at x={column}, y={row} has the value {values[row, column]}, which is the label of another "
-                f"value; add it to {setting('label_map')}"
+                f"value; add it to {setting('label_map')}, as {values[row, column]}:{values[row, column]} to keep it"
             )
         return np.where(kept, values, labels)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from multiseg.dataset.foreground import DARK, SIDES, Foreground
+from multiseg.dataset.foreground import DARK, SIDES, UNKNOWN, Foreground
 from multiseg.dataset.label_tables import Colour
 from multiseg.errors import DatasetError
 from multiseg.network import CLASSES, IMAGES, LabelKind, label_kind
@@ -25,7 +25,8 @@ class Labels:
     - ``names``: of the classes in order; ``colours``: their (R, G, B), 0 to 255; both empty if they are not known;
     - ``ignore``: the label of pixels that count in no loss and no metric; None if there is none.
 
-    ``foreground`` is the side of binary masks that metrics count as the object: ``dark`` labels are below its threshold.
+    ``foreground`` is the side of binary masks that metrics count as the object: ``dark`` labels are below its threshold. It is
+    not ``known`` for images that are probably class numbers.
     """
 
     kind: LabelKind = IMAGES
@@ -43,7 +44,9 @@ class Labels:
             plain["colours"] = [list(colour) for colour in self.colours]
         if self.ignore is not None:
             plain["ignore"] = self.ignore
-        if self.foreground != DARK:
+        if not self.foreground.known:
+            plain |= {"foreground": None} if self.kind == IMAGES else {}
+        elif self.foreground != DARK:
             plain |= {"foreground": self.foreground.side, "threshold": self.foreground.threshold}
         return plain
 
@@ -57,7 +60,7 @@ class Labels:
             )
         try:
             side = values.get("foreground", DARK.side)
-            if side not in SIDES:
+            if side is not None and side not in SIDES:
                 raise ValueError(f"foreground {side!r} is none of {', '.join(SIDES)}")
             ignore = values.get("ignore")
             return cls(
@@ -65,7 +68,9 @@ class Labels:
                 names=tuple(map(str, values.get("names", ()))),
                 colours=tuple((int(r), int(g), int(b)) for r, g, b in values.get("colours", ())),
                 ignore=None if ignore is None else int(ignore),
-                foreground=Foreground(side, float(values.get("threshold", DARK.threshold))),
+                foreground=UNKNOWN
+                if side is None
+                else Foreground(side, float(values.get("threshold", DARK.threshold))),
             )
         except (TypeError, ValueError) as error:
             raise DatasetError(f"{where}: its entry 'labels' is invalid: {error}") from error

@@ -15,6 +15,8 @@ from multiseg.dataset.labels import Labels
 from multiseg.errors import SettingsError, setting
 from multiseg.network import CLASSES, IMAGES
 
+_MOST_MAPPED = 8  # entries of a label map in advice
+
 
 def foreground_of_outputs(labels: Labels, threshold: float, network: Mapping[str, Any]) -> Foreground:
     """Return the foreground of a training's labels and outputs.
@@ -23,7 +25,9 @@ def foreground_of_outputs(labels: Labels, threshold: float, network: Mapping[str
     computes the sigmoid, the output of the same probability p is log(p / (1 - p)), 0 for 0.5. p is the threshold divided by the
     largest label that the loss takes, 1 if that is unknown; one half if the threshold is beyond that.
     """
-    foreground = replace(labels.foreground, threshold=threshold)
+    stated = labels.foreground
+    # a job's own threshold states the foreground, too
+    foreground = replace(stated, threshold=threshold, known=stated.known or threshold != stated.threshold)
     if network.get("logits"):
         probability = threshold / network.get("label_range", (0, 1))[1]
         logit = math.log(probability / (1 - probability)) if 0 < probability < 1 else 0.0
@@ -63,7 +67,7 @@ def check_labels(model: str, dataset: Dataset, network: Mapping[str, Any], reque
         if found is not None and not (low <= found[0] and found[1] <= high):
             raise SettingsError(
                 f"{model}: its loss takes labels of {low:g} to {high:g}; those of {dataset.path} are {found[0]:g} to "
-                f"{found[1]:g}: create the dataset with {setting('label_map', f'{found[1]:g}:{high:g}')}, or use another loss"
+                f"{found[1]:g}: {_map_advice(dataset, ignored, found, high)}use another loss"
             )
     as_numbers = labels.kind == CLASSES and network.get("labels") == IMAGES
     if as_numbers and labels.ignore not in ignored and _occurs(dataset, labels.ignore):
@@ -78,6 +82,23 @@ def check_labels(model: str, dataset: Dataset, network: Mapping[str, Any], reque
             f"{model}: its loss ignores the label {others[0]}, the dataset {dataset.path} states {stated}; state the same "
             f"in both: create the dataset with {setting('ignore', others[0])}, or correct the network file"
         )
+
+
+def _map_advice(dataset: Dataset, ignored: Collection[int], found: tuple[float, float], high: float) -> str:
+    """Return the advice of a label map for labels larger than ``high``, empty if they are too many to be those of masks.
+
+    A value that is the label of another one is in the map, too, because it is an error otherwise.
+    """
+    stored = dataset.info.get("label_values")
+    values = set(found)
+    if isinstance(stored, Mapping):
+        values = {float(value) for counts in stored.values() for value in counts if float(value) not in ignored}
+    larger = sorted((value for value in values if value > high), reverse=True)
+    if not larger or len(larger) > _MOST_MAPPED:
+        return ""
+    kept = [high] if high in values else []
+    entries = ",".join(f"{value:g}:{high:g}" for value in larger + kept)
+    return f"create the dataset with {setting('label_map', entries)}, or "
 
 
 def _occurs(dataset: Dataset, value: int | None) -> bool:

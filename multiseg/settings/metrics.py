@@ -58,9 +58,18 @@ class ImageSums:
         return {metric.key: metric.measure(self) for metric in SCORES if metric.measure}
 
 
-def _iou(sums: ImageSums) -> float:
+def _pixel_accuracy(sums: ImageSums) -> float | None:
+    return sums.correct / max(sums.elements, 1) if sums.foreground.known else None
+
+
+def _iou(sums: ImageSums) -> float | None:
     union = sums.predicted + sums.true - sums.both
-    return sums.both / union if union else 1.0
+    return (sums.both / union if union else 1.0) if sums.foreground.known else None
+
+
+def _dice(sums: ImageSums) -> float | None:
+    both = sums.predicted + sums.true
+    return (2 * sums.both / both if both else 1.0) if sums.foreground.known else None
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,7 @@ SCORES = (
     Metric(
         "pixel_accuracy", "Pixel accuracy", "higher", percent,
         "fraction of the pixels of the right class, or (images) on the target's side of the foreground's threshold",
-        lambda sums: sums.correct / max(sums.elements, 1), lambda counts: counts.accuracy, rank=6, curve="score",
+        _pixel_accuracy, lambda counts: counts.accuracy, rank=6, curve="score",
     ),
     Metric(
         "iou", "IoU", "higher", lambda v: f"{v:.3f}",
@@ -133,7 +142,7 @@ SCORES = (
         "dice", "Dice", "higher", lambda v: f"{v:.3f}",
         "2 |A and B| / (|A| + |B|) of the pixels {foreground}, 1 if there are none, or (class indices) the mean over the "
         "classes; over all images together",
-        lambda sums: 2 * sums.both / (sums.predicted + sums.true) if sums.predicted + sums.true else 1.0,
+        _dice,
         lambda counts: mean(counts.class_dice), rank=8, curve="score",
     ),
     Metric(

@@ -117,4 +117,13 @@ def test_images_are_stored_as_images(backend: str, masks: multiseg.Dataset, tmp_
     model.write_text(SCORES.replace("num_output: 3", "num_output: 1").replace("SoftmaxWithLoss", "EuclideanLoss"))
     with Job(**settings(masks, backend, model)).train(tmp_path / "run", progress=False) as run:
         assert run.labels is not None and run.labels.kind == "images"
-        assert all(run.test_db(masks.path / "val_db" / "features")[key] is not None for key in MEASURES)
+        tested = run.test_db(masks.path / "val_db" / "features")
+        # labels of 0 to 2 are on one side of 128, so that nothing states an object
+        assert [key for key in MEASURES if tested[key] is not None] == ["l1", "l2"]
+    with Job(**settings(masks, backend, model, threshold=1.5)).train(tmp_path / "stated", progress=False) as run:
+        tested = run.test_db(masks.path / "val_db" / "features")
+        features, labels = masks.val.read(range(len(masks.val)))
+        assert labels is not None
+        predicted, true = run.predict(features) < 1.5, labels < 1.5
+        assert tested["iou"] == pytest.approx((predicted & true).sum() / (predicted | true).sum())
+        assert tested["pixel_accuracy"] == pytest.approx((predicted == true).mean())

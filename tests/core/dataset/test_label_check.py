@@ -38,8 +38,9 @@ def test_pixels_of_each_class(tmp_path: Path) -> None:
     path = create(tmp_path, labels="classes", classes=["road", "sky", "car", "bus"])
     result = check(path)
     assert result.exit_code == 0
-    lines = result.stdout.splitlines()
-    assert lines[0].startswith(f"{path}: no problems: 6 train_db/features")
+    first, *lines = result.stdout.splitlines()
+    assert first.startswith(f"{path}: no problems: 6 train_db/features")
+    lines = lines[lines.index("labels: classes, ignored: 255") - 1 :]
     assert lines[1] == "labels: classes, ignored: 255"
     assert lines[2] == "    0 road: train 12 (25.00%), val 12 (25.00%)"
     assert lines[4] == "    2 car: train 18 (37.50%), val 18 (37.50%)"
@@ -65,6 +66,12 @@ def test_other_classes_are_listed_up_to_ten_records(tmp_path: Path) -> None:
 def test_the_foreground_of_images(tmp_path: Path) -> None:
     path = create(tmp_path, np.array([[0, 255, 255, 255]], np.uint8))
     assert "labels: images, 0 to 255; foreground of binary masks: below 128, 25.0% of the values" in check(path).stdout
+
+
+@pytest.mark.filterwarnings("ignore::multiseg.errors.MultisegWarning")
+def test_the_foreground_of_class_numbers_is_not_known(tmp_path: Path) -> None:
+    path = create(tmp_path)
+    assert "labels: images, 0 to 255; foreground of binary masks: not known" in check(path).stdout
 
 
 def write(path: Path, records: list[bytes]) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 import multiseg
 from multiseg import Dataset
 from multiseg.cli import main
+from multiseg.dataset.foreground import BINARY, DARK, UNKNOWN
 from multiseg.dataset.label_tables import default_colours, read_map
 from multiseg.errors import DatasetError, ImageError, MultisegError, MultisegWarning, SettingsError
 
@@ -229,7 +230,7 @@ def larger(mask: np.ndarray, path: Path) -> None:
         (saved(".png"), {"colours": [(0, 0, 300)]}, SettingsError, "item 0: 0 0 300 is not a colour"),
         (saved(".png"), {"colours": [(0, 0, 0), (0, 0, 0)]}, SettingsError, "0 0 0 is class 0 already"),
         (saved(".png"), {"ignore": 256}, SettingsError, "ignore=256: must be a whole number of 0 to 255"),
-        (saved(".png"), {"label_map": {0: 1}}, ImageError, r"has the value 1, which is the label of another value; add it"),
+        (saved(".png"), {"label_map": {0: 1}}, ImageError, r"has the value 1, which is the label of another value; add .* 1:1"),
         (saved(".png"), {"label_map": {0: 9}, "classes": ["a", "b", "c"]}, SettingsError, "maps 0 to 9, but the classes "),
         (saved(".png"), {"label_map": {"x": 1}}, SettingsError, "'x' -> 1 is not an entry of a map"),
         (saved(".png"), {"labels": "boxes"}, SettingsError, "labels='boxes': choose one of images, classes"),
@@ -326,3 +327,64 @@ def test_the_command_line_has_the_same_options(tmp_path: Path) -> None:
     arguments += ["--labels", "classes", "--ignore", "none", "--label-map", "255:1"]
     result = CliRunner().invoke(main, [str(argument) for argument in arguments])
     assert result.exit_code == 2 and "--colours FILE" in result.stderr
+
+
+def binary_of_two_scales(mask: np.ndarray, path: Path) -> None:
+    """File 1 has 1 bit, the others 0 and 1 in 8 bits."""
+    (low_bits(1) if path.name == "1" else saved(".png"))((mask > 0).astype(np.uint8), path)
+
+
+@pytest.mark.parametrize("foreground", [None, "light", 255])
+def test_binary_masks_of_two_scales_are_refused_and_the_advice_works(tmp_path: Path, foreground: Any) -> None:
+    options = folders(tmp_path, binary_of_two_scales)
+    message = (
+        r"target/[02].png: has the largest value 1, and .*target/1.png has 255.*label_map='255:1,1:1'.*labels='classes'"
+    )
+    fails(tmp_path, DatasetError, message, {"foreground": foreground, **options})
+    expected = sorted((np.array(values) > 0).astype(int).tolist() for values in EXPECTED)
+    mapped = Dataset.create(tmp_path / "mapped", label_map="255:1,1:1", **options)
+    assert stored(mapped) == expected and mapped.labels.foreground == BINARY
+    assert stored(Dataset.create(tmp_path / "classes", labels="classes", **options)) == expected
+
+
+def test_binary_masks_of_two_scales_in_eight_bits(tmp_path: Path) -> None:
+    options = folders(tmp_path, lambda mask, path: saved(".png")((mask > 0) * (255 if path.name == "1" else 1), path))
+    fails(tmp_path, DatasetError, r"target/[02].png: has the largest value 1, and .*target/1.png has 255", options)
+    mapped = Dataset.create(tmp_path / "mapped", label_map="255:1,1:1", **options)
+    assert {value for label in stored(mapped) for value in label} == {0, 1}
+
+
+def test_masks_with_a_void_border_have_no_foreground_and_the_advice_works(tmp_path: Path) -> None:
+    options = folders(tmp_path, lambda mask, path: saved(".png")(np.array([0, 1, 255])[mask], path))
+    with pytest.warns(
+        MultisegWarning, match=r"png: has class numbers; .* 0, 1 and 255, .*'classes' and ignore=255, .*'255:0,0:0'"
+    ):
+        Dataset.create(tmp_path / "out", **options)
+    assert Dataset.open(tmp_path / "out").labels.foreground == UNKNOWN
+    classes = Dataset.create(tmp_path / "classes", labels="classes", ignore=255, **options)
+    assert classes.labels.names == ("0", "1") and classes.labels.foreground == BINARY
+    mapped = Dataset.create(tmp_path / "mapped", label_map="255:0,0:0", **options)
+    assert mapped.labels.foreground == BINARY
+    white = Dataset.create(tmp_path / "white", foreground=255, **options)
+    assert str(white.labels.foreground) == "from 128"
+
+
+@pytest.mark.parametrize(
+    ("values", "known"),
+    [
+        ((0, 128, 255), True),
+        ((0, 1, 2), False),
+        ((0, 20, 255), False),
+        ((0, 21, 255), True),
+        ((1, 255, 1), True),
+        ((200, 220, 255), False),
+    ],
+)
+def test_the_foreground_is_known_if_the_threshold_separates_grey(
+    tmp_path: Path, values: tuple[int, ...], known: bool, recwarn: pytest.WarningsRecorder
+) -> None:
+    created = Dataset.create(
+        tmp_path / "out", **folders(tmp_path, lambda mask, path: saved(".png")(np.array(values)[mask], path))
+    )
+    assert created.labels.foreground == (DARK if known else UNKNOWN) == Dataset.open(tmp_path / "out").labels.foreground
+    assert ("foreground" in created.info["labels"]) is not known and len(recwarn) == (0 if known else 1)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import multiseg
+from multiseg.dataset.foreground import UNKNOWN
 from multiseg.dataset.labels import Labels
 from multiseg.dataset.records import Datum
 from multiseg.errors import DatasetError
@@ -77,11 +78,15 @@ def create(folder: Path) -> multiseg.Dataset:
     )
 
 
+@pytest.mark.filterwarnings("ignore::multiseg.errors.MultisegWarning")
 def test_a_dataset_states_the_kind_of_its_labels(tmp_path: Path) -> None:
     dataset = create(tmp_path)
     path = dataset.path / "dataset.json"
     content = json.loads(path.read_text())
-    assert (dataset.labels, content["labels"]) == (Labels("images"), {"kind": "images"})
+    assert (dataset.labels, content["labels"]) == (
+        Labels("images", foreground=UNKNOWN),
+        {"kind": "images", "foreground": None},
+    )
     path.write_text(json.dumps({**content, "labels": {"kind": "classes"}}))
     assert multiseg.Dataset.open(dataset.path).labels.kind == "classes"
     path.write_text(json.dumps({key: value for key, value in content.items() if key != "labels"}))

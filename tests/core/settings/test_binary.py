@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import multiseg
-from multiseg.dataset.foreground import BINARY, DARK, Foreground
+from multiseg.dataset.foreground import BINARY, DARK, UNKNOWN, Foreground
 from multiseg.dataset.labels import Labels
 from multiseg.errors import SettingsError
 from multiseg.settings.binary import check_labels, foreground_of_outputs, label_bounds
@@ -46,6 +46,8 @@ def test_metrics_of_either_side() -> None:
         (Labels(), 128, {"logits": True}, Foreground("dark", 128, 0.0)),  # the loss maps the labels to 0 and 1 itself
         # the probability of the label 51 of 0 to 255 is 0.2
         (Labels(), 51, {"logits": True, "label_range": [0, 255]}, Foreground("dark", 51, math.log(0.2 / 0.8))),
+        (Labels(foreground=UNKNOWN), 128, {}, UNKNOWN),
+        (Labels(foreground=UNKNOWN), 1.5, {}, Foreground("dark", 1.5)),
     ],
 )
 def test_the_foreground_of_outputs(
@@ -54,6 +56,12 @@ def test_the_foreground_of_outputs(
     found = foreground_of_outputs(labels, threshold, network)
     assert (found.side, found.threshold) == (expected.side, expected.threshold)
     assert found.output_threshold == pytest.approx(expected.output_threshold)
+
+
+def test_metrics_of_an_unknown_foreground_are_not_defined() -> None:
+    sums = ImageSums(UNKNOWN)
+    sums.add(np.array([0.0, 3]).reshape(1, 1, 1, 2), np.array([0, 1]).reshape(1, 1, 1, 2))
+    assert sums.scores() == {"l1": 1, "l2": 2, "pixel_accuracy": None, "iou": None, "dice": None}
 
 
 def dataset(root: Path, values: list[int], **options: Any) -> multiseg.Dataset:
@@ -91,6 +99,23 @@ def test_labels_that_a_loss_cannot_take(
 ) -> None:
     with pytest.raises(SettingsError, match=rf"^net\.py: .*{message}"):
         check_labels("net.py", dataset(tmp_path, values, **options), network)
+
+
+@pytest.mark.filterwarnings("ignore::multiseg.errors.MultisegWarning")
+@pytest.mark.parametrize("values", [[0, 1, 2], [0, 1, 2, 3], [0, 2, 5], [0, 128, 255]])
+def test_the_advised_label_map_works(tmp_path: Path, values: list[int]) -> None:
+    network = {"labels": "images", "label_range": [0, 1]}
+    with pytest.raises(SettingsError, match="create the dataset with label_map=") as caught:
+        check_labels("net.py", dataset(tmp_path / "first", values), network)
+    advice = str(caught.value).split("label_map='")[1].split("'")[0]
+    mapped = dataset(tmp_path / "second", values, label_map=advice)
+    check_labels("net.py", mapped, network)
+    assert label_bounds(mapped) == (0, 1) and mapped.labels.foreground == BINARY
+
+
+def test_no_label_map_is_advised_for_grey(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="are 0 to 240: use another loss"):
+        check_labels("net.py", dataset(tmp_path, [*range(0, 255, 16)]), {"labels": "images", "label_range": [0, 1]})
 
 
 @pytest.mark.parametrize(
