@@ -31,6 +31,13 @@ SHAPES = {
 INPUT = 'layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 1 dim: 4 dim: 8 dim: 8 } } }\n'
 
 
+# caffe.proto's defaults of a pooling layer, which count like stated values in layers beyond the vocabulary
+WINDOW = {
+    "pad": 0, "pad_h": 0, "pad_w": 0, "kernel_h": 0, "kernel_w": 0, "stride": 1, "stride_h": 0, "stride_w": 0,
+    "global_pooling": False, "round_mode": 0,
+}  # fmt: skip
+
+
 def layer(kind: str, more: str = "", bottom: str = "data", top: str = "out", name: str = "it") -> str:
     bottoms = "".join(f' bottom: "{each}"' for each in bottom.split())
     tops = "".join(f' top: "{each}"' for each in top.split())
@@ -141,7 +148,7 @@ def test_users_networks_are_described_as_they_are_deployed(
         (layer("Pooling", "pooling_param { pool: AVE global_pooling: true }"), [("it", "GlobalAveragePool", {})]),
         (
             layer("Pooling", "pooling_param { pool: STOCHASTIC kernel_size: 2 }"),
-            [("it", "StochasticPool", {"pool": 2, "kernel_size": 2})],
+            [("it", "StochasticPool", {"pool": 2, "kernel_size": 2, **WINDOW})],
         ),
         (
             layer("LRN", "lrn_param { local_size: 3 alpha: 2 k: 4 }"),
@@ -181,7 +188,10 @@ def test_users_networks_are_described_as_they_are_deployed(
             [("it", "BatchNormalization", {"epsilon": 0.125, "affine": False})],
         ),
         (layer("Scale", "scale_param { bias_term: true }"), [("it", "Scale", {"bias_term": True})]),
-        (layer("Scale", "scale_param { num_axes: 3 }"), [("it", "CaffeScale", {"num_axes": 3})]),
+        (
+            layer("Scale", "scale_param { num_axes: 3 }"),
+            [("it", "CaffeScale", {"axis": 1, "num_axes": 3, "bias_term": False})],
+        ),
         (layer("Scale", "", "data data"), [("it", "Mul", {})]),
         (layer("Eltwise", "eltwise_param { coeff: 1 coeff: -1 }", "data data"), [("it", "Sub", {})]),
         (
@@ -209,7 +219,10 @@ def test_users_networks_are_described_as_they_are_deployed(
                 ("it", "Mul", {"value": 3}),
             ],
         ),
-        (layer("MVN", "mvn_param { across_channels: true }"), [("it", "MVN", {"across_channels": True})]),
+        (
+            layer("MVN", "mvn_param { across_channels: true }"),
+            [("it", "MVN", {"normalize_variance": True, "across_channels": True, "eps": pytest.approx(1e-9)})],
+        ),
         (layer("Split", top="a b") + layer("Sigmoid", bottom="b", name="that"), [("that", "Sigmoid", {})]),
     ],
 )
