@@ -30,6 +30,14 @@ ALL = ("caffe", "tensorflow", "torch")
 REQUIRED = [name for name in os.environ.get("MULTISEG_TEST_BACKENDS", ",".join(ALL)).split(",") if name]
 TESTS = Path(__file__).parent
 FOURTH = TESTS / "fourth_backend"
+# files that import a framework when they are collected
+IMPORTING = {
+    "backends/tensorflow/test_tensorflow_probabilities.py": {"tensorflow"},
+    "backends/torch/test_torch_metrics.py": {"torch"},
+    "backends/torch/test_torch_probabilities.py": {"torch"},
+    "contract/test_differential.py": {"torch"},
+}
+collect_ignore = [path for path, backends in IMPORTING.items() if not backends <= set(REQUIRED)]
 
 Loaded = Callable[..., Worker]
 Trained = Callable[[str], Path]

@@ -13,6 +13,8 @@ import multiseg
 from helpers.void_masks import losses, void_masks
 from multiseg import Job
 
+pytestmark = pytest.mark.needs("caffe")
+
 NETWORK = """
 layer { name: "td" type: "Data" top: "data" include { phase: TRAIN } }
 layer { name: "tl" type: "Data" top: "label" include { phase: TRAIN } }

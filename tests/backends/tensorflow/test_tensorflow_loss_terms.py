@@ -13,6 +13,8 @@ import multiseg
 from helpers.void_masks import losses, void_masks
 from multiseg import Job
 
+pytestmark = pytest.mark.needs("tensorflow")
+
 NETWORK = """
 class UserModel(Tower):
     @model_property

@@ -15,6 +15,8 @@ from PIL import Image
 import multiseg
 from multiseg import Job
 
+pytestmark = pytest.mark.needs("tensorflow")
+
 tf = tensorflow.compat.v1
 LOGITS, RANGE = {"logits": True}, {"label_range": [0, 1]}
 

@@ -14,6 +14,8 @@ from helpers.void_masks import losses, void_masks
 from multiseg import Job
 from multiseg.errors import SettingsError
 
+pytestmark = pytest.mark.needs("torch")
+
 NETWORK = """
 import torch
 import torch.nn.functional as F

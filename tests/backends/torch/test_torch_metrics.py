@@ -15,6 +15,8 @@ from torchmetrics.classification import (
 from multiseg.settings.confusion import Confusion
 from multiseg.settings.metrics import scores_of
 
+pytestmark = pytest.mark.needs("torch")
+
 EXACT = 1e-6  # torchmetrics computes ratios in float32; the counts are compared exactly
 
 

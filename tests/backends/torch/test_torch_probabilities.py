@@ -17,6 +17,8 @@ import multiseg
 from multiseg import Job
 from multiseg.errors import SettingsError
 
+pytestmark = pytest.mark.needs("torch")
+
 NETWORK = """
 import torch
 from torch import nn
