@@ -54,7 +54,9 @@ def read(path: Path, network: Path | None = None, shape: tuple[int, int, int] | 
         for name, value in stored.checkpoint(prefix).items()
         if np.issubdtype(value.dtype, np.floating) and not NO_WEIGHT.search(name)
     }
-    layouts = _network_layouts(network, shape) if network and shape else _graph_layouts(prefix)
+    layouts, folded = _network_layouts(network, shape) if network and shape else _graph_layouts(prefix)
+    if folded:  # weights that are computed from variables are not in the checkpoint
+        layouts = {name: layout for name, layout in layouts.items() if name in arrays}
     if layouts and all(name in arrays for name in layouts):
         weights = {layout.name: layout.to_neutral(arrays[name]).astype(np.float32) for name, layout in layouts.items()}
         # arrays that are no layer's weight, such as a kernel that is split for groups: layout by name and shape
@@ -66,23 +68,27 @@ def read(path: Path, network: Path | None = None, shape: tuple[int, int, int] | 
     return _convert_by_name(prefix, arrays)
 
 
-def _graph_layouts(prefix: Path) -> dict[str, Weight]:
-    """Return the layouts from the graph next to a checkpoint, by variable name; empty if there is no usable graph."""
+def _graph_layouts(prefix: Path) -> tuple[dict[str, Weight], bool]:
+    """Return the layouts from the graph next to a checkpoint, by variable name, and whether weights are computed from variables.
+
+    Without a usable graph there are no layouts.
+    """
     meta = prefix.with_name(prefix.name + ".meta")
     if not meta.is_file():
-        return {}
+        return {}, False
     try:
         file = files.load(meta)
         weights = read_layers(file, file.shape).weights if file.shape else {}
     except ModelError:  # e.g. a training graph, with several outputs
-        return {}
-    return {name.partition("/")[2]: weight for name, weight in weights.items()}
+        return {}, False
+    return {name.partition("/")[2]: weight for name, weight in weights.items()}, bool(file.folded)
 
 
-def _network_layouts(network: Path, shape: tuple[int, int, int]) -> dict[str, Weight]:
-    """Return the layouts of a network file's layers for images of ``shape`` (H, W, C), by variable name."""
+def _network_layouts(network: Path, shape: tuple[int, int, int]) -> tuple[dict[str, Weight], bool]:
+    """Return the layouts of a network file's layers for images of ``shape`` (H, W, C), and whether weights are computed."""
     file = files.load(network)
-    return {file.own_name(name): weight for name, weight in read_layers(file, shape).weights.items()}
+    layouts = {file.own_name(name): weight for name, weight in read_layers(file, shape).weights.items()}
+    return layouts, bool(file.folded)
 
 
 def _convert_by_name(prefix: Path, arrays: Mapping[str, Any]) -> dict[str, Any]:
