@@ -22,6 +22,7 @@ import multiseg
 from helpers import lending
 from helpers.lending import lend
 from helpers.linear_training import SIZE
+from helpers.void_masks import void_masks
 from multiseg.job.job import Job
 from multiseg.training.preparation import network_spec
 from multiseg.worker.client import Worker
@@ -103,6 +104,12 @@ def images(multiseg_images: Path) -> Path:
 def dataset(multiseg_dataset: multiseg.Dataset) -> multiseg.Dataset:
     """108 pairs for training, 12 for validation."""
     return multiseg_dataset
+
+
+@pytest.fixture(scope="session")
+def void_dataset(tmp_path_factory: pytest.TempPathFactory) -> multiseg.Dataset:
+    """Class masks with very different numbers of void pixels, see helpers.void_masks."""
+    return void_masks(tmp_path_factory.mktemp("void"))
 
 
 @pytest.fixture(scope="session")
