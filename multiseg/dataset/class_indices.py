@@ -8,12 +8,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from multiseg.dataset.dataset import Dataset
 from multiseg.dataset.reading import Split
 from multiseg.errors import DatasetError, setting
 
 
-def check_split(split: Split, classes: int, ignored: Collection[int]) -> None:
-    """Read all labels of a split. Raise DatasetError naming the first record with a label that is no class and not ignored."""
+def check_classes(dataset: Dataset, classes: int, ignored: Collection[int]) -> None:
+    """Raise DatasetError naming the first record with a label that is no class and not ignored.
+
+    All labels are read unless dataset.json shows that every one is valid.
+    """
+    valid = {*range(classes), *ignored}
+    for name, split in (("train", dataset.train), ("val", dataset.val)):
+        counts = dataset.label_counts(name)
+        if counts is None or not valid.issuperset(counts):
+            _check_split(split, classes, ignored)
+
+
+def _check_split(split: Split, classes: int, ignored: Collection[int]) -> None:
     for index in range(len(split)):
         label = split.label(index)
         if label is not None:

@@ -150,6 +150,13 @@ class Dataset:
             return Labels.from_json(self._description["labels"], str(self.path / FILE))
         return Labels(CLASSES if self.train.labelled_in_records else IMAGES)
 
+    def label_counts(self, split: str) -> dict[int, int] | None:
+        """Return how often each value occurs in the labels of ``split``, train or val; None if dataset.json does not hold it."""
+        stored = self.info.get("label_values")
+        if not isinstance(stored, Mapping) or not isinstance(stored.get(split), Mapping):
+            return None
+        return {int(value): int(count) for value, count in stored[split].items()}
+
     @cached_property
     def values(self) -> str:
         """What the features' values are: ``uint8``, ``float32``, or ``high byte``.

@@ -40,10 +40,10 @@ def label_bounds(dataset: Dataset, ignored: Collection[int] = ()) -> tuple[float
 
     They are those of dataset.json, or, of datasets that it does not describe, of all records.
     """
-    stored = dataset.info.get("label_values")
+    stored = _label_values(dataset)
     values: list[float] = []
-    if isinstance(stored, Mapping):
-        values = [float(value) for counts in stored.values() for value in counts if float(value) not in ignored]
+    if stored is not None:
+        values = [float(value) for value in stored - set(ignored)]
     else:
         for split in (dataset.train, dataset.val):
             for index in range(len(split)):
@@ -89,10 +89,8 @@ def _map_advice(dataset: Dataset, ignored: Collection[int], found: tuple[float, 
 
     A value that is the label of another one is in the map, too, because it is an error otherwise.
     """
-    stored = dataset.info.get("label_values")
-    values = set(found)
-    if isinstance(stored, Mapping):
-        values = {float(value) for counts in stored.values() for value in counts if float(value) not in ignored}
+    stored = _label_values(dataset)
+    values = set(found) if stored is None else stored - set(ignored)
     larger = sorted((value for value in values if value > high), reverse=True)
     if not larger or len(larger) > _MOST_MAPPED:
         return ""
@@ -103,5 +101,10 @@ def _map_advice(dataset: Dataset, ignored: Collection[int], found: tuple[float, 
 
 def _occurs(dataset: Dataset, value: int | None) -> bool:
     """Return whether dataset.json states that a label occurs."""
-    stored = dataset.info.get("label_values")
-    return isinstance(stored, Mapping) and any(str(value) in counts for counts in stored.values())
+    return value in (_label_values(dataset) or ())
+
+
+def _label_values(dataset: Dataset) -> set[int] | None:
+    """Return the values of all labels according to dataset.json; None if it does not hold them."""
+    counts = [dataset.label_counts(split) for split in ("train", "val")]
+    return None if None in counts else {value for one in counts for value in one or ()}

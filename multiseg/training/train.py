@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from multiseg.dataset import Dataset
-from multiseg.dataset.class_indices import check_split
+from multiseg.dataset.class_indices import check_classes
 from multiseg.errors import RunError
 from multiseg.model_files import copies
 from multiseg.network import NetworkSpec
@@ -82,8 +82,7 @@ def train(
         plan = plan_of(loaded, dataset)
         check_labels(settings.model.name, dataset, described, settings.ignore_index)
         if not run.born and loaded.network.get("classes") is not None:
-            for split in (dataset.train, dataset.val):
-                check_split(split, loaded.network["classes"], loaded.network["ignored"])
+            check_classes(dataset, loaded.network["classes"], loaded.network["ignored"])
         if not run.born:
             label_counts.check_equal(loaded, dataset, layout, worker, ranks.size)
         warm_start.check_frozen(loaded.freeze, described["parameters"])
