@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from multiseg.errors import ImageError
-from multiseg.images import NPY, array_values, open_image
+from multiseg.images import BITS_PER_SAMPLE, NPY, Values, array_values, open_image, pnm_values, tag
 from multiseg.layout import to_channels_last
 
-Values = NDArray[Any]
-
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of the TIFF specification
-_NETPBM_HEADER = re.compile(rb"P[2356](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d+)")
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # of the TIFF specification
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +57,9 @@ def stored_image(data: bytes, name: str) -> StoredImage:
         values, alpha = (pixels[..., 0] if pixels.shape[2] == 2 else pixels[..., :3]), pixels[..., -1]
     elif image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image)
-        values = values.astype(np.uint8) if image.mode == "1" else _unstretched(image, data, values)
+        values = values.astype(np.uint8) if image.mode == "1" else _unstretched(image, data, values, name)
     elif image.mode == "RGB":
-        values = _unstretched(image, data, np.asarray(image))
+        values = _unstretched(image, data, np.asarray(image), name)
     else:
         raise ImageError(f"{name}: is a mode {image.mode} image; save it as grey, palette or RGB")
     if deep and values.ndim == 3:
@@ -71,20 +67,17 @@ def stored_image(data: bytes, name: str) -> StoredImage:
     return StoredImage(values, palette, alpha, _lossy(image, data), image.mode == "1", image.format == "WEBP")
 
 
-def _unstretched(image: ImageFile.ImageFile, data: bytes, values: Values) -> Values:
+def _unstretched(image: ImageFile.ImageFile, data: bytes, values: Values, name: str) -> Values:
     """Return the numbers in the file where Pillow scaled them: to 0..255, or to 0..65535 for Netpbm files of 9 to 16 bits."""
-    if image.format == "PPM":
-        header = _NETPBM_HEADER.match(data)
-        most = int(header[1]) if header else 255
-        full = 255 if most < 256 else 65535
-        return values if most == full else np.rint(values.astype(np.float64) * most / full).astype(np.int64)
+    if image.format == "PPM" and image.mode != "F":
+        samples = pnm_values(data, name)
+        return samples[..., 0] if values.ndim == 2 else samples
     bits, inverted = 8, False
     if image.format == "PNG" and image.mode == "L":
         bits = data[24]
     elif image.format == "TIFF" and image.mode == "L":
         tags: Any = image.tag_v2  # type: ignore[attr-defined]
-        stated = tags.get(_BITS_PER_SAMPLE, 8)
-        bits = stated[0] if isinstance(stated, tuple) else stated
+        bits = tag(image, BITS_PER_SAMPLE)
         inverted = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
     if bits not in (2, 4):
         return values

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from multiseg.dataset.label_files import StoredImage, Values, stored_image
+from multiseg.dataset.label_files import StoredImage, stored_image
 from multiseg.dataset.label_statistics import LabelStatistics
 from multiseg.dataset.label_tables import Colour, Key
 from multiseg.errors import ImageError, setting
-from multiseg.images import Channels, Pixels, array_to_image, decode_image, image_to_array
+from multiseg.images import Channels, Pixels, Values, array_to_image, decode_image, image_to_array
 from multiseg.network import CLASSES, IMAGES, LabelKind
 
 _UNKNOWN = -1

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from multiseg.dataset.label_files import Values
 from multiseg.dataset.label_tables import Colour
 from multiseg.errors import DatasetError, setting
+from multiseg.images import Values
 
 VALUES = 256
 WHITE = 255

@@ -12,11 +12,21 @@ from multiseg.images.arrays import (
     to_image,
 )
 from multiseg.images.decoding import Channels, Decoded, Depth, Exif, decode, decode_image, load_image, turned
-from multiseg.images.deep import NPY, Values, array_values
-from multiseg.images.opening import ARRAY_SUFFIX, FORMATS, SUFFIXES, open_image, open_plain_png, read_bytes
+from multiseg.images.deep import NPY, Values, array_values, pnm_values
+from multiseg.images.opening import (
+    ARRAY_SUFFIX,
+    BITS_PER_SAMPLE,
+    FORMATS,
+    SUFFIXES,
+    open_image,
+    open_plain_png,
+    read_bytes,
+    tag,
+)
 
 __all__ = [
     "ARRAY_SUFFIX",
+    "BITS_PER_SAMPLE",
     "FORMATS",
     "NPY",
     "SUFFIXES",
@@ -38,8 +48,10 @@ __all__ = [
     "open_image",
     "open_plain_png",
     "picture_of",
+    "pnm_values",
     "read_bytes",
     "save_image",
+    "tag",
     "to_image",
     "turned",
 ]

@@ -80,7 +80,7 @@ def as_float(values: Values, name: str) -> NDArray[np.float32]:
 def _samples(image: ImageFile.ImageFile, data: bytes, name: str) -> tuple[Values, Values | None]:
     """Return the values (H, W, C) of one or three channels, and the opacity (H, W, 1) of 0 to 65535 or None."""
     if image.format == "PPM" and image.mode != "F":
-        return _pnm(data, name), None
+        return pnm_values(data, name), None
     if image.mode in ("RGB", "RGBA", "LA"):
         samples = _png(image, data) if image.format == "PNG" else _tiff(image, data, name)
         return (samples[..., :-1], samples[..., -1:]) if image.mode[-1] == "A" else (samples, None)
@@ -139,16 +139,20 @@ def _tiff(image: ImageFile.ImageFile, data: bytes, name: str) -> Values:
     return planes[0] << 8 | planes[1]
 
 
-def _pnm(data: bytes, name: str) -> Values:
-    """Return the samples (H, W, C) of a PGM or PPM file as they are stored, not scaled to the largest value of its header."""
+def pnm_values(data: bytes, name: str) -> Values:
+    """Return the samples (H, W, C) of a PGM or PPM file as they are stored, not scaled to the largest value of its header.
+
+    Raises ImageError naming the file if it is damaged.
+    """
     header = _PNM_HEADER.match(data)
     if header is None:
         raise ImageError(f"{name}: is damaged or truncated; replace it or leave it out")
-    width, height, _ = (int(number) for number in header.groups())
+    width, height, largest = (int(number) for number in header.groups())
     channels = 3 if data[1:2] in b"36" else 1
     try:
         if data[1:2] in b"56":
-            values = np.frombuffer(data, ">u2", width * height * channels, header.end())
+            sample = ">u2" if largest > 255 else "u1"
+            values: Values = np.frombuffer(data, sample, width * height * channels, header.end())
         else:
             values = np.array(data[header.end() :].split(), np.int64)
         return values.reshape(height, width, channels)

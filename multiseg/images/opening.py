@@ -16,7 +16,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".
 ARRAY_SUFFIX = ".npy"  # of an array saved by NumPy
 FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP")
 # tags of the TIFF specification, and a value of the second
-_BITS_PER_SAMPLE = 258
+BITS_PER_SAMPLE = 258
 SAMPLE_FORMAT = 339
 SIGNED = 2
 
@@ -116,7 +116,7 @@ def _is_deep(image: ImageFile.ImageFile, data: bytes) -> bool:
         numbers = [value for value in image.tile[0][3] or () if isinstance(value, int)]
         return bool(numbers) and numbers[-1] > 255
     if image.format == "TIFF":
-        return tag(image, _BITS_PER_SAMPLE) > 8 or tag(image, SAMPLE_FORMAT) == SIGNED
+        return tag(image, BITS_PER_SAMPLE) > 8 or tag(image, SAMPLE_FORMAT) == SIGNED
     return False
 
 
