@@ -121,16 +121,11 @@ def _count(layer: Any, blobs: Any, images: int) -> int | None:
     if layer is None:
         return images
     if layer.type in NORMALISED:
-        loss = layer.loss_param
-        kind = loss.normalization
-        if not loss.HasField("normalization"):
-            # sigmoid_cross_entropy_loss_layer.cpp: its default is the batch size, that of the others the valid labels
-            default = loss.BATCH_SIZE if layer.type == "SigmoidCrossEntropyLoss" else loss.VALID
-            kind = (loss.VALID if loss.normalize else loss.BATCH_SIZE) if loss.HasField("normalize") else default
+        loss, divisor = layer.loss_param, normalization(layer)
         labels = blobs[layer.bottom[1]].data
-        if kind == loss.VALID:
-            return int((labels != loss.ignore_label).sum()) if loss.HasField("ignore_label") else int(labels.size)
-        return {loss.FULL: int(labels.size), loss.BATCH_SIZE: images}.get(kind)
+        if divisor == "valid" and loss.HasField("ignore_label"):
+            return int((labels != loss.ignore_label).sum())
+        return {"valid": int(labels.size), "full": int(labels.size), "batch_size": images}.get(divisor)
     if layer.type.endswith("Loss") or layer.type == "Python":
         return images
     if (
