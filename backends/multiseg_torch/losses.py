@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from multiseg.errors import ModelError
 from multiseg.network import CLASSES, IMAGES, LabelKind
+from multiseg.topology.objective import Objective
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -122,16 +123,10 @@ def of_probabilities(loss: object) -> dict[str, Any]:
 
 def is_cross_entropy(loss: object, last: str) -> bool:
     """Return whether a file's loss is the mean cross entropy of the softmax, for a network whose last layer has this type."""
-    if not isinstance(loss, BY_CLASS) or loss.reduction != "mean" or loss.weight is not None:
+    values = objective(loss) if isinstance(loss, BY_CLASS) else None
+    if values is None or not Objective.from_json(values).is_mean:
         return False
-    if (
-        getattr(loss, "matrix", None) is not None
-        or getattr(loss, "normalization", "valid") != "valid"
-        or getattr(loss, "factor", 1) != 1
-        or _label_scale(loss) != 1
-    ):
-        return False
-    return not loss.label_smoothing if isinstance(loss, nn.CrossEntropyLoss) else last == "LogSoftmax"
+    return isinstance(loss, nn.CrossEntropyLoss) or last == "LogSoftmax"
 
 
 def _label_scale(loss: object) -> float:
@@ -185,9 +180,7 @@ def not_a_mean(loss: Loss) -> str | None:
         return f"{name} sums over the images"
     if normalization in ("full", "batch_size"):
         return None
-    if normalization == "weighted":
-        return f"{name} with class weights is a weighted mean, whose total weight differs between images"
-    if isinstance(loss, BY_CLASS) and loss.weight is not None:
+    if normalization == "weighted" or (isinstance(loss, BY_CLASS) and loss.weight is not None):
         return f"{name} with class weights is a weighted mean, whose total weight differs between images"
     if isinstance(loss, BY_CLASS) and loss.ignore_index >= 0:
         return f"{name}(ignore_index={loss.ignore_index}) is a mean over the other classes; their pixel count differs by image"
