@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+from multiseg_tensorflow.tensors import constant
 
 
 def names(graph: Any) -> list[str]:
@@ -28,22 +31,13 @@ def _pixels(tensor: Any, order: str) -> int | None:
     """Return the number of pixels of a tensor's images; None if it is not known."""
     shape = tensor.shape.as_list() if tensor.shape.rank else [None]
     sizes = shape[2:] if order == "NCHW" else shape[1:-1]
-    return None if any(size is None for size in sizes) else _product(sizes)
-
-
-def _product(sizes: list[Any]) -> int:
-    result = 1
-    for size in sizes:
-        result *= size
-    return result
+    return None if any(size is None for size in sizes) else math.prod(sizes)
 
 
 def _reduced(op: Any) -> list[int]:
     """Return the axes over which the mean of a squared difference is computed."""
-    from tensorflow import get_static_value
-
     for user in op.outputs[0].consumers():
         if user.type == "Mean":
-            axes = get_static_value(user.inputs[1])
+            axes = constant(user.inputs[1])
             return [] if axes is None else [int(axis) for axis in axes.ravel()]
     return []
