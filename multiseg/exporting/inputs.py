@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from multiseg.model_files.reading import describe
+from multiseg.run.reading import is_run
 from multiseg.run.run import Run
 from multiseg.settings.resolved import OWN_MEAN
 from multiseg.topology import Topology
@@ -14,9 +15,6 @@ from multiseg.topology import Topology
 
 def run_of(given: Path | Run | Topology, stack: ExitStack) -> Run | None:
     """Return the run, or the run in a folder, which ``stack`` closes; None if it is neither."""
-    from multiseg.run.reading import is_run
-    from multiseg.run.run import Run
-
     if isinstance(given, Run):
         return given
     if isinstance(given, Path) and is_run(given):
@@ -26,8 +24,6 @@ def run_of(given: Path | Run | Topology, stack: ExitStack) -> Run | None:
 
 def file_of(given: Path | Run | Topology | None) -> Path | None:
     """Return the file or folder that is read; None for a described network."""
-    from multiseg.run.run import Run
-
     return given.path if isinstance(given, Run) else given if isinstance(given, Path) else None
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Optional
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Optional, TypeVar
 
 import numpy as np
 
 from multiseg.network import Array, LossTerms, Network
 
 TOLERANCE = 1e-3  # of the largest output: above rounding, below the effect of other images' statistics
+T = TypeVar("T")
 Answer = tuple[Array, Optional[float], Mapping[str, Array]]  # noqa: UP045 - worker code runs on Python 3.9
 
 
@@ -31,19 +33,9 @@ class Prediction:
 
     def predict(self, features: Array, labels: Array | None, activations: bool = False) -> Answer:
         """See multiseg.network.Network.predict; the loss of images that are predicted one by one is the mean of theirs."""
-        if len(features) < 2:
-            return self.network.predict(features, labels, activations)
-        if not self.one_by_one:
-            answer = self.network.predict(features, labels, activations)
-            if self.checked or not self._depends_on_batch(features, labels, answer[0]):
-                return answer
-            self.one_by_one = True
-        answers = [
-            self.network.predict(
-                features[index : index + 1], None if labels is None else labels[index : index + 1], activations
-            )
-            for index in range(len(features))
-        ]
+        answers = self._answers(partial(self.network.predict, activations=activations), features, labels)
+        if len(answers) == 1:
+            return answers[0]
         losses = [loss for _, loss, _ in answers if loss is not None]
         return (
             np.concatenate([output for output, _, _ in answers]),
@@ -53,20 +45,25 @@ class Prediction:
 
     def evaluate(self, features: Array, labels: Array) -> tuple[Array, LossTerms]:
         """See multiseg.network.Network.evaluate; terms of images that are predicted one by one are added."""
-        if len(features) < 2:
-            return self.network.evaluate(features, labels)
-        if not self.one_by_one:
-            answer = self.network.evaluate(features, labels)
-            if self.checked or not self._depends_on_batch(features, labels, answer[0]):
-                return answer
-            self.one_by_one = True
-        places = (slice(index, index + 1) for index in range(len(features)))
-        answers = [self.network.evaluate(features[place], labels[place]) for place in places]
+        answers = self._answers(self.network.evaluate, features, labels)
+        if len(answers) == 1:
+            return answers[0]
         terms = [
             (sum(total for total, _ in same), sum(count for _, count in same))
             for same in zip(*(terms for _, terms in answers))  # noqa: B905 - worker code runs on Python 3.9
         ]
         return np.concatenate([output for output, _ in answers]), terms
+
+    def _answers(self, compute: Callable[..., T], features: Array, labels: Array | None) -> list[T]:
+        """Return the answer of ``compute`` for the batch, or one for each image; an answer begins with the outputs."""
+        if not self.one_by_one or len(features) < 2:
+            answer = compute(features, labels)
+            outputs: Any = answer[0]  # type: ignore[index]
+            if len(features) < 2 or self.checked or not self._depends_on_batch(features, labels, outputs):
+                return [answer]
+            self.one_by_one = True
+        places = (slice(index, index + 1) for index in range(len(features)))
+        return [compute(features[place], None if labels is None else labels[place]) for place in places]
 
     def _depends_on_batch(self, features: Array, labels: Array | None, outputs: Array) -> bool:
         if np.array_equal(features[1:], features[:-1]):
