@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from multiseg.topology.layer import Layer
+from multiseg.topology.objective import Objective
+from multiseg.topology.topology import Topology
 from multiseg.topology.writing import Writer, factors, number, said
 
 
@@ -15,6 +17,20 @@ class PythonWriter(Writer):
 
     module: ClassVar[str]  # name of the framework's module in the source
     values: dict[str, str]  # the variable or expression of each value of the network
+
+    def __init__(self, topology: Topology, objective: Objective | None = None) -> None:
+        """``objective``: the loss of the file, see objective_of. Its ``scores`` are None where they are input or output."""
+        super().__init__(topology)
+        self.objective = objective
+        scores = objective.scores if objective else None
+        self.scores = None if scores in (topology.input, topology.outputs[0]) else scores
+
+    def matrix_lines(self) -> list[str]:
+        """Return the lines that assign the matrix of the loss, a row for each label, to MATRIX; none without one."""
+        if self.objective is None or self.objective.matrix is None:
+            return []
+        rows = (f"[{', '.join(number(value) for value in row)}]" for row in self.objective.matrix)
+        return ["", "MATRIX = [  # of the loss: a row for each label", *(f"    {row}," for row in rows), "]"]
 
     def _inputs(self, layer: Layer) -> list[str]:
         return [self.values[value] for value in layer.inputs]

@@ -25,10 +25,7 @@ class TowerFrame(PythonWriter):
     module = "tf"
 
     def __init__(self, topology: Topology, objective: Objective | None = None) -> None:
-        super().__init__(topology)
-        self.objective = objective
-        scores = objective.scores if objective else None
-        self.scores = None if scores in (topology.input, topology.outputs[0]) else scores
+        super().__init__(topology, objective)
         self.scopes = distinct((layer.name for layer in self.layers), scope_name)
         values = [topology.input, *(value for layer in self.layers for value in layer.outputs)]
         self.values = identifiers(values, {*RESERVED, *FUNCTIONS})
@@ -53,7 +50,7 @@ class TowerFrame(PythonWriter):
             "import tensorflow as tf",
             *["import tensorflow.contrib.slim as slim"] * ("slim." in code),
             *["import utils as digits"] * ("digits." in code),
-            *self._matrix(),
+            *self.matrix_lines(),
             *"\n".join(["", *used]).splitlines(),
             "",
             "",
@@ -69,13 +66,6 @@ class TowerFrame(PythonWriter):
             f"        return {loss}",
         ]
         return "\n".join(lines) + "\n"
-
-    def _matrix(self) -> list[str]:
-        """Return the lines that assign the matrix of the loss, a row for each label, to MATRIX; none without one."""
-        if self.objective is None or self.objective.matrix is None:
-            return []
-        rows = (f"[{', '.join(number(value) for value in row)}]" for row in self.objective.matrix)
-        return ["", "MATRIX = [  # of the loss: a row for each label", *(f"    {row}," for row in rows), "]"]
 
     def _loss(self) -> str:
         """Return the expression of the loss.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from multiseg.topology import Layer
 from multiseg.topology.writing import (
@@ -121,12 +121,6 @@ class SigmoidLoss(nn.BCEWithLogitsLoss):
         divisor = {"valid": counted.sum(), "full": labels.numel(), "batch_size": len(labels), "none": 1}[self.normalization]
         return losses * self.factor / max(int(divisor), 1)
 '''
-
-
-def matrix_lines(matrix: Sequence[Sequence[float]]) -> list[str]:
-    """Return the lines that assign the matrix of a loss, a row for each label, to MATRIX."""
-    rows = (f"[{', '.join(number(value) for value in row)}]" for row in matrix)
-    return ["", "MATRIX = [  # of the loss: a row for each label", *(f"    {row}," for row in rows), "]"]
 
 
 ON_EACH: dict[str, Callable[[Layer], str]] = {

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import PurePath
 from typing import ClassVar
 
-from multiseg.errors import ModelError
 from multiseg.topology import Layer, Topology
-from multiseg.topology.notes import comments, notes_of
-from multiseg.topology.objective import Objective, objective_of
+from multiseg.topology.notes import notes_of
+from multiseg.topology.objective import objective_of
 from multiseg.topology.pooling import pooling
 from multiseg.topology.python_source import PythonWriter, bounds, grouped
 from multiseg.topology.vocabulary import window_pads
@@ -18,24 +15,17 @@ from multiseg.topology.writing import (
     axis,
     deconvolution_pads,
     finite,
-    identifiers,
     number,
     pair,
     said,
     slices,
     statistics,
 )  # fmt: skip
+from multiseg_torch.exporting.frame import ModuleFrame
 from multiseg_torch.exporting.text import (
-    BATCH_NORM,
-    CLASS_LOSS,
-    FROZEN_NORM,
     FUNCTIONS,
     ON_EACH,
-    RESERVED,
-    SCALE,
-    SIGMOID_LOSS,
     constant_pad,
-    matrix_lines,
     padding,
     windows,
     zero_pad,
@@ -59,126 +49,7 @@ def names(topology: Topology) -> dict[str, str]:
     return _Torch(topology).modules
 
 
-class _Torch(PythonWriter):
-    title = "PyTorch"
-    module = "torch"
-
-    def __init__(self, topology: Topology, objective: Objective | None = None) -> None:
-        super().__init__(topology)
-        self.objective = objective
-        scores = objective.scores if objective else None
-        self.scores = None if scores in (topology.input, topology.outputs[0]) else scores  # attached to the output
-        names = [layer.name for layer in self.layers]
-        self.modules = identifiers(names, RESERVED)
-        values = [topology.input, *(value for layer in self.layers for value in layer.outputs)]
-        self.values = identifiers(values, RESERVED)
-        self.made: list[str] = []  # lines of __init__
-        self.steps: list[str] = []  # lines of forward
-        if self.passes_on(topology.input):
-            self.values[topology.input] = "x"
-
-    def text(self) -> str:
-        """Return the complete file."""
-        topology, loss = self.topology, self._loss()
-        output = self.values[topology.outputs[0]]
-        stem = re.sub(r"\W", "_", PurePath(topology.source).stem, flags=re.ASCII)
-        name = "".join(part[:1].upper() + part[1:] for part in stem.split("_"))
-        name = (
-            name if name[:1].isalpha() and name not in ("Scale", "ClassLoss", "SigmoidLoss", "MATRIX") else f"Net{name}"
-        )
-        norms = [
-            text.format(name=norm)
-            for norm in ("BatchNorm1d", "BatchNorm2d")
-            for prefix, text in (("Frozen", FROZEN_NORM), ("ByBatch", BATCH_NORM))
-            if any(f" = {prefix}{norm}(" in line for line in self.made)
-        ]
-        classes_used = [SCALE] * any("Scale(" in line for line in self.made) + norms
-        for start, text in (("ClassLoss", CLASS_LOSS), ("SigmoidLoss", SIGMOID_LOSS)):
-            scores = "output.scores" if self.scores else "output"
-            text = text.replace("SCORES", scores).replace("OF_OUTPUT", str(self.scores is None))
-            classes_used += [text] * loss.startswith(start)
-        matrix = matrix_lines(self.objective.matrix) if self.objective and self.objective.matrix else []
-        used = "\n".join([*self.made, *self.steps, *classes_used])
-        lines = [
-            f'"""{topology.source} ({topology.kind}) in PyTorch, for images of {self.size} (channels, height, width)."""',
-            *comments(self.notes),
-            "",
-            *["import torch"] * ("torch." in used),
-            *["import torch.nn.functional as F"] * bool(re.search(r"\bF\.", used)),
-            "from torch import nn",
-            *matrix,
-            *"".join(classes_used).splitlines(),
-            "",
-            "",
-            f"class {name}(nn.Module):",
-            "    def __init__(self):",
-            "        super().__init__()",
-            *(f"        {line}" for line in self.made),
-            "",
-            f"    def forward(self, {self.values[topology.input]}):",
-            *(f"        {line}" for line in self.steps),
-            *[f"        {output}.scores = scores  # the loss compares these"] * (self.scores is not None),
-            f"        return {output}",
-            "",
-            "",
-            "def network(params):",
-            '    """params["inputShape"] is [channels, height, width]."""',
-            f'    return {{"model": {name}(), "loss": {loss}}}',
-        ]
-        return "\n".join(lines) + "\n"
-
-    def _loss(self) -> str:
-        """Return the constructor of the loss."""
-        own = self.objective
-        if own is None:
-            return "nn.SmoothL1Loss()"
-        normalization = f'"{own.normalization}"'
-        changed = [
-            f"{key}={number(value)}"
-            for key, value in (("weight", own.weight), ("label_scale", own.label_scale))
-            if value != 1
-        ]
-        if own.kind == "sigmoid":
-            ignored = [f"ignore={own.ignore!r}"] if own.ignore else []
-            return f"SigmoidLoss({', '.join([normalization, *ignored, *changed])})"
-        if len(own.ignore) > 1:
-            raise ModelError(
-                f"{self.topology.source}: its loss ignores the labels {' and '.join(map(str, own.ignore))}, a loss in PyTorch "
-                "one; use the same value"
-            )
-        ignored = [f"ignore_index={value}" for value in own.ignore]
-        changed += ["matrix=MATRIX"] if own.matrix is not None else []
-        if own.is_mean and self.scores is None:
-            last = self.layers[-1].type if self.layers else ""
-            name = "nn.NLLLoss" if last == "LogSoftmax" else "nn.CrossEntropyLoss"
-            return f"{name}({', '.join(ignored)})"
-        return f"ClassLoss({', '.join([normalization, *ignored, *changed])})"
-
-    # --- forward
-
-    def _assign(self, layer: Layer, expression: str, here: bool = False) -> None:
-        if len(layer.outputs) == 1 and self.passes_on(layer.outputs[0]):
-            self.values[layer.outputs[0]] = "x"
-        targets = ", ".join(self.values[value] for value in layer.outputs)
-        self.steps.append(f"{targets} = {expression}{self._note(here)}")
-        if self.scores in layer.outputs:
-            self.steps.append(f"scores = {self.values[self.scores]}")
-
-    def _note(self, here: bool) -> str:
-        return f"  {self.only}" if here else ""
-
-    def _module(self, layer: Layer, constructor: str, here: bool = False, pads: str = "", after: str = "") -> None:
-        """Add a line to __init__ and one to forward; ``pads`` is a module called first, ``after`` is appended to the call."""
-        name = self.modules[layer.name]
-        called = self._inputs(layer)[0]
-        if pads:
-            self.made.append(f"self.{name}_pad = {pads}")
-            called = f"self.{name}_pad({called})"
-        self.made.append(f"self.{name} = {constructor}{self._note(here)}")
-        self._assign(layer, f"self.{name}({called}){after}")
-
-    # --- layers
-
+class _Torch(ModuleFrame):
     def convolution(self, layer: Layer) -> None:
         taken, said_ = self.taken(layer), layer.parameters
         top, left, bottom, right = window_pads(said_, taken[1:])
