@@ -7,19 +7,19 @@ from typing import Any
 
 from multiseg.topology.layer import Layer, Shape
 from multiseg.topology.vocabulary import ShapeError, canonical_form, infer, window_pads
-from multiseg.topology.writing import Refused, said
+from multiseg.topology.writing import Refused, parameter
 
 
 @dataclass(frozen=True)
 class Pooling:
-    """A MaxPool or AveragePool over an image of shape ``taken`` (C, H, W); pairs are (height, width).
+    """A MaxPool or AveragePool over an image of shape ``input_shape`` (C, H, W); pairs are (height, width).
 
     ``pads`` are [top, left, bottom, right], for padding SAME (``same``) resolved for this size; ``up``: whether the output size
     is rounded up; ``counted``: whether padding counts in an average.
     """
 
     layer: Layer
-    taken: Shape
+    input_shape: Shape
     average: bool
     kernel: Shape
     strides: Shape
@@ -43,12 +43,12 @@ class Pooling:
         """Return whether the layer with these parameters is equal at this size: in windows and in the divisors of averages."""
         own = {key: value for key, value in self.layer.parameters.items() if key != "auto_pad"}
         try:
-            shapes, _, _ = infer(self.layer.type, own | parameters, [self.taken])
+            shapes, _, _ = infer(self.layer.type, own | parameters, [self.input_shape])
         except ShapeError:
             return False
         other = replace(self.layer, parameters=own | parameters, shapes=tuple(shapes))
-        return other.shapes == self.layer.shapes and canonical_form(other, [self.taken]) == canonical_form(
-            self.layer, [self.taken]
+        return other.shapes == self.layer.shapes and canonical_form(other, [self.input_shape]) == canonical_form(
+            self.layer, [self.input_shape]
         )
 
     def rounded(self, counts_padding: bool = True) -> tuple[bool, bool] | None:
@@ -67,7 +67,7 @@ class Pooling:
 
     def rounded_apart(self) -> tuple[bool, bool] | None:
         """Return the same as :meth:`rounded` for a framework that pads the image in a separate layer before."""
-        channels, height, width = self.taken
+        channels, height, width = self.input_shape
         top, left, bottom, right = self.pads
         padded = (channels, height + top + bottom, width + left + right)
         parameters = {"kernel_shape": self.kernel, "strides": self.strides, "dilations": self.dilations}
@@ -81,22 +81,22 @@ class Pooling:
         return None
 
 
-def pooling(layer: Layer, taken: Shape) -> Pooling:
+def pooling(layer: Layer, input_shape: Shape) -> Pooling:
     """Return the description of a pooling layer. Raises Refused if one of its windows lies entirely outside the image."""
     described = Pooling(
         layer=layer,
-        taken=taken,
+        input_shape=input_shape,
         average=layer.type == "AveragePool",
         kernel=tuple(layer.parameters["kernel_shape"]),
-        strides=tuple(said(layer, "strides")),
-        dilations=tuple(said(layer, "dilations")),
-        pads=window_pads(layer.parameters, taken[1:]),
-        up=bool(said(layer, "ceil_mode")),
-        counted=layer.type == "AveragePool" and bool(said(layer, "count_include_pad")),
+        strides=tuple(parameter(layer, "strides")),
+        dilations=tuple(parameter(layer, "dilations")),
+        pads=window_pads(layer.parameters, input_shape[1:]),
+        up=bool(parameter(layer, "ceil_mode")),
+        counted=layer.type == "AveragePool" and bool(parameter(layer, "count_include_pad")),
         same=layer.parameters.get("auto_pad") == "SAME_UPPER",
     )
     for i in range(2):
         last = (layer.shapes[0][i + 1] - 1) * described.strides[i] - described.pads[i]
-        if described.reach[i] <= described.pads[i] or last >= taken[i + 1]:
+        if described.reach[i] <= described.pads[i] or last >= input_shape[i + 1]:
             raise Refused("has a window that lies outside the image")
     return described

@@ -9,7 +9,7 @@ from typing import ClassVar
 from multiseg.topology.layer import Layer
 from multiseg.topology.objective import Objective
 from multiseg.topology.topology import Topology
-from multiseg.topology.writing import Writer, factors, number, said
+from multiseg.topology.writing import Writer, factors, number, parameter
 
 
 class PythonWriter(Writer):
@@ -69,8 +69,8 @@ class PythonWriter(Writer):
 
 def grouped(layer: Layer) -> str:
     """Return groups and bias of a convolution as keyword arguments, without those that have the default (1 and True)."""
-    groups = said(layer, "group")
-    return (f", groups={groups}" if groups != 1 else "") + ("" if said(layer, "bias_term") else ", bias=False")
+    groups = parameter(layer, "group")
+    return (f", groups={groups}" if groups != 1 else "") + ("" if parameter(layer, "bias_term") else ", bias=False")
 
 
 def bounds(start: int, end: int | None) -> str:

@@ -59,7 +59,7 @@ class Writer:
         if problems:
             raise ModelError(f"{self.topology.source}: {self.title} cannot express it exactly; {'; '.join(problems)}")
 
-    def taken(self, layer: Layer) -> Shape:
+    def input_shape(self, layer: Layer) -> Shape:
         """Return the shape of a layer's first input."""
         return self.shapes[layer.inputs[0]]
 
@@ -84,7 +84,7 @@ class Writer:
         return f"# {ONLY} {self.size} only"
 
 
-def said(layer: Layer, key: str) -> Any:
+def parameter(layer: Layer, key: str) -> Any:
     """Return a parameter of a layer of the vocabulary, or its default."""
     return layer.parameters[key] if key in layer.parameters else VOCABULARY[layer.type].parameters[key]
 
@@ -94,7 +94,7 @@ def statistics(layer: Layer) -> tuple[str, str]:
 
     Raises Refused for stored ones in training and the batch's in prediction, which no framework has.
     """
-    training, prediction = (said(layer, f"{state}_statistics") for state in ("training", "prediction"))
+    training, prediction = (parameter(layer, f"{state}_statistics") for state in ("training", "prediction"))
     if (training, prediction) == ("stored", "batch"):
         raise Refused("uses stored statistics in training and the batch's in prediction")
     return training, prediction
@@ -102,7 +102,7 @@ def statistics(layer: Layer) -> tuple[str, str]:
 
 def axis(layer: Layer, shape: Shape, index: int | None = None) -> int:
     """Return a layer's axis (or ``index``), counted from 0 with the batch."""
-    number: int = said(layer, "axis") if index is None else index
+    number: int = parameter(layer, "axis") if index is None else index
     return number if number >= 0 else number + len(shape) + 1
 
 
@@ -127,8 +127,10 @@ def slices(layer: Layer, shape: Shape) -> dict[int, tuple[int, int | None]]:
 def deconvolution_pads(layer: Layer) -> tuple[list[int], list[int]]:
     """Return pads [top, left, bottom, right] and output padding of a ConvTranspose; with SAME they do not depend on the size."""
     if layer.parameters.get("auto_pad") != "SAME_UPPER":
-        return list(layer.parameters.get("pads", (0, 0, 0, 0))), list(said(layer, "output_padding"))
-    sizes = zip(layer.parameters["kernel_shape"], said(layer, "dilations"), said(layer, "strides"), strict=True)
+        return list(layer.parameters.get("pads", (0, 0, 0, 0))), list(parameter(layer, "output_padding"))
+    sizes = zip(
+        layer.parameters["kernel_shape"], parameter(layer, "dilations"), parameter(layer, "strides"), strict=True
+    )
     overlaps = [(k - 1) * d + 1 - s for k, d, s in sizes]  # by how much windows overlap
     before = [max(overlap, 0) // 2 for overlap in overlaps]
     after = [max(overlap, 0) - b for overlap, b in zip(overlaps, before, strict=True)]

@@ -9,7 +9,7 @@ from typing import Any
 from multiseg.topology import Layer
 from multiseg.topology.writing import (
     number,
-    said,
+    parameter,
 )  # fmt: skip
 
 Fields = Sequence[tuple[str, Any]]  # names and values: a str is quoted, a Word is not, a list of fields is a message
@@ -27,7 +27,7 @@ PLAIN = {
 
 def windows(layer: Layer, pads: Sequence[int]) -> list[tuple[str, Any]]:
     """Return the fields of a ConvolutionParameter; ``pads`` are above, left, below, right."""
-    strides, dilations, groups = (said(layer, key) for key in ("strides", "dilations", "group"))
+    strides, dilations, groups = (parameter(layer, key) for key in ("strides", "dilations", "group"))
     if dilations[0] != dilations[1]:
         dilation: list[tuple[str, Any]] = [("dilation", value) for value in dilations]
     else:
@@ -45,7 +45,7 @@ def windows(layer: Layer, pads: Sequence[int]) -> list[tuple[str, Any]]:
 
 def fillers(layer: Layer) -> list[tuple[str, Any]]:
     """Return fields for the bias and a random initialization of weights (Caffe's default is 0)."""
-    bias = [] if said(layer, "bias_term") else [("bias_term", False)]
+    bias = [] if parameter(layer, "bias_term") else [("bias_term", False)]
     return [*bias, ("weight_filler", [("type", "xavier")])]
 
 

@@ -17,7 +17,7 @@ from multiseg.topology.writing import (
     deconvolution_pads,
     factors,
     finite,
-    said,
+    parameter,
     slices,
     statistics,
 )  # fmt: skip
@@ -42,11 +42,11 @@ class _Caffe(PrototxtFrame):
 
     def convolution(self, layer: Layer) -> None:
         more = self.padding.get(layer.inputs[0], [0, 0, 0, 0])
-        own = window_pads(layer.parameters, self.taken(layer)[1:])
+        own = window_pads(layer.parameters, self.input_shape(layer)[1:])
         pads = [a + b for a, b in zip(own, more, strict=True)]
         if pads[:2] != pads[2:] or min(pads) < 0:
             raise Refused(f"pads {sides(pads)}; Caffe supports only equal padding on opposite sides")
-        here = "auto_pad" in layer.parameters and max(said(layer, "strides")) > 1
+        here = "auto_pad" in layer.parameters and max(parameter(layer, "strides")) > 1
         self._layer(layer, "Convolution", [("convolution_param", windows(layer, pads))], here)
 
     def deconvolution(self, layer: Layer) -> None:
@@ -71,7 +71,7 @@ class _Caffe(PrototxtFrame):
         self._cut(f"{layer.name}_edges", whole, self.blobs[layer.outputs[0]], cuts, sizes)
 
     def pad(self, layer: Layer) -> None:
-        constant = said(layer, "mode") == "constant" and not said(layer, "value")
+        constant = parameter(layer, "mode") == "constant" and not parameter(layer, "value")
         readers = self.readers[layer.outputs[0]]
         only_convolutions = (
             all(reader.type == "Conv" for reader in readers) and layer.outputs[0] not in self.topology.outputs
@@ -95,7 +95,7 @@ class _Caffe(PrototxtFrame):
             self._layer(layer, "Flatten")
 
     def pool(self, layer: Layer) -> None:
-        pool = pooling(layer, self.taken(layer))
+        pool = pooling(layer, self.input_shape(layer))
         rounding = pool.rounded()
         if max(pool.dilations) > 1:
             raise Refused("has dilation, which Caffe's pooling layers do not support")
@@ -124,10 +124,10 @@ class _Caffe(PrototxtFrame):
         self._layer(layer, "Pooling", [("pooling_param", [("pool", kind), ("global_pooling", True)])])
 
     def batch_norm(self, layer: Layer) -> None:
-        affine = said(layer, "affine")
+        affine = parameter(layer, "affine")
         if affine not in (True, False):
             raise Refused(f"has only {affine}; Caffe's Scale has a weight and, optionally, a bias")
-        fields = [("batch_norm_param", [("eps", number_field(said(layer, "epsilon"))), *self._statistics(layer)])]
+        fields = [("batch_norm_param", [("eps", number_field(parameter(layer, "epsilon"))), *self._statistics(layer)])]
         if not affine:
             self._layer(layer, "BatchNorm", fields)
             return
@@ -155,70 +155,72 @@ class _Caffe(PrototxtFrame):
         self._layer(layer, "Scale", [("scale_param", [("bias_term", True)])] if bias else [])
 
     def prelu(self, layer: Layer) -> None:
-        shared = said(layer, "num_parameters") == 1
+        shared = parameter(layer, "num_parameters") == 1
         self._layer(layer, "PReLU", [("prelu_param", [("channel_shared", True)])] if shared else [])
 
     def lrn(self, layer: Layer) -> None:
-        size, within = layer.parameters["size"], said(layer, "within_channel")
+        size, within = layer.parameters["size"], parameter(layer, "within_channel")
         if size % 2 == 0:
             raise Refused(f"has the even size {size}; Caffe supports only odd sizes")
-        if within and float(said(layer, "bias")) != 1:
+        if within and float(parameter(layer, "bias")) != 1:
             raise Refused("adds a number other than 1, which Caffe always adds within a channel")
         fields = [
             ("local_size", size),
-            ("alpha", number_field(said(layer, "alpha"))),
-            ("beta", number_field(said(layer, "beta"))),
+            ("alpha", number_field(parameter(layer, "alpha"))),
+            ("beta", number_field(parameter(layer, "beta"))),
         ]
-        fields += [("norm_region", Word("WITHIN_CHANNEL"))] if within else [("k", number_field(said(layer, "bias")))]
+        fields += (
+            [("norm_region", Word("WITHIN_CHANNEL"))] if within else [("k", number_field(parameter(layer, "bias")))]
+        )
         self._layer(layer, "LRN", [("lrn_param", fields)])
 
     def dropout(self, layer: Layer) -> None:
-        self._layer(layer, "Dropout", [("dropout_param", [("dropout_ratio", number_field(said(layer, "ratio")))])])
+        self._layer(layer, "Dropout", [("dropout_param", [("dropout_ratio", number_field(parameter(layer, "ratio")))])])
 
     def leaky_relu(self, layer: Layer) -> None:
-        self._layer(layer, "ReLU", [("relu_param", [("negative_slope", number_field(said(layer, "alpha")))])])
+        self._layer(layer, "ReLU", [("relu_param", [("negative_slope", number_field(parameter(layer, "alpha")))])])
 
     def elu(self, layer: Layer) -> None:
-        self._layer(layer, "ELU", [("elu_param", [("alpha", number_field(said(layer, "alpha")))])])
+        self._layer(layer, "ELU", [("elu_param", [("alpha", number_field(parameter(layer, "alpha")))])])
 
     def swish(self, layer: Layer) -> None:
-        alpha = float(said(layer, "alpha"))
+        alpha = float(parameter(layer, "alpha"))
         self._layer(layer, "Swish", [("swish_param", [("beta", number_field(alpha))])] if alpha != 1 else [])
 
     def thresholded(self, layer: Layer) -> None:
-        if float(said(layer, "alpha")) != 0:
+        if float(parameter(layer, "alpha")) != 0:
             raise Refused("has a threshold, for which Caffe has no gradient")
         self._layer(layer, "ReLU")
 
     def clip(self, layer: Layer) -> None:
-        low, high = (finite(said(layer, key)) for key in ("min", "max"))
+        low, high = (finite(parameter(layer, key)) for key in ("min", "max"))
         largest = "3.4028235e+38"
         limits = [("min", number_field(low, f"-{largest}")), ("max", number_field(high, largest))]
         self._layer(layer, "Clip", [("clip_param", limits)])
 
     def softmax(self, layer: Layer) -> None:
-        along = axis(layer, self.taken(layer))
+        along = axis(layer, self.input_shape(layer))
         self._layer(layer, "Softmax", [("softmax_param", [("axis", along)])] if along != 1 else [])
 
     def log_softmax(self, layer: Layer) -> None:
         raise Refused("Caffe has no such layer, and the Log of a Softmax is not finite where a probability is 0")
 
     def concat(self, layer: Layer) -> None:
-        along = axis(layer, self.taken(layer))
+        along = axis(layer, self.input_shape(layer))
         self._layer(layer, "Concat", [("concat_param", [("axis", along)])] if along != 1 else [])
 
     def split(self, layer: Layer) -> None:
-        along, sizes = axis(layer, self.taken(layer)), layer.parameters["split"]
+        along, sizes = axis(layer, self.input_shape(layer)), layer.parameters["split"]
         points = [("slice_point", sum(sizes[:i])) for i in range(1, len(sizes))]
         self._layer(layer, "Slice", [("slice_param", [("axis", along), *points])])
 
     def cut(self, layer: Layer) -> None:
-        taken = self.taken(layer)
+        input_shape = self.input_shape(layer)
         cuts = {}
-        for place, (start, end) in slices(layer, taken).items():
-            first, last, _ = slice(start, end).indices(taken[place - 1])
+        for place, (start, end) in slices(layer, input_shape).items():
+            first, last, _ = slice(start, end).indices(input_shape[place - 1])
             cuts[place] = (first, last)
-        sizes = {place: taken[place - 1] for place in cuts}
+        sizes = {place: input_shape[place - 1] for place in cuts}
         self._cut(layer.name, self.blobs[layer.inputs[0]], self.blobs[layer.outputs[0]], cuts, sizes)
 
     def _cut(
@@ -248,7 +250,7 @@ class _Caffe(PrototxtFrame):
         self._write(self._fresh(f"{name}_rest"), "Silence", rest, [], [])
 
     def crop(self, layer: Layer) -> None:
-        first = axis(layer, self.taken(layer))
+        first = axis(layer, self.input_shape(layer))
         offsets = [("offset", offset) for offset in layer.parameters["offset"]]
         self._layer(layer, "Crop", [("crop_param", [("axis", first), *offsets])])
 
@@ -258,12 +260,12 @@ class _Caffe(PrototxtFrame):
         self._layer(layer, "Reshape", [("reshape_param", [("shape", dims)])], here=True)
 
     def reduce(self, layer: Layer) -> None:
-        taken = self.taken(layer)
-        axes = sorted({axis(layer, taken, each) for each in layer.parameters["axes"]})
-        keeps, mean = bool(said(layer, "keepdims")), layer.type == "ReduceMean"
-        if axes != list(range(axes[0], len(taken) + 1)):
+        input_shape = self.input_shape(layer)
+        axes = sorted({axis(layer, input_shape, each) for each in layer.parameters["axes"]})
+        keeps, mean = bool(parameter(layer, "keepdims")), layer.type == "ReduceMean"
+        if axes != list(range(axes[0], len(input_shape) + 1)):
             raise Refused(f"reduces axes {tuple(axes)}; Caffe reduces one axis and all that follow it")
-        if keeps and not (mean and len(taken) == 3 and axes == [2, 3]):
+        if keeps and not (mean and len(input_shape) == 3 and axes == [2, 3]):
             raise Refused("keeps the axes that it reduces, which Caffe does not support")
         if keeps:
             self._layer(layer, "Pooling", [("pooling_param", [("pool", Word("AVE")), ("global_pooling", True)])])

@@ -103,6 +103,6 @@ class TowerFrame(PythonWriter):
 
     def _place(self, layer: Layer, index: int | None = None) -> int:
         """Return the index of a layer's axis in the tensor, which is NHWC for images."""
-        shape = self.taken(layer)
+        shape = self.input_shape(layer)
         neutral = axis(layer, shape, index)
         return PLACES[neutral] if len(shape) == 3 else neutral

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from multiseg.topology import Layer
 from multiseg.topology.writing import (
-    said,
+    parameter,
 )  # fmt: skip
 
 RESERVED = ("net", "self", "tf", "slim", "digits", "Tower", "model_property", "UserModel")
@@ -148,7 +148,7 @@ def scope_name(name: str) -> str:
 
 def window_options(layer: Layer, padding: str) -> str:
     """Return the arguments for the strides and the padding, without those that have their default."""
-    strides = said(layer, "strides")
+    strides = parameter(layer, "strides")
     options = f", strides={list(strides)}" if max(strides) > 1 else ""
     return options + (f", padding='{padding}'" if padding != "VALID" else "")
 

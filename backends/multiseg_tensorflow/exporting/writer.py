@@ -20,7 +20,7 @@ from multiseg.topology.writing import (
     deconvolution_pads,
     finite,
     number,
-    said,
+    parameter,
     slices,
     statistics,
 )  # fmt: skip
@@ -44,10 +44,10 @@ class _TensorFlow(TowerFrame):
     """Writes the statements of the layers, one method for each kind of layer; ``rules`` maps layer types to methods."""
 
     def convolution(self, layer: Layer) -> None:
-        pads = window_pads(layer.parameters, self.taken(layer)[1:])
+        pads = window_pads(layer.parameters, self.input_shape(layer)[1:])
         net, padding = self._padded(layer, pads, "0")
         options = window_options(layer, padding)
-        dilations = said(layer, "dilations")
+        dilations = parameter(layer, "dilations")
         if max(dilations) > 1:
             options += f", dilations={list(dilations)}"
         kernel = list(layer.parameters["kernel_shape"])
@@ -56,8 +56,8 @@ class _TensorFlow(TowerFrame):
 
     def deconvolution(self, layer: Layer) -> None:
         pads, output_padding = deconvolution_pads(layer)
-        kernel, strides = layer.parameters["kernel_shape"], said(layer, "strides")
-        if max(said(layer, "dilations")) > 1:
+        kernel, strides = layer.parameters["kernel_shape"], parameter(layer, "strides")
+        if max(parameter(layer, "dilations")) > 1:
             raise Refused("has dilation, which transposed convolutions of TensorFlow do not support")
         if any(m >= s or m < 0 for m, s in zip(output_padding, strides, strict=True)):
             raise Refused(f"output padding {tuple(output_padding)} must be smaller than the stride")
@@ -77,12 +77,12 @@ class _TensorFlow(TowerFrame):
         self._assign(layer, call)
 
     def dense(self, layer: Layer) -> None:
-        bias = "" if said(layer, "bias_term") else ", bias=False"
+        bias = "" if parameter(layer, "bias_term") else ", bias=False"
         units = layer.parameters["num_output"]
         self._assign(layer, f"dense({self._first(layer)}, {self._scope(layer)}, {units}{bias})")
 
     def pool(self, layer: Layer) -> None:
-        pool = pooling(layer, self.taken(layer))
+        pool = pooling(layer, self.input_shape(layer))
         window_reach, size_specific = _window_pads(pool)
         kernel, strides = ([1, *sizes, 1] for sizes in (pool.kernel, pool.strides))
         if max(pool.dilations) > 1:
@@ -120,8 +120,8 @@ class _TensorFlow(TowerFrame):
         if layer.parameters.get("auto_pad") == "SAME_UPPER":
             return True
         windows = {key: layer.parameters[key] for key in ("kernel_shape", "dilations") if key in layer.parameters}
-        same = window_pads({**windows, "auto_pad": "SAME_UPPER"}, self.taken(layer)[1:])
-        return max(said(layer, "strides")) == 1 and list(pads) == same
+        same = window_pads({**windows, "auto_pad": "SAME_UPPER"}, self.input_shape(layer)[1:])
+        return max(parameter(layer, "strides")) == 1 and list(pads) == same
 
     def _padded(self, layer: Layer, pads: list[int], value: str, may_be_same: bool = True) -> tuple[str, str]:
         """Return the layer's input, explicitly padded if needed, and the padding, VALID or SAME, for the operation."""
@@ -141,13 +141,13 @@ class _TensorFlow(TowerFrame):
         self._assign(layer, f"tf.reduce_{function}({self._first(layer)}, [1, 2], keepdims=True)")
 
     def batch_norm(self, layer: Layer) -> None:
-        affine = said(layer, "affine")
-        options = f"epsilon={number(said(layer, 'epsilon'))}"
+        affine = parameter(layer, "affine")
+        options = f"epsilon={number(parameter(layer, 'epsilon'))}"
         if affine is True or affine == "weight":
             options += ", scale=True"
         if affine is False or affine == "weight":
             options += ", center=False"
-        if float(said(layer, "epsilon")) < LEAST_EPSILON:
+        if float(parameter(layer, "epsilon")) < LEAST_EPSILON:
             options += ", fused=False"
         used = statistics(layer)
         training = {("stored", "stored"): "False", ("batch", "batch"): "True"}.get(used, "self.is_training")
@@ -162,24 +162,24 @@ class _TensorFlow(TowerFrame):
         self._assign(layer, call)
 
     def scale(self, layer: Layer) -> None:
-        if len(self.taken(layer)) == 2:
-            raise Refused(f"scales the first axis of a value of shape {self.taken(layer)}, which is not an image")
+        if len(self.input_shape(layer)) == 2:
+            raise Refused(f"scales the first axis of a value of shape {self.input_shape(layer)}, which is not an image")
         bias = ", bias=True" if layer.parameters.get("bias_term", False) else ""
         self._assign(layer, f"scale({self._first(layer)}, {self._scope(layer)}{bias})")
 
     def prelu(self, layer: Layer) -> None:
-        if len(self.taken(layer)) == 2 and said(layer, "num_parameters") > 1:
+        if len(self.input_shape(layer)) == 2 and parameter(layer, "num_parameters") > 1:
             raise Refused(
-                f"has slopes for the first axis of a value of shape {self.taken(layer)}, which is not an image"
+                f"has slopes for the first axis of a value of shape {self.input_shape(layer)}, which is not an image"
             )
-        self._assign(layer, f"prelu({self._first(layer)}, {self._scope(layer)}, {said(layer, 'num_parameters')})")
+        self._assign(layer, f"prelu({self._first(layer)}, {self._scope(layer)}, {parameter(layer, 'num_parameters')})")
 
     def lrn(self, layer: Layer) -> None:
         size, net = layer.parameters["size"], self._first(layer)
-        alpha, beta, bias = (float(said(layer, key)) for key in ("alpha", "beta", "bias"))
+        alpha, beta, bias = (float(parameter(layer, key)) for key in ("alpha", "beta", "bias"))
         if size % 2 == 0:
             raise Refused(f"has the even size {size}; TensorFlow supports odd sizes only")
-        if said(layer, "within_channel"):
+        if parameter(layer, "within_channel"):
             r = size // 2
             squares = f"tf.pad(tf.square({net}), {paddings([r] * 4)})"
             mean = f"tf.nn.avg_pool({squares}, [1, {size}, {size}, 1], [1, 1, 1, 1], 'VALID')"
@@ -189,12 +189,16 @@ class _TensorFlow(TowerFrame):
         self._assign(layer, f"tf.nn.local_response_normalization({net}, {options})")
 
     def dropout(self, layer: Layer) -> None:
-        ratio = float(said(layer, "ratio"))
+        ratio = float(parameter(layer, "ratio"))
         self._assign(layer, f"slim.dropout({self._first(layer)}, {number(1 - ratio)}, is_training=self.is_training)")
 
     def resize(self, layer: Layer) -> None:
-        shape_in, shape_out = self.taken(layer), layer.shapes[0]
-        mode, coordinates, scales = layer.parameters["mode"], said(layer, "coordinates"), layer.parameters.get("scales")
+        shape_in, shape_out = self.input_shape(layer), layer.shapes[0]
+        mode, coordinates, scales = (
+            layer.parameters["mode"],
+            parameter(layer, "coordinates"),
+            layer.parameters.get("scales"),
+        )
         function = {"nearest": "nearest_neighbor", "linear": "bilinear"}.get(mode)
         if function is None or coordinates not in ("asymmetric", "align_corners", "half_pixel"):
             raise Refused(f"TensorFlow does not support {mode} resizing with {coordinates} coordinates")
@@ -209,12 +213,12 @@ class _TensorFlow(TowerFrame):
         self._assign(layer, f"tf.image.resize_{function}({net}, {size}{options[coordinates]})", "shape" not in size)
 
     def pad(self, layer: Layer) -> None:
-        pads, mode = list(layer.parameters["pads"]), said(layer, "mode")
+        pads, mode = list(layer.parameters["pads"]), parameter(layer, "mode")
         if mode not in ("constant", "reflect"):
             raise Refused(f"TensorFlow does not support padding of mode {mode}")
         if min(pads) < 0:
             raise Refused("has negative padding")
-        value = said(layer, "value") or 0.0
+        value = parameter(layer, "value") or 0.0
         option = ", mode='REFLECT'" if mode == "reflect" else f", constant_values={number(value)}" if value else ""
         self._assign(layer, f"tf.pad({self._first(layer)}, {paddings(pads)}{option})")
 
@@ -222,7 +226,7 @@ class _TensorFlow(TowerFrame):
 
     def _as_neutral(self, layer: Layer) -> str:
         """Return the first input with its axes in neutral order."""
-        net, shape = self._first(layer), self.taken(layer)
+        net, shape = self._first(layer), self.input_shape(layer)
         spatial = len(shape) == 3 and shape[1] * shape[2] > 1 and shape[0] > 1
         return f"tf.transpose({net}, {list(PLACES)})" if spatial else net
 
@@ -246,7 +250,7 @@ class _TensorFlow(TowerFrame):
         self._assign(layer, f"tf.transpose({self._first(layer)}, {perm})")
 
     def cut(self, layer: Layer) -> None:
-        shape = self.taken(layer)
+        shape = self.input_shape(layer)
         ranges = [":"] * (len(shape) + 1)
         for place, (start, end) in slices(layer, shape).items():
             ranges[PLACES[place] if len(shape) == 3 else place] = bounds(start, end)
@@ -254,7 +258,7 @@ class _TensorFlow(TowerFrame):
 
     def crop(self, layer: Layer) -> None:
         net, like = self._inputs(layer)
-        shape = self.taken(layer)
+        shape = self.input_shape(layer)
         first = axis(layer, shape)
         offset = list(layer.parameters["offset"]) * (len(shape) + 1)
         ranges = [":"] * (len(shape) + 1)
@@ -272,7 +276,7 @@ class _TensorFlow(TowerFrame):
         self._assign(layer, f"tf.split({self._first(layer)}, {sizes}, {self._place(layer)}){one}")
 
     def reduce(self, layer: Layer) -> None:
-        shape, keeps = self.taken(layer), bool(said(layer, "keepdims"))
+        shape, keeps = self.input_shape(layer), bool(parameter(layer, "keepdims"))
         axes = sorted({axis(layer, shape, index) for index in layer.parameters["axes"]})
         function = "reduce_mean" if layer.type == "ReduceMean" else "reduce_sum"
         places = [PLACES[index] if len(shape) == 3 else index for index in axes]
@@ -284,7 +288,7 @@ class _TensorFlow(TowerFrame):
     # --- elementwise
 
     def clip(self, layer: Layer) -> None:
-        low, high = (finite(said(layer, key)) for key in ("min", "max"))
+        low, high = (finite(parameter(layer, key)) for key in ("min", "max"))
         net = self._first(layer)
         if (low, high) == (0, 6):
             net = f"tf.nn.relu6({net})"
@@ -295,23 +299,23 @@ class _TensorFlow(TowerFrame):
         self._assign(layer, net)
 
     def elu(self, layer: Layer) -> None:
-        net, alpha = self._first(layer), float(said(layer, "alpha"))
+        net, alpha = self._first(layer), float(parameter(layer, "alpha"))
         general = f"tf.nn.relu({net}) + {number(alpha)} * tf.math.expm1(tf.minimum({net}, 0.0))"
         self._assign(layer, f"tf.nn.elu({net})" if alpha == 1 else general)
 
     def swish(self, layer: Layer) -> None:
-        net, alpha = self._first(layer), float(said(layer, "alpha"))
+        net, alpha = self._first(layer), float(parameter(layer, "alpha"))
         scaled = f"{net} * tf.sigmoid({number(alpha)} * {net})"
         self._assign(layer, f"tf.nn.swish({net})" if alpha == 1 else scaled)
 
     def softmax(self, layer: Layer) -> None:
         function = "softmax" if layer.type == "Softmax" else "log_softmax"
-        place, last = self._place(layer), len(self.taken(layer))
+        place, last = self._place(layer), len(self.input_shape(layer))
         self._assign(layer, f"tf.nn.{function}({self._first(layer)}{'' if place == last else f', axis={place}'})")
 
     def elementwise(self, layer: Layer) -> None:
         net = self._first(layer)
-        alpha = number(said(layer, "alpha")) if layer.type in ("LeakyRelu", "ThresholdedRelu") else ""
+        alpha = number(parameter(layer, "alpha")) if layer.type in ("LeakyRelu", "ThresholdedRelu") else ""
         exponent = number(layer.parameters["exponent"]) if layer.type == "Pow" else ""
         self._assign(layer, ELEMENTWISE[layer.type].format(net=net, alpha=alpha, exponent=exponent))
 
@@ -344,7 +348,7 @@ def _window_pads(pool: Pooling) -> tuple[list[int], bool]:
         if pool.up and stride + after <= reach:
             after += stride - 1
         elif pool.up:
-            count, size = pool.layer.shapes[0][i + 1], pool.taken[i + 1]
+            count, size = pool.layer.shapes[0][i + 1], pool.input_shape[i + 1]
             after, size_specific = (count - 1) * stride + reach - pool.pads[i] - size, True
         ends.append(after)
     return [*pool.pads[:2], *ends], size_specific

@@ -8,7 +8,7 @@ from multiseg.topology import Layer
 from multiseg.topology.writing import (
     number,
     pair,
-    said,
+    parameter,
 )  # fmt: skip
 
 # names not allowed for attributes of the module and variables of forward
@@ -125,14 +125,14 @@ class SigmoidLoss(nn.BCEWithLogitsLoss):
 
 ON_EACH: dict[str, Callable[[Layer], str]] = {
     "Relu": lambda layer: "nn.ReLU()",
-    "LeakyRelu": lambda layer: f"nn.LeakyReLU({number(said(layer, 'alpha'))})",
-    "Elu": lambda layer: f"nn.ELU({number(said(layer, 'alpha'))})",
-    "PRelu": lambda layer: f"nn.PReLU({said(layer, 'num_parameters')})",
-    "ThresholdedRelu": lambda layer: f"nn.Threshold({number(said(layer, 'alpha'))}, 0.0)",
+    "LeakyRelu": lambda layer: f"nn.LeakyReLU({number(parameter(layer, 'alpha'))})",
+    "Elu": lambda layer: f"nn.ELU({number(parameter(layer, 'alpha'))})",
+    "PRelu": lambda layer: f"nn.PReLU({parameter(layer, 'num_parameters')})",
+    "ThresholdedRelu": lambda layer: f"nn.Threshold({number(parameter(layer, 'alpha'))}, 0.0)",
     "Sigmoid": lambda layer: "nn.Sigmoid()",
     "Tanh": lambda layer: "nn.Tanh()",
     "Softplus": lambda layer: "nn.Softplus()",
-    "Dropout": lambda layer: f"nn.Dropout({number(said(layer, 'ratio'))})",
+    "Dropout": lambda layer: f"nn.Dropout({number(parameter(layer, 'ratio'))})",
     "Flatten": lambda layer: "nn.Flatten()",
     "GlobalAveragePool": lambda layer: "nn.AdaptiveAvgPool2d(1)",
     "GlobalMaxPool": lambda layer: "nn.AdaptiveMaxPool2d(1)",
@@ -144,7 +144,7 @@ def windows(layer: Layer, pads: list[int]) -> str:
     """Return the arguments kernel size, strides and dilations (unless 1) and padding (unless 0)."""
     arguments = pair(layer.parameters["kernel_shape"])
     for key, keyword in (("strides", "stride"), ("dilations", "dilation")):
-        values = said(layer, key)
+        values = parameter(layer, key)
         arguments += f", {keyword}={pair(values)}" if max(values) > 1 else ""
     return arguments + padding(pads)
 

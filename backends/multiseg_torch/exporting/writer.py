@@ -17,7 +17,7 @@ from multiseg.topology.writing import (
     finite,
     number,
     pair,
-    said,
+    parameter,
     slices,
     statistics,
 )  # fmt: skip
@@ -51,19 +51,19 @@ def names(topology: Topology) -> dict[str, str]:
 
 class _Torch(ModuleFrame):
     def convolution(self, layer: Layer) -> None:
-        taken, said_ = self.taken(layer), layer.parameters
-        top, left, bottom, right = window_pads(said_, taken[1:])
-        here = "auto_pad" in said_ and max(said(layer, "strides")) > 1
+        input_shape, parameters = self.input_shape(layer), layer.parameters
+        top, left, bottom, right = window_pads(parameters, input_shape[1:])
+        here = "auto_pad" in parameters and max(parameter(layer, "strides")) > 1
         even = (top, left) == (bottom, right) and min(top, left) >= 0
         arguments = windows(layer, [top, left] if even else [0, 0])
-        constructor = f"nn.Conv2d({taken[0]}, {said_['num_output']}, {arguments}{grouped(layer)})"
+        constructor = f"nn.Conv2d({input_shape[0]}, {parameters['num_output']}, {arguments}{grouped(layer)})"
         self._module(layer, constructor, here, "" if even else zero_pad([top, left, bottom, right]))
 
     def deconvolution(self, layer: Layer) -> None:
-        taken, (top, left, bottom, right), more = self.taken(layer), *deconvolution_pads(layer)
+        input_shape, (top, left, bottom, right), more = self.input_shape(layer), *deconvolution_pads(layer)
         pads = [max(min(top, bottom), 0), max(min(left, right), 0)]
         arguments = windows(layer, pads)
-        reach = [max(s, d) for s, d in zip(said(layer, "strides"), said(layer, "dilations"), strict=True)]
+        reach = [max(s, d) for s, d in zip(parameter(layer, "strides"), parameter(layer, "dilations"), strict=True)]
         if min(more) < 0 or any(m >= r for m, r in zip(more, reach, strict=True)):
             raise Refused(f"output padding {pair(more)} must be smaller than stride or dilation")
         if any(more):
@@ -73,15 +73,17 @@ class _Torch(ModuleFrame):
             raise Refused("has negative padding")
         rows, columns = (bounds(edges[i], -edges[i + 2] or None) for i in range(2))
         after = f"[:, :, {rows}, {columns}]" if any(edges) else ""
-        constructor = f"nn.ConvTranspose2d({taken[0]}, {layer.parameters['num_output']}, {arguments}{grouped(layer)})"
+        constructor = (
+            f"nn.ConvTranspose2d({input_shape[0]}, {layer.parameters['num_output']}, {arguments}{grouped(layer)})"
+        )
         self._module(layer, constructor, after=after)
 
     def dense(self, layer: Layer) -> None:
-        bias = "" if said(layer, "bias_term") else ", bias=False"
-        self._module(layer, f"nn.Linear({self.taken(layer)[0]}, {layer.parameters['num_output']}{bias})")
+        bias = "" if parameter(layer, "bias_term") else ", bias=False"
+        self._module(layer, f"nn.Linear({self.input_shape(layer)[0]}, {layer.parameters['num_output']}{bias})")
 
     def pool(self, layer: Layer) -> None:
-        pool = pooling(layer, self.taken(layer))
+        pool = pooling(layer, self.input_shape(layer))
         average = layer.type == "AveragePool"
         if average and max(pool.dilations) > 1:
             raise Refused("has dilation, which PyTorch's average pooling does not support")
@@ -106,17 +108,19 @@ class _Torch(ModuleFrame):
         raise Refused("its windows or divisors cannot be expressed by padding and rounding")
 
     def batch_norm(self, layer: Layer) -> None:
-        affine = said(layer, "affine")
+        affine = parameter(layer, "affine")
         if affine not in (True, False):
             raise Refused(f"has {affine} alone; PyTorch's has both weight and bias, or neither")
-        taken = self.taken(layer)
-        name = f"BatchNorm{'2d' if len(taken) == 3 else '1d'}"
-        arguments = f"{taken[0]}, eps={number(said(layer, 'epsilon'))}" + ("" if affine else ", affine=False")
+        input_shape = self.input_shape(layer)
+        name = f"BatchNorm{'2d' if len(input_shape) == 3 else '1d'}"
+        arguments = f"{input_shape[0]}, eps={number(parameter(layer, 'epsilon'))}" + (
+            "" if affine else ", affine=False"
+        )
         momentum = layer.parameters.get("momentum")
         if momentum is not None:
             arguments += f", momentum={None if momentum == 'cumulative' else number(momentum)}"
         used = statistics(layer)
-        kept = said(layer, "stored")
+        kept = parameter(layer, "stored")
         if used == ("batch", "batch") and not kept:
             arguments += ", track_running_stats=False"
         prefix = (
@@ -130,11 +134,11 @@ class _Torch(ModuleFrame):
 
     def scale(self, layer: Layer) -> None:
         bias = ", bias=True" if layer.parameters.get("bias_term", False) else ""
-        self._module(layer, f"Scale({self.taken(layer)[0]}{bias})")
+        self._module(layer, f"Scale({self.input_shape(layer)[0]}{bias})")
 
     def lrn(self, layer: Layer) -> None:
-        size, within = layer.parameters["size"], said(layer, "within_channel")
-        alpha, beta, bias = (number(said(layer, key)) for key in ("alpha", "beta", "bias"))
+        size, within = layer.parameters["size"], parameter(layer, "within_channel")
+        alpha, beta, bias = (number(parameter(layer, key)) for key in ("alpha", "beta", "bias"))
         if size % 2 == 0:
             raise Refused(f"has the even size {size}, which PyTorch centres differently")
         if not within:
@@ -145,8 +149,8 @@ class _Torch(ModuleFrame):
         self._assign(layer, f"{x} * ({bias} + {alpha} * {mean}) ** -{beta}")
 
     def resize(self, layer: Layer) -> None:
-        taken, made = self.taken(layer), layer.shapes[0]
-        mode, coordinates = layer.parameters["mode"], said(layer, "coordinates")
+        input_shape, made = self.input_shape(layer), layer.shapes[0]
+        mode, coordinates = layer.parameters["mode"], parameter(layer, "coordinates")
         scales = list(layer.parameters.get("scales") or [])
         options = {
             ("nearest", "asymmetric"): "mode='nearest'",
@@ -157,21 +161,23 @@ class _Torch(ModuleFrame):
         if options is None:
             raise Refused(f"has {mode} resizing with {coordinates} coordinates, which PyTorch does not support")
         options = options.replace("'", '"')
-        whole = bool(scales) and all(n * s == m for n, m, s in zip(taken[1:], made[1:], scales, strict=True))
+        whole = bool(scales) and all(n * s == m for n, m, s in zip(input_shape[1:], made[1:], scales, strict=True))
         if whole and coordinates != "align_corners":
             factor = number(scales[0]) if scales[0] == scales[1] else f"({', '.join(map(number, scales))})"
             self._module(layer, f"nn.Upsample(scale_factor={factor}, {options})")
         elif scales and not whole and coordinates != "align_corners":
-            raise Refused(f"scales {tuple(scales)} do not give a whole number of pixels for {taken[1]}x{taken[2]}")
+            raise Refused(
+                f"scales {tuple(scales)} do not give a whole number of pixels for {input_shape[1]}x{input_shape[2]}"
+            )
         else:
             self._module(layer, f"nn.Upsample(size=({made[1]}, {made[2]}), {options})", here=True)
 
     def pad(self, layer: Layer) -> None:
         top, left, bottom, right = layer.parameters["pads"]
-        mode = said(layer, "mode")
+        mode = parameter(layer, "mode")
         sides = f"({left}, {right}, {top}, {bottom})"
         if mode == "constant":
-            value = said(layer, "value") or 0.0
+            value = parameter(layer, "value") or 0.0
             pads = [top, left, bottom, right]
             self._module(layer, constant_pad(pads, number(value)) if value else zero_pad(pads))
         elif mode in ("reflect", "edge"):
@@ -187,10 +193,12 @@ class _Torch(ModuleFrame):
         self._assign(layer, f"{x}.reshape({', '.join([f'{x}.shape[0]', *sizes])})")
 
     def squeeze(self, layer: Layer) -> None:
-        x, taken = self._inputs(layer)[0], self.taken(layer)
-        given = said(layer, "axes")
+        x, input_shape = self._inputs(layer)[0], self.input_shape(layer)
+        given = parameter(layer, "axes")
         axes = (
-            [i for i, n in enumerate(taken, 1) if n == 1] if given is None else [axis(layer, taken, i) for i in given]
+            [i for i, n in enumerate(input_shape, 1) if n == 1]
+            if given is None
+            else [axis(layer, input_shape, i) for i in given]
         )
         which = f"({', '.join(map(str, axes))},)" if len(axes) != 1 else str(axes[0])
         self._assign(layer, f"{x}.squeeze({which})" if axes else x)
@@ -199,34 +207,34 @@ class _Torch(ModuleFrame):
         self._assign(layer, f"{self._inputs(layer)[0]}.permute({', '.join(map(str, layer.parameters['perm']))})")
 
     def cut(self, layer: Layer) -> None:
-        taken = self.taken(layer)
-        found = slices(layer, taken)
-        ranges = [bounds(*found[i]) if i in found else ":" for i in range(1, len(taken) + 1)]
+        input_shape = self.input_shape(layer)
+        found = slices(layer, input_shape)
+        ranges = [bounds(*found[i]) if i in found else ":" for i in range(1, len(input_shape) + 1)]
         self._assign(layer, f"{self._inputs(layer)[0]}[{', '.join([':', *ranges])}]")
 
     def crop(self, layer: Layer) -> None:
         x, like = self._inputs(layer)
-        taken = self.taken(layer)
-        first = axis(layer, taken)
-        offset = list(layer.parameters["offset"]) * (len(taken) + 1)
+        input_shape = self.input_shape(layer)
+        first = axis(layer, input_shape)
+        offset = list(layer.parameters["offset"]) * (len(input_shape) + 1)
         ranges = [":"] * first
-        for place in range(first, len(taken) + 1):
+        for place in range(first, len(input_shape) + 1):
             start = offset[place - first]
             ranges.append(f"{start}:{start} + {like}.shape[{place}]" if start else f":{like}.shape[{place}]")
         self._assign(layer, f"{x}[{', '.join(ranges)}]")
 
     def concat(self, layer: Layer) -> None:
-        self._assign(layer, f"torch.cat([{', '.join(self._inputs(layer))}], {axis(layer, self.taken(layer))})")
+        self._assign(layer, f"torch.cat([{', '.join(self._inputs(layer))}], {axis(layer, self.input_shape(layer))})")
 
     def split(self, layer: Layer) -> None:
         sizes = ", ".join(map(str, layer.parameters["split"]))
-        along = axis(layer, self.taken(layer))
+        along = axis(layer, self.input_shape(layer))
         comma = "[0]" if len(layer.outputs) == 1 else ""
         self._assign(layer, f"torch.split({self._inputs(layer)[0]}, [{sizes}], {along}){comma}")
 
     def reduce(self, layer: Layer) -> None:
-        axes = [axis(layer, self.taken(layer), each) for each in layer.parameters["axes"]]
-        keep = ", keepdim=True" if said(layer, "keepdims") else ""
+        axes = [axis(layer, self.input_shape(layer), each) for each in layer.parameters["axes"]]
+        keep = ", keepdim=True" if parameter(layer, "keepdims") else ""
         function = "mean" if layer.type == "ReduceMean" else "sum"
         self._assign(layer, f"{self._inputs(layer)[0]}.{function}({tuple(axes) if len(axes) > 1 else axes[0]}{keep})")
 
@@ -235,7 +243,7 @@ class _Torch(ModuleFrame):
         self._assign(layer, f"{self._inputs(layer)[0]} ** {exponent.removesuffix('.0')}")
 
     def clip(self, layer: Layer) -> None:
-        low, high = (finite(said(layer, key)) for key in ("min", "max"))
+        low, high = (finite(parameter(layer, key)) for key in ("min", "max"))
         if (low, high) == (0, 6):
             self._module(layer, "nn.ReLU6()")
             return
@@ -247,10 +255,10 @@ class _Torch(ModuleFrame):
         self._module(layer, "nn.Identity()")
 
     def softmax(self, layer: Layer) -> None:
-        self._module(layer, f"nn.{layer.type}(dim={axis(layer, self.taken(layer))})")
+        self._module(layer, f"nn.{layer.type}(dim={axis(layer, self.input_shape(layer))})")
 
     def swish(self, layer: Layer) -> None:
-        alpha, x = float(said(layer, "alpha")), self._inputs(layer)[0]
+        alpha, x = float(parameter(layer, "alpha")), self._inputs(layer)[0]
         if alpha == 1:
             self._module(layer, "nn.SiLU()")
         else:
