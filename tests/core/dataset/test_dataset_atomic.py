@@ -132,7 +132,8 @@ def test_ctrl_c_leaves_nothing_and_no_processes(images: Path, tmp_path: Path) ->
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=30)
     assert said.strip().endswith("KeyboardInterrupt")
-    assert said.count("Traceback") == 1
+    # Only the main process reports it. (Its traceback may be chained: pathlib.mkdir handles an exception while it waits.)
+    assert said.count("KeyboardInterrupt\n") == 1
     assert list((tmp_path / "work").iterdir()) == []
     wait_for_the_end_of(helpers)
 
