@@ -14,7 +14,7 @@ from multiseg.errors import MultisegError
 if TYPE_CHECKING:
     from multiseg.conversion import convert
     from multiseg.dataset import Dataset
-    from multiseg.dataset.triangles import create_images
+    from multiseg.dataset.scenes import create_images
     from multiseg.exporting import export
     from multiseg.job import Job
     from multiseg.jobs import read_jobs, train_jobs
@@ -32,7 +32,7 @@ _WHERE = {
     "check_parity": "multiseg.parity",
     "compare": "multiseg.report",
     "convert": "multiseg.conversion",
-    "create_images": "multiseg.dataset.triangles",
+    "create_images": "multiseg.dataset.scenes",
     "describe": "multiseg.model_files",
     "export": "multiseg.exporting",
     "read_jobs": "multiseg.jobs",

@@ -11,31 +11,52 @@ from typing import Any
 import click
 
 from multiseg.cli.notation import message
+from multiseg.dataset import scenes
 from multiseg.errors import MultisegWarning
 from multiseg.files import json_text
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 
 
+def _defaults(name: str) -> str:
+    """Return the default of a number of create-images in each scene, for the help."""
+    return ", ".join(f"{getattr(scene, name)} ({key})" for key, scene in scenes.SCENES.items())
+
+
 @click.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("-c", "--count", default=10_000, show_default=True, help="Number of pairs of images.")
-@click.option("-s", "--size", default=32, show_default=True, help="Width and height in pixels.")
-@click.option(
-    "-g", "--grid", default=10, show_default=True, help="Number of images per row and per column of grid.png."
-)
+@click.option("--scene", type=click.Choice(list(scenes.SCENES)), default="triangles", show_default=True,
+              help="What is drawn: triangles as in the tutorial; shapes of six classes on textured backgrounds, with ignored "
+              "borders; or cells, 16-bit images of which 2 % are foreground.")  # fmt: skip
+@click.option("-c", "--count", type=int, help=f"Number of pairs of images.  [default: {_defaults('count')}]")
+@click.option("-s", "--size", type=int, help=f"Width and height in pixels.  [default: {_defaults('size')}]")
+@click.option("-g", "--grid", type=int,
+              help=f"Number of images per row and per column of grid.png.  [default: {_defaults('grid')}]")  # fmt: skip
 @click.option("--seed", type=int, help="Seed of the random numbers.  [default: random]")
 @_json
-def create_images(out: Path, count: int, size: int, grid: int, seed: int | None, as_json: bool) -> None:
-    """Draw random triangles into the new folder OUT: outlines in OUT/input, filled in OUT/target, and OUT/grid.png."""
-    from multiseg.dataset import triangles
+def create_images(
+    out: Path, scene: str, count: int | None, size: int | None, grid: int | None, seed: int | None, as_json: bool
+) -> None:
+    """Draw pairs of synthetic images into the new folder OUT: OUT/input, OUT/target, and OUT/grid.png.
 
+    The default is the tutorial's random triangles, outlines as inputs and filled as targets. The other scenes are for class
+    segmentation; OUT/classes.txt has the names of the classes, for create-dataset --labels classes --classes FILE.
+    """
     with _progress("drawing") as progress:
-        folder = triangles.create_images(out, count, size, grid, seed, progress)
+        folder = scenes.create_images(out, count, size, grid, seed, progress, scene)
+    chosen = scenes.SCENES[scene]
+    facts = {
+        "count": chosen.count if count is None else count,
+        "size": chosen.size if size is None else size,
+        "grid": chosen.grid if grid is None else grid,
+    }
+    names = f", classes {', '.join(chosen.classes)} in classes.txt" if chosen.classes else ""
     _say(
         as_json,
-        {"path": str(folder), "count": count, "size": size, "grid": grid, "seed": seed},
-        f"{folder}: {count} pairs of {size}x{size} images in input/ and target/, and grid.png",
+        {"path": str(folder), **facts, "seed": seed, "scene": scene},
+        "{}: {count} pairs of {size}x{size} images in input/ and target/, and grid.png{}".format(
+            folder, names, **facts
+        ),
     )
 
 

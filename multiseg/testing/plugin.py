@@ -122,7 +122,7 @@ def multiseg_backend(
 @pytest.fixture(scope="session")
 def multiseg_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the tutorial's images: 120 pairs of 32x32 triangles in ``input`` and ``target``, and ``grid.png``."""
-    from multiseg.dataset.triangles import create_images
+    from multiseg.dataset.scenes import create_images
 
     return create_images(tmp_path_factory.mktemp("multiseg") / "images", count=120, grid=5, seed=5)
 

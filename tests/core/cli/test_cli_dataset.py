@@ -46,6 +46,19 @@ def test_help(command: str) -> None:
         assert "--json" in result.output
 
 
+def test_create_images_of_a_scene(tmp_path: Path) -> None:
+    result = run("create-images", tmp_path / "out", "--scene", "shapes", "-c", 5, "-g", 1, "--seed", 1)
+    assert result.exit_code == 0
+    assert result.stdout == (
+        f"{tmp_path / 'out'}: 5 pairs of 64x64 images in input/ and target/, and grid.png, "
+        "classes background, disc, ring, square, cross, triangle, star in classes.txt\n"
+    )
+    result = run("create-images", tmp_path / "wrong", "--scene", "cells", "-s", 8)
+    assert result.exit_code != 0
+    assert "--size 8 must be a whole number, 32 or more" in result.stderr
+    assert not (tmp_path / "wrong").exists()
+
+
 def test_create_images(tmp_path: Path) -> None:
     result = run("create-images", tmp_path / "out", "-c", 5, "-s", 16, "-g", 2, "--seed", 1)
     assert result.exit_code == 0
@@ -55,6 +68,7 @@ def test_create_images(tmp_path: Path) -> None:
     result = run("create-images", tmp_path / "json", "-c", 1, "--json")
     assert json.loads(result.stdout) == {
         "path": str(tmp_path / "json"), "count": 1, "size": 32, "grid": 10, "seed": None,
+        "scene": "triangles",
     }  # fmt: skip
 
 
