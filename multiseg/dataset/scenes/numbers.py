@@ -19,7 +19,8 @@ class Numbers:
     def array(self, *shape: int) -> Floats:
         """Return numbers from 0 to below 1."""
         raw: NDArray[np.uint64] = self._bits.random_raw(math.prod(shape))
-        return (raw >> np.uint64(11)).reshape(shape) * 2.0**-53
+        numbers: Floats = (raw >> np.uint64(11)).reshape(shape) * 2.0**-53
+        return numbers
 
     def uniform(self, low: float, high: float) -> float:
         """Return a number from ``low`` to below ``high``."""
@@ -31,7 +32,8 @@ class Numbers:
 
     def noise(self, *shape: int) -> Floats:
         """Return approximately normal noise of mean 0 and standard deviation 1: the scaled sum of four uniform numbers."""
-        return (self.array(4, *shape).sum(axis=0) - 2) * math.sqrt(3)
+        noise: Floats = (self.array(4, *shape).sum(axis=0) - 2) * math.sqrt(3)
+        return noise
 
     def clouds(self, size: int, cells: int) -> Floats:
         """Return a smooth random texture (size, size) of 0 to 1, interpolated linearly between ``cells`` + 1 points a side."""
