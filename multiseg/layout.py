@@ -67,10 +67,11 @@ class Layout:
         """Convert neutral labels ``(N, C, H, W)`` RGB to float32 in this layout. The mean is never subtracted."""
         return self._arrange(batch)
 
-    def output(self, batch: Array) -> Floats:
+    def output(self, batch: Array, contiguous: bool = True) -> Floats:
         """Convert a network's output, or any batch in this layout, to float32 ``(N, C, H, W)`` RGB.
 
-        Vectors ``(N, C)``, such as the scores of the classes of an image, become images of one pixel.
+        Vectors ``(N, C)``, such as the scores of the classes of an image, become images of one pixel. Without ``contiguous`` the
+        result may be a view of ``batch``, which takes no memory.
         """
         if batch.ndim == 2:
             return np.ascontiguousarray(batch[:, :, None, None], dtype=np.float32)
@@ -79,7 +80,7 @@ class Layout:
         neutral = to_channels_first(batch) if self.data_order == "NHWC" else batch
         if self.channel_order == "BGR" and self.colours:
             neutral = swap_red_blue(neutral)
-        return np.ascontiguousarray(neutral, dtype=np.float32)
+        return (np.ascontiguousarray if contiguous else np.asarray)(neutral, dtype=np.float32)
 
     def for_size(self, height: int, width: int) -> Layout:
         """Return this layout for images of one size: a mean image of another size is replaced by its average per channel."""

@@ -42,6 +42,10 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--exif", type=click.Choice(["apply", "ignore"]),
                      help="Turn images by their EXIF orientation or not.  [default: as the dataset did]"),
         click.option("--show-input", is_flag=True, help="Write the input to the left of the output."),
+        click.option("--overlay", is_flag=True,
+                     help="Also write NAME-overlay.png, the input with the colours of the classes over it."),
+        click.option("--opacity", type=click.FloatRange(0, 1), default=0.5, show_default=True,
+                     help="Opacity of the colours of --overlay."),
         click.option("--snapshot", default="last", show_default=True, help="Snapshot: last, best, or an epoch."),
     )):  # fmt: skip
         command = each(command)
@@ -82,6 +86,8 @@ def test_one(
     output: Path | None,
     snapshot: str,
     show_input: bool,
+    overlay: bool,
+    opacity: float,
     kind: Any,
     show_layers: bool,
     as_json: bool,
@@ -89,17 +95,21 @@ def test_one(
 ) -> None:
     """Write the output of the network of RUN for one image.
 
-    For a network that classifies images, print its best classes with their scores.
+    The output of a network that scores the classes of pixels is a palette PNG whose values are the classes. For a network that
+    classifies images, print its best classes with their scores.
     """
-    from multiseg.inference.outputs import save_as
+    from multiseg.inference.outputs import save_as, save_overlay
 
     if show_layers and options["tile"]:
         raise click.UsageError("--show-layers computes the layers for a whole image; leave out --tile")
+    opacity_or_none = _overlay(overlay, opacity, kind)
     with open_run(run, snapshot) as opened:
-        if output is None and (show_layers or not opened.classifies):
+        if output is None and (show_layers or overlay or not opened.classifies):
             raise click.UsageError("Missing option '-o' / '--output'.")
         result = opened.test_one(image, **options)
         written = [] if output is None else [save_as(result, output, kind, show_input)]
+        if opacity_or_none is not None and written:
+            written.append(save_overlay(result, written[0], opacity_or_none))
         if show_layers and output is not None:
             layers = opened.layers(image, **{name: options[name] for name in ("resize", "pad", "exif")})
             page = layers.to_html(output.with_name(f"{output.stem}-layers.html"))
@@ -128,6 +138,8 @@ def test_list(
     output: Path,
     snapshot: str,
     show_input: bool,
+    overlay: bool,
+    opacity: float,
     kind: Any,
     as_json: bool,
     **options: Any,
@@ -140,7 +152,7 @@ def test_list(
 
     chosen = Options(**options)
     found: list[dict[str, Any]] = []
-    with open_run(run, snapshot) as opened, writing(output, kind, show_input) as write:
+    with open_run(run, snapshot) as opened, writing(output, kind, show_input, _overlay(overlay, opacity, kind)) as write:
         for number, result in enumerate(outputs_of(opened, images, chosen)):
             if isinstance(result, Failure):
                 found.append({"image": str(result.source), "error": str(result.error)})
@@ -189,6 +201,8 @@ def test_db(
     output: Path,
     snapshot: str,
     show_input: bool,
+    overlay: bool,
+    opacity: float,
     kind: Any,
     images: int | None,
     as_json: bool,
@@ -202,7 +216,7 @@ def test_db(
 
     source = click.get_current_context().get_parameter_source("images")
     most = 32 if kind != "lmdb" and source == click.core.ParameterSource.DEFAULT else images
-    with open_run(run, snapshot) as opened, writing(output, kind, show_input) as write:
+    with open_run(run, snapshot) as opened, writing(output, kind, show_input, _overlay(overlay, opacity, kind)) as write:
 
         def each(index: int, result: Output) -> None:
             if most is None or index < most:
@@ -215,6 +229,13 @@ def test_db(
     else:
         click.echo("  ".join(f"{key} {value:.6g}" for key, value in result.items() if isinstance(value, int | float)))
         _print_classes(result)
+
+
+def _overlay(overlay: bool, opacity: float, kind: str | None) -> float | None:
+    """Return the opacity of the overlays to write, None for none. Raises UsageError for a format that has none."""
+    if overlay and kind == "lmdb":
+        raise click.UsageError("--overlay writes pictures, --format lmdb a dataset; leave out one of them")
+    return opacity if overlay else None
 
 
 def _print_classes(result: dict[str, Any]) -> None:
@@ -258,4 +279,5 @@ def _facts(result: Output, path: Path | None) -> dict[str, Any]:
             if result.classifies
             else {}
         ),
+        **({"class_pixels": result.class_pixels()} if result.labels is not None else {}),
     }

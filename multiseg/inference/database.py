@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -13,18 +14,19 @@ import numpy.typing as npt
 
 from multiseg.dataset import open_split
 from multiseg.dataset.class_indices import check_labels
-from multiseg.dataset.feed import Batch, batches
+from multiseg.dataset.feed import batches
 from multiseg.dataset.reading import Split
 from multiseg.errors import DatasetError
 from multiseg.inference.evaluation import Evaluation
 from multiseg.inference.options import Options
 from multiseg.inference.output import Output
 from multiseg.inference.predictor import predict
-from multiseg.inference.tested import TestedNetwork
+from multiseg.inference.tested import TestedNetwork, pixel_labels
 from multiseg.layout import Floats
 from multiseg.network import LossTerms
 
 IN_FLIGHT = 2  # batches submitted before waiting for the first output
+MOST_BYTES = 1 << 26  # of the output of a batch, unless one image has more
 
 
 def test_db(
@@ -36,17 +38,24 @@ def test_db(
 ) -> dict[str, Any]:
     """Return loss and metrics over a database; see Run.test_db."""
     split = open_split(path)
-    size = batch_size or run.settings["val_batch_size"]
+    size = batch_size or _batch_size(run, split)
     kind = run.labels.kind if run.labels else None
     evaluation = Evaluation(run.foreground, kind, run.ignored)
     run.worker()  # start it before the timing, so that images_per_second does not include it
     start = time.perf_counter()
-    for indices, output, labels, terms in _stream(run, split, size, options):
+    for tested in _stream(run, split, size, options):
+        indices, output, labels, terms = tested
         evaluation.add(output, labels, terms, split.name)
         if each is not None:
             features, _ = split.read(indices)
+            of_pixels = pixel_labels(run, output.shape[1:])
             for index, feature, one in zip(indices, features, output, strict=True):
-                each(int(index), Output(one, feature, options.pixel_conversion, classifies=run.classifies))
+                result = Output(
+                    one, feature, options.pixel_conversion, classifies=run.classifies, labels=of_pixels
+                )
+                each(int(index), result)
+                del one, result
+        del tested, output  # before the next output is received: large images have large outputs
     seconds = time.perf_counter() - start
     return {
         "count": evaluation.count,
@@ -55,6 +64,15 @@ def test_db(
         "images_per_second": evaluation.count / seconds if evaluation.count else None,
         **evaluation.classes(run.labels.names if run.labels else None),
     }
+
+
+def _batch_size(run: TestedNetwork, split: Split) -> int:
+    """Return the run's size of validation batches, or a smaller one whose output has at most MOST_BYTES."""
+    size = int(run.settings["val_batch_size"])
+    if split.shape is None:
+        return size
+    one = (run.classes or run.label_shape[0]) * math.prod(split.shape[1:]) * np.dtype(np.float32).itemsize
+    return max(1, min(size, MOST_BYTES // one))
 
 
 Tested = tuple[npt.NDArray[np.int64], Floats, npt.NDArray[Any] | None, LossTerms | None]
@@ -80,14 +98,15 @@ def _stream(run: TestedNetwork, split: Split, batch_size: int, options: Options)
 def _stream_batches(run: TestedNetwork, split: Split, batch_size: int, options: Options) -> Iterator[Tested]:
     """Yield the results of batches of the training images' size; batches are read and submitted ahead."""
     worker, read_out = run.worker(), options.of_output(run.layout)
-    in_flight: deque[tuple[int, Batch]] = deque()
+    contiguous = run.classes is None  # the scores of many classes are used without a copy
+    in_flight: deque[tuple[int, Any, Floats | None]] = deque()  # number of the call, positions and labels
 
     def collect() -> Tested:
-        number, batch = in_flight.popleft()
-        if batch.labels is None:
-            return batch.indices, read_out.output(worker.result(number)[0]), None, None
+        number, indices, labels = in_flight.popleft()
+        if labels is None:
+            return indices, read_out.output(worker.result(number)[0], contiguous), None, None
         output, terms = worker.result(number)
-        return batch.indices, read_out.output(output), run.layout.output(batch.labels), terms
+        return indices, read_out.output(output, contiguous), run.layout.output(labels), terms
 
     try:
         with batches(split, batch_size, layout=run.layout) as feed:
@@ -97,10 +116,11 @@ def _stream_batches(run: TestedNetwork, split: Split, batch_size: int, options: 
                     check_labels(split, batch.indices, labels, run.classes, run.ignored)
                 method = "predict" if batch.labels is None else "evaluate"
                 number = worker.submit(method, features=batch.features, labels=batch.labels)
-                in_flight.append((number, batch))
+                in_flight.append((number, batch.indices, batch.labels))
+                del batch  # before its output is received: the images have been sent
                 if len(in_flight) >= IN_FLIGHT:
                     yield collect()
             while in_flight:
                 yield collect()
     finally:  # the caller may have stopped iterating
-        worker.abandon(*(number for number, _ in in_flight))
+        worker.abandon(*(number for number, *_ in in_flight))

@@ -14,6 +14,7 @@ from PIL import Image
 
 from multiseg.dataset.description import combined_hash, write_description
 from multiseg.dataset.encoding import Sum
+from multiseg.dataset.labels import Labels
 from multiseg.dataset.reading import mean_of_records
 from multiseg.dataset.records import encoded_datum, mean_blob, raw_datum, values_datum
 from multiseg.dataset.staging import staged_folder
@@ -22,27 +23,53 @@ from multiseg.errors import DatasetError, ImageError, SettingsError, setting
 from multiseg.files import write_bytes, write_text
 from multiseg.images import encode_image, image_to_array
 from multiseg.inference.output import Output
+from multiseg.network import CLASSES
 
 Format = Literal["png", "npy", "lmdb"]
 Write = Callable[[str, Output], Path]
 SPLIT = "train_db"
 PREDICTIONS = "predictions.csv"  # of networks that classify images
+_CLASS_FORMATS = ("PNG", "BMP", "TIFF")  # Pillow's formats that keep the values of a palette image
 
 
 def save(output: Output, path: str | Path, show_input: bool = False) -> Path:
     """Write an output atomically: the array (C, H, W) float32 for the extension .npy, else a picture; return the path.
 
-    ``show_input`` puts the input to the left of the output. Raises ImageError if the file cannot be written.
+    Classes of pixels are written as a palette image whose values are the classes. ``show_input`` puts the input to the left of
+    the output. Raises ImageError if the file cannot be written.
     """
     path, data = Path(path), io.BytesIO()
+    if path.suffix == ".npy":
+        np.save(data, output.array)
+        return _write(path, data)
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind is None:
+        raise ImageError(f"{path}: is of no kind that can be written; name it .png, another picture's, or .npy")
+    if output.labels is not None and kind not in _CLASS_FORMATS and not show_input:
+        raise ImageError(f"{path}: {kind} does not keep class indices; name it .png")
+    return _save_picture(_beside(output) if show_input else output.image, path, kind)
+
+
+def save_overlay(output: Output, path: str | Path, opacity: float = 0.5) -> Path:
+    """Write the input with the colours of the classes over it, beside the output's ``path``; return its path.
+
+    See :meth:`multiseg.inference.output.Output.overlay`. Raises ImageError also if the file cannot be written.
+    """
+    path = Path(path)
+    return _save_picture(output.overlay(opacity), path.with_name(f"{path.stem}-overlay.png"), "PNG")
+
+
+def _save_picture(picture: Image.Image, path: Path, kind: str) -> Path:
+    data = io.BytesIO()
     try:
-        if path.suffix == ".npy":
-            np.save(data, output.array)
-        else:
-            kind = Image.registered_extensions().get(path.suffix.lower())
-            if kind is None:
-                raise ImageError(f"{path}: is of no kind that can be written; name it .png, another picture's, or .npy")
-            (_beside(output) if show_input else output.image).save(data, kind)
+        picture.save(data, kind)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be written: {error.strerror or error}") from error
+    return _write(path, data)
+
+
+def _write(path: Path, data: io.BytesIO) -> Path:
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, data.getvalue())
     except OSError as error:
@@ -67,13 +94,16 @@ def save_as(output: Output, path: Path, format: Format | None, show_input: bool 
 
 
 @contextmanager
-def writing(folder: str | Path, format: Format, show_input: bool = False) -> Iterator[Write]:
+def writing(
+    folder: str | Path, format: Format, show_input: bool = False, overlay: float | None = None
+) -> Iterator[Write]:
     """Yield a function that writes an output under a name and returns its path.
 
+    With the opacity ``overlay`` each picture or array has an overlay beside it, see :func:`save_overlay`.
     ``png`` and ``npy``: one file per output in ``folder``; instead of pictures, outputs that score the classes of images are
     listed in ``predictions.csv``: the image, and the best classes with their scores. ``lmdb``: ``folder`` becomes a dataset whose
     features are the inputs and whose labels are the pictures of the outputs, in the order of writing; it must not exist, and is
-    created when the block succeeds. Raises SettingsError for another format, DatasetError or ImageError if it cannot be written.
+    created when the block succeeds; classes of pixels are labels of the kind ``classes``. Raises SettingsError for another format, DatasetError or ImageError if it cannot be written.
     """
     folder = Path(folder)
     if format == "lmdb":
@@ -87,7 +117,10 @@ def writing(folder: str | Path, format: Format, show_input: bool = False) -> Ite
 
     def write(name: str, output: Output) -> Path:
         if not output.classifies or format == "npy":
-            return save(output, folder / f"{name}.{format}", show_input)
+            path = save(output, folder / f"{name}.{format}", show_input)
+            if overlay is not None:
+                save_overlay(output, path, overlay)
+            return path
         text = io.StringIO()
         source = name if output.source is None else str(output.source)
         csv.writer(text, lineterminator="\n").writerow([source, *(part for pair in output.best() for part in pair)])
@@ -105,6 +138,7 @@ def writing(folder: str | Path, format: Format, show_input: bool = False) -> Ite
 def _dataset(folder: Path) -> Iterator[Write]:
     shapes: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
     deep: set[bool] = set()
+    kind = Labels()
     total: Sum | None = None
     with staged_folder(folder) as staging:
         with ExitStack() as stack:
@@ -113,7 +147,8 @@ def _dataset(folder: Path) -> Iterator[Write]:
             )
 
             def write(name: str, output: Output) -> Path:
-                nonlocal total
+                nonlocal total, kind
+                kind = output.labels or kind
                 label = image_to_array(output.image)
                 shapes.add((output.input.shape, label.shape))
                 deep.add(output.input.dtype != np.uint8)
@@ -134,7 +169,7 @@ def _dataset(folder: Path) -> Iterator[Write]:
             yield write
         if not features.count:
             raise DatasetError(f"{folder}: no output came, so there is nothing to make a dataset of")
-        _describe(staging, features, labels, shapes, total)
+        _describe(staging, features, labels, shapes, total, kind)
 
 
 def _describe(
@@ -143,6 +178,7 @@ def _describe(
     labels: RecordWriter,
     shapes: set[tuple[tuple[int, ...], tuple[int, ...]]],
     total: Sum | None,
+    kind: Labels,
 ) -> None:
     mixed = len(shapes) > 1
     shape, label_shape = next(iter(shapes)) if len(shapes) == 1 else (None, None)
@@ -156,6 +192,7 @@ def _describe(
         "mixed_sizes": mixed,
         "feature_encoding": "png",
         "label_encoding": "none",
+        **({"labels": kind.to_json()} if kind.kind == CLASSES else {}),
         "train": {"count": features.count, "shape": shape, "label_shape": label_shape},
         "val": {"count": 0, "shape": shape, "label_shape": label_shape},
         "databases": hashes,
@@ -167,7 +204,7 @@ def _describe(
 def _beside(output: Output) -> Image.Image:
     """Return one picture of input and output, separated by a line."""
     left, right = output.input_image, output.image
-    mode = "RGB" if "RGB" in (left.mode, right.mode) else "L"
+    mode = "L" if left.mode == right.mode == "L" else "RGB"
     both = Image.new(mode, (left.width + 1 + right.width, max(left.height, right.height)), "grey")
     both.paste(left.convert(mode), (0, 0))
     both.paste(right.convert(mode), (left.width + 1, 0))

@@ -79,7 +79,7 @@ def _whole(run: TestedNetwork, features: npt.NDArray[Any], layout: Layout, optio
         output, _, _ = run.worker().call("predict", features=layout.features(features), labels=None)
     except (ModelError, WorkerError) as error:  # WorkerError: Caffe aborts its process if blob shapes do not match
         raise ModelError(f"{error}{_advice(run, height, width)}") if _unkept(run, height, width) else error from None
-    result = options.of_output(layout).output(output)
+    result = options.of_output(layout).output(output, contiguous=run.classes is None)
     declared = options.data_order is None and run.input_shape[1:] == run.label_shape[1:]
     if declared and result.shape[2:] != (height, width):
         raise ModelError(

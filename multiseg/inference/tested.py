@@ -10,6 +10,7 @@ from multiseg.dataset.foreground import Foreground
 from multiseg.dataset.labels import Labels
 from multiseg.images import Exif
 from multiseg.layout import Layout
+from multiseg.network import CLASSES, IMAGES, label_kind
 from multiseg.topology.geometry import Geometry
 from multiseg.worker.client import Worker
 
@@ -64,3 +65,13 @@ class TestedNetwork(Protocol):
     def description(self) -> str: ...
 
     def worker(self) -> Worker: ...
+
+
+def pixel_labels(run: TestedNetwork, output: Sequence[int]) -> Labels | None:
+    """Return the labels of a network with an ``output`` (C, H, W) that scores the classes of every pixel; None for another one.
+
+    A run that does not record its kind of labels reads them as :func:`multiseg.network.label_kind` decides.
+    """
+    labels = run.labels or Labels(label_kind(IMAGES, run.label_shape, output))
+    is_map = tuple(output[1:]) != (1, 1) and not run.classifies
+    return labels if is_map and labels.kind == CLASSES else None

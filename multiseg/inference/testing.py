@@ -17,7 +17,7 @@ from multiseg.images import Values
 from multiseg.inference.options import Options
 from multiseg.inference.output import Failure, Output
 from multiseg.inference.predictor import predict, prepare
-from multiseg.inference.tested import TestedNetwork
+from multiseg.inference.tested import TestedNetwork, pixel_labels
 from multiseg.layout import Floats
 
 
@@ -79,4 +79,5 @@ def _together(run: TestedNetwork, some: list[Loaded], options: Options) -> Itera
             assert isinstance(output, MultisegError)
             yield Failure(each.source, output)
         else:
-            yield Output(output, each.found, options.pixel_conversion, each.source, run.classifies)
+            labels = pixel_labels(run, output.shape)
+            yield Output(output, each.found, options.pixel_conversion, each.source, run.classifies, labels)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 TOP = 5  # classes with the highest scores, among which the label counts as found
+_PIXELS = 1 << 18  # of an image that are counted at once, which bounds the memory for intermediate arrays
 
 Counts = npt.NDArray[np.int64]
 
@@ -36,19 +37,39 @@ class Confusion:
         count, classes, *size = scores.shape
         if classes != self.classes or labels.shape != (count, 1, *size):
             raise ValueError(f"scores are {scores.shape}, labels are {labels.shape}; there are {self.classes} classes")
-        for one, label in zip(scores, labels, strict=True):  # one image at a time, for the memory
-            self._add(one.reshape(classes, -1), label.reshape(-1))
+        for one, label in zip(scores, labels, strict=True):
+            pixels, truth = one.reshape(classes, -1), label.reshape(-1)
+            for start in range(0, len(truth), _PIXELS):
+                self._add(pixels[:, start : start + _PIXELS], truth[start : start + _PIXELS])
 
-    def _add(self, scores: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
+    def add_classes(self, predicted: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
+        """Add predicted classes and labels, arrays of the same shape. They do not count for ``in_top``.
+
+        Raises ValueError for different shapes.
+        """
+        if predicted.shape != labels.shape:
+            raise ValueError(f"predicted classes are {predicted.shape}, labels are {labels.shape}")
+        truth, counted = self._counted(labels.reshape(-1))
+        self._count(truth[counted], predicted.reshape(-1)[counted])
+
+    def _counted(self, labels: npt.NDArray[Any]) -> tuple[Counts, npt.NDArray[np.bool_]]:
+        """Return the labels as whole numbers, and which of them count."""
         truth = labels.astype(np.int64)
         counted = (truth >= 0) & (truth < self.classes) & (truth == labels)
         for value in self.ignore:
             counted &= truth != value
+        return truth, counted
+
+    def _count(self, truth: Counts, predicted: npt.NDArray[Any]) -> None:
+        pairs = np.bincount(truth * self.classes + predicted, minlength=self.classes**2)
+        self.counts += pairs.reshape(self.classes, self.classes)
+
+    def _add(self, scores: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
+        truth, counted = self._counted(labels)
         predicted = scores.argmax(axis=0)
         if not counted.all():
             truth, predicted, scores = truth[counted], predicted[counted], scores[:, counted]
-        pairs = np.bincount(truth * self.classes + predicted, minlength=self.classes**2)
-        self.counts += pairs.reshape(self.classes, self.classes)
+        self._count(truth, predicted)
         if self.classes > TOP and len(truth):
             own = np.take_along_axis(scores, truth[None], axis=0)
             rank = (scores > own).sum(axis=0)

@@ -1,7 +1,8 @@
 """Messages between a program and its backend workers: JSON, with arrays as raw bytes behind it. Nothing is pickled.
 
-One message is a frame of JSON in which every array is replaced by its dtype and shape, followed by one frame per array.
-Frames are those of multiprocessing's Connection.send_bytes.
+One message is a frame of JSON in which every array is replaced by its dtype and shape, followed by the frames of each array: of
+FRAME bytes, the last one of the rest. Frames are those of multiprocessing's Connection.send_bytes, which copies each of them when
+it is received; an array in one frame would need twice its memory.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 ARRAY = "__array__"
+FRAME = 1 << 24  # bytes
 
 
 def send(connection: Connection, message: Any) -> None:
@@ -20,8 +22,9 @@ def send(connection: Connection, message: Any) -> None:
     arrays: list[np.ndarray[Any, Any]] = []
     connection.send_bytes(json.dumps(_without_arrays(message, arrays)).encode())
     for array in arrays:
-        if array.nbytes:
-            connection.send_bytes(array.reshape(-1).view(np.uint8).data)
+        content = array.reshape(-1).view(np.uint8)
+        for start in range(0, array.nbytes, FRAME):
+            connection.send_bytes(content[start : start + FRAME].data)
 
 
 def receive(connection: Connection) -> Any:
@@ -52,8 +55,9 @@ def _with_arrays(value: Any, connection: Connection) -> Any:
         if ARRAY in value:
             dtype, shape = value[ARRAY]
             array = np.empty(shape, np.dtype(dtype))
-            if array.nbytes:
-                connection.recv_bytes_into(array.reshape(-1).view(np.uint8))
+            content = array.reshape(-1).view(np.uint8)
+            for start in range(0, array.nbytes, FRAME):
+                connection.recv_bytes_into(content[start : start + FRAME])
             return array
         return {key: _with_arrays(item, connection) for key, item in value.items()}
     if isinstance(value, list):
