@@ -102,14 +102,14 @@ def test_one(
 
     if show_layers and options["tile"]:
         raise click.UsageError("--show-layers computes the layers for a whole image; leave out --tile")
-    opacity_or_none = _overlay(overlay, opacity, kind)
+    overlay_opacity = _overlay(overlay, opacity, kind)
     with open_run(run, snapshot) as opened:
         if output is None and (show_layers or overlay or not opened.classifies):
             raise click.UsageError("Missing option '-o' / '--output'.")
         result = opened.test_one(image, **options)
         written = [] if output is None else [save_as(result, output, kind, show_input)]
-        if opacity_or_none is not None and written:
-            written.append(save_overlay(result, written[0], opacity_or_none))
+        if overlay_opacity is not None and written:
+            written.append(save_overlay(result, written[0], overlay_opacity))
         if show_layers and output is not None:
             layers = opened.layers(image, **{name: options[name] for name in ("resize", "pad", "exif")})
             page = layers.to_html(output.with_name(f"{output.stem}-layers.html"))
@@ -152,7 +152,10 @@ def test_list(
 
     chosen = Options(**options)
     found: list[dict[str, Any]] = []
-    with open_run(run, snapshot) as opened, writing(output, kind, show_input, _overlay(overlay, opacity, kind)) as write:
+    with (
+        open_run(run, snapshot) as opened,
+        writing(output, kind, show_input, _overlay(overlay, opacity, kind)) as write,
+    ):
         for number, result in enumerate(outputs_of(opened, images, chosen)):
             if isinstance(result, Failure):
                 found.append({"image": str(result.source), "error": str(result.error)})
@@ -216,7 +219,10 @@ def test_db(
 
     source = click.get_current_context().get_parameter_source("images")
     most = 32 if kind != "lmdb" and source == click.core.ParameterSource.DEFAULT else images
-    with open_run(run, snapshot) as opened, writing(output, kind, show_input, _overlay(overlay, opacity, kind)) as write:
+    with (
+        open_run(run, snapshot) as opened,
+        writing(output, kind, show_input, _overlay(overlay, opacity, kind)) as write,
+    ):
 
         def each(index: int, result: Output) -> None:
             if most is None or index < most:

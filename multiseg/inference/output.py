@@ -60,7 +60,8 @@ class Output:
                 f"{self.source or 'the output'}: has {len(self.array)} classes, a picture of classes has at most {PALETTE_SIZE}; "
                 "write .npy"
             )
-        return self.array.argmax(axis=0).astype(np.uint8)
+        classes: Pixels = self.array.argmax(axis=0).astype(np.uint8)
+        return classes
 
     def overlay(self, opacity: float = 0.5, outline: int = 0) -> Image.Image:
         """Return the input with the colours of the classes over it, as an RGB picture of the output's size.

@@ -103,7 +103,8 @@ def writing(
     ``png`` and ``npy``: one file per output in ``folder``; instead of pictures, outputs that score the classes of images are
     listed in ``predictions.csv``: the image, and the best classes with their scores. ``lmdb``: ``folder`` becomes a dataset whose
     features are the inputs and whose labels are the pictures of the outputs, in the order of writing; it must not exist, and is
-    created when the block succeeds; classes of pixels are labels of the kind ``classes``. Raises SettingsError for another format, DatasetError or ImageError if it cannot be written.
+    created when the block succeeds; classes of pixels are labels of the kind ``classes``. Raises SettingsError for another
+    format, DatasetError or ImageError if it cannot be written.
     """
     folder = Path(folder)
     if format == "lmdb":

@@ -161,6 +161,7 @@ def test_predicted_classes_are_counted_like_scores() -> None:
     of_scores.add(scores, labels)
     of_classes.add_classes(scores.argmax(axis=1)[:, None], labels)
     expected = [
-        [int(((labels[:, 0] == row) & (scores.argmax(axis=1) == column)).sum()) for column in range(4)] for row in range(4)
+        [int(((labels[:, 0] == row) & (scores.argmax(axis=1) == column)).sum()) for column in range(4)]
+        for row in range(4)
     ]
     assert of_scores.counts.tolist() == of_classes.counts.tolist() == expected

@@ -154,6 +154,8 @@ def test_layers_of_every_shape_are_drawn(tmp_path: Path) -> None:
         (["test-one", "run", "x.png", "-o", "y.png", "--show-layers", "--tile", "64"], "leave out --tile"),
         (["test-one", "run", "x.png", "-o", "y.png", "--tile", "0"], "x>=1"),
         (["test-list", "run", "x.png", "-o", "y", "--format", "gif"], "'gif' is not one of"),
+        (["test-list", "run", "x.png", "-o", "y", "--overlay", "--format", "lmdb"], "leave out one of them"),
+        (["test-one", "run", "x.png", "-o", "y.png", "--overlay", "--opacity", "2"], "0<=x<=1"),
     ],
 )
 def test_bad_usage(arguments: list[str], words: str) -> None:

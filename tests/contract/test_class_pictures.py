@@ -1,0 +1,95 @@
+"""Pictures of a network that scores classes of pixels, with every backend: class PNGs, overlays, layers, a dataset of outputs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import multiseg
+from multiseg.cli import main
+from multiseg.dataset.check import check_dataset
+
+NET = """
+layer { name: "data" type: "Data" top: "data" exclude { stage: "deploy" } }
+layer { name: "label" type: "Data" top: "label" exclude { stage: "deploy" } }
+layer { name: "data" type: "Input" top: "data" include { stage: "deploy" }
+        input_param { shape { dim: 1 dim: 3 dim: 8 dim: 12 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+        convolution_param { num_output: 4 kernel_size: 3 pad: 1 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "conv" bottom: "label" top: "loss"
+        loss_param { ignore_label: 255 } exclude { stage: "deploy" } }
+"""
+NAMES = ("background", "cat", "dog", "bird")
+
+
+def run_command(*arguments: Any) -> dict[str, Any]:
+    done = CliRunner().invoke(main, [*map(str, arguments), "--json"])
+    assert done.exit_code == 0, done.output
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+@pytest.fixture
+def run(backend: str, tmp_path: Path) -> multiseg.Run:
+    draw = np.random.default_rng(4)
+    for folder in ("input", "target"):
+        (tmp_path / folder).mkdir()
+    for number in range(8):
+        mask = draw.integers(0, 4, (8, 12), dtype=np.uint8)
+        image = (mask[..., None] * np.array([60, 40, 20]) + draw.integers(0, 30, (8, 12, 3))).astype(np.uint8)
+        mask[0] = 255
+        Image.fromarray(image).save(tmp_path / "input" / f"{number}.png")
+        Image.fromarray(mask).save(tmp_path / "target" / f"{number}.png")
+    dataset = multiseg.Dataset.create(
+        tmp_path / "dataset", input=tmp_path / "input", target=tmp_path / "target", val_percent=50, seed=1,
+        labels="classes", classes=NAMES,
+    )  # fmt: skip
+    (tmp_path / "net.prototxt").write_text(NET)
+    job = multiseg.Job(
+        dataset=dataset, backend=backend, model=tmp_path / "net.prototxt", epochs=1, batch_size=2, learning_rate=1e-4,
+        seed=1, metric="miou",
+    )  # fmt: skip
+    return job.train(tmp_path / "run", progress=False)
+
+
+def test_commands_write_class_pictures_and_overlays(run: multiseg.Run, tmp_path: Path) -> None:
+    assert run.summary["best_epoch"] == 1 and run.history[-1]["miou"] is not None
+    image, database = tmp_path / "input" / "3.png", run.dataset.path / "val_db" / "features"
+    with run:
+        expected = run.test_one(image)
+        tested = run.test_db(database)
+    scores = expected.array
+    assert scores.shape == (4, 8, 12) and np.array_equal(expected.classes, scores.argmax(axis=0))
+
+    facts = run_command("test-one", run.path, image, "-o", tmp_path / "one.png", "--overlay", "--show-layers")
+    assert [Path(name).name for name in facts["files"]] == [
+        "one.png", "one-overlay.png", "one-layers.html", "one-layers.json"
+    ]  # fmt: skip
+    assert sum(row["pixels"] for row in facts["class_pixels"]) == 8 * 12
+    picture = Image.open(tmp_path / "one.png")
+    assert picture.mode == "P" and np.array_equal(np.asarray(picture), expected.classes)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "one-overlay.png")), np.asarray(expected.overlay()))
+    assert "conv" in json.loads((tmp_path / "one-layers.json").read_text())["activations"]
+
+    run_command("test-list", run.path, image, "-o", tmp_path / "list", "--overlay")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "list" / "0000-3.png")), expected.classes)
+    assert (tmp_path / "list" / "0000-3-overlay.png").exists()
+
+    run_command("test-db", run.path, database, "-o", tmp_path / "db", "--overlay")
+    assert len(list((tmp_path / "db").glob("*-overlay.png"))) == 4
+    counts = np.zeros((4, 4), int)
+    for index in range(4):
+        label, classes = run.dataset.val[index][1][0], np.asarray(Image.open(tmp_path / "db" / f"{index:08}.png"))
+        np.add.at(counts, (label[label < 255], classes[label < 255]), 1)
+    assert counts.tolist() == tested["confusion"]
+
+    run_command("test-db", run.path, database, "-o", tmp_path / "lmdb", "--format", "lmdb")
+    dataset = multiseg.Dataset.open(tmp_path / "lmdb")
+    assert check_dataset(dataset.path).problems == [] and dataset.labels == run.dataset.labels
+    assert np.array_equal(dataset.train[0][1][0], np.asarray(Image.open(tmp_path / "db" / "00000000.png")))
