@@ -152,10 +152,8 @@ def test_list(
 
     chosen = Options(**options)
     found: list[dict[str, Any]] = []
-    with (
-        open_run(run, snapshot) as opened,
-        writing(output, kind, show_input, _overlay(overlay, opacity, kind)) as write,
-    ):
+    overlay_opacity = _overlay(overlay, opacity, kind)
+    with open_run(run, snapshot) as opened, writing(output, kind, show_input, overlay_opacity) as write:
         for number, result in enumerate(outputs_of(opened, images, chosen)):
             if isinstance(result, Failure):
                 found.append({"image": str(result.source), "error": str(result.error)})
@@ -219,10 +217,8 @@ def test_db(
 
     source = click.get_current_context().get_parameter_source("images")
     most = 32 if kind != "lmdb" and source == click.core.ParameterSource.DEFAULT else images
-    with (
-        open_run(run, snapshot) as opened,
-        writing(output, kind, show_input, _overlay(overlay, opacity, kind)) as write,
-    ):
+    overlay_opacity = _overlay(overlay, opacity, kind)
+    with open_run(run, snapshot) as opened, writing(output, kind, show_input, overlay_opacity) as write:
 
         def each(index: int, result: Output) -> None:
             if most is None or index < most:
