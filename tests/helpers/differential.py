@@ -182,10 +182,14 @@ def _text(kind: str, parameters: dict[str, Any]) -> str:
 
 
 class Network:
-    """The case's network in float64; ``weights`` change with :meth:`step`."""
+    """The case's network in float64; ``weights`` change with :meth:`step`.
 
-    def __init__(self, case: Case, weights: dict[str, Array]) -> None:
+    With ``mean_squares``, the loss of images is the mean over all elements instead of Caffe's EuclideanLoss.
+    """
+
+    def __init__(self, case: Case, weights: dict[str, Array], mean_squares: bool = False) -> None:
         self.case = case
+        self.mean_squares = mean_squares
         self.batch_statistics: dict[str, list[Any]] = {}
         self._started = dict(weights)
         self.weights = {name: torch.tensor(np.asarray(value), dtype=torch.float64) for name, value in weights.items()}
@@ -238,10 +242,11 @@ class Network:
             return (torch.softmax(scores, 1) if activation == "Softmax" else scores).numpy()
 
     def loss(self, images: Array, labels: Array, training: bool = False) -> Any:
-        """Return Caffe's loss, by its documentation; labels are (N, 1, H, W)."""
+        """Return Caffe's loss, by its documentation, or the mean square; labels are (N, 1, H, W)."""
         scores, y = self.scores(images, training), torch.tensor(labels.astype(np.float64))
         if self.case.loss == "EuclideanLoss":
-            return ((scores - y) ** 2).sum() / (2 * len(y))
+            squares = (scores - y) ** 2
+            return squares.mean() if self.mean_squares else squares.sum() / (2 * len(y))
         if self.case.loss == "SigmoidCrossEntropyLoss":
             return functional.binary_cross_entropy_with_logits(scores, y, reduction="sum") / len(y)
         logs = torch.log_softmax(scores, 1)
