@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,28 +34,33 @@ LONG = 60  # epochs: some seconds, so that a job is still at work when what happ
 Start = Callable[..., DaskCluster]
 
 
-@pytest.fixture(scope="module")
+@contextmanager
+def starter(folders: pytest.TempPathFactory) -> Iterator[Start]:
+    """Yield start(cores of a worker, ...), which starts a cluster with these workers, called w0, w1, ...; close them after it."""
+    with ExitStack() as stack:
+
+        def start(*cores: int, **settings: Any) -> DaskCluster:
+            cluster = DaskCluster(folders.mktemp("dask"), ENVIRONMENT, **settings)
+            stack.callback(cluster.close)
+            for index, count in enumerate(cores):
+                cluster.add_worker(f"w{index}", count)
+            cluster.wait(len(cores))
+            return cluster
+
+        yield start
+
+
+@pytest.fixture
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """start(cores of a worker, ...): a cluster with these workers, called w0, w1, ..."""
-    started: list[DaskCluster] = []
-
-    def begin(*cores: int, **settings: Any) -> DaskCluster:
-        cluster = DaskCluster(tmp_path_factory.mktemp("dask"), ENVIRONMENT, **settings)
-        started.append(cluster)
-        for index, count in enumerate(cores):
-            cluster.add_worker(f"w{index}", count)
-        cluster.wait(len(cores))
-        return cluster
-
-    yield begin
-    for cluster in started:
-        cluster.close()
+    with starter(tmp_path_factory) as start:
+        yield start
 
 
 @pytest.fixture(scope="module")
-def three(start: Start) -> DaskCluster:
-    """Three workers of one core, for tests that leave them alone."""
-    return start(1, 1, 1)
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
+    """Three workers of one core, for tests that do not stop them."""
+    with starter(tmp_path_factory) as start:
+        yield start(1, 1, 1)
 
 
 @pytest.fixture
