@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -21,7 +20,7 @@ from multiseg.dataset.dataset import FLOAT, HIGH_BYTE
 from multiseg.dataset.foreground import THRESHOLD, Foreground
 from multiseg.dataset.labels import Labels, are_colours, ignored
 from multiseg.dataset.location import is_url
-from multiseg.errors import DatasetError, ModelError, MultisegError, RunError, SettingsError, setting
+from multiseg.errors import DatasetError, ModelError, MultisegError, RunError, setting
 from multiseg.images import Exif, PixelConversion
 from multiseg.inference import database, predictor, testing
 from multiseg.inference.layers import Layers
@@ -31,7 +30,7 @@ from multiseg.layout import Layout
 from multiseg.model_files.reading import describe
 from multiseg.network import CLASSES, NetworkSpec
 from multiseg.run import names
-from multiseg.run.names import COLUMNS
+from multiseg.run.history_files import export_history
 from multiseg.run.reading import read_history, read_job
 from multiseg.run.snapshots import Snapshot, snapshots
 from multiseg.settings.binary import foreground_of_outputs
@@ -98,19 +97,7 @@ class Run:
 
         Raises SettingsError for another extension, or if pyarrow is not installed.
         """
-        target = Path(path)
-        if target.suffix == ".csv":
-            shutil.copyfile(self.path / names.HISTORY, target)
-        elif target.suffix == ".parquet":
-            try:
-                from pyarrow import Table, parquet
-            except ImportError as error:
-                raise SettingsError(f"{target}: needs pyarrow ({error}); pip install 'multiseg[parquet]'") from error
-            columns = {name: [row[name] for row in self.history] for name in COLUMNS}
-            parquet.write_table(Table.from_pydict(columns), target)
-        else:
-            raise SettingsError(f"{target}: is not a supported table format; use the extension .csv or .parquet")
-        return target
+        return export_history(self.path, path)
 
     @property
     def summary(self) -> dict[str, Any]:
