@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from multiseg.errors import ModelError, setting
 from multiseg.network import Array
@@ -34,6 +35,7 @@ def describe(path: str, input_shape: list[int] | tuple[int, int, int] | None) ->
         layers, outputs = tracing.layers_of(loaded.model, images)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
+    last = layers[-1]["type"] if layers else ""
     return {
         "input": tracing.INPUT,
         "input_shape": [channels, height, width],
@@ -42,9 +44,21 @@ def describe(path: str, input_shape: list[int] | tuple[int, int, int] | None) ->
         "shared": tracing.shared(loaded.model, layers),
         "loss": losses.loss_in_words(loaded.loss),
         "loss_labels": losses.labels_of(loaded.loss),
-        "objective": losses.objective(loaded.loss),
-        "cross_entropy": losses.is_cross_entropy(loaded.loss, layers[-1]["type"] if layers else ""),
+        "objective": _objective(loaded.loss, last, outputs[0]),
+        "cross_entropy": losses.is_cross_entropy(loaded.loss, last),
     }
+
+
+def _objective(loss: object, last: str, output: str) -> dict[str, Any] | None:
+    """Return the objective of a loss for a network whose last layer has the type ``last``.
+
+    A criterion of PyTorch takes the output as it is, also after a softmax of the network's own.
+    """
+    objective = losses.objective(loss)
+    if objective is None or (type(loss) is nn.NLLLoss and last == "Softmax"):
+        return None
+    takes_output = type(loss) in (nn.CrossEntropyLoss, nn.BCEWithLogitsLoss)
+    return {**objective, "scores": output} if takes_output else objective
 
 
 def read_weights(path: str, network: str | None = None, input_shape: list[int] | None = None) -> Mapping[str, Array]:

@@ -297,3 +297,21 @@ def test_a_loss_that_is_not_kept_is_named(
     path = files.export(topology, backend, tmp_path / f"net_exported{registry.get(backend).formats[0]}")
     (note,) = files.exported_notes(path)
     assert note.startswith(f"the loss of net{suffix} (") and words in note and "is not expressed" in note
+
+
+def test_a_criterion_of_pytorch_takes_the_output_after_a_softmax(
+    backend: str, frameworks: Frameworks, tmp_path: Path
+) -> None:
+    """CrossEntropyLoss of a network that ends in a softmax is the cross entropy of the softmax of probabilities."""
+    text = TORCH.format(outputs=CLASSES, loss="nn.CrossEntropyLoss()").replace(
+        "return self.score(x)", "return torch.softmax(self.score(x), 1)"
+    )
+    (tmp_path / "net.py").write_text(text)
+    original = frameworks.describe(tmp_path / "net.py", (2, 4, 5))
+    labels = np.random.default_rng(5).integers(0, CLASSES, (2, 1, 4, 5)).astype(np.float32)
+    loss, scores, output, gradient = apply(frameworks, backend, original, labels, tmp_path, 1.0)
+    p = softmax(scores)
+    expected, at_p = class_reference(p, labels, False, "VALID")
+    assert loss == pytest.approx(expected, rel=1e-5)
+    check_gradient(gradient, p * (at_p - (at_p * p).sum(1, keepdims=True)), 1e-3)  # through the softmax
+    assert output == pytest.approx(p, abs=1e-5)

@@ -19,7 +19,7 @@ from multiseg import Dataset
 from multiseg.dataset.staging import staged_folder
 from multiseg.errors import DatasetError
 
-KILLS = int(os.environ.get("MULTISEG_TEST_KILLS", "15"))
+KILLS = int(os.environ.get("MULTISEG_TEST_KILLS", "8"))
 SCRIPT = """
 import sys, multiseg, multiseg.dataset.creation
 multiseg.dataset.creation.MOST_PAIRS = 32  # chunks enough for a helper to take part
