@@ -62,8 +62,10 @@ def create_images(
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--input", "input_folder", required=True, help="Folder of input images.")
-@click.option("--target", required=True, help="Folder of target images, with the same names as their inputs.")
+@click.option("--input", "input_folder", help="Folder of input images.")
+@click.option("--target", help="Folder of target images, with the same names as their inputs.")
+@click.option("--voc", metavar="FOLDER",
+              help="Folder in PASCAL VOC's layout, in place of --input and --target: 21 classes, borders ignored.")  # fmt: skip
 @click.option("--val-percent", type=float, help="Percentage of the pairs for validation.  [default: 10]")
 @click.option("--val-input", help="Folder of input images for validation.")
 @click.option("--val-target", help="Folder of target images for validation.")
@@ -92,8 +94,10 @@ def create_images(
               help="Turn images by their EXIF orientation, or read them as they are stored.")  # fmt: skip
 @click.option("--workers", type=int, help="Number of encoding processes.  [default: one per core]")
 @_json
-def create_dataset(folder: Path, input_folder: str, as_json: bool, val_percent: float | None, **options: Any) -> None:
-    """Create a dataset in the new folder DIR from a folder of inputs and one of targets.
+def create_dataset(
+    folder: Path, input_folder: str | None, as_json: bool, val_percent: float | None, **options: Any
+) -> None:
+    """Create a dataset in the new folder DIR from a folder of inputs and one of targets, or from one in PASCAL VOC's layout.
 
     Folders are searched recursively. A target has the name of its input. The result does not depend on the number of
     workers.
@@ -102,6 +106,10 @@ def create_dataset(folder: Path, input_folder: str, as_json: bool, val_percent: 
 
     if val_percent is not None and options["val_input"] is not None:
         raise click.UsageError("--val-percent and --val-input exclude each other")
+    if val_percent is not None and options["voc"] is not None:
+        raise click.UsageError(
+            "--val-percent and --voc exclude each other: the lists of the folder state the validation images"
+        )
     for name in ("ignore", "foreground"):
         options[name] = _number(options[name])
     with _progress("encoding") as progress, _printed_warnings():

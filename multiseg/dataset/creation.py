@@ -6,7 +6,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, get_args
@@ -33,6 +33,7 @@ from multiseg.dataset.pairs import Pairs, find_pairs, refuse_overlap, split_pair
 from multiseg.dataset.reading import mean_of_records
 from multiseg.dataset.records import mean_blob
 from multiseg.dataset.staging import staged_folder
+from multiseg.dataset.voc import have_one_size, read_layout
 from multiseg.dataset.writing import RecordWriter
 from multiseg.errors import DatasetError, MultisegWarning, SettingsError, setting
 from multiseg.images import Channels, Exif, Values, decode, read_bytes
@@ -45,7 +46,10 @@ _MIN_CHUNKS_PER_WORKER = 16  # with fewer, a helper process costs more time than
 
 @dataclass(frozen=True)
 class CreationOptions:
-    """The options of a new dataset. Raises SettingsError for an invalid value."""
+    """The options of a new dataset. Raises SettingsError for an invalid value.
+
+    ``voc`` is a folder in PASCAL VOC's layout, of which ``input`` and ``target`` are the folders of images and masks.
+    """
 
     input: str
     target: str
@@ -58,6 +62,7 @@ class CreationOptions:
     mixed_sizes: bool
     seed: int
     exif: Exif = "apply"
+    voc: str | None = None
 
     def __post_init__(self) -> None:
         _one_of("channels", self.channels, get_args(Channels))
@@ -97,24 +102,22 @@ def create(
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise SettingsError(f"{setting('workers')} {workers!r} must be a whole number, 1 or more")
     with staged_folder(folder) as staging:
-        pairs = find_pairs(options.input, options.target)
         rules = label_options.rules(options.channels)
-        first, (feature, label) = _first(pairs, options, rules)
-        if options.val_input is not None and options.val_target is not None:
-            train, val = pairs, find_pairs(options.val_input, options.val_target)
-        else:
-            train, val = split_pairs(pairs, options.val_percent, options.seed)
+        train, val, first_pairs = _pairs_of(options)
+        if options.voc is not None and not options.mixed_sizes:
+            options = replace(options, mixed_sizes=not have_one_size((train, val)))
+        first, (feature, label) = _first(first_pairs, options, rules)
         left_out = {
             name: dict(sorted(counts.items()))
             for name, counts in (
-                ("input", pairs.other_inputs),
-                ("target", pairs.other_targets),
+                ("input", first_pairs.other_inputs),
+                ("target", first_pairs.other_targets),
                 ("val_input", val.other_inputs if options.val_input is not None else {}),
                 ("val_target", val.other_targets if options.val_target is not None else {}),
             )
             if counts
         }
-        del pairs
+        del first_pairs
         task = EncodingTask(
             channels=options.channels,
             feature_encoding=options.feature_encoding,
@@ -158,7 +161,7 @@ def create(
         write_description(
             staging,
             {
-                **asdict(options),
+                **{name: value for name, value in asdict(options).items() if name != "voc" or value is not None},
                 "labels": labels.to_json(),
                 **label_options.to_json(),
                 "label_values": {name: one.to_json() for name, one in statistics.items()},
@@ -173,6 +176,17 @@ def create(
             },
         )
     return warnings
+
+
+def _pairs_of(options: CreationOptions) -> tuple[Pairs, Pairs, Pairs]:
+    """Return the pairs for training and for validation, and those whose first files all others are compared with."""
+    if options.voc is not None:
+        train, val = read_layout(options.voc)
+        return train, val, train
+    pairs = find_pairs(options.input, options.target)
+    if options.val_input is not None and options.val_target is not None:
+        return pairs, find_pairs(options.val_input, options.val_target), pairs
+    return *split_pairs(pairs, options.val_percent, options.seed), pairs
 
 
 def random_seed() -> int:

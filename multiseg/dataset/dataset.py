@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from multiseg.dataset import digits
+from multiseg.dataset import voc as voc_layout
 from multiseg.dataset.creation import CreationOptions, Progress, create, random_seed
 from multiseg.dataset.description import FILE, computed_hash, read_description
 from multiseg.dataset.encoding import RecordEncoding
@@ -21,7 +23,7 @@ from multiseg.dataset.labels import Labels
 from multiseg.dataset.location import MEAN, is_url, local
 from multiseg.dataset.reading import Split
 from multiseg.dataset.records import parse_mean
-from multiseg.errors import DatasetError
+from multiseg.errors import DatasetError, SettingsError, setting
 from multiseg.images import Channels, Exif
 from multiseg.network import CLASSES, IMAGES, LabelKind
 
@@ -48,11 +50,12 @@ class Dataset:
         cls,
         folder: PathLike,
         *,
-        input: PathLike,
-        target: PathLike,
+        input: PathLike | None = None,
+        target: PathLike | None = None,
         val_input: PathLike | None = None,
         val_target: PathLike | None = None,
         val_percent: float = 10,
+        voc: PathLike | None = None,
         channels: Channels = "none",
         feature_encoding: RecordEncoding = "png",
         label_encoding: RecordEncoding = "none",
@@ -73,6 +76,9 @@ class Dataset:
 
         Pairs are shuffled with ``seed`` (None: a random seed is chosen and stored), and ``val_percent`` percent, rounded
         down, are reserved for validation; separate ``val_input`` and ``val_target`` replace them and are not shuffled.
+        ``voc`` replaces the folders by one in PASCAL VOC's layout (JPEGImages, SegmentationClass, and train.txt and val.txt in
+        ImageSets/Segmentation): masks of its 21 classes in its colours, or of ``classes`` and ``colours``, whose borders are
+        ignored; ``mixed_sizes`` is on if the sizes differ.
         ``channels`` converts all images to L or RGB; ``mixed_sizes`` allows pairs of different sizes, without a mean image.
         ``exif`` "apply" turns images by their EXIF orientation, "ignore" reads them as they are stored. Inputs of more than
         8 bits keep their values, as float32. ``info`` counts the images turned and laid over white, and the files left out.
@@ -96,6 +102,22 @@ class Dataset:
         Raises SettingsError for an invalid argument, DatasetError for missing folders or partners, an existing ``folder``
         or a full disk, ImageError for an image that is unreadable or has another shape. No files are left behind then.
         """
+        if voc is not None:
+            if any(place is not None for place in (input, target, val_input, val_target)):
+                raise SettingsError(
+                    f"{setting('voc')} states all folders; leave out {setting('input')} and {setting('target')}"
+                )
+            input, target = Path(voc) / voc_layout.IMAGES, Path(voc) / voc_layout.MASKS
+            labels = CLASSES
+            if classes is None and colours is None:
+                classes, colours = voc_layout.NAMES, voc_layout.COLOURS
+                if label_map is None and ignore is not None:
+                    label_map = {voc_layout.BORDER_COLOUR: ignore}
+        if input is None or target is None:
+            raise SettingsError(
+                f"{setting('input')} and {setting('target')} are missing; state the folders of inputs and targets, or "
+                f"{setting('voc')} for a folder in PASCAL VOC's layout"
+            )
         options = CreationOptions(
             input=os.fspath(input),
             target=os.fspath(target),
@@ -108,6 +130,7 @@ class Dataset:
             mixed_sizes=mixed_sizes,
             seed=random_seed() if seed is None else seed,
             exif=exif,
+            voc=None if voc is None else os.fspath(voc),
         )
         label_options = LabelOptions(labels, classes, colours, ignore, label_map, label_channels, foreground)
         for warning in create(options, label_options, folder, workers, progress):
@@ -144,10 +167,16 @@ class Dataset:
     def labels(self) -> Labels:
         """What the labels are: ``.kind`` is ``images`` or ``classes``. Raises DatasetError for a kind that is unknown.
 
-        A dataset made before dataset.json had it holds images; DIGITS' class index in the record itself is one for each image.
+        A dataset made before dataset.json had it holds images; DIGITS' class index in the record itself is one for each image,
+        and its job folders of "Images > Segmentation" hold class masks, with the names and colours in their status.pickle, which
+        is not unpickled.
         """
         if self._description is not None and "labels" in self._description:
             return Labels.from_json(self._description["labels"], str(self.path / FILE))
+        if self._description is None:
+            labels = digits.read_labels(self.path)
+            if labels is not None:
+                return labels
         return Labels(CLASSES if self.train.labelled_in_records else IMAGES)
 
     def label_counts(self, split: str) -> dict[int, int] | None:

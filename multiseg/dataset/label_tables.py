@@ -142,14 +142,14 @@ def default_colours(count: int) -> tuple[Colour, ...]:
     colours = [*_OKABE_ITO, *_TOL_RAINBOW][:count]
     index = 1
     while len(colours) < count:
-        colour = _voc_colour(index)
+        colour = voc_colour(index)
         if colour not in colours:
             colours.append(colour)
         index += 1
     return tuple(colours)
 
 
-def _voc_colour(index: int) -> Colour:
+def voc_colour(index: int) -> Colour:
     """Return the colour of a class in PASCAL VOC's palette: bits 0, 1, 2 of each three of the index, from the highest bit."""
     channels = [0, 0, 0]
     for shift in range(8):
