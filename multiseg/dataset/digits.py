@@ -10,7 +10,7 @@ import ast
 import io
 import pickletools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,11 +108,11 @@ def _instructions(data: bytes) -> Iterator[tuple[str, Any]]:
     """Yield the name and the argument of each instruction."""
     stream = io.BytesIO(data)
     while code := stream.read(1):
-        instruction = pickletools.code2op[code.decode("latin-1")]
+        instruction = _INSTRUCTIONS[code.decode("latin-1")]
         if instruction.name == "STRING":  # Python 2 writes bytes; pickletools reads only ASCII
             yield "STRING", _text(ast.literal_eval("b" + stream.readline().decode("ascii").strip()))
         else:
-            argument = None if instruction.arg is None else instruction.arg.reader(stream)
+            argument: Any = None if instruction.arg is None else instruction.arg.reader(stream)
             if instruction.name in ("BINSTRING", "SHORT_BINSTRING"):
                 argument = _text(argument.encode("latin-1"))
             yield instruction.name, argument
@@ -173,14 +173,20 @@ def _entries(items: list[Any]) -> dict[str, Any]:
     return {key: value for key, value in zip(items[::2], items[1::2], strict=False) if isinstance(key, str)}
 
 
+_INSTRUCTIONS = {instruction.code: instruction for instruction in pickletools.opcodes}
 _VALUES = (
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
     "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
     "BYTEARRAY8",
 )  # fmt: skip
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": _Object}
-_FROM_MARK = {
+_EMPTY: dict[str, Callable[[], Any]] = {
+    "EMPTY_DICT": dict,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_SET": _Object,
+}
+_FROM_MARK: dict[str, Callable[[list[Any]], Any]] = {
     "DICT": _entries, "LIST": list, "TUPLE": tuple, "INST": lambda _: _Object(), "OBJ": lambda _: _Object(),
     "FROZENSET": lambda _: _Object(),
 }  # fmt: skip
