@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +107,72 @@ def test_a_sheet_shows_the_colours_of_classes(tmp_path: Path) -> None:
     path = create(tmp_path, labels="classes", classes=["road", "sky", "car"], colours=colours)
     dataset = multiseg.Dataset.open(path)
     write_sheet(dataset, tmp_path / "sheet.png", 1)
-    found = {colour for _, colour in Image.open(tmp_path / "sheet.png").convert("RGB").getcolors(1 << 20) or ()}
-    assert {*colours, (224, 224, 192)} <= found
+    shown = {colour for _, colour in Image.open(tmp_path / "sheet.png").convert("RGB").getcolors(1 << 20) or ()}
+    assert {*colours, (224, 224, 192)} <= shown
     write_sheet(dataset, tmp_path / "sheet.html", 1)
-    assert "sky (200 0 0)" in (tmp_path / "sheet.html").read_text()
+    page = " ".join((tmp_path / "sheet.html").read_text().split())
+    for name, colour, numbers in (
+        ("road", "10, 20, 30", "0, 25.00%"),
+        ("sky", "200, 0, 0", "1, 25.00%"),
+        ("car", "0, 200, 0", "2, 37.50%"),
+        ("ignored", "224, 224, 192", "255, 12.50%"),
+    ):
+        assert f'<i style="background: rgb({colour})"></i>{name} <small>{numbers}</small>' in page
+
+
+def pictures(page: Path) -> list[np.ndarray]:
+    """Return the pictures of a sheet in HTML, in order."""
+    encoded = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page.read_text())
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(one)))) for one in encoded]
+
+
+@pytest.mark.parametrize("names", [["background", "sky", "car"], ["road", "sky", "car"]])
+def test_the_overlay_mixes_input_and_colours(tmp_path: Path, names: list[str]) -> None:
+    colours = np.array([(10, 20, 30), (200, 0, 0), (0, 200, 0)], np.uint8)
+    path = create(tmp_path, labels="classes", classes=names, colours=colours.tolist())
+    write_sheet(multiseg.Dataset.open(path), tmp_path / "sheet.html", 1)
+    _, target, overlay = pictures(tmp_path / "sheet.html")[:3]
+    expected = np.vstack([colours, np.zeros((252, 3), np.uint8), [(224, 224, 192)]])[MASK]
+    assert np.array_equal(target, expected)
+    grey = np.repeat(MASK[..., np.newaxis], 3, axis=2)  # the inputs of these tests are the masks
+    mixed = (grey.astype(float) + expected) / 2
+    if names[0] == "background":
+        mixed[MASK == 0] = 0
+    assert abs(overlay.astype(float) - mixed).max() <= 1
+
+
+def test_large_masks_are_not_smoothed(tmp_path: Path) -> None:
+    mask = np.random.default_rng(0).integers(0, 3, (300, 400)).astype(np.uint8)
+    colours = [(10, 20, 30), (200, 0, 0), (0, 200, 0)]
+    path = create(tmp_path, mask, labels="classes", colours=colours)
+    write_sheet(multiseg.Dataset.open(path), tmp_path / "sheet.html", 1)
+    target = pictures(tmp_path / "sheet.html")[1]
+    assert target.shape == (144, 192, 3)
+    assert {tuple(colour) for colour in target.reshape(-1, 3).tolist()} == set(colours)
+
+
+def test_a_sheet_names_many_classes(tmp_path: Path) -> None:
+    names = [f"class number {number}" for number in range(60)]
+    path = create(tmp_path, labels="classes", classes=names)
+    write_sheet(multiseg.Dataset.open(path), tmp_path / "sheet.html", 1)
+    assert all(f"</i>{name} " in (tmp_path / "sheet.html").read_text() for name in names)
+    with Image.open(write_sheet(multiseg.Dataset.open(path), tmp_path / "many.png", 1)) as many:
+        few = create(tmp_path / "few", labels="classes", classes=names[:3])
+        with Image.open(write_sheet(multiseg.Dataset.open(few), tmp_path / "few.png", 1)) as one:
+            assert many.width == one.width
+            assert many.height > one.height + 60
+
+
+def test_records_with_other_classes_are_counted_beyond_ten(tmp_path: Path) -> None:
+    for name in ("input", "target"):
+        (tmp_path / name).mkdir()
+        for number in range(13):
+            Image.fromarray(MASK).save(tmp_path / name / f"{number:02}.png")
+    folders = {"input": tmp_path / "input", "target": tmp_path / "target"}
+    path = multiseg.Dataset.create(tmp_path / "out", val_percent=0, labels="classes", **folders).path
+    content = json.loads((path / "dataset.json").read_text())
+    content["labels"]["names"] = ["road", "sky"]
+    (path / "dataset.json").write_text(json.dumps(content))
+    report = check_dataset(path)
+    assert [problem.split()[2] for problem in report.problems[:10]] == [f"{number:09}" for number in range(10)]
+    assert report.problems[10:] == ["train_db/labels: 3 more records have other classes"]
