@@ -43,6 +43,8 @@ def picture_of(values: NDArray[Any]) -> Image.Image:
 
     Other numbers of channels than one and three are averaged.
     """
+    if values.dtype == np.uint8 and values.shape[0] in (1, 3):
+        return array_to_image(values)
     shown = values if values.shape[0] in (1, 3) else values.mean(axis=0, keepdims=True)
     return to_image(shown, "clip" if values.dtype == np.uint8 else "normalize")
 

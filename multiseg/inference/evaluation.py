@@ -91,6 +91,12 @@ class Evaluation:
             return {}
         return {"per_class": self._sums.per_class(names), "confusion": self._sums.counts.tolist()}
 
+    def class_iou(self, names: Sequence[str] | None = None) -> dict[str, float | None] | None:
+        """Return the IoU of each class of pixels by its name (or index); None for other labels."""
+        if self._undefined or self._one_label or not isinstance(self._sums, Confusion):
+            return None
+        return {row["name"]: row["iou"] for row in self._sums.per_class(names)}
+
 
 def _fitting(
     labels: npt.NDArray[Any], expected: tuple[int, ...], output: tuple[int, ...], source: str

@@ -14,7 +14,7 @@ from multiseg.dataset.class_colours import PALETTE_SIZE, background, class_name,
 from multiseg.dataset.labels import Labels
 from multiseg.errors import ImageError, MultisegError, SettingsError, setting
 from multiseg.images import PixelConversion, Pixels, Values, picture_of, to_image
-from multiseg.images.classes import class_image, overlay_image
+from multiseg.images.classes import class_image, highest, overlay_image
 from multiseg.layout import Floats
 
 
@@ -60,8 +60,7 @@ class Output:
                 f"{self.source or 'the output'}: has {len(self.array)} classes, a picture of classes has at most {PALETTE_SIZE}; "
                 "write .npy"
             )
-        classes: Pixels = self.array.argmax(axis=0).astype(np.uint8)
-        return classes
+        return highest(self.array)
 
     def overlay(self, opacity: float = 0.5, outline: int = 0) -> Image.Image:
         """Return the input with the colours of the classes over it, as an RGB picture of the output's size.

@@ -17,8 +17,8 @@ from multiseg.worker.client import Worker
 def validate(
     worker: Worker, split: Any, layout: Layout, batch_size: int, foreground: Foreground | float = DARK,
     labels: LabelKind | None = None, ignore: Collection[int] = (), between: Callable[[], None] = lambda: None,
-) -> dict[str, float | None]:  # fmt: skip
-    """Return the loss and the metrics of the network in ``worker`` over a whole split, see :class:`Evaluation`.
+) -> Evaluation:  # fmt: skip
+    """Return the evaluation of the network in ``worker`` over a whole split: its loss and metrics.
 
     ``between`` is called before each batch, and may raise to end the validation. Raises DatasetError if the split has no labels.
     """
@@ -30,4 +30,4 @@ def validate(
                 raise DatasetError(f"{split.name}: has no labels; validation needs them")
             output, terms = worker.call("evaluate", features=batch.features, labels=batch.labels)
             evaluation.add(layout.output(output), layout.output(batch.labels), terms, split.name)
-    return evaluation.result()
+    return evaluation

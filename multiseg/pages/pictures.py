@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from multiseg.images import picture_of, to_image
+from multiseg.images.arrays import JPEG_QUALITY
 
 Array = npt.NDArray[Any]
 Range = tuple[float, float]
@@ -29,6 +30,22 @@ def picture(values: Array, side: int | None = None, scale: Range = BYTES) -> str
 def image(values: Array, side: int | None = None) -> str:
     """Return an image CHW as a PNG, values other than uint8 scaled by their range; reduced if a side is longer than ``side``."""
     return _data_uri(_reduced(picture_of(values), side))
+
+
+def photo(values: Array, side: int | None = None) -> str:
+    """Return an image CHW like :func:`image`, as a JPEG where that is smaller."""
+    return min((_data_uri(_reduced(picture_of(values), side), kind) for kind in ("PNG", "JPEG")), key=len)
+
+
+def class_map(classes: Array, side: int | None = None) -> str:
+    """Return class indices HW as a grey PNG whose values are the classes; with fewer pixels if a side is longer than ``side``."""
+    picture = Image.fromarray(np.ascontiguousarray(classes, np.uint8))
+    return _data_uri(picture if side is None else picture.resize(_size(picture, side), Image.Resampling.NEAREST))
+
+
+def embedded(picture: Image.Image) -> str:
+    """Return a picture as a PNG."""
+    return _data_uri(picture)
 
 
 def error_map(output: Array, target: Array, side: int | None = None, scale: Range = BYTES) -> str:
@@ -83,15 +100,19 @@ def coloured(values: Array, palette: bytes, side: int | None = None) -> str:
 def _reduced(image: Image.Image, side: int | None) -> Image.Image:
     if side is None or max(image.size) <= side:
         return image
-    scale = side / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.BOX)
+    return image.resize(_size(image, side), Image.Resampling.BOX)
 
 
-def _data_uri(image: Image.Image) -> str:
+def _size(image: Image.Image, side: int) -> tuple[int, int]:
+    """Return width and height, reduced if one is larger than ``side``."""
+    scale = min(1, side / max(image.size))
+    return max(1, round(image.width * scale)), max(1, round(image.height * scale))
+
+
+def _data_uri(image: Image.Image, kind: str = "PNG") -> str:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    image.save(buffer, kind, optimize=True, **({"quality": JPEG_QUALITY} if kind == "JPEG" else {}))
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def _diverging() -> bytes:

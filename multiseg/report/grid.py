@@ -9,17 +9,19 @@ from pathlib import Path
 import numpy as np
 
 from multiseg.images import Values, load_image
+from multiseg.inference.output import Output
+from multiseg.report.class_scan import minority
 from multiseg.report.facts import RunFacts
-from multiseg.report.scan import CANNOT_SHOW, Outputs, Pixels
+from multiseg.report.scan import CANNOT_SHOW, Pixels
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The image (CHW), each run's output (CHW float32) or the error message, and the pixels on which outputs disagree."""
+    """The image (CHW), each run's output or the error message, and the pixels on which outputs disagree."""
 
     path: Path
     image: Values
-    outputs: tuple[tuple[RunFacts, Outputs | str], ...]
+    outputs: tuple[tuple[RunFacts, Output | str], ...]
     split: Pixels | None
     """HW, the number of runs in the minority, scaled to 0..255; None for fewer than two outputs."""
     disagreement: float
@@ -28,18 +30,26 @@ class Grid:
 def load_grid(path: Path, facts: Sequence[RunFacts]) -> Grid:
     """Test the image with every run, without resizing. Raises ImageError if it is missing or not an image."""
     image = load_image(path, "RGB", any_size=True, exif=facts[0].run.exif)
-    outputs: list[tuple[RunFacts, Outputs | str]] = []
+    outputs: list[tuple[RunFacts, Output | str]] = []
     for each in facts:
         try:
-            outputs.append((each, each.run.test_one(path, resize=False).array))
+            outputs.append((each, each.run.test_one(path, resize=False)))
         except CANNOT_SHOW as error:
             outputs.append((each, str(error)))
-    foregrounds = [each.foreground.in_outputs(output) for each, output in outputs if not isinstance(output, str)]
+    shown = [(each, output) for each, output in outputs if not isinstance(output, str)]
     split = None
     disagreement = 0.0
+    if len(shown) > 1 and all(output.labels is not None for _, output in shown):
+        maps = [output.classes for _, output in shown]
+        if len({one.shape for one in maps}) == 1:
+            others = minority(np.stack(maps))
+            disagreement = float((others > 0).mean())
+            split = (others * (255 // (len(maps) - 1))).astype(np.uint8)
+        return Grid(path, image, tuple(outputs), split, disagreement)
+    foregrounds = [each.foreground.in_outputs(output.array) for each, output in shown if output.labels is None]
     if len(foregrounds) > 1 and len({one.shape for one in foregrounds}) == 1:
         votes = np.sum(foregrounds, axis=0)
-        minority = np.minimum(votes, len(foregrounds) - votes).max(axis=0)
-        disagreement = float((minority > 0).mean())
-        split = (minority * (255 // (len(foregrounds) // 2))).astype(np.uint8)
+        others = np.minimum(votes, len(foregrounds) - votes).max(axis=0)
+        disagreement = float((others > 0).mean())
+        split = (others * (255 // (len(foregrounds) // 2))).astype(np.uint8)
     return Grid(path, image, tuple(outputs), split, disagreement)

@@ -3,7 +3,7 @@
 // ---- charts: one uPlot for each metric over all runs, one for each run's own loss -----------------------------------
 
 (() => {
-  const { runs, charts, shared_loss } = JSON.parse(document.getElementById("curves-data").textContent);
+  const { runs, charts, classes, shared_loss } = JSON.parse(document.getElementById("curves-data").textContent);
   const root = document.documentElement;
   const unzoom = document.getElementById("unzoom");
   const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -54,7 +54,7 @@
       series: [
         { label: across === "epoch" ? "epoch" : "after", value: (_, x) => (x == null ? "–" : across === "epoch" ? x : duration(x)) },
         ...lines.map((line) => ({
-          label: line.label, stroke: ink(`--run-${line.run.colour}`), width: line.faint ? 1.25 : 2, spanGaps: true,
+          label: line.label, stroke: line.stroke ?? ink(`--run-${line.run.colour}`), width: line.faint ? 1.25 : 2, spanGaps: true,
           dash: line.run.dashed || line.faint ? [6, 4] : undefined, points: { show: line.ys.length < 3 },
           paths: stepped ? uPlot.paths.stepped({ align: -1 }) : undefined,
           value: (_, y) => say(y),
@@ -91,6 +91,25 @@
     }, { passive: true });
   }
 
+  // The IoU of each class for one run. A colour that the paper would hide is mixed with the ink.
+  function drawClasses() {
+    const parent = document.getElementById("class-curves");
+    if (!parent) return;
+    parent.replaceChildren();
+    const number = Number(chosen("class-curves"));
+    const lines = classes.names.map((name, index) => ({
+      run: runs[number], label: name, stroke: readable(classes.colours[index]), ys: classes.runs[number].map((row) => row?.[index] ?? null),
+    }));
+    draw(parent, runs[number].label, lines, { kind: "score", wide: true });
+  }
+
+  function readable([r, g, b]) {
+    const light = (0.299 * r + 0.587 * g + 0.114 * b) / 255;
+    const hidden = dark.matches ? light < 0.25 : light > 0.8;
+    return hidden ? (dark.matches ? `rgb(${[r, g, b].map((part) => Math.round(part * 0.5 + 115)).join(" ")})`
+      : `rgb(${[r, g, b].map((part) => Math.round(part * 0.7)).join(" ")})`) : `rgb(${r} ${g} ${b})`;
+  }
+
   function drawAll() {
     drawn.forEach((plot) => plot.destroy());
     drawn = [];
@@ -102,6 +121,7 @@
       const lines = runs.map((run) => ({ run, label: run.label, ys: run.values[chart.key] }));
       draw(metrics, chart.title, lines, { ...chart, wide: number === 0, stepped: chart.key === "learning_rate" });
     });
+    drawClasses();
     if (shared_loss && runs.length > 1) {
       for (const [key, title] of [["val_loss", "Validation"], ["train_loss", "Training"]]) {
         const lines = runs.map((run) => ({ run, label: run.label, ys: run.values[key] }));
@@ -173,7 +193,8 @@ for (const button of document.querySelectorAll("#kinds button")) {
 
   function show(number) {
     at = (number + row.length) % row.length;
-    image.src = row[at].querySelector("img").src;
+    const picture = row[at].querySelector("img, canvas");
+    image.src = picture.src ?? picture.toDataURL();
     image.alt = caption.textContent = row[at].dataset.caption;
   }
 

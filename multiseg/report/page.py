@@ -16,6 +16,8 @@ from multiseg.pages import templates
 from multiseg.pages.numbers import significant
 from multiseg.report import verdict
 from multiseg.report.agreement import times
+from multiseg.report.class_page import class_curves, class_data, class_means, class_rows, picture_side
+from multiseg.report.class_scan import ClassScan, class_scan, has_classes
 from multiseg.report.facts import RunFacts, environment, foreground_text, settings
 from multiseg.report.grid import load_grid
 from multiseg.report.networks import networks
@@ -51,12 +53,15 @@ def render(comparison: SideBySide) -> Page:
     """Render the page. Starts the runs' backends for the pictures, and ends them."""
     facts = comparison.facts
     try:
-        seen = scan(facts, comparison.images) if comparison.images else None
+        of_classes = class_scan(facts, comparison.images) if comparison.images and has_classes(facts) else None
+        of_images = scan(facts, comparison.images) if comparison.images and not of_classes else None
         grid = load_grid(comparison.grid, facts) if comparison.grid else None
         trained = networks(facts) if comparison.images or comparison.grid else None
     finally:
         for each in facts:
             each.run.close()
+    seen = of_classes or of_images
+    curves = _curves(facts)
     deciding = verdict.deciding_metric(facts)
     template = _environment(facts).get_template("page.html.j2")
     text = template.render(
@@ -68,11 +73,18 @@ def render(comparison: SideBySide) -> Page:
         columns=columns(each.final for each in facts),
         foreground=foreground_text(facts),
         cell=lambda each, metric: _cell(comparison, each, metric),
-        curves=_curves(facts),
+        curves=curves,
+        class_curves=curves["classes"],
         shared_loss=verdict.share_loss(facts),
         agreement=comparison.agreement,
         times=times,
-        scan=seen,
+        scan=of_images,
+        class_scan=of_classes,
+        seen=seen,
+        class_rows=class_rows(of_classes) if of_classes else [],
+        class_means=class_means(of_classes) if of_classes else {},
+        class_data=_class_data(of_classes),
+        are_classes=has_classes(facts),
         side=_side(comparison),
         grid=grid,
         networks=trained,
@@ -86,6 +98,10 @@ def render(comparison: SideBySide) -> Page:
     return Page(text, {label: first_line(reason) for label, reason in left_out.items()})
 
 
+def _class_data(scan: ClassScan | None) -> dict[str, Any] | None:
+    return class_data(scan, picture_side(len(scan.cases), len(scan.seen))) if scan else None
+
+
 def _environment(facts: Sequence[RunFacts]) -> jinja2.Environment:
     from multiseg.pages import pictures
 
@@ -97,6 +113,7 @@ def _environment(facts: Sequence[RunFacts]) -> jinja2.Environment:
     loaded.filters["colour"] = lambda each: f"var(--run-{numbers[each.label] % COLOURS})"
     loaded.globals.update(
         picture=pictures.picture,
+        embedded=pictures.embedded,
         image=pictures.image,
         range_of=pictures.range_of,
         error_map=pictures.error_map,
@@ -170,7 +187,7 @@ def _curves(facts: Sequence[RunFacts]) -> dict[str, Any]:
     charts = [
         chart for chart in charts if any(value is not None for run in runs for value in run["values"][chart["key"]])
     ]
-    return {"runs": runs, "charts": charts, "shared_loss": verdict.share_loss(facts)}
+    return {"runs": runs, "charts": charts, "classes": class_curves(facts), "shared_loss": verdict.share_loss(facts)}
 
 
 def _short(value: float | None) -> float | None:

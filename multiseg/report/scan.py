@@ -125,7 +125,7 @@ def scan(facts: Sequence[RunFacts], images: int) -> Scan:
         return Scan((), unseen, len(samples), (), (), 0, 0)
 
     l1, wrong, split = (np.concatenate(parts, axis=-1) for parts in (sums.l1, sums.wrong, sums.split))
-    chosen = _choose(l1.mean(axis=0), split if len(seen) > 1 else np.zeros_like(split), images)
+    chosen = choose(l1.mean(axis=0), split if len(seen) > 1 else np.zeros_like(split), images)
     features, targets = _stack(samples, list(chosen))
     outputs = [_predict(each.run, features, targets) for each in seen] if chosen else []
     cases = tuple(
@@ -149,7 +149,7 @@ def scan(facts: Sequence[RunFacts], images: int) -> Scan:
     return Scan(seen, unseen, len(samples), cases, pairs, sums.in_some / sums.pixels, sums.in_all / sums.pixels)
 
 
-def _choose(error: Outputs, split: Outputs, images: int) -> dict[int, tuple[Kind, ...]]:
+def choose(error: Outputs, split: Outputs, images: int) -> dict[int, tuple[Kind, ...]]:
     """Return the images to show with the reasons, worst first: up to 1/4 contested, 1/8 typical, the others worst."""
     images = min(images, len(error))
     by_error: list[int] = np.argsort(-error, kind="stable").tolist()
@@ -173,7 +173,7 @@ def _choose(error: Outputs, split: Outputs, images: int) -> dict[int, tuple[Kind
 
 def _predict(run: Run, features: Pixels, targets: Pixels) -> Outputs:
     if run.labels is not None and run.labels.kind == CLASSES:
-        raise ModelError("its outputs are scores of classes, of which this page has no pictures")
+        raise ModelError("its outputs are scores of classes, of which these pictures cannot show any")
     outputs = np.asarray(run.predict(features), dtype=np.float32)
     if outputs.shape != targets.shape:
         raise ModelError(f"its output is {outputs.shape[1:]} where the labels are {targets.shape[1:]} (C, H, W)")

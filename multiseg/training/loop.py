@@ -165,14 +165,15 @@ class Loop:
         )
         row = {
             "epoch": position.epoch, "iteration": position.iteration,
-            "train_loss": position.loss_sum / position.images if position.images else None, **validated,
+            "train_loss": position.loss_sum / position.images if position.images else None, **validated.result(),
             "learning_rate": self.share.rate(max(position.iteration - 1, 0)), "seconds": position.seconds,
             "val_seconds": time.perf_counter() - began,
             "images_per_second": position.images / position.seconds if position.images else None,
         }  # fmt: skip
         self.folder.add_row(row)
         self.position = Position(position.iteration, position.epoch, len(self.folder.rows))
-        self._log({"event": "epoch", **row})
+        class_iou = validated.class_iou(self.dataset.labels.names)
+        self._log({"event": "epoch", **row, **({"class_iou": class_iou} if class_iou else {})})
 
     def _snapshot(self) -> None:
         """Write a snapshot unless this position has one, and remove the snapshots that are not kept."""

@@ -31,7 +31,8 @@ def require() -> None:
 
 
 class Log:
-    """Logs the events of a training: ``step/loss`` and ``step/rate`` at each step, ``epoch/...`` for each row of the history.
+    """Logs the events of a training: ``step/loss`` and ``step/rate`` at each step, ``epoch/...`` for each row of the history,
+    ``class_iou/...`` with it for class indices of pixels.
 
     A resumed training writes a new file; TensorBoard drops the points of older files that it repeats.
     """
@@ -58,7 +59,9 @@ class Log:
         elif event["event"] == "step":
             self._scalars(step, {"step/loss": event["loss"], "step/rate": event["rate"]})
         elif event["event"] == "epoch":
+            by_class = event.get("class_iou", {})
             self._scalars(step, {f"epoch/{key}": event[key] for key in EPOCH})
+            self._scalars(step, {f"class_iou/{name}": value for name, value in by_class.items()})
 
     def _scalars(self, step: int, values: dict[str, float | None]) -> None:
         finite = {tag: value for tag, value in values.items() if value is not None and math.isfinite(value)}

@@ -329,7 +329,7 @@ def test_worst_contested_and_typical_images() -> None:
     error = np.arange(80, dtype=np.float32)
     split = np.zeros(80, np.float32)
     split[[5, 79]] = 0.5, 0.2
-    chosen = scan._choose(error, split, 16)
+    chosen = scan.choose(error, split, 16)
     assert len(chosen) == 16
     assert list(chosen) == sorted(chosen, reverse=True), "worst first"
     assert chosen[5] == ("contested",)
@@ -340,7 +340,7 @@ def test_worst_contested_and_typical_images() -> None:
 @pytest.mark.parametrize("images", [1, 3, 24, 100])
 def test_never_more_images_than_asked_for_or_there(images: int) -> None:
     values = np.linspace(0, 1, 10, dtype=np.float32)
-    assert len(scan._choose(values, values, images)) == min(images, 10)
+    assert len(scan.choose(values, values, images)) == min(images, 10)
 
 
 def test_sums_over_runs() -> None:
