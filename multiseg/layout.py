@@ -37,17 +37,19 @@ def swap_red_blue(image: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The input layout of a network: data order, channel order, and the mean to subtract.
+    """The input layout of a network: data order, channel order, the mean to subtract, and the deviation to divide by.
 
     ``mean`` is None, one value per channel ``(C,)``, or a mean image ``(C, H, W)``; float32, RGB. If the input's height or
-    width differs from that of the mean image, the mean image's average per channel is subtracted instead. ``colours``
-    states whether three output channels are colours, and not the scores of three classes, whose order is never swapped.
+    width differs from that of the mean image, the mean image's average per channel is subtracted instead. ``std`` is None, or
+    the standard deviation ``(C,)``, float32, RGB, by which the difference is divided. ``colours`` states whether three output
+    channels are colours, and not the scores of three classes, whose order is never swapped.
     """
 
     data_order: DataOrder = "NCHW"
     channel_order: ChannelOrder = "RGB"
     mean: Floats | None = None
     colours: bool = True
+    std: Floats | None = None
 
     def __post_init__(self) -> None:
         if self.data_order not in ("NCHW", "NHWC"):
@@ -56,15 +58,23 @@ class Layout:
             raise SettingsError(f"channel order {self.channel_order!r} is unknown; it is RGB or BGR")
         if self.mean is not None and self.mean.ndim not in (1, 3):
             raise SettingsError(f"a mean must have the shape (C,) or (C, H, W), not {self.mean.shape}")
+        if self.std is not None and self.std.ndim != 1:
+            raise SettingsError(f"a standard deviation must have the shape (C,), not {self.std.shape}")
 
     def features(self, batch: Array) -> Floats:
-        """Convert neutral features ``(N, C, H, W)`` RGB to float32 in this layout, and subtract the mean."""
-        if self.mean is None:
-            return self._arrange(batch)
-        return self._arrange(batch.astype(np.float32) - self._mean_for(batch.shape))
+        """Convert neutral features ``(N, C, H, W)`` RGB to float32 in this layout: subtract the mean, divide by the deviation."""
+        if self.mean is not None:
+            batch = batch.astype(np.float32) - self._mean_for(batch.shape)
+        if self.std is not None:
+            if len(self.std) != batch.shape[1]:
+                raise SettingsError(
+                    f"the standard deviation has {len(self.std)} channels, the images have {batch.shape[1]}"
+                )
+            batch = batch.astype(np.float32) / self.std.astype(np.float32).reshape(-1, 1, 1)
+        return self._arrange(batch)
 
     def labels(self, batch: Array) -> Floats:
-        """Convert neutral labels ``(N, C, H, W)`` RGB to float32 in this layout. The mean is never subtracted."""
+        """Convert neutral labels ``(N, C, H, W)`` RGB to float32 in this layout; mean and deviation apply to features only."""
         return self._arrange(batch)
 
     def output(self, batch: Array, contiguous: bool = True) -> Floats:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from multiseg.cli.train import numbers
+from multiseg.cli.train import deviations, numbers
 from multiseg.errors import SettingsError
 from multiseg.files import json_text
 from multiseg.parity import Parity
@@ -35,6 +35,7 @@ AS_PATH = click.Path(path_type=Path)
 @click.option("--loss-option", multiple=True, metavar="NAME=VALUE", help="A parameter of --loss; may be repeated.")
 @click.option("--batch-size", type=int, help="Images per step.  [default: 16, at most the number of images]")
 @click.option("--subtract-mean", default="pixel", show_default=True, type=click.Choice(["pixel", "image", "none"]))
+@click.option("--divide-std", metavar="NUMBER,...", help="Standard deviation to divide by, as of `multiseg train`.")
 @click.option("--seed", default=1, show_default=True, help="Seed of the initial weights and the order of the images.")
 @click.option("--threads", default=0, help="Number of threads per backend.  [default: all cores]")
 @click.option("--no-lowering", is_flag=True, help="Do not compute convolutions as one matrix product.")
@@ -45,7 +46,7 @@ AS_PATH = click.Path(path_type=Path)
 def parity(
     ctx: click.Context, dataset: Path, backends: tuple[str, ...], models: tuple[Path, ...], weights: tuple[Path, ...],
     steps: int, solver: str, learning_rate: float | None, loss: str | None, loss_option: tuple[str, ...],
-    batch_size: int | None, subtract_mean: str,
+    batch_size: int | None, subtract_mean: str, divide_std: str | None,
     seed: int, threads: int, no_lowering: bool, require_complete: bool, output: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Check that networks compute and train alike in several frameworks, every number against a float64 reference.
@@ -66,7 +67,7 @@ def parity(
         parity = check_parity(
             dataset, list(backends), list(models), list(weights), steps, solver=solver, learning_rate=learning_rate,
             loss=loss, loss_options=numbers(loss_option, "--loss-option"),
-            batch_size=batch_size, subtract_mean=subtract_mean, seed=seed, threads=threads,
+            batch_size=batch_size, subtract_mean=subtract_mean, divide_std=deviations(divide_std), seed=seed, threads=threads,
             lowering=not no_lowering, progress=status.update,
         )  # fmt: skip
     if output is not None:

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from multiseg.cli import ARGUMENTS
 from multiseg.cli.events import print_json
+from multiseg.dataset.fitting import OF_DATASET
 from multiseg.settings.losses import LOSSES
 from multiseg.settings.metrics import IN_PROGRESS, SELECTING
 from multiseg.settings.schedules import DEFAULT
@@ -39,6 +40,10 @@ from multiseg.settings.schedules import DEFAULT
     help="Mean to subtract from the inputs: pixel, image or none.  [default: the network file's mean_value, else pixel]",
 )
 @click.option("--mean", metavar="NUMBER,...", help="A mean of one's own, one number per channel; colours as B,G,R.")
+@click.option(
+    "--divide-std", metavar="NUMBER,...",
+    help="Standard deviation to divide the inputs by, one number per channel, colours as B,G,R; or dataset, to compute it.",
+)  # fmt: skip
 @click.option("--learning-rate", type=float, help="Base learning rate.  [default: the recipe's]")
 @click.option(
     "--batch-size", type=int, help="Images per training step.  [default: the network file's, else the backend's]"
@@ -119,7 +124,8 @@ from multiseg.settings.schedules import DEFAULT
 )
 @click.option(
     "--augment", multiple=True, metavar="NAME=VALUE",
-    help="Augmentation: flip=both, quarter_turns=true, rotation=10, scale=0.1, translation=0.1, noise=5; may be repeated.",
+    help="Augmentation: flip=both, quarter_turns=true, rotation=10, scale=0.5,2, translation=0.1, brightness=0.2, "
+    "contrast=0.2, saturation=0.2, noise=5; may be repeated.",
 )  # fmt: skip
 @click.option("--tensorboard", is_flag=True, help="Write a log for TensorBoard into the run folder.")
 @click.option("--resume", is_flag=True, help="Resume from the run's last snapshot.")
@@ -134,7 +140,7 @@ from multiseg.settings.schedules import DEFAULT
 @click.pass_context
 def train(
     ctx: click.Context, /, jobs: Path | None, dataset: str | None, folder: Path | None, solver_option: tuple[str, ...],
-    loss_option: tuple[str, ...], multiplier: tuple[str, ...], mean: str | None,
+    loss_option: tuple[str, ...], multiplier: tuple[str, ...], mean: str | None, divide_std: str | None,
     lr_policy: str | None, lr_option: tuple[str, ...], augment: tuple[str, ...],
     tensorboard: bool, resume: bool, parallel: int | None, scheduler: str | None, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
@@ -173,7 +179,8 @@ def train(
     job = Job(
         dataset=dataset, solver_options=numbers(solver_option, "--solver-option"),
         loss_options=numbers(loss_option, "--loss-option"), multipliers=multipliers(multiplier), lr_policy=policy,
-        augment=pairs(augment, "--augment"), mean=None if mean is None else mean_values(mean), **settings,
+        augment=pairs(augment, "--augment"), mean=None if mean is None else channel_values(mean, "--mean"),
+        divide_std=deviations(divide_std), **settings,
     )  # fmt: skip
     try:
         run = job.train(folder, resume=resume, progress=print_json if as_json else True, tensorboard=tensorboard)
@@ -227,12 +234,17 @@ def numbers(given: tuple[str, ...], option: str) -> dict[str, float]:
     return result
 
 
-def mean_values(text: str) -> list[float]:
+def channel_values(text: str, option: str) -> list[float]:
     """Parse comma-separated numbers. Raises click.BadParameter for anything else."""
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise click.BadParameter(f"{text!r} is not a list of numbers, e.g. 104,117,123", param_hint="--mean") from None
+        raise click.BadParameter(f"{text!r} is not a list of numbers, e.g. 104,117,123", param_hint=option) from None
+
+
+def deviations(text: str | None) -> str | list[float] | None:
+    """Parse --divide-std: ``dataset``, or comma-separated numbers. Raises click.BadParameter for anything else."""
+    return text if text in (None, OF_DATASET) else channel_values(text, "--divide-std")
 
 
 def multipliers(given: tuple[str, ...]) -> dict[str, dict[str, float]]:

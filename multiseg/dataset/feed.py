@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -16,7 +16,8 @@ from multiseg.errors import SettingsError
 from multiseg.layout import Array, Floats, Layout
 
 Indices = NDArray[np.int64]
-Change = Callable[[Array, Array | None, Indices], tuple[Array, Array | None]]
+# of features and labels (C, H, W), which may differ in size, and their positions; returns arrays (N, C, H, W)
+Change = Callable[[Sequence[Array], Sequence[Array] | None, Indices], tuple[Array, Array | None]]
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,9 @@ def batches(
     """Iterate over a split in batches of float32 arrays in ``layout`` (None: NCHW, RGB, no mean); the last may be smaller.
 
     ``order`` lists the positions to read (None: in stored order). A thread prepares up to ``prefetch`` batches in advance;
-    0 uses no thread. ``start`` skips that many batches. ``change`` is applied to the neutral features and labels
-    ``(N, C, H, W)``, as stored, and their positions, before the conversion to ``layout``. Raises SettingsError for a number
-    out of range; iterating raises DatasetError for records that cannot be read.
+    0 uses no thread. ``start`` skips that many batches. ``change`` is applied to the features and labels of a batch,
+    as stored, and their positions, before the conversion to ``layout``. Raises SettingsError for a number out of range; iterating
+    raises DatasetError for records that cannot be read.
     """
     for name, value, minimum in (("batch_size", batch_size, 1), ("prefetch", prefetch, 0), ("start", start, 0)):
         if value < minimum:
@@ -125,9 +126,7 @@ def _read(
 ) -> Iterator[Batch]:
     for first in range(start * batch_size, len(order), batch_size):
         indices = order[first : first + batch_size]
-        features, labels = split.read(indices)
-        if change is not None:
-            features, labels = change(features, labels, indices)
+        features, labels = split.read(indices) if change is None else change(*split.pairs(indices), indices)
         yield Batch(layout.features(features), None if labels is None else layout.labels(labels), indices)
 
 

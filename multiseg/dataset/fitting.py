@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from multiseg.dataset.deviation import standard_deviation
 from multiseg.errors import SettingsError, setting
 
 Shape = tuple[int, int, int]
+OF_DATASET = "dataset"  # of divide_std
 
 
 def shapes_of(dataset: Any) -> tuple[Shape, Shape]:
@@ -61,13 +63,7 @@ def mean_of(
     SettingsError if it has another number of channels than the images, or if the dataset has no mean image.
     """
     if mean_of_job is not None:
-        channels = dataset.train.shape[0] if dataset.train.shape else len(mean_of_job)
-        values = list(mean_of_job) * (channels if len(mean_of_job) == 1 else 1)
-        if len(values) != channels:
-            raise SettingsError(
-                f"{setting('mean', list(mean_of_job))}: has {len(values)} numbers, the images have {channels} channels"
-            )
-        return np.array(values[::-1] if channels == 3 else values, np.float32)
+        return _per_channel(dataset, "mean", mean_of_job)
     if subtract_mean == "none":
         return None
     mean: npt.NDArray[np.float32] | None = dataset.mean_pixel if subtract_mean == "pixel" else dataset.mean_image
@@ -76,3 +72,34 @@ def mean_of(
             f"{dataset.path}: has no mean image (train_db/mean.binaryproto); train with {setting('subtract_mean', 'none')}"
         )
     return mean
+
+
+def std_of(dataset: Any, divide_std: str | Sequence[float] | None) -> npt.NDArray[np.float32] | None:
+    """Return the standard deviation ``(C,)``, RGB, by which features are divided; None for no division.
+
+    ``divide_std`` is OF_DATASET for that of the training images (:func:`multiseg.dataset.deviation.standard_deviation`), or
+    numbers, colours as B, G, R; a single number is that of all channels. Raises SettingsError if it has another number of
+    channels than the images, or if a channel of all images is constant.
+    """
+    if divide_std is None:
+        return None
+    if not isinstance(divide_std, str):
+        return _per_channel(dataset, "divide_std", divide_std)
+    std = standard_deviation(dataset.train)
+    if not std.all():
+        raise SettingsError(
+            f"{setting('divide_std', divide_std)}: channel {int(np.argmin(std))} of the training images of {dataset.path} has "
+            f"one value only; specify numbers, or leave {setting('divide_std')} out"
+        )
+    return std.astype(np.float32)
+
+
+def _per_channel(dataset: Any, name: str, values: Sequence[float]) -> npt.NDArray[np.float32]:
+    """Return a number for each channel (C,), RGB, of a setting with colours as B, G, R or one number for all channels."""
+    channels = shapes_of(dataset)[0][0]
+    numbers = list(values) * (channels if len(values) == 1 else 1)
+    if len(numbers) != channels:
+        raise SettingsError(
+            f"{setting(name, list(values))}: has {len(numbers)} numbers, the images have {channels} channels"
+        )
+    return np.array(numbers[::-1] if channels == 3 else numbers, np.float32)

@@ -65,9 +65,20 @@ class Split:
         """Return the pairs at ``indices`` as ``(N, C, H, W)`` arrays. Raise DatasetError if they differ in shape."""
         if not len(indices):
             return _empty(self.shape), _empty(self.label_shape)
+        features, labels = self.pairs(indices)
+        return self._stack(features), None if labels is None else self._stack(labels)
+
+    def pairs(self, indices: Sequence[int] | NDArray[np.int64]) -> tuple[Sequence[Array], Sequence[Array] | None]:
+        """Return the features and labels ``(C, H, W)`` at ``indices``, which may be read-only; None without labels."""
         features, labels = zip(*(self._pair(int(index)) for index in indices), strict=True)
         self._check_unchanged()
-        return self._stack(features), None if labels[0] is None else self._stack(labels)
+        return features, None if labels[0] is None else labels
+
+    def feature(self, index: int) -> Array:
+        """Return the feature at ``index``, (C, H, W); its label is not read."""
+        if self._features is None or not 0 <= index < len(self):
+            raise IndexError(f"{self.name} has {len(self)} pairs; index {index} is out of range")
+        return _load(self._features, index)[1]
 
     def label(self, index: int) -> Array | None:
         """Return the label at ``index``, (C, H, W), None without labels; the feature is not decoded if labels are apart."""

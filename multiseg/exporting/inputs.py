@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from multiseg.layout import Floats
 from multiseg.model_files.reading import describe
 from multiseg.run.reading import is_run
 from multiseg.run.run import Run
@@ -40,18 +41,30 @@ def described(network: Path | Run | Topology, run: Run | None, input_shape: tupl
 def with_mean_of(run: Run | None, topology: Topology) -> Topology:
     """Return the topology with the mean that ``run`` subtracts in the place of its network file's; unchanged without a run.
 
-    A mean of the dataset is a note, because a job subtracts that of its own dataset by default.
+    A mean of the dataset is a note, because a job subtracts that of its own dataset by default; a deviation always is one.
     """
     if run is None:
         return topology
-    mean = run.layout.mean
-    if mean is None:
-        return replace(topology, mean=None)
-    if run.settings["subtract_mean"] == OWN_MEAN:
-        return replace(topology, mean=tuple(map(float, mean[::-1] if len(mean) == 3 else mean)))
-    channels = mean.reshape(len(mean), -1).mean(1)
-    values = ",".join(f"{value:.9g}" for value in (channels[::-1] if len(channels) == 3 else channels))
-    order = ", colours as B,G,R" if len(channels) == 3 else ""
-    image = "image of its dataset, on average " if mean.ndim == 3 else "of its dataset, "
-    note = f"run {run.name} subtracts the mean {image}{values}{order}, from images before the network; this file does not do it"
-    return replace(topology, mean=None, notes=(*topology.notes, note))
+    mean, std = run.layout.mean, run.layout.std
+    notes = []
+    if mean is not None and run.settings["subtract_mean"] != OWN_MEAN:
+        of = "image of its dataset, on average " if mean.ndim == 3 else "of its dataset, "
+        notes.append(
+            f"run {run.name} subtracts the mean {of}{_listed(mean)}, from images before the network; this file does not do it"
+        )
+    if std is not None:
+        values, _, order = _listed(std).partition(", ")
+        notes.append(
+            f"run {run.name} divides images by the standard deviation ({values}{order and ', '}{order}) before the network, "
+            f"after the mean is subtracted; this file does not do it; train with it as --divide-std {values}"
+        )
+    own = mean is not None and run.settings["subtract_mean"] == OWN_MEAN
+    topology_mean = tuple(map(float, mean[::-1] if len(mean) == 3 else mean)) if mean is not None and own else None
+    return replace(topology, mean=topology_mean, notes=(*topology.notes, *notes))
+
+
+def _listed(values: Floats) -> str:
+    """Return numbers (C,) or the averages of an image (C, H, W), RGB, as text, colours as B, G, R."""
+    channels = values.reshape(len(values), -1).mean(1)
+    numbers = ",".join(f"{value:.9g}" for value in (channels[::-1] if len(channels) == 3 else channels))
+    return f"{numbers}, colours as B,G,R" if len(channels) == 3 else numbers

@@ -25,7 +25,7 @@ from multiseg.backend import Backend
 from multiseg.errors import BackendUnavailable, ModelError, setting
 from multiseg.exporting import inputs, source
 from multiseg.files import write_bytes
-from multiseg.layout import Layout, swap_red_blue
+from multiseg.layout import Floats, Layout, swap_red_blue
 from multiseg.model_files import kinds, reading, writing
 from multiseg.run.run import Run
 from multiseg.topology import Topology
@@ -150,10 +150,17 @@ def _of_run(run: Run, topology: Topology) -> Trained:
     assert run.snapshot is not None
     metadata = {"run": run.name, "backend": run.backend, "epoch": f"{run.snapshot.epoch:g}"}
     if run.layout.mean is not None:
-        mean = run.layout.mean.reshape(len(run.layout.mean), *(run.layout.mean.shape[1:] or (1, 1)))
-        input_mean = swap_red_blue(mean) if run.layout.channel_order == "BGR" else mean
-        metadata["mean"] = json.dumps([[[float(f"{v:.9g}") for v in row] for row in channel] for channel in input_mean])
+        metadata["mean"] = _of_input(run.layout.mean, run.layout)
+    if run.layout.std is not None:
+        metadata["std"] = _of_input(run.layout.std, run.layout)
     return Trained(weights, run.layout.channel_order, metadata, run)
+
+
+def _of_input(values: Floats, layout: Layout) -> str:
+    """Return values (C,) or (C, H, W), RGB, as metadata: (C, 1, 1) or (C, H, W) in the channel order of the input."""
+    image = values.reshape(len(values), *(values.shape[1:] or (1, 1)))
+    ordered = swap_red_blue(image) if layout.channel_order == "BGR" else image
+    return json.dumps([[[float(f"{value:.9g}") for value in row] for row in channel] for channel in ordered])
 
 
 def _channel_order(topology: Topology) -> str:

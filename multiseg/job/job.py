@@ -27,6 +27,8 @@ class Job(JobRequest):
     - ``subtract_mean``: ``pixel``, ``image`` or ``none``; features only. None: ``mean``, else the network file's ``mean_value``,
       else ``pixel``. A scale in a prototxt is part of the network.
     - ``mean``: a mean of one's own, a number for each channel (or one for all), colours in the order B, G, R as in Caffe.
+    - ``divide_std``: divide the inputs, after the subtraction, by a standard deviation: a number for each channel (or one for
+      all), in the units of the pixels, colours in the order B, G, R; or ``dataset``, that of the training images.
     - ``recipe``: ``tutorial``, each framework's own defaults as in the DIGITS tutorial; ``equal``, the same initialisation, loss,
       solver and learning rate for all backends (docs/solvers.md).
     - ``solver``: ``sgd``, ``adam``, ... with ``solver_options`` over the recipe's defaults (momentum, weight_decay, ...).

@@ -20,6 +20,7 @@ class JobRequest:
     epochs: int = 150
     subtract_mean: str | None = None
     mean: Sequence[float] | None = None
+    divide_std: str | Sequence[float] | None = None
     recipe: str = "tutorial"
     learning_rate: float | None = None
     batch_size: int | None = None

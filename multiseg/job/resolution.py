@@ -11,7 +11,7 @@ from multiseg import backend as registry
 from multiseg.backend import Backend
 from multiseg.dataset import Dataset
 from multiseg.dataset.augmentation import Augmentation
-from multiseg.dataset.fitting import batch_problems, is_mixed, mean_of, shapes_of
+from multiseg.dataset.fitting import batch_problems, is_mixed, mean_of, shapes_of, std_of
 from multiseg.dataset.foreground import DARK
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.job.request import JobRequest
@@ -72,6 +72,9 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
         epochs=job.epochs,
         subtract_mean=OWN_MEAN if mean is not None else job.subtract_mean or "pixel",
         mean=mean,
+        divide_std=job.divide_std
+        if job.divide_std is None or isinstance(job.divide_std, str)
+        else [float(value) for value in job.divide_std],
         recipe=job.recipe,
         learning_rate=float(rate),
         batch_size=job.batch_size or default_size,
@@ -176,6 +179,8 @@ def _dataset_problems(
     if shapes is not None and augmentation is not None:
         problems += augmentation.misfits(*shapes)
     _attempt(problems, lambda: mean_of(dataset, job.subtract_mean or "pixel", mean))
+    if requirements.REQUIREMENTS["divide_std"].holds(job.divide_std) and not isinstance(job.divide_std, str):
+        _attempt(problems, lambda: std_of(dataset, job.divide_std))
     problems += batch_problems(dataset, job.batch_size, job.val_batch_size, job.accumulate)
     count = len(dataset.train)
     if job.batch_size is not None and is_whole(job.batch_size) and is_whole(job.accumulate):

@@ -47,7 +47,8 @@ def check_parity(
     steps: int = 20, *, solver: str = "sgd", solver_options: Mapping[str, float] | None = None,
     learning_rate: float | None = None, loss: str | None = None,
     loss_options: Mapping[str, float] | None = None, batch_size: int | None = None,
-    subtract_mean: str = "pixel", seed: int = 1, device: str = "auto", threads: int = 0, lowering: bool = True,
+    subtract_mean: str = "pixel", divide_std: str | Sequence[float] | None = None,
+    seed: int = 1, device: str = "auto", threads: int = 0, lowering: bool = True,
     progress: Progress | None = None,
 ) -> Parity:  # fmt: skip
     """Check that networks compute and train equally: same weights, same batches of ``dataset``, each number against float64.
@@ -74,7 +75,8 @@ def check_parity(
     options = {
         "solver": solver, "solver_options": dict(solver_options or {}), "learning_rate": learning_rate, "loss": loss,
         "loss_options": dict(loss_options or {}),
-        "batch_size": batch_size, "subtract_mean": subtract_mean, "seed": seed, "device": device, "threads": threads,
+        "batch_size": batch_size, "subtract_mean": subtract_mean, "divide_std": divide_std,
+        "seed": seed, "device": device, "threads": threads,
         "lowering": lowering,
     }  # fmt: skip
     plan = ParityPlan(data, _paths(models), list(backends or []), _paths(weights), options)
@@ -193,7 +195,9 @@ class _Check:
         if not is_loss_known:
             self.parity.notes.append(f"{entry.name}: the loss is not compared, because it is the file's own")
         if not self._add(
-            comparing.forward(side, batch, own, self.start, self.whole, loss if is_loss_known else None, self.plan.mean)
+            comparing.forward(
+                side, batch, own, self.start, self.whole, loss if is_loss_known else None, self.plan.subtracted
+            )
         ):
             return "training, because the forward pass differs"
         trained = self._trained(side, number)

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from multiseg import backend as registry
 from multiseg.backend import Backend
 from multiseg.dataset import Dataset
 from multiseg.dataset.feed import epoch_order
-from multiseg.dataset.fitting import mean_of
+from multiseg.dataset.fitting import mean_of, std_of
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.job.job import Job
 from multiseg.layout import Layout
@@ -36,7 +38,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class ParityBatch:
-    """Neutral images and labels (N, C, H, W), and the images as float32 with the mean subtracted."""
+    """Neutral images and labels (N, C, H, W), and the images as float32 with the mean subtracted and divided by the deviation."""
 
     features: Array
     labels: Array
@@ -71,6 +73,7 @@ class ParityPlan:
         self.entries = self._entries(
             [run.model if run else model for run, model in zip(runs, models, strict=True)], runs, backends
         )
+        self.std = std_of(dataset, options["divide_std"])  # after the settings are checked
 
     def _entries(self, models: list[Path], runs: Sequence[Run | None], backends: Sequence[str]) -> list[Entry]:
         if not models:
@@ -116,11 +119,18 @@ class ParityPlan:
         epoch, place = divmod(step, max(count // size, 1))
         features, labels = self.dataset.train.read(epoch_order(count, seed, epoch)[place * size : (place + 1) * size])
         assert labels is not None  # the settings were resolved for this dataset
-        return ParityBatch(features, labels, Layout("NCHW", "RGB", self.mean).features(features))
+        return ParityBatch(features, labels, Layout("NCHW", "RGB", self.mean, std=self.std).features(features))
 
     def layout(self, backend: Backend) -> Layout:
         """Return the layout of a backend's batches."""
-        return Layout(backend.data_order, backend.channel_order, self.mean)
+        return Layout(backend.data_order, backend.channel_order, self.mean, std=self.std)
+
+    @property
+    def subtracted(self) -> Array | None:
+        """The mean in the units of the network's input: divided by the deviation; None without a mean."""
+        if self.mean is None or self.std is None:
+            return self.mean
+        return (self.mean / self.std.reshape(-1, *[1] * (self.mean.ndim - 1))).astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings that all sides share, as plain values."""
@@ -128,6 +138,7 @@ class ParityPlan:
         return {
             "dataset": str(self.dataset.path), "solver": settings.solver, "learning_rate": settings.learning_rate,
             "loss": settings.loss, "batch_size": settings.batch_size, "seed": settings.seed,
-            "subtract_mean": settings.subtract_mean, "lowering": settings.lowering, "threads": settings.threads,
+            "subtract_mean": settings.subtract_mean, "divide_std": settings.divide_std,
+            "lowering": settings.lowering, "threads": settings.threads,
             "weights": [None if each is None else str(getattr(each, "path", each)) for each in self._given],
         }  # fmt: skip

@@ -15,13 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from multiseg.dataset import Dataset
 from multiseg.dataset.fitting import is_mixed, shapes_of
 from multiseg.errors import RunError, WorkerError, setting
 from multiseg.files import json_text, write_json, write_text
+from multiseg.layout import Layout
 from multiseg.model_files import copies
 from multiseg.run import names, snapshots
 from multiseg.run.names import COLUMNS, FORMAT
@@ -150,11 +148,11 @@ class RunFolder:
         self,
         settings: LoadedSettings,
         dataset: Dataset,
-        mean: npt.NDArray[np.float32] | None,
+        layout: Layout,
         environment: dict[str, Any],
         transferred: dict[str, Any] | None,
     ) -> None:
-        """Write job.json; ``transferred`` is the summary of the weights that the training starts from."""
+        """Write job.json; ``layout`` has mean and deviation, ``transferred`` is the summary of the weights to start from."""
         shape, label_shape = shapes_of(dataset)
         earlier = read_job(self.path) if self.born else {}  # of a run that starts again, perhaps from its own copy
         model_path = earlier.get("model_path") or settings.origins.get("model", str(settings.model))
@@ -170,7 +168,8 @@ class RunFolder:
                     "values": dataset.values,
                     "exif": dataset.exif,
                 },
-                "mean": None if mean is None else mean.tolist(),
+                "mean": None if layout.mean is None else layout.mean.tolist(),
+                "std": None if layout.std is None else layout.std.tolist(),
                 "input_shape": shape,
                 "label_shape": label_shape,
                 "mixed_sizes": is_mixed(dataset),

@@ -13,6 +13,7 @@ from multiseg.run.reading import read_job
 from multiseg.settings.resolved import OWN_MEAN, Settings
 
 RESTARTED = ("batch_size", "val_batch_size", "accumulate")  # may differ if the run has no snapshot, and starts again
+OPTIONAL = ("divide_std",)  # None is a value of its own: it does not take that of the run, and runs before it had None
 FREE = ("epochs", "threads", "device")  # may differ when a run is resumed; epochs have a separate error message
 
 
@@ -55,8 +56,9 @@ def completed(
                 f"{settings.model.parent / name}: has changed since {path} began; the run's own copy is {model.parent / name}"
             )
     requested = completed_settings.to_json()
-    for key, value in stored.items():
-        if key in requested and requested[key] is not None and key not in free and requested[key] != value:
+    for key, value in {**dict.fromkeys(OPTIONAL), **stored}.items():
+        unset = key not in requested or (requested[key] is None and key not in OPTIONAL)
+        if not unset and key not in free and requested[key] != value:
             raise RunError(
                 f"{path}: was trained with {setting(key, value)}, not {requested[key]!r}; resume with the same settings"
             )

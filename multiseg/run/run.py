@@ -152,12 +152,13 @@ class Run:
     @cached_property
     def layout(self) -> Layout:
         """The conversion of images to this network's input and of its output to images."""
-        backend, mean = registry.get(self.backend), self._job["mean"]
+        backend, mean, std = registry.get(self.backend), self._job["mean"], self._job.get("std")
         return Layout(
             backend.data_order,
             backend.channel_order,
             None if mean is None else np.array(mean, dtype=np.float32),
             colours=are_colours(self.label_shape),
+            std=None if std is None else np.array(std, dtype=np.float32),
         )
 
     def worker(self) -> Worker:

@@ -27,8 +27,13 @@ class LoadedSettings(Settings):
     def of(cls, settings: Settings, network: Mapping[str, Any]) -> LoadedSettings:
         """Return the settings of a training whose loaded network describes itself as ``network``.
 
-        Raises SettingsError if the mean is subtracted from images that the network reads as integers.
+        Raises SettingsError if the mean is subtracted from images that the network reads as integers, or if they are divided.
         """
+        if "input_type" in network and settings.divide_std is not None:
+            raise SettingsError(
+                f"{setting('divide_std', settings.divide_std)}: the input of {settings.model.name} is {network['input_type']}, "
+                f"which cannot hold fractions; leave {setting('divide_std')} out"
+            )
         if "input_type" in network and settings.subtract_mean != "none":
             raise SettingsError(
                 f"{setting('subtract_mean', settings.subtract_mean)}: the input of {settings.model.name} is "

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from multiseg.dataset.fitting import OF_DATASET
 from multiseg.errors import setting
 from multiseg.settings.metrics import SELECTING
 
@@ -61,10 +62,18 @@ def _are_numbers(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and bool(value) and all(map(is_number, value))
 
 
+def _are_deviations(value: Any) -> bool:
+    return value == OF_DATASET or (_are_numbers(value) and all(number > 0 for number in value))
+
+
 REQUIREMENTS: dict[str, Condition] = {
     "recipe": one_of(*RECIPES),
     "subtract_mean": one_of(*SUBTRACT_MEAN).or_none(),
     "mean": Condition("must be a list of numbers, one for each channel, colours as B, G, R", _are_numbers).or_none(),
+    "divide_std": Condition(
+        f"must be {OF_DATASET!r}, or a list of numbers above 0, one for each channel, colours as B, G, R",
+        _are_deviations,
+    ).or_none(),
     "keep": one_of(*KEEP),
     "device": one_of(*DEVICES),
     "epochs": whole(1),

@@ -18,7 +18,8 @@ OWN_MEAN = "own"  # of subtract_mean, in job.json
 class Settings:
     """The checked settings of one training. They do not change: dataclasses.replace makes others.
 
-    ``mean`` is subtracted if ``subtract_mean`` is OWN_MEAN: a number for each channel, colours as B, G, R.
+    ``mean`` is subtracted if ``subtract_mean`` is OWN_MEAN: a number for each channel, colours as B, G, R. ``divide_std``: None,
+    numbers in the same order, or OF_DATASET.
     Batch sizes and ``loss`` are None where the network file, else the backend, decides them; a
     :class:`multiseg.settings.loaded.LoadedSettings` has these values. ``exported`` is the name of the file to which a model of
     another backend is exported for this one; None where the model is one of this backend. ``origins`` holds, by setting,
@@ -31,6 +32,7 @@ class Settings:
     epochs: int
     subtract_mean: str
     mean: Sequence[float] | None
+    divide_std: str | Sequence[float] | None
     recipe: str
     learning_rate: float
     batch_size: int | None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from multiseg.dataset import Dataset
-from multiseg.dataset.fitting import Shape, is_mixed, mean_of, shapes_of
+from multiseg.dataset.fitting import Shape, is_mixed, mean_of, shapes_of, std_of
 from multiseg.dataset.labels import are_colours, read_as_classes
 from multiseg.errors import SettingsError, setting
 from multiseg.exporting import source
@@ -30,6 +30,7 @@ def layout_of(settings: Settings, dataset: Dataset) -> Layout:
         settings.backend.channel_order,
         mean_of(dataset, settings.subtract_mean, settings.mean),
         colours=are_colours(shapes_of(dataset)[1]),
+        std=std_of(dataset, settings.divide_std),
     )
 
 

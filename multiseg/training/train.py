@@ -93,7 +93,7 @@ def train(
             _copy_model(settings.model, run.path / names.MODEL, () if settings.exported else described["files"])
         if not run.born or run.restarts:
             run_environment = environment.of(worker.probed, settings.threads, ranks.size)
-            run.start(loaded, dataset, layout.mean, run_environment, transferred)
+            run.start(loaded, dataset, layout, run_environment, transferred)
         report = stack.enter_context(_reporter(progress))
         if tensorboard:
             report = _both(report, stack.enter_context(TensorBoardLog(run.path / names.TENSORBOARD)))

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from multiseg.dataset.augmentation import Augmentation, Augmented
+from multiseg.cli import main
+from multiseg.dataset.augmentation import OPTIONS, Augmentation, Augmented
 from multiseg.dataset.feed import batches, epoch_order
 from multiseg.errors import SettingsError
 
@@ -165,6 +167,27 @@ def test_the_feed_changes_what_it_reads(dataset: Any) -> None:
     expected = change(features, labels, np.arange(16))
     assert np.array_equal(batch.features, expected[0].astype(np.float32))
     assert batch.labels is not None and np.array_equal(batch.labels, expected[1].astype(np.float32))
+
+
+def test_the_command_line_names_every_option() -> None:
+    help_text = " ".join(CliRunner().invoke(main, ["train", "--help"]).output.split())
+    for name, option in OPTIONS.items():
+        assert f"{name}={option.example}" in help_text
+
+
+@pytest.mark.parametrize("scale", [[2, 0.5], [0, 1], [1], [0.5, 1, 2], ["a", 2], True, -1, None])
+def test_ranges_of_scale_that_are_none_are_refused(scale: Any) -> None:
+    with pytest.raises(
+        SettingsError, match=r"augment: scale=.*: must be a number from 0, or the smallest and the largest"
+    ):
+        Augmentation.of({"scale": scale})
+
+
+def test_a_pair_of_factors_is_the_range_of_a_number() -> None:
+    """Scale 1 draws from 1/2 to 2, as (0.5, 2) does."""
+    images = pictures()
+    assert np.array_equal(changed({"scale": 1.0}, images)[0], changed({"scale": (0.5, 2.0)}, images)[0])
+    assert Augmentation.of({"scale": (0.5, 2.0)}).to_json() == {"scale": [0.5, 2.0]}
 
 
 def test_quarter_turns_of_oblong_images_and_bad_values_are_refused() -> None:

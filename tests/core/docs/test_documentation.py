@@ -18,7 +18,8 @@ ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 # keys of the metadata of an ONNX file (docs/migrate.md) look like dotted names
 ONNX_KEYS = {
-    f"multiseg.{key}" for key in ["channel_order", "mean", "source", "kind", "run", "backend", "epoch", "weights"]
+    f"multiseg.{key}"
+    for key in ["channel_order", "mean", "std", "source", "kind", "run", "backend", "epoch", "weights"]
 }
 EXAMPLE_PATHS = {"tests/small.net", "tests/dataset"}  # in a user's project
 CODE_BLOCK = re.compile(r"^( *)```.*?^\1```", re.MULTILINE | re.DOTALL)
