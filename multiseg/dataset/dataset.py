@@ -17,7 +17,7 @@ from multiseg.dataset import voc as voc_layout
 from multiseg.dataset.creation import CreationOptions, Progress, create, random_seed
 from multiseg.dataset.description import FILE, computed_hash, read_description
 from multiseg.dataset.encoding import RecordEncoding
-from multiseg.dataset.foreground import Side
+from multiseg.dataset.foreground import Side, foreground_of_stored
 from multiseg.dataset.label_options import IGNORE, LabelOptions
 from multiseg.dataset.labels import Labels
 from multiseg.dataset.location import MEAN, is_url, local
@@ -167,9 +167,9 @@ class Dataset:
     def labels(self) -> Labels:
         """What the labels are: ``.kind`` is ``images`` or ``classes``. Raises DatasetError for a kind that is unknown.
 
-        A dataset made before dataset.json had it holds images; DIGITS' class index in the record itself is one for each image,
-        and its job folders of "Images > Segmentation" hold class masks, with the names and colours in their status.pickle, which
-        is not unpickled.
+        A dataset made before dataset.json had it holds images, whose foreground is read from the labels. DIGITS' class index in
+        the record itself is one for each image, and its job folders of "Images > Segmentation" hold class masks, with the names
+        and colours in their status.pickle, which is not unpickled.
         """
         if self._description is not None and "labels" in self._description:
             return Labels.from_json(self._description["labels"], str(self.path / FILE))
@@ -177,7 +177,9 @@ class Dataset:
             labels = digits.read_labels(self.path)
             if labels is not None:
                 return labels
-        return Labels(CLASSES if self.train.labelled_in_records else IMAGES)
+        if self.train.labelled_in_records:
+            return Labels(CLASSES)
+        return Labels(foreground=foreground_of_stored(map(self.train.label, range(len(self.train)))))
 
     def label_counts(self, split: str) -> dict[int, int] | None:
         """Return how often each value occurs in the labels of ``split``, train or val; None if dataset.json does not hold it."""

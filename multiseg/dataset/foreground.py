@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -67,6 +68,22 @@ def check_foreground(requested: Any) -> None:
         raise SettingsError(
             f"{setting('foreground', requested)}: choose dark, light, or the value of the object in the masks, 0 to 255"
         )
+
+
+def foreground_of_stored(labels: Iterable[NDArray[Any] | None]) -> Foreground:
+    """Return the foreground of the labels of a dataset that does not state it: dark, or 1 in masks of 0 and 1.
+
+    It is unknown if no label has values on both sides of 128 although they differ. Reads up to the first label that has.
+    """
+    counts = np.zeros(256, np.int64)
+    for label in labels:
+        if label is None or label.dtype != np.uint8:
+            return DARK
+        counts += np.bincount(label.ravel(), minlength=256)
+        if counts[:THRESHOLD].any() and counts[THRESHOLD:].any():
+            return DARK
+    values = np.flatnonzero(counts).tolist()
+    return BINARY if values == [0, 1] else DARK if len(values) < 2 else UNKNOWN
 
 
 def foreground_of(requested: Side | float | None, counts: NDArray[np.int64], folder: str) -> Foreground:

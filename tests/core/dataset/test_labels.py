@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import multiseg
-from multiseg.dataset.foreground import UNKNOWN
+from multiseg.dataset.foreground import BINARY, DARK, UNKNOWN, Foreground
 from multiseg.dataset.labels import Labels
 from multiseg.dataset.records import Datum
 from multiseg.errors import DatasetError
@@ -110,3 +110,25 @@ def test_class_indices_in_digits_records_are_classes(labelled: bool, tmp_path: P
     dataset = multiseg.Dataset.open(tmp_path)
     assert dataset.labels.kind == ("classes" if labelled else "images")
     assert dataset.train.label_shape == ((1, 1, 1) if labelled else None)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [((0, 255), DARK), ((0, 1), BINARY), ((0, 7), UNKNOWN), ((0, 1, 2), UNKNOWN), ((0, 0), DARK), ((3, 200), DARK)],
+)
+def test_the_foreground_of_a_dataset_that_does_not_state_it(
+    values: tuple[int, ...], expected: Foreground, tmp_path: Path
+) -> None:
+    """As in DIGITS' job folders and datasets of before."""
+    for kind in ("input", "target"):
+        (tmp_path / kind).mkdir()
+        for number in range(4):
+            mask = np.full((8, 8), values[0], np.uint8)
+            mask[2:5, 3:6] = values[1 + number % (len(values) - 1)]
+            Image.fromarray(mask).save(tmp_path / kind / f"{number}.png")
+    stated = values[1] if values[0] < values[1] and len(values) == 2 else None
+    multiseg.Dataset.create(
+        tmp_path / "dataset", input=tmp_path / "input", target=tmp_path / "target", foreground=stated, val_percent=25
+    )
+    (tmp_path / "dataset" / "dataset.json").unlink()
+    assert multiseg.Dataset.open(tmp_path / "dataset").labels.foreground == expected
