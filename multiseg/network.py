@@ -37,7 +37,8 @@ class NetworkSpec:
     Shapes are C, H, W. ``solver`` holds ``name`` and that solver's parameters; None builds for prediction only.
     ``loss`` is None for the model's own loss, or a loss that the backend declares, ``loss_options`` all its parameters.
     ``labels`` is the kind that the dataset states, or that the named loss requires; see :func:`label_kind`. Class indices that
-    equal ``ignore_index`` do not count in the loss, in addition to those that the file's own loss ignores.
+    equal ``ignore_index`` do not count in the loss, in addition to those that the file's own loss ignores. ``class_weights`` are
+    the weights of the classes in a named loss, one for each score of the network; empty for equal weights.
     Batch sizes are None for the model's own, else the backend's default. ``frozen`` are patterns (fnmatch) of names of layers
     whose parameters are not trained; see :func:`is_frozen`. With ``mixed_sizes`` batches have one image, of any size; the shapes
     are those of one of them.
@@ -67,6 +68,7 @@ class NetworkSpec:
     loss_options: Mapping[str, float] = field(default_factory=dict)
     mixed_sizes: bool = False
     ignore_index: int | None = None
+    class_weights: tuple[float, ...] = ()
 
     def label_kind(self, output: Sequence[int]) -> LabelKind:
         """Return how a network with an ``output`` of this shape, (C, H, W) or (C,), reads the labels of this specification."""
@@ -91,7 +93,16 @@ class NetworkSpec:
     def from_json(cls, values: Mapping[str, Any]) -> NetworkSpec:
         """Return the specification from the result of :meth:`to_json`."""
         shapes = {key: tuple(values[key]) for key in ("input_shape", "label_shape")}
-        return cls(**{**values, **shapes, "frozen": tuple(values.get("frozen", ()))})
+        lists = {key: tuple(values.get(key, ())) for key in ("frozen", "class_weights")}
+        return cls(**{**values, **shapes, **lists})
+
+    def check_class_weights(self, classes: int) -> None:
+        """Raise ModelError if the class weights do not have one number for each of ``classes`` scores."""
+        if self.class_weights and len(self.class_weights) != classes:
+            raise ModelError(
+                f"{self.model}: has scores of {classes} classes, and {setting('class_weights')} are "
+                f"{len(self.class_weights)} numbers; specify one for each score"
+            )
 
 
 def description(network: Network, spec: NetworkSpec) -> dict[str, Any]:

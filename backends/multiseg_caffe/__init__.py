@@ -25,7 +25,17 @@ backend = Backend(
     batch_size=16,  # DIGITS' default for a file without batch_size; the tutorial's file sets 4
     val_batch_size=16,
     loss="the file's own",
-    losses=("l1", "smooth_l1", "l2", "huber"),
+    losses=(
+        "l1",
+        "smooth_l1",
+        "l2",
+        "huber",
+        "cross_entropy",
+        "dice",
+        "cross_entropy+dice",
+        "focal",
+        "binary_cross_entropy",
+    ),
     # the solver that DIGITS generates: momentum 0.9 where Caffe has one, weight decay 0.01 x learning rate; else Caffe's defaults
     solvers={
         "sgd": {"momentum": 0.9, "weight_decay_per_rate": 0.01},

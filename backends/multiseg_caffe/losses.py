@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import numpy as np
+
 from multiseg.network import CLASSES, IMAGES, LossTerms
-from multiseg_caffe import prototxt, references
+from multiseg_caffe import class_losses, prototxt, references
 from multiseg_caffe.proto import EltwiseParameter, ReductionParameter
 
 LABEL = "label"
@@ -124,8 +126,10 @@ def _count(layer: Any, blobs: Any, images: int) -> int | None:
         loss, divisor = layer.loss_param, normalization(layer)
         labels = blobs[layer.bottom[1]].data
         if divisor == "valid" and loss.HasField("ignore_label"):
-            return int((labels != loss.ignore_label).sum())
+            return int((np.trunc(labels) != loss.ignore_label).sum())
         return {"valid": int(labels.size), "full": int(labels.size), "batch_size": images}.get(divisor)
+    if layer.type == "Python" and layer.python_param.module == class_losses.PYTHON:
+        return class_losses.counted(layer, blobs[layer.bottom[1]].data)
     if layer.type.endswith("Loss") or layer.type == "Python":
         return images
     if (
@@ -233,7 +237,8 @@ def huber(net: Any, output: str, factor: float, delta: float) -> None:
     _reduced(net, "loss", smooth, "SUM", delta * factor, 1.0, "loss")
 
 
-LOSSES: dict[str, Callable[..., None]] = {"l1": l1, "l2": l2, "smooth_l1": smooth_l1, "huber": huber}
+BY_ELEMENT: dict[str, Callable[..., None]] = {"l1": l1, "l2": l2, "smooth_l1": smooth_l1, "huber": huber}
+LOSSES: dict[str, Callable[..., None]] = {**BY_ELEMENT, **class_losses.LOSSES}
 
 
 def _flat(net: Any, name: str, blob: str) -> str:

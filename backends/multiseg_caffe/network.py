@@ -14,7 +14,18 @@ from google.protobuf import text_format
 from multiseg import network
 from multiseg.errors import ModelError
 from multiseg.network import CLASSES, STEPS, Array, LossTerms, NetworkSpec
-from multiseg_caffe import backend, class_labels, losses, lowering, prototxt, references, solver_state, sources
+from multiseg_caffe import (
+    backend,
+    class_labels,
+    class_losses,
+    losses,
+    lowering,
+    named_losses,
+    prototxt,
+    references,
+    solver_state,
+    sources,
+)  # fmt: skip
 from multiseg_caffe.deploy import deployed
 from multiseg_caffe.describing import placing
 from multiseg_caffe.solver import WEIGHTS, Solver, set_multipliers
@@ -61,9 +72,10 @@ class Network(network.Network):
             )
         self.output = DATA if self.deployed.outputs[0] == self.deployed.image else self.deployed.outputs[0]
         self.base = self._net("deploy", (1, *spec.input_shape))
-        output_shape = tuple(self.base.blobs[self.output].data.shape[1:])
-        self._check_output(output_shape)
-        self.labels = spec.label_kind(output_shape)
+        self.output_shape = tuple(self.base.blobs[self.output].data.shape[1:])
+        self._check_output(self.output_shape)
+        self.labels = spec.label_kind(self.output_shape)
+        spec.check_class_weights(self.output_shape[0])
         if spec.loss is None and losses.words(prototxt.filtered(self.file, "train", spec.model)) is None:
             raise ModelError(f"{spec.model}: has no loss layer for training; add one, or specify a loss with loss=")
         self.classes: int | None = None
@@ -72,6 +84,8 @@ class Network(network.Network):
             for state, size in (("val", self.val_batch_size), ("train", self.batch_size)):
                 counts.append(class_labels.classes_of(*self._definition(state, (size, *spec.input_shape))))
             self.classes = min((count for count in counts if count is not None), default=None)
+            if spec.loss in class_losses.LOSSES:
+                self.classes = self.output_shape[0]
         self.solver = self._make_solver() if spec.solver else None
 
     # --- building
@@ -99,16 +113,11 @@ class Network(network.Network):
             shapes[LABEL] = [shape[0], self.spec.label_shape[0], height, width]
             net = sources.fed(prototxt.filtered(self.file, state, path), path, shapes, self.scale)
             self.files.update(references.resolve(net, path))
-            if self.labels == CLASSES:
-                self.ignored = class_labels.ignoring(net, self.spec.ignore_index, path)
             if self.spec.loss is not None:
-                net, _ = losses.without(net)
-                if not any(self.output in layer.top for layer in net.layer):
-                    raise ModelError(
-                        f"{path}: its output {self.output!r} exists in the deploy state only; loss= needs it in training"
-                    )
                 elements = self.spec.label_shape[0] * height * width
-                losses.LOSSES[self.spec.loss](net, self.output, 1 / elements, **self.spec.loss_options)
+                net = named_losses.with_loss(net, self.spec, self.deployed, self.output, self.output_shape, elements)
+            elif self.labels == CLASSES:
+                self.ignored = class_labels.ignoring(net, self.spec.ignore_index, path)
         placed = placing.infer(net, path, {}, caffe.layer_type_list())
         blob_shapes = {top: shape for p in placed for top, shape in zip(p.layer.top, p.tops) if shape}  # noqa: B905
         return losses.with_native(net), blob_shapes
@@ -169,25 +178,25 @@ class Network(network.Network):
     def describe(self) -> dict[str, Any]:
         state, count = ("train", self.batch_size) if self.solver else ("deploy", self.val_batch_size)
         _, lowered = self._lowered(state, (count, *self.spec.input_shape))
-        own = prototxt.filtered(self.file, "val", self.spec.model)
         return {
             "batch_size": self.batch_size,
             "val_batch_size": self.val_batch_size,
             "labels": self.labels,
             "files": sorted(self.files),
             "single_values": self._single_values() if self.solver else [],
-            **(
-                {}
-                if self.spec.loss
-                else losses.of_probabilities(own, self.output, sources.label_scale(own, self.spec.model))
-            ),
-            "ignored": [] if self.spec.loss else losses.ignored(own),
+            **(named_losses.described(self.spec) if self.spec.loss else self._of_own_loss()),
             "classes": self.classes if self.labels == CLASSES else None,
             "device": "cuda" if self.spec.device == "cuda" else "cpu",
             "parameters": {name: list(array.shape) for name, array in self.get_weights().items()},
             "lowered": lowered,
             "trained": self.solver.trained if self.solver else {},
         }
+
+    def _of_own_loss(self) -> dict[str, Any]:
+        """Return the items of the description about the file's own loss."""
+        own = prototxt.filtered(self.file, "val", self.spec.model)
+        scale = sources.label_scale(own, self.spec.model)
+        return {"ignored": losses.ignored(own), **losses.of_probabilities(own, self.output, scale)}
 
     def _single_values(self) -> list[str]:
         """Return the names of the layers that normalise a batch by its statistics, of one value per image and channel."""
@@ -240,6 +249,8 @@ class Network(network.Network):
     def _with_ignored(self, labels: Array) -> Array:
         """Return the labels with the specification's ignore_index replaced by the label that the net ignores."""
         value = self.spec.ignore_index
+        if self.spec.loss is not None:
+            return named_losses.with_ignored(labels, self.spec)
         if value is None or self.ignored in (None, value) or self.labels != CLASSES:
             return labels
         return np.where(labels == value, np.float32(self.ignored), labels)

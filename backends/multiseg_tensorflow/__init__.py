@@ -23,7 +23,17 @@ backend = Backend(
     batch_size=16,
     val_batch_size=16,
     loss="the file's own",
-    losses=("l1", "smooth_l1", "l2", "huber"),
+    losses=(
+        "l1",
+        "smooth_l1",
+        "l2",
+        "huber",
+        "cross_entropy",
+        "dice",
+        "cross_entropy+dice",
+        "focal",
+        "binary_cross_entropy",
+    ),
     # the defaults of DIGITS for TensorFlow: SGD without momentum, RMSProp with momentum 0.9; otherwise TensorFlow's defaults
     solvers={
         "sgd": {"momentum": 0.0},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +113,7 @@ def build(
                     if y is None
                     else _own_losses(path, tower)
                     if loss is None
-                    else [_mean_loss(path, loss, output, y)]
+                    else [_named_loss(path, loss, output, y)]
                 )
         # DIGITS reports the regularisation terms but does not differentiate them
         terms = [] if loss else tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
@@ -223,20 +222,12 @@ def _check_output(path: Path, output: Any, label_shape: Shape | None, labels: La
         )
 
 
-def _mean_loss(path: Path, loss: Loss, output: Any, y: Any) -> tuple[Any, list[Any]]:
-    """Return the mean of a loss over all elements, and all trainable variables.
-
-    Raises ModelError if output and labels have different numbers of elements, which TensorFlow might broadcast.
-    """
-    output_shape, label_shape = output.shape.as_list()[1:], y.shape.as_list()[1:]
-    if output_shape != label_shape and None not in (*output_shape, *label_shape):
-        if math.prod(output_shape) != math.prod(label_shape):
-            raise ModelError(
-                f"{path}: the loss compares element by element; the output is {tuple(output_shape)}, the labels are "
-                f"{tuple(label_shape)} (H, W, C)"
-            )
-        y = tf.reshape(y, tf.shape(output))
-    return tf.reduce_mean(loss(output, y)), tf.trainable_variables()
+def _named_loss(path: Path, loss: Loss, output: Any, y: Any) -> tuple[Any, list[Any]]:
+    """Return a named loss, and all trainable variables. Raises ModelError if it cannot compare output and labels."""
+    try:
+        return loss(output, y), tf.trainable_variables()
+    except ModelError as error:
+        raise ModelError(f"{path}: {error.template}") from None
 
 
 def _own_losses(path: Path, tower: Any) -> list[tuple[Any, list[Any]]]:

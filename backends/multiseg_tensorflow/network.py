@@ -15,7 +15,7 @@ import tensorflow
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.network import CLASSES, Array, LabelKind, LossTerms, NetworkSpec
-from multiseg_tensorflow import backend, files, losses, probabilities, single_values, user_file
+from multiseg_tensorflow import backend, class_losses, files, losses, probabilities, single_values, user_file
 from multiseg_tensorflow.graph import Shape, UserGraph, build, read_layers
 from multiseg_tensorflow.solver import Solver
 
@@ -54,6 +54,8 @@ class Network(network.Network):
         self._layers = read_layers(self._file, shape)
         self._labels = self._label_kind()
         self._main = self._build(shape, label_shape if spec.solver else None, training=spec.solver is not None)
+        if self._main.classes is not None:
+            spec.check_class_weights(self._main.classes)
         with self._main.graph.as_default(), user_file.blaming(self._path):
             solver = Solver(self._main, spec) if spec.solver else None
             self._variables = tf.global_variables()  # including those of the solver
@@ -79,14 +81,26 @@ class Network(network.Network):
             **({"input_type": self._file.input_type} if self._is_integer else {}),
             "labels": self._labels,
             "single_values": single_values.names(self._main.graph) if self._spec.solver else [],
-            **({} if spec.loss else probabilities.of_graph(self._main.graph, self._main.output)),
+            **self._of_probabilities(),
             "classes": self._main.classes if self._labels == CLASSES else None,
-            "ignored": self._main.ignored if self._labels == CLASSES else [],
+            "ignored": self._ignored(),
             "device": self._device,
             "parameters": {name: list(weight.shape) for name, weight in self._main.weights.items()},
             "lowered": self._main.lowered,
             "trained": self._solver.trained if self._solver else {},
         }
+
+    def _of_probabilities(self) -> dict[str, Any]:
+        """Return the items of the description about a loss whose labels are probabilities."""
+        if self._spec.loss is None:
+            return probabilities.of_graph(self._main.graph, self._main.output)
+        return losses.of_probabilities(self._spec)
+
+    def _ignored(self) -> list[int]:
+        """Return the labels that the loss ignores."""
+        if self._spec.loss in class_losses.LOSSES:
+            return [] if self._spec.ignore_index is None else [self._spec.ignore_index]
+        return self._main.ignored if self._labels == CLASSES else []
 
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:
         if self._train is None:
@@ -194,7 +208,7 @@ class Network(network.Network):
         spec = self._spec
         if spec.mixed_sizes:  # one graph for all sizes
             shape, label_shape = _of_any_size(shape), label_shape and _of_any_size(label_shape)
-        loss = losses.named(spec.loss, spec.loss_options)
+        loss = losses.named(spec)
         return build(
             self._file, shape, label_shape, self._layers,
             training=training, loss=loss, labels=self._labels, seed=spec.seed,

@@ -24,7 +24,17 @@ backend = Backend(
     batch_size=16,  # DIGITS' default for a file that specifies none; the tutorial's file specifies 4 and 32
     val_batch_size=16,
     loss="smooth_l1",
-    losses=("l1", "smooth_l1", "l2", "huber"),
+    losses=(
+        "l1",
+        "smooth_l1",
+        "l2",
+        "huber",
+        "cross_entropy",
+        "dice",
+        "cross_entropy+dice",
+        "focal",
+        "binary_cross_entropy",
+    ),
     # DIGITS passes momentum 0.9 (which only some solvers use) and weight decay 1e-4 to Torch7; the rest are PyTorch's defaults
     solvers={
         # Torch7's optim.sgd, whose dampening is its momentum unless set

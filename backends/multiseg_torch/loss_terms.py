@@ -11,23 +11,27 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from multiseg.network import LossTerms
 from multiseg_torch import losses
+from multiseg_torch.class_losses import ClassLoss
 
 OF_CLASSES = (functional.cross_entropy, functional.nll_loss)
 
 
-def of(criterion: Any, loss: losses.Loss, output: Tensor, labels: Tensor, batch_size: int) -> tuple[float, float]:
-    """Return a loss as a pair of total and count, see :meth:`multiseg.network.Network.evaluate`.
+def of(criterion: Any, loss: losses.Loss, output: Tensor, labels: Tensor, batch_size: int) -> LossTerms:
+    """Return a loss as pairs of total and count, see :meth:`multiseg.network.Network.evaluate`.
 
     ``loss`` is ``criterion`` for the core's labels. A loss that the file defines itself is a mean over the images, unless it
     returns the value of one call of cross_entropy or nll_loss, whose labels are then counted.
     """
+    if isinstance(criterion, ClassLoss):
+        return [(float(total), float(count)) for total, count in criterion.parts(output, labels)]
     with _Calls() as calls:
         value = float(loss(output, labels))
     count = _count(criterion, calls.made, value, output, labels)
     if count is None:
-        return value, len(output) / batch_size
-    return (value * count, float(count)) if count else (0.0, 0.0)  # the mean of nothing is not a number
+        return [(value, len(output) / batch_size)]
+    return [(value * count, float(count)) if count else (0.0, 0.0)]  # the mean of nothing is not a number
 
 
 def _count(criterion: Any, calls: list[_Call], value: float, output: Tensor, labels: Tensor) -> float | None:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from multiseg.errors import ModelError
-from multiseg.network import CLASSES, IMAGES, LabelKind
+from multiseg.network import CLASSES, IMAGES, LabelKind, NetworkSpec
 from multiseg.topology.objective import Objective
+from multiseg_torch import class_losses
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -43,7 +44,20 @@ def huber(delta: float) -> nn.Module:
     return nn.HuberLoss(delta=delta)
 
 
-LOSSES: dict[str, Callable[..., nn.Module]] = {"l1": l1, "l2": l2, "smooth_l1": smooth_l1, "huber": huber}
+LOSSES: dict[str, Callable[..., nn.Module]] = {
+    "l1": l1, "l2": l2, "smooth_l1": smooth_l1, "huber": huber,
+    "cross_entropy": class_losses.CrossEntropy, "dice": class_losses.Dice, "focal": class_losses.Focal,
+    "cross_entropy+dice": class_losses.CrossEntropyAndDice, "binary_cross_entropy": class_losses.BinaryCrossEntropy,
+}  # fmt: skip
+
+
+def named(spec: NetworkSpec) -> nn.Module:
+    """Return the named loss of a specification."""
+    assert spec.loss is not None
+    factory = LOSSES[spec.loss]
+    if isinstance(factory, type):
+        return factory(spec.ignore_index, spec.class_weights, **spec.loss_options)
+    return factory(**spec.loss_options)
 
 
 def over_labels(loss: Loss, ignore: int | None = None) -> Loss:
@@ -68,7 +82,7 @@ def _of_classes(loss: nn.Module, output: Tensor, labels: Tensor, ignore: int | N
     counted = indices != own
     if not bool(counted.any()):
         return output.sum() * 0  # PyTorch's mean over no label is 0 / 0
-    _check_classes(indices[counted], output.shape[1])
+    class_losses.check_classes(indices[counted], output.shape[1])
     value: Tensor = loss(output, labels if scale != 1 else indices)
     return value
 
@@ -91,14 +105,6 @@ def by_class(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def _check_classes(indices: Tensor, classes: int) -> None:
-    low, high = (int(bound) for bound in torch.aminmax(indices))
-    if high >= classes:
-        raise ModelError(f"a label is class {high}, the output has the classes 0 to {classes - 1}")
-    if low < 0:
-        raise ModelError(f"a label is class {low}; classes count from 0")
-
-
 def labels_of(loss: object) -> LabelKind | None:
     """Return the kind of labels that a file's loss takes; None if there is no loss or its kind is unknown."""
     if isinstance(loss, BY_CLASS):
@@ -107,12 +113,16 @@ def labels_of(loss: object) -> LabelKind | None:
 
 
 def ignored(loss: object) -> list[int]:
-    """Return the class indices that a loss ignores."""
+    """Return the labels that a loss ignores."""
+    if isinstance(loss, class_losses.ClassLoss):
+        return [] if loss.ignore is None else [loss.ignore]
     return [loss.ignore_index] if isinstance(loss, BY_CLASS) and loss.ignore_index >= 0 else []
 
 
 def of_probabilities(loss: object) -> dict[str, Any]:
     """Return the items of a network's description about a loss whose labels are probabilities; see multiseg.network."""
+    if isinstance(loss, class_losses.BinaryCrossEntropy):
+        return {"logits": True, "label_range": [0, loss.label_max]}
     if not isinstance(loss, (nn.BCEWithLogitsLoss, nn.BCELoss)):
         return {}
     # an exported loss may compare scores that are attached to the output

@@ -13,7 +13,8 @@ from torch import Tensor
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.network import CLASSES, Array, LossTerms, NetworkSpec
-from multiseg_torch import backend, files, loss_terms, losses, lowering, probabilities, single_values
+from multiseg_torch import backend, files, loss_terms, losses, lowering, probabilities, scores, single_values
+from multiseg_torch.class_losses import ClassLoss
 from multiseg_torch.describing import tracing
 from multiseg_torch.solver import Solver
 from multiseg_torch.weights import neutral_weights, unflattened
@@ -59,7 +60,7 @@ class Network(network.Network):
         self.model = loaded.model.to(self.device)
         self.criterion = loaded.loss or losses.smooth_l1()
         if spec.loss is not None:
-            self.criterion = losses.LOSSES[spec.loss](**spec.loss_options)
+            self.criterion = losses.named(spec)
         self.loss = losses.over_labels(self.criterion, spec.ignore_index)
         self.batch_size = spec.batch_size or loaded.batch_size or backend.batch_size
         self.val_batch_size = spec.val_batch_size or loaded.val_batch_size or backend.val_batch_size
@@ -80,8 +81,14 @@ class Network(network.Network):
             )
         self._output_shape = shape
         self.labels = self.spec.label_kind(shape)
-        compares_indices = isinstance(self.criterion, losses.BY_CLASS) and not losses.scales_labels(self.criterion)
+        compares_indices = isinstance(self.criterion, (*losses.BY_CLASS, ClassLoss)) and not losses.scales_labels(
+            self.criterion
+        )
         self.classes = shape[0] if self.labels == CLASSES and compares_indices else None
+        if isinstance(self.criterion, ClassLoss):
+            self.spec.check_class_weights(shape[0])
+            images = torch.zeros(1, *self.spec.input_shape, device=self.device)
+            scores.attach(self.model, images, self.spec.model, self.criterion.of_softmax)
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -135,9 +142,9 @@ class Network(network.Network):
     def evaluate(self, features: Array, labels: Array) -> tuple[Array, LossTerms]:
         self.model.eval()
         output = self.model(self._tensor(features))
-        return output.cpu().numpy(), [
-            loss_terms.of(self.criterion, self.loss, output, self._tensor(labels), self.batch_size)
-        ]
+        return output.cpu().numpy(), loss_terms.of(
+            self.criterion, self.loss, output, self._tensor(labels), self.batch_size
+        )
 
     def _tensor(self, array: Array) -> Tensor:
         return torch.from_numpy(array).to(self.device)

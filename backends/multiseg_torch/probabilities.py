@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from multiseg_torch import losses
+from multiseg_torch.class_losses import ClassLoss
 
 CROSS_ENTROPIES = (functional.binary_cross_entropy, functional.binary_cross_entropy_with_logits)
 SIGMOIDS = (torch.sigmoid, torch.special.expit, Tensor.sigmoid, functional.sigmoid, functional.logsigmoid)
@@ -27,7 +28,7 @@ def of_loss(loss: Any, output_shape: Sequence[int], label_shape: Sequence[int]) 
     and 1 and labels (N, *label_shape), on the CPU. ``logits`` is true if it computes the binary cross entropy of logits, or the
     sigmoid of values of the output. {} if it calls none of these functions, or fails before.
     """
-    if isinstance(loss, (*losses.BY_CLASS, *losses.BY_ELEMENT)):
+    if isinstance(loss, (*losses.BY_CLASS, *losses.BY_ELEMENT, ClassLoss)):
         return losses.of_probabilities(loss)
     calls = _calls(loss, output_shape, label_shape, 0.0)
     if not (calls.logits or calls.of_probabilities):

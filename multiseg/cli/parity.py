@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from multiseg.cli.train import deviations, numbers
+from multiseg.cli.train import deviations, numbers, weights_of_classes
 from multiseg.errors import SettingsError
 from multiseg.files import json_text
 from multiseg.parity import Parity
@@ -33,6 +33,7 @@ AS_PATH = click.Path(path_type=Path)
 @click.option("--learning-rate", type=float, help="Base learning rate; it decreases to half.  [default: the recipe's]")
 @click.option("--loss", type=click.Choice(list(LOSSES)), help="Loss.  [default: l2, or cross entropy of classes]")
 @click.option("--loss-option", multiple=True, metavar="NAME=VALUE", help="A parameter of --loss; may be repeated.")
+@click.option("--class-weights", metavar="WEIGHTS", help="As in `multiseg train`.")
 @click.option("--batch-size", type=int, help="Images per step.  [default: 16, at most the number of images]")
 @click.option("--subtract-mean", default="pixel", show_default=True, type=click.Choice(["pixel", "image", "none"]))
 @click.option("--divide-std", metavar="NUMBER,...", help="Standard deviation to divide by, as of `multiseg train`.")
@@ -46,7 +47,7 @@ AS_PATH = click.Path(path_type=Path)
 def parity(
     ctx: click.Context, dataset: Path, backends: tuple[str, ...], models: tuple[Path, ...], weights: tuple[Path, ...],
     steps: int, solver: str, learning_rate: float | None, loss: str | None, loss_option: tuple[str, ...],
-    batch_size: int | None, subtract_mean: str, divide_std: str | None,
+    class_weights: str | None, batch_size: int | None, subtract_mean: str, divide_std: str | None,
     seed: int, threads: int, no_lowering: bool, require_complete: bool, output: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Check that networks compute and train alike in several frameworks, every number against a float64 reference.
@@ -66,7 +67,7 @@ def parity(
     with errors.status("") as status:
         parity = check_parity(
             dataset, list(backends), list(models), list(weights), steps, solver=solver, learning_rate=learning_rate,
-            loss=loss, loss_options=numbers(loss_option, "--loss-option"),
+            loss=loss, loss_options=numbers(loss_option, "--loss-option"), class_weights=weights_of_classes(class_weights),
             batch_size=batch_size, subtract_mean=subtract_mean, divide_std=deviations(divide_std), seed=seed, threads=threads,
             lowering=not no_lowering, progress=status.update,
         )  # fmt: skip

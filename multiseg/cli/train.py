@@ -75,8 +75,12 @@ from multiseg.settings.schedules import DEFAULT
     metavar="NAME=VALUE",
     help="Parameter of the policy, e.g. gamma=0.5, stepvalues=50,85 or warmup=5 (percent).",
 )
-@click.option("--loss", help=f"{', '.join(LOSSES)}: the mean over elements.  [default: the network file's own]")
+@click.option("--loss", help=f"{', '.join(LOSSES)} (docs/losses.md).  [default: the network file's own]")
 @click.option("--loss-option", multiple=True, metavar="NAME=VALUE", help="A parameter of --loss; may be repeated.")
+@click.option(
+    "--class-weights", metavar="WEIGHTS",
+    help="Weights of the classes in the loss: balanced, median_frequency, or a number for each, e.g. 1,2.5,10.",
+)  # fmt: skip
 @click.option("--ignore-index", type=int, help="Class index of pixels that do not count.  [default: the dataset's]")
 @click.option(
     "--seed", type=int, help="Seed of the initial weights and the batch order.  [default: random, stored with the run]"
@@ -140,7 +144,8 @@ from multiseg.settings.schedules import DEFAULT
 @click.pass_context
 def train(
     ctx: click.Context, /, jobs: Path | None, dataset: str | None, folder: Path | None, solver_option: tuple[str, ...],
-    loss_option: tuple[str, ...], multiplier: tuple[str, ...], mean: str | None, divide_std: str | None,
+    loss_option: tuple[str, ...], class_weights: str | None, multiplier: tuple[str, ...], mean: str | None,
+    divide_std: str | None,
     lr_policy: str | None, lr_option: tuple[str, ...], augment: tuple[str, ...],
     tensorboard: bool, resume: bool, parallel: int | None, scheduler: str | None, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
@@ -178,7 +183,8 @@ def train(
     policy = {"policy": lr_policy or DEFAULT, **pairs(lr_option, "--lr-option")} if lr_option else lr_policy
     job = Job(
         dataset=dataset, solver_options=numbers(solver_option, "--solver-option"),
-        loss_options=numbers(loss_option, "--loss-option"), multipliers=multipliers(multiplier), lr_policy=policy,
+        loss_options=numbers(loss_option, "--loss-option"), class_weights=weights_of_classes(class_weights),
+        multipliers=multipliers(multiplier), lr_policy=policy,
         augment=pairs(augment, "--augment"), mean=None if mean is None else channel_values(mean, "--mean"),
         divide_std=deviations(divide_std), **settings,
     )  # fmt: skip
@@ -245,6 +251,16 @@ def channel_values(text: str, option: str) -> list[float]:
 def deviations(text: str | None) -> str | list[float] | None:
     """Parse --divide-std: ``dataset``, or comma-separated numbers. Raises click.BadParameter for anything else."""
     return text if text in (None, OF_DATASET) else channel_values(text, "--divide-std")
+
+
+def weights_of_classes(text: str | None) -> str | list[float] | None:
+    """Parse class weights: comma-separated numbers, else a word, which the job checks."""
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        return text
 
 
 def multipliers(given: tuple[str, ...]) -> dict[str, dict[str, float]]:

@@ -15,6 +15,7 @@ from multiseg import backend as registry
 from multiseg.dataset.labels import Labels, read_as_classes
 from multiseg.errors import BackendUnavailable, SettingsError, setting
 from multiseg.exporting.inputs import described, file_of, run_of, with_mean_of
+from multiseg.exporting.run_loss import with_loss_of
 from multiseg.exporting.source import check_name, source
 from multiseg.files import write_text
 from multiseg.model_files.writing import check_output
@@ -32,7 +33,8 @@ def export(
     ``to`` is a backend's name or ``onnx``. ``input_shape`` (C, H, W) is as in :func:`multiseg.describe`; the file is right for
     images of this size, with comments on lines that may not be right for others.
 
-    A source file has no weights. Its loss is the backend's own loss of images, or the cross entropy if labels are class indices:
+    A source file has no weights. Its loss is the cross entropy that a run names, else the backend's own loss of images, or the
+    cross entropy if labels are class indices:
     with ``label_shape``, if a network with this output reads such labels as class indices; without it, if the network's own
     loss takes class indices, or its output is not an image.
 
@@ -65,7 +67,7 @@ def export(
     check_output(path, [file_of(network)])
     with ExitStack() as stack:
         run = run_of(network, stack)
-        topology = with_mean_of(run, described(network, run, input_shape))
+        topology = with_loss_of(run, with_mean_of(run, described(network, run, input_shape)))
         declared_labels = Labels()
         if run and label_shape is None:
             label_shape, declared_labels = run.label_shape, run.labels or declared_labels

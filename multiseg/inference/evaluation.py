@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from multiseg.dataset.foreground import DARK, Foreground
@@ -54,7 +55,9 @@ class Evaluation:
         else:
             self._sums = self._sums or ImageSums(self._foreground)
             assert isinstance(self._sums, ImageSums)
-            self._sums.add(output, _fitting(labels, output.shape[1:], output.shape[1:], source))
+            labels = _fitting(labels, output.shape[1:], output.shape[1:], source)
+            counted = ~np.isin(labels, list(self._ignore))
+            self._sums.add(*((output, labels) if counted.all() else (output[counted], labels[counted])))
 
     def _add_classes(self, output: npt.NDArray[Any], labels: npt.NDArray[Any], source: str) -> None:
         if labels.shape[1:] == (1, 1, 1):

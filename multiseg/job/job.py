@@ -35,8 +35,10 @@ class Job(JobRequest):
     - ``multipliers``: of learning rate and weight decay, by patterns of parameter names: ``{"conv*.bias": {"lr": 2,
       "decay": 0}}``; the last matching pattern applies.
     - ``accumulate``: batches whose gradients are averaged for one update, which counts as one iteration.
-    - ``lr_policy``: a name or a mapping, see multiseg.settings.schedules; ``loss``: a name of multiseg.settings.losses, computed
-      as the mean over all elements on every backend.
+    - ``lr_policy``: a name or a mapping, see multiseg.settings.schedules; ``loss``: a name of multiseg.settings.losses, the same
+      loss on every backend (docs/losses.md); ``loss_options``: its parameters.
+    - ``class_weights``: of the classes in a loss: ``balanced`` or ``median_frequency``, computed from the labels of the training
+      images, or a list of one number per class.
     - ``ignore_index``: a class index of labels that count in no loss and no metric, besides those that the network file's own
       loss ignores (``ignore_label``, ``ignore_index``); None: that of the dataset, if it has one.
     - ``threads``: 0 for all cores available to this process, divided among the processes under torchrun; ``lowering``: compute

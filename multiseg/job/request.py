@@ -32,6 +32,7 @@ class JobRequest:
     lr_policy: str | Mapping[str, Any] | None = None
     loss: str | None = None
     loss_options: Mapping[str, float] = field(default_factory=dict)
+    class_weights: str | Sequence[float] | None = None
     ignore_index: int | None = None
     seed: int | None = None
     device: str = "auto"

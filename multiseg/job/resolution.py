@@ -17,9 +17,10 @@ from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.job.request import JobRequest
 from multiseg.model_files.kinds import kind_of
 from multiseg.model_files.reading import mean_of_file
-from multiseg.network import CLASSES
-from multiseg.settings import requirements
-from multiseg.settings.losses import NEUTRAL_LOSS, complete_options, loss_problems
+from multiseg.network import CLASSES, IMAGES
+from multiseg.settings import class_weights, requirements
+from multiseg.settings.class_weights import with_label_max
+from multiseg.settings.losses import NEUTRAL_LOSSES, complete_options, loss_problems
 from multiseg.settings.requirements import is_whole
 from multiseg.settings.resolved import OWN_MEAN, Settings
 from multiseg.settings.schedules import Schedule
@@ -34,16 +35,14 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
     backend = registry.get(job.backend)
     equal = job.recipe == "equal"
     neutral = NEUTRAL.get(job.solver) if equal else None
-    # class indices have the network file's own loss, unless the network reads them as numbers; see training.preparation.load
-    classes = dataset is not None and dataset.labels.kind == CLASSES
-    loss = NEUTRAL_LOSS if equal and job.loss is None and not classes else job.loss
+    loss = _neutral_loss(job, dataset) if equal and job.loss is None else job.loss
     options: dict[str, Any] = dict(neutral.options if neutral else backend.solvers.get(job.solver, {}))
     model = backend.default_model_path if job.model is None else Path(job.model)
     foreign = _foreign(model, backend) if model.exists() else None
     problems = [
         *requirements.problems(job),
         *_solver_problems(job, backend, options),
-        *loss_problems(loss, job.loss_options, backend),
+        *_loss_problems(job, loss, backend, dataset),
         *multiplier_problems(job.multipliers),
         *_weights_problems(job),
     ]
@@ -63,6 +62,7 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
     if rate is None:
         rate = neutral.rate if neutral else backend.learning_rate
     default_size = NEUTRAL_BATCH_SIZE if equal else None
+    ignore = dataset.labels.ignore if job.ignore_index is None and dataset is not None else job.ignore_index
     if dataset is not None and is_mixed(dataset):
         default_size = 1
     return Settings(
@@ -84,8 +84,9 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
         accumulate=job.accumulate,
         schedule=schedule,
         loss=loss,
-        loss_options=complete_options(loss, job.loss_options),
-        ignore_index=dataset.labels.ignore if job.ignore_index is None and dataset is not None else job.ignore_index,
+        loss_options=complete_options(loss, with_label_max(loss, job.loss_options, dataset)),
+        class_weights=class_weights.computed(job.class_weights, dataset, ignore),
+        ignore_index=ignore,
         seed=random.SystemRandom().randrange(2**31) if job.seed is None else job.seed,
         device=job.device,
         threads=job.threads or current().threads,
@@ -102,6 +103,28 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
         freeze=tuple(job.freeze),
         augmentation=augmentation,
     )
+
+
+def _neutral_loss(job: JobRequest, dataset: Dataset | None) -> str | None:
+    """Return the loss of the recipe `equal`.
+
+    For class indices it is None: the network decides how it reads them, see training.preparation.load, unless class weights are
+    requested, which a cross entropy has.
+    """
+    if dataset is None or dataset.labels.kind != CLASSES:
+        return NEUTRAL_LOSSES[IMAGES] if job.class_weights is None else NEUTRAL_LOSSES[CLASSES]
+    return None if job.class_weights is None else NEUTRAL_LOSSES[CLASSES]
+
+
+def _loss_problems(job: JobRequest, loss: str | None, backend: Backend, dataset: Dataset | None) -> list[str]:
+    """Return the problems of the loss, its parameters and class weights, alone or with the labels of the dataset."""
+    problems = loss_problems(loss, job.loss_options, backend)
+    if problems:
+        return problems
+    problems = class_weights.weight_problems(job.class_weights, loss)
+    if problems or loss is None or dataset is None:
+        return problems
+    return class_weights.dataset_problems(dataset, loss, job.class_weights, backend.losses)
 
 
 def _threshold(job: JobRequest, dataset: Dataset | None) -> float:

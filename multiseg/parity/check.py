@@ -19,6 +19,7 @@ from multiseg.errors import BackendUnavailable, ModelError, MultisegError, Setti
 from multiseg.exporting import source
 from multiseg.model_files.kinds import kind_of
 from multiseg.model_files.reading import describe
+from multiseg.network import IMAGES
 from multiseg.parity import comparing
 from multiseg.parity.comparing import Loss, Weights
 from multiseg.parity.explanation import of_weights
@@ -31,7 +32,7 @@ from multiseg.parity.twin import without_dropout
 from multiseg.parity.weights import has_colour_output, read_weights
 from multiseg.reference import gradient
 from multiseg.reference.bounded import Array, Bounded
-from multiseg.settings.losses import NEUTRAL_LOSS
+from multiseg.settings.losses import NEUTRAL_LOSSES
 from multiseg.topology import Topology
 from multiseg.topology.words import listed
 from multiseg.training.preparation import network_spec
@@ -46,7 +47,8 @@ def check_parity(
     models: Sequence[str | Path] | str | Path | None = None, weights: Sequence[str | Path] | str | Path | None = None,
     steps: int = 20, *, solver: str = "sgd", solver_options: Mapping[str, float] | None = None,
     learning_rate: float | None = None, loss: str | None = None,
-    loss_options: Mapping[str, float] | None = None, batch_size: int | None = None,
+    loss_options: Mapping[str, float] | None = None,
+    class_weights: str | Sequence[float] | None = None, batch_size: int | None = None,
     subtract_mean: str = "pixel", divide_std: str | Sequence[float] | None = None,
     seed: int = 1, device: str = "auto", threads: int = 0, lowering: bool = True,
     progress: Progress | None = None,
@@ -74,7 +76,7 @@ def check_parity(
     data = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
     options = {
         "solver": solver, "solver_options": dict(solver_options or {}), "learning_rate": learning_rate, "loss": loss,
-        "loss_options": dict(loss_options or {}),
+        "loss_options": dict(loss_options or {}), "class_weights": class_weights,
         "batch_size": batch_size, "subtract_mean": subtract_mean, "divide_std": divide_std,
         "seed": seed, "device": device, "threads": threads,
         "lowering": lowering,
@@ -121,12 +123,15 @@ class _Check:
             )
         self.classes = read_as_classes(self.first, self.label_shape, plan.dataset.labels.kind)
         # class indices have their cross entropy unless another loss is specified
-        self.loss = None if self.classes and loss is None else plan.entries[0].settings.loss or NEUTRAL_LOSS
-        self.loss_options = plan.entries[0].settings.loss_options if self.loss else {}
+        requested = plan.entries[0].settings
+        own = self.classes and loss is None and not requested.class_weights
+        self.loss = None if own else requested.loss or NEUTRAL_LOSSES[IMAGES]
+        self.loss_options = requested.loss_options if self.loss else {}
         settings = {
             **plan.to_json(),
             "loss": self.loss or "the file's own",
             "loss_options": self.loss_options,
+            "class_weights": list(requested.class_weights),
             "steps": steps,
         }
         self.parity = Parity(self.first.source, [], settings)
@@ -184,12 +189,11 @@ class _Check:
         if side is None:
             return "numbers, because the networks differ"
         spec = replace(network_spec(entry.settings, self.plan.dataset), loss=self.loss, loss_options=self.loss_options)
+        if self.loss is None:
+            spec = replace(spec, class_weights=())
         side.load(replace(spec, solver=gradient.SOLVER))
         own = self._weights(entry, number, side)
-        batch, loss = (
-            self.plan.batch(0),
-            Loss.of(self.first, self.loss, self.classes, self.loss_options, spec.ignore_index),
-        )
+        batch, loss = self.plan.batch(0), Loss.of(self.first, self.loss, self.classes, spec)
         # a file's own loss may report more than its gradient covers, such as penalties of the weights
         is_loss_known = self.loss is not None or side.path != entry.path or Loss.of(side.topology, None, True).classes
         if not is_loss_known:
@@ -205,7 +209,7 @@ class _Check:
             return None
         if trained is not side:
             trained.load(replace(spec, solver=gradient.SOLVER))
-        loss = Loss.of(trained.reference, self.loss, self.classes, self.loss_options, spec.ignore_index)
+        loss = Loss.of(trained.reference, self.loss, self.classes, spec)
         if not self._add(comparing.gradients(trained, batch, self.start, loss)):
             return "steps, because gradients differ"
         if self.steps:

@@ -19,9 +19,11 @@ from multiseg.parity.side import ParitySide
 from multiseg.parity.twin import scores_of
 from multiseg.reference import gradient
 from multiseg.reference.bounded import TINY, Array, Bounded
-from multiseg.reference.losses import by_element, cross_entropy
+from multiseg.reference.class_losses import cross_entropy
+from multiseg.reference.losses import OF_CLASSES, named
 from multiseg.reference.network import RULES
 from multiseg.reference.solvers import Solver
+from multiseg.settings.losses import BINARY
 from multiseg.topology import Topology
 from multiseg.topology.vocabulary import types
 from multiseg.training.steps import step_seed
@@ -39,7 +41,7 @@ class Loss:
     """The training loss: the one called ``name``, or with None the file's own.
 
     The reference can compute a file's own loss only if it is the cross entropy of class indices (``classes``), of which it leaves
-    out those ``ignored``; ``words`` describe it.
+    out those ``ignored``; ``words`` describe it. ``weights`` are class weights of a named loss.
     """
 
     name: str | None
@@ -47,6 +49,7 @@ class Loss:
     words: str
     options: Mapping[str, float]
     ignored: frozenset[int] = frozenset()
+    weights: tuple[float, ...] = ()
 
     @classmethod
     def of(
@@ -54,17 +57,18 @@ class Loss:
         topology: Topology,
         name: str | None,
         classes: bool,
-        options: Mapping[str, float] | None = None,
-        ignore: int | None = None,
+        spec: NetworkSpec | None = None,
     ) -> Loss:
         """Return the named loss, or the file's own; ``classes``: labels are class indices. A file may have no loss of its own.
 
-        ``ignore`` is a label that does not count, besides those of the file.
+        ``spec`` has the parameters of the named loss, the class weights, and a label that does not count, besides those that the
+        file's own loss ignores.
         """
         known = classes and (topology.loss is None or topology.cross_entropy)
-        own = (topology.objective or {}).get("ignore", ())
-        ignored = frozenset(own if ignore is None else (*own, ignore))
-        return cls(name, known, topology.loss or "none", options or {}, ignored)
+        ignored = {spec.ignore_index} if spec and spec.ignore_index is not None else set()
+        ignored |= set((topology.objective or {}).get("ignore", ())) if name is None else set()
+        options, weights = (spec.loss_options, spec.class_weights) if spec else ({}, ())
+        return cls(name, known, topology.loss or "none", options, frozenset(ignored), weights)
 
     def at(self, trace: reference.Trace, labels: Array) -> tuple[list[Bounded], Bounded, reference.Trace]:
         """Return the accepted values of the loss, its gradient, and the pass from whose output the gradient goes back.
@@ -72,8 +76,8 @@ class Loss:
         Raises NotComputable for a file's own loss that is not the cross entropy.
         """
         if self.name is not None:
-            value, slope = by_element(self.name, trace.output, labels, self.options)
-            return [value], slope, trace
+            compared = scores_of(trace, self.name == BINARY) if self.name in OF_CLASSES else trace
+            return *named(self.name, compared.output, labels, self.options, self.weights, self.ignored), compared
         if not self.classes:
             raise reference.NotComputable(f"the loss is the file's own ({self.words})")
         scores = scores_of(trace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from multiseg.reference import Trace
@@ -28,16 +29,16 @@ def without_dropout(topology: Topology) -> tuple[Topology, list[str]]:
     return (replace(topology, layers=tuple(layers), outputs=outputs), dropped) if dropped else (topology, [])
 
 
-def last_soft(topology: Topology) -> Layer | None:
+def last_soft(topology: Topology, types: Collection[str] = SOFTMAX) -> Layer | None:
     """Return the softmax or log-softmax that is the network's last layer, None if there is none."""
     return next(
-        (layer for layer in topology.layers if topology.outputs[0] in layer.outputs and layer.type in SOFTMAX), None
+        (layer for layer in topology.layers if topology.outputs[0] in layer.outputs and layer.type in types), None
     )
 
 
-def scores_of(trace: Trace) -> Trace:
-    """Return the forward pass up to the input of the network's last softmax."""
-    last = last_soft(trace.topology)
+def scores_of(trace: Trace, binary: bool = False) -> Trace:
+    """Return the forward pass up to the input of the network's last softmax, or with ``binary`` of its last sigmoid."""
+    last = last_soft(trace.topology, ("Sigmoid",) if binary else SOFTMAX)
     if last is None:
         return trace
     layers = tuple(layer for layer in trace.topology.layers if layer is not last)

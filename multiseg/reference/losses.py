@@ -1,14 +1,15 @@
-"""Losses and their gradients at the output."""
+"""The named losses and their gradients at the output: one row per loss in FORMULAS or OF_CLASSES; see docs/losses.md."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from multiseg.reference.bounded import EXP, LOG, TINY, Array, Bounded, U, gamma
+from multiseg.reference import class_losses
+from multiseg.reference.bounded import Array, Bounded, gamma
 
 
 def by_element(
@@ -65,40 +66,43 @@ def huber(d: Array, delta: float) -> Elementwise:
 FORMULAS: dict[str, Callable[..., Elementwise]] = {"l1": l1, "l2": l2, "smooth_l1": smooth_l1, "huber": huber}
 
 
-def cross_entropy(scores: Bounded, labels: Array, ignored: Collection[int] = ()) -> tuple[list[Bounded], Bounded]:
-    """Return the mean cross entropy of the softmax of scores (N, classes) or (N, classes, H, W), and its gradient.
+@dataclass(frozen=True)
+class Labelled:
+    """What a loss of classes depends on besides scores and labels: its parameters, class weights, and the ignored labels."""
 
-    Labels are class indices (N, 1, 1, 1) or (N, 1, H, W); the mean is over those that are not in ``ignored``, 0 if there are
-    none. The first result lists the values that frameworks return: Caffe clips probabilities at the smallest normal float32
-    (softmax_loss_layer.cpp), so its loss of an image or pixel is at most 87.3.
+    options: Mapping[str, float]
+    weights: Sequence[float] = ()
+    ignored: Collection[int] = ()
+
+
+OF_CLASSES: dict[str, Callable[[Bounded, Array, Labelled], class_losses.Result]] = {
+    "cross_entropy": lambda scores, labels, by: class_losses.cross_entropy(scores, labels, by.ignored, by.weights),
+    "dice": lambda scores, labels, by: class_losses.dice(scores, labels, by.ignored, smooth=by.options["smooth"]),
+    "cross_entropy+dice": lambda scores, labels, by: class_losses.cross_entropy_and_dice(
+        scores, labels, by.ignored, by.weights, smooth=by.options["smooth"]
+    ),
+    "focal": lambda scores, labels, by: class_losses.focal(
+        scores, labels, by.ignored, by.weights, exponent=by.options["gamma"]
+    ),
+    "binary_cross_entropy": lambda scores, labels, by: class_losses.binary_cross_entropy(
+        scores, labels, by.ignored, label_max=by.options["label_max"]
+    ),
+}
+
+
+def named(
+    name: str,
+    output: Bounded,
+    labels: Array,
+    options: Mapping[str, float] | None = None,
+    weights: Sequence[float] = (),
+    ignored: Collection[int] = (),
+) -> class_losses.Result:
+    """Return the values of a named loss that frameworks return (the first is the exact one), and its gradient at the output.
+
+    The output of a loss of classes are the scores. Labels (N, C, H, W) are exact.
     """
-    classes = scores.value.shape[1]
-    flat = np.moveaxis(scores.value.reshape(len(labels), classes, -1), 1, 2).reshape(-1, classes)
-    off = np.broadcast_to(scores.bound, scores.value.shape).max()
-    counted = ~np.isin(labels.reshape(-1), list(ignored))
-    count = max(int(counted.sum()), 1)
-    indices = np.where(counted, labels.reshape(-1), 0).astype(int)
-    shifted = flat - flat.max(1, keepdims=True)
-    powers = np.exp(shifted)
-    sums = powers.sum(1)
-    each = np.log(sums) - shifted[range(len(flat)), indices]
-    rounding = gamma(classes + 2) + LOG * U * np.abs(np.log(sums)) + 2 * U * (np.abs(shifted).max(1) + 1) + EXP * U
-
-    def mean(losses: Array) -> Bounded:
-        value = (losses * counted).sum() / count
-        error = ((2 * off + rounding) * counted).sum() / count
-        return Bounded(np.asarray(value), np.asarray(error + gamma(len(flat)) * value))
-
-    losses = [mean(each), mean(np.minimum(each, -math.log(TINY)))]
-    probabilities = powers / sums[:, None]
-    slope = probabilities.copy()
-    slope[range(len(flat)), indices] -= 1
-    slope, probabilities = slope * counted[:, None], probabilities * counted[:, None]
-    relative = 2 * off + gamma(classes + 4) + 2 * (np.abs(shifted) + EXP) * U
-    bound = (probabilities * relative + gamma(3) * np.abs(slope)) / count
-
-    def back(v: Array) -> Array:
-        pixels = math.prod(scores.value.shape[2:])
-        return np.moveaxis(v.reshape(len(labels), pixels, classes), 2, 1).reshape(scores.value.shape)
-
-    return losses, Bounded(back(slope / count), back(bound))
+    if name in OF_CLASSES:
+        return OF_CLASSES[name](output, labels, Labelled(options or {}, weights, ignored))
+    value, slope = by_element(name, output, labels, options)
+    return [value], slope

@@ -56,7 +56,8 @@ class RunFacts:
     def loss(self) -> str:
         """The loss of the training, in words."""
         settings = self.run.settings
-        return loss_title(str(settings.get("loss") or ""), settings.get("loss_options") or {})
+        options, weights = settings.get("loss_options") or {}, settings.get("class_weights") or ()
+        return loss_title(str(settings.get("loss") or ""), options, weights)
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,10 @@ def _facts(run: Run, label: str) -> RunFacts:
         problem=str(summary.get("error") or ""),
         # a model's own loss is specific to it; named losses are the same on every backend
         loss_unit=":".join((run.backend, run.model.name) if job["network"]["own_loss"] else ())
-        + f":{loss_text(run.settings['loss'], run.settings.get('loss_options') or {})}",
+        + ":"
+        + loss_text(
+            run.settings["loss"], run.settings.get("loss_options") or {}, run.settings.get("class_weights") or ()
+        ),
         dataset=job["dataset"]["path"],
         content=job["dataset"]["content_hash"],
         title=_title(run),

@@ -92,6 +92,11 @@ class RunFolder:
         return (self.path / names.JOB).exists()
 
     @property
+    def has_own_loss(self) -> bool:
+        """Whether the training that began in the folder has the loss of its network file."""
+        return self.born and bool(read_job(self.path)["network"]["own_loss"])
+
+    @property
     def transferred(self) -> dict[str, Any] | None:
         """The summary of the weights that the training started from, as in job.json; None if it started without weights."""
         summary: dict[str, Any] | None = read_job(self.path)["weights"]

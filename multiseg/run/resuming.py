@@ -39,6 +39,9 @@ def completed(
     loss, loss_options = settings.loss, settings.loss_options
     if loss is None and not job["network"]["own_loss"]:
         loss, loss_options = stored["loss"], stored.get("loss_options", {})
+    class_weights = settings.class_weights
+    if "class_weights" in stored and settings.class_weights == () and settings.loss is None:
+        class_weights = tuple(stored["class_weights"])
     completed_settings = replace(
         settings,
         seed=stored["seed"],
@@ -46,6 +49,7 @@ def completed(
         val_batch_size=settings.val_batch_size or stored["val_batch_size"],
         loss=loss,
         loss_options=loss_options,
+        class_weights=class_weights,
         ignore_index=stored.get("ignore_index") if settings.ignore_index is None else settings.ignore_index,
     )
     model = path / MODEL / stored["model"]

@@ -202,6 +202,7 @@ class Run:
             labels=(self.labels or Labels()).kind,
             mixed_sizes=self.mixed_sizes,
             ignore_index=settings.get("ignore_index"),
+            class_weights=tuple(settings.get("class_weights", ())),
         )
 
     @property

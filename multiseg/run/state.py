@@ -46,7 +46,7 @@ def solver_state(worker: Worker, spec: NetworkSpec, described: Mapping[str, Any]
         solver=spec.solver["name"],
         recipe=spec.recipe,
         backend=worker.backend.name,
-        loss=loss_text(spec.loss, spec.loss_options)
+        loss=loss_text(spec.loss, spec.loss_options, spec.class_weights)
         if spec.loss
         else f"{model.name}'s own ({copies.fingerprint(model)})",
         rate=rate,

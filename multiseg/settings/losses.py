@@ -1,6 +1,6 @@
-"""The losses that a job can name: one row for each. docs/solvers.md has their formulas, multiseg.reference.losses computes them.
+"""The losses that a job can name: one row per loss. docs/losses.md has their formulas, multiseg.reference their computation.
 
-A backend declares which of them it has (multiseg.backend.Backend.losses); its module ``losses`` has one function for each.
+A backend declares which of them it has (multiseg.backend.Backend.losses); its module ``losses`` has one function per loss.
 """
 
 from __future__ import annotations
@@ -11,26 +11,47 @@ from typing import Any
 
 from multiseg.backend import Backend
 from multiseg.errors import setting
-from multiseg.network import IMAGES, LabelKind
+from multiseg.network import CLASSES, IMAGES, LabelKind
 from multiseg.settings.requirements import is_number
 
 
 @dataclass(frozen=True)
 class LossRow:
-    """A named loss: its title in words, its parameters (above 0) with their defaults, and the kind of labels that it takes."""
+    """A named loss.
+
+    - ``title``: the loss in words; ``parameters``: its parameters (above 0) with their defaults.
+    - ``labels``: how a network reads its labels; ``accepts``: the kinds of datasets that it can be used for, by default this kind
+      and, for losses of differences, also class indices, which are compared as numbers.
+    - ``weighted``: whether it takes class weights.
+    """
 
     title: str
     parameters: Mapping[str, float] = field(default_factory=dict)
     labels: LabelKind = IMAGES
+    weighted: bool = False
+
+    @property
+    def accepts(self) -> tuple[LabelKind, ...]:
+        """The kinds of labels of the datasets that the loss can be used for."""
+        return (CLASSES,) if self.labels == CLASSES else (IMAGES, CLASSES)
 
 
+LABEL_MAX = "label_max"  # of binary_cross_entropy: the label whose probability is 1
+BINARY = "binary_cross_entropy"
+GAMMA = {"gamma": 2.0}
+SMOOTH = {"smooth": 1.0}
 LOSSES: dict[str, LossRow] = {
     "l1": LossRow("mean absolute difference"),
     "smooth_l1": LossRow("smooth L1"),
     "l2": LossRow("mean squared difference"),
     "huber": LossRow("Huber's loss", {"delta": 1.0}),
+    "cross_entropy": LossRow("cross entropy of the softmax", labels=CLASSES, weighted=True),
+    "dice": LossRow("soft Dice loss", SMOOTH, CLASSES),
+    "cross_entropy+dice": LossRow("cross entropy of the softmax + soft Dice loss", SMOOTH, CLASSES, weighted=True),
+    "focal": LossRow("focal loss", GAMMA, CLASSES, weighted=True),
+    BINARY: LossRow("cross entropy of the sigmoid", {LABEL_MAX: 255.0}),
 }
-NEUTRAL_LOSS = "l2"  # of the recipe ``equal``
+NEUTRAL_LOSSES: dict[LabelKind, str] = {IMAGES: "l2", CLASSES: "cross_entropy"}  # of the recipe ``equal``
 
 
 def loss_problems(name: Any, options: Mapping[str, Any], backend: Backend) -> list[str]:
@@ -60,15 +81,16 @@ def complete_options(name: str | None, options: Mapping[str, float]) -> dict[str
     return {} if name is None else {key: float(value) for key, value in {**LOSSES[name].parameters, **options}.items()}
 
 
-def loss_text(name: str, options: Mapping[str, float]) -> str:
+def loss_text(name: str, options: Mapping[str, float], weights: Any = ()) -> str:
     """Return a text that is the same only for the same loss, e.g. ``l2``, or with parameters ``name(parameter=1)``."""
-    values = ", ".join(f"{key}={value:g}" for key, value in options.items())
-    return f"{name}({values})" if values else name
+    values = [f"{key}={value:g}" for key, value in options.items()]
+    values += [f"weights={'/'.join(f'{value:.6g}' for value in weights)}"] if weights else []
+    return f"{name}({', '.join(values)})" if values else name
 
 
-def loss_title(name: str, options: Mapping[str, float]) -> str:
+def loss_title(name: str, options: Mapping[str, float], weights: Any = ()) -> str:
     """Return a loss in words for people; a text that names none of the table is returned as it is."""
-    return loss_text(LOSSES[name].title if name in LOSSES else name, options)
+    return loss_text(LOSSES[name].title if name in LOSSES else name, options, weights)
 
 
 def label_kind_of(name: str | None, stated: LabelKind) -> LabelKind:

@@ -43,6 +43,7 @@ class Settings:
     schedule: Schedule
     loss: str | None
     loss_options: Mapping[str, float]
+    class_weights: tuple[float, ...]
     ignore_index: int | None
     seed: int
     device: str
@@ -66,6 +67,7 @@ class Settings:
         plain = {name: getattr(self, name) for name in KEPT}
         return {
             **plain,
+            "class_weights": list(self.class_weights),
             "backend": self.backend.name,
             "model": self.model.name,
             "lr_policy": self.schedule.to_json(),

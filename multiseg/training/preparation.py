@@ -14,10 +14,10 @@ from multiseg.exporting import source
 from multiseg.files import write_text
 from multiseg.layout import Layout
 from multiseg.model_files import reading
-from multiseg.network import IMAGES, LabelKind, NetworkSpec
+from multiseg.network import CLASSES, IMAGES, LabelKind, NetworkSpec
 from multiseg.settings.initialisation import initial_weights
 from multiseg.settings.loaded import LoadedSettings
-from multiseg.settings.losses import NEUTRAL_LOSS, label_kind_of
+from multiseg.settings.losses import NEUTRAL_LOSSES, complete_options, label_kind_of
 from multiseg.settings.resolved import Settings
 from multiseg.training.plan import Plan
 from multiseg.worker.client import Worker
@@ -60,20 +60,25 @@ def spec_of(settings: Settings, shape: Shape, label_shape: Shape, labels: LabelK
         accumulate=settings.accumulate,
         labels=label_kind_of(settings.loss, labels),
         ignore_index=settings.ignore_index,
+        class_weights=settings.class_weights,
     )
 
 
 def load(
-    worker: Worker, settings: Settings, spec: NetworkSpec, module: str | None
+    worker: Worker, settings: Settings, spec: NetworkSpec, module: str | None, keep_loss: bool = False
 ) -> tuple[Settings, NetworkSpec, dict[str, Any]]:
     """Load the network in ``worker``; return the settings, the specification, and the network's description of itself.
 
-    In the recipe `equal`, labels that are class indices have the network file's own loss, or NEUTRAL_LOSS if the network reads
-    them as numbers.
+    In the recipe `equal`, the loss of class indices is that of NEUTRAL_LOSSES for the way in which the network reads them; with
+    ``keep_loss`` it is the network file's own, as in runs of earlier versions.
     """
     described = worker.call("load", spec=spec.to_json(), module=module)
-    if settings.recipe == "equal" and settings.loss is None and described["labels"] == IMAGES:
-        settings, spec = replace(settings, loss=NEUTRAL_LOSS), replace(spec, loss=NEUTRAL_LOSS, labels=IMAGES)
+    kind: LabelKind = described["labels"]
+    kept = keep_loss and kind == CLASSES
+    loss = NEUTRAL_LOSSES[kind]
+    if settings.recipe == "equal" and settings.loss is None and not kept and loss in settings.backend.losses:
+        settings = replace(settings, loss=loss, loss_options=complete_options(loss, {}))
+        spec = replace(spec, loss=loss, loss_options=settings.loss_options, labels=kind)
         described = worker.call("load", spec=spec.to_json(), module=module)
     return settings, spec, described
 

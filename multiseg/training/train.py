@@ -72,7 +72,7 @@ def train(
             # the same as the model, with all files that belong to it, which may be gone
             spec = replace(spec, model=str((run.path / names.MODEL / settings.model.name).resolve()))
         worker = stack.enter_context(pool.start(settings.backend, settings.threads, run.path / names.WORKER_LOG))
-        settings, spec, described = load(worker, settings, spec, module)
+        settings, spec, described = load(worker, settings, spec, module, keep_loss=run.has_own_loss)
         leader = Leader(ranks, worker)
         stack.enter_context(leader.telling())
         if finished:

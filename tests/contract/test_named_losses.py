@@ -17,7 +17,7 @@ TORCH = {"l1": "L1Loss", "l2": "MSELoss", "smooth_l1": "SmoothL1Loss", "huber": 
 
 
 @pytest.mark.needs("torch")
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", FORMULAS)
 def test_the_reference_is_pytorchs_loss_in_float64(name: str) -> None:
     import torch
 
@@ -31,7 +31,7 @@ def test_the_reference_is_pytorchs_loss_in_float64(name: str) -> None:
         np.testing.assert_allclose(formula.slope, output.grad.numpy(), rtol=1e-14, atol=0)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", FORMULAS)
 def test_loss_and_gradients_are_the_references(backend: str, name: str, tmp_path: Path) -> None:
     data = zoo.dataset("autoencoder", tmp_path / "dataset")
     assert name in registry.get(backend).losses

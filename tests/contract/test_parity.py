@@ -19,7 +19,7 @@ from multiseg.errors import BackendUnavailable, ModelError, SettingsError
 from multiseg.parity.result import Parity
 from multiseg.parity.rows import ParityRow
 from multiseg.reference import Bounded
-from multiseg.reference.losses import cross_entropy
+from multiseg.reference.class_losses import cross_entropy
 
 pytestmark = pytest.mark.needs("caffe", "tensorflow", "torch")
 

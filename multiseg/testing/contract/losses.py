@@ -28,7 +28,7 @@ def _declared(bench: Bench, loss: str) -> bool:
 class Losses(Subject):
     """Tests of the named losses."""
 
-    @pytest.mark.parametrize("loss", LOSSES)
+    @pytest.mark.parametrize("loss", FORMULAS)
     def test_a_named_loss_is_the_mean_over_elements(self, bench: Bench, loss: str) -> None:
         if not _declared(bench, loss):
             return
@@ -50,7 +50,7 @@ class Losses(Subject):
             "train_step: the loss must not depend on the rate of its update"
         )
 
-    @pytest.mark.parametrize("loss", LOSSES)
+    @pytest.mark.parametrize("loss", FORMULAS)
     def test_gradients_are_difference_quotients_of_the_loss(self, bench: Bench, loss: str) -> None:
         """Check random directions for each parameter; the loss is that of steps at rate 0, with the same random numbers."""
         if not _declared(bench, loss):

@@ -14,12 +14,12 @@ from multiseg.dataset import Dataset
 from multiseg.errors import SettingsError
 from multiseg.job.job import Job
 from multiseg.network import Network, NetworkSpec, description
-from multiseg.reference.losses import FORMULAS
+from multiseg.reference.losses import FORMULAS, OF_CLASSES
 from multiseg.settings.losses import LOSSES, LossRow, complete_options, label_kind_of, loss_text, loss_title
 
 
 def test_each_loss_has_a_reference() -> None:
-    assert set(FORMULAS) == set(LOSSES)
+    assert {*FORMULAS, *OF_CLASSES} == set(LOSSES) and not set(FORMULAS) & set(OF_CLASSES)
 
 
 def test_a_job_may_name_the_losses_that_its_backend_declares(fourth: str, monkeypatch: pytest.MonkeyPatch) -> None:

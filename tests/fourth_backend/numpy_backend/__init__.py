@@ -34,7 +34,17 @@ backend = Backend(
     batch_size=8,
     val_batch_size=8,
     loss="l2",
-    losses=("l1", "smooth_l1", "l2", "huber"),
+    losses=(
+        "l1",
+        "smooth_l1",
+        "l2",
+        "huber",
+        "cross_entropy",
+        "dice",
+        "cross_entropy+dice",
+        "focal",
+        "binary_cross_entropy",
+    ),
     solvers={
         "sgd": {"momentum": 0.9},
         "adam": {"momentum": 0.9, "momentum2": 0.999, "delta": 1e-8},

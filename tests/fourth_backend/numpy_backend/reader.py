@@ -26,12 +26,17 @@ def dropout(path: str) -> float:
     return float(value)
 
 
+def channels(path: str) -> int:
+    """The number of channels of the output, 1 unless the file says otherwise."""
+    return int(json.loads(Path(path).read_text())["numpy network"].get("channels", 1))
+
+
 def describe(path: str, input_shape: Sequence[int] | None) -> dict[str, Any]:
     """The network's layers; see multiseg.model_files."""
     ratio = dropout(path)
     if input_shape is None:
         raise ModelError(f"{path}: does not say how large its images are: give an input shape")
-    convolution = {"num_output": 1, "kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "bias_term": True}
+    convolution = {"num_output": channels(path), "kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "bias_term": True}
     layers = [
         {"name": "drop", "type": "Dropout", "inputs": ["images"], "parameters": {"ratio": ratio}},
         {"name": "conv", "type": "Conv", "inputs": ["drop"], "parameters": convolution},
