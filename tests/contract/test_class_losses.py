@@ -196,7 +196,8 @@ def test_the_validation_loss_does_not_depend_on_the_batches(
         features, labels = three.train.read(range(len(three.train)))
         assert labels is not None
         scores = Bounded(run.predict(features).astype(np.float64))
-        (exact, *_), _ = reference.named(name, scores, labels, complete_options(name, {}), WEIGHTS, [VOID])
+        values, _ = reference.named(name, scores, labels, complete_options(name, {}), WEIGHTS, [VOID])
+        exact = values[-1 if backend == "caffe" else 0]  # Caffe clips probabilities in InfogainLoss
         for size in (1, 4, 6):
             tested = run.test_db(three.path / "train_db" / "features", batch_size=size)
             assert tested["val_loss"] == pytest.approx(float(exact.value), rel=1e-5)
