@@ -155,7 +155,7 @@ def check_dataset(context: click.Context, folder: Path, as_json: bool) -> None:
     """
     from multiseg.dataset import check
 
-    with _progress("checking") as progress:
+    with _progress("checking") as progress, _printed_warnings():
         report = check.check_dataset(folder, progress)
     if report.ok:
         counts = ", ".join(f"{count} {name}" for name, count in report.counts.items())
@@ -196,7 +196,8 @@ def show_dataset(folder: Path, out: Path, count: int, as_json: bool) -> None:
     from multiseg.dataset import Dataset
     from multiseg.dataset.sheet import write_sheet
 
-    write_sheet(Dataset.open(folder), out, count)
+    with _printed_warnings():
+        write_sheet(Dataset.open(folder), out, count)
     _say(as_json, {"path": str(folder), "out": str(out)}, f"{out}: contact sheet of {folder}")
 
 

@@ -74,7 +74,7 @@ class LabelRules:
         if values.ndim == 3:
             labels = self._looked_up(values, path)
         elif stored.palette is not None and self._by_colour:
-            labels = self._looked_up(stored.palette[values], path)
+            labels = self._looked_up(_palette_colours(values, stored.palette, path), path)
         else:
             if stored.palette is not None:
                 statistics.add_palette(values, stored.palette, path)
@@ -192,6 +192,19 @@ class LabelRules:
         if invalid.any():
             for label, path in zip(labels, paths, strict=True):
                 self._check_range(label[0].astype(np.int64), path)
+
+
+def _palette_colours(indices: Values, palette: Pixels, path: str) -> Values:
+    """Return the colours (H, W, 3) of indices. Raises ImageError for one beyond the palette, as in some BMP files."""
+    wrong = indices >= len(palette)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0].tolist()
+        raise ImageError(
+            f"{path}: its pixel at x={column}, y={row} has the index {indices[row, column]}, but its palette has "
+            f"{len(palette)} colours; leave out {setting('colours')} to read masks by index, or save the file with its colours"
+        )
+    colours: Values = palette[indices]
+    return colours
 
 
 def _lookup(values: NDArray[np.int64], keys: NDArray[np.int64], targets: NDArray[np.int64]) -> NDArray[np.int64]:

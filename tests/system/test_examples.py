@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from nbclient import NotebookClient
+from PIL import Image
 
 import multiseg
 
@@ -47,6 +49,27 @@ def test_the_migration_from_caffe(tmp_path: Path) -> None:
     assert {"fcn.py", "fcn.pt", "fcn.onnx", "parity.html", "grid-onnx.png"} <= {
         each.name for each in (tmp_path / "out").iterdir()
     }
+
+
+@pytest.mark.parametrize(("name", "count"), [("semantic_segmentation", 20), ("medical", 20)])
+def test_class_segmentation(backends: list[str], tmp_path: Path, name: str, count: int) -> None:
+    chosen = [word for backend in backends for word in ("--backend", backend)]
+    printed = script(f"{name}.py", tmp_path / "out", "--count", count, "--epochs", 1, *chosen, cwd=tmp_path)
+    out = tmp_path / "out"
+    assert "| Run | Version |" in printed
+    assert (out / "report.html").is_file()
+    mask = np.asarray(Image.open(out / "images/target/00000000.png"))
+    for backend in backends:
+        run = multiseg.Run.open(out / backend)
+        assert run.labels is not None
+        assert run.labels.kind == "classes"
+        assert 0 <= run.history[-1]["miou"] <= 1
+        overlay = Image.open(out / f"{backend}-overlay.png")
+        assert (overlay.mode, overlay.size) == ("RGB", (mask.shape[1], mask.shape[0]))
+        if name == "semantic_segmentation":
+            classes = np.asarray(Image.open(out / f"{backend}-classes.png"))
+            assert classes.shape == mask.shape
+            assert set(np.unique(classes)) <= set(range(7))
 
 
 def test_the_notebook(backends: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

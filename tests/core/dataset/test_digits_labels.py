@@ -193,3 +193,7 @@ def test_the_commands_show_them(tmp_path: Path) -> None:
     assert "    1 sky: train 16 (50.00%), val 16 (50.00%)" in result.stdout.splitlines()
     result = CliRunner().invoke(main, ["check-dataset", str(path), "--json"])
     assert json.loads(result.stdout)["labels"]["names"] == ["road", "sky", "traffic sign"]
+    (path / "status.pickle").write_bytes(b"no pickle")
+    result = CliRunner().invoke(main, ["check-dataset", str(path)])
+    assert result.exit_code == 0
+    assert result.stderr.startswith(f"warning: {path / 'status.pickle'}: cannot be read")

@@ -207,12 +207,20 @@ def larger(mask: np.ndarray, path: Path) -> None:
     saved(".png")(np.pad(mask, 1), path)
 
 
+def short_palette(mask: np.ndarray, path: Path) -> None:
+    image = Image.frombytes("P", (mask.shape[1], mask.shape[0]), mask.tobytes())
+    image.putpalette([value for colour in VOC[:2] for value in colour])
+    image.save(f"{path}.bmp")
+
+
 @pytest.mark.parametrize(
     ("write", "options", "error", "message"),
     [
         (coloured, {}, ImageError, r"target/\d.png: has three channels, .* colours=FILE"),
         (coloured, {"colours": VOC[:2]}, ImageError,
          r"target/\d.png: its pixel at x=\d, y=\d has the colour 0 128 0, .*add the colour to colours"),
+        (short_palette, {"colours": VOC}, ImageError,
+         r"target/\d.bmp: its pixel at x=\d, y=\d has the index 2, but its palette has 2 colours; leave out colours"),
         (saved(".jpg"), {}, ImageError, r"target/\d.jpg: is a JPEG file, whose compression .*save class masks as PNG"),
         (lambda m, p: Path(f"{p}.png").write_bytes(_jpeg(m)), {}, ImageError, r"target/\d.png: is a JPEG file"),
         (saved(".webp"), {}, ImageError, r"target/\d.webp: is a lossy WebP file"),
