@@ -38,12 +38,13 @@ def test_db(
 ) -> dict[str, Any]:
     """Return loss and metrics over a database; see Run.test_db."""
     split = open_split(path)
-    size = batch_size or _batch_size(run, split)
+    most = _most_images(run, split)
+    size = batch_size or min(run.settings["val_batch_size"], max(1, most))
     kind = run.labels.kind if run.labels else None
     evaluation = Evaluation(run.foreground, kind, run.ignored)
     run.worker()  # start it before the timing, so that images_per_second does not include it
     start = time.perf_counter()
-    for tested in _stream(run, split, size, options):
+    for tested in _stream(run, split, size, options, prefetch=2 if most else 0):
         indices, output, labels, terms = tested
         evaluation.add(output, labels, terms, split.name)
         if each is not None:
@@ -64,19 +65,17 @@ def test_db(
     }
 
 
-def _batch_size(run: TestedNetwork, split: Split) -> int:
-    """Return the run's size of validation batches, or a smaller one whose output has at most MOST_BYTES."""
-    size = int(run.settings["val_batch_size"])
-    if split.shape is None:
-        return size
-    one = (run.classes or run.label_shape[0]) * math.prod(split.shape[1:]) * np.dtype(np.float32).itemsize
-    return max(1, min(size, MOST_BYTES // one))
+def _most_images(run: TestedNetwork, split: Split) -> int:
+    """Return the largest number of images whose output has at most MOST_BYTES; 0 if that of one has more."""
+    size = split.shape or run.input_shape
+    one = (run.classes or run.label_shape[0]) * math.prod(size[1:]) * np.dtype(np.float32).itemsize
+    return MOST_BYTES // one
 
 
 Tested = tuple[npt.NDArray[np.int64], Floats, npt.NDArray[Any] | None, LossTerms | None]
 
 
-def _stream(run: TestedNetwork, split: Split, batch_size: int, options: Options) -> Iterator[Tested]:
+def _stream(run: TestedNetwork, split: Split, batch_size: int, options: Options, prefetch: int) -> Iterator[Tested]:
     """Yield positions, outputs, labels and terms of the loss of each batch; images of mixed sizes are tested one by one."""
     if split.shape is not None and split.shape[0] != run.input_shape[0]:
         raise DatasetError(
@@ -84,7 +83,7 @@ def _stream(run: TestedNetwork, split: Split, batch_size: int, options: Options)
         )
     one_by_one = run.mixed_sizes and not options.pad and options.tile is None
     if split.shape == run.input_shape or one_by_one:
-        yield from _stream_batches(run, split, 1 if split.shape is None else batch_size, options)
+        yield from _stream_batches(run, split, 1 if split.shape is None else batch_size, options, prefetch)
         return
     chunk = 1 if split.shape is None else max(1, batch_size * run.input_shape[1] // split.shape[1])
     for start in range(0, len(split), chunk):
@@ -93,7 +92,9 @@ def _stream(run: TestedNetwork, split: Split, batch_size: int, options: Options)
         yield indices, predict(run, features, options), labels, None
 
 
-def _stream_batches(run: TestedNetwork, split: Split, batch_size: int, options: Options) -> Iterator[Tested]:
+def _stream_batches(
+    run: TestedNetwork, split: Split, batch_size: int, options: Options, prefetch: int
+) -> Iterator[Tested]:
     """Yield the results of batches of the training images' size; batches are read and submitted ahead."""
     worker, read_out = run.worker(), options.of_output(run.layout)
     contiguous = run.classes is None  # the scores of many classes are used without a copy
@@ -107,7 +108,7 @@ def _stream_batches(run: TestedNetwork, split: Split, batch_size: int, options: 
         return indices, read_out.output(output, contiguous), run.layout.output(labels), terms
 
     try:
-        with batches(split, batch_size, layout=run.layout) as feed:
+        with batches(split, batch_size, layout=run.layout, prefetch=prefetch) as feed:
             for batch in feed:
                 if run.classes is not None and batch.labels is not None:
                     labels = run.layout.output(batch.labels)

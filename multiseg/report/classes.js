@@ -120,9 +120,13 @@
     const { input, target, runs, width, height } = loaded;
     [canvas.width, canvas.height] = [width, height];
     const context = canvas.getContext("2d");
-    context.globalAlpha = kind === "wrong" || kind === "split" ? FADED : 1;
+    if (kind === "wrong" || kind === "split") {
+      context.globalAlpha = FADED;
+      context.filter = "grayscale(1)";
+    }
     context.drawImage(input, 0, 0, width, height);
     context.globalAlpha = 1;
+    context.filter = "none";
     if (kind === "input") return;
     const layer = new ImageData(width, height);
     const put = (at, [r, g, b], alpha) => layer.data.set([r, g, b, alpha], 4 * at);

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 TOP = 5  # classes with the highest scores, among which the label counts as found
-_PIXELS = 1 << 18  # of an image that are counted at once, which bounds the memory for intermediate arrays
+_PIXELS = 1 << 16  # of an image that are counted at once, which bounds the memory for intermediate arrays
 
 Counts = npt.NDArray[np.int64]
 

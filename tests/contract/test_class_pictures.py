@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +94,53 @@ def test_commands_write_class_pictures_and_overlays(run: multiseg.Run, tmp_path:
     dataset = multiseg.Dataset.open(tmp_path / "lmdb")
     assert check_dataset(dataset.path).problems == [] and dataset.labels == run.dataset.labels
     assert np.array_equal(dataset.train[0][1][0], np.asarray(Image.open(tmp_path / "db" / "00000000.png")))
+
+
+def embedded(page: str, name: str) -> Any:
+    """Return the JSON of a page's script element."""
+    found = re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    return json.loads(found[1])
+
+
+def test_a_comparison_has_classes_confusion_and_the_worst_images(run: multiseg.Run, tmp_path: Path) -> None:
+    with run:
+        tested = run.test_db(run.dataset.path / "val_db" / "features")
+        outputs = run.predict(run.dataset.val.read(range(4))[0]).argmax(axis=1)
+    comparison = multiseg.compare([run.path], images=4, grid=tmp_path / "input" / "3.png")
+    assert comparison.check(require=["miou>=0"]) == [] and "miou" in comparison.check(require=["miou>1"])[0]
+    page = comparison.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
+    assert comparison.left_out == {} and "are foreground" not in page
+
+    data = embedded(page, "class-data")
+    assert data["names"] == list(NAMES) and data["background"] == 0 and data["ignored"] == [255]
+    assert data["confusions"] == [tested["confusion"]]
+    table = page[page.index('id="class-table"') : page.index("</tfoot>")]
+    assert re.findall(r'<th scope="row" data-value="(\w+)">', table) == list(NAMES)
+    for row in tested["per_class"]:
+        assert f"{row['iou']:.3f}" in table and f"{row['pixels']:,}" in table
+
+    scores = []  # mean IoU of each image, by definition
+    for index, predicted in enumerate(outputs):
+        label = run.dataset.val[index][1][0]
+        pairs = [((label == c), (predicted == c) & (label < 255)) for c in range(4)]
+        scores.append(np.mean([(a & b).sum() / (a | b).sum() for a, b in pairs if (a | b).any()]))
+    shown = [int(number) for number in re.findall(r"<h3>Image (\d+)", page)]
+    assert shown == np.argsort(scores, kind="stable").tolist()
+    assert [float(text) for text in re.findall(r"mean IoU ([\d.]+)", page)] == pytest.approx(sorted(scores), abs=6e-4)
+
+    curves = embedded(page, "curves-data")["classes"]
+    assert curves["names"] == list(NAMES) and len(curves["runs"][0]) == len(run.history) == 2
+    assert np.mean(curves["runs"][0][1]) == pytest.approx(run.history[1]["miou"], abs=1e-3)
+    assert curves["runs"][0][1] == pytest.approx([row["iou"] for row in tested["per_class"]], abs=1e-3)
+
+
+def test_runs_of_another_kind_are_left_out_of_the_pictures(
+    run: multiseg.Run, dataset: multiseg.Dataset, backend: str, tmp_path: Path
+) -> None:
+    images = multiseg.Job(dataset=dataset, backend=backend, epochs=1, batch_size=36, seed=1).train(
+        tmp_path / "images", progress=False
+    )
+    comparison = multiseg.compare([run.path, images.path], images=2)
+    comparison.to_html(tmp_path / "page.html")
+    assert ["not classes of pixels" in reason for reason in comparison.left_out.values()] == [True]
