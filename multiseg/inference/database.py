@@ -51,7 +51,7 @@ def test_db(
             features, _ = split.read(indices)
             of_pixels = pixel_labels(run, output.shape[1:])
             for index, feature, one in zip(indices, features, output, strict=True):
-                result = Output(one, feature, options.pixel_conversion, classifies=run.classifies, labels=of_pixels)
+                result = Output(one, feature, options.pixel_conversion, None, run.classifies, of_pixels, run.foreground)
                 each(int(index), result)
                 del one, result
         del tested, output  # before the next output is received: large images have large outputs

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from multiseg.dataset.class_colours import PALETTE_SIZE, background, class_name, palette
+from multiseg.dataset.foreground import BINARY, Foreground
 from multiseg.dataset.labels import Labels
 from multiseg.errors import ImageError, MultisegError, SettingsError, setting
 from multiseg.images import PixelConversion, Pixels, Values, picture_of, to_image
@@ -23,7 +24,8 @@ class Output:
     """A network's output for one image: ``array`` (C, H, W) float32 in RGB, and ``input``, the input image (C, H, W).
 
     ``classifies`` states that the network scores the classes of the whole image: ``array`` holds their scores, and is no picture.
-    ``labels`` describes the classes if the network scores those of every pixel, and is None otherwise.
+    ``labels`` describes the classes if the network scores those of every pixel, and is None otherwise. ``foreground`` divides the
+    values of one channel into two classes.
     """
 
     array: Floats
@@ -32,6 +34,7 @@ class Output:
     source: Path | None = None
     classifies: bool = False
     labels: Labels | None = None
+    foreground: Foreground = BINARY
 
     @cached_property
     def image(self) -> Image.Image:
@@ -50,7 +53,7 @@ class Output:
 
     @cached_property
     def classes(self) -> Pixels:
-        """The class of every pixel, (H, W) uint8: the lowest one of the highest score.
+        """The class of every pixel, (H, W) uint8: the lowest one of the highest score; of one channel 1 for the light side.
 
         Raises ImageError unless the network scores at most 256 classes of pixels.
         """
@@ -60,6 +63,9 @@ class Output:
                 f"{self.source or 'the output'}: has {len(self.array)} classes, a picture of classes has at most {PALETTE_SIZE}; "
                 "write .npy"
             )
+        if len(self.array) == 1:
+            inside = self.foreground.in_outputs(self.array[0])
+            return (inside if self.foreground.side == "light" else ~inside).astype(np.uint8)
         return highest(self.array)
 
     def overlay(self, opacity: float = 0.5, outline: int = 0) -> Image.Image:
@@ -81,7 +87,7 @@ class Output:
     def class_pixels(self) -> list[dict[str, Any]]:
         """Return a dict of class, name and pixels for each class that occurs in :attr:`classes`."""
         labels = self._scores_of_pixels("class_pixels")
-        counts = np.bincount(self.classes.ravel(), minlength=len(self.array)).tolist()
+        counts = np.bincount(self.classes.ravel()).tolist()
         return [
             {"class": index, "name": class_name(labels, index), "pixels": count}
             for index, count in enumerate(counts)

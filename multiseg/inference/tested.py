@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,8 +71,11 @@ class TestedNetwork(Protocol):
 def pixel_labels(run: TestedNetwork, output: Sequence[int]) -> Labels | None:
     """Return the labels of a network with an ``output`` (C, H, W) that scores the classes of every pixel; None for another one.
 
-    A run that does not record its kind of labels reads them as :func:`multiseg.network.label_kind` decides.
+    A run that does not record its kind of labels reads them as :func:`multiseg.network.label_kind` decides. An output of one
+    channel that is compared with masks of two classes scores them, too: class 1 is its foreground, or class 0 if that is dark.
     """
     labels = run.labels or Labels(label_kind(IMAGES, run.label_shape, output))
     is_map = tuple(output[1:]) != (1, 1) and not run.classifies
+    if labels.kind == IMAGES and output[0] == 1 and 2 in (len(labels.names), len(labels.colours)):
+        labels = replace(labels, kind=CLASSES)
     return labels if is_map and labels.kind == CLASSES else None

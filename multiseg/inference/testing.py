@@ -80,4 +80,6 @@ def _together(run: TestedNetwork, some: list[Loaded], options: Options) -> Itera
             yield Failure(each.source, output)
         else:
             labels = pixel_labels(run, output.shape)
-            yield Output(output, each.found, options.pixel_conversion, each.source, run.classifies, labels)
+            yield Output(
+                output, each.found, options.pixel_conversion, each.source, run.classifies, labels, run.foreground
+            )

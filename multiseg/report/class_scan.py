@@ -12,7 +12,7 @@ import numpy.typing as npt
 from multiseg.dataset.labels import Labels
 from multiseg.errors import DatasetError, ModelError
 from multiseg.images import Values
-from multiseg.images.classes import highest
+from multiseg.inference.output import Output
 from multiseg.inference.tested import pixel_labels
 from multiseg.report.facts import RunFacts
 from multiseg.report.scan import CANNOT_SHOW, Kind, Outputs, Pair, choose
@@ -81,7 +81,7 @@ class ClassScan:
 def has_classes(facts: Sequence[RunFacts]) -> bool:
     """Return whether the first run scores classes of pixels, by which the pictures of a comparison are chosen."""
     run = facts[0].run
-    return run.labels is not None and pixel_labels(run, (run.classes or 0, *run.label_shape[1:])) is not None
+    return run.labels is not None and pixel_labels(run, (run.classes or 1, *run.label_shape[1:])) is not None
 
 
 @dataclass
@@ -207,7 +207,12 @@ def _predict(run: Run, features: Values, targets: npt.NDArray[Any]) -> tuple[Cla
     outputs = run.predict(features)
     if outputs.shape[2:] != targets.shape[2:] or targets.shape[1] != 1:
         raise ModelError(f"its output is {outputs.shape[1:]} where the labels are {targets.shape[1:]} (C, H, W)")
-    return np.stack([highest(output) for output in outputs]), outputs.shape[1]
+    labels = pixel_labels(run, outputs.shape[1:])
+    results = [
+        Output(output, feature, labels=labels, foreground=run.foreground)
+        for output, feature in zip(outputs, features, strict=True)
+    ]
+    return np.stack([result.classes for result in results]), max(2, outputs.shape[1])
 
 
 def _chunks(samples: Any) -> Iterator[tuple[Values, npt.NDArray[Any]]]:

@@ -144,3 +144,28 @@ def test_runs_of_another_kind_are_left_out_of_the_pictures(
     comparison = multiseg.compare([run.path, images.path], images=2)
     comparison.to_html(tmp_path / "page.html")
     assert ["not classes of pixels" in reason for reason in comparison.left_out.values()] == [True]
+
+
+def test_one_channel_for_two_classes_gives_a_class_picture(backend: str, tmp_path: Path) -> None:
+    draw = np.random.default_rng(2)
+    for folder, most in (("input", 256), ("target", 2)):
+        (tmp_path / folder).mkdir()
+        for number in range(6):
+            pixels = draw.integers(0, most, (8, 12), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{number}.png")
+    dataset = multiseg.Dataset.create(
+        tmp_path / "dataset", input=tmp_path / "input", target=tmp_path / "target", seed=1, val_percent=34,
+        labels="classes", classes=["background", "organ"],
+    )  # fmt: skip
+    one_output = NET.replace("num_output: 4", "num_output: 1").replace("dim: 3 dim: 8", "dim: 1 dim: 8")
+    (tmp_path / "net.prototxt").write_text(one_output[: one_output.index('layer { name: "loss"')])
+    job = multiseg.Job(
+        dataset=dataset, backend=backend, model=tmp_path / "net.prototxt", loss="binary_cross_entropy", epochs=1, batch_size=2,
+        learning_rate=1e-4, seed=1,
+    )  # fmt: skip
+    with job.train(tmp_path / "run", progress=False) as run:
+        result = run.test_one(tmp_path / "input" / "0.png")
+        expected = (result.array[0] >= 0).astype(np.uint8)  # logits: a probability from one half
+        assert np.array_equal(result.classes, expected) and result.image.mode == "P"
+        assert np.array_equal(np.asarray(result.image), expected)
+        assert multiseg.compare([run], images=2).to_html(tmp_path / "page.html").read_text().count("<canvas") == 8

@@ -11,6 +11,7 @@ from PIL import Image
 
 import multiseg
 from multiseg.dataset.class_colours import IGNORED, background, palette
+from multiseg.dataset.foreground import Foreground, Side
 from multiseg.dataset.label_tables import default_colours
 from multiseg.dataset.labels import Labels
 from multiseg.errors import ImageError, SettingsError
@@ -50,6 +51,14 @@ def test_equal_scores_are_the_lowest_class_as_in_the_metrics() -> None:
     scores = np.zeros((4, 2, 2), np.float32)
     scores[2:] = 1
     assert (Output(scores, np.zeros((1, 2, 2), np.uint8), labels=LABELS).classes == 2).all()
+
+
+@pytest.mark.parametrize(("side", "expected"), [("light", [[0, 1, 1]]), ("dark", [[0, 1, 1]])])
+def test_one_channel_scores_two_classes(side: Side, expected: list[list[int]]) -> None:
+    array = np.array([[[-0.1, 0, 7]]], np.float32)
+    foreground = Foreground(side, 0.5, output_threshold=0)
+    result = Output(array, np.zeros((1, 1, 3), np.uint8), labels=LABELS, foreground=foreground)
+    assert result.classes.tolist() == expected
 
 
 def test_an_overlay_blends_the_colours_over_the_input(tmp_path: Path) -> None:
