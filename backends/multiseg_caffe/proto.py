@@ -13,28 +13,79 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 _Field = descriptor_pb2.FieldDescriptorProto
+BOOL, INT, FLOAT, STRING = _Field.TYPE_BOOL, _Field.TYPE_INT32, _Field.TYPE_FLOAT, _Field.TYPE_STRING
+PRECISION = "Precision"  # of ENUMS
+
+# Fields of NVIDIA's fork for precision, memory and speed. They do not change what a network computes; see forks.py.
+PRECISION_FIELDS: dict[str, dict[str, Any]] = {
+    "NetParameter": {
+        "default_forward_type": PRECISION, "default_backward_type": PRECISION, "default_forward_math": PRECISION,
+        "default_backward_math": PRECISION, "global_grad_scale": FLOAT, "global_grad_scale_adaptive": BOOL,
+        "default_cudnn_math_override": INT, "default_conv_algos_override": STRING, "eltwise_mem_sharing": BOOL,
+        "reduce_buckets": INT,
+    },
+    "LayerParameter": {
+        "forward_type": PRECISION, "backward_type": PRECISION, "forward_math": PRECISION, "backward_math": PRECISION,
+        "cudnn_math_override": INT,
+    },
+    "ConvolutionParameter": {"conv_algos_override": STRING, "cudnn_convolution_algo_seeker": STRING},
+    "DataParameter": {"cache": BOOL, "shuffle": BOOL, "threads": INT, "parser_threads": INT},
+    "ImageDataParameter": {"cache": BOOL, "threads": INT},
+}  # fmt: skip
+# Other fields of forks, which forks.py, losses.py and sources.py replace or remove
+FORK_FIELDS: dict[str, dict[str, Any]] = {
+    "TransformationParameter": {"use_gpu_transform": BOOL},
+    "PoolingParameter": {"ceil_mode": BOOL},
+    "BatchNormParameter": {"scale_bias": BOOL, "scale_filler": "FillerParameter", "bias_filler": "FillerParameter"},
+    "ImageDataParameter": {"label_type": "LabelType"},
+    "LayerParameter": {
+        "smooth_l1_loss_param": "SmoothL1LossParameter", "dense_image_data_param": "DenseImageDataParameter",
+    },
+}  # fmt: skip
+FORK_MESSAGES: dict[str, dict[str, Any]] = {
+    "SmoothL1LossParameter": {"sigma": FLOAT},  # Fast R-CNN
+    "DenseImageDataParameter": {  # SegNet
+        "source": STRING, "batch_size": INT, "rand_skip": INT, "shuffle": BOOL, "new_height": INT, "new_width": INT,
+        "is_color": BOOL, "root_folder": STRING, "label_divide_factor": FLOAT,
+    },
+}  # fmt: skip
+ENUMS = {"Precision": ("DOUBLE", "FLOAT", "FLOAT16"), "LabelType": ("NONE", "IMAGE", "PIXEL")}
+DEFAULTS = {"sigma": "1"}
+# Files name fields in words. These numbers are free in BVLC's messages, and not those of the forks, where they are used twice.
+FIRST_NUMBER = 8266700
 
 
 def _definitions() -> Any:
     """Return Caffe's messages, with those fields of Caffe's forks that multiseg supports."""
     compiled = Path(__file__).with_name("messages") / "caffe.desc"
     file = descriptor_pb2.FileDescriptorSet.FromString(compiled.read_bytes()).file[0]
+    for name in FORK_MESSAGES:
+        file.message_type.add(name=name)
     messages = {message.name: message for message in file.message_type}
-    # NVIDIA's fork; removed together with the data layer
-    messages["TransformationParameter"].field.add(
-        name="use_gpu_transform", number=8, type=_Field.TYPE_BOOL, label=_Field.LABEL_OPTIONAL
-    )
-    # Fast R-CNN's fork; multiseg_caffe.losses replaces this layer by layers of BVLC Caffe
-    smooth_l1 = file.message_type.add(name="SmoothL1LossParameter")
-    smooth_l1.field.add(name="sigma", number=1, type=_Field.TYPE_FLOAT, label=_Field.LABEL_OPTIONAL, default_value="1")
-    messages["LayerParameter"].field.add(
-        name="smooth_l1_loss_param",
-        number=8266712,
-        type=_Field.TYPE_MESSAGE,
-        type_name=".caffe.SmoothL1LossParameter",
-        label=_Field.LABEL_OPTIONAL,
-    )
+    number = FIRST_NUMBER
+    for table in (PRECISION_FIELDS, FORK_FIELDS, FORK_MESSAGES):
+        for name, fields in table.items():
+            for field, kind in fields.items():
+                number += 1
+                _add(messages[name], field, kind, number)
     return file
+
+
+def _add(message: Any, field: str, kind: int | str, number: int) -> None:
+    """Add an optional field to a message: of a simple type, an enumeration of ENUMS, or a message."""
+    added = message.field.add(name=field, number=number, label=_Field.LABEL_OPTIONAL)
+    if isinstance(kind, int):
+        added.type = kind
+    elif kind in ENUMS:
+        added.type, added.type_name = _Field.TYPE_ENUM, f".caffe.{message.name}.{kind}"
+        if kind not in [enum.name for enum in message.enum_type]:
+            enum = message.enum_type.add(name=kind)
+            for value, name in enumerate(ENUMS[kind]):
+                enum.value.add(name=name, number=value)
+    else:
+        added.type, added.type_name = _Field.TYPE_MESSAGE, f".caffe.{kind}"
+    if field in DEFAULTS:
+        added.default_value = DEFAULTS[field]
 
 
 pool = descriptor_pool.DescriptorPool()

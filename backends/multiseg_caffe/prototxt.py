@@ -13,7 +13,7 @@ from typing import Any
 from google.protobuf import text_format
 
 from multiseg.errors import ModelError
-from multiseg_caffe import proto
+from multiseg_caffe import forks, proto
 from multiseg_caffe.describing.placing import near
 from multiseg_caffe.upgrade import upgrade
 
@@ -47,6 +47,7 @@ def read(path: str) -> Any:
         _reject_solver(path, text)
         raise ModelError(f"{path}: has no `layer {{ ... }}`")
     upgrade(net, path)
+    forks.replace(net, path)
     return net
 
 

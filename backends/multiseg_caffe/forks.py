@@ -1,0 +1,98 @@
+"""Layers and fields of Caffe's forks that BVLC Caffe can express, or that do not change what a network computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from multiseg.errors import ModelError
+from multiseg_caffe.proto import PRECISION_FIELDS, PoolingParameter
+
+# Layers that read a dataset, which multiseg's batches replace: HED, SegNet, DeepLab and PSPNet.
+DATA_LAYERS = ("ImageLabelmapData", "DenseImageData", "ImageSegData")
+# A kernel for each channel: Convolution with groups. The second one does not state them.
+DEPTHWISE = ("DepthwiseConvolution", "ConvolutionDepthwise")
+
+
+def replace(net: Any, path: str) -> None:
+    """Replace what belongs to a fork by what BVLC Caffe has, in place. Raises ModelError where it contradicts itself.
+
+    - ``pooling_param { ceil_mode: false }`` is ``round_mode: FLOOR``.
+    - ReLU6 is a Clip from 0 to 6.
+    - DepthwiseConvolution and ConvolutionDepthwise are a Convolution with a group for each output.
+    - ``batch_norm_param { scale_bias: true }`` (NVIDIA) is a BatchNorm followed by a Scale, ``NAME_scale``.
+    - Data layers become Data, without the fields of the fork.
+    - NVIDIA's fields for precision and memory are removed.
+    """
+    _clear(net)
+    layers = []
+    for layer in net.layer:
+        _clear(layer)
+        if layer.type == "Pooling":
+            _pooling(layer, path)
+        elif layer.type == "ReLU6":
+            layer.type = "Clip"
+            layer.clip_param.min, layer.clip_param.max = 0, 6
+            layer.ClearField("relu_param")
+        elif layer.type in DEPTHWISE:
+            layer.type = "Convolution"
+            if not layer.convolution_param.HasField("group"):
+                layer.convolution_param.group = layer.convolution_param.num_output
+        elif layer.type in DATA_LAYERS:
+            _data(layer)
+        layers.append(layer)
+        if layer.type == "BatchNorm":
+            layers += _scale_of(layer)
+    if len(layers) > len(net.layer):
+        copies = [type(layer).FromString(layer.SerializeToString()) for layer in layers]
+        del net.layer[:]
+        net.layer.extend(copies)
+
+
+def _clear(message: Any) -> None:
+    """Remove NVIDIA's fields from a network or a layer, and from the layer's parameters."""
+    for field in PRECISION_FIELDS.get(message.DESCRIPTOR.name, ()):
+        message.ClearField(field)
+    for field, value in message.ListFields():
+        if field.name.endswith("_param") and field.message_type is not None and hasattr(value, "ListFields"):
+            for own in PRECISION_FIELDS.get(field.message_type.name, ()):
+                value.ClearField(own)
+
+
+def _pooling(layer: Any, path: str) -> None:
+    p = layer.pooling_param
+    if not p.HasField("ceil_mode"):
+        return
+    rounding = PoolingParameter.CEIL if p.ceil_mode else PoolingParameter.FLOOR
+    if p.HasField("round_mode") and p.round_mode != rounding:
+        raise ModelError(
+            f"{path}: layer {layer.name!r}: ceil_mode and round_mode contradict each other; keep one of them"
+        )
+    p.round_mode = rounding
+    p.ClearField("ceil_mode")
+
+
+def _data(layer: Any) -> None:
+    layer.type = "Data"
+    for name in ("dense_image_data_param", "image_data_param"):
+        if layer.HasField(name):
+            layer.data_param.batch_size = getattr(layer, name).batch_size
+            layer.ClearField(name)
+
+
+def _scale_of(layer: Any) -> list[Any]:
+    """Return the Scale that a BatchNorm of NVIDIA's fork includes, and remove it from the BatchNorm."""
+    p = layer.batch_norm_param
+    included = p.scale_bias
+    if included:
+        scale = type(layer)(
+            name=f"{layer.name}_scale", type="Scale", bottom=layer.top, top=layer.top, include=layer.include,
+            exclude=layer.exclude, param=layer.param[3:5],
+        )  # fmt: skip
+        scale.scale_param.bias_term = True
+        for own, filler in (("scale_filler", "filler"), ("bias_filler", "bias_filler")):
+            if p.HasField(own):
+                getattr(scale.scale_param, filler).CopyFrom(getattr(p, own))
+        del layer.param[3:]
+    for field in ("scale_bias", "scale_filler", "bias_filler"):
+        p.ClearField(field)
+    return [scale] if included else []
