@@ -15,7 +15,7 @@ from multiseg_caffe.describing.axes import Shape, axis, concat_axis
 from multiseg_caffe.describing.placing import Placed
 from multiseg_caffe.describing.shapes import RULES
 from multiseg_caffe.describing.windows import WrongLayer
-from multiseg_caffe.proto import EltwiseParameter, LRNParameter, PoolingParameter, ReductionParameter
+from multiseg_caffe.proto import FIRST_NUMBER, EltwiseParameter, LRNParameter, PoolingParameter, ReductionParameter
 from multiseg_caffe.weights import part
 
 MOVING_AVERAGE_FRACTION = 0.999  # Caffe's default, src/caffe/proto/caffe.proto
@@ -84,7 +84,9 @@ def _opaque(layer: Any) -> Step:
         message = getattr(layer, field.name)
         for key in field.message_type.fields:
             setting = getattr(message, key.name)
-            if key.name == "engine" or key.name.endswith("filler"):
+            if (
+                key.name == "engine" or key.name.endswith("filler") or key.number > FIRST_NUMBER
+            ):  # forks.py replaces those
                 continue
             if hasattr(setting, "append"):
                 parameters.update({key.name: list(map(_plain_value, setting))} if setting else {})
