@@ -1,1 +1,1 @@
-"""The tutorial's fully convolutional network in four files: fcn.prototxt, fcn.lua, fcn_torch.py, fcn_tensorflow.py."""
+"""Networks to start from, each in the files of several formats; multiseg.model_files.shipped has the table of them."""

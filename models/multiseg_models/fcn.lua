@@ -1,4 +1,5 @@
 -- The tutorial's fully convolutional network for Torch7, as DIGITS loads it.
+local OUTPUTS = nil  -- number of classes, or of channels of the label images; nil: as many as the image has
 
 if pcall(function() require('cudnn') end) then
    backend = cudnn
@@ -15,7 +16,7 @@ return function(params)
    net:add(backend.ReLU(true))
    net:add(backend.SpatialConvolution(32, 1024, 16, 16, 16, 16, 0, 0))
    net:add(backend.ReLU(true))
-   net:add(nn.SpatialFullConvolution(1024, channels, 16, 16, 16, 16, 0, 0))
+   net:add(nn.SpatialFullConvolution(1024, OUTPUTS or channels, 16, 16, 16, 16, 0, 0))
 
    return {
       model = net,

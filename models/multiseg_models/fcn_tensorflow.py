@@ -5,6 +5,8 @@ import tensorflow as tf
 import tensorflow.contrib.slim as slim
 import utils as digits
 
+OUTPUTS = None  # number of classes, or of channels of the label images; None: as many as the image has
+
 
 class UserModel(Tower):
 
@@ -16,11 +18,10 @@ class UserModel(Tower):
                             weights_regularizer=slim.l2_regularizer(0.05)):
             net = slim.conv2d(images, 32, [3, 3], padding='SAME', scope='conv1')
             net = slim.conv2d(net, 1024, [16, 16], stride=16, padding='VALID', scope='conv2')
-            net = slim.conv2d_transpose(net, self.input_shape[2], [16, 16], stride=16, padding='VALID',
+            net = slim.conv2d_transpose(net, OUTPUTS or self.input_shape[2], [16, 16], stride=16, padding='VALID',
                                         activation_fn=None, scope='deconv')
         return net
 
     @model_property
     def loss(self):
-        labels = tf.reshape(self.y, shape=[-1] + list(self.input_shape))
-        return digits.mse_loss(self.inference, labels)
+        return digits.mse_loss(self.inference, tf.reshape(self.y, tf.shape(self.inference)))

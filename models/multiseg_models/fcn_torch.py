@@ -2,6 +2,8 @@
 
 from torch import nn
 
+OUTPUTS = None  # number of classes, or of channels of the label images; None: as many as the image has
+
 
 class FCN(nn.Module):
     def __init__(self, channels=1):
@@ -10,7 +12,7 @@ class FCN(nn.Module):
         self.relu1 = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(32, 1024, 16, stride=16)
         self.relu2 = nn.ReLU(inplace=True)
-        self.deconv = nn.ConvTranspose2d(1024, channels, 16, stride=16)
+        self.deconv = nn.ConvTranspose2d(1024, OUTPUTS or channels, 16, stride=16)
         for layer in (self.conv1, self.conv2, self.deconv):
             # Torch7 starts weights and biases uniformly within 1/sqrt(fan in), a deconvolution's fan in being its
             # input planes x kernel; PyTorch counts that one differently

@@ -32,6 +32,7 @@ COMMANDS = {
     "parity": "multiseg.cli.parity:parity",
     "export": "multiseg.cli.export:export",
     "convert": "multiseg.cli.convert:convert",
+    "models": "multiseg.cli.models:models",
     "backends": "multiseg.cli.backends:backends",
     "demo": "multiseg.cli.demo:demo",
 }

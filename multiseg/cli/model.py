@@ -21,32 +21,43 @@ def sizes(command: Callable[..., Any]) -> Callable[..., Any]:
     shape = click.option(
         "--input-shape", metavar="C,H,W", help="Channels, height and width of the input.  [default: those in the file]"
     )
-    dataset = click.option("--dataset", type=click.Path(path_type=Path), help="Use the shape of this dataset's images.")
+    dataset = click.option(
+        "--dataset", type=click.Path(path_type=Path), help="Use the shape of this dataset's images, and its classes."
+    )
     return shape(dataset(command))
+
+
+CLASSES = click.option(
+    "--classes", type=click.IntRange(min=1), metavar="N", help="Classes of a network that is specified by name."
+)
 
 
 @click.command()
 @FILE
 @click.argument("other", required=False, type=click.Path(path_type=Path))
 @sizes
+@CLASSES
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.pass_context
 def describe(
-    ctx: click.Context, file: Path, other: Path | None, input_shape: str | None, dataset: Path | None, as_json: bool
-) -> None:
+    ctx: click.Context, file: Path, other: Path | None, input_shape: str | None, dataset: Path | None,
+    classes: int | None, as_json: bool,
+) -> None:  # fmt: skip
     """List the layers of the network in FILE, in a format of any backend; with OTHER, list the differences of the two.
+
+    FILE may be the name of a network, see `multiseg models`.
 
     The exit status is 1 if they differ. A network file written in Python is executed: load only files you trust.
     """
-    shape = shape_of(input_shape, dataset)
-    topology = topology_of(file, shape)
+    shape, classes = shape_of(input_shape, dataset), classes_of(dataset, classes)
+    topology = topology_of(file, shape, classes)
     if other is None:
         if as_json:
             click.echo(json_text(topology.to_json()))
         else:
             _print_table(topology)
         return
-    found = topology.diff(topology_of(other, shape))
+    found = topology.diff(topology_of(other, shape, classes))
     if as_json:
         files = {"files": [str(file), str(other)], "equal": not found}
         click.echo(json_text({**files, "differences": list(found), "notes": list(found.notes)}))
@@ -62,15 +73,18 @@ def describe(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="File to write: .svg, .png or .html."
 )
 @sizes
-def visualize(file: Path, output: Path, input_shape: str | None, dataset: Path | None) -> None:
+@CLASSES
+def visualize(file: Path, output: Path, input_shape: str | None, dataset: Path | None, classes: int | None) -> None:
     """Draw the network in FILE, in a format of any backend: its layers from top to bottom, with the shapes between them.
+
+    FILE may be the name of a network, see `multiseg models`.
 
     A network file written in Python is executed: load only files you trust.
     """
     from multiseg.topology.drawing import check_name
 
     check_name(output)
-    topology_of(file, shape_of(input_shape, dataset)).to_svg(output)
+    topology_of(file, shape_of(input_shape, dataset), classes_of(dataset, classes)).to_svg(output)
     click.echo(output)
 
 
@@ -94,11 +108,24 @@ def shape_of(text: str | None, dataset: Path | None) -> tuple[int, int, int] | N
     return channels, height, width
 
 
-def topology_of(file: Path, shape: tuple[int, int, int] | None) -> Topology:
-    """Describe the network in a file."""
+def classes_of(dataset: Path | None, classes: int | None) -> int | None:
+    """Return the number of classes given by --classes, else that of the labels of --dataset; None without either."""
+    if classes is not None or dataset is None:
+        return classes
+    from multiseg.dataset import Dataset
+    from multiseg.dataset.fitting import outputs_of
+
+    return outputs_of(Dataset.open(dataset))[0]
+
+
+def topology_of(file: Path, shape: tuple[int, int, int] | None, classes: int | None = None) -> Topology:
+    """Describe the network in a file, or of a name, which then has ``classes`` outputs."""
+    from multiseg.model_files import shipped
     from multiseg.model_files.reading import describe
 
-    return describe(file, shape)
+    if shipped.find(file) is None:
+        return describe(file, shape)
+    return describe(file, shape or shipped.get(str(file)).input_shape, classes=classes)
 
 
 def _print_table(topology: Topology) -> None:

@@ -24,7 +24,13 @@ AS_PATH = click.Path(path_type=Path)
     multiple=True,
     help="Backend to compute with; may be repeated.  [default: all that can compute the model; with several models, theirs]",
 )
-@click.option("--model", "models", multiple=True, type=AS_PATH, help="Network file or run folder; may be repeated.")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    type=AS_PATH,
+    help="Network file, its name, or run folder; may be repeated.",
+)
 @click.option(
     "--weights", multiple=True, type=AS_PATH, help="Weights file or run: one for all, or one for each --model."
 )

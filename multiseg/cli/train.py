@@ -27,7 +27,9 @@ from multiseg.settings.schedules import DEFAULT
     type=click.Path(path_type=Path),
     help="Folder of the run; must not exist unless --resume is given.",
 )
-@click.option("--model", type=click.Path(path_type=Path), help="Network file.  [default: the backend's FCN]")
+@click.option(
+    "--model", type=click.Path(path_type=Path), help="Network file, or a name of `multiseg models`.  [default: fcn]"
+)
 @click.option("--epochs", default=150, show_default=True)
 @click.option(
     "--recipe",

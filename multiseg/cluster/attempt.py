@@ -44,7 +44,8 @@ class PlacedJob(Job):
     origins: Mapping[str, str] | None = None
 
     def resolve(self, dataset: Dataset | None = None) -> Settings:
-        return replace(super().resolve(dataset), origins=dict(self.origins or {}))
+        settings = super().resolve(dataset)
+        return replace(settings, origins={**settings.origins, **(self.origins or {})})
 
 
 class Attempt:
@@ -141,7 +142,9 @@ def train(request: dict[str, Any]) -> dict[str, Any]:
         except (DatasetError, OSError) as error:
             return {"status": "failed", "error": str(error), "seconds": time.perf_counter() - started}
         settings = request["settings"]
-        paths = {key: attempt.folder / settings[key] for key in PATHS if settings.get(key)}
+        paths = {
+            key: attempt.folder / settings[key] for key in PATHS if settings.get(key) and key in request["origins"]
+        }
         job = PlacedJob(**{**settings, **paths, "dataset": dataset, "origins": request["origins"]})
         outcome = train_one(request["job"], job, attempt.folder / RUN, attempt.stop, attempt.listen)
         origins = {str(path): request["origins"][key] for key, path in paths.items()}

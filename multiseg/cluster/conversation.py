@@ -20,7 +20,7 @@ from multiseg.dataset import location
 from multiseg.errors import ClusterError, DatasetError, MultisegError, TrainingStopped
 from multiseg.job.job import Job
 from multiseg.job.outcome import Outcome, Report, place_of
-from multiseg.model_files import copies
+from multiseg.model_files import copies, shipped
 from multiseg.run.folder import RunFolder
 from multiseg.run.names import HISTORY
 from multiseg.run.reading import is_run
@@ -126,7 +126,9 @@ class Conversation:
         settings = attempt.plain_settings(job)
         origins = {"dataset": place, "folder": str(self._folder)}
         for key, value in (("model", job.model), ("weights", job.weights)):
-            if value is not None:
+            if key == "model" and shipped.find(value) is not None:
+                settings[key] = str(value)
+            elif value is not None:
                 path = Path(value).resolve()
                 settings[key], origins[key] = f"{key}/{path.name}", str(path)
         return {
@@ -204,7 +206,7 @@ class Conversation:
     def _files(self) -> dict[str, Path]:
         """Return the files that an attempt needs, by their names in its folder."""
         files = {}
-        if self._job.model is not None:
+        if self._job.model is not None and shipped.find(self._job.model) is None:
             model = Path(self._job.model).resolve()
             files = {f"{attempt.MODEL}/{path.relative_to(model.parent)}": path for path in copies.parts(model)}
         if self._job.weights is not None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from multiseg.dataset.deviation import standard_deviation
 from multiseg.errors import SettingsError, setting
+from multiseg.network import CLASSES
 
 Shape = tuple[int, int, int]
 OF_DATASET = "dataset"  # of divide_std
@@ -34,6 +35,20 @@ def shapes_of(dataset: Any) -> tuple[Shape, Shape]:
         )
     assert shape is not None and label_shape is not None
     return shape, label_shape
+
+
+def outputs_of(dataset: Any) -> tuple[int | None, int | None]:
+    """Return how many outputs a network for a dataset has, and the channels of its images; None for what is not known.
+
+    Outputs are the classes, or the channels of label images.
+    """
+    try:
+        shape, label_shape = shapes_of(dataset)
+    except SettingsError:  # reported with the dataset's other problems
+        return None, None
+    if dataset.labels.kind == CLASSES:
+        return len(dataset.labels.names) or None, shape[0]
+    return label_shape[0], shape[0]
 
 
 def is_mixed(dataset: Any) -> bool:

@@ -18,6 +18,7 @@ from multiseg.exporting.inputs import described, file_of, run_of, with_mean_of
 from multiseg.exporting.run_loss import with_loss_of
 from multiseg.exporting.source import check_name, source
 from multiseg.files import write_text
+from multiseg.model_files import shipped
 from multiseg.model_files.writing import check_output
 from multiseg.run.run import Run
 from multiseg.topology import Topology, notes
@@ -30,8 +31,9 @@ def export(
 ) -> Path:  # fmt: skip
     """Write a network (a file, a run's, or a described one) as source of the backend ``to`` or as ONNX, and return its path.
 
-    ``to`` is a backend's name or ``onnx``. ``input_shape`` (C, H, W) is as in :func:`multiseg.describe`; the file is right for
-    images of this size, with comments on lines that may not be right for others.
+    ``network`` may be the name of a network (multiseg.model_files.shipped). ``to`` is a backend's name or ``onnx``.
+    ``input_shape`` (C, H, W) is as in :func:`multiseg.describe`; the file is right for images of this size, with comments on
+    lines that may not be right for others.
 
     A source file has no weights. Its loss is the cross entropy that a run names, else the backend's own loss of images, or the
     cross entropy if labels are class indices:
@@ -52,7 +54,7 @@ def export(
     from multiseg.exporting import onnx as onnx_export
 
     path = Path(out)
-    network = Path(network) if isinstance(network, str) else network
+    network = shipped.path_of(network) if isinstance(network, (str, Path)) else network
     if to == onnx_export.KIND:
         return onnx_export.export(network, path, input_shape, Path(weights) if isinstance(weights, str) else weights)
     if to not in registry.names():

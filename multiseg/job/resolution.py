@@ -11,10 +11,11 @@ from multiseg import backend as registry
 from multiseg.backend import Backend
 from multiseg.dataset import Dataset
 from multiseg.dataset.augmentation import Augmentation
-from multiseg.dataset.fitting import batch_problems, is_mixed, mean_of, shapes_of, std_of
+from multiseg.dataset.fitting import batch_problems, is_mixed, mean_of, outputs_of, shapes_of, std_of
 from multiseg.dataset.foreground import DARK
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.job.request import JobRequest
+from multiseg.model_files import shipped
 from multiseg.model_files.kinds import kind_of
 from multiseg.model_files.reading import mean_of_file
 from multiseg.network import CLASSES, IMAGES
@@ -37,7 +38,7 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
     neutral = NEUTRAL.get(job.solver) if equal else None
     loss = _neutral_loss(job, dataset) if equal and job.loss is None else job.loss
     options: dict[str, Any] = dict(neutral.options if neutral else backend.solvers.get(job.solver, {}))
-    model = backend.default_model_path if job.model is None else Path(job.model)
+    model = _model(job, backend, dataset)
     foreign = _foreign(model, backend) if model.exists() else None
     problems = [
         *requirements.problems(job),
@@ -45,6 +46,7 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
         *_loss_problems(job, loss, backend, dataset),
         *multiplier_problems(job.multipliers),
         *_weights_problems(job),
+        *_label_problems(job, dataset, loss),
     ]
     if not model.exists():
         problems.append(f"{setting('model', str(model))}: no such file")
@@ -68,6 +70,7 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
     return Settings(
         backend=backend,
         model=model.resolve(),
+        origins=_origins(job, model, backend),
         exported=f"{model.stem}_{backend.name}{backend.formats[0]}" if foreign else None,
         epochs=job.epochs,
         subtract_mean=OWN_MEAN if mean is not None else job.subtract_mean or "pixel",
@@ -125,6 +128,38 @@ def _loss_problems(job: JobRequest, loss: str | None, backend: Backend, dataset:
     if problems or loss is None or dataset is None:
         return problems
     return class_weights.dataset_problems(dataset, loss, job.class_weights, backend.losses)
+
+
+def _model(job: JobRequest, backend: Backend, dataset: Dataset | None) -> Path:
+    """Return the path of the job's network file; one chosen by name, or by default, has as many outputs as the labels need."""
+    outputs = channels = None
+    classes = dataset is not None and dataset.labels.kind == CLASSES
+    # without a named loss, the default network compares class indices with its one output, as numbers
+    if dataset is not None and not (classes and job.model is None and job.loss is None):
+        outputs, channels = outputs_of(dataset)
+    if job.model is None:
+        return shipped.of_default(backend, outputs, channels)
+    return shipped.path_of(job.model, backend, outputs, channels)
+
+
+def _origins(job: JobRequest, model: Path, backend: Backend) -> dict[str, str]:
+    """Return the name of the job's network, for job.json, if the network file is a copy for this job."""
+    named = shipped.find(job.model) or (model != backend.default_model_path and shipped.of_file(model.name))
+    return {"model": named.name} if named and (job.model is None or shipped.find(job.model)) else {}
+
+
+def _label_problems(job: JobRequest, dataset: Dataset | None, loss: str | None) -> list[str]:
+    """Return the problem of a network chosen by name whose own loss does not accept the dataset's kind of labels."""
+    model = shipped.find(job.model)
+    if model is None or dataset is None or loss is not None or model.labels == dataset.labels.kind:
+        return []
+    if model.labels == CLASSES:
+        fix = f"create the dataset with {setting('labels', 'classes')}, or specify a loss of images with {setting('loss')}"
+        return [
+            f"{setting('model', model.name)}: its own loss compares class indices, and the labels are images; {fix}"
+        ]
+    fix = f"specify a loss of class indices with {setting('loss')}"
+    return [f"{setting('model', model.name)}: its own loss compares images, and the labels are class indices; {fix}"]
 
 
 def _threshold(job: JobRequest, dataset: Dataset | None) -> float:

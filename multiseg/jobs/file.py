@@ -28,6 +28,7 @@ from multiseg.dataset.location import is_url
 from multiseg.errors import SettingsError
 from multiseg.job.job import Job
 from multiseg.job.outcome import PATHS
+from multiseg.model_files import shipped
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -79,9 +80,14 @@ def read_jobs(path: str | Path) -> JobList:
             if "dataset" not in settings:
                 raise SettingsError(f"{file}: job {name!r} has no dataset")
             paths = {key: value for key, value in settings.items() if key in PATHS}
-            absolute = {key: value if is_url(value) else file.parent / value for key, value in paths.items()}
+            absolute = {key: value if _is_absolute(key, value) else file.parent / value for key, value in paths.items()}
             jobs[name] = Job(**{**settings, **absolute})
     return JobList(jobs, file.parent / runs, parallel)
+
+
+def _is_absolute(key: str, value: Any) -> bool:
+    """Return whether a value of a setting is not relative to the file: a URL, or the name of a network."""
+    return is_url(value) or (key == "model" and shipped.find(value) is not None)
 
 
 def _expanded(table: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

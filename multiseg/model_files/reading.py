@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from multiseg.errors import ModelError, setting
-from multiseg.model_files import weights_file
+from multiseg.model_files import shipped, weights_file
 from multiseg.model_files.calling import ask
 from multiseg.model_files.kinds import head_of, kind_of
 from multiseg.model_files.weights_file import NeutralWeights
@@ -22,14 +22,18 @@ from multiseg.worker.client import Worker
 
 
 def describe(
-    file: str | Path, input_shape: tuple[int, int, int] | None = None, worker: Worker | None = None
+    file: str | Path,
+    input_shape: tuple[int, int, int] | None = None,
+    worker: Worker | None = None,
+    classes: int | None = None,
 ) -> Topology:
     """Return the topology of the network in ``file``, of any backend's format, for images of ``input_shape`` (C, H, W).
 
+    ``file`` may be the name of a network (multiseg.model_files.shipped), which then has ``classes`` outputs.
     Default: the input shape in the file. A network file written in Python is executed, in ``worker`` or else in a new process of
     its backend. Raises ModelError naming the file, and BackendUnavailable if the file needs a framework that is not installed.
     """
-    path = Path(file)
+    path = shipped.path_of(file, None, classes, None if input_shape is None else int(input_shape[0]))
     backend, kind = kind_of(path, "network")
     shape = None if input_shape is None else [int(size) for size in input_shape]
     if shape is not None and (len(shape) != 3 or min(shape) < 1):

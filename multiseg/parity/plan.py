@@ -13,10 +13,11 @@ from multiseg import backend as registry
 from multiseg.backend import Backend
 from multiseg.dataset import Dataset
 from multiseg.dataset.feed import epoch_order
-from multiseg.dataset.fitting import mean_of, std_of
+from multiseg.dataset.fitting import mean_of, outputs_of, std_of
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.job.job import Job
 from multiseg.layout import Layout
+from multiseg.model_files import shipped
 from multiseg.model_files.kinds import kind_of
 from multiseg.parity.weights import run_of
 from multiseg.reference.bounded import Array
@@ -68,12 +69,23 @@ class ParityPlan:
         self._options = {**options, "recipe": "equal", "batch_size": size, "val_batch_size": size}
         backends = list(dict.fromkeys(backends))
         self.mean = mean_of(dataset, options["subtract_mean"])
+        models = self._files(models, backends)
         runs = [run_of(model) for model in models]
         self._given: list[Path | Run | None] = list(weights) if weights else list(runs)
         self.entries = self._entries(
             [run.model if run else model for run, model in zip(runs, models, strict=True)], runs, backends
         )
         self.std = std_of(dataset, options["divide_std"])  # after the settings are checked
+
+    def _files(self, models: Sequence[Path], backends: Sequence[str]) -> list[Path]:
+        """Return the network files; in the place of a name, the network's file for each backend, or, of several, its first."""
+        outputs, channels = outputs_of(self.dataset)
+        files: list[Path] = []
+        for model in models:
+            named = shipped.find(model)
+            chosen = [registry.get(name) for name in backends or registry.names()] if len(models) == 1 else [None]
+            files += [model] if named is None else [shipped.file_of(named, one, outputs, channels) for one in chosen]
+        return list(dict.fromkeys(files)) if len(models) == 1 else files
 
     def _entries(self, models: list[Path], runs: Sequence[Run | None], backends: Sequence[str]) -> list[Entry]:
         if not models:

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 from multiseg.errors import MultisegWarning
-from multiseg.model_files import copies
+from multiseg.model_files import copies, shipped
 from multiseg.run.names import JOB, MODEL
 from multiseg.run.reading import read_job
 
@@ -22,10 +22,13 @@ def model_to_resume(folder: Path, model: str | Path | None, backend: str) -> str
     job = read_job(folder)
     stored = job["settings"]
     copy: Path = folder / MODEL / stored["model"]
-    other = model is not None and (Path(model).exists() or Path(model).name != copy.name)
+    named = shipped.find(model)
+    own = named is not None and copy.name in [file.name for file in named.files]
+    other = model is not None and not own and (Path(model).exists() or Path(model).name != copy.name)
     if other or stored["backend"] != backend or not copy.exists():
         return model
-    original = Path(job["model_path"]) if model is None and job.get("model_path") else None
+    by_path = model is None and job.get("model_path") and shipped.find(job["model_path"]) is None
+    original = Path(job["model_path"]) if by_path else None
     if original is not None and original.exists():
         name = copies.changed(original, copy, stored.get("exported"))
         if name is not None:

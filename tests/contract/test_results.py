@@ -52,7 +52,7 @@ def test_orders_are_the_backends_unless_chosen(backend: str, colours: multiseg.D
     """With weights that pass the image on, an asymmetric colour picture comes out as it went in, whatever the orders."""
     declared = registry.get(backend)
     model = tmp_path / declared.default_model_path.name
-    model.write_text(declared.default_model_path.read_text().replace("num_output: 1\n", "num_output: 3\n"))
+    model.write_text(declared.default_model_path.read_text().replace("num_output: 1 ", "num_output: 3 "))
     job = multiseg.Job(dataset=colours, backend=backend, model=model, epochs=1, batch_size=4, subtract_mean="none")
     weights = {name: np.zeros_like(value) for name, value in random_weights(channels=3).items()}
     for channel in range(3):

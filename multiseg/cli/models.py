@@ -1,0 +1,62 @@
+"""``multiseg models``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from multiseg.cli.model import sizes
+from multiseg.errors import SettingsError, setting
+from multiseg.files import json_text
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write a copy of the network file NAME, to change."
+)
+@click.option("--backend", help="Copy the file of this backend.  [default: by the extension of OUTPUT]")
+@click.option("--classes", type=click.IntRange(min=1), metavar="N", help="Outputs.  [default: as listed]")
+@sizes
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+def models(
+    name: str | None, output: Path | None, backend: str | None, classes: int | None, input_shape: str | None,
+    dataset: Path | None, form: str, as_json: bool,
+) -> None:  # fmt: skip
+    """List the networks that can be chosen by name, as in `--model unet`, with their parameters and multiply-adds.
+
+    They are counted for images of --input-shape, by default of the size that is listed, and for the classes of --dataset. With -o
+    the network NAME is copied as a file, with --classes outputs, which may be changed and specified as --model FILE.
+    """
+    from multiseg.cli.model import classes_of, shape_of
+    from multiseg.model_files import listing, shipped
+
+    if output is not None:
+        if name is None:
+            raise SettingsError(f"{setting('output', str(output))}: specify the NAME of a network")
+        click.echo(shipped.write(shipped.get(name), output, backend, classes_of(dataset, classes)))
+        return
+    chosen = list(shipped.MODELS.values()) if name is None else [shipped.get(name)]
+    rows = [listing.summary(model, shape_of(input_shape, dataset), classes_of(dataset, classes)) for model in chosen]
+    if as_json or form == "json":
+        click.echo(json_text(rows))
+        return
+    _print(rows)
+
+
+def _print(rows: list[dict[str, object]]) -> None:
+    import sys
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for heading in ("name", "network", "labels", "input", "outputs", "parameters", "multiply-adds"):
+        table.add_column(heading, justify="right" if heading in ("outputs", "parameters", "multiply-adds") else "left")
+    for row in rows:
+        shape = "x".join(map(str, row["input_shape"]))  # type: ignore[call-overload]
+        counts = (f"{row[key]:,}" for key in ("outputs", "parameters", "multiply_adds"))
+        table.add_row(str(row["name"]), str(row["title"]), str(row["labels"]), shape, *counts)
+    Console(width=None if sys.stdout.isatty() else 160, markup=False).print(table)

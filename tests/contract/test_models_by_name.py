@@ -1,0 +1,72 @@
+"""Networks that are chosen by name train on every backend, with as many outputs as the dataset has classes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import multiseg
+from multiseg import Dataset, Job
+from multiseg.errors import SettingsError
+from multiseg.model_files import shipped
+
+HEIGHT, WIDTH, COUNT = 19, 37, 3  # odd at every level of the U-Net
+COLOURS = np.array([(40, 40, 40), (220, 60, 60), (60, 220, 60)])
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Two blocks of colour on grey; the label is the class of the colour."""
+    folder, draw = tmp_path_factory.mktemp("scenes"), np.random.default_rng(1)
+    for name in ("input", "target"):
+        (folder / name).mkdir()
+    for number in range(9):
+        label = np.zeros((HEIGHT, WIDTH), np.uint8)
+        for value in (1, 2):
+            y, x = draw.integers(0, HEIGHT - 8), draw.integers(0, WIDTH - 12)
+            label[y : y + 8, x : x + 12] = value
+        picture = COLOURS[label] + draw.integers(-30, 30, (HEIGHT, WIDTH, 3))
+        Image.fromarray(picture.astype(np.uint8)).save(folder / "input" / f"{number}.png")
+        Image.fromarray(label).save(folder / "target" / f"{number}.png")
+    return Dataset.create(
+        folder / "dataset", input=folder / "input", target=folder / "target", val_percent=12, seed=1,
+        labels="classes", classes=["grey", "red", "green"], ignore=None,
+    )  # fmt: skip
+
+
+def job(dataset: Dataset, backend: str, **more: object) -> Job:
+    return Job(
+        dataset=dataset, backend=backend, model="unet", solver="adam", learning_rate=2e-3, batch_size=4, threads=1, seed=1, **more
+    )  # type: ignore[arg-type] # fmt: skip
+
+
+def test_the_unet_trains_by_name_and_resumes(backend: str, scenes: Dataset, tmp_path: Path) -> None:
+    with job(scenes, backend, epochs=12).train(tmp_path / "run", progress=False) as run:
+        rows = run.history
+        assert rows[-1]["train_loss"] < 0.5 * rows[1]["train_loss"]
+        assert rows[-1]["pixel_accuracy"] > 0.6
+        assert run.topology.shapes[run.topology.outputs[0]] == (COUNT, HEIGHT, WIDTH)
+        assert f"{COUNT}  # number of classes" in run.model.read_text().replace("CLASSES = ", "")
+    assert json.loads((tmp_path / "run" / "job.json").read_text())["model_path"] == "unet"
+    with job(scenes, backend, epochs=12).train(tmp_path / "run", resume=True, progress=False) as run:
+        assert run.history[-1]["epoch"] == 12
+    with Job(dataset=scenes, backend=backend, solver="adam", learning_rate=2e-3, epochs=12, threads=1).train(
+        tmp_path / "run", resume=True, progress=False
+    ) as run:
+        assert run.model.name.startswith("unet")
+
+
+def test_all_files_of_the_unet_hold_the_same_network() -> None:
+    unet = shipped.get("unet")
+    first, *others = (multiseg.describe(file, (3, HEIGHT, WIDTH)) for file in unet.files)
+    for other in others:
+        assert not first.diff(other), str(first.diff(other))
+
+
+def test_a_network_whose_loss_is_of_other_labels_is_refused(scenes: Dataset) -> None:
+    with pytest.raises(SettingsError, match=r"model='fcn'.*compares images.*class indices with loss"):
+        Job(dataset=scenes, backend="caffe", model="fcn").resolve(scenes)
