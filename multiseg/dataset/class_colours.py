@@ -32,9 +32,9 @@ def class_name(labels: Labels, index: int) -> str:
 def background(labels: Labels) -> int | None:
     """Return the class that overlays leave transparent: the one named background, or class 0 of classes without names.
 
-    None if all classes have names and none is the background, as in street scenes.
+    Classes whose names are their numbers have no names. None if all have names and none is the background, as in street scenes.
     """
-    if not labels.names:
+    if all(name == str(index) for index, name in enumerate(labels.names)):
         return 0
     names = [name.lower() for name in labels.names]
     return next((names.index(name) for name in _BACKGROUND_NAMES if name in names), None)

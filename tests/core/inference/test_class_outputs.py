@@ -109,7 +109,7 @@ def test_the_background_is_the_class_of_that_name() -> None:
     assert background(LABELS) == 0
     assert background(Labels(CLASSES, names=("sky", "Background"))) == 1
     assert background(Labels(CLASSES, names=("sky", "road"))) is None
-    assert background(Labels(CLASSES)) == 0
+    assert background(Labels(CLASSES)) == background(Labels(CLASSES, names=("0", "1"))) == 0
 
 
 def test_a_dataset_of_class_outputs_has_class_labels(tmp_path: Path) -> None:
