@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,22 +39,31 @@ def masks(folder: Path, rows: list[int]) -> Dataset:
     return Dataset.create(folder / "dataset", **images, labels="classes", seed=1)
 
 
-def job(dataset: Dataset, backend: str, folder: Path, loss: str = "", **settings: int) -> Job:
-    (folder / "net.prototxt").write_text(NET.replace("LOSS", loss))
+def job(dataset: Dataset, backend: str, folder: Path, options: str = "", **settings: Any) -> Job:
+    """Return a job with the loss of a prototxt if it has options, else with the recipe's cross entropy."""
+    (folder / "net.prototxt").write_text(NET.replace("LOSS", options))
     return Job(
         dataset=dataset, backend=backend, model=folder / "net.prototxt", epochs=2, val_batch_size=2, learning_rate=1e-3, seed=1,
-        threads=1, ignore_index=VOID, lr_policy="fixed", recipe="equal", metric="val_loss", **settings,
+        threads=1, ignore_index=VOID, lr_policy="fixed", recipe="tutorial" if options else "equal", metric="val_loss", **settings,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("rows", "loss"),
-    [([0, 0, 0, 0], ""), ([2, 2, 2, 2], ""), ([0, 7, 3, 1], "loss_param { normalization: BATCH_SIZE }")],
+    ("rows", "loss", "more"),
+    [
+        ([0, 0, 0, 0], "", {"class_weights": [1, 5, 0.25]}),
+        ([2, 2, 2, 2], "", {}),
+        ([0, 7, 3, 1], "loss_param { normalization: BATCH_SIZE }", {}),
+        ([0, 7, 3, 1], "", {"loss": "dice"}),
+    ],
 )
-def test_the_update_is_that_of_one_batch(backend: str, rows: list[int], loss: str, tmp_path: Path) -> None:
+def test_the_update_is_that_of_one_batch(
+    backend: str, rows: list[int], loss: str, more: dict[str, Any], tmp_path: Path
+) -> None:
     """Where every image has as many counted labels, or the loss is not divided by them."""
     dataset, results = masks(tmp_path, rows), []
-    for name, settings in (("one", {"batch_size": 4}), ("two", {"batch_size": 2, "accumulate": 2})):
+    for name, sizes in (("one", {"batch_size": 4}), ("two", {"batch_size": 2, "accumulate": 2})):
+        settings = {**sizes, **more}
         with job(dataset, backend, tmp_path, loss, **settings).train(tmp_path / name, progress=False) as run:
             results.append((run.history[-1]["train_loss"], run.history[-1]["val_loss"]))
     assert results[1] == pytest.approx(results[0], rel=1e-5)
