@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.network import Array, NetworkSpec
 from multiseg_caffe import class_losses, losses
 from multiseg_caffe.deploy import Deployed
@@ -34,6 +35,15 @@ def with_loss(
     else:
         losses.BY_ELEMENT[spec.loss](net, compared, 1 / elements, **spec.loss_options)
     return net
+
+
+def check_layers(spec: NetworkSpec, types: Iterable[str]) -> None:
+    """Raise SettingsError if the named loss needs a Python layer, which this Caffe has not; ``types`` are its layer types."""
+    if spec.loss == "focal" and "Python" not in types:
+        raise SettingsError(
+            f"{setting('loss', spec.loss)}: is a Python layer in Caffe, and this Caffe was built without WITH_PYTHON_LAYER; build "
+            "one with it, as `multiseg install-caffe` does, or choose another loss"
+        )
 
 
 def described(spec: NetworkSpec) -> dict[str, Any]:

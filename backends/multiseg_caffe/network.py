@@ -57,6 +57,7 @@ class Network(network.Network):
         self.val_batch_size = (
             spec.val_batch_size or sources.batch_size(self.file, "val", spec.model) or backend.val_batch_size
         )
+        named_losses.check_layers(spec, caffe.layer_type_list())
         if spec.device == "cuda":
             caffe.set_mode_gpu()  # a build without CUDA terminates the process here with a message
         else:

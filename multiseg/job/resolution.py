@@ -115,7 +115,7 @@ def _neutral_loss(job: JobRequest, dataset: Dataset | None) -> str | None:
     requested, which a cross entropy has.
     """
     if dataset is None or dataset.labels.kind != CLASSES:
-        return NEUTRAL_LOSSES[IMAGES] if job.class_weights is None else NEUTRAL_LOSSES[CLASSES]
+        return NEUTRAL_LOSSES[IMAGES]
     return None if job.class_weights is None else NEUTRAL_LOSSES[CLASSES]
 
 

@@ -66,6 +66,9 @@ def check_parity(
     are bounds of the rounding to float32 (multiseg.reference.bounded). After the first difference of a side, stages that depend
     on it are not compared.
 
+    ``loss``, ``loss_options`` and ``class_weights`` are as in :class:`multiseg.Job`; by default the loss is `l2`, or of class
+    indices the network file's own.
+
     ``weights``: files or run folders: one for the first network, used for all, or one for each model, which are compared as
     well; default: random weights from ``seed`` (multiseg.parity.start). ``progress`` is called with a description of each step.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -142,8 +142,3 @@ def _counts(dataset: Dataset, ignore: int | None, classes: int | None) -> Array:
     for row, values in zip(counts, rows, strict=True):
         row[: len(values)] = values
     return counts
-
-
-def text_of(weights: Sequence[float]) -> str:
-    """Return class weights as text."""
-    return ", ".join(f"{value:.4g}" for value in weights)
