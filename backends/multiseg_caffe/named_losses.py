@@ -41,8 +41,8 @@ def check_layers(spec: NetworkSpec, types: Iterable[str]) -> None:
     """Raise SettingsError if the named loss needs a Python layer, which this Caffe has not; ``types`` are its layer types."""
     if spec.loss == "focal" and "Python" not in types:
         raise SettingsError(
-            f"{setting('loss', spec.loss)}: is a Python layer in Caffe, and this Caffe was built without WITH_PYTHON_LAYER; build "
-            "one with it, as `multiseg install-caffe` does, or choose another loss"
+            f"{setting('loss', spec.loss)}: is a Python layer in Caffe, and this Caffe was built without WITH_PYTHON_LAYER; "
+            "build one with it, as `multiseg install-caffe` does, or choose another loss"
         )
 
 
