@@ -72,11 +72,12 @@ class _Softmax:
         """The number of labels that count, at least 1."""
         return max(int(self.counted.sum()), 1)
 
-    def mean(self, values: Array, errors: Array) -> Bounded:
-        """Return the mean of a loss of each position that counts."""
+    def mean(self, values: Array, errors: Array, in_sequence: bool = False) -> Bounded:
+        """Return the mean of a loss of each position that counts; with ``in_sequence`` of a sum in one variable of float32."""
         value = (values * self.counted).sum() / self.divisor
         error = (errors * self.counted).sum() / self.divisor
-        return Bounded(np.asarray(value), np.asarray(error + gamma(len(values) + 2) * abs(value)))
+        rounding = _sequential(len(values) + 2) if in_sequence else gamma(len(values) + 2)
+        return Bounded(np.asarray(value), np.asarray(error + rounding * abs(value)))
 
     def slopes(self, values: Array, bounds: Array) -> Bounded:
         """Return gradients (positions, C) in the shape of the scores; a result below TINY may be flushed to 0."""
@@ -94,14 +95,14 @@ def cross_entropy(
     """Return the sum of w[y] (-log p[y]) over the labels y that count, divided by their number; and its gradient.
 
     Caffe clips probabilities, at the smallest normal float32 (softmax_loss_layer.cpp), or with weights at CLIPPED: its loss of a
-    label is at most 87.3, or 46.1 times the weight.
+    label is at most 87.3, or 46.1 times the weight. It adds the losses of all positions in one variable of float32.
     """
     soft = _Softmax.of(scores, labels, ignored)
     weight = _weights(weights, soft)
     losses = []
     for most in (math.inf, -math.log(CLIPPED if len(weights) else TINY)):
         value = weight * np.minimum(soft.surprise, most)
-        losses.append(soft.mean(value, weight * soft.apart + gamma(3) * value))
+        losses.append(soft.mean(value, weight * soft.apart + gamma(3) * value, in_sequence=most < math.inf))
     factor = (weight * soft.counted)[:, None] / soft.divisor
     slope = factor * (soft.p - soft.hits)
     return losses, soft.slopes(slope, factor * soft.p * (soft.relative + gamma(4)) + gamma(4) * np.abs(slope))
@@ -215,11 +216,24 @@ def binary_cross_entropy(scores: Bounded, labels: Array, ignored: Collection[int
     error = off * (1 + np.abs(t)) + gamma(6) * size + (LOG + EXP + np.abs(z)) * U * tail + LOG * U
     mean = (value * counted).sum() / divisor
     total = (size * counted).sum() / divisor
-    loss = Bounded(np.asarray(mean), np.asarray((error * counted).sum() / divisor + gamma(z.size + 2) * total))
+    off_mean = (error * counted).sum() / divisor
+    losses = [
+        Bounded(np.asarray(mean), np.asarray(off_mean + rounding(z.size + 2) * total))
+        for rounding in (gamma, _sequential)
+    ]
     p = np.exp(-np.logaddexp(0, -z))
     slope = (p - t) * counted / divisor
     bound = (off / 4 + (EXP + 6 + 2 * np.abs(z)) * U * p + 4 * U * np.abs(t) + 3 * U) * counted / divisor
-    return [loss], Bounded(slope, bound + gamma(3) * np.abs(slope) + TINY)
+    return losses, Bounded(slope, bound + gamma(3) * np.abs(slope) + TINY)
+
+
+def _sequential(terms: int) -> float:
+    """Return a bound of the relative error of a sum of positive numbers, one after the other: (1 + u)^n - 1.
+
+    The roundings of such a sum are not independent: while it lies between two powers of 2, equal terms are rounded alike. So the
+    probabilistic bound of gamma does not hold.
+    """
+    return math.expm1(terms * math.log1p(U))
 
 
 def _weights(weights: Sequence[float], soft: _Softmax) -> Array:
