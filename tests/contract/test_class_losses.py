@@ -225,7 +225,7 @@ def test_an_exported_run_keeps_its_cross_entropy_and_names_other_losses(
     """The file's own loss, without weights of its own, has the value of the named one."""
     job = Job(
         dataset=three, backend=backend, model=net(tmp_path), epochs=1, batch_size=3, loss="cross_entropy", seed=1, threads=1,
-        class_weights=WEIGHTS, subtract_mean="none",
+        class_weights=WEIGHTS, divide_std=[200.0], learning_rate=1e-3,
     )  # fmt: skip
     target = {"caffe": "torch", "torch": "tensorflow", "tensorflow": "caffe"}[backend]
     file = tmp_path / {"caffe": "kept.prototxt"}.get(target, "kept.py")
@@ -234,7 +234,7 @@ def test_an_exported_run_keeps_its_cross_entropy_and_names_other_losses(
         multiseg.export(run, target, file)
     again = Job(
         dataset=three, backend=target, model=file, epochs=1, batch_size=3, learning_rate=1e-30, seed=1, threads=1,
-        weights=tmp_path / "run", subtract_mean="none", metric="val_loss", solver_state=False,
+        weights=tmp_path / "run", divide_std=[200.0], metric="val_loss", solver_state=False,
     )  # fmt: skip
     with again.train(tmp_path / "again", progress=False) as run:
         assert run.settings["loss"] not in LOSSES
