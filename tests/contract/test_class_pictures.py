@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +170,37 @@ def test_one_channel_for_two_classes_gives_a_class_picture(backend: str, tmp_pat
         assert np.array_equal(result.classes, expected) and result.image.mode == "P"
         assert np.array_equal(np.asarray(result.image), expected)
         assert multiseg.compare([run], images=2).to_html(tmp_path / "page.html").read_text().count("<canvas") == 8
+
+
+@pytest.mark.nightly  # images of a size at which the output dominates
+def test_large_outputs_take_less_than_twice_their_memory(backend: str, tmp_path: Path) -> None:
+    """The outputs of 21 classes are received, counted and drawn one at a time, whatever the size of validation batches."""
+    for folder in ("input", "target"):
+        (tmp_path / folder).mkdir()
+    mask = np.tile(np.arange(21, dtype=np.uint8), (768, 49))[:, :1024]
+    mask[0] = 255
+    for number in range(4):
+        Image.fromarray(np.stack([mask, mask + 20, mask + 99], axis=-1)).save(tmp_path / "input" / f"{number}.png")
+        Image.fromarray(mask).save(tmp_path / "target" / f"{number}.png")
+    dataset = multiseg.Dataset.create(
+        tmp_path / "dataset",
+        input=tmp_path / "input",
+        target=tmp_path / "target",
+        seed=1,
+        val_percent=75,
+        labels="classes",
+    )
+    net = NET.replace("num_output: 4", "num_output: 21").replace("dim: 8 dim: 12", "dim: 768 dim: 1024")
+    (tmp_path / "net.prototxt").write_text(net)
+    job = multiseg.Job(
+        dataset=dataset, backend=backend, model=tmp_path / "net.prototxt", epochs=1, batch_size=1, val_batch_size=3,
+        val_interval=100, learning_rate=1e-6, seed=1,
+    )  # fmt: skip
+    with job.train(tmp_path / "run", progress=False) as run:
+        run.worker()
+        tracemalloc.start()
+        result = run.test_db(dataset.path / "val_db" / "features", each=lambda index, output: print(output.overlay()))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert result["count"] == 3 and np.sum(result["confusion"]) == 3 * 767 * 1024
+    assert peak < 2 * 21 * 768 * 1024 * 4
