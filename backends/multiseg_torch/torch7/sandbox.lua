@@ -56,6 +56,9 @@ string.gmatch = function(...) return noted(gmatch(...)) end
 string.gfind, string.dump = nil
 table.concat, table.sort = noted(table.concat), noted(table.sort)
 
+-- Torch7's LuaJIT is built with the functions of Lua 5.2
+table.unpack, table.pack = unpack, function(...) return {n = select('#', ...), ...} end
+
 os, io, debug, package, python, module, coroutine, newproxy, gcinfo, getfenv, setfenv = nil
 dofile, loadfile, load, loadstring = nil
 function collectgarbage() return 0 end
@@ -67,8 +70,29 @@ end
 
 -- CUDA's packages: missing if required within pcall, otherwise aliases of nn
 local insisted = {cudnn = true, cunn = true, cutorch = true, ccn2 = true}
+-- packages that network files require for programs around the network: they load, and what they contain is missing
+local empty = {image = true, optim = true, paths = true, xlua = true, sys = true, gnuplot = true, torchnet = true}
+local extends_nn = {nnx = true, nngraph = true}  -- modules of theirs that are not supported are reported by name
+
+local function aliases()
+   return setmetatable({version = 8000}, {__index = function(_, name)
+      return getmetatable(nn).cudnn[name] or nn[name]
+   end})
+end
+
+local function nothing(package)
+   return setmetatable({}, {__index = function(_, name)
+      fail(package .. '.' .. tostring(name) .. ' is not provided while a network file is loaded')
+   end})
+end
+
 function require(name)
    if name == 'nn' or name == 'torch' then return _G[name] end
+   if extends_nn[name] then return nn end
+   if empty[name] then
+      if not rawget(_G, name) then _G[name] = nothing(name) end
+      return _G[name]
+   end
    if insisted[name] and depth == 0 then
       if name == 'cutorch' then
          cutorch = {getDeviceCount = function() return 0 end}
@@ -76,14 +100,19 @@ function require(name)
             cutorch[done] = function() end
          end
       elseif name == 'cudnn' then
-         cudnn = cudnn or setmetatable({version = 8000}, {__index = function(_, name)
-            return getmetatable(nn).cudnn[name] or nn[name]
-         end})
+         cudnn = rawget(_G, 'cudnn') or aliases()
       end
-      return _G[name]
+      return rawget(_G, name)
    end
    fail("module '" .. tostring(name) .. "' is not provided; a network file may require nn and torch")
 end
+
+-- the program that loads a network file has often required cudnn before
+setmetatable(_G, {__index = function(_, name)
+   if name ~= 'cudnn' then return nil end
+   cudnn = aliases()
+   return cudnn
+end})
 
 -- calls the file; returns its result, or nil, the message with the line, and whether memory ran out
 local function run(f, ...)

@@ -92,6 +92,23 @@ def test_the_network_of_a_python_file(tmp_path: Path, python: str, made: str) ->
 
 
 @pytest.mark.parametrize(
+    "lua",
+    [
+        "return cudnn.SpatialConvolution(1, 4, 3, 3)",  # the program that loads the file has required cudnn
+        "require 'image' require 'optim' require 'nngraph' return nn.SpatialConvolution(1, 4, 3, 3)",
+        "local n, k = table.unpack({4, 3}) return nn.SpatialConvolution(1, n, k, k)",
+        "local sizes = table.pack(4, 3) return nn.SpatialConvolution(1, sizes[1], 3, sizes[sizes.n])",
+        "local n = cudnn and 4 or 5 return nn.SpatialConvolution(1, n, 3, 3)",
+        "if pcall(require, 'cudnn') then error('not within pcall') end return nn.SpatialConvolution(1, 4, 3, 3)",
+    ],
+)
+def test_what_torch7_and_its_programs_provide(tmp_path: Path, lua: str) -> None:
+    (tmp_path / "net.lua").write_text(lua)
+    model = load(tmp_path / "net.lua").model
+    assert tuple(model.weight.shape) == (4, 1, 3, 3)
+
+
+@pytest.mark.parametrize(
     ("lua", "words"),
     [
         ("x = = 3", ":1: unexpected symbol near '='"),
