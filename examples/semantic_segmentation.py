@@ -45,7 +45,7 @@ def main() -> None:
             backend=backend.name,
             model="unet",
             epochs=arguments.epochs,
-            batch_size=8,
+            batch_size=4,
             solver="adam",
             learning_rate=3e-3,
             lr_policy="linear",
@@ -55,7 +55,7 @@ def main() -> None:
         )
         run = job.train(out / backend.name)
         result = run.test_db(dataset.path / "val_db" / "features")
-        print(f"{backend.name}: mean IoU {result['miou']:.3f}, {run.summary['seconds']:.0f} s")
+        print(f"{backend.name}: mean IoU {result['miou']:.3f} after {run.summary['train_seconds']:.0f} s")
         for row in result["per_class"]:
             print(f"  {row}")
         output = run.test_one(images / "input" / "00000000.png")

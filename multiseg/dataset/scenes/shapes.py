@@ -44,7 +44,7 @@ _SHAPES: dict[str, _Inside] = {
     "star": lambda x, y: _polygon(x, y, (1.15, 0.5), 10),
 }
 CLASSES = ("background", *_SHAPES)
-# A colour that is usual for each shape, but varies so much that those of different shapes overlap.
+# A colour that is usual for each shape; it varies, so that those of different shapes come close.
 _USUAL = dict(
     zip(
         _SHAPES,
@@ -52,7 +52,7 @@ _USUAL = dict(
         strict=True,
     )
 )
-_VARIATION = 0.25
+_VARIATION = 0.15
 
 
 def pairs(size: int, seed: int | None) -> Iterator[tuple[Image.Image, Image.Image]]:
