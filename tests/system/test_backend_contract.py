@@ -87,12 +87,11 @@ BREAKAGES = {
         "are_copies", "set_weights: the network changes when its argument is changed; store a copy",
     ),
     "a sum for a mean": Breakage(
-        "float(self.loss((output - labels).astype(np.float64))[0].mean())",
-        "float(self.loss((output - labels).astype(np.float64))[0].sum())",
-        "mean_over_elements[smooth_l1]", "the loss 'smooth_l1' is a mean over all elements",
+        "float(values.mean())", "float(values.sum())",
+        "mean_over_elements[smooth_l1]", "the loss 'smooth_l1' is a mean over all elements", file="losses.py",
     ),
     "a gradient forgotten": Breakage(
-        "np.array([outer.sum()])", "np.zeros(1)", "difference_quotients_of_the_loss[l2]", "the gradient of 'l2' by 'scale.bias'",
+        "outer.sum(axis=(0, 2, 3))", "np.zeros(1)", "difference_quotients_of_the_loss[l2]", "the gradient of 'l2' by 'scale.bias'",
     ),
     "nothing frozen": Breakage(
         "factors(spec, dict", "factors(type(spec)(**{**vars(spec), \"frozen\": ()}), dict",
