@@ -91,7 +91,8 @@ BREAKAGES = {
         "mean_over_elements[smooth_l1]", "the loss 'smooth_l1' is a mean over all elements", file="losses.py",
     ),
     "a gradient forgotten": Breakage(
-        "outer.sum(axis=(0, 2, 3))", "np.zeros(1)", "difference_quotients_of_the_loss[l2]", "the gradient of 'l2' by 'scale.bias'",
+        "outer.sum(axis=(0, 2, 3))", "np.zeros(1)", "difference_quotients_of_the_loss[l2]",
+        "the gradient of 'l2' by 'scale.bias'",
     ),
     "nothing frozen": Breakage(
         "factors(spec, dict", "factors(type(spec)(**{**vars(spec), \"frozen\": ()}), dict",
