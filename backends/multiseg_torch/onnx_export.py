@@ -13,7 +13,7 @@ from torch import nn
 
 from multiseg.errors import ModelError, SettingsError
 from multiseg.network import Array, check_weights
-from multiseg_torch import files
+from multiseg_torch import files, onnx_graph
 from multiseg_torch.describing import tracing
 from multiseg_torch.weights import neutral_weights, unflattened
 
@@ -22,13 +22,15 @@ AXES = ("batch", None, "height", "width")  # names of the dynamic axes
 
 def write(
     path: str, title: str, weights: Mapping[str, Array], images: Sequence[Array], values: Sequence[str],
-    metadata: Mapping[str, str], out: str, tolerance: float,
+    metadata: Mapping[str, str], out: str, tolerance: float, image_type: str | None = None, argmax: bool = False,
 ) -> list[Array]:  # fmt: skip
     """Write the network of a Python file with these weights as the ONNX file ``out``; ``title`` names it in messages.
 
     ``images``: batches (N, C, H, W), the first of the network's size. The file accepts any batch size, and, if there is a second
     batch of another size, any height and width, unless the exporter or onnxruntime fails with it. ``values`` are the names of
-    input and output. Returns onnxruntime's output for the first batch. Raises SettingsError if ONNX's packages are missing;
+    input and output. ``image_type`` and ``argmax`` are those of multiseg_torch.onnx_graph.extended; what is returned and compared
+    is the network without these additions. Returns onnxruntime's output for the first batch.
+    Raises SettingsError if ONNX's packages are missing;
     ModelError if the weights do not fit, the network cannot be exported, or outputs differ from PyTorch's by more than
     ``tolerance`` times the largest value.
     """
@@ -45,6 +47,10 @@ def write(
         except ModelError:
             if count == 1:
                 raise
+    if image_type is not None or argmax:
+        content = onnx_graph.extended(content, title, image_type, argmax)
+        name = onnx_graph.IMAGE if image_type is not None else values[0]
+        _start(content, title).run(None, {name: np.zeros(images[0].shape, image_type or "float32")})
     Path(out).write_bytes(content)
     return outputs[:1]
 
@@ -118,17 +124,25 @@ def _exported(
 
 def _run(content: bytes, title: str, images: Sequence[Array]) -> list[Array]:
     """Return onnxruntime's outputs for the batches."""
+    session = _start(content, title)
+    try:
+        name = session.get_inputs()[0].name
+        return [session.run(None, {name: batch})[0] for batch in images]
+    except Exception as error:  # onnxruntime's exceptions have no common base class
+        raise ModelError(f"{title}: onnxruntime cannot run the exported network: {_first_line(error)}") from error
+
+
+def _start(content: bytes, title: str) -> Any:
+    """Return onnxruntime's session of a file."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
-        return [session.run(None, {name: batch})[0] for batch in images]
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base class
-        raise ModelError(f"{title}: onnxruntime cannot run the exported network: {_first_line(error)}") from error
+        raise ModelError(f"{title}: onnxruntime cannot load the exported network: {_first_line(error)}") from error
 
 
 def _compare(title: str, outputs: Sequence[Array], expected: Sequence[Array], tolerance: float) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from multiseg.cli.model import FILE, shape_of, sizes
+from multiseg.cli.model import FILE, classes_of, shape_of, sizes
 
 
 @click.command()
@@ -18,10 +18,15 @@ from multiseg.cli.model import FILE, shape_of, sizes
     type=click.Path(path_type=Path),
     help="Weights for onnx: a weights file or a run.  [default: those of FILE]",
 )
+@click.option(
+    "--with-preprocessing", is_flag=True, help="ONNX: channel order, mean and standard deviation are in the graph."
+)
+@click.option("--with-argmax", is_flag=True, help="ONNX: the output is class indices.")
 @sizes
 def export(
-    file: Path, to: str, output: Path, weights: Path | None, input_shape: str | None, dataset: Path | None
-) -> None:
+    file: Path, to: str, output: Path, weights: Path | None, with_preprocessing: bool, with_argmax: bool,
+    input_shape: str | None, dataset: Path | None,
+) -> None:  # fmt: skip
     """Write the network in FILE, in a format of any backend or a run folder, as source of another framework, or as ONNX.
 
     The loss in a source file is the backend's loss of images, or cross entropy if the labels are class indices: those of the
@@ -33,9 +38,15 @@ def export(
     """
     from multiseg.dataset import Dataset
     from multiseg.exporting import files
+    from multiseg.model_files import shipped
 
     labels = Dataset.open(dataset).train.label_shape if dataset else None
-    path = files.export(file, to, output, shape_of(input_shape, dataset), labels, weights)
+    if shipped.find(file) is not None:
+        file = shipped.path_of(file, None, classes_of(dataset, None))
+    path = files.export(
+        file, to, output, shape_of(input_shape, dataset), labels, weights,
+        with_preprocessing=with_preprocessing, with_argmax=with_argmax,
+    )  # fmt: skip
     for note in files.exported_notes(path):
         click.echo(f"note: {note}", err=True)
     click.echo(path)

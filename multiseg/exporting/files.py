@@ -27,7 +27,7 @@ from multiseg.topology import Topology, notes
 def export(
     network: str | Path | Run | Topology, to: str, out: str | Path,
     input_shape: tuple[int, int, int] | None = None, label_shape: tuple[int, int, int] | None = None,
-    weights: str | Path | Run | None = None,
+    weights: str | Path | Run | None = None, *, with_preprocessing: bool = False, with_argmax: bool = False,
 ) -> Path:  # fmt: skip
     """Write a network (a file, a run's, or a described one) as source of the backend ``to`` or as ONNX, and return its path.
 
@@ -47,6 +47,10 @@ def export(
     An ONNX file has no loss. ``weights`` specifies a weights file of any backend, or another run of this network; default: the
     weights of the run, or those that the network file itself contains. See docs/migrate.md for its inputs.
 
+    ``with_preprocessing`` puts the channel order, the mean and the standard deviation into the ONNX graph, whose input ``image``
+    then is an image as it is read: uint8 (float32 for runs on images of more than 8 bits), (N, C, H, W), colours as R, G, B.
+    ``with_argmax`` makes its output ``classes``, the class indices: int64, (N, H, W).
+
     Raises BackendUnavailable for an unknown backend; ModelError naming every layer that the backend cannot express, or weights
     that do not belong to the network; SettingsError without the extra ``onnx``, if ``out`` cannot be written, or if it is one
     of the files to read. Nothing is written in these cases.
@@ -56,7 +60,13 @@ def export(
     path = Path(out)
     network = shipped.path_of(network) if isinstance(network, (str, Path)) else network
     if to == onnx_export.KIND:
-        return onnx_export.export(network, path, input_shape, Path(weights) if isinstance(weights, str) else weights)
+        return onnx_export.export(
+            network, path, input_shape, Path(weights) if isinstance(weights, str) else weights,
+            with_preprocessing=with_preprocessing, with_argmax=with_argmax,
+        )  # fmt: skip
+    for name, value in (("with_preprocessing", with_preprocessing), ("with_argmax", with_argmax)):
+        if value:
+            raise SettingsError(f"{setting(name, True)}: is for ONNX files only, {setting('to', 'onnx')}")
     if to not in registry.names():
         known = ", ".join([*registry.names(), onnx_export.KIND])
         raise BackendUnavailable(f"no backend is called {to!r}; known are: {known}")

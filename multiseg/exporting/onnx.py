@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from multiseg import backend as registry
 from multiseg.backend import Backend
+from multiseg.dataset.dataset import FLOAT
 from multiseg.errors import BackendUnavailable, ModelError, setting
 from multiseg.exporting import inputs, source
 from multiseg.files import write_bytes
@@ -66,9 +67,13 @@ def export(
     input_shape: Any,
     weights: Path | Run | None,
     worker: Worker | None = None,
+    *,
+    with_preprocessing: bool = False,
+    with_argmax: bool = False,
 ) -> Path:
     """Write ``network`` with ``weights`` (default: its own) to ``out`` atomically; see multiseg.export.
 
+    ``with_preprocessing`` and ``with_argmax`` add to the graph what multiseg does before and after the network.
     ``worker`` is a running worker of the backend that writes ONNX, or None to start one.
     """
     check_name(out)
@@ -93,6 +98,8 @@ def export(
             "metadata": _metadata(with_mean, trained),
             "out": str(folder / "network.onnx"),
             "tolerance": TOLERANCE,
+            **({"image_type": _image_type(trained.run)} if with_preprocessing else {}),
+            **({"argmax": True} if with_argmax else {}),
         }
         assert backend.onnx is not None
         module, _, function = backend.onnx.partition(":")
@@ -102,6 +109,11 @@ def export(
             _check_against(trained.run, topology, images[0], outputs[0])
         write_bytes(out, (folder / "network.onnx").read_bytes())
     return out
+
+
+def _image_type(run: Run | None) -> str:
+    """Return the type of the images that are the input of a file with preprocessing: uint8, or float32 for deeper images."""
+    return "float32" if run is not None and run.values == FLOAT else "uint8"
 
 
 def _writer() -> Backend:

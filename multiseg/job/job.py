@@ -23,7 +23,8 @@ from multiseg.training.train import train
 class Job(JobRequest):
     """All settings of a training. None selects the model's own value, or the backend's default if it has none.
 
-    - ``dataset``: a Dataset or its folder; ``backend``: an installed backend's name; ``model``: a network file.
+    - ``dataset``: a Dataset or its folder; ``backend``: an installed backend's name; ``model``: a network file, or the name
+      of one (``multiseg models``).
     - ``subtract_mean``: ``pixel``, ``image`` or ``none``; features only. None: ``mean``, else the network file's ``mean_value``,
       else ``pixel``. A scale in a prototxt is part of the network.
     - ``mean``: a mean of one's own, a number for each channel (or one for all), colours in the order B, G, R as in Caffe.

@@ -62,6 +62,13 @@ MODELS = {
             1,
         ),
         ShippedModel(
+            "fcn-alexnet",
+            "FCN-AlexNet: AlexNet's layers as convolutions, fixed bilinear upsampling by 32; start from trained weights",
+            CLASSES,
+            (3, 180, 240),
+            21,
+        ),
+        ShippedModel(
             "unet", "U-Net with four poolings, 8 to 128 filters and batch normalization", CLASSES, (3, 180, 240), 21
         ),
     )

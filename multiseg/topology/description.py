@@ -93,6 +93,8 @@ class Description:
                 "shapes": [list(shape) for shape in layer.shapes],
                 "weights": {part: list(shape) for part, shape in layer.weights.items()},
                 "multiply_adds": layer.multiply_adds,
+                **({"frozen": True} if layer.frozen else {}),
+                **({"initial": layer.initial} if layer.initial else {}),
             }
             for layer in self.layers
         ]

@@ -90,11 +90,15 @@ class OnnxWriter(Protocol):
         metadata: Mapping[str, str],
         out: str,
         tolerance: float,
+        image_type: str | None = None,
+        argmax: bool = False,
     ) -> list[Array]:
         """Write the network file ``path`` with ``weights`` as the ONNX file ``out`` and return its outputs for ``images``.
 
         ``title`` names the network in messages; ``images`` are batches (N, C, H, W), the first of the network's size; ``values``
         are the names of the input and the output in the file; ``tolerance`` is the largest difference from the framework's
-        output that is accepted, as a fraction of the largest output.
+        output that is accepted, as a fraction of the largest output. The last two are passed only if they are requested:
+        ``image_type``, uint8 or float32, for an input of images as they are read, colours as R, G, B, whose preprocessing is in
+        the graph; ``argmax`` for class indices in the place of the output.
         """
         ...

@@ -18,6 +18,10 @@ class Layer:
     - ``weights``: shapes of its parameters by their part (``weight``, ``bias``, ...) in neutral layout, OIHW and IOHW; the
       neutral weights of the network are called ``name.part``.
     - ``multiply_adds``: for one image.
+    - ``frozen``: whether the file states that training does not change its weights.
+    - ``initial``: ``bilinear`` if its weights start as the kernel of bilinear upsampling, in every channel; None if unknown.
+
+    The last two are no part of the comparison of networks.
     """
 
     name: str
@@ -28,3 +32,5 @@ class Layer:
     shapes: tuple[Shape, ...] = ()
     weights: Mapping[str, Shape] = field(default_factory=dict)
     multiply_adds: int = 0
+    frozen: bool = False
+    initial: str | None = None

@@ -92,7 +92,10 @@ def _layer(source: str, node: Mapping[str, Any], known: Mapping[str, Shape]) -> 
         shapes, weights, multiply_adds = infer(kind, parameters, [known[value] for value in inputs])
     except ShapeError as error:
         raise ModelError(f"{source}: layer {name!r} ({kind}): {error}") from error
-    return Layer(name, kind, inputs, outputs, parameters, tuple(shapes), weights, multiply_adds)
+    return Layer(
+        name, kind, inputs, outputs, parameters, tuple(shapes), weights, multiply_adds,
+        frozen=bool(node.get("frozen")), initial=node.get("initial"),
+    )  # fmt: skip
 
 
 def _few(names: Iterable[str], most: int = 12) -> str:

@@ -71,6 +71,8 @@ def parameters(layer: Layer) -> str:
             words.append(word if remaining[key] else f"no {word}")
         else:
             words.append(f"{word} {value(key, remaining[key])}")
+    words += [f"{layer.initial} weights"] if layer.initial else []
+    words += ["not trained"] if layer.frozen else []
     return ", ".join(words)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -54,8 +55,9 @@ class Loop:
         folder.metric = settings.metric
         self.position = Position()
 
-    def run(self, transferred: dict[str, Any] | None) -> None:
-        """Train the remaining iterations; ``transferred`` is the summary of the start weights.
+    def run(self, transferred: dict[str, Any] | None, zero: Sequence[str] = ()) -> None:
+        """Train the remaining iterations; ``transferred`` is the summary of the start weights, ``zero`` the
+        layers whose weights are all zero.
 
         Raises TrainingStopped if a stop was requested, TrainingError if the loss is not finite.
         """
@@ -71,6 +73,7 @@ class Loop:
             "iteration": self.position.iteration, "epoch": self.position.epoch,
             "folder": self.settings.origins.get("folder", str(self.folder.path)),
             **({"weights": transferred} if transferred else {}),
+            **({"zero_layers": list(zero)} if zero else {}),
             **({"exported": self.settings.exported, "loss": self.settings.loss_name} if self.settings.exported else {}),
         })  # fmt: skip
         try:

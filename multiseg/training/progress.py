@@ -20,7 +20,8 @@ from rich.table import Column
 from rich.text import Text
 
 from multiseg.settings.metrics import IN_PROGRESS
-from multiseg.training.warm_start import partial_start
+from multiseg.training import zero_start
+from multiseg.training.warm_start import partial_start, surgery
 
 
 class ImagesPerSecond(ProgressColumn):
@@ -78,9 +79,8 @@ class Bar:
                     highlight=False,
                     soft_wrap=True,
                 )
-            warning = partial_start(event["weights"]) if event.get("weights") and not event["iteration"] else None
-            if warning:
-                self.progress.console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+            for line in _notes_of_start(event):
+                self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
         elif event["event"] == "step":
             self.progress.update(
                 self.task,
@@ -101,3 +101,13 @@ class Bar:
         if row["images_per_second"]:
             parts.append(f"{row['images_per_second']:.0f} images/s, {row['seconds']:.1f} s")
         return "  ".join(parts)
+
+
+def _notes_of_start(event: dict[str, Any]) -> list[str]:
+    """Return what to print about the initial weights of a training that begins."""
+    if event["iteration"]:
+        return []
+    summary = event.get("weights")
+    copied = surgery(summary) if summary else None
+    warnings = [partial_start(summary) if summary else None, zero_start.warning(event.get("zero_layers", ()))]
+    return [*([copied] if copied else []), *(f"warning: {text}" for text in warnings if text)]

@@ -11,7 +11,7 @@ from typing import Any
 from multiseg.dataset import Dataset
 from multiseg.dataset.class_indices import check_classes
 from multiseg.errors import RunError
-from multiseg.model_files import copies
+from multiseg.model_files import copies, reading
 from multiseg.network import NetworkSpec
 from multiseg.run import environment, names
 from multiseg.run.folder import RunFolder
@@ -19,7 +19,7 @@ from multiseg.run.run import Run
 from multiseg.settings.binary import check_labels
 from multiseg.settings.loaded import LoadedSettings
 from multiseg.settings.resolved import Settings
-from multiseg.training import label_counts, warm_start
+from multiseg.training import label_counts, warm_start, zero_start
 from multiseg.training.distributed.leader import Leader, resumes
 from multiseg.training.events import Progress
 from multiseg.training.loop import Loop
@@ -89,6 +89,15 @@ def train(
         if settings.recipe == "equal":
             set_initial_weights(worker, settings, spec)
         transferred = _start(loaded, plan, worker, spec, run) if loaded.weights else None
+        zero = (
+            []
+            if run.born
+            else zero_start.layers_at_zero(
+                worker.call("get_weights"),
+                described["trained"],
+                lambda: reading.describe(spec.model, spec.input_shape, worker),
+            )
+        )
         if not run.born:
             _copy_model(settings.model, run.path / names.MODEL, () if settings.exported else described["files"])
         if not run.born or run.restarts:
@@ -97,7 +106,7 @@ def train(
         report = stack.enter_context(_reporter(progress))
         if tensorboard:
             report = _both(report, stack.enter_context(TensorBoardLog(run.path / names.TENSORBOARD)))
-        Loop(loaded, plan, dataset, layout, worker, run, report, stop, leader).run(transferred)
+        Loop(loaded, plan, dataset, layout, worker, run, report, stop, leader).run(transferred, zero)
     return Run.open(folder)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,16 @@ class Beginning:
 def start_from(path: Path, job: Beginning, with_state: bool | None) -> dict[str, Any]:
     """Load the weights in ``path``, a run folder or a weights file, that fit the network; other parameters keep their values.
 
-    Parameters are matched by name and shape; if a run's network is the same with other names, by structure. If the network is fed
+    Parameters are matched by name; if a run's network is the same with other names, by structure. A parameter of another shape
+    but the same count of numbers is copied in the order of its numbers: the weights (O, I) of a dense layer become those of a
+    convolution (O, C, H, W), as neutral weights of dense layers are in the order C, H, W in all frameworks. If the network is fed
     images in another channel order, the weights are reordered. ``with_state``: whether the solver's state is loaded too, None if
     there is one, True to require it, False never.
 
     Returns names of parameters: ``matched``, ``missing`` (in the source), ``unused`` (of the source), ``reshaped`` (of another
-    shape in the source), ``renamed`` (the source's names by the network's), ``reversed`` (reordered for the channel order); and
-    ``solver_state``: the solver, how each slot was carried over, and ``unused``, the parameters whose state was not needed; None
+    count in the source), ``by_count`` (of another shape but the same count: its shape in the source), ``renamed`` (the source's
+    names by the network's), ``reversed`` (reordered for the channel order); and ``solver_state``: the solver, how each slot was
+    carried over, and ``unused``, the parameters whose state was not needed; None
     if it was not loaded. Raises ModelError or RunError if the source cannot be read or nothing in it fits, SettingsError if a
     frozen parameter would keep its random initial values, or if the solver's state cannot be carried over.
     """
@@ -58,13 +62,20 @@ def start_from(path: Path, job: Beginning, with_state: bool | None) -> dict[str,
     source = neutral_of(run, with_state is not False) if run else reading.read_neutral(path)
     own = job.worker.call("get_weights")
     matching = _match(source.weights, own, path, run, job)
-    names = matching.fitting
+    by_count = {
+        name: source.weights[matching.names[name]].shape
+        for name in matching.reshaped
+        if source.weights[matching.names[name]].size == own[name].size
+    }
+    names = {name: theirs for name, theirs in matching.names.items() if name in by_count or name in matching.fitting}
+    matching = replace(matching, reshaped=tuple(name for name in matching.reshaped if name not in by_count))
     if not names:
         raise ModelError(
-            f"{path}: no weights in it fit the network by name and shape; it has {_shapes(source.weights)}, "
+            f"{path}: no weights in it fit the network by name and count of numbers; it has {_shapes(source.weights)}, "
             f"the network {_shapes(own)}"
         )
     _check_frozen_start(path, job.spec.frozen, matching, own)
+    source = _in_shapes_of(own, source, {name: names[name] for name in by_count})
     weights = {name: source.weights[theirs] for name, theirs in names.items()}
     state, state_summary = _state(source, job, names, path, with_state)
     reversed_weights = weights
@@ -79,11 +90,36 @@ def start_from(path: Path, job: Beginning, with_state: bool | None) -> dict[str,
         "missing": list(matching.missing),
         "unused": list(matching.unused),
         "reshaped": list(matching.reshaped),
+        "by_count": {name: list(shape) for name, shape in by_count.items()},
         "renamed": matching.renamed,
         "reversed": changed,
         "snapshot": run.snapshot.path.name if run and run.snapshot else None,
         "solver_state": state_summary,
     }
+
+
+def _in_shapes_of(own: Mapping[str, Array], source: NeutralWeights, names: Mapping[str, str]) -> NeutralWeights:
+    """Return the source with parameters in the network's shapes, also in the solver's state; ``names`` are the source's."""
+    if not names:
+        return source
+    shapes = {theirs: own[name].shape for name, theirs in names.items()}
+
+    def shaped(name: str, value: Array) -> Array:
+        shape = shapes.get(name)
+        return value if shape is None or value.size != math.prod(shape) else value.reshape(shape)
+
+    weights = {name: shaped(name, value) for name, value in source.weights.items()}
+    state = {key: shaped(key.partition("/")[2], value) for key, value in source.state.items()}
+    return replace(source, weights=weights, state=state)
+
+
+def surgery(summary: Mapping[str, Any]) -> str | None:
+    """Return a note if the result of :func:`start_from` copied parameters that have another shape in the source, else None."""
+    by_count = summary.get("by_count")
+    if not by_count:
+        return None
+    names = listed(f"{name} from {tuple(shape)}" for name, shape in by_count.items())
+    return f"{len(by_count)} parameters of equal count and another shape were copied number by number: {names}"
 
 
 def partial_start(summary: Mapping[str, Any]) -> str | None:

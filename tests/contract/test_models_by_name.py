@@ -62,11 +62,27 @@ def test_the_unet_trains_by_name_and_resumes(backend: str, scenes: Dataset, tmp_
         assert run.model.name.startswith("unet")
 
 
+@pytest.mark.needs("torch", "tensorflow")
 def test_all_files_of_the_unet_hold_the_same_network() -> None:
     unet = shipped.get("unet")
     first, *others = (multiseg.describe(file, (3, HEIGHT, WIDTH)) for file in unet.files)
     for other in others:
         assert not first.diff(other), str(first.diff(other))
+
+
+@pytest.mark.needs("torch", "tensorflow")
+def test_the_files_of_fcn_alexnet_hold_the_same_network() -> None:
+    """Torch7 and TensorFlow have no deconvolution with groups but one for each class; their outputs have the same size."""
+    prototxt, torch, lua, tensorflow = (
+        multiseg.describe(file, (3, HEIGHT, WIDTH)) for file in shipped.get("fcn-alexnet").files
+    )
+    assert not prototxt.diff(torch), str(prototxt.diff(torch))
+    for other in (prototxt, lua, tensorflow):
+        assert other.shapes[other.outputs[0]] == (21, HEIGHT, WIDTH)
+    trained = {name: shape for name, shape in prototxt.weights.items() if not name.startswith("upscore")}
+    for other in (lua, tensorflow):
+        shapes = [shape for name, shape in other.weights.items() if not name.startswith("upscore")]
+        assert sorted(shapes)[-len(trained) :] == sorted(trained.values()), other.source
 
 
 def test_a_network_whose_loss_is_of_other_labels_is_refused(scenes: Dataset) -> None:

@@ -47,10 +47,20 @@ def described(placed: list[Placed], path: str, image: str) -> tuple[list[dict[st
             if kind not in VOCABULARY:
                 node["shapes"] = [list(top[1:]) for top in item.tops if top]
                 node["weights"] = {part(layer.type, i): list(shape) for i, shape in enumerate(item.weights)}
+            if last:
+                node.update(_training(item))
             nodes.append(node)
             inputs = node.get("outputs", [name])
         values.update(zip(layer.top, inputs if steps else inputs * len(layer.top), strict=True))
     return nodes, values
+
+
+def _training(placed: Placed) -> dict[str, Any]:
+    """Return ``frozen`` and ``initial`` of a layer (multiseg.topology.layer), without those that have their default."""
+    layer, count = placed.layer, len(placed.weights)
+    fixed = count > 0 and len(layer.param) >= count and all(not param.lr_mult for param in layer.param[:count])
+    filler = layer.convolution_param.weight_filler.type if layer.type in ("Convolution", "Deconvolution") else ""
+    return {**({"frozen": True} if fixed else {}), **({"initial": filler} if filler == "bilinear" else {})}
 
 
 def _free(name: str, taken: set[str]) -> str:

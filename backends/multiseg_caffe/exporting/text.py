@@ -46,7 +46,12 @@ def windows(layer: Layer, pads: Sequence[int]) -> list[tuple[str, Any]]:
 def fillers(layer: Layer) -> list[tuple[str, Any]]:
     """Return fields for the bias and a random initialization of weights (Caffe's default is 0)."""
     bias = [] if parameter(layer, "bias_term") else [("bias_term", False)]
-    return [*bias, ("weight_filler", [("type", "xavier")])]
+    return [*bias, ("weight_filler", [("type", layer.initial or "xavier")])]
+
+
+def fixed(layer: Layer) -> list[tuple[str, Any]]:
+    """Return the fields that keep a layer's weights as they are in training; none for a layer that is trained."""
+    return [("param", [("lr_mult", 0)]) for _ in layer.weights] if layer.frozen else []
 
 
 def pair(name: str, values: Sequence[int], square: str = "") -> list[tuple[str, Any]]:

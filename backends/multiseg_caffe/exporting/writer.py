@@ -22,7 +22,7 @@ from multiseg.topology.writing import (
     statistics,
 )  # fmt: skip
 from multiseg_caffe.exporting.frame import PrototxtFrame
-from multiseg_caffe.exporting.text import PLAIN, Fields, Word, fillers, number_field, pair, sides, windows
+from multiseg_caffe.exporting.text import PLAIN, Fields, Word, fillers, fixed, number_field, pair, sides, windows
 
 
 def source(topology: Topology, classes: bool = False) -> str:
@@ -47,7 +47,7 @@ class _Caffe(PrototxtFrame):
         if pads[:2] != pads[2:] or min(pads) < 0:
             raise Refused(f"pads {sides(pads)}; Caffe supports only equal padding on opposite sides")
         here = "auto_pad" in layer.parameters and max(parameter(layer, "strides")) > 1
-        self._layer(layer, "Convolution", [("convolution_param", windows(layer, pads))], here)
+        self._layer(layer, "Convolution", [*fixed(layer), ("convolution_param", windows(layer, pads))], here)
 
     def deconvolution(self, layer: Layer) -> None:
         pads, more = deconvolution_pads(layer)
@@ -58,7 +58,7 @@ class _Caffe(PrototxtFrame):
             raise Refused("has negative padding")
         even = [min(pads[0], pads[2]), min(pads[1], pads[3])]
         edges = {i + 2: (pads[i] - even[i], pads[i + 2] - even[i]) for i in range(2)}
-        fields = [("convolution_param", windows(layer, even))]
+        fields: list[tuple[str, Any]] = [*fixed(layer), ("convolution_param", windows(layer, even))]
         if not any(map(any, edges.values())):
             self._layer(layer, "Deconvolution", fields)
             return

@@ -39,7 +39,7 @@ class TowerFrame(PythonWriter):
         code = "\n".join([*self.steps, loss])
         used: list[str] = []
         for name, function in FUNCTIONS.items():
-            if f"{name}(" in code or any(f"{name}(" in other for other in used):
+            if f"{name}(" in code or f"={name}" in code or any(f"{name}(" in other for other in used):
                 used.append(function)
         lines = [
             f"# {topology.source} ({topology.kind}) in TensorFlow 1, as DIGITS loads it, for images of {self.size}",

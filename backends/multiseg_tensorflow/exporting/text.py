@@ -17,19 +17,21 @@ PLACES = (0, 3, 1, 2)  # for each of the axes N, C, H, W, its index in an NHWC t
 # The file includes those that it uses, in this order.
 FUNCTIONS = {
     "convolution": """
-def convolution(net, name, filters, kernel, strides=(1, 1), padding='VALID', dilations=(1, 1), groups=1, bias=True):
+def convolution(net, name, filters, kernel, strides=(1, 1), padding='VALID', dilations=(1, 1), groups=1, bias=True,
+                **options):
     with tf.variable_scope(name):
-        weights = tf.get_variable('weights', list(kernel) + [net.shape.as_list()[3] // groups, filters])
+        weights = tf.get_variable('weights', list(kernel) + [net.shape.as_list()[3] // groups, filters], **options)
         net = tf.nn.conv2d(net, weights, [1] + list(strides) + [1], padding, dilations=[1] + list(dilations) + [1])
-        return add_bias(net, filters) if bias else net
+        return add_bias(net, filters, options.get('trainable')) if bias else net
 """,
     "deconvolution": '''
-def deconvolution(net, name, filters, kernel, strides=(1, 1), padding='VALID', more=(0, 0), groups=1, bias=True):
+def deconvolution(net, name, filters, kernel, strides=(1, 1), padding='VALID', more=(0, 0), groups=1, bias=True,
+                  **options):
     """Transposed convolution. n pixels become (n - 1) * stride + kernel + more with VALID, n * stride with SAME."""
     with tf.variable_scope(name):
         batch = tf.shape(net)[0]
         _, height, width, channels = net.shape.as_list()
-        weights = tf.get_variable('weights', list(kernel) + [filters // groups, channels])
+        weights = tf.get_variable('weights', list(kernel) + [filters // groups, channels], **options)
         if padding == 'SAME':
             size = [height * strides[0], width * strides[1]]
         else:
@@ -44,7 +46,15 @@ def deconvolution(net, name, filters, kernel, strides=(1, 1), padding='VALID', m
         else:
             pairs = zip(tf.split(net, groups, 3), tf.split(weights, groups, 3))
             net = tf.concat([transposed(*pair) for pair in pairs], 3)
-        return add_bias(net, filters) if bias else net
+        return add_bias(net, filters, options.get('trainable')) if bias else net
+''',
+    "bilinear": '''
+def bilinear(shape, dtype=tf.float32, partition_info=None):
+    """Initialise every kernel as that of bilinear upsampling."""
+    size = int(shape[0])
+    factor = (size + 1) // 2
+    line = tf.constant([1 - abs(x / float(factor) - (size - 1) / (2.0 * factor)) for x in range(size)], dtype)
+    return tf.reshape(line, [-1, 1, 1, 1]) * tf.reshape(line, [1, -1, 1, 1]) * tf.ones(shape, dtype)
 ''',
     "dense": """
 def dense(net, name, units, bias=True):
@@ -119,8 +129,9 @@ def divisor(normalization, counts, images):
     return tf.maximum(tf.cast(numbers[normalization], tf.float32), 1.0)
 """,
     "add_bias": """
-def add_bias(net, channels):
-    return tf.nn.bias_add(net, tf.get_variable('biases', [channels], initializer=tf.zeros_initializer()))
+def add_bias(net, channels, trainable=None):
+    biases = tf.get_variable('biases', [channels], initializer=tf.zeros_initializer(), trainable=trainable)
+    return tf.nn.bias_add(net, biases)
 """,
 }
 ELEMENTWISE = {
@@ -157,3 +168,9 @@ def paddings(pads: Sequence[int]) -> str:
     """Return the paddings of an NHWC tensor, as tf.pad takes them, from (top, left, bottom, right)."""
     top, left, bottom, right = pads
     return f"[[0, 0], [{top}, {bottom}], [{left}, {right}], [0, 0]]"
+
+
+def training_options(layer: Layer) -> str:
+    """Return the arguments for weights that start as bilinear upsampling, or that are not trained."""
+    initial = ", initializer=bilinear" if layer.initial == "bilinear" else ""
+    return initial + (", trainable=False" if layer.frozen else "")

@@ -25,7 +25,7 @@ from multiseg.topology.writing import (
     statistics,
 )  # fmt: skip
 from multiseg_tensorflow.exporting.frame import LEAST_EPSILON, NEUTRAL, TowerFrame
-from multiseg_tensorflow.exporting.text import ELEMENTWISE, PLACES, paddings, window_options
+from multiseg_tensorflow.exporting.text import ELEMENTWISE, PLACES, paddings, training_options, window_options
 
 
 def source(topology: Topology, classes: bool = False) -> str:
@@ -52,7 +52,7 @@ class _TensorFlow(TowerFrame):
             options += f", dilations={list(dilations)}"
         kernel = list(layer.parameters["kernel_shape"])
         call = f"convolution({net}, {self._scope(layer)}, {layer.parameters['num_output']}, {kernel}{options}"
-        self._assign(layer, f"{call}{grouped(layer)})")
+        self._assign(layer, f"{call}{grouped(layer)}{training_options(layer)})")
 
     def deconvolution(self, layer: Layer) -> None:
         pads, output_padding = deconvolution_pads(layer)
@@ -71,7 +71,7 @@ class _TensorFlow(TowerFrame):
         if any(output_padding) and not same:
             options += f", more={list(output_padding)}"
         call = f"deconvolution({self._first(layer)}, {self._scope(layer)}, {layer.parameters['num_output']}, {list(kernel)}"
-        call += f"{options}{grouped(layer)})"
+        call += f"{options}{grouped(layer)}{training_options(layer)})"
         if any(pads) and not same:
             call += f"[:, {bounds(pads[0], -pads[2] or None)}, {bounds(pads[1], -pads[3] or None)}, :]"
         self._assign(layer, call)

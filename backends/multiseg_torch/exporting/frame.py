@@ -11,7 +11,7 @@ from multiseg.topology.notes import comments
 from multiseg.topology.objective import Objective
 from multiseg.topology.python_source import PythonWriter
 from multiseg.topology.writing import identifiers, number
-from multiseg_torch.exporting.text import BATCH_NORM, CLASS_LOSS, FROZEN_NORM, RESERVED, SCALE, SIGMOID_LOSS
+from multiseg_torch.exporting.text import BATCH_NORM, BILINEAR, CLASS_LOSS, FROZEN_NORM, RESERVED, SCALE, SIGMOID_LOSS
 
 
 class ModuleFrame(PythonWriter):
@@ -46,7 +46,8 @@ class ModuleFrame(PythonWriter):
             for prefix, text in (("Frozen", FROZEN_NORM), ("ByBatch", BATCH_NORM))
             if any(f" = {prefix}{norm}(" in line for line in self.constructors)
         ]
-        classes_used = [SCALE] * any("Scale(" in line for line in self.constructors) + norms
+        bilinear = [BILINEAR] * any(line.startswith("bilinear(") for line in self.constructors)
+        classes_used = bilinear + [SCALE] * any("Scale(" in line for line in self.constructors) + norms
         for start, text in (("ClassLoss", CLASS_LOSS), ("SigmoidLoss", SIGMOID_LOSS)):
             scores = "output.scores" if self.scores else "output"
             text = text.replace("SCORES", scores).replace("OF_OUTPUT", str(self.scores is None))
@@ -126,4 +127,8 @@ class ModuleFrame(PythonWriter):
             self.constructors.append(f"self.{name}_pad = {pads}")
             called = f"self.{name}_pad({called})"
         self.constructors.append(f"self.{name} = {constructor}{self._note(here)}")
+        if layer.initial == "bilinear":
+            self.constructors.append(f"bilinear(self.{name}.weight)")
+        if layer.frozen:
+            self.constructors.append(f"self.{name}.requires_grad_(False)")
         self._assign(layer, f"self.{name}({called}){after}")

@@ -65,6 +65,18 @@ class ByBatch{name}(nn.{name}):
 '''
 
 
+BILINEAR = '''
+
+def bilinear(weight):
+    """Set every kernel to that of bilinear upsampling."""
+    size = weight.shape[-1]
+    factor = (size + 1) // 2
+    line = 1 - (torch.arange(size) / factor - (size - 1) / (2 * factor)).abs()
+    with torch.no_grad():
+        weight.copy_((line[:, None] * line).expand_as(weight))
+'''
+
+
 # Losses that divide as Caffe does. ``output.scores`` are the scores that a network attaches to its output, if its output are
 # their probabilities: the loss of probabilities is infinite, and has no gradient, where a confident prediction is wrong.
 CLASS_LOSS = '''

@@ -9,7 +9,7 @@ from multiseg.errors import ModelError, SettingsError
 from multiseg.model_files import listing, shipped
 from multiseg.model_files.reading import describe
 
-NAMES = ("fcn", "unet")
+NAMES = ("fcn", "fcn-alexnet", "unet")
 
 
 def unet_counts(classes, channels, height, width):
@@ -39,6 +39,22 @@ def test_the_unet_has_the_parameters_and_multiply_adds_of_a_count_by_hand(shape,
 
 def test_the_fcn_has_the_parameters_of_the_tutorial():
     assert listing.summary(shipped.get("fcn"))["parameters"] == 8652097
+
+
+def test_fcn_alexnet_has_the_parameters_of_a_count_by_hand():
+    convolutions = [
+        (96, 3 * 121),
+        (256, 48 * 25),
+        (384, 256 * 9),
+        (384, 192 * 9),
+        (256, 192 * 9),
+        (4096, 256 * 36),
+        (4096, 4096),
+    ]
+    count = sum(filters * inputs + filters for filters, inputs in [*convolutions, (5, 4096)])
+    found = listing.summary(shipped.get("fcn-alexnet"), (3, 60, 80), 5)
+    assert found["parameters"] == count + 5 * 63 * 63
+    assert shipped.get("fcn-alexnet").files[1].name == "fcn_alexnet_torch.py"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -93,5 +109,5 @@ def test_write_chooses_by_backend_or_extension(tmp_path):
         SettingsError, match=re.escape("caffe (.prototxt), torch (.py), torch (.lua), tensorflow (.py)")
     ):
         shipped.write(unet, tmp_path / "other.py")
-    with pytest.raises(ModelError, match="no network is called 'vnet'; known are: fcn, unet"):
+    with pytest.raises(ModelError, match="no network is called 'vnet'; known are: fcn, fcn-alexnet, unet"):
         shipped.get("vnet")

@@ -301,7 +301,7 @@ def test_it_starts_from_given_weights_by_name_and_says_what_fits(job: multiseg.J
     )
     fits = {
         "matched": ["conv.weight"], "missing": ["scale.weight", "scale.bias"], "unused": ["other.weight"],
-        "reshaped": ["conv.bias"],
+        "reshaped": ["conv.bias"], "by_count": {},
         "renamed": {}, "reversed": [], "snapshot": None, "solver_state": None,
     }  # fmt: skip
     assert events[0]["weights"] == fits == run.summary["weights"]
