@@ -69,6 +69,8 @@ class Backend:
         None  # "module:function" that writes an exported file as ONNX, in its process; see multiseg.exporting.onnx
     )
     mean: str | None = None  # "module:function" that returns a network file's own mean, or None; needs no framework
+    # "module:function" that returns the crops and the mirroring that a network file states, or None; needs no framework
+    cropping: str | None = None
     weights_format: str = ""  # name of its weights file format when writing, e.g. pt
     writer: str | None = None  # "module:function" that writes weights files, see multiseg.model_files
     writer_needs_framework: bool = True  # whether that module runs only in the backend's process

@@ -96,7 +96,7 @@ class Layout:
         """Return this layout for images of one size: a mean image of another size is replaced by its average per channel."""
         if self.mean is None or self.mean.ndim == 1 or self.mean.shape[1:] == (height, width):
             return self
-        return replace(self, mean=self._mean_per_channel())
+        return replace(self, mean=self.mean_per_channel())
 
     def for_part(self, rows: slice, columns: slice) -> Layout:
         """Return this layout for a crop of an image of the mean image's size: the same crop of the mean image is subtracted."""
@@ -127,9 +127,10 @@ class Layout:
             raise SettingsError(f"the mean has {len(self.mean)} channels, the images have {shape[1]}")
         if self.mean.ndim == 3 and self.mean.shape[1:] == shape[2:]:
             return self.mean.astype(np.float32)
-        return self._mean_per_channel().reshape(-1, 1, 1)
+        return self.mean_per_channel().reshape(-1, 1, 1)
 
-    def _mean_per_channel(self) -> Floats:
+    def mean_per_channel(self) -> Floats:
+        """Return the mean of each channel (C,), RGB; the mean must not be None."""
         assert self.mean is not None
         per_channel = self.mean if self.mean.ndim == 1 else self.mean.mean(axis=(1, 2), dtype=np.float64)
         return per_channel.astype(np.float32)

@@ -15,6 +15,7 @@ backend = Backend(
     reader_needs_framework=False,
     exporter="multiseg_caffe.exporting:source",
     mean="multiseg_caffe.sources:file_mean",
+    cropping="multiseg_caffe.sources:file_cropping",
     weights_format="caffemodel",
     writer="multiseg_caffe.weights_files:write",
     writer_needs_framework=False,

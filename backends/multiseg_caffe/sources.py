@@ -112,6 +112,36 @@ def file_mean(path: str) -> list[float] | None:
     return list(values) if values else None
 
 
+def file_cropping(path: str) -> dict[str, Any]:
+    """Return the ``crop_size`` of a file's data layers in training (``crop``) and in validation (``val_crop``), 0 without one.
+
+    ``mirror`` states whether images are mirrored at random in training; that of phase TEST is not used. Raises ModelError if the
+    layers of images and labels state different sizes.
+    """
+    file = prototxt.read(path)
+    crop, mirror = _crop_of(file, "train", path)
+    return {"crop": crop, "val_crop": _crop_of(file, "val", path)[0], "mirror": mirror}
+
+
+def _crop_of(file: Any, state: str, path: str) -> tuple[int, bool]:
+    """Return the crop_size of the data layers of a state, 0 without one, and whether they mirror images."""
+    try:
+        found = find(prototxt.filtered(file, state, path), path).values()
+    except ModelError:  # of a state that is not used; training and prediction report it
+        return 0, False
+    layers = {source.layer.name: source for source in found if source.layer.type in TRANSFORMERS}.values()
+    stated = {source.role: source.layer for source in layers if source.layer.top[0] == source.top}
+    images, labels = stated.get(DATA), stated.get(LABEL)
+    size = int(images.transform_param.crop_size) if images is not None else 0
+    if labels is not None and labels.transform_param.crop_size not in (0, size):
+        has = f"crop_size: {size}" if size else "no crop_size"
+        raise ModelError(
+            f"{path}: layer {labels.name!r}: transform_param {{ crop_size: {labels.transform_param.crop_size} }}, but the "
+            f"layer of the images has {has}; images and labels get the same crop: state the same crop_size"
+        )
+    return size, images is not None and bool(images.transform_param.mirror)
+
+
 def _of_all_states(file: Any, path: str, key: str) -> Any:
     """Return the value of a field of transform_param of the images; None if no state has it."""
     stated: dict[str, Any] = {}
@@ -158,16 +188,9 @@ def fed(net: Any, path: str, shapes: dict[str, list[int]], scale: float = 1.0) -
     """Return the network with its data layers replaced by Input layers of these shapes, named data and label.
 
     The images are multiplied by ``scale``, see :func:`image_scale`.
-    Raises ModelError for a data layer with a transformation other than a scale (and a mean, which multiseg subtracts itself).
+    Mean, crop and mirroring are applied by multiseg, see :func:`file_mean` and :func:`file_cropping`.
     """
     inputs = find(net, path)
-    for source in inputs.values():
-        for key in ("crop_size", "mirror"):
-            if getattr(source.layer.transform_param, key):
-                raise ModelError(
-                    f"{path}: layer {source.layer.name!r}: transform_param {{ {key} }} is not supported; leave it out "
-                    "(crop when you create the dataset)"
-                )
     replaced = {source.layer.name for source in inputs.values()}
     result = prototxt.of_layers(net.name, (layer for layer in net.layer if layer.bottom or layer.name not in replaced))
     names = {top: source.role for top, source in inputs.items()}

@@ -45,8 +45,8 @@ class Network(network.Network):
         if loaded.crop and spec.input_shape[1:] != (loaded.crop, loaded.crop):
             height, width = spec.input_shape[1:]
             raise ModelError(
-                f"{spec.model}: crops images to {loaded.crop}x{loaded.crop} (croplen), which is not supported; the dataset's "
-                f"are {width}x{height}: make one of that size, and take croplen out of the file"
+                f"{spec.model}: takes crops of {loaded.crop}x{loaded.crop} pixels (croplen), the images are {width}x{height}: "
+                f"specify {setting('crop', loaded.crop)} and {setting('val_crop', 'centre')}"
             )
         cuda = spec.device == "cuda" or (spec.device == "auto" and torch.cuda.is_available())
         if cuda and not torch.cuda.is_available():

@@ -133,6 +133,13 @@ from multiseg.settings.schedules import DEFAULT
     help="Augmentation: flip=both, quarter_turns=true, rotation=10, scale=0.5,2, translation=0.1, brightness=0.2, "
     "contrast=0.2, saturation=0.2, noise=5; may be repeated.",
 )  # fmt: skip
+@click.option(
+    "--crop", metavar="SIZE",
+    help="Train on random crops: pixels, or HEIGHTxWIDTH, or none.  [default: the network file's crop_size, else none]",
+)  # fmt: skip
+@click.option(
+    "--val-crop", metavar="centre|none", help="Validate on the central part of that size, or on whole images."
+)
 @click.option("--tensorboard", is_flag=True, help="Write a log for TensorBoard into the run folder.")
 @click.option("--resume", is_flag=True, help="Resume from the run's last snapshot.")
 @click.option(

@@ -124,6 +124,11 @@ class Augmentation:
         """Return whether any change is enabled."""
         return self != Augmentation()
 
+    @property
+    def warps(self) -> bool:
+        """Return whether pixels are interpolated: rotated, scaled or translated."""
+        return bool(self.rotation or self.scale or self.translation)
+
     def misfits(self, shape: Shape, label_shape: Shape) -> list[str]:
         """Return the problems of applying this augmentation, without a crop, to images of these shapes ``(C, H, W)``."""
         square = shape[1] == shape[2] and label_shape[1] == label_shape[2]
@@ -151,10 +156,9 @@ class Augmentation:
             feature, label = feature[:, ::-1], label[:, ::-1]
         if self.quarter_turns:
             feature, label = np.rot90(feature, turns, (1, 2)), np.rot90(label, turns, (1, 2))
-        warps = bool(self.rotation or self.scale or self.translation)
         if crop is not None:
-            feature, label = self._cropped(feature, label, unit if warps else None, fractions[:2], crop)
-        elif warps:
+            feature, label = self._cropped(feature, label, unit if self.warps else None, fractions[:2], crop)
+        elif self.warps:
             affine = self._affine(unit)
             feature = _in_place(feature, affine, Image.Resampling.BILINEAR)
             label = _in_place(label, affine, Image.Resampling.NEAREST)

@@ -16,6 +16,7 @@ Array = NDArray[Any]
 Size = tuple[int, int]  # height, width
 Shape = tuple[int, int, int]
 NONE = "none"  # no crop, also where the network file states one
+CENTRE = "centre"  # of val_crop: validation images are cropped as training images are, in their middle
 
 
 def read_size(value: Any) -> Size | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from multiseg.dataset.cropping import CENTRE
 from multiseg.dataset.deviation import standard_deviation
 from multiseg.errors import SettingsError, setting
 from multiseg.network import CLASSES
@@ -56,17 +57,22 @@ def is_mixed(dataset: Any) -> bool:
     return any(len(split) > 0 and split.shape is None for split in (dataset.train, dataset.val))
 
 
-def batch_problems(dataset: Any, batch_size: Any, val_batch_size: Any, accumulate: Any) -> list[str]:
-    """Return which of these settings put images of different sizes into one batch; None is not checked."""
+def batch_problems(dataset: Any, values: Mapping[str, Any]) -> list[str]:
+    """Return which settings (numbers of images by name) put images of different sizes into one batch; None is not checked."""
     if not is_mixed(dataset):
         return []
-    values = {"batch_size": batch_size, "val_batch_size": val_batch_size, "accumulate": accumulate}
     return [
         f"{setting(name, value)}: the images of {dataset.path} differ in size and cannot form a batch; choose "
-        f"{setting(name, 1)}, or create the dataset without mixed sizes"
+        f"{setting(name, 1)}, or {_crop_for(name)}, or create the dataset without mixed sizes"
         for name, value in values.items()
         if value not in (None, 1)
     ]
+
+
+def _crop_for(name: str) -> str:
+    return (
+        f"train on crops of one size ({setting('crop')})" if name != "val_batch_size" else setting("val_crop", CENTRE)
+    )
 
 
 def mean_of(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from multiseg.dataset import open_split
 from multiseg.dataset.class_indices import check_labels
+from multiseg.dataset.cropping import CentreCrop
 from multiseg.dataset.feed import batches
 from multiseg.dataset.reading import Split
 from multiseg.errors import DatasetError
@@ -48,7 +49,8 @@ def test_db(
         indices, output, labels, terms = tested
         evaluation.add(output, labels, terms, split.name)
         if each is not None:
-            features, _ = split.read(indices)
+            change = _change(run, split, options)
+            features, _ = split.read(indices) if change is None else change(*split.pairs(indices), indices)
             of_pixels = pixel_labels(run, output.shape[1:])
             for index, feature, one in zip(indices, features, output, strict=True):
                 result = Output(one, feature, options.pixel_conversion, None, run.classifies, of_pixels, run.foreground)
@@ -81,6 +83,9 @@ def _stream(run: TestedNetwork, split: Split, batch_size: int, options: Options,
         raise DatasetError(
             f"{split.name}: has images of {split.shape[0]} channels, {run.model.name} takes {run.input_shape[0]}"
         )
+    if _change(run, split, options) is not None:
+        yield from _stream_batches(run, split, batch_size, options, prefetch)
+        return
     one_by_one = run.mixed_sizes and not options.pad and options.tile is None
     if split.shape == run.input_shape or one_by_one:
         yield from _stream_batches(run, split, 1 if split.shape is None else batch_size, options, prefetch)
@@ -90,6 +95,13 @@ def _stream(run: TestedNetwork, split: Split, batch_size: int, options: Options,
         indices = np.arange(start, min(start + chunk, len(split)))
         features, labels = split.read(indices)
         yield indices, predict(run, features, options), labels, None
+
+
+def _change(run: TestedNetwork, split: Split, options: Options) -> CentreCrop | None:
+    """Return the central crop of a run that is validated on one; None for whole images, also where they are padded or tiled."""
+    if run.val_crop is None or options.pad or options.tile is not None:
+        return None
+    return CentreCrop(run.val_crop, split.name)
 
 
 def _stream_batches(
@@ -108,7 +120,8 @@ def _stream_batches(
         return indices, read_out.output(output, contiguous), run.layout.output(labels), terms
 
     try:
-        with batches(split, batch_size, layout=run.layout, prefetch=prefetch) as feed:
+        change = _change(run, split, options)
+        with batches(split, batch_size, layout=run.layout, prefetch=prefetch, change=change) as feed:
             for batch in feed:
                 if run.classes is not None and batch.labels is not None:
                     labels = run.layout.output(batch.labels)

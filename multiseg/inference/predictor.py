@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from multiseg.dataset.cropping import centre_crop, exceeds, written
 from multiseg.dataset.dataset import BYTE, HIGH_BYTE
-from multiseg.errors import ImageError, ModelError, MultisegError, WorkerError
+from multiseg.errors import ImageError, ModelError, MultisegError, WorkerError, setting
 from multiseg.images import Channels, Values, decode, read_bytes
 from multiseg.inference.options import Options
 from multiseg.inference.tested import TestedNetwork
@@ -19,11 +20,13 @@ from multiseg.layout import Floats, Layout
 
 
 def prepare(run: TestedNetwork, image: str | Path, options: Options) -> Values:
-    """Return an image file (C, H, W) with the network's channels and the values of its training images, resized if requested.
+    """Return an image file (C, H, W) with the network's channels and the values of its training images.
+
+    If requested, it is resized to the dataset's size and cropped as in validation.
 
     Raises ImageError, also for values of more than 8 bits if the network was trained on 8-bit images.
     """
-    channels, height, width = run.input_shape
+    channels, height, width = run.image_shape
     modes: dict[int, Channels] = {1: "L", 3: "RGB"}
     pixels = decode(
         read_bytes(image),
@@ -43,6 +46,13 @@ def prepare(run: TestedNetwork, image: str | Path, options: Options) -> Values:
     if options.resize and not run.mixed_sizes and pixels.shape[1:] != (height, width):
         bilinear = Image.Resampling.BILINEAR
         pixels = np.stack([np.asarray(Image.fromarray(plane).resize((width, height), bilinear)) for plane in pixels])
+    if options.resize and run.val_crop is not None:
+        if exceeds(run.val_crop, pixels.shape[1:]):
+            raise ImageError(
+                f"{image}: is {written(pixels.shape[1:])} pixels (height x width), the network is tested on the central "
+                f"{written(run.val_crop)}; use a larger image, or {setting('resize', False)} to test the whole image"
+            )
+        pixels = centre_crop(pixels, run.val_crop, pixels.shape[1:])
     return pixels
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from multiseg.dataset.cropping import Size
 from multiseg.dataset.foreground import Foreground
 from multiseg.dataset.labels import Labels
 from multiseg.images import Exif
@@ -28,6 +29,12 @@ class TestedNetwork(Protocol):
 
     @property
     def input_shape(self) -> Shape: ...
+
+    @property
+    def image_shape(self) -> Shape: ...
+
+    @property
+    def val_crop(self) -> Size | None: ...
 
     @property
     def label_shape(self) -> Shape: ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
+from multiseg.dataset.cropping import CentreCrop, Size
 from multiseg.dataset.feed import batches
 from multiseg.dataset.foreground import DARK, Foreground
 from multiseg.errors import DatasetError
@@ -17,13 +18,16 @@ from multiseg.worker.client import Worker
 def validate(
     worker: Worker, split: Any, layout: Layout, batch_size: int, foreground: Foreground | float = DARK,
     labels: LabelKind | None = None, ignore: Collection[int] = (), between: Callable[[], None] = lambda: None,
+    crop: Size | None = None,
 ) -> Evaluation:  # fmt: skip
     """Return the evaluation of the network in ``worker`` over a whole split: its loss and metrics.
 
-    ``between`` is called before each batch, and may raise to end the validation. Raises DatasetError if the split has no labels.
+    ``crop`` (height, width) evaluates the central part of each image, None whole images. ``between`` is called before each batch,
+    and may raise to end the validation. Raises DatasetError if the split has no labels, or an image is smaller than the crop.
     """
     evaluation = Evaluation(foreground, labels, ignore)
-    with batches(split, batch_size, layout=layout) as feed:
+    change = None if crop is None or not len(split) else CentreCrop(crop, split.name)
+    with batches(split, batch_size, layout=layout, change=change) as feed:
         for batch in feed:
             between()
             if batch.labels is None:

@@ -56,6 +56,11 @@ class Job(JobRequest):
       to require it, False never (docs/jobs.md).
     - ``freeze``: names or patterns of layers that are not trained.
     - ``augment``: augmentation of the training images, see multiseg.dataset.augmentation.
+    - ``crop``: train on random crops, the same of input and target: a number of pixels, (height, width), or ``128x160``. None:
+      the network file's ``crop_size``, else whole images; ``none``: whole images. Images that are smaller are filled up: inputs
+      with the mean, class indices with the label that is ignored; without one, both repeat their border.
+    - ``val_crop``: ``centre`` validates and tests on the central part of that size, ``none`` on whole images. None: ``centre`` if
+      the network file has a ``crop_size`` in phase TEST, or if ``crop`` is specified and labels are classes of whole images.
 
     A network file in a format of another backend is exported for this backend, see multiseg.exporting; both files are kept with
     the run. A network file written in Python is executed in its backend's process: load only files you trust.

@@ -49,3 +49,5 @@ class JobRequest:
     solver_state: bool | None = None
     freeze: Sequence[str] = ()
     augment: Mapping[str, Any] = field(default_factory=dict)
+    crop: int | str | Sequence[int] | None = None
+    val_crop: str | None = None

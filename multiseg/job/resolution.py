@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,13 +12,14 @@ from multiseg import backend as registry
 from multiseg.backend import Backend
 from multiseg.dataset import Dataset
 from multiseg.dataset.augmentation import Augmentation
+from multiseg.dataset.cropping import CENTRE, NONE, Shape, Size, crop_problems, exceeds, read_size, written
 from multiseg.dataset.fitting import batch_problems, is_mixed, mean_of, outputs_of, shapes_of, std_of
 from multiseg.dataset.foreground import DARK
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.job.request import JobRequest
 from multiseg.model_files import shipped
 from multiseg.model_files.kinds import kind_of
-from multiseg.model_files.reading import mean_of_file
+from multiseg.model_files.reading import cropping_of_file, mean_of_file
 from multiseg.network import CLASSES, IMAGES
 from multiseg.settings import class_weights, requirements
 from multiseg.settings.class_weights import with_label_max
@@ -53,10 +55,12 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
     elif foreign and backend.exporter is None:
         problems.append(f"{setting('model', str(model))}: {foreign}")
     schedule = _attempt(problems, lambda: Schedule.of(job.lr_policy))
-    augmentation = _attempt(problems, lambda: Augmentation.of(job.augment))
+    crops = _crops_of_job(job, model, dataset, problems)
+    augment = {"flip": "horizontal", **job.augment} if crops.mirror else job.augment
+    augmentation = _attempt(problems, lambda: Augmentation.of(augment))
     mean = _mean_of_job(job, model, problems)
     if dataset is not None:
-        problems += _dataset_problems(job, dataset, augmentation, mean)
+        problems += _dataset_problems(job, dataset, augmentation, mean, crops)
     if problems or schedule is None or augmentation is None:
         raise SettingsError("; ".join(problems))
 
@@ -65,8 +69,7 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
         rate = neutral.rate if neutral else backend.learning_rate
     default_size = NEUTRAL_BATCH_SIZE if equal else None
     ignore = dataset.labels.ignore if job.ignore_index is None and dataset is not None else job.ignore_index
-    if dataset is not None and is_mixed(dataset):
-        default_size = 1
+    mixed = dataset is not None and is_mixed(dataset)
     return Settings(
         backend=backend,
         model=model.resolve(),
@@ -80,8 +83,8 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
         else [float(value) for value in job.divide_std],
         recipe=job.recipe,
         learning_rate=float(rate),
-        batch_size=job.batch_size or default_size,
-        val_batch_size=job.val_batch_size or default_size,
+        batch_size=job.batch_size or (1 if mixed and crops.crop is None else default_size),
+        val_batch_size=job.val_batch_size or (1 if mixed and crops.val_crop is None else default_size),
         solver={"name": job.solver, **_solver_options(options, job.solver_options, rate)},
         multipliers={pattern: dict(factors) for pattern, factors in job.multipliers.items()},
         accumulate=job.accumulate,
@@ -105,6 +108,13 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
         solver_state=job.solver_state,
         freeze=tuple(job.freeze),
         augmentation=augmentation,
+        crop=crops.crop,
+        val_crop=crops.val_crop,
+        of_file=tuple(
+            name
+            for name, decides in (("crop", job.crop is None), ("augment", crops.mirror and "flip" not in job.augment))
+            if decides
+        ),
     )
 
 
@@ -228,18 +238,73 @@ def _mean_of_job(job: JobRequest, model: Path, problems: list[str]) -> list[floa
         return None
 
 
+@dataclass(frozen=True)
+class _Crops:
+    """The sizes of training crops and of central crops in validation, None for whole images, and whether the file mirrors."""
+
+    crop: Size | None = None
+    val_crop: Size | None = None
+    mirror: bool = False
+
+
+def _crops_of_job(job: JobRequest, model: Path, dataset: Dataset | None, problems: list[str]) -> _Crops:
+    """Return the crops that the job specifies, else those of the network file."""
+    try:
+        stated = cropping_of_file(model) if model.exists() else {"crop": 0, "val_crop": 0, "mirror": False}
+    except ModelError as error:
+        problems.append(error.template)
+        return _Crops()
+    of_file, val_of_file = ((stated[key], stated[key]) if stated[key] else None for key in ("crop", "val_crop"))
+    if job.crop is None:
+        crop, val_crop = of_file, val_of_file
+    else:
+        crop = read_size(job.crop) if requirements.REQUIREMENTS["crop"].holds(job.crop) else None
+        whole = (
+            dataset is not None and dataset.train.label_shape is not None and dataset.train.label_shape[1:] == (1, 1)
+        )
+        val_crop = crop if val_of_file or whole else None
+    if job.val_crop == NONE:
+        val_crop = None
+    elif job.val_crop == CENTRE:
+        val_crop = val_crop or crop
+        if val_crop is None and (job.crop is None or job.crop == NONE):
+            problems.append(f"{setting('val_crop', CENTRE)}: requires the size of a crop; specify {setting('crop')}")
+    return _Crops(crop, val_crop, bool(stated["mirror"]))
+
+
+def _crop_problems(dataset: Dataset, crops: _Crops, shapes: tuple[Shape, Shape], of_file: bool) -> list[str]:
+    """Return the problems of cropping the images of a dataset, whose first has ``shapes``."""
+    problems = crop_problems("crop", crops.crop, *shapes)
+    image = shapes[0][1:]
+    if of_file and crops.crop is not None and not is_mixed(dataset) and exceeds(crops.crop, image):
+        problems.append(
+            f"crop_size {crops.crop[0]} of the network file is larger than the images ({written(image)}, height x width), which "
+            f"Caffe does not allow; specify {setting('crop', written(crops.crop))} to fill images up, or a smaller crop"
+        )
+    val_shape = dataset.val.shape if len(dataset.val) else None
+    if crops.val_crop is not None and val_shape is not None and exceeds(crops.val_crop, val_shape[1:]):
+        problems.append(
+            f"{setting('val_crop', CENTRE)}: the crop of {written(crops.val_crop)} is larger than the validation images "
+            f"({written(val_shape[1:])}, height x width); choose a smaller {setting('crop')}, or {setting('val_crop', NONE)}"
+        )
+    return problems
+
+
 def _dataset_problems(
-    job: JobRequest, dataset: Dataset, augmentation: Augmentation | None, mean: list[float] | None
+    job: JobRequest, dataset: Dataset, augmentation: Augmentation | None, mean: list[float] | None, crops: _Crops
 ) -> list[str]:
     """Return the settings that are incompatible with the dataset."""
     problems: list[str] = []
     shapes = _attempt(problems, lambda: shapes_of(dataset))
-    if shapes is not None and augmentation is not None:
+    if shapes is not None and augmentation is not None and crops.crop is None:
         problems += augmentation.misfits(*shapes)
+    if shapes is not None:
+        problems += _crop_problems(dataset, crops, shapes, job.crop is None)
     _attempt(problems, lambda: mean_of(dataset, job.subtract_mean or "pixel", mean))
     if requirements.REQUIREMENTS["divide_std"].holds(job.divide_std) and not isinstance(job.divide_std, str):
         _attempt(problems, lambda: std_of(dataset, job.divide_std))
-    problems += batch_problems(dataset, job.batch_size, job.val_batch_size, job.accumulate)
+    values = {"batch_size": job.batch_size, "accumulate": job.accumulate} if crops.crop is None else {}
+    problems += batch_problems(dataset, values | ({} if crops.val_crop else {"val_batch_size": job.val_batch_size}))
     count = len(dataset.train)
     if job.batch_size is not None and is_whole(job.batch_size) and is_whole(job.accumulate):
         times = f" x {setting('accumulate', job.accumulate)}" if job.accumulate > 1 else ""

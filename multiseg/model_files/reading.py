@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -49,15 +50,29 @@ def mean_of_file(path: Path) -> list[float] | None:
 
     Raises ModelError if the file states different ones.
     """
+    mean: list[float] | None = _stated(path, "mean")
+    return mean
+
+
+def cropping_of_file(path: Path) -> dict[str, Any]:
+    """Return the ``crop``, ``val_crop`` (sides of squares, 0 for none) and ``mirror`` that a network file states.
+
+    Raises ModelError if the file contradicts itself.
+    """
+    return _stated(path, "cropping") or {"crop": 0, "val_crop": 0, "mirror": False}
+
+
+def _stated(path: Path, what: Literal["mean", "cropping"]) -> Any:
+    """Return what a network file states, by the function that its backend declares; None without one."""
     try:
         backend, _ = kind_of(path, "network")
     except ModelError:  # of no known kind: loading it reports this
         return None
-    if backend.mean is None:
+    declared: str | None = getattr(backend, what)
+    if declared is None:
         return None
-    module, _, function = backend.mean.partition(":")
-    mean: list[float] | None = getattr(importlib.import_module(module), function)(str(path.resolve()))
-    return mean
+    module, _, function = declared.partition(":")
+    return getattr(importlib.import_module(module), function)(str(path.resolve()))
 
 
 def read_weights(file: str | Path) -> Mapping[str, npt.NDArray[np.float32]]:

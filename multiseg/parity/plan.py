@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from multiseg import backend as registry
 from multiseg.backend import Backend
 from multiseg.dataset import Dataset
+from multiseg.dataset.cropping import CentreCrop
 from multiseg.dataset.feed import epoch_order
 from multiseg.dataset.fitting import mean_of, outputs_of, std_of
 from multiseg.errors import ModelError, SettingsError, setting
@@ -75,6 +76,8 @@ class ParityPlan:
         self.entries = self._entries(
             [run.model if run else model for run, model in zip(runs, models, strict=True)], runs, backends
         )
+        self.crop = self.entries[0].settings.crop  # central, the same for all
+        self.entries = [replace(entry, settings=replace(entry.settings, crop=self.crop)) for entry in self.entries]
         self.std = std_of(dataset, options["divide_std"])  # after the settings are checked
 
     def _files(self, models: Sequence[Path], backends: Sequence[str]) -> list[Path]:
@@ -129,7 +132,11 @@ class ParityPlan:
         """Return the batch of a step, counted from 0: the complete batches of the training epochs, in order."""
         count, size, seed = len(self.dataset.train), self._options["batch_size"], self._options["seed"]
         epoch, place = divmod(step, max(count // size, 1))
-        features, labels = self.dataset.train.read(epoch_order(count, seed, epoch)[place * size : (place + 1) * size])
+        split, indices = self.dataset.train, epoch_order(count, seed, epoch)[place * size : (place + 1) * size]
+        if self.crop is None:
+            features, labels = split.read(indices)
+        else:
+            features, labels = CentreCrop(self.crop, split.name)(*split.pairs(indices), indices)
         assert labels is not None  # the settings were resolved for this dataset
         return ParityBatch(features, labels, Layout("NCHW", "RGB", self.mean, std=self.std).features(features))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from multiseg.dataset import Dataset
+from multiseg.dataset.cropping import crop_shapes
 from multiseg.dataset.fitting import is_mixed, shapes_of
 from multiseg.errors import RunError, WorkerError, setting
 from multiseg.files import json_text, write_json, write_text
@@ -158,7 +159,8 @@ class RunFolder:
         transferred: dict[str, Any] | None,
     ) -> None:
         """Write job.json; ``layout`` has mean and deviation, ``transferred`` is the summary of the weights to start from."""
-        shape, label_shape = shapes_of(dataset)
+        image_shape, whole_label_shape = shapes_of(dataset)
+        shape, label_shape = crop_shapes(settings.val_crop, image_shape, whole_label_shape)
         earlier = read_job(self.path) if self.born else {}  # of a run that starts again, perhaps from its own copy
         model_path = earlier.get("model_path") or settings.origins.get("model", str(settings.model))
         write_json(
@@ -177,6 +179,7 @@ class RunFolder:
                 "std": None if layout.std is None else layout.std.tolist(),
                 "input_shape": shape,
                 "label_shape": label_shape,
+                "image_shape": image_shape,
                 "mixed_sizes": is_mixed(dataset),
                 "labels": replace(dataset.labels, kind=settings.network.get("labels", dataset.labels.kind)).to_json(),
                 "network": settings.network,

@@ -13,7 +13,8 @@ from multiseg.run.reading import read_job
 from multiseg.settings.resolved import OWN_MEAN, Settings
 
 RESTARTED = ("batch_size", "val_batch_size", "accumulate")  # may differ if the run has no snapshot, and starts again
-OPTIONAL = ("divide_std",)  # None is a value of its own: it does not take that of the run, and runs before it had None
+# None is a value of its own, which does not take that of the run; it is that of runs before there was the setting
+OPTIONAL = ("divide_std", "crop", "val_crop")
 FREE = ("epochs", "threads", "device")  # may differ when a run is resumed; epochs have a separate error message
 
 
@@ -36,6 +37,10 @@ def completed(
         )
     if "mean" not in stored and settings.subtract_mean == OWN_MEAN:  # of a version that ignored the file's mean_value
         settings = replace(settings, subtract_mean=stored["subtract_mean"], mean=None)
+    if "crop" not in stored and "crop" in settings.of_file:  # of a version that ignored the file's crop_size and mirror
+        settings = replace(settings, crop=None, val_crop=None)
+    if "crop" not in stored and "augment" in settings.of_file:
+        settings = replace(settings, augmentation=replace(settings.augmentation, flip="none"))
     loss, loss_options = settings.loss, settings.loss_options
     if loss is None and not job["network"]["own_loss"]:
         loss, loss_options = stored["loss"], stored.get("loss_options", {})

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from multiseg import backend as registry
 from multiseg.dataset import Dataset
+from multiseg.dataset.cropping import Size
 from multiseg.dataset.dataset import FLOAT, HIGH_BYTE
 from multiseg.dataset.foreground import THRESHOLD, Foreground
 from multiseg.dataset.labels import Labels, are_colours, ignored
@@ -212,8 +213,20 @@ class Run:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Shape (C, H, W) of the training images."""
+        """Shape (C, H, W) of the images that the network is tested with: those of the dataset, or their central crops."""
         channels, height, width = self._job["input_shape"]
+        return channels, height, width
+
+    @property
+    def val_crop(self) -> Size | None:
+        """The size (height, width) of the central part of each image that is validated and tested; None for whole images."""
+        size = self.settings.get("val_crop")
+        return None if size is None else (int(size[0]), int(size[1]))
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of the dataset's images, to which test images are resized: before the central crop."""
+        channels, height, width = self._job.get("image_shape", self._job["input_shape"])
         return channels, height, width
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from multiseg.dataset.cropping import CENTRE, NONE, read_size
 from multiseg.dataset.fitting import OF_DATASET
 from multiseg.errors import setting
 from multiseg.settings.metrics import SELECTING
@@ -66,6 +67,14 @@ def _are_deviations(value: Any) -> bool:
     return value == OF_DATASET or (_are_numbers(value) and all(number > 0 for number in value))
 
 
+def _is_crop(value: Any) -> bool:
+    try:
+        read_size(value)
+    except ValueError:
+        return False
+    return True
+
+
 REQUIREMENTS: dict[str, Condition] = {
     "recipe": one_of(*RECIPES),
     "subtract_mean": one_of(*SUBTRACT_MEAN).or_none(),
@@ -74,6 +83,8 @@ REQUIREMENTS: dict[str, Condition] = {
         f"must be {OF_DATASET!r}, or a list of numbers above 0, one for each channel, colours as B, G, R",
         _are_deviations,
     ).or_none(),
+    "crop": Condition("must be a number of pixels, or height and width, e.g. 128x160, or 'none'", _is_crop).or_none(),
+    "val_crop": one_of(CENTRE, NONE).or_none(),
     "keep": one_of(*KEEP),
     "device": one_of(*DEVICES),
     "epochs": whole(1),

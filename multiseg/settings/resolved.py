@@ -9,6 +9,7 @@ from typing import Any
 
 from multiseg.backend import Backend
 from multiseg.dataset.augmentation import Augmentation
+from multiseg.dataset.cropping import Size
 from multiseg.settings.schedules import Schedule
 
 OWN_MEAN = "own"  # of subtract_mean, in job.json
@@ -20,6 +21,8 @@ class Settings:
 
     ``mean`` is subtracted if ``subtract_mean`` is OWN_MEAN: a number for each channel, colours as B, G, R. ``divide_std``: None,
     numbers in the same order, or OF_DATASET.
+    Training images are cropped to ``crop`` at random, validation images to ``val_crop`` in the middle: (height, width), None for
+    whole images. ``of_file`` names what the network file decided: ``crop`` (and ``val_crop``), ``augment`` (the flip).
     Batch sizes and ``loss`` are None where the network file, else the backend, decides them; a
     :class:`multiseg.settings.loaded.LoadedSettings` has these values. ``exported`` is the name of the file to which a model of
     another backend is exported for this one; None where the model is one of this backend. ``origins`` holds, by setting,
@@ -60,6 +63,9 @@ class Settings:
     solver_state: bool | None
     freeze: tuple[str, ...]
     augmentation: Augmentation
+    crop: Size | None
+    val_crop: Size | None
+    of_file: tuple[str, ...]
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -74,8 +80,12 @@ class Settings:
             "weights": None if self.weights is None else self.origins.get("weights", str(self.weights)),
             "freeze": list(self.freeze),
             "augment": self.augmentation.to_json(),
+            "crop": None if self.crop is None else list(self.crop),
+            "val_crop": None if self.val_crop is None else list(self.val_crop),
         }
 
 
 # the fields that job.json has under the same names
-KEPT = tuple(item.name for item in fields(Settings) if item.name not in ("schedule", "augmentation", "origins"))
+KEPT = tuple(
+    item.name for item in fields(Settings) if item.name not in ("schedule", "augmentation", "of_file", "origins")
+)

@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 
 from multiseg.dataset import Dataset
+from multiseg.dataset.augmentation import Augmentation, Augmented
+from multiseg.dataset.cropping import Crop, exceeds
 from multiseg.dataset.feed import batches
 from multiseg.errors import SettingsError, setting
 from multiseg.layout import Layout
 from multiseg.network import CLASSES
 from multiseg.settings.loaded import LoadedSettings
+from multiseg.training.preparation import crop_of
 from multiseg.worker.client import Worker
 
 MOST_VALUES = 32  # label values whose numbers are compared
@@ -32,6 +35,10 @@ def check_equal(settings: LoadedSettings, dataset: Dataset, layout: Layout, work
     """
     if settings.accumulate == 1 and ranks == 1:
         return
+    crop = crop_of(settings, dataset, layout)
+    if crop is not None:
+        _check_crops(settings, dataset, layout, worker, ranks, crop)
+        return
     network = settings.network
     ignored = network.get("ignored", ())
     indices = _extremes(dataset.train, None if network.get("labels") == CLASSES else ignored, ignored)
@@ -45,7 +52,41 @@ def check_equal(settings: LoadedSettings, dataset: Dataset, layout: Layout, work
             pairs = zip(first[1], counts, strict=True)
             different = next((pair for pair in pairs if not math.isclose(*pair, rel_tol=ROUNDING)), None)
             if different:
-                _refuse(settings, dataset, (first[0], index), different, ranks)
+                records = [dataset.train.label_record(first[0]), dataset.train.label_record(index)]
+                _refuse(settings, records, different, ranks)
+
+
+def _check_crops(
+    settings: LoadedSettings, dataset: Dataset, layout: Layout, worker: Worker, ranks: int, crop: Crop
+) -> None:
+    """Raise SettingsError if the count of a crop depends on its labels, of which crops have any numbers.
+
+    Compares the counts of one crop with constant labels, for each value that may occur: those of the dataset and of the filling.
+    """
+    ignored = settings.network.get("ignored", ())
+    compared = None if settings.network.get("labels") == CLASSES else ignored
+    values = _occurring(dataset.train, compared)
+    fills = dataset.train.shape is None or exceeds(crop.size, dataset.train.shape[1:]) or settings.augmentation.warps
+    if crop.label_fill is not None and fills:
+        values = [crop.label_fill, *(value for value in values if value != crop.label_fill)]
+    features, labels = Augmented(Augmentation(), settings.seed, 0, crop)(
+        *dataset.train.pairs([0]), np.zeros(1, np.int64)
+    )
+    if labels is None or not values:
+        return
+    if compared is not None:  # of images, all values but those that are ignored count alike
+        values.append(next(value for value in range(256) if value not in ignored))
+    first: list[float] | None = None
+    for value in values:
+        constant = layout.labels(np.full(labels.shape, value, np.int32))
+        _, terms = worker.call("evaluate", features=layout.features(features), labels=constant)
+        counts = [float(count) for _, count in terms]
+        first = first or counts
+        different = next(
+            (pair for pair in zip(first, counts, strict=True) if not math.isclose(*pair, rel_tol=ROUNDING)), None
+        )
+        if different:
+            _refuse(settings, [f"a crop of labels {values[0]}", f"of labels {value}"], different, ranks)
 
 
 def _extremes(split: Any, values: Collection[int] | None, first: Iterable[int]) -> list[int]:
@@ -70,11 +111,20 @@ def _extremes(split: Any, values: Collection[int] | None, first: Iterable[int]) 
     return list(result)
 
 
-def _refuse(
-    settings: LoadedSettings, dataset: Dataset, images: tuple[int, int], counts: tuple[float, float], ranks: int
-) -> None:
+def _occurring(split: Any, values: Collection[int] | None) -> list[int]:
+    """Return which of ``values``, None for all, occur in the labels; none if labels are not integers."""
+    occurring: set[int] = set()
+    for index in range(len(split)):
+        label = split.label(index)
+        if label is None or label.dtype.kind not in "iu":
+            return []
+        occurring.update(np.unique(label).tolist())
+    return sorted(value for value in occurring if values is None or value in values)[:MOST_VALUES]
+
+
+def _refuse(settings: LoadedSettings, images: Iterable[str], counts: tuple[float, float], ranks: int) -> None:
     size = setting("batch_size", settings.batch_size * settings.accumulate)
-    records = [f"{dataset.train.label_record(index)}: {count:g}" for index, count in zip(images, counts, strict=True)]
+    records = [f"{image}: {count:g}" for image, count in zip(images, counts, strict=True)]
     cause, fix = (
         (f"{ranks} processes (WORLD_SIZE)", f"train it as one process, with {size} and {setting('accumulate', 1)}")
         if ranks > 1

@@ -165,6 +165,7 @@ class Loop:
             settings.network.get("labels"),
             ignored(settings.network, self.dataset.labels),
             self._look_for_stop,
+            settings.val_crop,
         )
         row = {
             "epoch": position.epoch, "iteration": position.iteration,

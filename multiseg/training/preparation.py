@@ -6,10 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from multiseg.dataset import Dataset
+from multiseg.dataset.cropping import CENTRE, Crop, crop_shapes, written
 from multiseg.dataset.fitting import Shape, is_mixed, mean_of, shapes_of, std_of
 from multiseg.dataset.labels import are_colours, read_as_classes
-from multiseg.errors import SettingsError, setting
+from multiseg.errors import ModelError, SettingsError, WorkerError, setting
 from multiseg.exporting import source
 from multiseg.files import write_text
 from multiseg.layout import Layout
@@ -35,8 +38,25 @@ def layout_of(settings: Settings, dataset: Dataset) -> Layout:
 
 
 def network_spec(settings: Settings, dataset: Dataset) -> NetworkSpec:
-    """Return the network specification for these settings and this dataset."""
-    return replace(spec_of(settings, *shapes_of(dataset), dataset.labels.kind), mixed_sizes=is_mixed(dataset))
+    """Return the network specification for these settings and this dataset: for its training images, or crops of them."""
+    shapes = crop_shapes(settings.crop, *shapes_of(dataset))
+    return replace(spec_of(settings, *shapes, dataset.labels.kind), mixed_sizes=is_mixed(dataset))
+
+
+def crop_of(settings: LoadedSettings, dataset: Dataset, layout: Layout) -> Crop | None:
+    """Return the crop of training images; None for whole images.
+
+    Areas outside the image are filled with the mean that is subtracted, or 0 without one, rounded for 8-bit images. Class indices
+    of pixels are filled with a label that counts in no loss, if there is one.
+    """
+    if settings.crop is None:
+        return None
+    shape, label_shape = shapes_of(dataset)
+    means = np.zeros(shape[0]) if layout.mean is None else layout.mean_per_channel()
+    ignored = [settings.ignore_index, *settings.network.get("ignored", ())]
+    counts = settings.network.get("labels") == CLASSES and label_shape[1:] != (1, 1)
+    label_fill = next((value for value in ignored if value is not None), None) if counts else None
+    return Crop(settings.crop, tuple(map(float, means)), label_fill)
 
 
 def spec_of(settings: Settings, shape: Shape, label_shape: Shape, labels: LabelKind = IMAGES) -> NetworkSpec:
@@ -72,7 +92,15 @@ def load(
     In the recipe `equal`, the loss of class indices is that of NEUTRAL_LOSSES for the way in which the network reads them; with
     ``keep_loss`` it is the network file's own, as in runs of earlier versions.
     """
-    described = worker.call("load", spec=spec.to_json(), module=module)
+    try:
+        described = worker.call("load", spec=spec.to_json(), module=module)
+    except (ModelError, WorkerError) as error:
+        if settings.crop is None:
+            raise
+        raise type(error)(
+            f"{error.template} (with {setting('crop', written(settings.crop))}: if the network does not take images of this "
+            "size, choose another crop)"
+        ) from error
     kind: LabelKind = described["labels"]
     kept = keep_loss and kind == CLASSES
     loss = NEUTRAL_LOSSES[kind]
@@ -90,6 +118,31 @@ def set_initial_weights(worker: Worker, settings: Settings, spec: NetworkSpec) -
     channels = (spec.input_shape[0], spec.label_shape[0])
     initial = initial_weights(shapes, settings.seed, settings.backend.channel_order, channels)
     worker.call("set_weights", weights={**weights, **initial})
+
+
+def check_whole_images(worker: Worker, settings: LoadedSettings, dataset: Dataset, layout: Layout) -> None:
+    """Raise ModelError if a network that trains on crops does not take a whole validation image.
+
+    Computes the output and the loss of one image, before anything is trained.
+    """
+    if settings.crop is None or settings.val_crop is not None or not len(dataset.val):
+        return
+    feature, label = dataset.val[0]
+    size = feature.shape[1:]
+    if size == settings.crop or label is None:
+        return
+    try:
+        output, _ = worker.call("evaluate", features=layout.features(feature[None]), labels=layout.labels(label[None]))
+        reason = f"its output is {written(layout.output(output).shape[2:])}, the labels are {written(label.shape[1:])}"
+        fits = label.shape[1:] in ((1, 1), layout.output(output).shape[2:])
+    except (ModelError, WorkerError) as error:
+        reason, fits = error.template, False
+    if not fits:
+        raise ModelError(
+            f"{settings.model.name}: trains on crops of {written(settings.crop)}, but cannot be validated on whole images of "
+            f"{written(size)} pixels (height x width): {reason}; add {setting('val_crop', CENTRE)}, or use images of a size that "
+            "the network takes"
+        )
 
 
 def plan_of(settings: LoadedSettings, dataset: Dataset) -> Plan:

@@ -9,10 +9,13 @@ import numpy as np
 
 from multiseg.dataset import Dataset
 from multiseg.dataset.augmentation import Augmented
+from multiseg.dataset.cropping import crop_shapes
 from multiseg.dataset.feed import Batch, batches, epoch_order
+from multiseg.dataset.fitting import shapes_of
 from multiseg.layout import Layout
 from multiseg.settings.loaded import LoadedSettings
 from multiseg.training.plan import Plan
+from multiseg.training.preparation import crop_of
 from multiseg.training.ranks import Ranks
 
 IN_FLIGHT = 2  # steps submitted before waiting for the first loss, so that the worker never waits for a batch
@@ -23,6 +26,7 @@ class Share:
 
     def __init__(self, settings: LoadedSettings, plan: Plan, dataset: Dataset, layout: Layout, ranks: Ranks) -> None:
         self.settings, self.plan, self.dataset, self.layout, self.ranks = settings, plan, dataset, layout, ranks
+        self.crop = crop_of(settings, dataset, layout)
 
     def steps(self, iteration: int, until: int) -> Generator[dict[str, Any], None, None]:
         """Yield the arguments of train_step for iterations ``iteration`` to ``until - 1``; close the generator to end early."""
@@ -33,7 +37,8 @@ class Share:
             # up to ``until`` only, so that no image is read unnecessarily
             order = epoch_order(plan.images, self.settings.seed, epoch)[: end * plan.batch_size][rank::size]
             augmentation = self.settings.augmentation
-            change = Augmented(augmentation, self.settings.seed, epoch) if augmentation.changes else None
+            changes = augmentation.changes or self.crop is not None
+            change = Augmented(augmentation, self.settings.seed, epoch, self.crop) if changes else None
             with batches(
                 self.dataset.train, self.ranks.of(plan.batch_size), order, self.layout, start=start, change=change
             ) as feed:
@@ -53,8 +58,8 @@ class Share:
 
     def _empty_batch(self) -> Batch:
         """Return a batch without images, for a rank without a share of a batch that has fewer images than ranks."""
-        split = self.dataset.train
-        features, labels = (np.empty((0, *(shape or ())), np.uint8) for shape in (split.shape, split.label_shape))
+        shapes = crop_shapes(self.settings.crop, *shapes_of(self.dataset))
+        features, labels = (np.empty((0, *shape), np.uint8) for shape in shapes)
         return Batch(self.layout.features(features), self.layout.labels(labels), np.empty(0, np.int64))
 
 

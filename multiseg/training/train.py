@@ -24,7 +24,15 @@ from multiseg.training.distributed.leader import Leader, resumes
 from multiseg.training.events import Progress
 from multiseg.training.loop import Loop
 from multiseg.training.plan import Plan
-from multiseg.training.preparation import export, layout_of, load, network_spec, plan_of, set_initial_weights
+from multiseg.training.preparation import (
+    check_whole_images,
+    export,
+    layout_of,
+    load,
+    network_spec,
+    plan_of,
+    set_initial_weights,
+)
 from multiseg.training.ranks import Ranks
 from multiseg.training.signals import Stop, listening
 from multiseg.training.tensorboard import Log as TensorBoardLog
@@ -85,6 +93,7 @@ def train(
             check_classes(dataset, loaded.network["classes"], loaded.network["ignored"])
         if not run.born:
             label_counts.check_equal(loaded, dataset, layout, worker, ranks.size)
+            check_whole_images(worker, loaded, dataset, layout)
         warm_start.check_frozen(loaded.freeze, described["parameters"])
         if settings.recipe == "equal":
             set_initial_weights(worker, settings, spec)

@@ -330,10 +330,12 @@ def test_a_data_layers_scale_is_kept_in_every_state(tmp_path: Path) -> None:
         assert loss == pytest.approx(np.log(2))
 
 
-def test_what_the_batch_cannot_do_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "net.prototxt").write_text(SCALED.format(more="mirror: true"))
-    with pytest.raises(ModelError, match=r"layer 'data': transform_param \{ mirror \} is not supported; leave it out"):
-        zoo.load("caffe", tmp_path / "net.prototxt", (1, 3, 3), (1, 3, 3))
+def test_crops_and_mirroring_are_left_to_multiseg(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(SCALED.format(more="mirror: true crop_size: 2"))
+    features = np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3)
+    with zoo.load("caffe", tmp_path / "net.prototxt", (1, 3, 3), (1, 3, 3)) as worker:
+        output, _, _ = worker.call("predict", features=features, labels=np.zeros((1, 1, 3, 3), np.float32))
+    assert output.shape == (1, 2, 3, 3)  # the network takes whatever it is fed
 
 
 def test_a_softmax_that_is_deployed_alone_is_the_prediction(tmp_path: Path) -> None:

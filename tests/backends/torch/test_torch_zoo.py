@@ -60,7 +60,7 @@ SCORES = "nn.Sequential():add(nn.SpatialConvolution(1, 3, 1, 1))"
         (
             f"return {{model = {SCORES}, croplen = 4}}",
             (1, 8, 8),
-            "crops images to 4x4 (croplen), which is not supported",
+            "takes crops of 4x4 pixels (croplen), the images are",
         ),
         (
             f"return {{model = {SCORES}, loss = nn.MSECriterion()}}",
