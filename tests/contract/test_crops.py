@@ -69,8 +69,8 @@ def equal_sizes(tmp_path_factory: pytest.TempPathFactory) -> multiseg.Dataset:
 
 def job(dataset: multiseg.Dataset, backend: str, model: Path, **more: Any) -> Job:
     settings: dict[str, Any] = {
-        "dataset": dataset, "backend": backend, "model": model, "epochs": 2, "batch_size": 4, "learning_rate": 1e-5, "seed": 1, "threads": 1,
-        "mean": [100, 110, 120],
+        "dataset": dataset, "backend": backend, "model": model, "epochs": 2, "batch_size": 4, "learning_rate": 1e-5,
+        "seed": 1, "threads": 1, "mean": [100, 110, 120],
     }  # fmt: skip
     return Job(**settings | more)
 
@@ -150,7 +150,11 @@ def test_a_prototxts_crops_and_mirroring_are_those_of_caffe(
         caffe = np.load(tmp_path / "caffe.npz")
         assert caffe["data"].shape == (count, 3, 9, 9)
         tested = run.test_db(folder / "features")
-        for row in (run.history[-1], tested):
+        assert run.snapshot is not None
+        validated = next(
+            row for row in run.history if row["epoch"] == run.snapshot.epoch
+        )  # the weights that are tested
+        for row in (validated, tested):
             assert row["val_loss"] == pytest.approx(float(caffe["loss"]), rel=1e-4)
         outputs: dict[int, Any] = {}
         run.test_db(folder / "features", each=lambda index, output: outputs.update({index: output}))
