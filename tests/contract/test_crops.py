@@ -111,7 +111,7 @@ def test_a_prototxts_crops_and_mirroring_are_those_of_caffe(
     backend: str, equal_sizes: multiseg.Dataset, tmp_path: Path
 ) -> None:
     """The loss of Caffe's own data layers over the validation images, in phase TEST, is that of the validation."""
-    transform = "crop_size: 9 mean_value: 100 mean_value: 110 mean_value: 120"
+    transform = "crop_size: 9 scale: 0.01 mean_value: 100 mean_value: 110 mean_value: 120"
     model = network(tmp_path, f"{transform} mirror: true", transform)
     count = len(equal_sizes.val)
     with job(equal_sizes, backend, model, val_batch_size=count).train(tmp_path / "run", progress=False) as run:
@@ -163,7 +163,7 @@ def test_a_prototxts_crops_and_mirroring_are_those_of_caffe(
             image = np.moveaxis(equal_sizes.val[index][0], 0, 2)
             Image.fromarray(image).save(tmp_path / "image.png")
             assert run.test_one(tmp_path / "image.png").array == pytest.approx(outputs[index].array, rel=1e-4, abs=1e-4)
-            pixels = caffe["data"][index][::-1] + np.reshape([120, 110, 100], (3, 1, 1))  # RGB
+            pixels = caffe["data"][index][::-1] / 0.01 + np.reshape([120, 110, 100], (3, 1, 1))  # RGB
             assert np.array_equal(outputs[index].input, pixels.round())
 
 
