@@ -33,6 +33,7 @@ TESTS = Path(__file__).parent
 FOURTH = TESTS / "fourth_backend"
 # files that import a framework when they are collected
 IMPORTING = {
+    "backends/caffe/test_caffe_forks.py": {"caffe", "torch"},
     "backends/tensorflow/test_tensorflow_probabilities.py": {"tensorflow"},
     "backends/torch/test_torch_metrics.py": {"torch"},
     "backends/torch/test_torch_probabilities.py": {"torch"},

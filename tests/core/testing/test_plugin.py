@@ -164,7 +164,7 @@ def test_what_differs_is_the_tests_failure(tmp_path: Path) -> None:
     for file in (FOURTH / "numpy_backend").glob("*.*"):
         (packages / file.name).write_bytes(file.read_bytes())
     code = (packages / "network.py").read_text()
-    right = 'mixed * self.weights["scale.weight"] +'
+    right = "mixed * scale + offset"
     assert code.count(right) == 1
     (packages / "network.py").write_text(code.replace(right, right.replace("mixed", "1.001 * mixed")))
     network(tmp_path, "my_network.py")

@@ -370,7 +370,7 @@ def test_a_dataset_whose_shape_the_network_rejects_is_said_right_after_loading(
     colour = multiseg.Dataset.create(
         tmp_path / "rgb", input=images / "input", target=images / "target", channels="RGB", seed=1
     )
-    with pytest.raises(ModelError, match=r"takes images of one channel .* \(3, 32, 32\)"):
+    with pytest.raises(ModelError, match=r"takes images of one channel, not \(3, 32, 32\)"):
         replace(job, dataset=colour).train(tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
