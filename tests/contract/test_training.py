@@ -195,7 +195,7 @@ def test_it_starts_from_the_weights_of_another_run_and_leaves_frozen_layers(
     given = short.snapshot.path / WEIGHTS[job.backend]
     second = replace(job, epochs=1, seed=9, weights=given, freeze=["conv1"]).train(tmp_path / "second", progress=False)
     assert second.summary["weights"] == {
-        "matched": list(small_models.PARAMETERS), "missing": [], "unused": [], "reshaped": [],
+        "matched": list(small_models.PARAMETERS), "missing": [], "unused": [], "reshaped": [], "by_count": {},
         "renamed": {}, "reversed": [], "snapshot": None, "solver_state": None,
     }  # fmt: skip
     assert second.history[0]["l1"] == pytest.approx(short.history[-1]["l1"], rel=1e-6)
