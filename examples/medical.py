@@ -1,8 +1,8 @@
-"""Medical segmentation in every installed backend: 16-bit images of which 2 % are foreground, trained with Dice loss.
+"""Medical segmentation in every installed backend: 16-bit images of which about 2 % are foreground, trained with Dice loss.
 
     python examples/medical.py OUT
 
-A network that finds nothing there is right for 98 % of the pixels, and cross entropy may stay at that. Dice loss is one minus the
+A network that finds nothing there is right for about 98 % of the pixels. Dice loss is one minus the
 overlap of the predicted and the true foreground. The images are synthetic: cells among vessels of the same brightness. To train
 on images of your own (PNG or TIFF of 16 bits, NumPy arrays), create the dataset from your folders.
 """

@@ -27,7 +27,7 @@ def _defaults(name: str) -> str:
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--scene", type=click.Choice(list(scenes.SCENES)), default="triangles", show_default=True,
               help="What is drawn: triangles as in the tutorial; shapes of six classes on textured backgrounds, with ignored "
-              "borders; or cells, 16-bit images of which 2 % are foreground.")  # fmt: skip
+              "borders; or cells, 16-bit images of which about 2 % are foreground.")  # fmt: skip
 @click.option("-c", "--count", type=int, help=f"Number of pairs of images.  [default: {_defaults('count')}]")
 @click.option("-s", "--size", type=int, help=f"Width and height in pixels.  [default: {_defaults('size')}]")
 @click.option("-g", "--grid", type=int,
