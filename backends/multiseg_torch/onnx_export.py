@@ -35,6 +35,8 @@ def write(
     ``tolerance`` times the largest value.
     """
     _check_packages()
+    taken = {onnx_graph.IMAGE if image_type is not None else None, onnx_graph.CLASSES if argmax else None}
+    values = [f"{value}_of_network" if value in taken else value for value in values]
     model = _loaded(path, title, weights, images[0])
     expected = [_forward(model, batch) for batch in images]
     _check_independence(model, title, images[0])
@@ -49,8 +51,7 @@ def write(
                 raise
     if image_type is not None or argmax:
         content = onnx_graph.extended(content, title, image_type, argmax)
-        name = onnx_graph.IMAGE if image_type is not None else values[0]
-        _start(content, title).run(None, {name: np.zeros(images[0].shape, image_type or "float32")})
+        _run(content, title, [np.zeros(images[0].shape, image_type or "float32")])
     Path(out).write_bytes(content)
     return outputs[:1]
 
@@ -124,25 +125,17 @@ def _exported(
 
 def _run(content: bytes, title: str, images: Sequence[Array]) -> list[Array]:
     """Return onnxruntime's outputs for the batches."""
-    session = _start(content, title)
-    try:
-        name = session.get_inputs()[0].name
-        return [session.run(None, {name: batch})[0] for batch in images]
-    except Exception as error:  # onnxruntime's exceptions have no common base class
-        raise ModelError(f"{title}: onnxruntime cannot run the exported network: {_first_line(error)}") from error
-
-
-def _start(content: bytes, title: str) -> Any:
-    """Return onnxruntime's session of a file."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
+        return [session.run(None, {name: batch})[0] for batch in images]
     except Exception as error:  # onnxruntime's exceptions have no common base class
-        raise ModelError(f"{title}: onnxruntime cannot load the exported network: {_first_line(error)}") from error
+        raise ModelError(f"{title}: onnxruntime cannot run the exported network: {_first_line(error)}") from error
 
 
 def _compare(title: str, outputs: Sequence[Array], expected: Sequence[Array], tolerance: float) -> None:

@@ -45,10 +45,16 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> multiseg.Dataset:
 
 @pytest.mark.needs("torch")  # writes the ONNX files
 def test_the_file_computes_classes_from_the_image(backend: str, dataset: multiseg.Dataset, tmp_path: Path) -> None:
-    (tmp_path / "net.prototxt").write_text(NETWORK)
+    # blobs with the names of the new input and output
+    text = NETWORK.replace('top: "conv"', 'top: "classes"').replace('bottom: "conv"', 'bottom: "classes"')
+    text = text.replace('top: "data" include', 'top: "image" include').replace(
+        '"Convolution" bottom: "data"', '"Convolution" bottom: "image"'
+    )
+    text = text.replace('top: "data" exclude', 'top: "image" exclude').replace('name: "label"', 'name: "label"')
+    (tmp_path / "net.prototxt").write_text(text)
     job = multiseg.Job(
         dataset=dataset, backend=backend, model=tmp_path / "net.prototxt", epochs=1, batch_size=2, learning_rate=1e-4, seed=1,
-        threads=1, subtract_mean="pixel", metric="val_loss",
+        threads=1, subtract_mean="pixel", divide_std=[60.0, 30.0, 15.0], metric="val_loss",
     )  # fmt: skip
     images = np.random.default_rng(2).integers(0, 256, (3, 3, 10, 12), dtype=np.uint8)  # R, G, B
     with job.train(tmp_path / "run", progress=False) as run:
@@ -70,7 +76,7 @@ def test_the_file_computes_classes_from_the_image(backend: str, dataset: multise
     assert computed == pytest.approx(scores, abs=float(1e-4 * np.abs(scores).max()))
     metadata = session.get_modelmeta().custom_metadata_map
     assert metadata["multiseg.channel_order"] == "RGB"
-    assert "multiseg.mean" not in metadata
+    assert not {"multiseg.mean", "multiseg.std"} & set(metadata)
     result = CliRunner().invoke(
         main, ["export", str(tmp_path / "run"), "--to", "onnx", "--with-argmax", "-o", str(tmp_path / "cli.onnx")]
     )
