@@ -90,7 +90,7 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
         accumulate=job.accumulate,
         schedule=schedule,
         loss=loss,
-        loss_options=complete_options(loss, with_label_max(loss, job.loss_options, dataset)),
+        loss_options=complete_options(loss, with_label_max(loss, job.loss_options, dataset, ignore)),
         class_weights=class_weights.computed(job.class_weights, dataset, ignore),
         ignore_index=ignore,
         seed=random.SystemRandom().randrange(2**31) if job.seed is None else job.seed,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from multiseg.dataset import Dataset
 from multiseg.errors import SettingsError, setting
 from multiseg.network import CLASSES, IMAGES
+from multiseg.settings.binary import label_bounds
 from multiseg.settings.losses import BINARY, LABEL_MAX, LOSSES
 from multiseg.settings.requirements import is_number
 
@@ -66,25 +67,21 @@ def class_count(dataset: Dataset) -> int | None:
     return max(values) + 1 if values else None
 
 
-def label_max(dataset: Dataset) -> float:
-    """Return the label that stands for probability 1: 1 for two classes and masks of 0 and 1, else 255."""
+def label_max(dataset: Dataset, ignore: int | None = None) -> float:
+    """Return the label of probability 1: 1 for two classes and for masks whose labels that count are 0 and 1, else 255."""
     if dataset.labels.kind != IMAGES:
         return 1.0
-    counts = dataset.label_counts("train")
-    largest = max(counts) if counts else max(float(label.max()) for label in _some_labels(dataset))
-    return 1.0 if largest <= 1 else 255.0
+    bounds = label_bounds(dataset, () if ignore is None else (ignore,))
+    return 1.0 if bounds is not None and bounds[1] <= 1 else 255.0
 
 
-def _some_labels(dataset: Dataset) -> list[Array]:
-    labels = [dataset.train.label(index) for index in range(min(len(dataset.train), 100))]
-    return [label for label in labels if label is not None] or [np.full(1, 255)]
-
-
-def with_label_max(loss: str | None, options: Mapping[str, float], dataset: Dataset | None) -> dict[str, float]:
+def with_label_max(
+    loss: str | None, options: Mapping[str, float], dataset: Dataset | None, ignore: int | None
+) -> dict[str, float]:
     """Return the options of a loss, with the label of probability 1 of the dataset if the loss needs it and they lack it."""
     if loss != BINARY or dataset is None or LABEL_MAX in options:
         return dict(options)
-    return {**options, LABEL_MAX: label_max(dataset)}
+    return {**options, LABEL_MAX: label_max(dataset, ignore)}
 
 
 def computed(requested: Any, dataset: Dataset | None, ignore: int | None) -> tuple[float, ...]:
@@ -97,7 +94,9 @@ def computed(requested: Any, dataset: Dataset | None, ignore: int | None) -> tup
     if not isinstance(requested, str):
         return tuple(float(value) for value in requested)
     assert dataset is not None
-    counts = _counts(dataset, ignore, class_count(dataset))
+    classes = class_count(dataset)
+    stored = dataset.label_counts("train") if requested == BALANCED else None
+    counts = _counts(dataset, ignore, classes) if stored is None else _as_row(stored, ignore, classes)
     if not counts.any():
         raise SettingsError(
             f"{setting('class_weights', requested)}: {dataset.path} has no training label that counts; check the dataset with "
@@ -127,6 +126,15 @@ def median_frequency(counts: Array) -> Array:
     where = ((counts > 0) * counts.sum(1, keepdims=True)).sum(0)  # labels of the images in which the class occurs
     frequency = of_class / np.maximum(where, 1)
     return np.where(present, np.median(frequency[present]) / np.where(present, frequency, 1.0), 1.0)
+
+
+def _as_row(stored: Mapping[int, int], ignore: int | None, classes: int | None) -> Array:
+    """Return the counts of dataset.json over all images, (1, classes), without the ignored label."""
+    row = np.zeros((1, classes or max(stored, default=-1) + 1), np.int64)
+    for value, count in stored.items():
+        if value != ignore and value < row.shape[1]:
+            row[0, value] = count
+    return row
 
 
 def _counts(dataset: Dataset, ignore: int | None, classes: int | None) -> Array:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from helpers.class_masks import class_masks
 from multiseg.dataset import Dataset
-from multiseg.errors import SettingsError
+from multiseg.errors import MultisegWarning, SettingsError
 from multiseg.job.job import Job
 from multiseg.settings.class_weights import balanced, label_max, median_frequency
 
@@ -72,6 +73,26 @@ def test_the_label_of_probability_1_is_the_datasets(
     assert job.resolve(dataset).loss_options == {"label_max": 255}
     job = Job(dataset=dataset, backend=fourth, loss="binary_cross_entropy", loss_options={"label_max": 200})
     assert job.resolve(dataset).loss_options == {"label_max": 200}
+
+
+def test_the_label_of_probability_1_is_one_that_counts(fourth: str, tmp_path: Path) -> None:
+    """Masks of 0 and 1 with ignored borders of 255, the first of which have no foreground."""
+    for kind in ("input", "target"):
+        (tmp_path / kind).mkdir()
+        for number in range(4):
+            mask = np.zeros((8, 8), np.uint8)
+            mask[2:5] = number // 2
+            mask[0] = 255
+            Image.fromarray(mask).save(tmp_path / kind / f"{number}.png")
+    with pytest.warns(MultisegWarning, match="class numbers"):
+        data = Dataset.create(
+            tmp_path / "dataset", input=tmp_path / "input", target=tmp_path / "target", val_percent=0, seed=1
+        )
+    (tmp_path / "dataset" / "dataset.json").unlink()  # as DIGITS leaves it
+    data = Dataset.open(tmp_path / "dataset")
+    assert label_max(data, 255) == 1 and label_max(data) == 255
+    job = Job(dataset=data, backend=fourth, loss="binary_cross_entropy", ignore_index=255)
+    assert job.resolve(data).loss_options == {"label_max": 1}
 
 
 def test_lists_of_weights_in_a_file_of_jobs(tmp_path: Path) -> None:
