@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from multiseg import reference
+from multiseg.backend import Backend
 from multiseg.errors import MultisegError
 from multiseg.network import NetworkSpec
 from multiseg.parity.explanation import of_gradient, of_layer, of_step
@@ -71,7 +72,7 @@ class Loss:
         return cls(name, known, topology.loss or "none", options, frozenset(ignored), weights)
 
     def at(self, trace: reference.Trace, labels: Array) -> tuple[list[Bounded], Bounded, reference.Trace]:
-        """Return the accepted values of the loss, its gradient, and the pass from whose output the gradient goes back.
+        """Return the exact value of the loss, then Caffe's if it differs; its gradient; the pass whose output that is of.
 
         Raises NotComputable for a file's own loss that is not the cross entropy.
         """
@@ -122,9 +123,13 @@ def forward(
     if measured is None or loss is None:
         return rows
     values, _, _ = loss.at(trace, batch.labels)
-    candidates = [ParityRow.of(side.name, "loss", "loss", value, np.asarray(measured)) for value in values]
-    rows.append(min(candidates, key=lambda row: row.share))
+    rows.append(ParityRow.of(side.name, "loss", "loss", returned_loss(values, side.backend), np.asarray(measured)))
     return rows
+
+
+def returned_loss(values: list[Bounded], backend: Backend) -> Bounded:
+    """Return the value of a loss that a backend returns: the first and exact one, or the last if it clips probabilities."""
+    return values[-1 if backend.clips_losses else 0]
 
 
 def _fitting(topology: Topology, made: Weights) -> dict[str, Array]:

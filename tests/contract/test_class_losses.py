@@ -13,6 +13,8 @@ import multiseg
 from helpers.class_masks import VOID, class_masks, net
 from helpers.zoo import load
 from multiseg import Dataset, Job
+from multiseg import backend as registry
+from multiseg.parity.comparing import returned_loss
 from multiseg.reference import losses as reference
 from multiseg.reference.bounded import Bounded
 from multiseg.settings.losses import LOSSES, complete_options
@@ -164,11 +166,9 @@ def test_the_numpy_backend_has_them_too(fourth: str, three: Dataset, two: Datase
 @pytest.mark.parametrize("name", [*OF_CLASSES, "binary_cross_entropy"])
 def test_without_a_label_that_counts_loss_and_gradient_are_0(backend: str, name: str, tmp_path: Path) -> None:
     binary = name == "binary_cross_entropy"
-    model = tmp_path / "net.prototxt"
-    exported = (
-        multiseg.export(net(tmp_path, 1 if binary else 3), backend, tmp_path / "net.py") if backend != "caffe" else None
-    )
-    model = net(tmp_path, 1 if binary else 3) if exported is None else exported
+    model = net(tmp_path, 1 if binary else 3)
+    if backend != "caffe":
+        model = multiseg.export(model, backend, tmp_path / "net.py")
     more: dict[str, Any] = {"loss_options": complete_options(name, {}), "ignore_index": VOID}
     more["class_weights"] = WEIGHTS if LOSSES[name].weighted else ()
     more["labels"] = LOSSES[name].labels
@@ -179,9 +179,39 @@ def test_without_a_label_that_counts_loss_and_gradient_are_0(backend: str, name:
         before = worker.call("get_weights")
         assert worker.call("train_step", features=images, labels=labels, rate=1.0, seed=0) == 0
         after = worker.call("get_weights")
-        assert all(before[name].tobytes() == after[name].tobytes() for name in before)
+        assert all(before[parameter].tobytes() == after[parameter].tobytes() for parameter in before)
         _, terms = worker.call("evaluate", features=images, labels=labels)
         assert sum(total for total, _ in terms) == 0
+
+
+@pytest.mark.parametrize("name", OF_CLASSES)
+def test_a_class_can_be_ignored(backend: str, name: str, tmp_path: Path) -> None:
+    """Labels of a class that does not count, as if they were void, are left out of every sum."""
+    model = net(tmp_path)
+    if backend != "caffe":
+        model = multiseg.export(model, backend, tmp_path / "net.py")
+    draw = np.random.default_rng(2)
+    images, labels = draw.random((2, 1, 8, 8), np.float32), draw.integers(0, 3, (2, 1, 8, 8)).astype(np.float32)
+
+    def order(values: Any) -> Any:
+        return values.transpose(0, 2, 3, 1) if backend == "tensorflow" else values
+
+    more: dict[str, Any] = {"loss_options": complete_options(name, {}), "ignore_index": 0, "labels": "classes"}
+    with load(backend, model, (1, 8, 8), (1, 8, 8), loss=name, **more) as worker:
+        output, *_ = worker.call("predict", features=order(images), labels=None)
+        _, terms = worker.call("evaluate", features=order(images), labels=order(labels))
+    scores = output.transpose(0, 3, 1, 2) if backend == "tensorflow" else output
+    (exact, *_), _ = reference.named(
+        name, Bounded(scores.astype(np.float64)), labels, complete_options(name, {}), (), [0]
+    )
+    assert sum(total / max(count, 1) for total, count in terms) == pytest.approx(float(exact.value), rel=1e-5)
+
+
+def test_the_loss_that_parity_expects_is_clipped_in_caffe_only() -> None:
+    scores = Bounded(np.array([[[[200.0]], [[0.0]]]]))
+    values, _ = reference.named("cross_entropy", scores, np.ones((1, 1, 1, 1)), {}, (), [])
+    losses = {name: float(returned_loss(values, registry.get(name)).value) for name in ("caffe", "torch", "tensorflow")}
+    assert losses == pytest.approx({"caffe": 126 * np.log(2), "torch": 200, "tensorflow": 200})
 
 
 @pytest.mark.parametrize("name", ["cross_entropy+dice", "focal"])
@@ -197,7 +227,7 @@ def test_the_validation_loss_does_not_depend_on_the_batches(
         assert labels is not None
         scores = Bounded(run.predict(features).astype(np.float64))
         values, _ = reference.named(name, scores, labels, complete_options(name, {}), WEIGHTS, [VOID])
-        exact = values[-1 if backend == "caffe" else 0]  # Caffe clips probabilities in InfogainLoss
+        exact = returned_loss(values, registry.get(backend))
         for size in (1, 4, 6):
             tested = run.test_db(three.path / "train_db" / "features", batch_size=size)
             assert tested["val_loss"] == pytest.approx(float(exact.value), rel=1e-5)
