@@ -16,6 +16,7 @@ from multiseg.errors import ModelError
 from multiseg.network import Array
 from multiseg_caffe import losses
 from multiseg_caffe.describing.axes import axis
+from multiseg_caffe.sources import LABEL
 
 INDEXING = (*losses.BY_CLASS, "Accuracy")
 IGNORING = ("SoftmaxWithLoss", "InfogainLoss", "Accuracy")  # the types that have an ignore_label
@@ -86,10 +87,10 @@ def classes_of(net: Any, shapes: Mapping[str, Sequence[int]]) -> int | None:
     counts = [
         class_count(layer, shapes[layer.bottom[0]])
         for layer in net.layer
-        if layer.type in INDEXING and len(layer.bottom) > 1 and layer.bottom[1] == losses.LABEL
+        if layer.type in INDEXING and len(layer.bottom) > 1 and layer.bottom[1] == LABEL
         if layer.bottom[0] in shapes
     ]
-    scaled = any(layer.type == "Power" and list(layer.top) == [losses.LABEL] for layer in net.layer)
+    scaled = any(layer.type == "Power" and list(layer.top) == [LABEL] for layer in net.layer)
     return min(counts) if counts and not scaled else None
 
 

@@ -14,9 +14,11 @@ from itertools import groupby
 from typing import Any
 
 from multiseg_caffe.proto import EltwiseParameter, ReductionParameter
+from multiseg_caffe.sources import LABEL
 
 PYTHON = "multiseg_caffe.loss_layers"
-LABEL, LOSS = "label", "loss"
+LOSS = "loss"
+BINARY = "binary_cross_entropy"  # the one that compares element by element
 IGNORED_TARGET = -1.5  # of binary_cross_entropy: an ignored label is this times label_max, which Caffe truncates to -1
 
 
@@ -33,14 +35,11 @@ class Labelled:
 
 def cross_entropy(net: Any, by: Labelled) -> None:
     """Append the weighted cross entropy of the softmax, divided by the number of labels that count."""
-    layer = net.layer.add(name=LOSS, bottom=[by.scores, LABEL], top=[LOSS], loss_weight=[1.0])
-    layer.type = "InfogainLoss" if by.weights else "SoftmaxWithLoss"
+    matrix = [_diagonal(net, by.weights)] if by.weights else []
+    kind = "InfogainLoss" if matrix else "SoftmaxWithLoss"
+    layer = net.layer.add(name=LOSS, type=kind, bottom=[by.scores, LABEL, *matrix], top=[LOSS], loss_weight=[1.0])
     if by.ignore is not None:
         layer.loss_param.ignore_label = by.ignore
-    if by.weights:
-        del net.layer[-1]
-        layer.bottom.append(_diagonal(net, by.weights))
-        net.layer.append(layer)
 
 
 def _diagonal(net: Any, weights: Sequence[float]) -> str:
@@ -73,15 +72,16 @@ def dice(net: Any, by: Labelled, smooth: float) -> None:
     p = "dice_softmax"
     if by.ignore is not None:
         apart = _power(net, "dice_apart", label, shift=-float(by.ignore))
-        counted = _beyond(net, "dice_counted", apart)
-        p = _product(net, "dice_p", p, _tiled(net, "dice_counted_tiles", counted, by.classes))
-    both = _summed(net, "dice_both", _product(net, "dice_overlap", p, hits), by.axes)
+        counted = _tiled(net, "dice_counted_tiles", _beyond(net, "dice_counted", apart), by.classes)
+        p = product(net, "dice_p", p, counted)
+        hits = product(net, "dice_counted_hits", hits, counted)  # the ignored label may be a class
+    both = _summed(net, "dice_both", product(net, "dice_overlap", p, hits), by.axes)
     sizes = [_summed(net, "dice_size", p, by.axes), _summed(net, "dice_true", hits, by.axes)]
     net.layer.add(name="dice_sizes", type="Eltwise", bottom=sizes, top=["dice_sizes"])
     above = _power(net, "dice_above", both, scale=2.0, shift=smooth)
     below = _power(net, "dice_below", "dice_sizes", shift=smooth)
     inverse = _power(net, "dice_inverse", below, power=-1.0)
-    missed = _power(net, "dice_missed", _product(net, "dice_scores", above, inverse), scale=-1.0, shift=1.0)
+    missed = _power(net, "dice_missed", product(net, "dice_scores", above, inverse), scale=-1.0, shift=1.0)
     mean = net.layer.add(name="dice", type="Reduction", bottom=[missed], top=["dice"], loss_weight=[1.0])
     mean.reduction_param.operation = ReductionParameter.MEAN
 
@@ -121,7 +121,7 @@ def _power(net: Any, name: str, bottom: str, power: float = 1.0, scale: float = 
     return name
 
 
-def _product(net: Any, name: str, first: str, second: str) -> str:
+def product(net: Any, name: str, first: str, second: str) -> str:
     """Append the product of two blobs; return its blob."""
     layer = net.layer.add(name=name, type="Eltwise", bottom=[first, second], top=[name])
     layer.eltwise_param.operation = EltwiseParameter.PROD
@@ -166,13 +166,13 @@ LOSSES: dict[str, Callable[..., None]] = {
     "dice": dice,
     "cross_entropy+dice": cross_entropy_and_dice,
     "focal": focal,
-    "binary_cross_entropy": binary_cross_entropy,
+    BINARY: binary_cross_entropy,
 }
 
 
 def scores(net: Any, deployed: Any, output: str, loss: str) -> str:
     """Return the blob of ``net`` whose scores a loss compares: the input of the softmax or sigmoid that ``deployed`` ends in."""
-    last = "Sigmoid" if loss == "binary_cross_entropy" else "Softmax"
+    last = "Sigmoid" if loss == BINARY else "Softmax"
     for layer in deployed.layer:
         if list(layer.top) == [output] and layer.type == last and layer.softmax_param.axis == 1:
             blob = str(layer.bottom[0])

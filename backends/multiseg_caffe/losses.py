@@ -10,8 +10,8 @@ import numpy as np
 from multiseg.network import CLASSES, IMAGES, LossTerms
 from multiseg_caffe import class_losses, prototxt, references
 from multiseg_caffe.proto import EltwiseParameter, ReductionParameter
+from multiseg_caffe.sources import LABEL
 
-LABEL = "label"
 BY_CLASS = ("SoftmaxWithLoss", "InfogainLoss", "HingeLoss", "MultinomialLogisticLoss")
 NORMALISED = ("SoftmaxWithLoss", "SigmoidCrossEntropyLoss", "InfogainLoss")  # by their loss_param
 BY_DIFFERENCE = ("EuclideanLoss", "L1Loss", "SmoothL1Loss")
@@ -203,10 +203,10 @@ def with_native(net: Any) -> Any:
             continue
         weights = [_flat(result, layer.name, blob) for blob in layer.bottom[2:]]
         if weights:
-            difference = _product(result, f"{layer.name}_inside", difference, weights[0])
+            difference = class_losses.product(result, f"{layer.name}_inside", difference, weights[0])
         smooth = _smooth(result, layer.name, difference, layer.smooth_l1_loss_param.sigma)
         if len(weights) > 1:
-            smooth = _product(result, f"{layer.name}_outside", smooth, weights[1])
+            smooth = class_losses.product(result, f"{layer.name}_outside", smooth, weights[1])
         _reduced(result, layer.name, smooth, "SUM", 1.0, weight(layer), top)
     return result
 
@@ -238,7 +238,6 @@ def huber(net: Any, output: str, factor: float, delta: float) -> None:
 
 
 BY_ELEMENT: dict[str, Callable[..., None]] = {"l1": l1, "l2": l2, "smooth_l1": smooth_l1, "huber": huber}
-LOSSES: dict[str, Callable[..., None]] = {**BY_ELEMENT, **class_losses.LOSSES}
 
 
 def _flat(net: Any, name: str, blob: str) -> str:
@@ -256,13 +255,6 @@ def _difference(net: Any, name: str, bottoms: Any, propagate: list[bool]) -> str
     layer.eltwise_param.operation = EltwiseParameter.SUM
     layer.eltwise_param.coeff.extend([1, -1])
     return difference
-
-
-def _product(net: Any, name: str, first: str, second: str) -> str:
-    """Append the product of two blobs; return its blob."""
-    layer = net.layer.add(name=name, type="Eltwise", bottom=[first, second], top=[name])
-    layer.eltwise_param.operation = EltwiseParameter.PROD
-    return name
 
 
 def _smooth(net: Any, name: str, blob: str, sigma: float) -> str:

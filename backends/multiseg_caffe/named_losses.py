@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,6 +36,16 @@ def with_loss(
     else:
         losses.BY_ELEMENT[spec.loss](net, compared, 1 / elements, **spec.loss_options)
     return net
+
+
+def check_positions(spec: NetworkSpec, shape: tuple[int, ...]) -> None:
+    """Raise ModelError unless a named loss of classes has one label for each position of an output of ``shape`` (C, H, W)."""
+    of_classes = spec.loss in class_losses.LOSSES and spec.loss != class_losses.BINARY
+    if of_classes and math.prod(shape[1:]) != math.prod(spec.label_shape):
+        raise ModelError(
+            f"{spec.model}: the loss takes scores (classes, H, W) and labels (1, H, W); the output is {shape}, the labels are "
+            f"{spec.label_shape}; end the network in a score of each class for each label"
+        )
 
 
 def check_layers(spec: NetworkSpec, types: Iterable[str]) -> None:

@@ -77,16 +77,17 @@ class Network(network.Network):
         self._check_output(self.output_shape)
         self.labels = spec.label_kind(self.output_shape)
         spec.check_class_weights(self.output_shape[0])
+        named_losses.check_positions(spec, self.output_shape)
         if spec.loss is None and losses.words(prototxt.filtered(self.file, "train", spec.model)) is None:
             raise ModelError(f"{spec.model}: has no loss layer for training; add one, or specify a loss with loss=")
         self.classes: int | None = None
-        if spec.solver:
+        if spec.loss in class_losses.LOSSES:
+            self.classes = self.output_shape[0]
+        elif spec.solver:
             counts = []
             for state, size in (("val", self.val_batch_size), ("train", self.batch_size)):
                 counts.append(class_labels.classes_of(*self._definition(state, (size, *spec.input_shape))))
             self.classes = min((count for count in counts if count is not None), default=None)
-            if spec.loss in class_losses.LOSSES:
-                self.classes = self.output_shape[0]
         self.solver = self._make_solver() if spec.solver else None
 
     # --- building

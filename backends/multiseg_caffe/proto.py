@@ -52,7 +52,7 @@ FORK_MESSAGES: dict[str, dict[str, Any]] = {
 ENUMS = {"Precision": ("DOUBLE", "FLOAT", "FLOAT16"), "LabelType": ("NONE", "IMAGE", "PIXEL")}
 DEFAULTS = {"sigma": "1"}
 # Files name fields in words. These numbers are free in BVLC's messages, and not those of the forks, where they are used twice.
-FIRST_NUMBER = 8266700
+FIRST_NUMBER = 8300000
 
 
 def _definitions() -> Any:

@@ -11,11 +11,11 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from multiseg.errors import ModelError
+from multiseg_torch.probabilities import SIGMOIDS
 
 SOFTMAX = (
     functional.softmax, torch.softmax, Tensor.softmax, functional.log_softmax, torch.log_softmax, Tensor.log_softmax,
 )  # fmt: skip
-SIGMOID = (torch.sigmoid, torch.special.expit, Tensor.sigmoid, functional.sigmoid, functional.logsigmoid)
 
 
 def attach(model: nn.Module, images: Tensor, path: str, of_softmax: bool) -> None:
@@ -24,7 +24,7 @@ def attach(model: nn.Module, images: Tensor, path: str, of_softmax: bool) -> Non
     ``images`` (N, C, H, W) are for a trial. Raises ModelError naming the network file ``path`` if the output is probabilities of
     classes that are computed in another way.
     """
-    functions = SOFTMAX if of_softmax else SIGMOID
+    functions = SOFTMAX if of_softmax else SIGMOIDS
     with torch.no_grad(), _Last(functions) as last:
         output = model(images)
     if getattr(output, "scores", None) is not None:  # of an exported network
