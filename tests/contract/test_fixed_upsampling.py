@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,3 +58,43 @@ def test_the_description_says_so(tmp_path: Path) -> None:
     assert (fixed["up"], fixed["conv"]) == ((True, "bilinear"), (False, None))
     described = next(layer for layer in topology.to_json()["layers"] if layer["name"] == "up")
     assert (described["frozen"], described["initial"]) == (True, "bilinear")
+
+
+FIXED = """
+layer { name: "data" type: "Data" top: "data" exclude { stage: "deploy" } data_param { batch_size: 2 } }
+layer { name: "label" type: "Data" top: "label" exclude { stage: "deploy" } data_param { batch_size: 2 } }
+layer { name: "data" type: "Input" top: "data" include { stage: "deploy" } input_param { shape { dim: 1 dim: 1 dim: 8 dim: 8 } } }
+layer { name: "scale" type: "Scale" bottom: "data" top: "scale" param { lr_mult: 0 } param { lr_mult: 0 }
+        scale_param { bias_term: true } }
+layer { name: "slope" type: "PReLU" bottom: "scale" top: "slope" param { lr_mult: 0 } }
+layer { name: "conv" type: "Convolution" bottom: "slope" top: "conv"
+        convolution_param { num_output: 3 kernel_size: 1 weight_filler { type: "xavier" } } }
+layer { name: "dense" type: "InnerProduct" bottom: "conv" top: "dense" param { lr_mult: 0 } param { lr_mult: 0 }
+        inner_product_param { num_output: 64 weight_filler { type: "xavier" } } }
+layer { name: "image" type: "Reshape" bottom: "dense" top: "image"
+        reshape_param { shape { dim: 0 dim: 1 dim: 8 dim: 8 } } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "image" bottom: "label" top: "loss" exclude { stage: "deploy" } }
+"""
+
+
+def test_layers_of_every_kind_stay_untrained(backend: str, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    for name in ("input", "target"):
+        (tmp_path / name).mkdir()
+        for number in range(4):
+            Image.fromarray(draw.integers(0, 256, (8, 8), dtype=np.uint8)).save(tmp_path / name / f"{number}.png")
+    dataset = multiseg.Dataset.create(
+        tmp_path / "dataset", input=tmp_path / "input", target=tmp_path / "target", val_percent=25, seed=1
+    )
+    (tmp_path / "net.prototxt").write_text(FIXED)
+    job = multiseg.Job(
+        dataset=dataset, backend=backend, model=tmp_path / "net.prototxt", epochs=1, batch_size=2, learning_rate=1e-4, seed=1,
+        threads=1, solver_options={"weight_decay": 0.1}, subtract_mean="none", divide_std=[200.0], loss="l2",
+    )  # fmt: skip
+    with job.train(tmp_path / "run", progress=False) as run:
+        trained = run.worker().call("get_weights")
+        loaded = replace(job, epochs=1, learning_rate=1e-30).train(tmp_path / "start", progress=False)
+        with loaded:
+            start = loaded.worker().call("get_weights")
+        changed = {name for name in trained if not np.array_equal(trained[name], start[name])}
+    assert {name.partition(".")[0] for name in changed} == {"conv"}

@@ -58,6 +58,8 @@ def described(placed: list[Placed], path: str, image: str) -> tuple[list[dict[st
 def _training(placed: Placed) -> dict[str, Any]:
     """Return ``frozen`` and ``initial`` of a layer (multiseg.topology.layer), without those that have their default."""
     layer, count = placed.layer, len(placed.weights)
+    if layer.type == "BatchNorm":  # its statistics, which no gradient changes
+        return {}
     fixed = count > 0 and len(layer.param) >= count and all(not param.lr_mult for param in layer.param[:count])
     filler = layer.convolution_param.weight_filler.type if layer.type in ("Convolution", "Deconvolution") else ""
     return {**({"frozen": True} if fixed else {}), **({"initial": filler} if filler == "bilinear" else {})}

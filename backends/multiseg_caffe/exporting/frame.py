@@ -16,7 +16,7 @@ from multiseg.topology.writing import (
     Writer,
     distinct,
 )  # fmt: skip
-from multiseg_caffe.exporting.text import Fields, Word, indented, number_field
+from multiseg_caffe.exporting.text import Fields, Word, fixed, indented, number_field
 
 # Rules of layers. caffe.Net(file, caffe.TEST) has no stage; it gets the layers of deployment, as stage "deploy" does.
 TRAINING = ("include", [("phase", Word("TRAIN"))])
@@ -146,7 +146,8 @@ class PrototxtFrame(Writer):
             self.blobs[layer.outputs[0]] = bottoms[0]
         if here:
             self.lines.append(self.only)
-        self._write(self.names[layer.name], type, bottoms, [self.blobs[value] for value in layer.outputs], fields)
+        tops = [self.blobs[value] for value in layer.outputs]
+        self._write(self.names[layer.name], type, bottoms, tops, [*fixed(layer), *fields])
 
     def _may_overwrite(self, value: str) -> bool:
         """Return whether the only reader of a value may overwrite it."""

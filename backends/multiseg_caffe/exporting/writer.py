@@ -47,7 +47,7 @@ class _Caffe(PrototxtFrame):
         if pads[:2] != pads[2:] or min(pads) < 0:
             raise Refused(f"pads {sides(pads)}; Caffe supports only equal padding on opposite sides")
         here = "auto_pad" in layer.parameters and max(parameter(layer, "strides")) > 1
-        self._layer(layer, "Convolution", [*fixed(layer), ("convolution_param", windows(layer, pads))], here)
+        self._layer(layer, "Convolution", [("convolution_param", windows(layer, pads))], here)
 
     def deconvolution(self, layer: Layer) -> None:
         pads, more = deconvolution_pads(layer)
@@ -58,13 +58,13 @@ class _Caffe(PrototxtFrame):
             raise Refused("has negative padding")
         even = [min(pads[0], pads[2]), min(pads[1], pads[3])]
         edges = {i + 2: (pads[i] - even[i], pads[i + 2] - even[i]) for i in range(2)}
-        fields: list[tuple[str, Any]] = [*fixed(layer), ("convolution_param", windows(layer, even))]
+        fields: list[tuple[str, Any]] = [("convolution_param", windows(layer, even))]
         if not any(map(any, edges.values())):
             self._layer(layer, "Deconvolution", fields)
             return
         name = self.names[layer.name]
         whole = self._fresh(f"{layer.name}_whole")
-        self._write(name, "Deconvolution", [self.blobs[layer.inputs[0]]], [whole], fields)
+        self._write(name, "Deconvolution", [self.blobs[layer.inputs[0]]], [whole], [*fixed(layer), *fields])
         shape = layer.shapes[0]
         cuts = {i: (first, first + shape[i - 1]) for i, (first, last) in edges.items() if first or last}
         sizes = {i: shape[i - 1] + sum(edges[i]) for i in cuts}

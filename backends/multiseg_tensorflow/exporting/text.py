@@ -57,23 +57,23 @@ def bilinear(shape, dtype=tf.float32, partition_info=None):
     return tf.reshape(line, [-1, 1, 1, 1]) * tf.reshape(line, [1, -1, 1, 1]) * tf.ones(shape, dtype)
 ''',
     "dense": """
-def dense(net, name, units, bias=True):
+def dense(net, name, units, bias=True, **options):
     with tf.variable_scope(name):
-        net = tf.matmul(net, tf.get_variable('weights', [net.shape.as_list()[1], units]))
-        return add_bias(net, units) if bias else net
+        net = tf.matmul(net, tf.get_variable('weights', [net.shape.as_list()[1], units], **options))
+        return add_bias(net, units, options.get('trainable')) if bias else net
 """,
     "scale": '''
-def scale(net, name, bias=False):
+def scale(net, name, bias=False, **options):
     """Multiply each channel by a weight, and add a bias if specified."""
     with tf.variable_scope(name):
         channels = net.shape.as_list()[-1]
-        net = net * tf.get_variable('weights', [channels], initializer=tf.ones_initializer())
-        return add_bias(net, channels) if bias else net
+        net = net * tf.get_variable('weights', [channels], initializer=tf.ones_initializer(), **options)
+        return add_bias(net, channels, options.get('trainable')) if bias else net
 ''',
     "prelu": """
-def prelu(net, name, slopes):
+def prelu(net, name, slopes, **options):
     with tf.variable_scope(name):
-        weights = tf.get_variable('weights', [slopes], initializer=tf.constant_initializer(0.25))
+        weights = tf.get_variable('weights', [slopes], initializer=tf.constant_initializer(0.25), **options)
         return tf.nn.relu(net) - weights * tf.nn.relu(-net)
 """,
     "average": '''

@@ -79,7 +79,9 @@ class _TensorFlow(TowerFrame):
     def dense(self, layer: Layer) -> None:
         bias = "" if parameter(layer, "bias_term") else ", bias=False"
         units = layer.parameters["num_output"]
-        self._assign(layer, f"dense({self._first(layer)}, {self._scope(layer)}, {units}{bias})")
+        self._assign(
+            layer, f"dense({self._first(layer)}, {self._scope(layer)}, {units}{bias}{training_options(layer)})"
+        )
 
     def pool(self, layer: Layer) -> None:
         pool = pooling(layer, self.input_shape(layer))
@@ -165,14 +167,15 @@ class _TensorFlow(TowerFrame):
         if len(self.input_shape(layer)) == 2:
             raise Refused(f"scales the first axis of a value of shape {self.input_shape(layer)}, which is not an image")
         bias = ", bias=True" if layer.parameters.get("bias_term", False) else ""
-        self._assign(layer, f"scale({self._first(layer)}, {self._scope(layer)}{bias})")
+        self._assign(layer, f"scale({self._first(layer)}, {self._scope(layer)}{bias}{training_options(layer)})")
 
     def prelu(self, layer: Layer) -> None:
         if len(self.input_shape(layer)) == 2 and parameter(layer, "num_parameters") > 1:
             raise Refused(
                 f"has slopes for the first axis of a value of shape {self.input_shape(layer)}, which is not an image"
             )
-        self._assign(layer, f"prelu({self._first(layer)}, {self._scope(layer)}, {parameter(layer, 'num_parameters')})")
+        slopes = parameter(layer, "num_parameters")
+        self._assign(layer, f"prelu({self._first(layer)}, {self._scope(layer)}, {slopes}{training_options(layer)})")
 
     def lrn(self, layer: Layer) -> None:
         size, net = layer.parameters["size"], self._first(layer)
