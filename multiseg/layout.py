@@ -63,14 +63,16 @@ class Layout:
 
     def features(self, batch: Array) -> Floats:
         """Convert neutral features ``(N, C, H, W)`` RGB to float32 in this layout: subtract the mean, divide by the deviation."""
+        if self.mean is not None or self.std is not None:
+            batch = batch.astype(np.float32)
         if self.mean is not None:
-            batch = batch.astype(np.float32) - self._mean_for(batch.shape)
+            batch -= self._mean_for(batch.shape)
         if self.std is not None:
             if len(self.std) != batch.shape[1]:
                 raise SettingsError(
                     f"the standard deviation has {len(self.std)} channels, the images have {batch.shape[1]}"
                 )
-            batch = batch.astype(np.float32) / self.std.astype(np.float32).reshape(-1, 1, 1)
+            batch /= self.std.astype(np.float32, copy=False).reshape(-1, 1, 1)
         return self._arrange(batch)
 
     def labels(self, batch: Array) -> Floats:

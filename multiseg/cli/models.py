@@ -39,7 +39,8 @@ def models(
         click.echo(shipped.write(shipped.get(name), output, backend, classes_of(dataset, classes)))
         return
     chosen = list(shipped.MODELS.values()) if name is None else [shipped.get(name)]
-    rows = [listing.summary(model, shape_of(input_shape, dataset), classes_of(dataset, classes)) for model in chosen]
+    shape, count = shape_of(input_shape, dataset), classes_of(dataset, classes)
+    rows = [listing.summary(model, shape, count) for model in chosen]
     if as_json or form == "json":
         click.echo(json_text(rows))
         return

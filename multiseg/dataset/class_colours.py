@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from multiseg.dataset.label_tables import Colour, default_colours
+from functools import lru_cache
+
+from multiseg.dataset.label_tables import BORDER_COLOUR, Colour, default_colours
 from multiseg.dataset.labels import Labels
 
 PALETTE_SIZE = 256  # of a palette image
-IGNORED: Colour = (224, 224, 192)  # the colour of the border in PASCAL VOC's masks
 _BACKGROUND_NAMES = ("background", "bg", "_background_")
 
 
+@lru_cache(maxsize=16)
 def palette(labels: Labels) -> tuple[Colour, ...]:
-    """Return 256 colours by class index: those of ``labels``, IGNORED for its ignored label, and default colours for the others.
+    """Return 256 colours by class index: those of ``labels``, BORDER_COLOUR for its ignored label, and default colours.
 
     Default colours are different from all colours of ``labels``.
     """
@@ -20,7 +22,7 @@ def palette(labels: Labels) -> tuple[Colour, ...]:
     # without colours of its own, a dataset has the default ones in their order
     colours = own + [next(unused) for _ in range(PALETTE_SIZE - len(own))]
     if labels.ignore is not None and labels.ignore < PALETTE_SIZE:
-        colours[labels.ignore] = IGNORED
+        colours[labels.ignore] = BORDER_COLOUR
     return tuple(colours)
 
 

@@ -148,7 +148,7 @@ class CentreCrop:
                     f"{setting('val_crop', NONE)}"
                 )
         if labels is None:
-            return np.stack([centre_crop(image, self.size, image.shape[1:]) for image in features]), None
+            return np.stack([centre_crop(image, self.size) for image in features]), None
         pairs = [self.pair(image, label) for image, label in zip(features, labels, strict=True)]
         return np.stack([image for image, _ in pairs]), np.stack([label for _, label in pairs])
 
@@ -156,8 +156,7 @@ class CentreCrop:
         """Return the central part of an image (C, H, W) and the part of its label that belongs to it."""
         whole, label_whole = image.shape[1:], label.shape[1:]
         label_size = label_size_of(self.size, whole, label_whole)
-        multiples = steps(whole, label_whole)
-        top, left = (corner - corner % step for corner, step in zip(_central(self.size, whole), multiples, strict=True))
+        top, left = _central(self.size, whole, steps(whole, label_whole))
         cropped = cut(image, (top, left), self.size, None)
         if label_whole == (1, 1):
             return cropped, label
@@ -165,11 +164,12 @@ class CentreCrop:
         return cropped, cut(label, corner, label_size, None)
 
 
-def centre_crop(image: Array, size: Size, whole: Sequence[int]) -> Array:
-    """Return the central part (C, height, width) of an image that is at least as large."""
-    return cut(image, _central(size, whole), size, None)
+def centre_crop(image: Array, size: Size, multiples: Size = (1, 1)) -> Array:
+    """Return the central part (C, height, width) of an image that is at least as large, from whole multiples of ``multiples``."""
+    return cut(image, _central(size, image.shape[1:], multiples), size, None)
 
 
-def _central(size: Size, image: Sequence[int]) -> Size:
-    """Return the first row and column of the central crop, rounded down as in Caffe's data_transformer.cpp."""
-    return (image[0] - size[0]) // 2, (image[1] - size[1]) // 2
+def _central(size: Size, image: Sequence[int], multiples: Size = (1, 1)) -> Size:
+    """Return the first row and column, rounded down as in Caffe's data_transformer.cpp, and to a multiple."""
+    top, left = ((whole - side) // 2 // step * step for whole, side, step in zip(image, size, multiples, strict=True))
+    return top, left

@@ -16,9 +16,11 @@ from multiseg.dataset import digits
 from multiseg.dataset import voc as voc_layout
 from multiseg.dataset.creation import CreationOptions, Progress, create, random_seed
 from multiseg.dataset.description import FILE, computed_hash, read_description
+from multiseg.dataset.deviation import standard_deviation
 from multiseg.dataset.encoding import RecordEncoding
 from multiseg.dataset.foreground import Side, foreground_of_stored
 from multiseg.dataset.label_options import IGNORE, LabelOptions
+from multiseg.dataset.label_tables import BORDER_COLOUR
 from multiseg.dataset.labels import Labels
 from multiseg.dataset.location import MEAN, is_url, local
 from multiseg.dataset.reading import Split
@@ -112,7 +114,7 @@ class Dataset:
             if classes is None and colours is None:
                 classes, colours = voc_layout.NAMES, voc_layout.COLOURS
                 if label_map is None and ignore is not None:
-                    label_map = {voc_layout.BORDER_COLOUR: ignore}
+                    label_map = {BORDER_COLOUR: ignore}
         if input is None or target is None:
             raise SettingsError(
                 f"{setting('input')} and {setting('target')} are missing; state the folders of inputs and targets, or "
@@ -221,6 +223,11 @@ class Dataset:
             return None
         pixel: NDArray[np.float32] = self.mean_image.mean(axis=(1, 2), dtype=np.float64).astype(np.float32)
         return pixel
+
+    @cached_property
+    def standard_deviation(self) -> NDArray[np.float64]:
+        """The standard deviation of each channel ``(C,)``, RGB, of the training images; all are read once."""
+        return standard_deviation(self.train)
 
     @cached_property
     def content_hash(self) -> str:

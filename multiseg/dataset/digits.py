@@ -110,12 +110,23 @@ def _instructions(data: bytes) -> Iterator[tuple[str, Any]]:
     while code := stream.read(1):
         instruction = _INSTRUCTIONS[code.decode("latin-1")]
         if instruction.name == "STRING":  # Python 2 writes bytes; pickletools reads only ASCII
-            yield "STRING", _text(ast.literal_eval("b" + stream.readline().decode("ascii").strip()))
+            yield "STRING", _text(_literal(stream.readline()))
         else:
             argument: Any = None if instruction.arg is None else instruction.arg.reader(stream)
             if instruction.name in ("BINSTRING", "SHORT_BINSTRING"):
                 argument = _text(argument.encode("latin-1"))
             yield instruction.name, argument
+
+
+def _literal(line: bytes) -> bytes:
+    """Return the bytes of a quoted text. Raises ValueError if it is damaged."""
+    try:
+        value = ast.literal_eval("b" + line.decode("ascii").strip())
+    except SyntaxError as error:
+        raise ValueError("a text in it is damaged") from error
+    if not isinstance(value, bytes):
+        raise ValueError("a text in it is damaged")
+    return value
 
 
 def _follow(name: str, argument: Any, stack: _Stack) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from multiseg.dataset.cropping import CENTRE
-from multiseg.dataset.deviation import standard_deviation
 from multiseg.errors import SettingsError, setting
 from multiseg.network import CLASSES
 
@@ -106,7 +105,7 @@ def std_of(dataset: Any, divide_std: str | Sequence[float] | None) -> npt.NDArra
         return None
     if not isinstance(divide_std, str):
         return _per_channel(dataset, "divide_std", divide_std)
-    std = standard_deviation(dataset.train)
+    std: npt.NDArray[np.float64] = dataset.standard_deviation
     if not std.all():
         raise SettingsError(
             f"{setting('divide_std', divide_std)}: channel {int(np.argmin(std))} of the training images of {dataset.path} has "

@@ -158,6 +158,9 @@ def voc_colour(index: int) -> Colour:
     return channels[0], channels[1], channels[2]
 
 
+BORDER_COLOUR = voc_colour(255)  # (224, 224, 192), of the ignored borders of objects in PASCAL VOC
+
+
 def _lines(source: str | os.PathLike[str], name: str) -> list[str]:
     """Return the stripped lines of a text file; ``name`` is the setting that names the file."""
     try:

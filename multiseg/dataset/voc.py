@@ -18,7 +18,6 @@ NAMES = (
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 COLOURS: tuple[Colour, ...] = tuple(map(voc_colour, range(len(NAMES))))
-BORDER_COLOUR: Colour = (224, 224, 192)  # of label 255, the borders of objects
 
 
 def read_layout(folder: str) -> tuple[Pairs, Pairs]:

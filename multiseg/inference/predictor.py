@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from multiseg.dataset.cropping import centre_crop, exceeds, written
+from multiseg.dataset.cropping import centre_crop, exceeds, steps, written
 from multiseg.dataset.dataset import BYTE, HIGH_BYTE
 from multiseg.errors import ImageError, ModelError, MultisegError, WorkerError, setting
 from multiseg.images import Channels, Values, decode, read_bytes
@@ -52,7 +52,7 @@ def prepare(run: TestedNetwork, image: str | Path, options: Options) -> Values:
                 f"{image}: is {written(pixels.shape[1:])} pixels (height x width), the network is tested on the central "
                 f"{written(run.val_crop)}; use a larger image, or {setting('resize', False)} to test the whole image"
             )
-        pixels = centre_crop(pixels, run.val_crop, pixels.shape[1:])
+        pixels = centre_crop(pixels, run.val_crop, steps(run.input_shape[1:], run.label_shape[1:]))
     return pixels
 
 

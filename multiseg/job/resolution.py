@@ -154,8 +154,11 @@ def _model(job: JobRequest, backend: Backend, dataset: Dataset | None) -> Path:
 
 def _origins(job: JobRequest, model: Path, backend: Backend) -> dict[str, str]:
     """Return the name of the job's network, for job.json, if the network file is a copy for this job."""
-    named = shipped.find(job.model) or (model != backend.default_model_path and shipped.of_file(model.name))
-    return {"model": named.name} if named and (job.model is None or shipped.find(job.model)) else {}
+    if job.model is not None:
+        named = shipped.find(job.model)
+    else:
+        named = None if model == backend.default_model_path else shipped.of_file(model.name)
+    return {} if named is None else {"model": named.name}
 
 
 def _label_problems(job: JobRequest, dataset: Dataset | None, loss: str | None) -> list[str]:
@@ -250,7 +253,7 @@ class _Crops:
 def _crops_of_job(job: JobRequest, model: Path, dataset: Dataset | None, problems: list[str]) -> _Crops:
     """Return the crops that the job specifies, else those of the network file."""
     try:
-        stated = cropping_of_file(model) if model.exists() else {"crop": 0, "val_crop": 0, "mirror": False}
+        stated = cropping_of_file(model)
     except ModelError as error:
         problems.append(error.template)
         return _Crops()

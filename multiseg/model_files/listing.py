@@ -6,13 +6,8 @@ import math
 from typing import Any
 
 from multiseg.model_files.reading import describe
-from multiseg.model_files.shipped import MODELS, Shape, ShippedModel
+from multiseg.model_files.shipped import Shape, ShippedModel
 from multiseg.topology import Topology
-
-
-def models(input_shape: Shape | None = None, classes: int | None = None) -> list[dict[str, Any]]:
-    """Return a dict for each network that can be chosen by name; see :func:`summary`."""
-    return [summary(model, input_shape, classes) for model in MODELS.values()]
 
 
 def summary(model: ShippedModel, input_shape: Shape | None = None, classes: int | None = None) -> dict[str, Any]:

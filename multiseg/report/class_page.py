@@ -47,7 +47,7 @@ def class_rows(scan: ClassScan) -> list[ClassRow]:
     for index in range(scan.classes):
         cells = [table[index] if index < len(table) else {} for table in tables]
         values = {key: tuple(cell.get(key) for cell in cells) for key in ("iou", "accuracy", "dice")}
-        pixels = max((cell.get("pixels", 0) for cell in cells), default=0)
+        pixels = cells[0].get("pixels", 0)
         rows.append(ClassRow(index, class_name(scan.labels, index), colours[index], pixels, pixels / total, values))
     return rows
 

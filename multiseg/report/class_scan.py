@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from multiseg.dataset.cropping import Size
 from multiseg.dataset.labels import Labels
-from multiseg.errors import DatasetError, ModelError
+from multiseg.errors import ModelError
 from multiseg.images import Values
 from multiseg.inference.output import Output
 from multiseg.inference.tested import pixel_labels
 from multiseg.report.facts import RunFacts
-from multiseg.report.scan import CANNOT_SHOW, Kind, Outputs, Pair, choose
+from multiseg.report.scan import CANNOT_SHOW, Kind, Outputs, Pair, choose, chunks, read
 from multiseg.run.run import Run
 from multiseg.settings.confusion import Confusion, mean
 
 Classes = npt.NDArray[np.uint8]
-_CHUNK = 1 << 18  # pixels of one prediction; scores and activations need many times that
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class _Sums:
             score, accuracy = mean(one.class_iou), one.accuracy
             errors.append(-1.0 if score is None else 1 - score)  # an image without labels is never among the worst
             wrong_parts.append(None if accuracy is None else 1 - accuracy)
-            counted = (target < count) & ~np.isin(target, list(ignore))
+            counted = one.counted(target)[1]
             wrong_maps.append(counted & (classes != target))
         stacked, wrong = np.stack(maps), np.stack(wrong_maps)
         self.error.append(errors)
@@ -129,7 +129,7 @@ def class_scan(facts: Sequence[RunFacts], images: int) -> ClassScan:
     A run whose framework is not installed, whose network does not accept the images, or that does not score classes of pixels,
     is left out with the error message. Raises DatasetError if the dataset cannot be read.
     """
-    samples = facts[0].run.dataset.val
+    samples, crop = facts[0].run.dataset.val, facts[0].run.val_crop
     labels = facts[0].run.labels
     assert labels is not None
     unseen: dict[str, str] = {}
@@ -139,7 +139,7 @@ def class_scan(facts: Sequence[RunFacts], images: int) -> ClassScan:
     while True:
         seen = tuple(each for each in facts if each.label not in unseen)
         try:
-            sums = _summed(samples, seen)
+            sums = _summed(samples, crop, seen)
             break
         except _CannotPredict as failure:  # start again without this run
             unseen[failure.run.label] = str(failure)
@@ -151,7 +151,7 @@ def class_scan(facts: Sequence[RunFacts], images: int) -> ClassScan:
     chosen = choose(error.mean(axis=0), split if len(seen) > 1 else np.zeros_like(split), images)
     cases = []
     for index, kinds in chosen.items():
-        features, targets = _read(samples, [index])
+        features, targets = read(samples, [index], crop)
         views = []
         for at, each in enumerate(seen):
             classes, _ = _predict(each.run, features, targets)
@@ -178,11 +178,11 @@ class _CannotPredict(Exception):
         self.run = run
 
 
-def _summed(samples: Any, facts: Sequence[RunFacts]) -> _Sums:
+def _summed(samples: Any, crop: Size | None, facts: Sequence[RunFacts]) -> _Sums:
     """Return the sums over all images. Raises _CannotPredict."""
     sums = _Sums([None] * len(facts))
     ignored = [each.run.ignored for each in facts]
-    for features, targets in _chunks(samples) if facts else ():
+    for features, targets in chunks(samples, crop) if facts else ():
         predicted = []
         for each in facts:
             try:
@@ -213,20 +213,3 @@ def _predict(run: Run, features: Values, targets: npt.NDArray[Any]) -> tuple[Cla
         for output, feature in zip(outputs, features, strict=True)
     ]
     return np.stack([result.classes for result in results]), max(2, outputs.shape[1])
-
-
-def _chunks(samples: Any) -> Iterator[tuple[Values, npt.NDArray[Any]]]:
-    """Yield images and labels in batches; images of different sizes one by one."""
-    if not len(samples):
-        return
-    size = 1 if samples.shape is None else max(1, _CHUNK // int(np.prod(samples.shape[1:])))
-    for start in range(0, len(samples), size):
-        yield _read(samples, range(start, min(start + size, len(samples))))
-
-
-def _read(samples: Any, indices: Sequence[int]) -> tuple[Values, npt.NDArray[Any]]:
-    """Return images (N, C, H, W) and labels (N, 1, H, W). Raises DatasetError if the dataset has no labels."""
-    features, labels = samples.read(indices)
-    if labels is None:
-        raise DatasetError(f"{samples.name}: has no labels; these pictures need them")
-    return features, labels

@@ -37,19 +37,15 @@ def load_grid(path: Path, facts: Sequence[RunFacts]) -> Grid:
         except CANNOT_SHOW as error:
             outputs.append((each, str(error)))
     shown = [(each, output) for each, output in outputs if not isinstance(output, str)]
-    split = None
-    disagreement = 0.0
-    if len(shown) > 1 and all(output.labels is not None for _, output in shown):
-        maps = [output.classes for _, output in shown]
-        if len({one.shape for one in maps}) == 1:
-            others = minority(np.stack(maps))
-            disagreement = float((others > 0).mean())
-            split = (others * (255 // (len(maps) - 1))).astype(np.uint8)
-        return Grid(path, image, tuple(outputs), split, disagreement)
-    foregrounds = [each.foreground.in_outputs(output.array) for each, output in shown if output.labels is None]
-    if len(foregrounds) > 1 and len({one.shape for one in foregrounds}) == 1:
-        votes = np.sum(foregrounds, axis=0)
-        others = np.minimum(votes, len(foregrounds) - votes).max(axis=0)
-        disagreement = float((others > 0).mean())
-        split = (others * (255 // (len(foregrounds) // 2))).astype(np.uint8)
+    of_classes = all(output.labels is not None for _, output in shown)
+    maps = [
+        output.classes[np.newaxis] if of_classes else each.foreground.in_outputs(output.array)
+        for each, output in shown
+        if of_classes or output.labels is None
+    ]
+    split, disagreement = None, 0.0
+    if len(maps) > 1 and len({one.shape for one in maps}) == 1:
+        others = minority(np.stack(maps)).max(axis=0)
+        most = len(maps) - 1 if of_classes else len(maps) // 2
+        disagreement, split = float((others > 0).mean()), (others * (255 // most)).astype(np.uint8)
     return Grid(path, image, tuple(outputs), split, disagreement)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,8 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from multiseg.dataset.cropping import CentreCrop, Size
 from multiseg.dataset.foreground import Foreground
-from multiseg.errors import BackendUnavailable, ModelError, RunError, WorkerError
+from multiseg.errors import BackendUnavailable, DatasetError, ModelError, RunError, WorkerError
+from multiseg.images import Values
 from multiseg.network import CLASSES
 from multiseg.report.facts import RunFacts
 from multiseg.run.run import Run
@@ -104,13 +107,13 @@ def scan(facts: Sequence[RunFacts], images: int) -> Scan:
     A run whose framework is not installed, or whose network does not accept the images, is left out with the error message.
     Raises DatasetError if the dataset cannot be read.
     """
-    samples = facts[0].run.dataset.val
+    samples, crop = facts[0].run.dataset.val, facts[0].run.val_crop
     unseen: dict[str, str] = {}
-    if len(samples) and samples.shape is None:
+    if len(samples) and samples.shape is None and crop is None:
         reason = "the validation images differ in size, and this page shows images of one size"
         return Scan((), {each.label: reason for each in facts}, len(samples), (), (), 0, 0)
     sums = _Sums()
-    for features, targets in _chunks(samples):
+    for features, targets in chunks(samples, crop):
         predicted = []
         for each in facts:
             if each.label not in unseen:
@@ -126,8 +129,8 @@ def scan(facts: Sequence[RunFacts], images: int) -> Scan:
 
     l1, wrong, split = (np.concatenate(parts, axis=-1) for parts in (sums.l1, sums.wrong, sums.split))
     chosen = choose(l1.mean(axis=0), split if len(seen) > 1 else np.zeros_like(split), images)
-    features, targets = _stack(samples, list(chosen))
-    outputs = [_predict(each.run, features, targets) for each in seen] if chosen else []
+    features, targets = read(samples, list(chosen), crop)
+    outputs = [_predict(each.run, features, targets) for each in seen]
     cases = tuple(
         Case(
             index=index,
@@ -185,16 +188,25 @@ def _l1(outputs: Outputs, targets: Pixels) -> Outputs:
     return error
 
 
-def _chunks(samples: Any) -> Iterator[tuple[Pixels, Pixels]]:
-    if not len(samples):
-        return
-    size = max(1, _CHUNK // samples[0][1].size)
-    for start in range(0, len(samples), size):
-        yield _stack(samples, list(range(start, min(start + size, len(samples)))))
+def chunks(samples: Any, crop: Size | None) -> Iterator[tuple[Values, npt.NDArray[Any]]]:
+    """Yield images and labels in batches; images of different sizes one by one. See :func:`read` for ``crop``."""
+    size = crop or (samples.shape and samples.shape[1:])
+    step = max(1, _CHUNK // math.prod(size)) if size else 1
+    for start in range(0, len(samples), step):
+        yield read(samples, range(start, min(start + step, len(samples))), crop)
 
 
-def _stack(samples: Any, indices: list[int]) -> tuple[Pixels, Pixels]:
-    if not indices:
-        return np.empty((0, 0, 0, 0), np.uint8), np.empty((0, 0, 0, 0), np.uint8)
-    pairs = [samples[index] for index in indices]
-    return np.stack([feature for feature, _ in pairs]), np.stack([label for _, label in pairs])
+def read(samples: Any, indices: Sequence[int], crop: Size | None) -> tuple[Values, npt.NDArray[Any]]:
+    """Return images and labels (N, C, H, W), or their central parts of the size ``crop``, as validation uses them.
+
+    Raises DatasetError if the dataset has no labels.
+    """
+    at = np.asarray(indices, np.int64)
+    if crop is None:
+        features, labels = samples.read(at)
+    else:
+        images, wholes = samples.pairs(at)
+        features, labels = CentreCrop(crop, samples.name)(images, wholes, at)
+    if labels is None:
+        raise DatasetError(f"{samples.name}: has no labels; these pictures need them")
+    return features, labels

@@ -235,7 +235,7 @@ class Run:
         channels, height, width = self._job["label_shape"]
         return channels, height, width
 
-    @property
+    @cached_property
     def labels(self) -> Labels | None:
         """How this network reads labels; None for older runs, whose job.json has no entry for it."""
         values = self._job.get("labels")

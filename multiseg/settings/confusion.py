@@ -49,10 +49,10 @@ class Confusion:
         """
         if predicted.shape != labels.shape:
             raise ValueError(f"predicted classes are {predicted.shape}, labels are {labels.shape}")
-        truth, counted = self._counted(labels.reshape(-1))
+        truth, counted = self.counted(labels.reshape(-1))
         self._count(truth[counted], predicted.reshape(-1)[counted])
 
-    def _counted(self, labels: npt.NDArray[Any]) -> tuple[Counts, npt.NDArray[np.bool_]]:
+    def counted(self, labels: npt.NDArray[Any]) -> tuple[Counts, npt.NDArray[np.bool_]]:
         """Return the labels as whole numbers, and which of them count."""
         truth = labels.astype(np.int64)
         counted = (truth >= 0) & (truth < self.classes) & (truth == labels)
@@ -65,7 +65,7 @@ class Confusion:
         self.counts += pairs.reshape(self.classes, self.classes)
 
     def _add(self, scores: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
-        truth, counted = self._counted(labels)
+        truth, counted = self.counted(labels)
         predicted = scores.argmax(axis=0)
         if not counted.all():
             truth, predicted, scores = truth[counted], predicted[counted], scores[:, counted]

@@ -65,7 +65,7 @@ def start_from(path: Path, job: Beginning, with_state: bool | None) -> dict[str,
     by_count = {
         name: source.weights[matching.names[name]].shape
         for name in matching.reshaped
-        if source.weights[matching.names[name]].size == own[name].size
+        if _are_dense_and_convolution(source.weights[matching.names[name]].shape, own[name].shape)
     }
     names = {name: theirs for name, theirs in matching.names.items() if name in by_count or name in matching.fitting}
     matching = replace(matching, reshaped=tuple(name for name in matching.reshaped if name not in by_count))
@@ -134,6 +134,11 @@ def partial_start(summary: Mapping[str, Any]) -> str | None:
         f"{count} of {count + len(summary['matched'])} parameters keep their initial values, as the weights that training starts "
         f"from do not fit them ({'; '.join(reasons)})"
     )
+
+
+def _are_dense_and_convolution(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Return whether one shape is that of a dense layer (O, I), and the other has as many outputs and numbers."""
+    return 2 in (len(shape), len(other)) and shape[:1] == other[:1] and math.prod(shape) == math.prod(other)
 
 
 def _match(

@@ -11,6 +11,7 @@ import pytest
 import multiseg
 from multiseg import Job
 from multiseg.dataset.records import Datum
+from multiseg.training.warm_start import _are_dense_and_convolution
 
 HEAD = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 12 } }
@@ -91,3 +92,11 @@ def test_a_dense_layer_becomes_a_convolution(
         assert "zero_layers" not in events[0]
         assert np.abs(expected).max() > 1
         assert scores(run, dataset) == pytest.approx(expected, abs=float(1e-4 * np.abs(expected).max()))
+
+
+def test_a_convolution_of_as_many_numbers_but_other_channels_is_not_started() -> None:
+    """(7, 5, 4, 6) into (5, 7, 4, 6) would only mix the numbers."""
+    assert _are_dense_and_convolution((7, 120), (7, 5, 4, 6)) and _are_dense_and_convolution((7, 5, 4, 6), (7, 120))
+    assert not _are_dense_and_convolution((7, 5, 4, 6), (5, 7, 4, 6))
+    assert not _are_dense_and_convolution((120, 7), (7, 5, 4, 6))
+    assert not _are_dense_and_convolution((7, 5, 6, 4), (7, 5, 4, 6))

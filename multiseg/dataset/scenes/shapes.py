@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from multiseg.dataset.label_tables import default_colours
+from multiseg.dataset.label_tables import BORDER_COLOUR, default_colours
 from multiseg.dataset.scenes.numbers import Floats, Numbers, any_seed
 
 MINIMUM_SIZE = 16  # pixels of an image's side, so that a shape has some
 BORDER = 255  # label of the pixels beside a border between objects, as in PASCAL VOC
-BORDER_COLOUR = (224, 224, 192)
 
 # Whether a point is in a shape whose extent is about 1 in each direction from its centre.
 _Inside = Callable[[Floats, Floats], NDArray[np.bool_]]

@@ -171,7 +171,9 @@ def test_other_jobs_and_folders_are_as_before(tmp_path: Path) -> None:
     assert multiseg.Dataset.open(folder(tmp_path / "b", None)).labels.kind == "images"
 
 
-@pytest.mark.parametrize("content", [b"", b"no pickle", b"(dp0", b"cos\nsystem\n", b"I1\nR.", b"0.", b"]a."])
+@pytest.mark.parametrize(
+    "content", [b"", b"S'a\n.", b"S'a','b'\n.", b"no pickle", b"(dp0", b"cos\nsystem\n", b"I1\nR.", b"0.", b"]a."]
+)
 def test_a_damaged_file_is_a_warning(tmp_path: Path, content: bytes) -> None:
     dataset = multiseg.Dataset.open(folder(tmp_path / "job", content))
     with pytest.warns(MultisegWarning, match=r"status\.pickle: cannot be read"):
@@ -179,9 +181,8 @@ def test_a_damaged_file_is_a_warning(tmp_path: Path, content: bytes) -> None:
 
 
 def test_every_truncation_is_an_error() -> None:
-    for protocol in (0, 2):
-        content = status(protocol)
-        for end in range(0, len(content) - 1, 7):
+    for content in (status(0), status(2), PYTHON_2):
+        for end in range(0, len(content) - 1, 3):
             with pytest.raises((ValueError, KeyError, IndexError, TypeError)):
                 digits.parse(content[:end])
 

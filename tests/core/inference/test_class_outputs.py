@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import multiseg
-from multiseg.dataset.class_colours import IGNORED, background, palette
+from multiseg.dataset.class_colours import background, palette
 from multiseg.dataset.foreground import Foreground, Side
 from multiseg.dataset.label_tables import default_colours
 from multiseg.dataset.labels import Labels
@@ -130,7 +130,7 @@ def test_overlays_are_written_beside_the_outputs(tmp_path: Path) -> None:
 
 def test_the_palette_is_the_datasets_and_then_others() -> None:
     colours = palette(LABELS)
-    assert colours[:3] == COLOURS and colours[255] == IGNORED
+    assert colours[:3] == COLOURS and colours[255] == (224, 224, 192)
     assert len(colours) == 256 and len(set(colours)) == 256
     assert palette(Labels(CLASSES))[:22] == default_colours(22)
 
