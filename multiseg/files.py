@@ -1,11 +1,14 @@
-"""Write files atomically, so that a reader never sees partial content."""
+"""Read regular files, and write files atomically, so that a reader never sees partial content."""
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import math
 import os
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,46 @@ from typing import Any
 from multiseg.errors import SettingsError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def open_regular(path: str | os.PathLike[str]) -> io.FileIO:
+    """Open a regular file for reading, without a buffer.
+
+    Raises OSError naming the path if it cannot be opened, or is a FIFO, a device or a socket: reading these may block forever.
+    """
+    file = io.FileIO(path, opener=_open_without_blocking)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+    return file
+
+
+def _open_without_blocking(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def read_bytes(path: str | os.PathLike[str], size: int = -1) -> bytes:
+    """Return the content of a regular file, or its first ``size`` bytes. Raises OSError, see :func:`open_regular`."""
+    with open_regular(path) as file:  # takes half the time of Path.read_bytes, which matters for small images
+        return file.readall() if size < 0 else _read(file, size)
+
+
+def _read(file: io.FileIO, size: int) -> bytes:
+    """Return ``size`` bytes, or fewer at the end of the file: a single read of an unbuffered file may return fewer before it."""
+    parts = []
+    while size > 0 and (part := file.read(size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Return the content of a regular file in UTF-8 with or without a byte order mark, with line feeds as line ends.
+
+    Raises OSError, see :func:`open_regular`, and UnicodeDecodeError.
+    """
+    text = read_bytes(path).decode("utf-8-sig")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def target(path: Path) -> Path:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
 
 from multiseg.errors import ModelError
+from multiseg.files import read_text
 from multiseg_caffe import forks, proto
 from multiseg_caffe.describing.placing import near
 from multiseg_caffe.upgrade import upgrade
@@ -23,7 +23,10 @@ STATES = {
     "deploy": (proto.TEST, "deploy"),
 }
 # fields of a solver file that a network file does not have
-SOLVER = re.compile(r"^\s*(net|train_net|base_lr|lr_policy|max_iter|solver_mode|solver_type)\s*:\s*(\S+)", re.MULTILINE)
+SOLVER = re.compile(
+    r"^[ \t]*(net|train_net|base_lr|lr_policy|max_iter|solver_mode|solver_type)[ \t]*:[ \t]*(\S+)", re.MULTILINE
+)
+LAYER = re.compile(r"^[ \t]*layers?\s*\{", re.MULTILINE)
 
 
 def read(path: str) -> Any:
@@ -32,7 +35,7 @@ def read(path: str) -> Any:
     Raises ModelError with line and column if the file cannot be parsed, and for a file without layers.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except UnicodeDecodeError:
         raise ModelError(f"{path}: is not a prototxt: it is not text in UTF-8") from None
     except OSError as error:
@@ -53,9 +56,7 @@ def read(path: str) -> Any:
 
 def _reject_solver(path: str, text: str) -> None:
     """Raise ModelError if the text is that of a solver file."""
-    fields = {
-        key: value for key, value in SOLVER.findall(text) if not re.search(r"^\s*layers?\s*\{", text, re.MULTILINE)
-    }
+    fields = {} if LAYER.search(text) else dict(SOLVER.findall(text))
     if fields:
         network = fields.get("net") or fields.get("train_net")
         raise ModelError(

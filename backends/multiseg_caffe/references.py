@@ -9,6 +9,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from multiseg.errors import ModelError
+from multiseg.files import read_bytes
 from multiseg_caffe import proto
 
 
@@ -83,7 +84,7 @@ def _read(file: Path) -> list[list[float]]:
     """Return the square matrix in a BlobProto. Raises ModelError if the file is none."""
     blob = proto.BlobProto()
     try:
-        blob.ParseFromString(file.read_bytes())
+        blob.ParseFromString(read_bytes(file))
     except DecodeError:
         raise ModelError(f"{file}: is not a matrix of InfogainLoss, a binary BlobProto") from None
     shape = list(blob.shape.dim) or [blob.num, blob.channels, blob.height, blob.width]

@@ -10,7 +10,7 @@ import numpy as np
 from google.protobuf.message import DecodeError, EncodeError
 
 from multiseg.errors import ModelError, setting
-from multiseg.files import write_bytes
+from multiseg.files import read_bytes, write_bytes
 from multiseg.network import Array, check_weights
 from multiseg_caffe import prototxt, weights
 from multiseg_caffe.blobs import blob_of
@@ -123,7 +123,7 @@ def _with(layer: Any, blobs: list[Array]) -> Any:
 def read(path: str) -> dict[str, Array]:
     """Return the neutral weights of a caffemodel. Raises ModelError if the file is not a caffemodel, or truncated."""
     try:
-        net = NetParameter.FromString(Path(path).read_bytes())
+        net = NetParameter.FromString(read_bytes(path))
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     except DecodeError:

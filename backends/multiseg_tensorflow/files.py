@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from multiseg.errors import ModelError, setting
+from multiseg.files import read_bytes
 from multiseg_tensorflow import kinds, plain, stored, user_file
 from multiseg_tensorflow.digits import GraphKeys
 
@@ -56,8 +57,7 @@ def read_head(path: Path) -> bytes:
     if path.is_dir():
         return b""
     try:
-        with path.open("rb") as file:
-            return file.read(HEAD_SIZE)
+        return read_bytes(path, HEAD_SIZE)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from multiseg.backend import FileKind
+from multiseg.files import open_regular
 
 INDEX_MAGIC = bytes.fromhex("57fb808b247547db")  # last bytes of a checkpoint's index, a LevelDB table
 SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
@@ -67,7 +68,7 @@ def checkpoint_prefix(path: Path) -> Path | None:
         return None
     if DATA.search(path.name) and Path(DATA.sub(".index", str(path))).is_file():
         return Path(DATA.sub("", str(path)))
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(4096)
         if path.suffix == ".index":
             size = file.seek(0, 2)

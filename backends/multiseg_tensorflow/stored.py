@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2, trackable_object_graph_pb2
 
 from multiseg.errors import ModelError
+from multiseg.files import read_bytes, read_text
 from multiseg_tensorflow import kinds
 from multiseg_tensorflow.tensors import VARIABLES
 from multiseg_tensorflow.user_file import first_line
@@ -66,7 +67,7 @@ def names_file(path: Path) -> Path:
 def parse(path: Path, message: Any) -> Any:
     """Parse a file, binary or text, into ``message`` and return it. Raises ModelError if the file is damaged."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
         if path.suffix in (".pbtxt", ".txt") or data.lstrip()[:2] in (b"no", b"me", b"gr", b"#"):
             return text_format.Parse(data.decode(), message)
         message.ParseFromString(data)
@@ -221,7 +222,7 @@ def _read_names(path: Path) -> dict[str, Any]:
         return {}
     example = '{"input": "TENSOR", "output": "TENSOR", "values": {"PLACEHOLDER": VALUE}}, each of them optional'
     try:
-        names = json.loads(file.read_text())
+        names = json.loads(read_text(file))
     except (ValueError, OSError) as error:
         raise ModelError(f"{file}: is not valid JSON: {error}; write {example}") from error
     for key, name in names.items() if isinstance(names, dict) else [("its content", None)]:

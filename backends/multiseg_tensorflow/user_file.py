@@ -23,6 +23,7 @@ from tensorflow.python.ops import array_ops, control_flow_ops, variable_scope
 from tf_slim.layers import layers as slim_layers
 
 from multiseg.errors import ModelError, SettingsError
+from multiseg.files import read_bytes
 from multiseg.worker import helper_modules
 from multiseg_tensorflow import digits, old_layers
 
@@ -65,7 +66,7 @@ def load(path: Path) -> type[digits.Tower]:
         "xrange": range,  # DIGITS ran on Python 2
     }
     try:
-        source = path.read_bytes()
+        source = read_bytes(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     with blaming(path), helper_modules.helpers(path, functions):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from multiseg.errors import ModelError
+from multiseg.files import read_bytes
 from multiseg.worker import helper_modules
 from multiseg_torch import kinds
 
@@ -47,8 +48,7 @@ def load(path: str, input_shape: tuple[int, int, int]) -> Loaded:
     Raises ModelError, naming the file and the fix, if it cannot be loaded.
     """
     try:
-        with Path(path).open("rb") as file:
-            head = file.read(1 << 16)
+        head = read_bytes(path, 1 << 16)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     suffix = Path(path).suffix
@@ -188,7 +188,9 @@ def _at(entered: list[tuple[str, nn.Module, tuple[Any, ...]]]) -> str:
     return f"layer {name!r} ({type(module).__name__}{has}) is given {given}: "
 
 
-def _shape(value: Any) -> str:
+def _shape(value: Any, depth: int = 2) -> str:
+    """Return the shape of a tensor, or those in a table: at most the first few, as tables may be nested and shared."""
     if isinstance(value, (list, tuple)):
-        return "(" + " and ".join(map(_shape, value)) + ")"
+        parts = [_shape(part, depth - 1) if depth else "..." for part in value[:8]]
+        return "(" + " and ".join([*parts, "..."] if len(value) > 8 else parts) + ")"
     return str(tuple(value.shape[1:])) if isinstance(value, Tensor) else type(value).__name__

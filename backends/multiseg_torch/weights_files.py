@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from multiseg.errors import ModelError, setting
+from multiseg.files import read_bytes
 from multiseg.network import Array, check_weights
 from multiseg_torch import files
 from multiseg_torch.kinds import is_t7
@@ -78,8 +79,7 @@ MEND = "save weights with torch.save(model.state_dict(), path)"
 def read(path: str) -> dict[str, Array]:
     """Return the neutral weights of a file. Raise ModelError, naming the file, if it cannot be read."""
     try:
-        with Path(path).open("rb") as file:
-            head = file.read(1 << 16)
+        head = read_bytes(path, 1 << 16)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     if is_t7(head, Path(path)):

@@ -26,6 +26,7 @@ from multiseg.dataset.location import MEAN, is_url, local
 from multiseg.dataset.reading import Split
 from multiseg.dataset.records import parse_mean
 from multiseg.errors import DatasetError, SettingsError, setting
+from multiseg.files import read_bytes
 from multiseg.images import Channels, Exif
 from multiseg.network import CLASSES, IMAGES, LabelKind
 
@@ -241,7 +242,7 @@ def read_mean(folder: Path) -> NDArray[np.float32] | None:
     """Read the mean of the training images of a dataset folder; see Dataset.mean_image."""
     path = folder / MEAN
     try:
-        return parse_mean(path.read_bytes())
+        return parse_mean(read_bytes(path))
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -10,6 +10,7 @@ from typing import Any
 from multiseg.dataset.lmdb_file import LmdbFile
 from multiseg.dataset.writing import hash_record
 from multiseg.errors import DatasetError
+from multiseg.files import read_bytes
 
 FILE = "dataset.json"
 DATABASES = ("train_db/features", "train_db/labels", "val_db/features", "val_db/labels")
@@ -28,7 +29,7 @@ def read_description(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / FILE
     try:
-        text = path.read_bytes()
+        text = read_bytes(path)
     except FileNotFoundError:
         return None
     except OSError as error:

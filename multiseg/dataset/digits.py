@@ -18,6 +18,7 @@ from typing import Any
 from multiseg.dataset.label_tables import Colour, default_colours
 from multiseg.dataset.labels import Labels
 from multiseg.errors import MultisegWarning
+from multiseg.files import read_bytes
 from multiseg.network import CLASSES
 
 FILE = "status.pickle"
@@ -66,7 +67,7 @@ def read_labels(folder: Path) -> Labels | None:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"has {path.stat().st_size} bytes, more than {_MOST_BYTES}")
-        attributes = parse(path.read_bytes())
+        attributes = parse(read_bytes(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:

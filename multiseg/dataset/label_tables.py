@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from multiseg.errors import DatasetError, SettingsError, setting
+from multiseg.files import read_text
 
 Colour = tuple[int, int, int]
 Key = int | Colour
@@ -164,7 +165,7 @@ BORDER_COLOUR = voc_colour(255)  # (224, 224, 192), of the ignored borders of ob
 def _lines(source: str | os.PathLike[str], name: str) -> list[str]:
     """Return the stripped lines of a text file; ``name`` is the setting that names the file."""
     try:
-        text = Path(source).read_text(encoding="utf-8-sig")
+        text = read_text(source)
     except (OSError, UnicodeDecodeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DatasetError(f"{setting(name, os.fspath(source))}: cannot be read: {reason}") from error

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multiseg.errors import DatasetError
+from multiseg.files import open_regular
 
 _MAGIC = 0xBEEFC0DE
 _VERSION = 1
@@ -70,7 +71,8 @@ class LmdbFile:
         self.path = Path(path)
         file = self.path / "data.mdb" if self.path.is_dir() else self.path
         try:
-            self._descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+            with open_regular(file) as opened:
+                self._descriptor = os.dup(opened.fileno())
         except OSError as error:
             raise DatasetError(f"{file}: cannot be opened: {error.strerror}") from error
         try:

@@ -18,7 +18,7 @@ from typing import Any
 
 from multiseg.dataset.description import FILE, computed_hash, parse_description, read_description
 from multiseg.errors import DatasetError
-from multiseg.files import sync
+from multiseg.files import read_bytes, sync
 
 POLL_SECONDS = 0.2
 MEAN = "train_db/mean.binaryproto"
@@ -128,7 +128,7 @@ def keep(folder: Path, wanted: str, store_folder: Path, origin: str) -> Path:
 
 def _mean(folder: Path) -> bytes | None:
     path = folder / MEAN
-    return path.read_bytes() if path.exists() else None
+    return read_bytes(path) if path.exists() else None
 
 
 def _identity(records: str, mean: bytes | None) -> str:

@@ -10,6 +10,7 @@ from PIL import Image
 from multiseg.dataset.label_tables import Colour, voc_colour
 from multiseg.dataset.pairs import Pairs
 from multiseg.errors import DatasetError
+from multiseg.files import open_regular, read_text
 from multiseg.images import SUFFIXES
 
 IMAGES, MASKS, LISTS = "JPEGImages", "SegmentationClass", "ImageSets/Segmentation"
@@ -52,7 +53,7 @@ def have_one_size(splits: Iterable[Pairs]) -> bool:
     for pairs in splits:
         for path, _ in pairs.part(0, len(pairs)):
             try:
-                with Image.open(path) as image:
+                with open_regular(path) as file, Image.open(file) as image:
                     sizes.add(image.size)
             except OSError:  # encoding reports it
                 continue
@@ -66,7 +67,7 @@ def _by_name(folder: Path) -> dict[str, str]:
 
 def _pairs(root: Path, list_file: Path, images: dict[str, str], masks: dict[str, str]) -> Pairs:
     try:
-        lines = list_file.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(list_file).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DatasetError(

@@ -17,7 +17,7 @@ from multiseg.errors import BackendUnavailable, SettingsError, setting
 from multiseg.exporting.inputs import described, file_of, run_of, with_mean_of
 from multiseg.exporting.run_loss import with_loss_of
 from multiseg.exporting.source import check_name, source
-from multiseg.files import write_text
+from multiseg.files import read_text, write_text
 from multiseg.model_files import shipped
 from multiseg.model_files.writing import check_output
 from multiseg.run.run import Run
@@ -89,4 +89,4 @@ def export(
 
 def exported_notes(path: Path) -> list[str]:
     """Return what an exported source file does not express, from the comments at its head; none for an ONNX file."""
-    return [] if path.suffix == ".onnx" else notes.read(path.read_text(encoding="utf-8"))
+    return [] if path.suffix == ".onnx" else notes.read(read_text(path))

@@ -26,6 +26,7 @@ from typing import Any
 
 from multiseg.dataset.location import is_url
 from multiseg.errors import SettingsError
+from multiseg.files import read_text
 from multiseg.job.job import Job
 from multiseg.job.outcome import PATHS
 from multiseg.model_files import shipped
@@ -51,7 +52,7 @@ def read_jobs(path: str | Path) -> JobList:
     """Read the jobs of a TOML file. Raise SettingsError, which names the file and every unknown key or invalid value."""
     file = Path(path)
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+        content = tomllib.loads(read_text(file))
     except OSError as error:
         raise SettingsError(f"{file}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

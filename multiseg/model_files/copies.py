@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from multiseg.errors import ModelError
+from multiseg.files import read_bytes
 from multiseg.model_files.imports import helpers
 from multiseg.model_files.kinds import kind_of
 
@@ -46,7 +47,7 @@ def changed(path: Path, copy: Path, except_for: str | None = None) -> str | None
 
 def hashes(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file in a folder, by its path relative to the folder."""
-    return {name.as_posix(): hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in _files(folder)}
+    return {name.as_posix(): hashlib.sha256(read_bytes(folder / name)).hexdigest() for name in _files(folder)}
 
 
 def _files(folder: Path) -> list[Path]:
@@ -58,7 +59,7 @@ def fingerprint(path: Path) -> str:
     """Return the first twelve hex digits of the SHA-256 of a network file with all files that belong to it."""
     digest = hashlib.sha256()
     for part in parts(path):
-        digest.update(part.read_bytes())
+        digest.update(read_bytes(part))
     return digest.hexdigest()[:12]
 
 

@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from multiseg.files import read_bytes
+
 
 def helpers(path: Path) -> list[Path]:
     """Return the files in the folder of a Python network file that it imports or names, directly or in another, sorted.
@@ -28,7 +30,7 @@ def helpers(path: Path) -> list[Path]:
 
 def _references(source: Path, root: Path) -> Iterator[Path]:
     try:
-        tree = ast.parse(source.read_bytes())
+        tree = ast.parse(read_bytes(source))
     except (OSError, SyntaxError, ValueError, RecursionError):
         return
     for node in ast.walk(tree):

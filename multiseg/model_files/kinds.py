@@ -8,6 +8,7 @@ from typing import Literal
 from multiseg import backend as registry
 from multiseg.backend import Backend, FileKind
 from multiseg.errors import ModelError
+from multiseg.files import read_bytes
 from multiseg.model_files import weights_file
 
 HEAD = 1 << 16  # bytes at the beginning of a file that identify its kind
@@ -56,8 +57,7 @@ def head_of(path: Path) -> bytes:
     if path.is_dir():
         return b""
     try:
-        with path.open("rb") as file:
-            return file.read(HEAD)
+        return read_bytes(path, HEAD)
     except OSError as error:
         if path.with_name(path.name + ".index").is_file():  # a TensorFlow checkpoint is named by a prefix
             return b""

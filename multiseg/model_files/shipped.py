@@ -17,7 +17,7 @@ from pathlib import Path
 from multiseg import backend as registry
 from multiseg.backend import Backend, package_folder
 from multiseg.errors import ModelError, SettingsError, setting
-from multiseg.files import write_text
+from multiseg.files import read_text, write_text
 from multiseg.model_files.kinds import kind_of
 from multiseg.network import CLASSES, IMAGES, LabelKind
 
@@ -123,7 +123,7 @@ def with_classes(path: Path, classes: int | None, channels: int | None = None) -
     """Return a file of the table with ``classes`` outputs: itself, or a copy that exists until this process ends."""
     if classes is None:
         return path
-    stated = {match[1] for match in MARKED.finditer(path.read_text(encoding="utf-8"))}
+    stated = {match[1] for match in MARKED.finditer(read_text(path))}
     default = {int(word) if word.isdigit() else channels for word in stated}
     return path if default == {classes} else _copy(path, classes)
 
@@ -137,7 +137,7 @@ def text_with_classes(text: str, classes: int) -> str:
 def _copy(path: Path, classes: int) -> Path:
     folder = Path(tempfile.mkdtemp(prefix=f"multiseg-{path.stem}-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    write_text(folder / path.name, text_with_classes(path.read_text(encoding="utf-8"), classes))
+    write_text(folder / path.name, text_with_classes(read_text(path), classes))
     return folder / path.name
 
 
@@ -159,6 +159,6 @@ def write(model: ShippedModel, out: Path, backend: str | None = None, classes: i
             f"{setting('output', str(out))}: specify which file of {model.name} with {setting('backend')} and the extension: "
             f"{backends}"
         )
-    text = files[0].read_text(encoding="utf-8")
+    text = read_text(files[0])
     write_text(out, text if classes is None else text_with_classes(text, classes))
     return out

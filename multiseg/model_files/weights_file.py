@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from multiseg.backend import ChannelOrder
 from multiseg.errors import ModelError
-from multiseg.files import write_bytes
+from multiseg.files import read_bytes, write_bytes
 
 FORMAT = "multiseg"
 SOLVER = "solver/"  # prefix of the names of solver arrays
@@ -49,10 +49,7 @@ def recognised(head: bytes) -> bool:
 
 def is_one(path: Path) -> bool:
     """Return whether a file is safetensors."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return recognised(file.read(16))
+    return path.is_file() and recognised(read_bytes(path, 16))
 
 
 def write(path: Path, content: NeutralWeights) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from multiseg.dataset.class_colours import background, class_name, palette
 from multiseg.dataset.labels import Labels
+from multiseg.files import read_text
 from multiseg.pages.numbers import number
 from multiseg.report.class_scan import ClassScan
 from multiseg.report.facts import RunFacts
@@ -124,7 +125,7 @@ def _class_iou(facts: RunFacts) -> list[dict[str, Any] | None]:
     """Return the IoU by class name for every row of a run's history, from events.jsonl; None for rows without it."""
     by_iteration: dict[Any, dict[str, Any]] = {}
     try:
-        lines = (facts.run.path / names.EVENTS).read_text(encoding="utf-8").splitlines()
+        lines = read_text(facts.run.path / names.EVENTS).splitlines()
     except OSError:
         lines = []
     for line in lines:

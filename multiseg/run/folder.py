@@ -19,7 +19,7 @@ from multiseg.dataset import Dataset
 from multiseg.dataset.cropping import crop_shapes
 from multiseg.dataset.fitting import is_mixed, shapes_of
 from multiseg.errors import RunError, WorkerError, setting
-from multiseg.files import json_text, write_json, write_text
+from multiseg.files import json_text, read_text, write_json, write_text
 from multiseg.layout import Layout
 from multiseg.model_files import copies
 from multiseg.run import names, snapshots
@@ -107,7 +107,7 @@ class RunFolder:
     def finished(self) -> bool:
         """Return whether the training is complete."""
         try:
-            return bool(json.loads((self.path / names.SUMMARY).read_text(encoding="utf-8-sig"))["status"] == "finished")
+            return bool(json.loads(read_text(self.path / names.SUMMARY))["status"] == "finished")
         except (OSError, ValueError, KeyError):
             return False
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 from multiseg.errors import RunError
+from multiseg.files import read_text
 from multiseg.run.names import COLUMNS, FORMAT, JOB
 
 
@@ -17,11 +19,11 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     Raises RunError if the file cannot be read as a history.
     """
     try:
-        with path.open(newline="") as file:
-            rows = [{key: float(cell) if cell else None for key, cell in row.items()} for row in csv.DictReader(file)]
-            counts = [{key: _whole(row[key]) for key in ("epoch", "iteration")} for row in rows]
-            # a run made before a metric was added has no such column
-            return [{**dict.fromkeys(COLUMNS), **row, **count} for row, count in zip(rows, counts, strict=True)]
+        lines = csv.DictReader(io.StringIO(read_text(path)))
+        rows = [{key: float(cell) if cell else None for key, cell in row.items()} for row in lines]
+        counts = [{key: _whole(row[key]) for key in ("epoch", "iteration")} for row in rows]
+        # a run made before a metric was added has no such column
+        return [{**dict.fromkeys(COLUMNS), **row, **count} for row, count in zip(rows, counts, strict=True)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: cannot be read as a run's history ({error})") from error
 
@@ -39,7 +41,7 @@ def is_run(path: Path) -> bool:
 def read_job(folder: Path) -> dict[str, Any]:
     """Return the content of job.json. Raises RunError if ``folder`` is not a run folder, or job.json has another format."""
     try:
-        job: dict[str, Any] = json.loads((folder / JOB).read_text(encoding="utf-8-sig"))
+        job: dict[str, Any] = json.loads(read_text(folder / JOB))
     except FileNotFoundError:
         raise RunError(f"{folder}: is not a run folder (it has no {JOB})") from None
     except (OSError, ValueError) as error:

@@ -22,6 +22,7 @@ from multiseg.dataset.foreground import THRESHOLD, Foreground
 from multiseg.dataset.labels import Labels, are_colours, ignored
 from multiseg.dataset.location import is_url
 from multiseg.errors import DatasetError, ModelError, MultisegError, RunError, setting
+from multiseg.files import read_text
 from multiseg.images import Exif, PixelConversion
 from multiseg.inference import database, predictor, testing
 from multiseg.inference.layers import Layers
@@ -104,7 +105,7 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """Status, best_epoch, stopped_early, train_seconds, peak_memory_mb, number of parameters, and start weights, by key."""
         try:
-            summary: dict[str, Any] = json.loads((self.path / names.SUMMARY).read_text(encoding="utf-8-sig"))
+            summary: dict[str, Any] = json.loads(read_text(self.path / names.SUMMARY))
         except (OSError, ValueError) as error:
             raise RunError(f"{self.path / names.SUMMARY}: cannot be read: {error}") from error
         shapes = self._job["network"]["parameters"].values()

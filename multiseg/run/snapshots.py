@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from multiseg.errors import MultisegError, RunError, setting
-from multiseg.files import sync, write_json
+from multiseg.files import read_text, sync, write_json
 from multiseg.run.names import POSITION, SNAPSHOTS
 
 NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?")
@@ -46,7 +46,7 @@ class Snapshot:
     def position(self) -> Position:
         """The position in the training. Raises RunError if its file cannot be read."""
         try:
-            return Position(**json.loads((self.path / POSITION).read_text()))
+            return Position(**json.loads(read_text(self.path / POSITION)))
         except (OSError, ValueError, TypeError) as error:
             raise RunError(f"{self.path / POSITION}: cannot be read: {error}; remove this snapshot") from error
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,17 @@ class MultiCriterion(nn.Module):
         return total
 
 
-def build(criterion: Object) -> nn.Module:
-    """Return the loss of a criterion. Raise Problem if it is invalid or not supported."""
+MOST = 1000  # criterions in a loss; shared ones count with each use
+
+
+def build(criterion: Object, built: Iterator[int] | None = None) -> nn.Module:
+    """Return the loss of a criterion, after those that ``built`` counts. Raise Problem if it is invalid or not supported."""
     kind = criterion.kind
+    built = itertools.count(1) if built is None else built
+    if next(built) > MOST:
+        raise Problem(f"{criterion.place}: the loss consists of more than {MOST} criterions")
     if kind == "MultiCriterion":
-        losses = [build(each) for each in criterion.modules("criterions")]
+        losses = [build(each, built) for each in criterion.modules("criterions")]
         given = criterion.fields.get("weights")
         values = given.listed() if isinstance(given, Object) else [] if given is None else np.ravel(given).tolist()
         weights = [each if isinstance(each, (int, float)) else None for each in values[: len(losses)]]

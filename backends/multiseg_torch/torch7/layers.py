@@ -39,11 +39,29 @@ class DepthConcat(Concat):
         return torch.cat(padded, self.dimension - 1)
 
 
+MOST_VALUES = (
+    10_000  # in a table with all tables in it; tables that hold another one twice double the number in each level
+)
+
+
+def _bounded(table: list[Any]) -> list[Any]:
+    """Return a table. Raise ValueError if it has more than MOST_VALUES values, counting shared ones with each use."""
+    waiting, count = [table], 0
+    while waiting:
+        for value in waiting.pop():
+            count += 1
+            if count > MOST_VALUES:
+                raise ValueError(f"makes a table of more than {MOST_VALUES} values")
+            if isinstance(value, list):
+                waiting.append(value)
+    return table
+
+
 class ConcatTable(nn.Sequential):
     """Return the modules' outputs for the same input as a table."""
 
     def forward(self, x: Any) -> list[Any]:
-        return [module(x) for module in self]
+        return _bounded([module(x) for module in self])
 
 
 class ParallelTable(nn.Sequential):
@@ -52,7 +70,7 @@ class ParallelTable(nn.Sequential):
     def forward(self, table: list[Any]) -> list[Any]:
         if len(_table(table)) != len(self):
             raise ValueError(f"has {len(self)} modules for {len(table)} inputs")
-        return [module(x) for module, x in zip(self, table)]
+        return _bounded([module(x) for module, x in zip(self, table)])
 
 
 class JoinTable(nn.Module):

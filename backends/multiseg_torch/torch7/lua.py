@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from multiseg.errors import ModelError
+from multiseg.files import read_bytes
 from multiseg_torch.torch7 import criterions, start
 from multiseg_torch.torch7.modules import MODULES, PARTS, Builder
 from multiseg_torch.torch7.objects import Object, Problem
@@ -48,7 +49,7 @@ def run(path: str, params: dict[str, Any]) -> dict[str, Any]:
 
 def _execute(path: str, params: dict[str, Any]) -> dict[str, Any]:
     try:
-        source = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8).decode("latin-1")
+        source = read_bytes(path).removeprefix(codecs.BOM_UTF8).decode("latin-1")
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     limits = {"memory": MEMORY_BYTES, "instructions": INSTRUCTIONS, "seconds": SECONDS}

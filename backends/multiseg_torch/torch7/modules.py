@@ -13,6 +13,9 @@ from multiseg_torch.torch7.objects import Object, Problem
 
 PARTS = ("weight", "bias", "running_mean", "running_var")
 LARGEST = 1 << 30  # maximum number of weights of a network: 4 GiB
+MOST_CALLS = (
+    20_000  # of modules for one image; containers that share their modules in every level double it with each level
+)
 
 
 class Builder:
@@ -21,6 +24,8 @@ class Builder:
     def __init__(self) -> None:
         self.built: dict[int, nn.Module | None] = {}  # by the identity of the object; None while it is being built
         self.weights = 0
+        self._calls: dict[int, int] = {}  # how many modules one call of a module calls, itself included
+        self._current = 0  # those of the module that is being built
 
     def module(self, obj: Object) -> nn.Module:
         """Return the module of an object. Raise Problem if it is invalid or not supported."""
@@ -28,10 +33,12 @@ class Builder:
             module = self.built[id(obj)]
             if module is None:
                 raise Problem(f"{obj.place}: contains itself")
+            self._current += self._calls[id(obj)]
             return module
         if obj.kind not in MODULES:
             raise Problem(f"{obj.place}: is not a supported module; supported are: {', '.join(sorted(MODULES))}")
         self.built[id(obj)] = None
+        outer, self._current = self._current, 1
         try:
             with torch.device("meta"):  # allocate no memory before the sizes are checked
                 module = MODULES[obj.kind](obj, self)
@@ -41,6 +48,10 @@ class Builder:
             raise Problem(f"{obj.place}: {error}") from error
         self._fill(obj, module)
         self.built[id(obj)] = module
+        if self._current > MOST_CALLS:
+            raise Problem(f"{obj.place}: calls {self._current} modules for one image, above {MOST_CALLS}")
+        self._calls[id(obj)] = self._current
+        self._current += outer
         return module
 
     def children(self, obj: Object) -> list[nn.Module]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from multiseg.errors import ModelError
+from multiseg.files import read_bytes
 from multiseg_torch.torch7.objects import Object, Problem
 
 NIL, NUMBER, STRING, TABLE, TORCH, BOOLEAN, OLD_FUNCTION, LEGACY_FUNCTION, FUNCTION = range(9)
@@ -23,6 +23,7 @@ ELEMENTS = {
     "Long": "<i8",
 }  # fmt: skip
 CLASS = re.compile(r"torch\.(Cuda)?(Float|Double|Half|Byte|Char|Short|Int|Long|)(Tensor|Storage)")
+LONGEST_WORD = 40  # characters of a number in an ASCII file
 LARGEST_VIEW = 1 << 28  # elements that a tensor may have beyond those of its storage, by strides of 0
 
 Array = npt.NDArray[Any]
@@ -31,7 +32,7 @@ Array = npt.NDArray[Any]
 def read(path: str) -> Any:
     """Return the file's root object: None, number, str, bool, array or Object. Raise ModelError, naming the file, if invalid."""
     try:
-        data = Path(path).read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     source = _Ascii(data) if re.match(rb"\s*\d{1,2}\n", data) else _Binary(data)
@@ -72,7 +73,7 @@ class _Binary:
 class _Ascii(_Binary):
     """Reader of numbers as whitespace-separated text and of raw characters; skips one newline after each item."""
 
-    WORD = re.compile(rb"\s*(\S{1,40})(?=\s|$)")
+    WORD = re.compile(rb"\s*(\S{1,%d})(?=\s|$)" % LONGEST_WORD)
 
     def word(self) -> bytes:
         match = self.WORD.match(self.data, self.at)
@@ -95,7 +96,7 @@ class _Ascii(_Binary):
             return np.frombuffer(self.take(count), dtype)
         if count < 0 or count > len(self.data) - self.at:
             raise Problem(f"{count} numbers are needed, {len(self.data) - self.at} bytes are left")
-        end = self.data.find(b"\n", self.at)
+        end = self.data.find(b"\n", self.at, self.at + LONGEST_WORD * (count + 1))
         words = self.data[self.at : end].split() if end > 0 else []
         if len(words) == count and count:  # as torch.save writes them: on one line
             self.at = end

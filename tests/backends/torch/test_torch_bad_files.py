@@ -5,10 +5,12 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from helpers.lending import lend
+from helpers.t7_writer import Torch, t7
 from helpers.zoo import SHAPES, load
 from multiseg.errors import ModelError
 from multiseg.worker.client import Worker
@@ -24,8 +26,8 @@ def worker() -> Iterator[Worker]:
         yield worker
 
 
-def describe(worker: Worker, path: Path) -> None:
-    worker.call(
+def describe(worker: Worker, path: Path) -> Any:
+    return worker.call(
         "read", module="multiseg_torch.reader", function="describe", arguments={"path": str(path), "input_shape": SHAPE}
     )
 
@@ -145,6 +147,52 @@ def test_a_pickle_in_disguise(worker: Worker, tmp_path: Path, name: str) -> None
     with pytest.raises(ModelError):
         describe(worker, tmp_path / name)
     assert not Path("/tmp/multiseg-reached").exists()
+
+
+def shared(levels: int, name: str, leaf: Torch) -> Torch:
+    """Containers that hold the next one twice: the file is small, a walk over it takes 2 ** levels steps."""
+    for _ in range(levels):
+        leaf = Torch(name, modules=[leaf, leaf], criterions=[leaf, leaf], dimension=2)
+    return leaf
+
+
+def tables(levels: int, *then: Torch) -> Torch:
+    """A table of two tables of two tables and so on, which are 2 ** levels values, and what is done with it."""
+    both = Torch("nn.ConcatTable", modules=[Torch("nn.Identity"), Torch("nn.Identity")])
+    return Torch("nn.Sequential", modules=[both] * levels + list(then))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (shared(40, "nn.Sequential", Torch("nn.ReLU")), "modules for one image, above 20000"),
+        (shared(40, "nn.ConcatTable", Torch("nn.ReLU")), "modules for one image, above 20000"),
+        (tables(40, Torch("nn.FlattenTable")), "makes a table of more than 10000 values"),
+        (tables(40, *[Torch("nn.SelectTable", index=1)] * 40), "makes a table of more than 10000 values"),
+        (
+            {"model": Torch("nn.ReLU"), "loss": shared(40, "nn.MultiCriterion", Torch("nn.MSECriterion"))},
+            "more than 1000 crit",
+        ),
+    ],
+)
+def test_files_whose_content_multiplies_by_sharing(worker: Worker, tmp_path: Path, content: Any, words: str) -> None:
+    (tmp_path / "net.t7").write_bytes(t7(content))
+    with pytest.raises(ModelError) as caught:
+        describe(worker, tmp_path / "net.t7")
+    assert str(tmp_path / "net.t7") in str(caught.value) and words in str(caught.value)
+
+
+def test_shared_modules_within_bounds_are_described(worker: Worker, tmp_path: Path) -> None:
+    (tmp_path / "net.t7").write_bytes(t7(shared(5, "nn.Sequential", Torch("nn.ReLU"))))
+    assert len(describe(worker, tmp_path / "net.t7")["layers"]) == 32
+
+
+def test_ascii_tables_on_one_line_are_read_in_linear_time(worker: Worker, tmp_path: Path) -> None:
+    count = 60_000
+    text = t7({"model": {key: float(key) for key in range(1, count)}}, ascii=True)
+    (tmp_path / "net.t7").write_bytes(text.replace(b"\n", b" ").replace(b" ", b"\n", 4) + b"\n")
+    with pytest.raises(ModelError, match="holds no module of nn"):
+        describe(worker, tmp_path / "net.t7")
 
 
 def test_the_worker_lives_on(worker: Worker, tmp_path: Path) -> None:
