@@ -190,7 +190,7 @@ def test_shared_modules_within_bounds_are_described(worker: Worker, tmp_path: Pa
 def test_ascii_tables_on_one_line_are_read_in_linear_time(worker: Worker, tmp_path: Path) -> None:
     count = 60_000
     text = t7({"model": {key: float(key) for key in range(1, count)}}, ascii=True)
-    (tmp_path / "net.t7").write_bytes(text.replace(b"\n", b" ").replace(b" ", b"\n", 4) + b"\n")
+    (tmp_path / "net.t7").write_bytes(text.replace(b"\n", b" ").replace(b" ", b"\n", 6) + b"\n")
     with pytest.raises(ModelError, match="holds no module of nn"):
         describe(worker, tmp_path / "net.t7")
 
