@@ -143,6 +143,10 @@ from multiseg.settings.schedules import DEFAULT
 @click.option("--tensorboard", is_flag=True, help="Write a log for TensorBoard into the run folder.")
 @click.option("--resume", is_flag=True, help="Resume from the run's last snapshot.")
 @click.option(
+    "--skip-damaged", is_flag=True,
+    help="With --resume: continue from the newest snapshot without damage, and remove the damaged ones after it.",
+)  # fmt: skip
+@click.option(
     "--parallel", type=click.IntRange(min=1), help="With a file of JOBS: number of jobs at the same time, per worker."
 )
 @click.option(
@@ -156,7 +160,8 @@ def train(
     loss_option: tuple[str, ...], class_weights: str | None, multiplier: tuple[str, ...], mean: str | None,
     divide_std: str | None,
     lr_policy: str | None, lr_option: tuple[str, ...], augment: tuple[str, ...],
-    tensorboard: bool, resume: bool, parallel: int | None, scheduler: str | None, as_json: bool, **settings: Any,
+    tensorboard: bool, resume: bool, skip_damaged: bool,
+    parallel: int | None, scheduler: str | None, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Train a network in one framework, or several of them, from a file of JOBS (TOML).
 
@@ -198,7 +203,8 @@ def train(
         divide_std=deviations(divide_std), **settings,
     )  # fmt: skip
     try:
-        run = job.train(folder, resume=resume, progress=print_json if as_json else True, tensorboard=tensorboard)
+        listener = print_json if as_json else True
+        run = job.train(folder, resume, listener, tensorboard, skip_damaged=skip_damaged)
     except TrainingStopped as error:
         if not ranks.leads:
             raise

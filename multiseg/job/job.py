@@ -7,6 +7,7 @@ from pathlib import Path
 
 from multiseg import backend as registry
 from multiseg.dataset import Dataset
+from multiseg.errors import SettingsError, setting
 from multiseg.job.request import JobRequest
 from multiseg.job.resolution import resolved
 from multiseg.run.own_model import model_to_resume
@@ -73,8 +74,12 @@ class Job(JobRequest):
         progress: bool | Progress = True,
         tensorboard: bool = False,
         stop: Stop | None = None,
+        skip_damaged: bool = False,
     ) -> Run:
         """Train into ``folder`` and return its Run; with ``resume`` continue from the last snapshot in it.
+
+        A damaged snapshot is an error, see docs/results.md; with ``skip_damaged`` the training continues from the newest snapshot
+        without damage, and removes the damaged ones after it.
 
         A run is resumed with its own copy of the network file if ``model`` is None or no longer exists.
 
@@ -89,6 +94,10 @@ class Job(JobRequest):
         Raises SettingsError before anything starts, RunError for an unsuitable folder, and TrainingError, WorkerError or
         ModelError during the training.
         """
+        if skip_damaged and not resume:
+            raise SettingsError(
+                f"{setting('skip_damaged', True)}: needs a run to resume; add {setting('resume', True)}"
+            )
         ranks = current()
         registry.get(self.backend)  # report an unknown backend before anything is opened
         dataset = self.dataset if isinstance(self.dataset, Dataset) else Dataset.open(self.dataset)
@@ -99,7 +108,18 @@ class Job(JobRequest):
             settings = replace(request, weights=None, solver_state=None).resolve(dataset)
             return follow(settings, dataset, Path(folder), ranks)
         settings = request.resolve(dataset)
-        return train(settings, dataset, Path(folder), self.seed, resume, progress, tensorboard, stop or Stop(), ranks)
+        return train(
+            settings,
+            dataset,
+            Path(folder),
+            self.seed,
+            resume,
+            skip_damaged,
+            progress,
+            tensorboard,
+            stop or Stop(),
+            ranks,
+        )
 
     def resolve(self, dataset: Dataset | None = None) -> Settings:
         """Return the checked settings, completed with the backend's defaults; ``dataset``, if specified, is checked as well.

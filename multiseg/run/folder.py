@@ -22,7 +22,7 @@ from multiseg.errors import RunError, WorkerError, setting
 from multiseg.files import json_text, read_text, write_json, write_text
 from multiseg.layout import Layout
 from multiseg.model_files import copies
-from multiseg.run import names, snapshots
+from multiseg.run import names, snapshots, sums
 from multiseg.run.names import COLUMNS, FORMAT
 from multiseg.run.reading import read_history, read_job
 from multiseg.run.resuming import FREE, RESTARTED, completed
@@ -186,13 +186,19 @@ class RunFolder:
                 "model_files": copies.hashes(self.path / names.MODEL),
                 "environment": environment,
                 "weights": transferred,
+                sums.RECORDED: "sha256",
             },
         )
 
     def begin(self) -> Position:
-        """Return the position to resume from, that of the newest snapshot or 0, and discard the history after it."""
+        """Return the position to resume from, that of the newest snapshot or 0, and discard the history after it.
+
+        Raises RunError if the newest snapshot is damaged, see Snapshot.verify.
+        """
         snapshots.clean(self.path)
         last = self.last_snapshot()
+        if last is not None:
+            last.verify()
         position = last.position if last else Position()
         if (self.path / names.HISTORY).exists():  # missing if the run was interrupted before the first validation
             self.rows = read_history(self.path / names.HISTORY)[: position.rows]

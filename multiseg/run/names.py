@@ -11,6 +11,7 @@ EVENTS = "events.jsonl"  # events with their time: start, rows, snapshots, stop,
 MODEL = "model"  # the network file; for a model of another backend also the exported file
 SNAPSHOTS = "snapshots"  # epoch-0001 ...: one folder per snapshot, with the framework's own files and
 POSITION = "position.json"  # the position in the training
+SUMS = "sums.json"  # in a snapshot: SHA-256 of its files, of the history up to it and of the settings
 WORKER_LOG = "worker.log"  # what the backend's process printed
 TENSORBOARD = "tensorboard"  # a log for TensorBoard, if it was requested
 LOCK = ".lock"  # held by the process that trains

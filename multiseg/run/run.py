@@ -178,6 +178,7 @@ class Run:
     def _start(self) -> Worker:
         if self.snapshot is None:
             raise RunError(f"{self.path}: has no snapshot yet; train it first")
+        self.snapshot.verify()
         worker = pool.start(registry.get(self.backend), self.settings["threads"])
         try:
             worker.call("load", spec=self.spec().to_json())

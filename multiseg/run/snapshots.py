@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from multiseg.errors import MultisegError, RunError, setting
+from multiseg.errors import MultisegError, MultisegWarning, RunError, setting
 from multiseg.files import read_text, sync, write_json
+from multiseg.run import sums
 from multiseg.run.names import POSITION, SNAPSHOTS
 
 NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?")
@@ -46,19 +49,84 @@ class Snapshot:
     def position(self) -> Position:
         """The position in the training. Raises RunError if its file cannot be read."""
         try:
-            return Position(**json.loads(read_text(self.path / POSITION)))
+            position = Position(**json.loads(read_text(self.path / POSITION)))
+            if not all(isinstance(value, (int, float)) for key, value in asdict(position).items() if key != "rate"):
+                raise ValueError("its values are not numbers")
+            return position
         except (OSError, ValueError, TypeError) as error:
             raise RunError(f"{self.path / POSITION}: cannot be read: {error}; remove this snapshot") from error
+
+    def verify(self) -> None:
+        """Raise RunError if the snapshot, the history up to it or the settings of the run differ from the sums in it.
+
+        The message names the file and the newest older snapshot without damage. A snapshot that was made before there were sums
+        is a MultisegWarning.
+        """
+        run = self.path.parent.parent
+        try:
+            sums.verify(self.path, run)
+        except RunError as error:
+            older = [Snapshot(0, path) for path in _folders(run) if _order(path) < _order(self.path)]
+            good = next((snapshot for snapshot in reversed(older) if snapshot.is_whole()), None)
+            fix = (
+                f"the snapshot before it without damage is {good.path.name}: resume from there with "
+                f"{setting('skip_damaged', True)}, or test with {setting('snapshot', good.position.epoch)}"
+                if good
+                else "there is no snapshot before it without damage: copy the run again, or train again"
+            )
+            raise RunError(f"{error.template}; {fix}") from error
+
+    def is_whole(self) -> bool:
+        """Return whether the snapshot agrees with its sums; a snapshot without sums does."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", MultisegWarning)
+                sums.verify(self.path, self.path.parent.parent)
+        except RunError:
+            return False
+        return True
+
+
+def _order(path: Path) -> tuple[int, int]:
+    """Return epoch and step of a snapshot by the name of its folder."""
+    match = NAME.fullmatch(path.name)
+    assert match
+    return int(match[1]), int(match[2] or 0)
 
 
 def snapshots(run: Path) -> list[Snapshot]:
     """Return the snapshots of a run folder, oldest first."""
-    entries = sorted(
-        (int(match[1]), int(match[2] or 0), path)
-        for path in (run / SNAPSHOTS).glob("epoch-*")
-        if (match := NAME.fullmatch(path.name))
-    )
-    return [Snapshot(Snapshot(epoch, path).position.epoch if step else epoch, path) for epoch, step, path in entries]
+    return [Snapshot(_epoch(path), path) for path in _folders(run)]
+
+
+def _epoch(path: Path) -> int | float:
+    epoch, step = _order(path)
+    if not step:
+        return epoch
+    try:
+        return Snapshot(epoch, path).position.epoch
+    except RunError:
+        Snapshot(epoch, path).verify()  # its message names the snapshot to continue with
+        raise
+
+
+def _folders(run: Path) -> list[Path]:
+    return sorted((path for path in (run / SNAPSHOTS).glob("epoch-*") if NAME.fullmatch(path.name)), key=_order)
+
+
+def remove_damaged(run: Path) -> bool:
+    """Remove the damaged snapshots after the newest one without damage, with a MultisegWarning each; return whether any was.
+
+    If all are damaged, they stay.
+    """
+    stored = [Snapshot(0, path) for path in _folders(run)]
+    damaged = list(itertools.takewhile(lambda snapshot: not snapshot.is_whole(), reversed(stored)))
+    if len(damaged) == len(stored):
+        return False
+    for snapshot in damaged:
+        warnings.warn(MultisegWarning(f"{snapshot.path}: is damaged, and removed"), stacklevel=2)
+        remove(snapshot)
+    return bool(damaged)
 
 
 @contextmanager
@@ -76,6 +144,7 @@ def writing(run: Path, position: Position, per_epoch: int) -> Iterator[Path]:
         part.mkdir(parents=True)
         yield part
         write_json(part / POSITION, asdict(position))
+        sums.write(part, run, position.rows)
         sync(part)
         part.rename(final)
         sync(folder)

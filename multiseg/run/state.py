@@ -25,6 +25,7 @@ def neutral_of(run: Run, state: bool = True) -> NeutralWeights:
     """
     if run.snapshot is None:
         raise RunError(f"{run.path}: has no snapshot yet; train it first")
+    run.snapshot.verify()
     backend, spec = registry.get(run.backend), run.spec(trains=state)
     with pool.start(backend, run.settings["threads"]) as worker:
         described = worker.call("load", spec=spec.to_json())

@@ -16,6 +16,7 @@ from multiseg.network import NetworkSpec
 from multiseg.run import environment, names
 from multiseg.run.folder import RunFolder
 from multiseg.run.run import Run
+from multiseg.run.snapshots import remove_damaged
 from multiseg.settings.binary import check_labels
 from multiseg.settings.loaded import LoadedSettings
 from multiseg.settings.resolved import Settings
@@ -47,6 +48,7 @@ def train(
     folder: Path,
     seed: int | None,
     resume: bool,
+    skip_damaged: bool,
     progress: bool | Progress,
     tensorboard: bool,
     stop: Stop,
@@ -59,9 +61,15 @@ def train(
         require_tensorboard()
     resume = resume or resumes(ranks, folder)
     resumed = RunFolder.resume(folder) if resume else None
+    goes_back = False
+    if resumed is not None and skip_damaged:
+        with resumed.locked():
+            goes_back = remove_damaged(folder)
     if resumed is not None:
         settings = resumed.complete(settings, dataset.content_hash, seed)
-    finished = resumed is not None and resumed.finished
+    finished = resumed is not None and resumed.finished and not goes_back
+    if finished and resumed is not None and (last := resumed.last_snapshot()):
+        last.verify()
     if finished and ranks.size == 1:
         return Run.open(folder)
     layout = layout_of(settings, dataset)
