@@ -19,9 +19,11 @@ from multiseg.dataset.description import DATABASES, combined_hash, read_descript
 from multiseg.dataset.label_check import LabelCheck, label_lines
 from multiseg.dataset.labels import Labels
 from multiseg.dataset.lmdb_file import LmdbFile
+from multiseg.dataset.location import MEAN
 from multiseg.dataset.records import datum_pixels, parse_datum
 from multiseg.dataset.writing import hash_record
 from multiseg.errors import DatasetError
+from multiseg.files import read_bytes
 
 _MAX_LISTED = 10  # records named per kind of problem
 
@@ -261,7 +263,8 @@ def _check_mean(path: Path, features: _Scan | None, mixed: bool, report: Report)
     try:
         mean = read_mean(path)
     except DatasetError as error:
-        report.problems.append(str(error))
+        if str(error) not in report.problems:
+            report.problems.append(str(error))
         return
     if mean is None:
         if not mixed:
@@ -278,6 +281,17 @@ def _check_hashes(description: dict[str, object], scans: dict[str, _Scan], repor
     stored = description.get("databases")
     if not isinstance(stored, dict):
         return
+    if description.get("content_hash") not in (None, combined_hash(stored)):
+        report.problems.append("dataset.json: is damaged: its content_hash is not that of its databases")
+    files = description.get("files")
+    for name, digest in files.items() if isinstance(files, dict) else ():
+        path = report.path / name
+        if (
+            name != MEAN
+            and path.parent.is_dir()
+            and not (path.is_file() and hashlib.sha256(read_bytes(path)).hexdigest() == digest)
+        ):
+            report.problems.append(f"{name}: is missing, or has changed since creation (SHA-256 differs)")
     for name, digest in stored.items():
         if name not in scans:
             if not (report.path / name).is_dir():

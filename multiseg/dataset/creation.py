@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args
 
@@ -172,6 +173,10 @@ def create(
                 "train": {"count": len(train), **shapes},
                 "val": {"count": len(val), **shapes},
                 "databases": hashes,
+                "files": {
+                    path.relative_to(staging).as_posix(): sha256(path.read_bytes()).hexdigest()
+                    for path in sorted(staging.glob("*_db/mean.binaryproto"))
+                },
                 "content_hash": combined_hash(hashes),
             },
         )

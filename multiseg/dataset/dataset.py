@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from multiseg.dataset import digits
 from multiseg.dataset import voc as voc_layout
 from multiseg.dataset.creation import CreationOptions, Progress, create, random_seed
-from multiseg.dataset.description import FILE, computed_hash, read_description
+from multiseg.dataset.description import FILE, computed_hash, read_description, recorded_sum
 from multiseg.dataset.deviation import standard_deviation
 from multiseg.dataset.encoding import RecordEncoding
 from multiseg.dataset.foreground import Side, foreground_of_stored
@@ -239,11 +240,22 @@ class Dataset:
 
 
 def read_mean(folder: Path) -> NDArray[np.float32] | None:
-    """Read the mean of the training images of a dataset folder; see Dataset.mean_image."""
+    """Read the mean of the training images of a dataset folder; see Dataset.mean_image.
+
+    Raises DatasetError if it is not that with which the dataset was created.
+    """
     path = folder / MEAN
+    stored = recorded_sum(folder, MEAN)
     try:
-        return parse_mean(read_bytes(path))
+        content = read_bytes(path)
+        if stored is not None and sha256(content).hexdigest() != stored:
+            raise DatasetError(
+                "is damaged: its SHA-256 is not that in dataset.json; copy the dataset again, or create it again"
+            )
+        return parse_mean(content)
     except FileNotFoundError:
+        if stored is not None:
+            raise DatasetError(f"{path}: is missing; copy the dataset again, or create it again") from None
         return None
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error

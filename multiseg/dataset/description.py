@@ -37,6 +37,16 @@ def read_description(folder: Path) -> dict[str, Any] | None:
     return parse_description(text, str(path))
 
 
+def recorded_sum(folder: Path, name: str) -> str | None:
+    """Return the SHA-256 of a file of a dataset at its creation, from its description; None if it is not recorded there.
+
+    ``name`` is the path relative to the folder. Datasets that earlier versions created record the sums of their databases only.
+    """
+    files = (read_description(folder) or {}).get("files")
+    stored = files.get(name) if isinstance(files, dict) else None
+    return stored if isinstance(stored, str) else None
+
+
 def parse_description(text: bytes, where: str) -> dict[str, Any]:
     """Parse a description; ``where`` names it in errors. Raise DatasetError if it is invalid or has an unknown version."""
     try:

@@ -241,3 +241,31 @@ def test_descriptions_are_plain_json(ours: Path) -> None:
     assert content["version"] == 1
     assert sorted(content["databases"]) == sorted(f"{split}_db/{kind}" for split in ("train", "val")
                                                   for kind in ("features", "labels"))  # fmt: skip
+
+
+def test_every_changed_byte_of_the_mean_image_is_found(ours: Path) -> None:
+    path = ours / "train_db/mean.binaryproto"
+    whole = path.read_bytes()
+    for at in range(0, len(whole), max(1, len(whole) // 200)):
+        changed = bytearray(whole)
+        changed[at] ^= 1 + at % 255
+        path.write_bytes(changed)
+        with pytest.raises(DatasetError, match=r"train_db/mean\.binaryproto: is damaged"):
+            _ = Dataset.open(ours).mean_image
+    assert any("mean.binaryproto: is damaged" in problem for problem in problems(ours))
+    path.unlink()
+    with pytest.raises(DatasetError, match=r"mean\.binaryproto: is missing"):
+        _ = Dataset.open(ours).mean_pixel
+    path.write_bytes(whole)
+    (ours / "val_db/mean.binaryproto").write_bytes(b"")
+    assert problems(ours) == ["val_db/mean.binaryproto: is missing, or has changed since creation (SHA-256 differs)"]
+
+
+def test_a_dataset_of_an_earlier_version_has_no_sum_of_its_mean(ours: Path) -> None:
+    description = json.loads((ours / "dataset.json").read_text())
+    content_hash = Dataset.open(ours).content_hash
+    del description["files"]
+    (ours / "dataset.json").write_text(json.dumps(description))
+    assert problems(ours) == [] and Dataset.open(ours).content_hash == content_hash
+    (ours / "dataset.json").write_text(json.dumps({**description, "content_hash": "0" * 64}))
+    assert problems(ours) == ["dataset.json: is damaged: its content_hash is not that of its databases"]
