@@ -71,16 +71,20 @@ def target(path: Path) -> Path:
     return real
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file's content atomically. Raise SettingsError for a path that cannot be a file, see :func:`target`."""
+def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
+    """Replace a file's content atomically; with ``durable`` it survives a power failure.
+
+    Raises SettingsError for a path that cannot be a file, see :func:`target`.
+    """
     real = target(path)
     part = real.with_name(f".{real.name}.part")
     try:
         try:
             with part.open("wb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             part.replace(real)
         finally:
             part.unlink(missing_ok=True)

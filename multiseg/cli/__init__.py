@@ -28,6 +28,7 @@ COMMANDS = {
     "test-db": "multiseg.cli.results:test_db",
     "describe": "multiseg.cli.model:describe",
     "visualize": "multiseg.cli.model:visualize",
+    "watch": "multiseg.cli.watch:watch",
     "compare": "multiseg.cli.compare:compare",
     "parity": "multiseg.cli.parity:parity",
     "export": "multiseg.cli.export:export",

@@ -10,7 +10,7 @@ from multiseg.dataset.feed import batches
 from multiseg.dataset.foreground import DARK, Foreground
 from multiseg.errors import DatasetError
 from multiseg.inference.evaluation import Evaluation
-from multiseg.layout import Layout
+from multiseg.layout import Floats, Layout
 from multiseg.network import LabelKind
 from multiseg.worker.client import Worker
 
@@ -18,12 +18,13 @@ from multiseg.worker.client import Worker
 def validate(
     worker: Worker, split: Any, layout: Layout, batch_size: int, foreground: Foreground | float = DARK,
     labels: LabelKind | None = None, ignore: Collection[int] = (), between: Callable[[], None] = lambda: None,
-    crop: Size | None = None,
+    crop: Size | None = None, seen: Callable[[Floats], None] = lambda outputs: None,
 ) -> Evaluation:  # fmt: skip
     """Return the evaluation of the network in ``worker`` over a whole split: its loss and metrics.
 
     ``crop`` (height, width) evaluates the central part of each image, None whole images. ``between`` is called before each batch,
-    and may raise to end the validation. Raises DatasetError if the split has no labels, or an image is smaller than the crop.
+    and may raise to end the validation; ``seen`` receives the outputs (N, C, H, W) of each. Raises DatasetError if the split
+    has no labels, or an image is smaller than the crop.
     """
     evaluation = Evaluation(foreground, labels, ignore)
     change = None if crop is None or not len(split) else CentreCrop(crop, split.name)
@@ -33,5 +34,7 @@ def validate(
             if batch.labels is None:
                 raise DatasetError(f"{split.name}: has no labels; validation needs them")
             output, terms = worker.call("evaluate", features=batch.features, labels=batch.labels)
-            evaluation.add(layout.output(output), layout.output(batch.labels), terms, split.name)
+            outputs = layout.output(output)
+            seen(outputs)
+            evaluation.add(outputs, layout.output(batch.labels), terms, split.name)
     return evaluation

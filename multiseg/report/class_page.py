@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from multiseg.dataset.class_colours import background, class_name, palette
-from multiseg.dataset.labels import Labels
-from multiseg.files import read_text
-from multiseg.pages.numbers import number
 from multiseg.report.class_scan import ClassScan
-from multiseg.report.facts import RunFacts
-from multiseg.run import names
 from multiseg.settings.confusion import mean
 
 PICTURE_BYTES = 4_000_000  # limit for the gallery, so that the page can be sent by mail
@@ -93,53 +87,3 @@ def picture_side(images: int, runs: int) -> int:
 def css_colour(colour: Sequence[int]) -> str:
     """Return (R, G, B) as a colour in CSS."""
     return "#{:02x}{:02x}{:02x}".format(*colour)
-
-
-def class_curves(facts: Sequence[RunFacts]) -> dict[str, Any] | None:
-    """Return the IoU of each class after each epoch; None if no run has recorded it.
-
-    ``names`` are the classes, ``colours`` theirs, ``runs`` a list for each run of the rows of its history: a list of values by
-    class, or None.
-    """
-    recorded = [_class_iou(each) for each in facts]
-    present = list(dict.fromkeys(name for rows in recorded for row in rows if row for name in row))
-    if not present:
-        return None
-    return {
-        "names": present,
-        "colours": _colours(facts, present),
-        "runs": [[[_short(row.get(name)) for name in present] if row else None for row in rows] for rows in recorded],
-    }
-
-
-def _colours(facts: Sequence[RunFacts], present: Sequence[str]) -> list[list[int]]:
-    """Return the colours (R, G, B) of classes by name: those of the first run that has the class."""
-    colours: dict[str, list[int]] = {}
-    for labels in (each.run.labels or Labels() for each in facts):
-        for index, colour in enumerate(palette(labels)):
-            colours.setdefault(class_name(labels, index), list(colour))
-    return [colours[name] for name in present]
-
-
-def _class_iou(facts: RunFacts) -> list[dict[str, Any] | None]:
-    """Return the IoU by class name for every row of a run's history, from events.jsonl; None for rows without it."""
-    by_iteration: dict[Any, dict[str, Any]] = {}
-    try:
-        lines = read_text(facts.run.path / names.EVENTS).splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        if '"class_iou"' not in line:
-            continue
-        try:
-            event = json.loads(line)
-        except ValueError:  # the last line of a training that was killed
-            continue
-        if isinstance(event, dict) and isinstance(event.get("class_iou"), dict):
-            by_iteration[event.get("iteration")] = event["class_iou"]  # a resumed training repeats some
-    return [by_iteration.get(row["iteration"]) for row in facts.run.history]
-
-
-def _short(value: object) -> float | None:
-    known = number(value)
-    return None if known is None else float(f"{known:.4g}")

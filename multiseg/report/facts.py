@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -55,9 +55,7 @@ class RunFacts:
     @property
     def loss(self) -> str:
         """The loss of the training, in words."""
-        settings = self.run.settings
-        options, weights = settings.get("loss_options") or {}, settings.get("class_weights") or ()
-        return loss_title(str(settings.get("loss") or ""), options, weights)
+        return loss_of(self.run.settings, loss_title)
 
 
 @dataclass(frozen=True)
@@ -130,18 +128,29 @@ def _facts(run: Run, label: str) -> RunFacts:
         best=best,
         status=str(summary.get("status") or "unfinished"),
         problem=str(summary.get("error") or ""),
-        # a model's own loss is specific to it; named losses are the same on every backend
-        loss_unit=":".join((run.backend, run.model.name) if job["network"]["own_loss"] else ())
-        + ":"
-        + loss_text(
-            run.settings["loss"], run.settings.get("loss_options") or {}, run.settings.get("class_weights") or ()
-        ),
+        loss_unit=loss_unit(job),
         dataset=job["dataset"]["path"],
         content=job["dataset"]["content_hash"],
         title=_title(run),
         foreground=run.foreground,
         shapes=tuple(sorted(tuple(shape) for shape in job["network"]["parameters"].values())),
     )
+
+
+def loss_unit(job: Mapping[str, Any]) -> str:
+    """Return the unit of a run's loss from its job.json: losses of the same unit can be compared.
+
+    A model's own loss is specific to it; named losses are the same on every backend.
+    """
+    settings = job["settings"]
+    own = f"{settings['backend']}:{settings.get('exported') or settings['model']}" if job["network"]["own_loss"] else ""
+    return f"{own}:{loss_of(settings, loss_text)}"
+
+
+def loss_of(settings: Mapping[str, Any], write: Callable[..., str]) -> str:
+    """Return the loss of a run's settings as written by ``write``, loss_text or loss_title."""
+    weights = settings.get("class_weights") or ()
+    return write(settings.get("loss") or "", settings.get("loss_options") or {}, weights)
 
 
 def foreground_text(facts: Sequence[RunFacts]) -> str:

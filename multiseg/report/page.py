@@ -16,17 +16,17 @@ from multiseg.pages import templates
 from multiseg.pages.numbers import significant
 from multiseg.report import verdict
 from multiseg.report.agreement import times
-from multiseg.report.class_page import class_curves, class_data, class_means, class_rows, picture_side
+from multiseg.report.class_curves import class_curves, class_iou
+from multiseg.report.class_page import class_data, class_means, class_rows, picture_side
 from multiseg.report.class_scan import ClassScan, class_scan, has_classes
+from multiseg.report.curves import COLOURS, drawn_charts, run_curves
 from multiseg.report.facts import RunFacts, environment, foreground_text, settings
 from multiseg.report.grid import load_grid
 from multiseg.report.networks import networks
 from multiseg.report.scan import scan
 from multiseg.report.side_by_side import SideBySide
-from multiseg.settings.metrics import LOSS, METRICS, SCORES, TRAINING_LOSS, Metric, columns
+from multiseg.settings.metrics import LOSS, METRICS, Metric, columns
 
-LEARNING_RATE = "learning_rate"
-COLOURS = 8  # in page.css; further runs repeat them with dashed lines
 PICTURE_BYTES = 4_000_000  # limit for the gallery, so that the page can be sent by mail
 
 
@@ -98,6 +98,18 @@ def render(comparison: SideBySide) -> Page:
     return Page(text, {label: first_line(reason) for label, reason in left_out.items()})
 
 
+def _curves(facts: Sequence[RunFacts]) -> dict[str, Any]:
+    runs = [run_curves(number, each.label, each.loss, each.run.history) for number, each in enumerate(facts)]
+    return {
+        "runs": runs,
+        "charts": drawn_charts(runs),
+        "classes": class_curves(
+            [class_iou(each.run.path, each.run.history) for each in facts], [each.run.labels for each in facts]
+        ),
+        "shared_loss": verdict.share_loss(facts),
+    }
+
+
 def _class_data(scan: ClassScan | None) -> dict[str, Any] | None:
     return class_data(scan, picture_side(len(scan.cases), len(scan.seen))) if scan else None
 
@@ -150,48 +162,6 @@ def _cell(comparison: SideBySide, facts: RunFacts, metric: Metric) -> Cell:
         note=note,
         bar=value / largest if value is not None and largest > 0 and metric.has_bar else None,
     )
-
-
-def _curves(facts: Sequence[RunFacts]) -> dict[str, Any]:
-    """Return the data of the charts: columns of numbers, rounded to six digits."""
-    drawn = [metric for metric in sorted(SCORES, key=lambda metric: metric.rank or 0) if metric.curve]
-    keys = [*(metric.key for metric in drawn), LEARNING_RATE, TRAINING_LOSS, LOSS]
-    runs: list[dict[str, Any]] = []
-    for number, each in enumerate(facts):
-        history = each.run.history
-        spent, so_far = [], 0.0
-        for row in history:
-            so_far += row["seconds"] or 0.0
-            spent.append(_short(so_far))
-        runs.append(
-            {
-                "label": each.label,
-                "loss": each.loss,
-                "colour": number % COLOURS,
-                "dashed": number >= COLOURS,
-                "epoch": [row["epoch"] for row in history],
-                "seconds": spent,
-                "values": {key: [_short(row.get(key)) for row in history] for key in keys},
-            }
-        )
-    charts = [
-        {
-            "key": metric.key,
-            "title": f"{metric.title}, validation",
-            "kind": metric.curve,
-            "log": metric.curve == "number",
-        }
-        for metric in drawn
-    ]
-    charts.append({"key": LEARNING_RATE, "title": "Learning rate", "kind": "number", "log": True})
-    charts = [
-        chart for chart in charts if any(value is not None for run in runs for value in run["values"][chart["key"]])
-    ]
-    return {"runs": runs, "charts": charts, "classes": class_curves(facts), "shared_loss": verdict.share_loss(facts)}
-
-
-def _short(value: float | None) -> float | None:
-    return float(f"{value:.6g}") if value is not None and math.isfinite(value) else None
 
 
 def _side(comparison: SideBySide) -> int:

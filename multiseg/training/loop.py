@@ -17,7 +17,7 @@ from multiseg.dataset.labels import ignored
 from multiseg.errors import TrainingError, TrainingStopped, setting
 from multiseg.inference.validation import validate
 from multiseg.layout import Layout
-from multiseg.run import snapshots
+from multiseg.run import requests, snapshots
 from multiseg.run.folder import RunFolder
 from multiseg.run.snapshots import Position
 from multiseg.settings.binary import foreground_of_outputs
@@ -27,6 +27,7 @@ from multiseg.training.events import Progress
 from multiseg.training.plan import Plan
 from multiseg.training.signals import Stop
 from multiseg.training.steps import IN_FLIGHT, Share
+from multiseg.training.validation_pictures import ValidationPictures
 from multiseg.worker.client import Worker
 
 
@@ -54,6 +55,10 @@ class Loop:
         self.leader, self.share = leader, Share(settings, plan, dataset, layout, leader.ranks)
         folder.metric = settings.metric
         self.position = Position()
+        self.snapshot_asked = False
+        self.foreground = foreground_of_outputs(dataset.labels, settings.threshold, settings.network)
+        labels = replace(dataset.labels, kind=settings.network.get("labels", dataset.labels.kind))
+        self.pictures = ValidationPictures(folder.path, dataset.val, labels, self.foreground, settings.val_crop)
 
     def run(self, transferred: dict[str, Any] | None, zero: Sequence[str] = ()) -> None:
         """Train the remaining iterations; ``transferred`` is the summary of the start weights, ``zero`` the
@@ -62,6 +67,7 @@ class Loop:
         Raises TrainingStopped if a stop was requested, TrainingError if the loss is not finite.
         """
         self.position = self.folder.begin()
+        requests.take(self.folder.path)  # one that came too late for an earlier training
         if self.position.iteration:
             last = self.folder.last_snapshot()
             assert last is not None
@@ -107,7 +113,7 @@ class Loop:
         began = time.perf_counter()
         with closing(self.share.steps(iteration, until)) as steps:
             for step in steps:
-                if self.stop.asked:
+                if self._interrupted():
                     break
                 in_flight.append((self.worker.submit("train_step", **step), self.plan.images_of(iteration)))
                 iteration += 1
@@ -117,6 +123,9 @@ class Loop:
                 self._collect(*in_flight.popleft())
         self.position.seconds += time.perf_counter() - began
         self._look_for_stop()
+        if self.snapshot_asked:
+            self.snapshot_asked = False
+            self._snapshot()
 
     def _collect(self, number: int, images: int) -> None:
         """Wait for the loss of a step in flight, update the position and report the step."""
@@ -161,12 +170,14 @@ class Loop:
             split,
             self.layout,
             settings.val_batch_size,
-            foreground_of_outputs(self.dataset.labels, settings.threshold, settings.network),
+            self.foreground,
             settings.network.get("labels"),
             ignored(settings.network, self.dataset.labels),
             self._look_for_stop,
             settings.val_crop,
+            self.pictures.add,
         )
+        self.pictures.write()
         row = {
             "epoch": position.epoch, "iteration": position.iteration,
             "train_loss": position.loss_sum / position.images if position.images else None, **validated.result(),
@@ -189,8 +200,16 @@ class Loop:
             self._log({"event": "snapshot", "iteration": position.iteration, "epoch": position.epoch})
         self.folder.keep(self.settings.keep)
 
+    def _interrupted(self) -> bool:
+        """Return whether a stop or a snapshot is requested, by a signal or through the run folder."""
+        request = requests.take(self.folder.path)
+        if request == "stop":
+            self.stop.ask()
+        self.snapshot_asked |= request == "snapshot"
+        return self.stop.asked or self.snapshot_asked
+
     def _look_for_stop(self) -> None:
-        if self.stop.asked:
+        if self._interrupted() and self.stop.asked:
             raise _StopNow
 
     def _stop(self) -> None:

@@ -23,6 +23,7 @@ from multiseg.settings.resolved import Settings
 from multiseg.training import label_counts, warm_start, zero_start
 from multiseg.training.distributed.leader import Leader, resumes
 from multiseg.training.events import Progress
+from multiseg.training.live import LiveProgress
 from multiseg.training.loop import Loop
 from multiseg.training.plan import Plan
 from multiseg.training.preparation import (
@@ -120,7 +121,7 @@ def train(
         if not run.born or run.restarts:
             run_environment = environment.of(worker.probed, settings.threads, ranks.size)
             run.start(loaded, dataset, layout, run_environment, transferred)
-        report = stack.enter_context(_reporter(progress))
+        report = _both(LiveProgress(run.path), stack.enter_context(_reporter(progress)))
         if tensorboard:
             report = _both(report, stack.enter_context(TensorBoardLog(run.path / names.TENSORBOARD)))
         Loop(loaded, plan, dataset, layout, worker, run, report, stop, leader).run(transferred, zero)

@@ -1,0 +1,185 @@
+"""Serve the page of watched runs on the loopback interface: the page, its events, pictures and two requests, and nothing else.
+
+The address contains a random token, without which nothing is answered. Requests of other pages are refused: the Host header must
+name the loopback interface, and a request must come from the page itself.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import threading
+import time
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from multiseg.errors import RunError, SettingsError, setting
+from multiseg.files import json_text
+from multiseg.run.names import PICTURES
+from multiseg.run.requests import REQUESTS, ask
+from multiseg.watch.page import render
+from multiseg.watch.watcher import Watcher
+
+HOST = "127.0.0.1"
+POLL_SECONDS = 0.4
+KEEP_ALIVE_SECONDS = 10.0  # without a change, after which a comment shows whether the browser is still there
+MOST_BYTES = 1000  # of a request
+PICTURE = re.compile(r"pictures/(\d{1,6})/(\d-(?:input|target|output)\.png)")
+
+
+class WatchServer(ThreadingHTTPServer):
+    """The server of one page. ``address`` is the page's, with the token."""
+
+    daemon_threads = True
+
+    def __init__(self, watcher: Watcher, port: int = 0) -> None:
+        """Listen on ``port`` of the loopback interface, 0 for any free one. Raises SettingsError if it is in use."""
+        self.watcher, self.token = watcher, secrets.token_urlsafe(16)
+        self._state: dict[str, Any] = {}
+        self._read = 0.0
+        self._reading = threading.Lock()
+        try:
+            super().__init__((HOST, port), _Handler)
+        except OSError as error:
+            raise SettingsError(
+                f"{setting('port', port)}: cannot listen there: {error.strerror}; choose another one"
+            ) from error
+
+    @property
+    def address(self) -> str:
+        return f"http://{HOST}:{self.server_port}/{self.token}/"
+
+    def state(self) -> dict[str, Any]:
+        """Return the state of the runs, read at most once in POLL_SECONDS for all readers together."""
+        with self._reading:
+            if time.monotonic() - self._read >= POLL_SECONDS:
+                self._state = self.watcher.state()
+                self._read = time.monotonic()
+            return self._state
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Ignore connections that the browser has closed."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: WatchServer
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "multiseg", ""
+
+    def do_GET(self) -> None:
+        path = self._path()
+        if path is None:
+            return
+        picture = PICTURE.fullmatch(path)
+        if path == "":
+            self._page()
+        elif path == "events":
+            self._events()
+        elif picture:
+            self._picture(int(picture[1]), picture[2])
+        else:
+            self._refuse(HTTPStatus.NOT_FOUND)
+
+    def do_POST(self) -> None:
+        path = self._path()
+        if path is None:
+            return
+        if path != "request" or self.headers.get("Origin") != f"http://{self.headers['Host']}":
+            self._refuse(HTTPStatus.FORBIDDEN)
+            return
+        size = self.headers.get("Content-Length", "")
+        if not size.isdecimal() or int(size) > MOST_BYTES:
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            return
+        try:
+            values = json.loads(self.rfile.read(int(size)))
+            run, request = values["run"], values["request"]
+        except (ValueError, KeyError, TypeError):
+            run = request = None
+        folder = self.server.watcher.folder(run) if type(run) is int else None
+        if folder is None or request not in REQUESTS:
+            self._refuse(HTTPStatus.BAD_REQUEST)
+            return
+        try:
+            ask(folder, request)
+            answer: dict[str, str] = {}
+        except RunError as error:
+            answer = {"error": str(error)}
+        self._send(json_text(answer, indent=None).encode(), "application/json")
+
+    def _path(self) -> str | None:
+        """Return the path after the token; None, with an answer sent, for a request without it or for another host."""
+        host = self.headers.get("Host", "")
+        token, slash, path = self.path.partition("?")[0].removeprefix("/").partition("/")
+        port = self.server.server_port
+        if host not in (f"{HOST}:{port}", f"localhost:{port}"):
+            self._refuse(HTTPStatus.FORBIDDEN)
+        elif not slash or not secrets.compare_digest(token.encode(), self.server.token.encode()):
+            self._refuse(HTTPStatus.NOT_FOUND)
+        else:
+            return path
+        return None
+
+    def _page(self) -> None:
+        nonce = secrets.token_urlsafe(16)
+        policy = (
+            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'unsafe-inline'; img-src 'self' data:; "
+            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        text = render(self.server.state(), live=True, nonce=nonce)
+        self._send(text.encode(), "text/html; charset=utf-8", {"Content-Security-Policy": policy})
+
+    def _picture(self, run: int, name: str) -> None:
+        folder = self.server.watcher.folder(run)
+        try:
+            content = (folder / PICTURES / name).read_bytes() if folder else None
+        except OSError:
+            content = None
+        if content is None:
+            self._refuse(HTTPStatus.NOT_FOUND)
+        else:
+            self._send(content, "image/png")
+
+    def _events(self) -> None:
+        """Send the state whenever it changes, as server-sent events; curves only if they have changed."""
+        self.send_response(HTTPStatus.OK)
+        self._headers({"Content-Type": "text/event-stream", "Connection": "close"})
+        self.end_headers()
+        self.close_connection = True
+        sent: dict[str, str] = {}
+        written = time.monotonic()
+        while True:
+            parts = {key: json_text(value, indent=None) for key, value in self.server.state().items()}
+            changed = {key: text for key, text in parts.items() if sent.get(key) != text}
+            if changed:
+                data = ", ".join(f"{json.dumps(key)}: {text}" for key, text in changed.items())
+                self.wfile.write(f"event: state\ndata: {{{data}}}\n\n".encode())
+            elif time.monotonic() - written > KEEP_ALIVE_SECONDS:
+                self.wfile.write(b": no change\n\n")
+            if changed or time.monotonic() - written > KEEP_ALIVE_SECONDS:
+                self.wfile.flush()
+                written = time.monotonic()
+            sent = parts
+            time.sleep(POLL_SECONDS)
+
+    def _send(self, content: bytes, kind: str, headers: dict[str, str] | None = None) -> None:
+        self.send_response(HTTPStatus.OK)
+        self._headers({"Content-Type": kind, "Content-Length": str(len(content)), **(headers or {})})
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        self.send_response(status)
+        self._headers({"Content-Length": "0", "Connection": "close"})
+        self.end_headers()
+        self.close_connection = True
+
+    def _headers(self, headers: dict[str, str]) -> None:
+        common = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+        for key, value in (common | headers).items():
+            self.send_header(key, value)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Print nothing: the address with its token belongs into no log."""

@@ -1,0 +1,213 @@
+"""The state of a training, from the files of its run folder alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from multiseg.errors import RunError
+from multiseg.pages.numbers import number
+from multiseg.report.class_curves import ClassIou, class_iou
+from multiseg.run import names
+from multiseg.run.reading import read_history, read_job
+from multiseg.settings.metrics import COLUMNS, LOSS, METRICS
+
+Status = Literal["waiting", "starting", "training", "validating", "finished", "stopped", "failed", "interrupted"]
+RUNNING: tuple[Status, ...] = ("starting", "training", "validating")
+SILENT_SECONDS = 60.0  # without a sign of life, after which a training on another machine counts as interrupted
+LOG_LINES, LOG_BYTES = 12, 8000
+
+Stamp = tuple[int, int]  # time of the last change in nanoseconds, and size
+
+
+@dataclass
+class WatchedRun:
+    """The files of a run folder, read again when they have changed. The folder may not exist yet."""
+
+    path: Path
+    job: dict[str, Any] | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    class_iou: ClassIou = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
+    problem: str = ""
+    """Why the folder cannot be read."""
+    _stamps: dict[str, Stamp | None] = field(default_factory=dict)
+
+    def read(self) -> bool:
+        """Read the files that have changed, and return whether the history is among them."""
+        new = self._changed(names.HISTORY, names.EVENTS)
+        try:
+            if self._changed(names.JOB):
+                self.job, self.problem = read_job(self.path), ""
+            if new:
+                self.history = read_history(self.path / names.HISTORY) if self._stamps[names.HISTORY] else []
+                self.class_iou = class_iou(self.path, self.history)
+        except RunError as error:
+            self.problem = str(error)
+        for name in (names.SUMMARY, names.PROGRESS):
+            if self._changed(name):
+                values = _json(self.path / name)
+                if name == names.SUMMARY:
+                    self.summary = values
+                else:
+                    self.progress = values
+        return new
+
+    def _changed(self, *files: str) -> bool:
+        stamps = {name: _stamp(self.path / name) for name in files}
+        changed = any(self._stamps.get(name) != stamp for name, stamp in stamps.items())
+        self._stamps |= stamps
+        return changed
+
+    @property
+    def status(self) -> Status:
+        """The state of the training. A process that ended without recording it is ``interrupted``."""
+        recorded = self.summary.get("status")
+        if recorded in ("finished", "stopped", "failed") and not self._began_again():
+            return "stopped" if recorded == "failed" and self._was_stopped() else recorded
+        if self.job is None:
+            return "starting" if self.path.is_dir() and any(self.path.iterdir()) else "waiting"
+        if not self._is_alive():
+            return "interrupted"
+        rows, iteration = self.history, self.progress.get("iteration", 0)
+        due = not rows or (iteration % max(1, self._steps_per_epoch()) == 0 and rows[-1]["iteration"] != iteration)
+        return "validating" if due else "training"
+
+    def _steps_per_epoch(self) -> int:
+        return int(self.progress.get("iterations", 0) // max(1, self.progress.get("epochs", 1)))
+
+    def _was_stopped(self) -> bool:
+        return ": stopped" in str(self.summary.get("error", ""))
+
+    def _began_again(self) -> bool:
+        """Return whether a training was resumed after the summary was written."""
+        summary, progress = self._stamps.get(names.SUMMARY), self._stamps.get(names.PROGRESS)
+        return bool(summary and progress and progress[0] > summary[0] + 1_000_000 and self._is_alive())
+
+    def _is_alive(self) -> bool:
+        pid, host = self.progress.get("pid"), self.progress.get("host")
+        if not isinstance(pid, int) or host != platform.node():
+            stamps = [stamp[0] for stamp in self._stamps.values() if stamp]
+            return bool(stamps) and time.time() - max(stamps) / 1e9 < SILENT_SECONDS
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return not _is_zombie(pid)
+
+    def left(self) -> float | None:
+        """Return the remaining seconds of the training, from its current speed; None if that is unknown."""
+        speed = number(self.progress.get("images_per_second"))
+        if speed is None:
+            speeds = [row["images_per_second"] for row in self.history if row["images_per_second"]]
+            speed = speeds[-1] if speeds else None
+        if not speed or "iterations" not in self.progress or self.status not in RUNNING:
+            return None
+        steps = self.progress["iterations"] - self.progress["iteration"]
+        training = steps * self.progress["batch_size"] / speed
+        validation = self.history[-1]["val_seconds"] or 0.0 if self.history else 0.0
+        interval = number((self.job or {}).get("settings", {}).get("val_interval")) or 1.0
+        epochs = steps / max(1, self._steps_per_epoch())
+        return float(training + validation * epochs / interval)
+
+    def record(self) -> dict[str, Any]:
+        """Return what the page shows of the run but its curves, as plain values for JSON."""
+        settings = (self.job or {}).get("settings", {})
+        status, progress = self.status, self.progress
+        row = self.history[-1] if self.history else {}
+        iterations = progress.get("iterations")
+        metric = next((one for one in COLUMNS if one.is_measured and row.get(one.key) is not None), METRICS[LOSS])
+        return {
+            "path": str(self.path),
+            "backend": settings.get("backend", ""),
+            "status": status,
+            "problem": self._problem(status),
+            "epoch": number(progress.get("epoch", row.get("epoch"))),
+            "epochs": settings.get("epochs"),
+            "part": progress["iteration"] / iterations if iterations else None,
+            "loss": number(progress.get("loss", row.get("train_loss"))),
+            "rate": number(progress.get("learning_rate", row.get("learning_rate"))),
+            "speed": number(progress.get("images_per_second")) if status == "training" else None,
+            "left": self.left(),
+            "score": {"title": metric.title, "text": metric.text(number(row.get(metric.key)))} if row else None,
+            "log": tail(self.path / names.WORKER_LOG),
+            "pictures": self._pictures(),
+            "asks": status in ("training", "validating"),
+        }
+
+    def _problem(self, status: Status) -> str:
+        if self.problem:
+            return self.problem
+        if status == "interrupted":
+            return "its process ended without a last snapshot; resume it to continue from the one before"
+        return str(self.summary.get("error") or "") if status in ("stopped", "failed") else ""
+
+    def _pictures(self) -> dict[str, Any]:
+        """Return the numbers of the pictures, and a stamp that changes with them."""
+        try:
+            files = [entry for entry in os.scandir(self.path / names.PICTURES) if entry.name.endswith("-output.png")]
+            stamps = [entry.stat().st_mtime_ns for entry in files]
+        except OSError:
+            return {"count": 0, "stamp": ""}
+        return {"count": len(files), "stamp": str(max(stamps, default=0))}
+
+
+def tail(path: Path) -> list[str]:
+    """Return the last lines of a text file, none if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line[:500] for line in text.splitlines()[-LOG_LINES:]]
+
+
+def total_left(records: Sequence[Mapping[str, Any]], seconds_of_finished: Sequence[float]) -> float | None:
+    """Return the remaining seconds of all runs: those that train now, then the waiting ones, as many at the same time.
+
+    A waiting run is assumed to take as long as the finished ones on average. None if a duration is unknown.
+    """
+    running = [record["left"] for record in records if record["status"] in RUNNING]
+    waiting = sum(record["status"] == "waiting" for record in records)
+    if not running or any(left is None for left in running) or (waiting and not seconds_of_finished):
+        return None
+    longest = max(running)
+    if not waiting:
+        return float(longest)
+    mean = sum(seconds_of_finished) / len(seconds_of_finished)
+    return float(max(longest, (sum(running) + waiting * mean) / len(running)))
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _is_zombie(pid: int) -> bool:
+    """Return whether a process has ended and its parent has not noticed yet; False where /proc does not exist."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] == "Z"

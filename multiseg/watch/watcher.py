@@ -1,0 +1,99 @@
+"""Several run folders as one state: runs that appear, their records and their curves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from multiseg.dataset.labels import Labels
+from multiseg.errors import DatasetError
+from multiseg.report.class_curves import class_curves
+from multiseg.report.curves import drawn_charts, run_curves
+from multiseg.report.facts import loss_of, loss_unit
+from multiseg.run.reading import is_run
+from multiseg.settings.losses import loss_title
+from multiseg.watch.state import RUNNING, WatchedRun, total_left
+
+
+class Watcher:
+    """The runs in ``paths``: run folders, which need not exist yet, and folders of run folders, which may get more.
+
+    Its methods may be called from several threads.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = list(dict.fromkeys(paths))
+        self._runs: dict[Path, WatchedRun] = {}
+        self._curves: dict[Path, dict[str, Any]] = {}
+        self._lock = threading.Lock()
+
+    def state(self) -> dict[str, Any]:
+        """Read what has changed, and return the records of all runs, their curves and the remaining time of all."""
+        with self._lock:
+            for path in self._folders():
+                self._runs.setdefault(path, WatchedRun(path))
+            runs = list(self._runs.values())
+            labels = _labels(runs)
+            changed = [run for run in runs if run.read() or run.path not in self._curves]
+            for number, (run, label) in enumerate(zip(runs, labels, strict=True)):
+                if run in changed or self._curves[run.path]["label"] != label:
+                    loss = loss_of(run.job["settings"], loss_title) if run.job else ""
+                    self._curves[run.path] = run_curves(number, label, loss, run.history)
+            records = [
+                {"id": number, "label": label, **run.record()}
+                for number, (run, label) in enumerate(zip(runs, labels, strict=True))
+            ]
+            finished = [run.summary.get("train_seconds", 0.0) for run in runs if run.status == "finished"]
+            return {
+                "runs": records,
+                "curves": self._all_curves(runs),
+                "left": total_left(records, finished),
+                "active": any(record["status"] in (*RUNNING, "waiting") for record in records),
+            }
+
+    def _all_curves(self, runs: Sequence[WatchedRun]) -> dict[str, Any]:
+        curves = [self._curves[run.path] for run in runs]
+        units = {loss_unit(run.job) for run in runs if run.job}
+        return {
+            "runs": curves,
+            "charts": drawn_charts(curves),
+            "classes": class_curves([run.class_iou for run in runs], [_labels_of(run) for run in runs]),
+            "shared_loss": len(units) == 1,
+        }
+
+    def _folders(self) -> list[Path]:
+        folders: list[Path] = []
+        for path in self._paths:
+            entries = sorted(path.iterdir()) if path.is_dir() and not is_run(path) else []
+            inner = [entry for entry in entries if is_run(entry)]
+            folders += inner or [path]
+        # a folder that had no run yet may have become a folder of runs
+        for path in [path for path in self._runs if path not in folders and path in self._paths]:
+            del self._runs[path]
+        return folders
+
+    def folder(self, number: int) -> Path | None:
+        """Return the folder of the run with that number, None if there is none."""
+        with self._lock:
+            folders = list(self._runs)
+        return folders[number] if 0 <= number < len(folders) else None
+
+
+def _labels(runs: Sequence[WatchedRun]) -> list[str]:
+    """Return a unique label for each run: the folder's name, with the folder above it where names are the same."""
+    names = [run.path.resolve().name for run in runs]
+    longer = ["/".join(run.path.resolve().parts[-2:]) for run in runs]
+    unique = [name if names.count(name) == 1 else long for name, long in zip(names, longer, strict=True)]
+    return [
+        text if unique.count(text) == 1 else f"{text} ({unique[: at + 1].count(text)})"
+        for at, text in enumerate(unique)
+    ]
+
+
+def _labels_of(run: WatchedRun) -> Labels | None:
+    try:
+        return Labels.from_json(run.job["labels"], str(run.path)) if run.job and run.job.get("labels") else None
+    except (DatasetError, KeyError, TypeError, ValueError):
+        return None
