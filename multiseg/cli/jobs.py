@@ -71,28 +71,37 @@ def _quiet_dask() -> None:
 
 
 def train_file(
-    ctx: click.Context, file: Path, runs: Path | None, parallel: int | None, scheduler: str | None, as_json: bool
+    ctx: click.Context,
+    file: Path,
+    runs: Path | None,
+    parallel: int | None,
+    scheduler: str | None,
+    page: Path | None,
+    as_json: bool,
 ) -> None:
     """Train the jobs of a file, on this machine or on a cluster, and print the outcome of each."""
     from multiseg.errors import TrainingStopped
     from multiseg.jobs.file import read_jobs
     from multiseg.jobs.jobs import train_jobs
+    from multiseg.watch.pages import written
 
     if scheduler is not None:
         _quiet_dask()
     given = read_jobs(file)
     where, at_once = runs or given.runs, parallel or given.parallel
-    if as_json:
-        outcomes = train_jobs(
-            given.jobs,
-            where,
-            at_once,
-            report=lambda name, event: print_json({"job": name, **event}),
-            scheduler=scheduler,
-        )
-    else:
-        with Lines(list(given.jobs)) as lines:
-            outcomes = train_jobs(given.jobs, where, at_once, report=lines, scheduler=scheduler)
+    with written(page, [where / name for name in given.jobs]):
+        if as_json:
+            outcomes = train_jobs(
+                given.jobs,
+                where,
+                at_once,
+                report=lambda name, event: print_json({"job": name, **event}),
+                scheduler=scheduler,
+            )
+        else:
+            with Lines(list(given.jobs)) as lines:
+                outcomes = train_jobs(given.jobs, where, at_once, report=lines, scheduler=scheduler)
+    if not as_json:
         for each in outcomes:
             click.echo(f"{each.folder}: {each.status}" + (f": {each.error}" if each.error else ""))
     if any(each.status == "stopped" for each in outcomes):

@@ -141,6 +141,10 @@ from multiseg.settings.schedules import DEFAULT
     "--val-crop", metavar="centre|none", help="Validate on the central part of that size, or on whole images."
 )
 @click.option("--tensorboard", is_flag=True, help="Write a log for TensorBoard into the run folder.")
+@click.option(
+    "--page", type=click.Path(path_type=Path, dir_okay=False), metavar="PAGE.html",
+    help="Keep a page of the training in this file, which reloads itself; see also `multiseg watch`.",
+)  # fmt: skip
 @click.option("--resume", is_flag=True, help="Resume from the run's last snapshot.")
 @click.option(
     "--skip-damaged", is_flag=True,
@@ -160,7 +164,7 @@ def train(
     loss_option: tuple[str, ...], class_weights: str | None, multiplier: tuple[str, ...], mean: str | None,
     divide_std: str | None,
     lr_policy: str | None, lr_option: tuple[str, ...], augment: tuple[str, ...],
-    tensorboard: bool, resume: bool, skip_damaged: bool,
+    tensorboard: bool, page: Path | None, resume: bool, skip_damaged: bool,
     parallel: int | None, scheduler: str | None, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Train a network in one framework, or several of them, from a file of JOBS (TOML).
@@ -174,7 +178,7 @@ def train(
         from multiseg.cli.jobs import train_file
 
         given = [name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE]
-        if other := sorted(set(given) - {"jobs", "folder", "parallel", "scheduler", "as_json"}):
+        if other := sorted(set(given) - {"jobs", "folder", "parallel", "scheduler", "page", "as_json"}):
             raise click.UsageError(
                 f"--{other[0].replace('_', '-')} cannot be combined with a file of jobs; specify it in the file"
             )
@@ -182,7 +186,7 @@ def train(
             raise click.UsageError(
                 "a file of jobs cannot be trained under torchrun, whose processes train one job together"
             )
-        return train_file(ctx, jobs, folder, parallel, scheduler, as_json)
+        return train_file(ctx, jobs, folder, parallel, scheduler, page, as_json)
     for option, given_value in (("--parallel", parallel), ("--scheduler", scheduler)):
         if given_value is not None:
             raise click.UsageError(f"{option} requires a file of jobs: multiseg train jobs.toml {option} {given_value}")
@@ -193,6 +197,7 @@ def train(
 
     from multiseg.errors import TrainingStopped
     from multiseg.job.job import Job
+    from multiseg.watch.pages import written
 
     policy = {"policy": lr_policy or DEFAULT, **pairs(lr_option, "--lr-option")} if lr_option else lr_policy
     job = Job(
@@ -204,7 +209,8 @@ def train(
     )  # fmt: skip
     try:
         listener = print_json if as_json else True
-        run = job.train(folder, resume, listener, tensorboard, skip_damaged=skip_damaged)
+        with written(page if ranks.leads else None, [folder]):
+            run = job.train(folder, resume, listener, tensorboard, skip_damaged=skip_damaged)
     except TrainingStopped as error:
         if not ranks.leads:
             raise

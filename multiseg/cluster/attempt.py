@@ -23,6 +23,7 @@ from multiseg.dataset import Dataset, location
 from multiseg.errors import DatasetError, MultisegError
 from multiseg.job.job import Job
 from multiseg.job.outcome import PATHS, train_one
+from multiseg.run import requests
 from multiseg.settings.resolved import Settings
 from multiseg.training.signals import Stop
 
@@ -177,6 +178,12 @@ def ask_to_stop(attempt: str) -> None:
     """Ask an attempt to stop with a snapshot, unless it has ended."""
     if attempt in _attempts:
         _attempts[attempt].stop.ask()
+
+
+def pass_on(attempt: str, request: requests.Request) -> None:
+    """Pass a request of somebody who watches the program's run folder on to an attempt, unless it has ended."""
+    if attempt in _attempts:
+        requests.ask(_attempts[attempt].folder / RUN, request)
 
 
 async def listing(attempt: str) -> dict[str, wire.Stamp]:

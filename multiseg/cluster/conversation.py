@@ -21,9 +21,11 @@ from multiseg.errors import ClusterError, DatasetError, MultisegError, TrainingS
 from multiseg.job.job import Job
 from multiseg.job.outcome import Outcome, Report, place_of
 from multiseg.model_files import copies, shipped
+from multiseg.run import requests
 from multiseg.run.folder import RunFolder
 from multiseg.run.names import HISTORY
 from multiseg.run.reading import is_run
+from multiseg.training.live import LiveProgress
 from multiseg.training.signals import Stop
 
 POLL_SECONDS = 0.2
@@ -60,6 +62,7 @@ class Conversation:
         self._stop, self._report = stop, report
         self._attempt, self._worker = "", ""  # id of the current attempt, address of its worker
         self._mirror = Mirror(folder, job.keep, job.metric)
+        self._progress = LiveProgress(folder)
         self._started = self._changed = False
         self._answered: set[tuple[str, str]] = set()  # (attempt, request)
 
@@ -157,6 +160,8 @@ class Conversation:
                             "stopped", "waiting for another worker" if self._started else "not started"
                         )
                     self._call(client, attempt.ask_to_stop)
+                if self._attempt and (request := requests.take(self._folder)):
+                    self._call(client, attempt.pass_on, request)
                 if self._changed and (idle or time.monotonic() - updated > UPDATE_SECONDS):
                     self._update(client)
                     updated = time.monotonic()
@@ -196,6 +201,7 @@ class Conversation:
             self._call(client, attempt.answer)
         else:
             self._changed = self._changed or kind != "step"
+            self._progress(event)
             self._tell(event)
 
     def _tell(self, event: Mapping[str, Any]) -> None:

@@ -18,6 +18,8 @@ SHARE = 10  # fetching snapshots during training takes at most 1/SHARE of the ti
 LAST = names.SUMMARY  # fetched last, since it marks a run as finished
 IN_SNAPSHOTS = f"{names.SNAPSHOTS}/"
 
+_NOT_TO_RESUME = (IN_SNAPSHOTS, f"{names.TENSORBOARD}/", f"{names.PICTURES}/")
+
 Read = Callable[[list[wire.Place]], list[bytes | None]]
 
 
@@ -113,5 +115,5 @@ def to_resume(folder: Path) -> list[str]:
     return [
         name
         for name in wire.listing(folder)
-        if not name.startswith((IN_SNAPSHOTS, f"{names.TENSORBOARD}/")) or (last is not None and name.startswith(last))
+        if not name.startswith(_NOT_TO_RESUME) or (last is not None and name.startswith(last))
     ]

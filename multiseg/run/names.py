@@ -15,9 +15,9 @@ SUMS = "sums.json"  # in a snapshot: SHA-256 of its files, of the history up to 
 WORKER_LOG = "worker.log"  # what the backend's process printed
 TENSORBOARD = "tensorboard"  # a log for TensorBoard, if it was requested
 LOCK = ".lock"  # held by the process that trains
-PROGRESS = "progress.json"  # the last step, written at most twice a second; for `multiseg watch`
+PROGRESS = ".progress.json"  # the last step, written at most twice a second; for `multiseg watch`
 PICTURES = "pictures"  # outputs for the first validation images, after the last validation
-REQUEST = "request"  # a request to the process that trains, see multiseg.run.requests
+REQUEST = ".request"  # a request to the process that trains, see multiseg.run.requests
 BEFORE_JOB = {SNAPSHOTS, MODEL, WORKER_LOG, LOCK, f".{JOB}.part"}  # the entries of a folder until job.json is written
 
 FORMAT = 1

@@ -18,7 +18,7 @@ WINDOW = 10.0  # seconds over which the speed is averaged
 
 
 class LiveProgress:
-    """Writes progress.json from the events of a training, at most once in SECONDS.
+    """Writes .progress.json from the events of a training, at most once in SECONDS.
 
     A failure to write it does not affect the training. The file need not survive a power failure.
     """
@@ -27,27 +27,25 @@ class LiveProgress:
         self._path = folder / PROGRESS
         self._state: dict[str, Any] = {"host": platform.node(), "pid": os.getpid()}
         self._due = 0.0
-        self._images = 0
-        self._recent: deque[tuple[float, int]] = deque()  # time and images trained until then
+        self._recent: deque[tuple[float, int]] = deque()  # time and iteration of steps
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Process one event of multiseg.training."""
         kind = event["event"]
         if kind == "start":
             self._state |= {key: event[key] for key in ("iteration", "iterations", "epoch", "epochs", "batch_size")}
-            self._write(validating=event["iteration"] == 0)
+            self._write(ended=False)
         elif kind == "step":
             self._step(event)
         elif kind == "epoch":
             self._recent.clear()  # a validation lies between
-            self._write(validating=False)
+            self._write()
         elif kind == "end":
-            self._write(validating=False)
+            self._write(ended=True)
 
     def _step(self, event: dict[str, Any]) -> None:
         now = time.monotonic()
-        self._images += event["images"]
-        self._recent.append((now, self._images))
+        self._recent.append((now, event["iteration"]))
         if now < self._due:
             return
         while len(self._recent) > 2 and self._recent[0][0] < now - WINDOW:
@@ -58,7 +56,7 @@ class LiveProgress:
             "epoch": event["epoch"],
             "loss": event["loss"],
             "learning_rate": event["rate"],
-            "images_per_second": (after - before) / (end - start) if end > start else None,
+            "images_per_second": (after - before) * self._state["batch_size"] / (end - start) if end > start else None,
         }
         self._write()
 

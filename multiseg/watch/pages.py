@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from multiseg.errors import MultisegError
 from multiseg.files import write_text
 from multiseg.watch.page import render, with_pictures
 from multiseg.watch.watcher import Watcher
@@ -21,6 +24,34 @@ def write_page(path: Path, watcher: Watcher) -> bool:
     state = watcher.state()
     write_text(path, render(with_pictures(state, watcher), live=False))
     return bool(state["active"])
+
+
+@contextmanager
+def written(path: Path | None, folders: Sequence[Path]) -> Iterator[None]:
+    """Keep the page of some run folders up to date in a file while the block trains them; do nothing without ``path``.
+
+    Raises SettingsError, before the block, if ``path`` cannot be a file. A later failure to write it does not affect the block.
+    """
+    if path is None:
+        yield
+        return
+    watcher, ended = Watcher(folders), threading.Event()
+    write_page(path, watcher)
+
+    def follow_until_ended() -> None:
+        while not ended.wait(SECONDS):
+            with suppress(OSError, MultisegError):
+                write_page(path, watcher)
+
+    thread = threading.Thread(target=follow_until_ended, name="multiseg-page", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        with suppress(OSError, MultisegError):
+            write_page(path, watcher)
 
 
 def follow(path: Path, watcher: Watcher, sleep: Callable[[float], None] = time.sleep) -> None:

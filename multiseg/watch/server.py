@@ -7,12 +7,15 @@ name the loopback interface, and a request must come from the page itself.
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import threading
 import time
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from multiseg.errors import RunError, SettingsError, setting
@@ -36,7 +39,7 @@ class WatchServer(ThreadingHTTPServer):
 
     def __init__(self, watcher: Watcher, port: int = 0) -> None:
         """Listen on ``port`` of the loopback interface, 0 for any free one. Raises SettingsError if it is in use."""
-        self.watcher, self.token = watcher, secrets.token_urlsafe(16)
+        self.watcher, self.token = watcher, token()
         self._state: dict[str, Any] = {}
         self._read = 0.0
         self._reading = threading.Lock()
@@ -61,6 +64,25 @@ class WatchServer(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore connections that the browser has closed."""
+
+
+def token() -> str:
+    """Return the user's token, from a file that only the user can read; it is created if it does not exist.
+
+    It stays the same, so that an open page continues when the server is started again on the same port.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "multiseg"
+    path = folder / "watch-token"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(16))
+        stored = path.read_text().strip()
+    except OSError:
+        stored = ""
+    return stored if re.fullmatch(r"[\w-]{20,}", stored) else secrets.token_urlsafe(16)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -71,7 +71,7 @@ class WatchedRun:
         """The state of the training. A process that ended without recording it is ``interrupted``."""
         recorded = self.summary.get("status")
         if recorded in ("finished", "stopped", "failed") and not self._began_again():
-            return "stopped" if recorded == "failed" and self._was_stopped() else recorded
+            return recorded
         if self.job is None:
             return "starting" if self.path.is_dir() and any(self.path.iterdir()) else "waiting"
         if not self._is_alive():
@@ -83,13 +83,11 @@ class WatchedRun:
     def _steps_per_epoch(self) -> int:
         return int(self.progress.get("iterations", 0) // max(1, self.progress.get("epochs", 1)))
 
-    def _was_stopped(self) -> bool:
-        return ": stopped" in str(self.summary.get("error", ""))
-
     def _began_again(self) -> bool:
         """Return whether a training was resumed after the summary was written."""
         summary, progress = self._stamps.get(names.SUMMARY), self._stamps.get(names.PROGRESS)
-        return bool(summary and progress and progress[0] > summary[0] + 1_000_000 and self._is_alive())
+        newer = summary is not None and progress is not None and progress[0] > summary[0]
+        return newer and not self.progress.get("ended") and self._is_alive()
 
     def _is_alive(self) -> bool:
         pid, host = self.progress.get("pid"), self.progress.get("host")
@@ -133,7 +131,7 @@ class WatchedRun:
             "problem": self._problem(status),
             "epoch": number(progress.get("epoch", row.get("epoch"))),
             "epochs": settings.get("epochs"),
-            "part": progress["iteration"] / iterations if iterations else None,
+            "part": 1.0 if status == "finished" else progress["iteration"] / iterations if iterations else None,
             "loss": number(progress.get("loss", row.get("train_loss"))),
             "rate": number(progress.get("learning_rate", row.get("learning_rate"))),
             "speed": number(progress.get("images_per_second")) if status == "training" else None,

@@ -66,6 +66,7 @@
     text(cells.problem, run.problem);
     cells.problem.title = run.problem;
     text(cells.epoch, run.epochs ? `${figure(run.epoch ?? 0)} of ${run.epochs}` : "–");
+    cells.bar.hidden = run.part == null;
     cells.bar.style.setProperty("--w", String(run.part ?? 0));
     text(cells.loss, figure(run.loss));
     text(cells.score, run.score ? `${run.score.title} ${run.score.text}` : "–");
@@ -136,17 +137,18 @@
 
   function draw() {
     const data = drawn();
-    const hasClasses = Boolean(data.classes && data.runs.length && data.classes.runs.some((run) => run.some(Boolean)));
+    const withClasses = [...data.runs.keys()].filter((at) => data.classes?.runs[at].some(Boolean));
+    const hasClasses = withClasses.length > 0;
     if (!hasClasses) data.classes = null;
     document.getElementById("classes-of-run").hidden = !hasClasses;
     const box = document.getElementById("class-curve-runs");
-    const labels = JSON.stringify(data.runs.map((run) => run.label));
+    const labels = JSON.stringify(withClasses.map((at) => [at, data.runs[at].label]));
     if (hasClasses && box.dataset.labels !== labels) {
       box.dataset.labels = labels;
-      box.replaceChildren(element("fieldset", {}, element("legend", { textContent: "Run" }), ...data.runs.map((run, at) => {
-        const input = element("input", { type: "radio", name: "class-curves", value: String(at), checked: at === 0 });
+      box.replaceChildren(element("fieldset", {}, element("legend", { textContent: "Run" }), ...withClasses.map((at, index) => {
+        const input = element("input", { type: "radio", name: "class-curves", value: String(at), checked: index === 0 });
         input.addEventListener("change", () => charts.redraw());
-        return element("label", {}, input, ` ${run.label}`);
+        return element("label", {}, input, ` ${data.runs[at].label}`);
       })));
     }
     if (charts) charts.update(data);
@@ -180,6 +182,10 @@
     if (triples.dataset.stamp === stamp) return;
     triples.dataset.stamp = stamp;
     const source = (name) => (live ? `pictures/${run.id}/${name}?${stamp}` : state.pictures?.[run.id]?.[name] ?? "data:,");
+    if (triples.children.length === count) { // inputs and targets stay; the old output is shown until the new one is loaded
+      triples.querySelectorAll("img[title=output]").forEach((image, at) => { image.src = source(`${at}-output.png`); });
+      return;
+    }
     triples.replaceChildren(...Array.from({ length: count }, (_, at) => element("figure", {},
       element("div", {}, ...["input", "target", "output"].map((kind) => element("img", { src: source(`${at}-${kind}.png`), alt: `Image ${at}: ${kind}`, title: kind }))),
       element("figcaption", { textContent: `image ${at}: input, target, output` }))));

@@ -82,14 +82,16 @@ class Watcher:
 
 
 def _labels(runs: Sequence[WatchedRun]) -> list[str]:
-    """Return a unique label for each run: the folder's name, with the folder above it where names are the same."""
-    names = [run.path.resolve().name for run in runs]
-    longer = ["/".join(run.path.resolve().parts[-2:]) for run in runs]
-    unique = [name if names.count(name) == 1 else long for name, long in zip(names, longer, strict=True)]
-    return [
-        text if unique.count(text) == 1 else f"{text} ({unique[: at + 1].count(text)})"
-        for at, text in enumerate(unique)
-    ]
+    """Return a unique label for each run: the folder's name, with as many folders above it as are needed."""
+    parts = [run.path.resolve().parts for run in runs]
+    depths = [1] * len(parts)
+    while True:
+        labels = ["/".join(one[-depth:]) for one, depth in zip(parts, depths, strict=True)]
+        longer = [at for at, one in enumerate(parts) if labels.count(labels[at]) > 1 and depths[at] < len(one)]
+        if not longer:
+            return labels
+        for at in longer:
+            depths[at] += 1
 
 
 def _labels_of(run: WatchedRun) -> Labels | None:
