@@ -303,7 +303,7 @@ def test_the_page_refers_to_nothing_outside(write: Write, tmp_path: Path) -> Non
 def test_what_comes_from_a_run_is_escaped(write: Write, tmp_path: Path) -> None:
     text = page_of(multiseg.compare([write("a", "</script><b>", loss="</script>")], images=0), tmp_path)
     assert "<b>" not in text.replace('<b class="tag">', "").replace(" <b>best</b>", "")
-    assert text.count("</script>") == 3
+    assert text.count("</script>") == 4
 
 
 def test_the_page_says_what_became_of_a_run(write: Write, tmp_path: Path) -> None:

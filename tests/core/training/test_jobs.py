@@ -215,7 +215,7 @@ def test_killed_at_random_moments_it_comes_to_the_same_to_the_bit(
     assert kills >= 3
     assert learned(multiseg.Run.open(tmp_path / "cut")) == whole
     assert not list((tmp_path / "tmp").iterdir())
-    assert not [path for path in (tmp_path / "cut").rglob(".*") if path.name != ".lock"]
+    assert {path.name for path in (tmp_path / "cut").rglob(".*")} == {".lock", ".progress.json"}
 
 
 def test_a_run_killed_before_it_began_begins(job: multiseg.Job, tmp_path: Path) -> None:

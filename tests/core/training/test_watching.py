@@ -102,6 +102,7 @@ def test_the_run_folder_tells_what_happened_when(job: multiseg.Job, tmp_path: Pa
     assert all(event["time"] for event in events)
     assert {path.name for path in run.path.iterdir()} == {
         "job.json", "history.csv", "summary.json", "events.jsonl", "model", "snapshots", "worker.log", ".lock",
+        "pictures", ".progress.json",
     }  # fmt: skip
 
 
