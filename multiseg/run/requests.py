@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from multiseg.errors import RunError
-from multiseg.files import write_text
+from multiseg.files import read_bytes, write_text
 from multiseg.run.names import REQUEST
 from multiseg.run.reading import is_run
 
@@ -31,7 +31,7 @@ def take(folder: Path) -> Request | None:
     """Return the pending request and remove it; None if there is none. Unknown requests are removed and ignored."""
     path = folder / REQUEST
     try:
-        text = path.read_bytes()[:20].decode("ascii", "replace").strip()
+        text = read_bytes(path, 20).decode("ascii", "replace").strip()
         path.unlink()
     except OSError:
         return None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from multiseg._version import __version__
+from multiseg.files import read_bytes
 from multiseg.pages import templates
 from multiseg.run.names import PICTURES
 from multiseg.watch.watcher import Watcher
@@ -41,7 +42,7 @@ def _embedded(folder: Path | None) -> dict[str, str]:
         return {}
     try:
         return {
-            path.name: f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
+            path.name: f"data:image/png;base64,{base64.b64encode(read_bytes(path)).decode('ascii')}"
             for path in sorted((folder / PICTURES).glob("[0-9]-*.png"))
         }
     except OSError:

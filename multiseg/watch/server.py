@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from multiseg.errors import RunError, SettingsError, setting
-from multiseg.files import json_text
+from multiseg.files import json_text, read_bytes
 from multiseg.run.names import PICTURES
 from multiseg.run.requests import REQUESTS, ask
 from multiseg.watch.page import render
@@ -156,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _picture(self, run: int, name: str) -> None:
         folder = self.server.watcher.folder(run)
         try:
-            content = (folder / PICTURES / name).read_bytes() if folder else None
+            content = read_bytes(folder / PICTURES / name) if folder else None
         except OSError:
             content = None
         if content is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from multiseg.errors import RunError
+from multiseg.files import open_regular, read_text
 from multiseg.pages.numbers import number
 from multiseg.report.class_curves import ClassIou, class_iou
 from multiseg.run import names
@@ -162,7 +163,7 @@ class WatchedRun:
 def tail(path: Path) -> list[str]:
     """Return the last lines of a text file, none if it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
             text = file.read().decode(errors="replace")
     except OSError:
@@ -196,7 +197,7 @@ def _stamp(path: Path) -> Stamp | None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
+        values = json.loads(read_text(path))
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
