@@ -21,6 +21,7 @@ from multiseg.settings.metrics import COLUMNS, LOSS, METRICS
 
 Status = Literal["waiting", "starting", "training", "validating", "finished", "stopped", "failed", "interrupted"]
 RUNNING: tuple[Status, ...] = ("starting", "training", "validating")
+ENDED: tuple[Status, ...] = ("finished", "stopped", "failed")
 SILENT_SECONDS = 60.0  # without a sign of life, after which a training on another machine counts as interrupted
 LOG_LINES, LOG_BYTES = 12, 8000
 
@@ -70,8 +71,8 @@ class WatchedRun:
     @property
     def status(self) -> Status:
         """The state of the training. A process that ended without recording it is ``interrupted``."""
-        recorded = self.summary.get("status")
-        if recorded in ("finished", "stopped", "failed") and not self._began_again():
+        recorded = next((status for status in ENDED if status == self.summary.get("status")), None)
+        if recorded and not self._began_again():
             return recorded
         if self.job is None:
             return "starting" if self.path.is_dir() and any(self.path.iterdir()) else "waiting"
