@@ -16,6 +16,7 @@ backend = Backend(
     exporter="multiseg_caffe.exporting:source",
     mean="multiseg_caffe.sources:file_mean",
     cropping="multiseg_caffe.sources:file_cropping",
+    open_classes="multiseg_caffe.sources:leaves_classes_open",
     clips_losses=True,
     weights_format="caffemodel",
     writer="multiseg_caffe.weights_files:write",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from google.protobuf import text_format
 from multiseg import network
 from multiseg.errors import ModelError
 from multiseg.network import CLASSES, STEPS, Array, LossTerms, NetworkSpec
+from multiseg.worker import choice
 from multiseg_caffe import (
     backend,
     class_labels,
@@ -44,8 +46,8 @@ class Network(network.Network):
     """Nets of one file that share one set of weights: the solver's net, and one for each other state, batch and image size."""
 
     def __init__(self, spec: NetworkSpec) -> None:
-        self.spec = spec
         self.file = prototxt.read(spec.model)
+        self.spec = spec = replace(spec, model=str(choice.read(spec.model).file))
         self.scale = sources.image_scale(self.file, spec.model)
         self.layers = {layer.name: layer for layer in self.file.layer}
         self.folder = Path(tempfile.mkdtemp(prefix="multiseg-caffe-"))

@@ -13,7 +13,8 @@ from google.protobuf import text_format
 
 from multiseg.errors import ModelError
 from multiseg.files import read_text
-from multiseg_caffe import forks, proto
+from multiseg.worker import choice
+from multiseg_caffe import forks, open_classes, proto
 from multiseg_caffe.describing.placing import near
 from multiseg_caffe.upgrade import upgrade
 
@@ -29,11 +30,14 @@ SOLVER = re.compile(
 LAYER = re.compile(r"^[ \t]*layers?\s*\{", re.MULTILINE)
 
 
-def read(path: str) -> Any:
-    """Return the NetParameter in a file, upgraded to Caffe's current syntax.
+def read(path: str, complete: bool = True) -> Any:
+    """Return the NetParameter in a file, upgraded to Caffe's current syntax, with the number of classes that was chosen for it.
 
-    Raises ModelError with line and column if the file cannot be parsed, and for a file without layers.
+    Raises ModelError with line and column if the file cannot be parsed, for a file without layers and, unless ``complete`` is
+    false, for one whose number of classes is unknown.
     """
+    chosen = choice.read(path)
+    path = str(chosen.file)
     try:
         text = read_text(path)
     except UnicodeDecodeError:
@@ -51,6 +55,10 @@ def read(path: str) -> Any:
         raise ModelError(f"{path}: has no `layer {{ ... }}`")
     upgrade(net, path)
     forks.replace(net, path)
+    if complete and chosen.classes is not None:
+        open_classes.fill(net, chosen.classes)
+    elif complete:
+        open_classes.check(net, path)
     return net
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from multiseg.errors import ModelError, setting
 from multiseg.network import Array
+from multiseg.worker import choice
 from multiseg_caffe import losses, prototxt, sources, weights_files
 from multiseg_caffe.deploy import deployed
 from multiseg_caffe.describing import placing
@@ -17,7 +18,7 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
 
     Raises ModelError that names the file, and the layer that Caffe would reject.
     """
-    file = prototxt.read(path)
+    file, path = prototxt.read(path), str(choice.read(path).file)
     network = deployed(file, path)
     shape = input_shape or (None if network.shape is None else list(network.shape[1:]))
     if shape is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multiseg.errors import ModelError
-from multiseg_caffe import prototxt
+from multiseg_caffe import open_classes, prototxt
 from multiseg_caffe.describing.shapes import READERS
 
 # roles: names of the input blobs that multiseg fills
@@ -108,8 +108,16 @@ def file_mean(path: str) -> list[float] | None:
 
     What only the training state says applies to the others as well. Raises ModelError if the states differ.
     """
-    values = _of_all_states(prototxt.read(path), path, "mean_value")
+    values = _of_all_states(prototxt.read(path, complete=False), path, "mean_value")
     return list(values) if values else None
+
+
+def leaves_classes_open(path: str) -> bool:
+    """Return whether a network file leaves the number of outputs of a last layer open, as DIGITS' networks do."""
+    try:
+        return bool(open_classes.open_layers(prototxt.read(path, complete=False)))
+    except ModelError:  # loading the file reports this
+        return False
 
 
 def file_cropping(path: str) -> dict[str, Any]:
@@ -118,7 +126,7 @@ def file_cropping(path: str) -> dict[str, Any]:
     ``mirror`` states whether images are mirrored at random in training; that of phase TEST is not used. Raises ModelError if the
     layers of images and labels state different sizes.
     """
-    file = prototxt.read(path)
+    file = prototxt.read(path, complete=False)
     crop, mirror = _crop_of(file, "train", path)
     return {"crop": crop, "val_crop": _crop_of(file, "val", path)[0], "mirror": mirror}
 

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from multiseg.errors import ModelError, setting
 from multiseg.files import read_bytes, write_bytes
 from multiseg.network import Array, check_weights
+from multiseg.worker import choice
 from multiseg_caffe import prototxt, weights
 from multiseg_caffe.blobs import blob_of
 from multiseg_caffe.deploy import deployed
@@ -48,7 +49,8 @@ def write(
 
 def _of_network(network: str, weights: Mapping[str, Array], input_shape: list[int] | None) -> list[Any]:
     """Return the layers of a network file that have weights, with the given weights."""
-    net = deployed(prototxt.read(network), network)
+    file, network = prototxt.read(network), str(choice.read(network).file)
+    net = deployed(file, network)
     shape = input_shape or (None if net.shape is None else list(net.shape[1:]))
     if shape is None:
         raise ModelError(

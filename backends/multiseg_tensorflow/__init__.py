@@ -14,6 +14,7 @@ backend = Backend(
     reader="multiseg_tensorflow.reader",
     reader_needs_framework=True,
     exporter="multiseg_tensorflow.exporting:source",
+    open_classes="multiseg_tensorflow.kinds:leaves_classes_open",
     weights_format="tf",
     writer="multiseg_tensorflow.weights_files:write",
     default_model="multiseg_models:fcn_tensorflow.py",

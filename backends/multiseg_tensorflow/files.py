@@ -9,6 +9,7 @@ from typing import Any
 
 from multiseg.errors import ModelError, setting
 from multiseg.files import read_bytes
+from multiseg.worker import choice
 from multiseg_tensorflow import kinds, plain, stored, user_file
 from multiseg_tensorflow.digits import GraphKeys
 
@@ -34,6 +35,12 @@ class NetworkFile:
     folded: frozenset[str] = (
         frozenset()
     )  # variables of the file that the network has not, see multiseg_tensorflow.folding
+    classes: int | None = None  # the number of classes, if it is known
+
+    @property
+    def lacks_classes(self) -> bool:
+        """Whether it is a Python file that reads the number of classes, which is unknown."""
+        return not self.plain and self.classes is None and kinds.leaves_classes_open(str(self.path))
 
     def own_name(self, variable: str) -> str:
         """Return the name in the file of a variable of the loaded network: without the scope of DIGITS for graphs."""
@@ -63,7 +70,12 @@ def read_head(path: Path) -> bytes:
 
 
 def load(path: Path, seed: int = 0) -> NetworkFile:
-    """Load a network file; ``seed`` initialises variables without a stored value. Raises ModelError that names the file."""
+    """Load a network file, or the choice in one; ``seed`` initialises variables without a stored value.
+
+    Raises ModelError that names the file.
+    """
+    chosen = choice.read(path)
+    path = chosen.file
     head = read_head(path)
     if any(is_kind(head, path) for is_kind in (kinds.is_graph, kinds.is_meta_graph, kinds.is_saved_model)):
         graph = plain.plain(path, stored.read(path, head, seed))
@@ -74,7 +86,7 @@ def load(path: Path, seed: int = 0) -> NetworkFile:
             path, plain.tower(graph), weights, shape, "l2", True, graph.input.dtype.name, frozenset(graph.folded)
         )
     if path.suffix == ".py" or kinds.is_digits(head, path):
-        return NetworkFile(path, user_file.load(path))
+        return NetworkFile(path, user_file.load(chosen), classes=chosen.classes)
     raise ModelError(
         f"{path}: is not a TensorFlow network; use a DIGITS file with a class UserModel (.py), a GraphDef (.pb, "
         ".pbtxt), a MetaGraph (.meta) or the folder of a SavedModel"

@@ -76,9 +76,9 @@ def _inference(file: NetworkFile, shape: Shape, label_shape: Any) -> tuple[Any, 
     The batch size is 1, so that all shapes are known.
     """
     x = tf.placeholder(tf.float32, [1, *shape], "x")
-    with blaming(file.path):
+    with blaming(file.path, file.lacks_classes):
         y = None if label_shape is None else tf.placeholder(tf.float32, label_shape, "y")
-        tower = file.tower(x, y, list(shape), None, y is not None, y is None)
+        tower = file.tower(x, y, list(shape), file.classes, y is not None, y is None)
         output = _output(file.path, tower)
     return x, output
 
@@ -102,8 +102,8 @@ def build(
             tf.add_to_collection(digits.IGNORED, ignore)
         x = tf.placeholder(tf.float32, [None, *shape], "x")
         y = None if label_shape is None else tf.placeholder(tf.float32, [None, *label_shape], "y")
-        with blaming(path):
-            tower: Any = file.tower(x, _labels(y, loss), list(shape), None, training, y is None)
+        with blaming(path, file.lacks_classes):
+            tower: Any = file.tower(x, _labels(y, loss), list(shape), file.classes, training, y is None)
             output = _output(path, tower)
             _check_output(path, output, label_shape, labels)
             tower.label_kind = labels

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ class Network(network.Network):
         self._path = Path(spec.model)
         self._device = _device(spec.device)
         self._file = files.load(self._path, spec.seed)
+        self._path = self._file.path
+        self._spec = spec = replace(spec, model=str(self._path))
         self._changes = 0  # how often the weights changed
         self._predictors: dict[tuple[Shape, Shape | None], _Predictor] = {}
         shape, label_shape = (spec.input_shape[1:] + spec.input_shape[:1], spec.label_shape[1:] + spec.label_shape[:1])

@@ -22,9 +22,10 @@ from tensorflow.python.framework import ops
 from tensorflow.python.ops import array_ops, control_flow_ops, variable_scope
 from tf_slim.layers import layers as slim_layers
 
-from multiseg.errors import ModelError, SettingsError
+from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.files import read_bytes
 from multiseg.worker import helper_modules
+from multiseg.worker.choice import Choice, as_words
 from multiseg_tensorflow import digits, old_layers
 
 tf = tensorflow.compat.v1
@@ -47,8 +48,14 @@ class _Keys(ops.GraphKeys):  # type: ignore[misc]
     UPDATE_OPS = "".join(tf.GraphKeys.UPDATE_OPS.partition("_"))
 
 
-def load(path: Path) -> type[digits.Tower]:
-    """Execute a user's file and return its class `UserModel`. Raises ModelError that names file and line."""
+def load(chosen: Choice) -> type[digits.Tower]:
+    """Execute a user's file and return its class `UserModel`, or the class that was chosen by name.
+
+    Raises ModelError that names file and line.
+    """
+    path, wanted = chosen.file, chosen.name or "UserModel"
+    if chosen.arguments not in (None, "()"):
+        raise ModelError(f"{path}: {wanted} takes no arguments: multiseg constructs it with the images")
     modules = _modules()
     functions = {**vars(builtins), "__import__": _importer(modules, path.resolve().parent)}
     namespace: dict[str, Any] = {
@@ -69,21 +76,29 @@ def load(path: Path) -> type[digits.Tower]:
         source = read_bytes(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    with blaming(path), helper_modules.helpers(path, functions):
+    with blaming(path), helper_modules.helpers(path, functions, chosen.root):
         code = compile(source, str(path), "exec")
         helper_modules.in_folder_if_needed(path, lambda: exec(code, namespace))
-    model = namespace.get("UserModel")
+    model = namespace.get(wanted)
     if not isinstance(model, type) or not issubclass(model, digits.Tower):
-        raise ModelError(f"{path}: has no class UserModel(Tower); define one with the properties inference and loss")
+        towers = [name for name, value in namespace.items() if isinstance(value, type) and value is not digits.Tower
+                  and issubclass(value, digits.Tower)]  # fmt: skip
+        others = f"; specify one of: {as_words(path, towers)}" if towers else ""
+        raise ModelError(
+            f"{path}: has no class {wanted}(Tower); define one with the properties inference and loss{others}"
+        )
     for name in ("inference", "loss"):
         if not hasattr(model, name):
-            raise ModelError(f"{path}: class UserModel has no {name}; add it as a method under @model_property")
+            raise ModelError(f"{path}: class {wanted} has no {name}; add it as a method under @model_property")
     return model
 
 
 @contextmanager
-def blaming(path: Path) -> Iterator[None]:
-    """Convert every exception of a user's file to a ModelError that names the file and its line."""
+def blaming(path: Path, needs_classes: bool = False) -> Iterator[None]:
+    """Convert every exception of a user's file to a ModelError that names the file and its line.
+
+    With ``needs_classes`` the file is loaded without the number of classes that it reads, which the message adds.
+    """
     try:
         yield
     except (ModelError, SettingsError):
@@ -93,7 +108,13 @@ def blaming(path: Path) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = f"{path}, line {lines[-1]}" if lines else f"{path}"
-        raise ModelError(f"{where}: building the network raised {type(error).__name__}: {first_line(error)}") from error
+        open_classes = (
+            f"; it reads nclasses, which is open: specify {setting('classes', example='N')}, or a dataset of classes"
+        )
+        raise ModelError(
+            f"{where}: building the network raised {type(error).__name__}: {first_line(error)}"
+            f"{open_classes if needs_classes else ''}"
+        ) from error
 
 
 def first_line(error: BaseException) -> str:
@@ -130,7 +151,12 @@ def _modules() -> dict[str, ModuleType]:
     """Return the modules that DIGITS files import, by name."""
     # tf_slim contains the layers, initialisers, regularisers and arg_scope of tf.contrib
     slim = {name: part for name, part in vars(tf_slim).items() if not name.startswith("_")}
-    parts: dict[str, Any] = {"slim": tf_slim, "losses": tf_slim.losses}
+    nets = _slim_nets()
+    place = _module(
+        "tensorflow.contrib.slim.python", {"slim": _module("slim", {"nets": nets["tensorflow.contrib.slim.nets"]})}
+    )
+    slim_and_nets = {**slim, "nets": nets["tensorflow.contrib.slim.nets"], "python": place}
+    parts: dict[str, Any] = {"slim": _module("tensorflow.contrib.slim", slim_and_nets), "losses": tf_slim.losses}
     for name in ("layers", "framework"):
         parts[name] = _module(f"tensorflow.contrib.{name}", slim, _raise_missing(f"tf.contrib.{name}"))
     contrib = _module("tensorflow.contrib", parts, _no_contrib)
@@ -148,8 +174,17 @@ def _modules() -> dict[str, ModuleType]:
         "tensorflow.layers": layers,
         "tensorflow.contrib": contrib,
         **{f"tensorflow.contrib.{name}": part for name, part in parts.items()},
-        "tensorflow.contrib.slim.nets": importlib.import_module("tf_slim.nets"),
+        **nets,
     }
+
+
+def _slim_nets() -> dict[str, ModuleType]:
+    """Return slim's networks (AlexNet, VGG, Inception, ResNet, ...), under both names that they have in tf.contrib."""
+    nets = importlib.import_module("tf_slim.nets")
+    parts = {name: part for name, part in vars(nets).items() if isinstance(part, ModuleType)}
+    places = ("tensorflow.contrib.slim.nets", "tensorflow.contrib.slim.python.slim.nets")
+    modules = {place: nets for place in places}
+    return modules | {f"{place}.{name}": part for place in places for name, part in parts.items()}
 
 
 def _module(name: str, contents: Mapping[str, Any], otherwise: Callable[[str], Any] | None = None) -> ModuleType:

@@ -15,6 +15,7 @@ backend = Backend(
     reader_needs_framework=True,
     exporter="multiseg_torch.exporting:source",
     onnx="multiseg_torch.onnx_export:write",
+    open_classes="multiseg_torch.kinds:leaves_classes_open",
     weights_format="pt",
     writer="multiseg_torch.weights_files:write",
     default_model="multiseg_models:fcn_torch.py",

@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, setting
 from multiseg.files import read_bytes
-from multiseg.worker import helper_modules
-from multiseg_torch import kinds
+from multiseg.worker import choice, helper_modules
+from multiseg.worker.choice import Choice
+from multiseg_torch import candidates, kinds
 
 FACTORIES = (
     "network", "build_network", "create_network", "get_network", "make_network", "build_model", "create_model", "get_model",
@@ -40,13 +41,21 @@ class Loaded:
     batch_size: int | None
     val_batch_size: int | None
     crop: int | None  # side in pixels of the square crops that DIGITS trains on
+    path: str = ""  # of the file
+    files: tuple[str, ...] = ()  # others that it runs, relative to its folder
 
 
 def load(path: str, input_shape: tuple[int, int, int]) -> Loaded:
-    """Load a network file, detecting its kind from its content; a Python file is executed.
+    """Load a network file, or the choice in one, detecting its kind from its content; a Python file is executed.
 
     Raises ModelError, naming the file and the fix, if it cannot be loaded.
     """
+    chosen = choice.read(path)
+    return replace(_load(chosen, input_shape), path=str(chosen.file))
+
+
+def _load(chosen: Choice, input_shape: tuple[int, int, int]) -> Loaded:
+    path = str(chosen.file)
     try:
         head = read_bytes(path, 1 << 16)
     except OSError as error:
@@ -56,22 +65,23 @@ def load(path: str, input_shape: tuple[int, int, int]) -> Loaded:
         from multiseg_torch.torch7 import snapshot
 
         return from_table(path, snapshot.network(path))
-    params = {"inputShape": list(input_shape), "ngpus": 0, "nclasses": None}
+    params = {"inputShape": list(input_shape), "ngpus": 0, "nclasses": chosen.classes}
     if suffix == ".lua" or (suffix != ".py" and kinds.is_lua(head, Path(path))):
         from multiseg_torch.torch7 import lua
 
-        return from_table(path, lua.run(path, params))
-    return from_table(path, _run_python(path, params))
+        return from_table(path, lua.run(chosen, params))
+    return from_table(path, _run_python(chosen, params))
 
 
-def _run_python(path: str, params: dict[str, Any]) -> Any:
-    """Execute the file and call its factory, or instantiate the one nn.Module class that it defines."""
+def _run_python(chosen: Choice, params: dict[str, Any]) -> Any:
+    """Execute the file and make the network that was chosen, or that of its factory or its one nn.Module class."""
+    path = str(chosen.file)
     spec = importlib.util.spec_from_file_location(f"{helper_modules.PACKAGE}.network", path)
     if spec is None or spec.loader is None:
         raise ModelError(f"{path}: is not a PyTorch network file; supported are .py, .lua and .t7")
     try:
-        with helper_modules.helpers(Path(path)):
-            return helper_modules.in_folder_if_needed(Path(path), lambda: _network(path, spec, params))
+        with helper_modules.helpers(chosen.file, root=chosen.root):
+            return helper_modules.in_folder_if_needed(chosen.file, lambda: _network(chosen, spec, params))
     except ModelError:
         raise
     except SyntaxError as error:
@@ -80,25 +90,27 @@ def _run_python(path: str, params: dict[str, Any]) -> Any:
         at = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
         message = (str(error).splitlines() or [""])[0]
         where = f"{path}:{at[-1]}" if at else path
-        raise ModelError(f"{where}: {type(error).__name__}{f': {message}' if message else ''}") from error
+        hint = ""
+        if params["nclasses"] is None and kinds.leaves_classes_open(path):
+            hint = f"; it reads nclasses, which is open: specify {setting('classes', example='N')}, or a dataset of classes"
+        raise ModelError(f"{where}: {type(error).__name__}{f': {message}' if message else ''}{hint}") from error
     except BaseException as error:
         raise ModelError(f"{path}: {type(error).__name__}") from error
 
 
-def _network(path: str, spec: ModuleSpec, params: dict[str, Any]) -> Any:
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and others look up a class's module here
-    assert spec.loader is not None
-    spec.loader.exec_module(module)
-    make = _factory(path, module)
-    return make(params) if _takes_params(make) else make()
-
-
-def _takes_params(make: Any) -> bool:
-    """Return whether a factory takes DIGITS' params: an argument of that name or, for a function, its one required argument."""
-    parameters = inspect.signature(make).parameters
-    required = [p for p in parameters.values() if p.kind < p.VAR_POSITIONAL and p.default is p.empty]
-    return "params" in parameters or (len(required) == 1 and not inspect.isclass(make))
+def _network(chosen: Choice, spec: ModuleSpec, params: dict[str, Any]) -> Any:
+    name = helper_modules.module_name(chosen.file, chosen.root)
+    if name == spec.name:
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses and others look up a class's module here
+        assert spec.loader is not None
+        spec.loader.exec_module(module)
+    else:
+        module = importlib.import_module(name)
+    if chosen.name is not None:
+        return candidates.make(chosen, module, params)
+    make = _factory(str(chosen.file), module)
+    return make(params) if candidates.takes_params(make) else make()
 
 
 def _factory(path: str, module: ModuleType) -> Any:
@@ -110,17 +122,25 @@ def _factory(path: str, module: ModuleType) -> Any:
     if len(factories) == 1:
         return factories[0]
     if factories:
-        names = " and ".join(each.__name__ for each in factories)
         raise ModelError(
-            f"{path}: defines {names}, and it is ambiguous which one builds the network; name it network(params)"
+            f"{path}: defines several functions that build a network; specify one of them: "
+            f"{candidates.listed(path, factories)}"
         )
     made = [each for each in (getattr(module, name, None) for name in MADE) if isinstance(each, nn.Module)]
     if len(made) == 1:
         return lambda: made[0]
     classes = [value for value in own.values() if inspect.isclass(value) and issubclass(value, nn.Module)]
-    if len(classes) != 1:
-        names = ", ".join(each.__name__ for each in classes[:8])
-        raise ModelError(f"{path}: defines {len(classes)} nn.Module classes{f' ({names})' if names else ''}; {FACTORY}")
+    if not classes:
+        raise ModelError(f"{path}: defines 0 nn.Module classes; {FACTORY}")
+    if len(classes) > 1:
+        raise ModelError(
+            f"{path}: defines {len(classes)} nn.Module classes; specify the one that is meant: "
+            f"{candidates.listed(path, classes)}"
+        )
+    if candidates.required(classes[0]) and not candidates.takes_params(classes[0]):
+        raise ModelError(
+            f"{path}: {classes[0].__name__} needs arguments; specify them: {candidates.listed(path, classes)}"
+        )
     return classes[0]
 
 
@@ -142,7 +162,7 @@ def from_table(path: str, made: Any) -> Loaded:
         if size is not None and (not isinstance(size, int) or size < 1):
             raise ModelError(f"{path}: {key} is {size!r}; it must be a whole number from 1")
         sizes.append(size)
-    return Loaded(model, loss, *sizes)
+    return Loaded(model, loss, sizes[0], sizes[1], sizes[2], files=tuple(table.get("files", ())))
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from multiseg.backend import FileKind
+from multiseg.files import read_bytes
 
 
 def is_lua(head: bytes, path: Path) -> bool:
@@ -41,6 +42,12 @@ def is_state(head: bytes, path: Path) -> bool:
     """Return whether the file was written by torch.save (a zip with data.pkl) or is a plain pickle, which the reader rejects."""
     zipped = head.startswith(b"PK\x03\x04") and b"data.pkl" in head[:4096]
     return zipped or re.match(rb"\x80[\x02-\x05]", head) is not None
+
+
+def leaves_classes_open(path: str) -> bool:
+    """Return whether a network file reads DIGITS' number of classes, ``params.nclasses``."""
+    file = Path(path)
+    return file.suffix in (".lua", ".py") and re.search(rb"\bnclasses\b", read_bytes(file)) is not None
 
 
 KINDS = (

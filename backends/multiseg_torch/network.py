@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,9 @@ class Network(network.Network):
         torch.utils.deterministic.fill_uninitialized_memory = (
             False  # a debugging aid that costs a pass over every new tensor
         )
-        self.spec = spec
         loaded = files.load(spec.model, spec.input_shape)
+        self.spec = spec = replace(spec, model=loaded.path)
+        self.files = list(loaded.files)
         if loaded.crop and spec.input_shape[1:] != (loaded.crop, loaded.crop):
             height, width = spec.input_shape[1:]
             raise ModelError(
@@ -103,6 +105,7 @@ class Network(network.Network):
             "parameters": {name: list(value.shape) for name, value in neutral_weights(self.model).items()},
             "lowered": self.lowered,
             "trained": self.solver.trained if self.solver else {},
+            "files": self.files,
         }
 
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:

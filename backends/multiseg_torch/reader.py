@@ -11,6 +11,7 @@ from torch import nn
 
 from multiseg.errors import ModelError, setting
 from multiseg.network import Array
+from multiseg.worker import choice
 from multiseg_torch import files, losses, weights_files
 from multiseg_torch.describing import tracing
 from multiseg_torch.weights import FLAT, unflattened
@@ -20,12 +21,13 @@ def describe(path: str, input_shape: list[int] | tuple[int, int, int] | None) ->
     """Return the network's layers for images of ``input_shape`` (C, H, W); a Python file is executed."""
     if input_shape is None:
         raise ModelError(
-            f"{path}: does not say for which images it is; give "
+            f"{choice.read(path).file}: does not say for which images it is; give "
             f"{setting('input_shape', example='(channels, height, width)')}"
         )
     channels, height, width = input_shape
     torch.manual_seed(0)
     loaded = files.load(path, (channels, height, width))
+    path = loaded.path
     loaded.model.eval()
     if loaded.crop:  # the network receives crops of this size
         height, width = min(height, loaded.crop), min(width, loaded.crop)

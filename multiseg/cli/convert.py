@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from multiseg.cli.model import shape_of, sizes
+from multiseg.cli.model import CLASSES, MODEL_OPTION, network_file, shape_of, sizes
 from multiseg.errors import SettingsError
 from multiseg.files import json_text
 
@@ -36,24 +36,30 @@ FILE = click.Path(path_type=Path)
 )  # fmt: skip
 @click.option("--snapshot", default="last", show_default=True, metavar="last|best|N", help="Snapshot of the run.")
 @sizes
+@CLASSES
+@MODEL_OPTION
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def convert(
     source: Path, to: str, output: Path, network: Path | None, source_network: Path | None, with_network: Path | None,
     pairs: tuple[str, ...], channels: Literal["image", "keep"], snapshot: str, input_shape: str | None, dataset: Path | None,
-    as_json: bool,
+    classes: int | None, model_option: tuple[str, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Write the weights of a run, or of a weights file of any framework, as another framework's weights file.
 
     They are written for --network; without it, for the file that `multiseg export` writes for the network of the run, or for
     --source-network (--with-network writes that file too). If no network is known, they keep their names. Parameters are matched
     by --map, then by the structure of both networks, then by name or by shape. A network file written in Python is executed:
-    load only files you trust.
+    load only files you trust. Network files may be specified as in `multiseg describe`, FILE.py:NAME(ARGUMENTS).
     """
     from multiseg import conversion
     from multiseg.dataset import Dataset
 
+    networks = [
+        None if file is None else network_file(file, dataset, classes, model_option)
+        for file in (network, source_network)
+    ]
     found = conversion.convert(
-        source, to, output, network=network, source_network=source_network, map=dict(map(_pair, pairs)),
+        source, to, output, network=networks[0], source_network=networks[1], map=dict(map(_pair, pairs)),
         channels=channels, input_shape=shape_of(input_shape, dataset),
         label_shape=Dataset.open(dataset).train.label_shape if dataset else None,
         snapshot=snapshot if snapshot in ("last", "best") else _epoch(snapshot), with_network=with_network,

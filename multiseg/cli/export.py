@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from multiseg.cli.model import FILE, classes_of, shape_of, sizes
+from multiseg.cli.model import CLASSES, FILE, MODEL_OPTION, network_file, shape_of, sizes
 
 
 @click.command()
@@ -23,11 +23,15 @@ from multiseg.cli.model import FILE, classes_of, shape_of, sizes
 )
 @click.option("--with-argmax", is_flag=True, help="ONNX: the output is class indices.")
 @sizes
+@CLASSES
+@MODEL_OPTION
 def export(
     file: Path, to: str, output: Path, weights: Path | None, with_preprocessing: bool, with_argmax: bool,
-    input_shape: str | None, dataset: Path | None,
+    input_shape: str | None, dataset: Path | None, classes: int | None, model_option: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Write the network in FILE, in a format of any backend or a run folder, as source of another framework, or as ONNX.
+
+    FILE may also be a name, or a class or function in a file, as in `multiseg describe`.
 
     The loss in a source file is the backend's loss of images, or cross entropy if the labels are class indices: those of the
     dataset, or, without a dataset, those of the network's own loss. What the file does not express, another loss of the network
@@ -38,11 +42,11 @@ def export(
     """
     from multiseg.dataset import Dataset
     from multiseg.exporting import files
-    from multiseg.model_files import shipped
+    from multiseg.run.reading import is_run
 
     labels = Dataset.open(dataset).train.label_shape if dataset else None
-    if shipped.find(file) is not None:
-        file = shipped.path_of(file, None, classes_of(dataset, None))
+    if not is_run(file):
+        file = network_file(file, dataset, classes, model_option)
     path = files.export(
         file, to, output, shape_of(input_shape, dataset), labels, weights,
         with_preprocessing=with_preprocessing, with_argmax=with_argmax,

@@ -28,7 +28,16 @@ def sizes(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 CLASSES = click.option(
-    "--classes", type=click.IntRange(min=1), metavar="N", help="Classes of a network that is specified by name."
+    "--classes",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Number of classes of a network chosen by name, or of a file that leaves it open.  [default: those of --dataset]",
+)
+MODEL_OPTION = click.option(
+    "--model-option",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Global variable that a Lua file reads, e.g. opt.depth=18; may be repeated.",
 )
 
 
@@ -37,27 +46,29 @@ CLASSES = click.option(
 @click.argument("other", required=False, type=click.Path(path_type=Path))
 @sizes
 @CLASSES
+@MODEL_OPTION
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.pass_context
 def describe(
     ctx: click.Context, file: Path, other: Path | None, input_shape: str | None, dataset: Path | None,
-    classes: int | None, as_json: bool,
+    classes: int | None, model_option: tuple[str, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """List the layers of the network in FILE, in a format of any backend; with OTHER, list the differences of the two.
 
-    FILE may be the name of a network, see `multiseg models`.
+    FILE may be the name of a network, see `multiseg models`, or a class or function in a file, with Python literals as
+    arguments: net.py:Net(classes=11), package.module:create(), net.lua:createModel.
 
     The exit status is 1 if they differ. A network file written in Python is executed: load only files you trust.
     """
-    shape, classes = shape_of(input_shape, dataset), classes_of(dataset, classes)
-    topology = topology_of(file, shape, classes)
+    shape = shape_of(input_shape, dataset)
+    topology = topology_of(file, shape, dataset, classes, model_option)
     if other is None:
         if as_json:
             click.echo(json_text(topology.to_json()))
         else:
             _print_table(topology)
         return
-    found = topology.diff(topology_of(other, shape, classes))
+    found = topology.diff(topology_of(other, shape, dataset, classes, model_option))
     if as_json:
         files = {"files": [str(file), str(other)], "equal": not found}
         click.echo(json_text({**files, "differences": list(found), "notes": list(found.notes)}))
@@ -74,17 +85,21 @@ def describe(
 )
 @sizes
 @CLASSES
-def visualize(file: Path, output: Path, input_shape: str | None, dataset: Path | None, classes: int | None) -> None:
+@MODEL_OPTION
+def visualize(
+    file: Path, output: Path, input_shape: str | None, dataset: Path | None, classes: int | None,
+    model_option: tuple[str, ...],
+) -> None:  # fmt: skip
     """Draw the network in FILE, in a format of any backend: its layers from top to bottom, with the shapes between them.
 
-    FILE may be the name of a network, see `multiseg models`.
+    FILE is specified as in `multiseg describe`.
 
     A network file written in Python is executed: load only files you trust.
     """
     from multiseg.topology.drawing import check_name
 
     check_name(output)
-    topology_of(file, shape_of(input_shape, dataset), classes_of(dataset, classes)).to_svg(output)
+    topology_of(file, shape_of(input_shape, dataset), dataset, classes, model_option).to_svg(output)
     click.echo(output)
 
 
@@ -118,14 +133,47 @@ def classes_of(dataset: Path | None, classes: int | None) -> int | None:
     return outputs_of(Dataset.open(dataset))[0]
 
 
-def topology_of(file: Path, shape: tuple[int, int, int] | None, classes: int | None = None) -> Topology:
-    """Describe the network in a file, or of a name, which then has ``classes`` outputs."""
+def topology_of(
+    file: Path, shape: tuple[int, int, int] | None, dataset: Path | None = None, classes: int | None = None,
+    model_option: tuple[str, ...] = (),
+) -> Topology:  # fmt: skip
+    """Describe the network in a file, or of a name, for the classes that are specified, else those of a dataset."""
     from multiseg.model_files import shipped
     from multiseg.model_files.reading import describe
 
-    if shipped.find(file) is None:
-        return describe(file, shape)
-    return describe(file, shape or shipped.get(str(file)).input_shape, classes=classes)
+    if shipped.find(file) is not None:
+        shape = shape or shipped.get(str(file)).input_shape
+        return describe(file, shape, classes=classes_of(dataset, classes), model_options=options_of(model_option))
+    return describe(network_file(file, dataset, classes, model_option), shape)
+
+
+def network_file(file: Path, dataset: Path | None, classes: int | None, model_option: tuple[str, ...]) -> Path:
+    """Return the network file that is meant, with the classes that are specified, else those of the dataset's labels."""
+    from multiseg.dataset import Dataset
+    from multiseg.model_files import choosing, shipped
+    from multiseg.network import CLASSES
+
+    required = classes is not None
+    if shipped.find(file) is not None or (dataset and Dataset.open(dataset).labels.kind == CLASSES):
+        classes = classes_of(dataset, classes)
+    return choosing.path_of(file, classes=classes, options=options_of(model_option), required=required)
+
+
+def options_of(given: tuple[str, ...]) -> dict[str, Any]:
+    """Return the values of --model-option: numbers, true and false, otherwise text."""
+    options: dict[str, Any] = {}
+    for pair in given:
+        name, equals, text = pair.partition("=")
+        if not (name.strip() and equals):
+            raise SettingsError(f"--model-option {pair!r} is not of the form NAME=VALUE, as in opt.depth=18")
+        value: Any = {"true": True, "false": False}.get(text, text)
+        for read in (float, int):
+            try:
+                value = read(text)
+            except ValueError:
+                continue
+        options[name.strip()] = value
+    return options
 
 
 def _print_table(topology: Topology) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from multiseg.cli.model import CLASSES, MODEL_OPTION, options_of
 from multiseg.cli.train import deviations, numbers, weights_of_classes
 from multiseg.errors import SettingsError
 from multiseg.files import json_text
@@ -29,11 +30,13 @@ AS_PATH = click.Path(path_type=Path)
     "models",
     multiple=True,
     type=AS_PATH,
-    help="Network file, its name, or run folder; may be repeated.",
+    help="Network file, its name, FILE.py:NAME(ARGUMENTS), or run folder; may be repeated.",
 )
 @click.option(
     "--weights", multiple=True, type=AS_PATH, help="Weights file or run: one for all, or one for each --model."
 )
+@CLASSES
+@MODEL_OPTION
 @click.option("--steps", default=20, show_default=True, help="Training steps to compare.")
 @click.option("--solver", default="sgd", show_default=True, help="A solver of the recipe equal.")
 @click.option("--learning-rate", type=float, help="Base learning rate; it decreases to half.  [default: the recipe's]")
@@ -54,6 +57,7 @@ def parity(
     ctx: click.Context, dataset: Path, backends: tuple[str, ...], models: tuple[Path, ...], weights: tuple[Path, ...],
     steps: int, solver: str, learning_rate: float | None, loss: str | None, loss_option: tuple[str, ...],
     class_weights: str | None, batch_size: int | None, subtract_mean: str, divide_std: str | None,
+    classes: int | None, model_option: tuple[str, ...],
     seed: int, threads: int, no_lowering: bool, require_complete: bool, output: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Check that networks compute and train alike in several frameworks, every number against a float64 reference.
@@ -75,7 +79,7 @@ def parity(
             dataset, list(backends), list(models), list(weights), steps, solver=solver, learning_rate=learning_rate,
             loss=loss, loss_options=numbers(loss_option, "--loss-option"), class_weights=weights_of_classes(class_weights),
             batch_size=batch_size, subtract_mean=subtract_mean, divide_std=deviations(divide_std), seed=seed, threads=threads,
-            lowering=not no_lowering, progress=status.update,
+            lowering=not no_lowering, progress=status.update, classes=classes, model_options=options_of(model_option),
         )  # fmt: skip
     if output is not None:
         parity.to_html(output)

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from multiseg.cli import ARGUMENTS
 from multiseg.cli.events import print_json
+from multiseg.cli.model import CLASSES, MODEL_OPTION, options_of
 from multiseg.dataset.fitting import OF_DATASET
 from multiseg.settings.losses import LOSSES
 from multiseg.settings.metrics import IN_PROGRESS, SELECTING
@@ -28,8 +29,12 @@ from multiseg.settings.schedules import DEFAULT
     help="Folder of the run; must not exist unless --resume is given.",
 )
 @click.option(
-    "--model", type=click.Path(path_type=Path), help="Network file, or a name of `multiseg models`.  [default: fcn]"
+    "--model",
+    type=click.Path(path_type=Path),
+    help="Network file, FILE.py:NAME(ARGUMENTS), or a name of `multiseg models`.  [default: fcn]",
 )
+@CLASSES
+@MODEL_OPTION
 @click.option("--epochs", default=150, show_default=True)
 @click.option(
     "--recipe",
@@ -163,7 +168,7 @@ def train(
     ctx: click.Context, /, jobs: Path | None, dataset: str | None, folder: Path | None, solver_option: tuple[str, ...],
     loss_option: tuple[str, ...], class_weights: str | None, multiplier: tuple[str, ...], mean: str | None,
     divide_std: str | None,
-    lr_policy: str | None, lr_option: tuple[str, ...], augment: tuple[str, ...],
+    lr_policy: str | None, lr_option: tuple[str, ...], augment: tuple[str, ...], model_option: tuple[str, ...],
     tensorboard: bool, page: Path | None, resume: bool, skip_damaged: bool,
     parallel: int | None, scheduler: str | None, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
@@ -205,7 +210,7 @@ def train(
         loss_options=numbers(loss_option, "--loss-option"), class_weights=weights_of_classes(class_weights),
         multipliers=multipliers(multiplier), lr_policy=policy,
         augment=pairs(augment, "--augment"), mean=None if mean is None else channel_values(mean, "--mean"),
-        divide_std=deviations(divide_std), **settings,
+        divide_std=deviations(divide_std), model_options=options_of(model_option), **settings,
     )  # fmt: skip
     try:
         listener = print_json if as_json else True

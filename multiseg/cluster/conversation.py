@@ -20,13 +20,14 @@ from multiseg.dataset import location
 from multiseg.errors import ClusterError, DatasetError, MultisegError, TrainingStopped
 from multiseg.job.job import Job
 from multiseg.job.outcome import Outcome, Report, place_of
-from multiseg.model_files import copies, shipped
+from multiseg.model_files import choosing, copies, shipped
 from multiseg.run import requests
 from multiseg.run.folder import RunFolder
 from multiseg.run.names import HISTORY
 from multiseg.run.reading import is_run
 from multiseg.training.live import LiveProgress
 from multiseg.training.signals import Stop
+from multiseg.worker import choice
 
 POLL_SECONDS = 0.2
 UPDATE_SECONDS = 2.0  # after which the copy of the run folder is updated even while events keep arriving
@@ -131,6 +132,10 @@ class Conversation:
         for key, value in (("model", job.model), ("weights", job.weights)):
             if key == "model" and shipped.find(value) is not None:
                 settings[key] = str(value)
+            elif key == "model" and value is not None:
+                model = self._model()
+                settings[key], settings["model_options"] = f"{key}/{model.name}", {}
+                origins[key] = choosing.word_of(model) or str(model)
             elif value is not None:
                 path = Path(value).resolve()
                 settings[key], origins[key] = f"{key}/{path.name}", str(path)
@@ -209,12 +214,19 @@ class Conversation:
             public = {key: value for key, value in event.items() if key not in ("job", "attempt")}
             self._report(self._name, public)
 
+    def _model(self) -> Path:
+        """Return the job's network file, or the file of a choice in one."""
+        assert self._job.model is not None
+        return choosing.path_of(self._job.model, options=self._job.model_options).resolve()
+
     def _files(self) -> dict[str, Path]:
         """Return the files that an attempt needs, by their names in its folder."""
         files = {}
         if self._job.model is not None and shipped.find(self._job.model) is None:
-            model = Path(self._job.model).resolve()
-            files = {f"{attempt.MODEL}/{path.relative_to(model.parent)}": path for path in copies.parts(model)}
+            model = self._model()
+            files = {f"{attempt.MODEL}/{name}": path for name, path in copies.named_parts(model).items()}
+            if choice.is_choice(model):
+                files[f"{attempt.MODEL}/{model.name}"] = choosing.portable(model)
         if self._job.weights is not None:
             files |= {f"{attempt.WEIGHTS}/{name}": path for name, path in _files_of_weights(self._job.weights).items()}
         return files | {f"{attempt.RUN}/{name}": self._folder / name for name in to_resume(self._folder)}

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from multiseg.conversion.source import Source, image_shape, makes_colours, of_fi
 from multiseg.conversion.target import Target
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.exporting import source as exporter
-from multiseg.model_files import weights_file, writing
+from multiseg.model_files import choosing, weights_file, writing
 from multiseg.model_files.weights_file import Array, NeutralWeights
 from multiseg.run.reading import is_run
 from multiseg.run.run import Run
@@ -39,6 +39,7 @@ def convert(
     source_network: str | Path | None = None, map: Mapping[str, str] | None = None, channels: Channels = "image",
     input_shape: tuple[int, int, int] | None = None, label_shape: tuple[int, int, int] | None = None,
     snapshot: str | float = "last", with_network: str | Path | None = None,
+    classes: int | None = None, model_options: Mapping[str, Any] | None = None,
 ) -> Converted:  # fmt: skip
     """Write the weights of a run (``snapshot``: last, best or an epoch) or of a weights file in the format ``to``.
 
@@ -48,6 +49,8 @@ def convert(
     weights file, ``input_shape`` (C, H, W) the shape of the images that the networks are described for, as in
     :func:`multiseg.describe`, ``label_shape`` that of their labels.
 
+    ``classes`` and ``model_options`` are as in :func:`multiseg.describe`, for both network files.
+
     Parameters are matched by ``map``, of layers or of parameters; else by structure if both networks are known, else by name,
     else by shape if exactly one fits. With channels="image" the new network computes the same from the same image: if it is fed
     images in another channel order, the weights that take the image's channels are reordered, and those that produce an image's.
@@ -56,6 +59,10 @@ def convert(
     Raises SettingsError, ModelError, RunError or BackendUnavailable naming what is wrong, also if there is nothing to convert;
     no file is written then.
     """
+    network, source_network = (
+        None if file is None else choosing.path_of(file, classes=classes, options=model_options)
+        for file in (network, source_network)
+    )
     path, network_path = Path(out), None if with_network is None else Path(with_network)
     backend = _check(to, path, channels, network, network_path)
     read = [source.path if isinstance(source, Run) else source, network, source_network]

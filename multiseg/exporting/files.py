@@ -8,8 +8,10 @@ has ``names(topology)``, which returns the name of each layer in the file.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from multiseg import backend as registry
 from multiseg.dataset.labels import Labels, read_as_classes
@@ -18,7 +20,7 @@ from multiseg.exporting.inputs import described, file_of, run_of, with_mean_of
 from multiseg.exporting.run_loss import with_loss_of
 from multiseg.exporting.source import check_name, source
 from multiseg.files import read_text, write_text
-from multiseg.model_files import shipped
+from multiseg.model_files import choosing
 from multiseg.model_files.writing import check_output
 from multiseg.run.run import Run
 from multiseg.topology import Topology, notes
@@ -28,10 +30,12 @@ def export(
     network: str | Path | Run | Topology, to: str, out: str | Path,
     input_shape: tuple[int, int, int] | None = None, label_shape: tuple[int, int, int] | None = None,
     weights: str | Path | Run | None = None, *, with_preprocessing: bool = False, with_argmax: bool = False,
+    classes: int | None = None, model_options: Mapping[str, Any] | None = None,
 ) -> Path:  # fmt: skip
     """Write a network (a file, a run's, or a described one) as source of the backend ``to`` or as ONNX, and return its path.
 
-    ``network`` may be the name of a network (multiseg.model_files.shipped). ``to`` is a backend's name or ``onnx``.
+    ``network`` may be the name of a network (multiseg.model_files.shipped), or ``FILE.py:NAME(ARGUMENTS)``; ``classes`` and
+    ``model_options`` are as in :func:`multiseg.describe`. ``to`` is a backend's name or ``onnx``.
     ``input_shape`` (C, H, W) is as in :func:`multiseg.describe`; the file is right for images of this size, with comments on
     lines that may not be right for others.
 
@@ -58,7 +62,10 @@ def export(
     from multiseg.exporting import onnx as onnx_export
 
     path = Path(out)
-    network = shipped.path_of(network) if isinstance(network, (str, Path)) else network
+    if isinstance(network, (str, Path)):
+        network = choosing.path_of(network, classes=classes, options=model_options, required=classes is not None)
+    elif classes is not None or model_options:
+        raise SettingsError(f"{setting('classes')} and {setting('model_options')}: are for network files")
     if to == onnx_export.KIND:
         return onnx_export.export(
             network, path, input_shape, Path(weights) if isinstance(weights, str) else weights,

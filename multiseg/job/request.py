@@ -51,3 +51,5 @@ class JobRequest:
     augment: Mapping[str, Any] = field(default_factory=dict)
     crop: int | str | Sequence[int] | None = None
     val_crop: str | None = None
+    classes: int | None = None
+    model_options: Mapping[str, Any] = field(default_factory=dict)

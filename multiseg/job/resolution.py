@@ -17,7 +17,7 @@ from multiseg.dataset.fitting import batch_problems, is_mixed, mean_of, outputs_
 from multiseg.dataset.foreground import DARK
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.job.request import JobRequest
-from multiseg.model_files import shipped
+from multiseg.model_files import choosing, shipped
 from multiseg.model_files.kinds import kind_of
 from multiseg.model_files.reading import cropping_of_file, mean_of_file
 from multiseg.network import CLASSES, IMAGES
@@ -148,14 +148,21 @@ def _model(job: JobRequest, backend: Backend, dataset: Dataset | None) -> Path:
     if dataset is not None and not (classes and job.model is None and job.loss is None):
         outputs, channels = outputs_of(dataset)
     if job.model is None:
-        return shipped.of_default(backend, outputs, channels)
-    return shipped.path_of(job.model, backend, outputs, channels)
+        return shipped.of_default(backend, job.classes or outputs, channels)
+    if job.classes is None and not classes and shipped.find(job.model) is None:
+        outputs = None  # the channels of label images are no number of classes
+    return choosing.path_of(
+        job.model, backend, job.classes or outputs, channels, job.model_options, required=job.classes is not None
+    )
 
 
 def _origins(job: JobRequest, model: Path, backend: Backend) -> dict[str, str]:
     """Return the name of the job's network, for job.json, if the network file is a copy for this job."""
     if job.model is not None:
         named = shipped.find(job.model)
+        if named is None:
+            word = choosing.word_of(model)
+            return {} if word is None else {"model": word}
     else:
         named = None if model == backend.default_model_path else shipped.of_file(model.name)
     return {} if named is None else {"model": named.name}

@@ -102,9 +102,14 @@ def _expanded(table: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             if len(values) > 1 and (key != "backend" or base):
                 value = settings[key]
                 number = values.index(value) + 1
-                shown = number if isinstance(value, (dict, list)) else Path(value).stem if key in PATHS else value
+                shown = number if isinstance(value, (dict, list)) else _stem(value) if key in PATHS else value
                 parts.append(str(shown) if key == "backend" else f"{key}={shown}")
         yield re.sub(r"[^\w.=+-]+", "-", "_".join(parts)), settings
+
+
+def _stem(value: Any) -> str:
+    """Return the name of a path in names of jobs: without its extension, and with the choice in a file, FILE:NAME."""
+    return Path(value).name if ":" in Path(value).name else Path(value).stem
 
 
 def _is_choice(key: str, value: Any) -> bool:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import filecmp
 import glob
 import hashlib
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from multiseg.errors import ModelError
-from multiseg.files import read_bytes
+from multiseg.files import read_bytes, write_text
 from multiseg.model_files.imports import helpers
 from multiseg.model_files.kinds import kind_of
+from multiseg.worker import choice
 
 
 def copy(path: Path, folder: Path, more: Iterable[str] = ()) -> None:
@@ -20,12 +22,25 @@ def copy(path: Path, folder: Path, more: Iterable[str] = ()) -> None:
 
     ``more`` are further files that it used when it was loaded, relative to its folder; a file elsewhere is copied beside it.
     """
-    further = [path.parent / name for name in more]
-    for source in dict.fromkeys([*parts(path), *(source for source in further if source.is_file())]):
-        inside = source.is_relative_to(path.parent)
-        target = folder / (source.relative_to(path.parent) if inside else source.name)
+    chosen = choice.read(path)
+    for name, source in named_parts(path, more).items():
+        target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        if source == path and chosen.file != path:
+            write_text(target, chosen.to_json(root="."))
+        else:
+            shutil.copyfile(source, target)
+
+
+def named_parts(path: Path, more: Iterable[str] = ()) -> dict[str, Path]:
+    """Return the files that :func:`copy` copies, by their names in the folder of the copy."""
+    root = choice.read(path).root
+    further = [Path(os.path.normpath(root / name)) for name in more]
+    files = dict.fromkeys([*parts(path), *(source for source in further if source.is_file())])
+    return {
+        (source.relative_to(root).as_posix() if source.is_relative_to(root) else source.name): source
+        for source in files
+    }
 
 
 def changed(path: Path, copy: Path, except_for: str | None = None) -> str | None:
@@ -34,10 +49,16 @@ def changed(path: Path, copy: Path, except_for: str | None = None) -> str | None
     Compared are the network file, what belongs to its kind, and all files in the folder of the copy but ``except_for``. A copy
     that was made without the modules that the file imports is not different.
     """
-    ours, theirs = ({part.relative_to(each.parent) for part in _of_kind(each)} for each in (path, copy))
+    chosen = choice.read(path), choice.read(copy)
+    if choice.is_choice(copy):
+        if chosen[0].to_json(root="") != chosen[1].to_json(root=""):
+            return path.name
+        except_for = copy.name
+    roots = [one.root for one in chosen]
+    ours, theirs = ({part.relative_to(one.root) for part in _of_kind(one.file)} for one in chosen)
     copied = {name for name in _files(copy.parent) if name.as_posix() != except_for}
     for name in sorted(ours | theirs | copied):
-        files = path.parent / name, copy.parent / name
+        files = roots[0] / name, roots[1] / name
         if path.suffix == ".prototxt" and name.name != path.name and not files[0].exists():
             continue  # was copied from elsewhere; the run has its own copy
         if not all(file.is_file() for file in files) or not filecmp.cmp(*files, shallow=False):
@@ -58,15 +79,20 @@ def _files(folder: Path) -> list[Path]:
 def fingerprint(path: Path) -> str:
     """Return the first twelve hex digits of the SHA-256 of a network file with all files that belong to it."""
     digest = hashlib.sha256()
+    chosen = choice.read(path)
     for part in parts(path):
-        digest.update(read_bytes(part))
+        own = part == path and chosen.file != path
+        digest.update(chosen.to_json(root="").encode() if own else read_bytes(part))
     return digest.hexdigest()[:12]
 
 
 def parts(path: Path) -> list[Path]:
     """Return the files that a network file consists of: those of its kind, and for Python the modules that it imports."""
-    own = _of_kind(path)
-    return own + [helper for helper in helpers(path) if helper not in own] if path.suffix == ".py" else own
+    chosen = choice.read(path)
+    own = _of_kind(chosen.file)
+    if chosen.file.suffix == ".py":
+        own += [helper for helper in helpers(chosen.file, chosen.root) if helper not in own]
+    return own if chosen.file == path else [path, *own]
 
 
 def _of_kind(path: Path) -> list[Path]:

@@ -9,26 +9,31 @@ from pathlib import Path
 from multiseg.files import read_bytes
 
 
-def helpers(path: Path) -> list[Path]:
+def helpers(path: Path, root: Path | None = None) -> list[Path]:
     """Return the files in the folder of a Python network file that it imports or names, directly or in another, sorted.
+
+    ``root`` is another folder that imports start from, which contains that of the file.
 
     These are modules and packages, and files whose path relative to the folder, or to the importing module's, is a string in the
     source. Files that are found only when the code runs are recorded then, see multiseg.worker.helper_modules. Source that cannot
     be parsed has no helpers: the backend reports its errors.
     """
-    root = path.parent
-    files: dict[Path, None] = {}
-    waiting = [path]
+    root = root or path.parent
+    folders = [folder for folder in path.parents if root in folder.parents]  # packages that contain the file
+    files = {folder / "__init__.py": None for folder in folders if (folder / "__init__.py").is_file()}
+    files.pop(path, None)
+    waiting = [path, *files]
     while waiting:
         source = waiting.pop()
-        for file in _references(source, root):
+        for file in _references(source, root, path.parent):
             if file != path and file not in files:
                 files[file] = None
                 waiting += [file] if file.suffix == ".py" else []
     return sorted(files)
 
 
-def _references(source: Path, root: Path) -> Iterator[Path]:
+def _references(source: Path, root: Path, folder: Path) -> Iterator[Path]:
+    """Yield the files below ``root`` that a source imports from there or from ``folder``, or names."""
     try:
         tree = ast.parse(read_bytes(source))
     except (OSError, SyntaxError, ValueError, RecursionError):
@@ -36,14 +41,16 @@ def _references(source: Path, root: Path) -> Iterator[Path]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield from _module(root, alias.name.split("."))
+                for place in dict.fromkeys((root, folder)):
+                    yield from _module(place, alias.name.split("."))
         elif isinstance(node, ast.ImportFrom):
             parts = node.module.split(".") if node.module else []
-            folder = source.parents[node.level - 1] if 0 < node.level <= len(source.parents) else root
-            if folder == root or root in folder.parents:
-                yield from _module(folder, parts)
-                for alias in node.names:
-                    yield from _module(folder, [*parts, alias.name])
+            relative = 0 < node.level <= len(source.parents)
+            for place in (source.parents[node.level - 1],) if relative else dict.fromkeys((root, folder)):
+                if place == root or root in place.parents:
+                    yield from _module(place, parts)
+                    for alias in node.names:
+                        yield from _module(place, [*parts, alias.name])
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield from _data(node.value, source.parent, root)
 

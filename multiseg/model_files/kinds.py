@@ -10,6 +10,7 @@ from multiseg.backend import Backend, FileKind
 from multiseg.errors import ModelError
 from multiseg.files import read_bytes
 from multiseg.model_files import weights_file
+from multiseg.worker import choice
 
 HEAD = 1 << 16  # bytes at the beginning of a file that identify its kind
 
@@ -20,6 +21,8 @@ def kind_of(path: Path, holds: Literal["network", "weights"]) -> tuple[Backend, 
     Raises ModelError naming the file, what it contains and which kinds are expected.
     """
     head = head_of(path)
+    if holds == "network" and head.startswith(choice.HEAD):
+        return kind_of(choice.read(path).file, holds)
     kinds = [(backend, kind) for backend in registry.installed() for kind in backend.kinds]
     matching = [(backend, kind) for backend, kind in kinds if kind.recognise(head, path)]
     candidates = [(backend, kind) for backend, kind in matching if kind.holds == holds]

@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from multiseg.errors import ModelError, setting
-from multiseg.model_files import shipped, weights_file
+from multiseg.model_files import weights_file
 from multiseg.model_files.calling import ask
+from multiseg.model_files.choosing import path_of
 from multiseg.model_files.kinds import head_of, kind_of
 from multiseg.model_files.weights_file import NeutralWeights
 from multiseg.topology import Topology
+from multiseg.worker import choice
 from multiseg.worker.client import Worker
 
 
@@ -27,14 +29,18 @@ def describe(
     input_shape: tuple[int, int, int] | None = None,
     worker: Worker | None = None,
     classes: int | None = None,
+    model_options: Mapping[str, Any] | None = None,
 ) -> Topology:
     """Return the topology of the network in ``file``, of any backend's format, for images of ``input_shape`` (C, H, W).
 
-    ``file`` may be the name of a network (multiseg.model_files.shipped), which then has ``classes`` outputs.
+    ``file`` may be the name of a network (multiseg.model_files.shipped), or ``FILE.py:NAME(ARGUMENTS)``, a class or function of a
+    file, with Python literals as arguments. ``classes`` is the number of outputs of a network chosen by name, or of a file that
+    leaves it open; ``model_options`` are global variables that a Lua file reads, ``{"opt.depth": 18}``.
     Default: the input shape in the file. A network file written in Python is executed, in ``worker`` or else in a new process of
     its backend. Raises ModelError naming the file, and BackendUnavailable if the file needs a framework that is not installed.
     """
-    path = shipped.path_of(file, None, classes, None if input_shape is None else int(input_shape[0]))
+    channels = None if input_shape is None else int(input_shape[0])
+    path = path_of(file, None, classes, channels, model_options, required=True)
     backend, kind = kind_of(path, "network")
     shape = None if input_shape is None else [int(size) for size in input_shape]
     if shape is not None and (len(shape) != 3 or min(shape) < 1):
@@ -42,7 +48,7 @@ def describe(
             f"{setting('input_shape', tuple(shape))}: must be three integers of at least 1: channels, height, width"
         )
     description = ask(backend, "describe", worker, path=str(path.resolve()), input_shape=shape)
-    return Topology.of(path.name, kind.name, description)
+    return Topology.of(choice.read(path).title, kind.name, description)
 
 
 def mean_of_file(path: Path) -> list[float] | None:

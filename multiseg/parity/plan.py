@@ -18,13 +18,15 @@ from multiseg.dataset.fitting import mean_of, outputs_of, std_of
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.job.job import Job
 from multiseg.layout import Layout
-from multiseg.model_files import shipped
+from multiseg.model_files import choosing, shipped
 from multiseg.model_files.kinds import kind_of
+from multiseg.network import CLASSES
 from multiseg.parity.weights import run_of
 from multiseg.reference.bounded import Array
 from multiseg.run.run import Run
 from multiseg.settings.resolved import Settings
 from multiseg.settings.solvers import NEUTRAL_BATCH_SIZE
+from multiseg.worker import choice
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class ParityPlan:
         self.optional: set[str] = set()  # names of backends that are left out if they cannot compute the model
         size = options["batch_size"]
         size = min(NEUTRAL_BATCH_SIZE, len(dataset.train)) if size is None else size
+        options = dict(options)
+        self._classes, self._model_options = options.pop("classes", None), options.pop("model_options", None)
         self._options = {**options, "recipe": "equal", "batch_size": size, "val_batch_size": size}
         backends = list(dict.fromkeys(backends))
         self.mean = mean_of(dataset, options["subtract_mean"])
@@ -87,7 +91,13 @@ class ParityPlan:
         for model in models:
             named = shipped.find(model)
             chosen = [registry.get(name) for name in backends or registry.names()] if len(models) == 1 else [None]
-            files += [model] if named is None else [shipped.file_of(named, one, outputs, channels) for one in chosen]
+            classes = self._classes or (outputs if self.dataset.labels.kind == CLASSES else None)
+            own = [choosing.path_of(model, classes=classes, options=self._model_options)] if named is None else []
+            files += (
+                own
+                if named is None
+                else [shipped.file_of(named, one, self._classes or outputs, channels) for one in chosen]
+            )
         return list(dict.fromkeys(files)) if len(models) == 1 else files
 
     def _entries(self, models: list[Path], runs: Sequence[Run | None], backends: Sequence[str]) -> list[Entry]:
@@ -118,7 +128,7 @@ class ParityPlan:
             pairs += [(registry.get(name), models[0]) for name in backends if name not in owner_names]
         entries: list[Entry] = []
         for number, (backend, model) in enumerate(pairs):
-            name = f"{backend.title} ({model.name})"
+            name = f"{backend.title} ({choice.read(model).title})"
             name = name if all(entry.name != name for entry in entries) else f"{name}, {number + 1}"
             entry_weights = self._given[number] if number < min(len(self._given), len(models)) else None
             entries.append(self._entry(backend, model, name, entry_weights))

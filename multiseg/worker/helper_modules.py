@@ -17,6 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Optional, TypeVar
 
+from multiseg.worker.choice import Choice
+
 T = TypeVar("T")
 PACKAGE = "multiseg_user"  # the package that consists of the modules in the network file's folder
 FOREIGN = ("__pycache__", "site-packages", "dist-packages")  # folders whose files do not belong to a network file
@@ -40,8 +42,9 @@ class _Loader(SourceFileLoader):
 class _Finder:
     """Finds the modules in a folder, and records their names and files."""
 
-    def __init__(self, folder: Path, builtins: Mapping[str, Any] | None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, own: Path, builtins: Mapping[str, Any] | None) -> None:
+        self.folder = folder  # the root of imports
+        self.own = own  # that of the network file, in the root or below it
         self.builtins = builtins
         self.names: list[str] = []
         self.files: dict[str, None] = {}
@@ -57,7 +60,7 @@ class _Finder:
             return None
         if path is not None and name.rpartition(".")[0] not in (PACKAGE, *self.names):
             return None  # part of a package that is not in the folder, or was imported before
-        places = [str(self.folder), *sys.path] if path is None else path
+        places = [str(self.folder), str(self.own), *sys.path] if path is None else path
         spec = PathFinder.find_spec(name, [place for place in places if self.owns(place)], target)
         if spec is None or (spec.origin is None and path is None and _is_elsewhere(name, self)):
             return None  # a folder without __init__.py does not hide an installed package
@@ -79,14 +82,15 @@ class _Finder:
 
 def _is_elsewhere(name: str, finder: _Finder) -> bool:
     places = [place for place in sys.path if not finder.owns(place)]
-    return PathFinder.find_spec(name, places) is not None
+    spec = PathFinder.find_spec(name, places)
+    return spec is not None and spec.origin is not None
 
 
 class _Current:
     """The helpers of the network file that was loaded last."""
 
     finder: _Finder | None = None
-    sys_path: list[str] | None = None
+    added: list[str]  # to the search path
     recording = False
     hooked = False
     opened: dict[str, None]
@@ -96,19 +100,26 @@ _current = _Current()
 
 
 @contextmanager
-def helpers(path: Path, builtins: Mapping[str, Any] | None = None) -> Iterator[None]:
+def helpers(
+    path: Path,
+    builtins: Mapping[str, Any] | None = None,
+    root: Optional[Path] = None,  # noqa: UP045
+) -> Iterator[None]:
     """Make the modules in the folder of a network file importable, and record what the block reads there.
 
+    ``root`` is a folder above that its imports start from.
     The modules remain importable afterwards, until this is called for another file. ``builtins`` replace the built-in functions
     of the modules. No ``__pycache__`` is written.
     """
     _forget()
-    folder = path.resolve().parent
-    finder = _Finder(folder, builtins)
+    own = path.resolve().parent
+    folder = own if root is None else root.resolve()
+    finder = _Finder(folder, own, builtins)
     package = ModuleType(PACKAGE)
     package.__path__ = [str(folder)]
     sys.modules[PACKAGE] = package
-    _current.finder, _current.sys_path, _current.opened = finder, list(sys.path), {}
+    _current.finder, _current.added, _current.opened = finder, [], {}
+    search_path = list(sys.path)
     sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     if not _current.hooked:
@@ -119,6 +130,7 @@ def helpers(path: Path, builtins: Mapping[str, Any] | None = None) -> Iterator[N
         yield
     finally:
         _current.recording = False
+        _current.added = [place for place in sys.path if place not in search_path]
         sys.dont_write_bytecode = writes
 
 
@@ -139,10 +151,23 @@ def in_folder_if_needed(path: Path, build: Callable[[], T]) -> T:
             os.chdir(before)
 
 
-def used(path: Path) -> list[str]:
-    """Return the files beside a network file that were read when it was loaded, relative to its folder."""
+def module_name(path: Path, root: Path) -> str:
+    """Return the name under which a network file is imported within :func:`helpers`: that of a module below its root.
+
+    A file in the root itself has a name of its own, as has one in a folder with the name of another package.
+    """
+    parts = path.resolve().relative_to(root.resolve()).with_suffix("").parts
+    if len(parts) == 1:
+        return f"{PACKAGE}.network"
+    taken = parts[0] in STANDARD or parts[0] in sys.modules
+    dotted = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    return f"{PACKAGE}.{dotted}" if taken else dotted
+
+
+def used(chosen: Choice) -> list[str]:
+    """Return the files beside a network file that were read when it was loaded, relative to the root of its imports."""
     finder = _current.finder
-    folder = path.resolve().parent
+    path, folder = chosen.file, chosen.root.resolve()
     if finder is None or finder.folder != folder:
         return []
     files = {Path(name).resolve() for name in (*finder.files, *_current.opened) if finder.owns(name)}
@@ -159,9 +184,8 @@ def _forget() -> None:
         sys.modules.pop(name, None)
     if finder in sys.meta_path:
         sys.meta_path.remove(finder)  # type: ignore[arg-type]
-    if _current.sys_path is not None:
-        sys.path[:] = _current.sys_path
-    _current.finder = _current.sys_path = None
+    sys.path[:] = [place for place in sys.path if place not in _current.added]
+    _current.finder = None
     importlib.invalidate_caches()
 
 

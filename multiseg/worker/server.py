@@ -12,14 +12,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from multiseg import errors
 from multiseg.network import Network, NetworkSpec, description
-from multiseg.worker import helper_modules, protocol
+from multiseg.worker import choice, helper_modules, protocol
 from multiseg.worker.prediction import Prediction
 
 CHANGES = ("train_step", "set_weights", "restore")  # methods of a network that change its weights
@@ -49,8 +49,9 @@ class Server:
         settings = NetworkSpec.from_json(spec)
         network: Network = source.Network(settings)
         self.network, self.prediction = network, Prediction(network)
-        described = description(network, settings)
-        return {**described, "files": [*described.get("files", ()), *helper_modules.used(Path(settings.model))]}
+        chosen = choice.read(settings.model)
+        described = description(network, replace(settings, model=str(chosen.file)))
+        return {**described, "files": [*described.get("files", ()), *helper_modules.used(chosen)]}
 
     def read(self, module: str, function: str, arguments: dict[str, Any]) -> Any:
         """Call a function of a backend's reader or writer module, and return its result; see multiseg.model_files."""

@@ -18,8 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, setting
 from multiseg.files import read_bytes
+from multiseg.worker.choice import Choice, as_words
+from multiseg_torch import kinds
 from multiseg_torch.torch7 import criterions, start
 from multiseg_torch.torch7.modules import MODULES, PARTS, Builder
 from multiseg_torch.torch7.objects import Object, Problem
@@ -32,28 +34,43 @@ WALL_SECONDS = 300  # on a machine with other load
 HOOKS = {"labelHook": "changes the labels during training; create these labels in the dataset"}
 
 
-def run(path: str, params: dict[str, Any]) -> dict[str, Any]:
+def run(chosen: Choice, params: dict[str, Any]) -> dict[str, Any]:
     """Return the table that the file's function returns for ``params``, with PyTorch modules in it.
+
+    The function is the one that was chosen, else the one that the file returns. The table's ``files`` are the other Lua files
+    that were run, relative to the folder of the file.
 
     Raises ModelError, naming file and line, for Lua errors, unknown modules, invalid arguments, and exceeded limits.
     """
+    path = str(chosen.file)
     try:
-        return _build(_execute(path, params))
+        answer = _execute(chosen, params)
+        return {**_build(answer, chosen), "files": answer["files"]}
     except Problem as error:
         message = str(error)
+        if params["nclasses"] is None and kinds.leaves_classes_open(path):
+            message += f"; it reads nclasses, which is open: specify {setting('classes', example='N')}, or a dataset of classes"
+        other = re.match(r"(\S+\.lua):(\d+): ", message)
+        if other:  # in another file than the network's
+            raise ModelError(f"{chosen.file.parent / other[1]}:{message[len(other[1]) + 1 :]}") from error
         line = re.match(r"line (\d+): ", message)
         raise ModelError(f"{path}:{line[1]}: {message[line.end() :]}" if line else f"{path}: {message}") from error
     except RecursionError as error:
         raise ModelError(f"{path}: its containers nest too deeply") from error
 
 
-def _execute(path: str, params: dict[str, Any]) -> dict[str, Any]:
+def _execute(chosen: Choice, params: dict[str, Any]) -> dict[str, Any]:
+    path = str(chosen.file)
+    positional, named = chosen.call_arguments() if chosen.arguments else ([], {})
+    if named:
+        raise ModelError(f"{path}: {chosen.name}: Lua functions have no named arguments; specify values in order")
     try:
         source = read_bytes(path).removeprefix(codecs.BOM_UTF8).decode("latin-1")
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     limits = {"memory": MEMORY_BYTES, "instructions": INSTRUCTIONS, "seconds": SECONDS}
-    request = json.dumps({"source": source, "params": params, **limits})
+    call = {"name": chosen.name, "arguments": positional if chosen.arguments else None, "options": dict(chosen.options)}
+    request = json.dumps({"source": source, "params": params, "folder": str(chosen.file.parent), **call, **limits})
     script = str(Path(__file__).with_name("sandbox.py"))
     try:
         done = subprocess.run(
@@ -76,7 +93,7 @@ def _execute(path: str, params: dict[str, Any]) -> dict[str, Any]:
 def _clear(message: str) -> str:
     """Return the first line of a Lua error as a Problem's message, with similar names if nn lacks the name."""
     first = (message.splitlines() or [""])[0]
-    place = re.match(r"network:(\d+): ", first)
+    place = re.match(r"(?:network|(\S+\.lua)):(\d+): ", first)
     said = re.sub(r"^(nn|sandbox):\d+: ", "", first[place.end() :] if place else first)
     unknown = re.search(r"attempt to (?:call|index) field '([A-Z]\w*)' \(a nil value\)", said)
     if unknown:
@@ -85,10 +102,19 @@ def _clear(message: str) -> str:
         said += f"; nn.{unknown[1]} is not supported, " + (
             f"similar names are: {', '.join(near)}" if near else f"supported are: {', '.join(known)}"
         )
-    return f"line {place[1]}: {said}" if place else said
+    attempt = "attempt to (?:call|index|perform arithmetic on|compare)"
+    missing = re.search(rf"{attempt} (?:global|upvalue) '(\w+)' \(a nil value\)", said)
+    if missing:
+        option = "opt.depth=18" if missing[1] == "opt" else f"{missing[1]}=..."
+        said += (
+            f"; a variable of the program around the file can be specified: {setting('model_options', example=option)}"
+        )
+    if place and place[1]:
+        return f"{place[1]}:{place[2]}: {said}"
+    return f"line {place[2]}: {said}" if place else said
 
 
-def _build(made: dict[str, Any]) -> dict[str, Any]:
+def _build(made: dict[str, Any], chosen: Choice) -> dict[str, Any]:
     objects = {int(number): Object(each["type"]) for number, each in made["objects"].items()}
     recorded: list[tuple[Object, Any, int]] = []  # object, field and tensor id of fields that are tensors
 
@@ -102,8 +128,11 @@ def _build(made: dict[str, Any]) -> dict[str, Any]:
             objects[int(number)].fields[key] = value(item)
     returned, owners = (value(made["root"]).fields.get(index) for index in (1, 2))
     if not isinstance(returned, Object):
+        functions = [f"{name}()" for name in made.get("functions", ())]
+        words = f", or specify one of its functions: {as_words(chosen.file, functions)}" if functions else ""
         raise Problem(
-            f"returns {_type(returned)}; it must `return function(params) ... end`, whose function returns a table with `model`"
+            f"returns {_type(returned)}; it must `return function(params) ... end`, whose function returns a table with "
+            f"`model`{words}"
         )
     table = {"model": returned} if returned.type else returned.fields
     for hook, why in HOOKS.items():

@@ -1,9 +1,10 @@
 -- Restricts what a network file can access. Runs before it, in the same Lua state; locals hide this script's own state.
 --
--- Arguments: the maximum number of instructions, and a function that records the current line.
+-- Arguments: the maximum number of instructions, a function that records the current line, and one that returns another file.
 
-local limit, note = ...
+local limit, note, another = ...
 local getinfo, sethook, stderr, guarded = debug.getinfo, debug.sethook, io.stderr, xpcall
+local match = string.match  -- replaced below by one that calls where
 local step, count, depth, position = 1, 0, 0, 'network'
 
 -- returns 'network:line' of the file's innermost function
@@ -11,7 +12,10 @@ local function where()
    for level = 2, 50 do
       local info = getinfo(level, 'Sl')
       if not info then break end
-      if info.source == '=network' and info.currentline > 0 then return 'network:' .. info.currentline end
+      local name = match(info.source, '^=(.*)$')
+      if (name == 'network' or (name and match(name, '%.lua$'))) and info.currentline > 0 then
+         return name .. ':' .. info.currentline
+      end
    end
    return position
 end
@@ -81,9 +85,40 @@ local function aliases()
 end
 
 local function nothing(package)
-   return setmetatable({}, {__index = function(_, name)
+   local provided = {}
+   if package == 'paths' then
+      provided = {
+         dofile = function(name) return dofile(name) end,
+         concat = function(...) return (table.concat({...}, '/'):gsub('//+', '/')) end,
+         basename = function(name) return name:match('[^/]*$') end,
+         dirname = function(name) return name:match('^(.*)/') or '.' end,
+         thisfile = function(name) return name or '.' end,
+      }
+   end
+   return setmetatable(provided, {__index = function(_, name)
       fail(package .. '.' .. tostring(name) .. ' is not provided while a network file is loaded')
    end})
+end
+
+-- runs another file in the folder once; a second time returns its value again for a module
+local loaded, running = {}, {}
+local function run_file(name, is_module)
+   local found, chunk, file = pcall(another, name, is_module)
+   if not found or chunk == nil and file == nil then return false end
+   if chunk == nil then error(file, 0) end
+   if is_module and loaded[file] ~= nil then return true, loaded[file] end
+   if running[file] then fail(file .. ' requires itself') end
+   running[file] = true
+   local value = chunk()
+   running[file] = nil
+   if is_module then loaded[file] = value == nil and true or value end
+   return true, value
+end
+
+function dofile(name)
+   local found, value = run_file(name, false)
+   if not found then fail("there is no file '" .. tostring(name) .. "' beside the network file") end
+   return value
 end
 
 function require(name)
@@ -104,11 +139,14 @@ function require(name)
       end
       return rawget(_G, name)
    end
-   fail("module '" .. tostring(name) .. "' is not provided; a network file may require nn and torch")
+   local found, value = run_file(tostring(name), true)
+   if found then return value end
+   fail("module '" .. tostring(name) .. "' is not provided, nor a file beside the network file; it may require nn and torch")
 end
 
--- the program that loads a network file has often required cudnn before
+-- the program that loads a network file has often required these before
 setmetatable(_G, {__index = function(_, name)
+   if name == 'paths' then return require('paths') end
    if name ~= 'cudnn' then return nil end
    cudnn = aliases()
    return cudnn
@@ -120,7 +158,7 @@ local function run(f, ...)
    local given, arguments = select('#', ...), {...}
    local function locate(message)
       message = tostring(message)
-      return message:match('^network:%d') and message or where() .. ': ' .. message
+      return (message:match('^network:%d') or message:match('^%S+%.lua:%d')) and message or where() .. ': ' .. message
    end
    local done, made = guarded(function() return f(unpack(arguments, 1, given)) end, locate)
    if done then return made end
@@ -128,4 +166,34 @@ local function run(f, ...)
    return nil, made, false
 end
 
-return fail, where, run
+-- Without a name: the names of global functions that were not there at the first call. With one: the function or table of that
+-- name, with dots, among the globals or in what the file returned, else the function that it returned.
+local before
+local function names(name, made)
+   if name == nil then
+      local found = {}
+      for key, value in pairs(_G) do
+         if type(key) == 'string' and type(value) == 'function' and before and not before[key] then found[#found + 1] = key end
+      end
+      if not before then
+         before = {}
+         for key in pairs(_G) do before[key] = true end
+      end
+      table.sort(found)
+      return found
+   end
+   local function field(table)
+      local value = table
+      for part in name:gmatch('[^.]+') do
+         if type(value) ~= 'table' then return nil end
+         value = rawget(value, part)
+      end
+      return value
+   end
+   local value = field(_G)
+   if value == nil and type(made) == 'table' and rawget(made, '__typename') == nil then value = field(made) end
+   if value == nil and type(made) == 'function' then value = made end
+   return value
+end
+
+return fail, where, run, names

@@ -1,8 +1,10 @@
 """Run a Torch7 network file in a separate process: a script that reads a request from stdin and writes the result to stdout.
 
-The request is JSON: ``source``, ``params``, and the limits ``memory`` (bytes), ``instructions`` and ``seconds`` (CPU time).
-The answer is JSON: ``error``, or ``root``, ``objects`` and ``log``; see multiseg_torch.torch7.lua. The file's output goes to
-stderr. The file has no access to Python objects. Of installed packages, only lupa is imported.
+The request is JSON: ``source``, ``params``, the ``folder`` whose other Lua files it may run, ``name`` and ``arguments`` of the
+function to call, both perhaps null, ``options`` (global variables by their names with dots), and the limits ``memory`` (bytes),
+``instructions`` and ``seconds`` (CPU time). The answer is JSON: ``error``, or ``root``, ``objects``, ``log``, ``files`` (the
+other Lua files that were run) and ``functions`` (names of those that the file defines); see multiseg_torch.torch7.lua. The file's
+output goes to stderr. The file has no access to Python objects. Of installed packages, only lupa is imported.
 """
 
 from __future__ import annotations
@@ -81,6 +83,51 @@ def plain(entry: Any) -> Any:
     return [plain(values.get(i + 1)) for i in range(max(values, default=0))]
 
 
+class Beside:
+    """The Lua files in the folder of a network file, or up to two folders above, which it may run by name."""
+
+    def __init__(self, folder: str) -> None:
+        self.folders = [os.path.normpath(os.path.join(folder, *[".."] * levels)) for levels in range(3)]  # noqa: PTH118
+        self.used: list[str] = []
+
+    def source(self, name: str, is_module: bool) -> tuple[str, str] | None:
+        """Return the source of a file and its name relative to the network file's folder; None if there is none.
+
+        ``is_module``: a name as of ``require``, with dots for folders and without extension.
+        """
+        name = name[2:] if name.startswith("./") else name
+        plain = (
+            [name.replace(".", "/") + ".lua", name + ".lua", name.replace(".", "/") + "/init.lua"]
+            if is_module
+            else [name]
+        )
+        beside = [os.path.basename(option) for option in plain[:1]]  # noqa: PTH119 - where a run keeps a copy
+        for folder in self.folders:
+            for option in plain + (beside if folder == self.folders[0] else []):
+                path = os.path.realpath(os.path.join(folder, option))  # noqa: PTH118
+                inside = path.startswith(os.path.realpath(folder) + os.sep)
+                if not inside or not path.endswith(".lua") or not os.path.isfile(path):  # noqa: PTH113
+                    continue
+                try:
+                    with open(path, encoding="latin-1", newline="") as file:  # noqa: PTH123
+                        text = file.read(LARGEST)
+                except OSError:
+                    continue
+                shown = os.path.relpath(path, os.path.realpath(self.folders[0]))
+                self.used.append(shown)
+                return text, shown
+        return None
+
+
+def deep(lua: Any, value: Any) -> Any:
+    """Return a value of JSON as a value of Lua."""
+    if isinstance(value, dict):
+        return lua.table_from({key: deep(lua, item) for key, item in value.items()})
+    if isinstance(value, list):
+        return lua.table_from([deep(lua, item) for item in value])
+    return value
+
+
 def main() -> None:
     """Answer one request."""
     out = os.fdopen(os.dup(1), "w")
@@ -95,9 +142,14 @@ def main() -> None:
     watch = Watch(request["seconds"], lambda content: answer(out, content))
     watch.start()
     lua = lupa.LuaRuntime(
-        register_eval=False, register_builtins=False, max_memory=request["memory"], encoding="latin-1"
+        register_eval=False,
+        register_builtins=False,
+        max_memory=request["memory"],
+        encoding="latin-1",
+        unpack_returned_tuples=True,
     )
-    compiled = lua.eval("function(source, name) return loadstring(source, name) end")
+    # the file has no loadstring
+    compiled = lua.eval("(function(load) return function(source, name) return load(source, name) end end)(loadstring)")
     here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
 
     def own(name: str) -> Any:
@@ -110,7 +162,26 @@ def main() -> None:
     chunk = compiled(request["source"], "=network")
     if isinstance(chunk, tuple):  # nil and a message
         answer(out, {"error": chunk[1]})
-    fail, where, run = prelude(request["instructions"], watch.note)
+    beside = Beside(request["folder"])
+
+    def another(name: Any, is_module: Any) -> Any:
+        """Return another file as a function and its name; None and a message if that fails; None if there is none."""
+        found = beside.source(str(name), bool(is_module))
+        if found is None:
+            return None
+        if found[0].startswith("\x1b"):
+            return None, f"{found[1]}:1: is compiled Lua; only source text is run"
+        made = compiled(found[0].lstrip("\xef\xbb\xbf"), "=" + found[1])
+        return made if isinstance(made, tuple) else (made, found[1])
+
+    options: dict[str, Any] = {}
+    for key, item in request["options"].items():
+        *parents, last = key.split(".")
+        table = options
+        for parent in parents:
+            table = table.setdefault(parent, {})
+        table[last] = item
+    fail, where, run, names = prelude(request["instructions"], watch.note, another)
     describe, log, owners, storage = modules(fail, where)
 
     def called(function: Any, *arguments: Any) -> Any:
@@ -123,17 +194,35 @@ def main() -> None:
             )
         return made
 
+    params = lua.table_from(
+        {
+            key: storage(lua.table_from(item)) if isinstance(item, list) else item
+            for key, item in request["params"].items()
+        }
+    )
+    opt = None
+    for key, item in options.items():
+        lua.globals()[key] = deep(lua, item)
+        opt = lua.globals()[key] if key == "opt" else opt
+    names(None)
     try:
         made = called(chunk)
+        functions = list(names(None).values())
+        if request["name"]:
+            made = names(request["name"], made)
+            if made is None:
+                known = f"; it defines: {', '.join(functions)}" if functions else ""
+                answer(out, {"error": f"defines no function {request['name']}{known}"})
         if lupa.lua_type(made) == "function":
-            params = {
-                key: storage(lua.table_from(item)) if isinstance(item, list) else item
-                for key, item in request["params"].items()
-            }
-            made = called(made, lua.table_from(params))
+            arguments = request["arguments"]
+            if arguments is not None:
+                made = called(made, *(deep(lua, item) for item in arguments))
+            else:
+                made = called(made, params if opt is None else opt)
         made = lua.table_from([made, owners])
         root, objects = export(lupa, made, describe)
-        answer(out, {"root": root, "objects": objects, "log": [plain(entry) for entry in log.values()]})
+        entries = [plain(entry) for entry in log.values()]
+        answer(out, {"root": root, "objects": objects, "log": entries, "files": beside.used, "functions": functions})
     except (lupa.LuaMemoryError, MemoryError):
         answer(out, {"error": f"network: takes more than {request['memory'] >> 20} MiB of memory"})
     except lupa.LuaError as error:

@@ -1,0 +1,161 @@
+"""Which network is meant: a shipped one by its name, a file, ``FILE:NAME(ARGUMENTS)`` or ``package.module:NAME(...)``.
+
+All commands and functions resolve what the user specifies with :func:`path_of`. A choice within a file becomes a small JSON file
+(multiseg.worker.choice) that exists until this process ends, and of which a run keeps a copy.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from multiseg.backend import Backend
+from multiseg.errors import ModelError, SettingsError, setting
+from multiseg.files import write_text
+from multiseg.model_files import roots, shipped
+from multiseg.model_files.kinds import kind_of
+from multiseg.worker import choice
+from multiseg.worker.choice import Choice
+
+WORD = re.compile(r"(?P<file>.+?):(?P<name>[A-Za-z_]\w*(?:\.\w+)*)(?P<arguments>\(.*\))?", re.DOTALL)
+
+
+def path_of(
+    model: str | Path, backend: Backend | None = None, classes: int | None = None, channels: int | None = None,
+    options: Mapping[str, Any] | None = None, required: bool = False,
+) -> Path:  # fmt: skip
+    """Return the path of a network file for what a user specifies; a choice within a file is written to a file of its own.
+
+    ``classes`` is the number of outputs of a network that is chosen by name, and of a file that leaves it open, such as those of
+    DIGITS; with ``required`` a file that states its own is an error. ``backend`` and ``channels`` select the file of a name, see
+    :func:`shipped.path_of`. ``options`` are variables that a Lua file reads.
+
+    Raises SettingsError for options or classes of a file that takes none, and ModelError for invalid arguments.
+    """
+    if shipped.find(model) is not None:
+        if options:
+            raise SettingsError(
+                f"{setting('model_options', dict(options))}: {model} takes none; they are for Lua files"
+            )
+        return shipped.path_of(model, backend, classes, channels)
+    file, root, name, arguments = split(model)
+    if choice.is_choice(file):
+        known = choice.read(file)
+        is_open = classes is not None and known.classes is None and leaves_classes_open(known.file)
+        return _written(file.name, replace(known, classes=classes).to_json()) if is_open else file
+    if not _exists(file):
+        before, colon, after = str(model).partition(":")
+        if colon and _exists(Path(before)):
+            raise SettingsError(f"{before}:{after}: is not of the form FILE:NAME or FILE:NAME(ARGUMENTS)")
+        return Path(model)
+    if _is_of_run(file):
+        return file
+    if name is not None:
+        choice.literal_arguments(f"{name}{arguments or '()'}")
+    if options and file.suffix != ".lua":
+        raise SettingsError(
+            f"{setting('model_options', dict(options))}: are variables that a Lua file reads; specify arguments as "
+            f"{file.name}:NAME(...)"
+        )
+    open_classes = classes is not None and leaves_classes_open(file)
+    if required and classes is not None and not open_classes:
+        raise SettingsError(
+            f"{setting('classes', classes)}: {file} states its own number of classes; it can be specified for networks chosen by "
+            "name, and for files that leave it open (num_output, params.nclasses, self.nclasses)"
+        )
+    if name is not None and roots.is_of_packages(file.resolve()):
+        return _written(f"{name}.py", _importing(file.resolve(), root, name, arguments))
+    if root is None:
+        root = roots.root_of(file) if file.suffix == ".py" else file.parent
+    if name is None and not options and not open_classes and root == file.parent:
+        return file
+    resolved = file.resolve()
+    chosen = Choice(resolved, root.resolve(), name, arguments, dict(options or {}), classes if open_classes else None)
+    return _written(_name(chosen), chosen.to_json())
+
+
+def split(model: str | Path) -> tuple[Path, Path | None, str | None, str | None]:
+    """Return the file, name and arguments of ``FILE:NAME(ARGUMENTS)``, with the root of its imports if the word states it.
+
+    All but the first are None for a plain file. A module, ``package.module``, is looked up in the folder that precedes it and
+    then where Python imports from, which is the root.
+    """
+    text = str(model)
+    match = None if _exists(Path(text)) else WORD.fullmatch(text)
+    if match is None:
+        return Path(text), None, None, None
+    file, root = Path(match["file"]), None
+    if not _exists(file):
+        file, root = roots.module_file(file) or (file, None)
+    return file, root, match["name"], match["arguments"]
+
+
+def _importing(file: Path, root: Path | None, name: str, arguments: str | None) -> str:
+    """Return the text of a PyTorch network file that calls a function, or makes an object of a class, of an installed package."""
+    top = next(folder for folder in [root, *file.parents] if folder and not (folder / "__init__.py").is_file())
+    parts = file.resolve().relative_to(top.resolve()).with_suffix("").parts
+    module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    return (
+        f"import torch  # the network is a module of PyTorch\n\nimport {module}\n\n\n"
+        f"def network(params):\n    return {module}.{name}{arguments or '()'}\n"
+    )
+
+
+def leaves_classes_open(file: Path) -> bool:
+    """Return whether a network file takes the number of classes from outside, by its backend's ``open_classes``."""
+    try:
+        backend, _ = kind_of(file, "network")
+    except ModelError:  # loading it reports this
+        return False
+    if backend.open_classes is None:
+        return False
+    module, _, function = backend.open_classes.partition(":")
+    return bool(getattr(importlib.import_module(module), function)(str(file)))
+
+
+def portable(path: Path) -> Path:
+    """Return a file of choices whose root is its own folder, to be sent elsewhere with copies.named_parts."""
+    return _written(path.name, choice.read(path).to_json(root="."))
+
+
+def word_of(model: str | Path) -> str | None:
+    """Return the absolute path with the choice, ``/folder/FILE:NAME(ARGUMENTS)``, of a file of choices; None for other files."""
+    path = Path(model)
+    if not choice.is_choice(path):
+        return None
+    chosen = choice.read(path)
+    return str(chosen.file) if chosen.name is None else f"{chosen.file}:{chosen.name}{chosen.arguments or ''}"
+
+
+def _exists(file: Path) -> bool:
+    try:
+        return file.exists()
+    except OSError:  # too long for a file name
+        return False
+
+
+def _is_of_run(file: Path) -> bool:
+    """Return whether a file is the complete copy that a run keeps."""
+    return any((folder.parent / "job.json").is_file() and folder.name == "model" for folder in file.resolve().parents)
+
+
+def _name(chosen: Choice) -> str:
+    """Return a file name that tells choices within a file apart for people; options and classes are in the content."""
+    parts = [chosen.file.stem, *([chosen.name] if chosen.name else [])]
+    return ".".join(parts) + ".json"
+
+
+@cache
+def _written(name: str, text: str) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="multiseg-network-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    write_text(folder / name, text)
+    return folder / name
