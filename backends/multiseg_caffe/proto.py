@@ -49,8 +49,41 @@ FORK_MESSAGES: dict[str, dict[str, Any]] = {
         "is_color": BOOL, "root_folder": STRING, "label_divide_factor": FLOAT,
     },
 }  # fmt: skip
-ENUMS = {"Precision": ("DOUBLE", "FLOAT", "FLOAT16"), "LabelType": ("NONE", "IMAGE", "PIXEL")}
-DEFAULTS = {"sigma": "1"}
+# Fields and messages of the layers of forks that the Caffe of `multiseg install-caffe` has: kind and number. The patch of the
+# recipe (install/recipe) has the same. Numbers are those of the forks where they are free in BVLC's messages and do not
+# differ between forks: BN is one type with the fields of SegNet (scale_filler, shift_filler, bn_mode) and PSPNet (the others).
+LAYER_FIELDS: dict[str, dict[str, tuple[Any, int]]] = {
+    "BNParameter": {
+        "slope_filler": ("FillerParameter", 1), "bias_filler": ("FillerParameter", 2), "momentum": (FLOAT, 3),
+        "eps": (FLOAT, 4), "frozen": (BOOL, 5), "scale_filler": ("FillerParameter", 8310001),
+        "shift_filler": ("FillerParameter", 8310002), "bn_mode": ("BNMode", 8310003),
+    },
+    "InterpParameter": {
+        "height": (INT, 1), "width": (INT, 2), "zoom_factor": (INT, 3), "shrink_factor": (INT, 4), "pad_beg": (INT, 5),
+        "pad_end": (INT, 6),
+    },
+    "UpsampleParameter": {
+        "scale": (INT, 1), "scale_h": (INT, 2), "scale_w": (INT, 3), "pad_out_h": (BOOL, 4), "pad_out_w": (BOOL, 5),
+        "upsample_h": (INT, 6), "upsample_w": (INT, 7),
+    },
+    "LayerParameter": {
+        "bn_param": ("BNParameter", 8310001), "interp_param": ("InterpParameter", 8310002),
+        "upsample_param": ("UpsampleParameter", 8310003),
+    },
+}  # fmt: skip
+ENUMS = {
+    "Precision": ("DOUBLE", "FLOAT", "FLOAT16"),
+    "LabelType": ("NONE", "IMAGE", "PIXEL"),
+    "BNMode": ("LEARN", "INFERENCE"),
+}
+DEFAULTS = {
+    "SmoothL1LossParameter.sigma": "1",
+    "BNParameter.momentum": "0.9",
+    "BNParameter.eps": "1e-5",
+    "InterpParameter.zoom_factor": "1",
+    "InterpParameter.shrink_factor": "1",
+    "UpsampleParameter.scale": "2",
+}
 # Files name fields in words. These numbers are free in BVLC's messages, and not those of the forks, where they are used twice.
 FIRST_NUMBER = 8300000
 
@@ -59,7 +92,7 @@ def _definitions() -> Any:
     """Return Caffe's messages, with those fields of Caffe's forks that multiseg supports."""
     compiled = Path(__file__).with_name("messages") / "caffe.desc"
     file = descriptor_pb2.FileDescriptorSet.FromString(compiled.read_bytes()).file[0]
-    for name in FORK_MESSAGES:
+    for name in (*FORK_MESSAGES, *(name for name in LAYER_FIELDS if name != "LayerParameter")):
         file.message_type.add(name=name)
     messages = {message.name: message for message in file.message_type}
     number = FIRST_NUMBER
@@ -68,6 +101,9 @@ def _definitions() -> Any:
             for field, kind in fields.items():
                 number += 1
                 _add(messages[name], field, kind, number)
+    for name, numbered in LAYER_FIELDS.items():
+        for field, (kind, own_number) in numbered.items():
+            _add(messages[name], field, kind, own_number)
     return file
 
 
@@ -84,8 +120,9 @@ def _add(message: Any, field: str, kind: int | str, number: int) -> None:
                 enum.value.add(name=name, number=value)
     else:
         added.type, added.type_name = _Field.TYPE_MESSAGE, f".caffe.{kind}"
-    if field in DEFAULTS:
-        added.default_value = DEFAULTS[field]
+    added_default = DEFAULTS.get(f"{message.name}.{field}")
+    if added_default is not None:
+        added.default_value = added_default
 
 
 pool = descriptor_pool.DescriptorPool()
@@ -101,6 +138,7 @@ NetParameter = message("NetParameter")
 LayerParameter = message("LayerParameter")
 ParamSpec = message("ParamSpec")
 BlobProto = message("BlobProto")
+BNParameter = message("BNParameter")
 SolverParameter = message("SolverParameter")
 SolverState = message("SolverState")
 ConvolutionParameter = message("ConvolutionParameter")

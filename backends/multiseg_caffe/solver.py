@@ -18,7 +18,7 @@ from multiseg.network import Array, NetworkSpec, factors, is_frozen
 from multiseg_caffe import solver_state
 from multiseg_caffe.blobs import array_of, blob_of
 from multiseg_caffe.proto import NetParameter, ParamSpec, SolverParameter, SolverState
-from multiseg_caffe.weights import part
+from multiseg_caffe.weights import is_statistic, part
 
 TYPES = {
     "sgd": "SGD",
@@ -37,7 +37,6 @@ SLOTS = {  # arrays that Caffe keeps for each parameter (docs/solvers.md), in Ca
     "adam": ("mean", "square"),
 }
 WEIGHTS, STATE = "network.caffemodel", "network.solverstate"  # in a snapshot's folder
-STATISTICS = "BatchNorm"  # type of the layers whose parameters are statistics, which no solver updates
 
 
 def set_multipliers(file: Any, counts: Mapping[str, int], spec: NetworkSpec) -> None:
@@ -56,7 +55,7 @@ def set_multipliers(file: Any, counts: Mapping[str, int], spec: NetworkSpec) -> 
         file_multipliers[name] = (param.lr_mult, param.decay_mult)
     trained = factors(spec, file_multipliers)
     for name, layer, index in parameters:
-        if layer.type == STATISTICS:
+        if is_statistic(layer.type, index):
             continue  # Caffe sets their multipliers itself
         while len(layer.param) <= index:
             layer.param.add()
@@ -103,11 +102,14 @@ class Solver:
         self.trained = {
             f"{layer}.{part(types[layer], index)}": rates[layer, index]
             for layer, index in owners
-            if types[layer] != STATISTICS and rates[layer, index]
+            if not is_statistic(types[layer], index) and rates[layer, index]
         }
-        statistics = [layer.name for layer in net.layer if layer.type == STATISTICS]
-        frozen = [name for name in statistics if is_frozen(f"{name}.weight", spec.frozen)]
-        self._frozen_statistics = [blob for name in frozen for blob in self.net.params[name]]
+        self._frozen_statistics = [
+            blob
+            for layer, blobs in self.net.params.items()
+            for index, blob in enumerate(blobs)
+            if is_statistic(types[layer], index) and is_frozen(f"{layer}.weight", spec.frozen)
+        ]
         self._before = [np.empty_like(blob.data) for blob in self._blobs] if self._rate_outside else []
 
     @contextmanager

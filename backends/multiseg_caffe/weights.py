@@ -2,7 +2,7 @@
 
 The layouts are the same, with three exceptions: BatchNorm, whose mean and variance Caffe stores as sums, with a third array
 that is their divisor (src/caffe/layers/batch_norm_layer.cpp); PReLU with one slope for all channels, which is a scalar in
-Caffe; InnerProduct with `transpose`.
+Caffe; InnerProduct with `transpose`. BN of the forks has scale and shift, or slope, bias, mean and variance.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ import numpy as np
 from multiseg.network import Array
 
 BATCH_NORM = ("running_mean", "running_var")
-_PARTS = {"Bias": ("bias",), "PReLU": ("weight",), "BatchNorm": BATCH_NORM}
+_PARTS = {
+    "Bias": ("bias",),
+    "PReLU": ("weight",),
+    "BatchNorm": BATCH_NORM,
+    "BN": ("weight", "bias", *BATCH_NORM),
+}
 
 
 def neutral(layer: Any, blobs: Sequence[Array]) -> dict[str, Array]:
@@ -33,7 +38,7 @@ def neutral(layer: Any, blobs: Sequence[Array]) -> dict[str, Array]:
             blob = blob.reshape(blob.shape[-2:]).T
         elif layer.type == "InnerProduct" and name == "weight":
             blob = blob.reshape(blob.shape[-2:])  # (1, 1, N, K) in old files
-        elif name == "bias" or layer.type == "PReLU":
+        elif name == "bias" or layer.type in ("PReLU", "BN"):
             blob = blob.reshape(-1)
         parts[name] = np.array(blob, dtype=np.float32, order="C")
     return parts
@@ -56,6 +61,11 @@ def part(kind: str, index: int) -> str:
     """Return the name of a layer's array with this index; ``blob2`` and so on for those without a name."""
     names = _PARTS.get(kind, ("weight", "bias"))
     return names[index] if index < len(names) else f"blob{index}"
+
+
+def is_statistic(kind: str, index: int) -> bool:
+    """Return whether a layer's array with this index is a statistic, which no solver updates."""
+    return kind == "BatchNorm" or (kind == "BN" and index >= 2)
 
 
 def _transposed(layer: Any, name: str) -> bool:

@@ -38,7 +38,8 @@ def write(
     taken = {onnx_graph.IMAGE if image_type is not None else None, onnx_graph.CLASSES if argmax else None}
     values = [f"{value}_of_network" if value in taken else value for value in values]
     model = _loaded(path, title, weights, images[0])
-    expected = [_forward(model, batch) for batch in images]
+    expected = [_alone(model, batch) for batch in images]
+    _normalise_each(model)
     _check_independence(model, title, images[0])
     for count in range(len(images), 0, -1):
         try:
@@ -54,6 +55,31 @@ def write(
         _run(content, title, [np.zeros(images[0].shape, image_type or "float32")])
     Path(out).write_bytes(content)
     return outputs[:1]
+
+
+class _OfEach(nn.Module):
+    """Batch normalisation by the statistics of each image, which are those of the batch where an image is predicted alone."""
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+
+
+def _normalise_each(model: nn.Module) -> None:
+    """Replace the modules that normalise by the batch's statistics in prediction: multiseg predicts each image alone."""
+    for parent in list(model.modules()):
+        for name, module in parent.named_children():
+            by_batch = module.running_mean is None if type(module) is nn.BatchNorm2d else False
+            if by_batch or type(module).__name__ == "ByBatchBatchNorm2d":
+                setattr(parent, name, _OfEach(module))
+
+
+def _alone(model: nn.Module, images: Array) -> Array:
+    """Return the outputs for images that are predicted one by one."""
+    return np.concatenate([_forward(model, images[place : place + 1]) for place in range(len(images))])
 
 
 def _check_independence(model: nn.Module, title: str, images: Array) -> None:

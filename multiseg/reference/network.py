@@ -44,6 +44,7 @@ RULES: dict[str, Rule] = {
     "GlobalAveragePool": lambda call: linear.reduce(call, True, (2, 3), True),
     "Resize": linear.resize,
     "MaxPool": pooling.max_pool,
+    "MaxUnpool": pooling.max_unpool,
     "GlobalMaxPool": pooling.global_max_pool,
     "BatchNormalization": normalisation.batch_norm,
     "LRN": normalisation.lrn,

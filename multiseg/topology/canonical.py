@@ -144,7 +144,8 @@ def _translate(layer: Layer, inputs: list[Wire]) -> list[tuple[Node | None, int]
     if canonical_type == "GlobalAveragePool" and len(shape) == 1:  # a ReduceMean that drops the axes
         inputs = [Wire(Node(layer, canonical_type, {}, inputs, (*shape, 1, 1)), 0, (*shape, 1, 1))]
         canonical_type, parameters = "Reshape", {"shape": shape}
-    return [(Node(layer, canonical_type, parameters, inputs, shape), 0)]
+    node = Node(layer, canonical_type, parameters, inputs, shape)
+    return [(node, index) for index in range(len(layer.outputs))]
 
 
 def _split(layer: Layer, wire: Wire) -> list[tuple[Node | None, int]]:
@@ -190,7 +191,7 @@ def _fold(nodes: list[Node], outputs: list[Wire], apart: Container[str]) -> list
             _flatten(node, uses, apart)
             continue
         before = node.inputs[0].node
-        if before is None or uses[before] != 1 or len(node.inputs) != 1 or node.layer.name in apart:
+        if before is None or uses[before] != 1 or len(node.inputs) != 1 or node.inputs[0].output or node.layer.name in apart:
             continue
         if (before.type, node.type) == ("Pad", "Conv"):
             _pad_inside(before, node)

@@ -63,6 +63,12 @@ def conv(kind: str = "Conv", kernel: int = 3, **more: Any) -> Step:
     return kind, {"num_output": 4, "kernel_shape": [kernel] * 2, **more}
 
 
+def unpooled(to: Any, **window: Any) -> list[Step]:
+    """A pooling whose indices a MaxUnpool reads."""
+    kind, parameters = pool(**window)
+    return [(kind, {**parameters, "indices": True}, None, ["a", "b"]), ("Tanh", {}), ("MaxUnpool", to, ["l1", "b"])]
+
+
 def two(kind: str, **parameters: Any) -> list[Step]:
     """A layer of two inputs, both positive."""
     return [("Softplus", {}), ("Exp", {}, ["first"]), (kind, parameters, ["l0", "l1"])]
@@ -159,7 +165,11 @@ CASES: dict[str, tuple[list[Step], set[str]]] = {
     "resize-nearest": ([("Resize", {"mode": "nearest", "scales": [2.0, 3.0], "coordinates": "asymmetric"})], NOT_CAFFE),
     "resize-nearest-size": ([("Resize", {"mode": "nearest", "sizes": [13, 7], "coordinates": "half_pixel"})], NOT_CAFFE),
     "resize-linear": ([("Resize", {"mode": "linear", "scales": [2.0, 2.0]})], NOT_CAFFE),
-    "resize-corners": ([("Resize", {"mode": "linear", "sizes": [5, 15], "coordinates": "align_corners"})], NOT_CAFFE),
+    "resize-corners": ([("Resize", {"mode": "linear", "sizes": [5, 15], "coordinates": "align_corners"})], ALL),
+    "resize-zoomed": ([("Resize", {"mode": "linear", "sizes": [17, 19], "coordinates": "align_corners"})], ALL),
+    "max-unpool": (unpooled({"scales": [2.0, 2.0]}, kernel=2), ALL),
+    "max-unpool-size": (unpooled({"sizes": [9, 10]}, kernel=2, up=True), ALL),
+    "max-unpool-overlapping": (unpooled({"sizes": [9, 10]}, kernel=3), {"caffe", "torch"}),
     "mean": ([("ReduceMean", {"axes": [2, 3], "keepdims": True})], ALL),
     "mean-vector": ([("ReduceMean", {"axes": [2, 3], "keepdims": False}), ("Gemm", {"num_output": 3})], ALL),
     "sum-channels": ([("ReduceSum", {"axes": [1], "keepdims": True})], NOT_CAFFE),

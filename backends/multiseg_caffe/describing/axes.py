@@ -9,6 +9,7 @@ from multiseg_caffe.describing.windows import WrongLayer
 
 Shape = tuple[int, ...]
 Inferred = tuple[list[Shape], list[Shape]]  # shapes of a layer's tops, and of its weights
+Step = tuple[str, dict[str, Any]]  # type and parameters of a layer in neutral terms
 
 
 def concat_axis(layer: Any, bottom: Shape) -> int:

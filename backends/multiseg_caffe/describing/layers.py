@@ -10,16 +10,15 @@ from typing import Any
 from multiseg.errors import ModelError
 from multiseg.topology.names import unused
 from multiseg.topology.vocabulary import VOCABULARY
-from multiseg_caffe.describing import windows
-from multiseg_caffe.describing.axes import Shape, axis, concat_axis
+from multiseg_caffe.describing import fork_layers, windows
+from multiseg_caffe.describing.axes import Shape, Step, axis, concat_axis
 from multiseg_caffe.describing.placing import Placed
 from multiseg_caffe.describing.shapes import RULES
 from multiseg_caffe.describing.windows import WrongLayer
 from multiseg_caffe.proto import FIRST_NUMBER, EltwiseParameter, LRNParameter, PoolingParameter, ReductionParameter
-from multiseg_caffe.weights import part
+from multiseg_caffe.weights import is_statistic, part
 
 MOVING_AVERAGE_FRACTION = 0.999  # Caffe's default, src/caffe/proto/caffe.proto
-Step = tuple[str, dict[str, Any]]  # type and parameters
 
 
 def described(placed: list[Placed], path: str, image: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
@@ -60,6 +59,7 @@ def _training(placed: Placed) -> dict[str, Any]:
     layer, count = placed.layer, len(placed.weights)
     if layer.type == "BatchNorm":  # its statistics, which no gradient changes
         return {}
+    count = sum(not is_statistic(layer.type, index) for index in range(count))
     fixed = count > 0 and len(layer.param) >= count and all(not param.lr_mult for param in layer.param[:count])
     filler = layer.convolution_param.weight_filler.type if layer.type in ("Convolution", "Deconvolution") else ""
     return {**({"frozen": True} if fixed else {}), **({"initial": filler} if filler == "bilinear" else {})}
@@ -137,10 +137,10 @@ def _pooling(layer: Any, bottoms: list[Shape]) -> list[Step]:
     p = layer.pooling_param
     if p.pool == PoolingParameter.STOCHASTIC:
         return [("StochasticPool", _opaque(layer)[1])]
-    if len(layer.top) > 1:
-        return [("MaxPoolWithMask", _opaque(layer)[1])]
     kind = "Max" if p.pool == PoolingParameter.MAX else "Average"
-    if p.global_pooling:
+    if len(layer.top) > 1 and kind == "Average":
+        raise WrongLayer("has a second top; only MAX pooling gives the indices of its maxima")
+    if p.global_pooling and len(layer.top) == 1:
         return [(f"Global{kind}Pool", {})]
     window = windows.of_pooling(p, (bottoms[0][2], bottoms[0][3]))
     parameters = {
@@ -149,6 +149,8 @@ def _pooling(layer: Any, bottoms: list[Shape]) -> list[Step]:
         "pads": list(window.pad * 2),
         "ceil_mode": p.round_mode == PoolingParameter.CEIL,
     }
+    if len(layer.top) > 1:
+        parameters["indices"] = True
     if kind == "Average":  # Caffe divides by the size of the window within the padded image
         parameters["count_include_pad"] = True
     return [(f"{kind}Pool", parameters)]
@@ -178,14 +180,14 @@ def add_training_statistics(nodes: list[dict[str, Any]], placed: list[Placed], t
 
     The layer of the training state is that of the same name, or the one that computes the same blob.
     """
-    norms = [layer for layer in training.layer if layer.type == "BatchNorm"]
+    norms = [layer for layer in training.layer if layer.type in ("BatchNorm", "BN")]
     by_name = {layer.name: layer for layer in norms}
     by_top = {layer.top[0]: layer for layer in norms if layer.top}
     tops = {item.layer.name: item.layer.top[0] for item in placed if item.layer.top}
     for node in nodes:
         if node["type"] == "BatchNormalization":
             layer = by_name.get(node["name"]) or by_top.get(tops.get(node["name"], ""))
-            if layer is not None and layer.batch_norm_param.use_global_stats:
+            if layer is not None and (layer.batch_norm_param.use_global_stats or layer.bn_param.frozen):
                 node["parameters"]["training_statistics"] = "stored"
 
 
@@ -321,6 +323,7 @@ _STEPS: dict[str, Callable[[Any, list[Shape]], list[Step]]] = {
     "Pooling": _pooling,
     "InnerProduct": _inner_product,
     "BatchNorm": _batch_norm,
+    **fork_layers.STEPS,
     "Scale": _scale,
     "LRN": _lrn,
     "ReLU": _relu,

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from multiseg_caffe.describing import fork_layers
 from multiseg_caffe.describing.axes import Inferred, Shape, axis, concat_axis, image, listed
 from multiseg_caffe.describing.loss_shapes import (
     contrastive_shapes,
@@ -250,7 +251,7 @@ def _tile(layer: Any, bottoms: list[Shape]) -> Inferred:
 
 ELEMENTWISE = ("AbsVal", "BNLL", "ELU", "Exp", "Log", "Power", "ReLU", "Sigmoid", "Swish", "TanH", "Threshold")
 # types that may overwrite their input. AbsVal rejects this; Eltwise and LRN would read elements that they have overwritten
-IN_PLACE = {*ELEMENTWISE, "PReLU", "Dropout", "Clip", "BatchNorm", "Scale", "Bias", "Softmax", "MVN"} - {"AbsVal"}
+IN_PLACE = {*ELEMENTWISE, "PReLU", "Dropout", "Clip", "BatchNorm", "BN", "Scale", "Bias", "Softmax", "MVN"} - {"AbsVal"}
 MANY = 1 << 30
 COUNTS = {  # minimum and maximum number of bottoms, then of tops; all other types have one of each
     **dict.fromkeys(("Input", "DummyData"), (0, 0, 1, MANY)),
@@ -263,6 +264,8 @@ COUNTS = {  # minimum and maximum number of bottoms, then of tops; all other typ
     "Silence": (1, MANY, 0, 0),
     "Eltwise": (2, MANY, 1, 1),
     "Crop": (2, 2, 1, 1),
+    "BN": (1, 1, 1, 3),
+    "Upsample": (2, 2, 1, 1),
     "Accuracy": (2, 2, 1, 2),
     # Caffe adds a top to a loss without one
     **dict.fromkeys(
@@ -286,6 +289,7 @@ RULES: dict[str, Callable[[Any, list[Shape]], Inferred]] = {
     "InnerProduct": _inner_product,
     "Embed": _embed,
     "BatchNorm": _batch_norm,
+    **fork_layers.RULES,
     **dict.fromkeys(("Scale", "Bias"), _scale),
     "PReLU": _prelu,
     "LRN": _lrn,

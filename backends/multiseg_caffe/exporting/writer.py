@@ -119,6 +119,26 @@ class _Caffe(PrototxtFrame):
             fields.append(("round_mode", Word("FLOOR")))
         self._layer(layer, "Pooling", [("pooling_param", fields)], not anywhere)
 
+    def unpool(self, layer: Layer) -> None:
+        scales = layer.parameters.get("scales")
+        if scales is not None and all(float(scale).is_integer() for scale in scales):
+            high, wide = map(int, scales)
+            fields = [("scale", high)] if high == wide else [("scale_h", high), ("scale_w", wide)]
+            self._layer(layer, "Upsample", [("upsample_param", fields)])
+            return
+        high, wide = layer.shapes[0][1:]
+        self._layer(layer, "Upsample", [("upsample_param", [("upsample_h", high), ("upsample_w", wide)])], here=True)
+
+    def resize(self, layer: Layer) -> None:
+        if (layer.parameters["mode"], parameter(layer, "coordinates")) != ("linear", "align_corners"):
+            raise Refused("Caffe resizes only linearly with aligned corners, with the layer Interp")
+        sizes = list(zip(self.input_shape(layer)[1:], layer.shapes[0][1:], strict=True))
+        factors = {(out - 1) // (size - 1) if size > 1 and (out - 1) % (size - 1) == 0 else 0 for size, out in sizes}
+        factor = factors.pop() if len(factors) == 1 else 0
+        (_, high), (_, wide) = sizes
+        fields = [("zoom_factor", factor)] if factor else [("height", high), ("width", wide)]
+        self._layer(layer, "Interp", [("interp_param", fields)], here=True)
+
     def global_pool(self, layer: Layer) -> None:
         kind = Word("AVE" if layer.type == "GlobalAveragePool" else "MAX")
         self._layer(layer, "Pooling", [("pooling_param", [("pool", kind), ("global_pooling", True)])])
@@ -328,6 +348,7 @@ class _Caffe(PrototxtFrame):
 
     rules: ClassVar = {
         "Conv": convolution, "ConvTranspose": deconvolution, "Gemm": dense, "MaxPool": pool, "AveragePool": pool,
+        "MaxUnpool": unpool, "Resize": resize,
         "GlobalAveragePool": global_pool, "GlobalMaxPool": global_pool, "BatchNormalization": batch_norm,
         "Scale": scale, "PRelu": prelu, "LRN": lrn, "Dropout": dropout, "Pad": pad, "Flatten": flatten,
         "Reshape": reshape, "Squeeze": reshape, "Slice": cut, "Crop": crop, "Concat": concat, "Split": split,

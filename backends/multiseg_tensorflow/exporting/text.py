@@ -76,6 +76,23 @@ def prelu(net, name, slopes, **options):
         weights = tf.get_variable('weights', [slopes], initializer=tf.constant_initializer(0.25), **options)
         return tf.nn.relu(net) - weights * tf.nn.relu(-net)
 """,
+    "max_pool_with_indices": '''
+def max_pool_with_indices(net, kernel, strides, padding):
+    """Max pooling, and the index of each maximum in the plane of its channel, row by row."""
+    channels = net.shape.as_list()[3]
+    net, places = tf.nn.max_pool_with_argmax(net, kernel, strides, padding)
+    return net, places // channels
+''',
+    "max_unpool": '''
+def max_unpool(net, indices, height, width):
+    """Put each value at its index in the plane of its channel, and zeros elsewhere."""
+    batch, channels = tf.shape(net)[0], net.shape.as_list()[3]
+    ones = tf.ones_like(indices)
+    image = ones * tf.reshape(tf.range(tf.cast(batch, tf.int64)), [-1, 1, 1, 1])
+    channel = ones * tf.range(channels, dtype=tf.int64)
+    places = tf.stack([image, indices // width, indices % width, channel], 4)
+    return tf.scatter_nd(places, net, tf.stack([tf.cast(batch, tf.int64), height, width, channels]))
+''',
     "average": '''
 def average(net, kernel, strides, counted, beyond):
     """Average pooling. The zeros of the padding `counted` count in the mean, those of the padding `beyond` do not."""

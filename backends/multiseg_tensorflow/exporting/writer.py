@@ -89,6 +89,9 @@ class _TensorFlow(TowerFrame):
         kernel, strides = ([1, *sizes, 1] for sizes in (pool.kernel, pool.strides))
         if max(pool.dilations) > 1:
             raise Refused("has dilation, which pooling layers of TensorFlow do not support")
+        if len(layer.outputs) > 1:
+            self._pool_with_indices(layer, pool, kernel, strides)
+            return
         if pool.up and not any(pool.pads) and all(k == s <= 2 for k, s in zip(pool.kernel, pool.strides, strict=True)):
             # windows of up to 2 pixels, and of 1 at the end of an odd size: equal to SAME for any size
             function = "avg_pool" if pool.average else "max_pool"
@@ -116,6 +119,35 @@ class _TensorFlow(TowerFrame):
                 raise Refused("its windows do not cover the padding that counts in its averages")
             call = f"average({self._first(layer)}, {kernel}, {strides}, {paddings(counted)}, {paddings(rest)})"
             self._assign(layer, call, size_specific)
+
+    def _pool_with_indices(self, layer: Layer, pool: Pooling, kernel: list[int], strides: list[int]) -> None:
+        pads, size_specific = _window_pads(pool)
+        shape_in, shape_out = self.input_shape(layer), layer.shapes[0]
+        small = pool.up and not any(pool.pads) and all(
+            k == s <= 2 for k, s in zip(pool.kernel, pool.strides, strict=True)
+        )
+        fits = all((m - 1) * s + k <= n for n, m, s, k in zip(
+            shape_in[1:], shape_out[1:], pool.strides, pool.kernel, strict=True
+        ))  # fmt: skip
+        same = small or self._same(layer, pads)
+        if not same and (any(pool.pads) or not fits):
+            raise Refused(f"pads {tuple(pads)}; TensorFlow gives indices of maxima only without padding or with SAME")
+        call = f"max_pool_with_indices({self._first(layer)}, {kernel}, {strides}, '{'SAME' if same else 'VALID'}')"
+        self._assign(layer, call, size_specific and not same)
+
+    def unpool(self, layer: Layer) -> None:
+        net, indices = self._inputs(layer)
+        source = next((other for other in self.layers if layer.inputs[1] in other.outputs), None)
+        if source is None or source.type != "MaxPool":
+            raise Refused("its indices are not those of a max pooling")
+        if any(k > s for k, s in zip(source.parameters["kernel_shape"], parameter(source, "strides"), strict=True)):
+            raise Refused("windows of its max pooling overlap, so that several values may have one place")
+        scales = layer.parameters.get("scales")
+        if scales and all(float(s).is_integer() for s in scales):
+            sizes = [f"{net}.shape.as_list()[{axis}] * {int(s)}" for axis, s in enumerate(scales, 1)]
+        else:
+            sizes = [str(n) for n in layer.shapes[0][1:]]
+        self._assign(layer, f"max_unpool({net}, {indices}, {', '.join(sizes)})", not scales)
 
     def _same(self, layer: Layer, pads: Sequence[int]) -> bool:
         """Return whether the padding SAME equals ``pads`` for images of any size."""
@@ -327,7 +359,7 @@ class _TensorFlow(TowerFrame):
 
     rules: ClassVar = {
         "Conv": convolution, "ConvTranspose": deconvolution, "Gemm": dense, "MaxPool": pool, "AveragePool": pool,
-        "GlobalAveragePool": global_pool, "GlobalMaxPool": global_pool, "BatchNormalization": batch_norm,
+        "MaxUnpool": unpool, "GlobalAveragePool": global_pool, "GlobalMaxPool": global_pool, "BatchNormalization": batch_norm,
         "Scale": scale, "PRelu": prelu, "LRN": lrn, "Dropout": dropout, "Resize": resize, "Pad": pad,
         "Flatten": flatten, "Reshape": reshape, "Squeeze": reshape, "Transpose": transpose, "Slice": cut, "Crop": crop,
         "Concat": concat, "Split": split, "ReduceMean": reduce, "ReduceSum": reduce,

@@ -60,7 +60,20 @@ def _convolution_window(kernel: Any, stride: Any, padding: Any, dilation: Any) -
 
 def _max_pool(call: Call) -> Said:
     window = _window(call.kernel_size, call.stride, call.padding or 0, call.dilation or 1)
-    return "MaxPool", {**window, "ceil_mode": bool(call.ceil_mode)}
+    indices = {"indices": True} if call.return_indices else {}
+    return "MaxPool", {**window, "ceil_mode": bool(call.ceil_mode), **indices}
+
+
+def _max_pool_with_indices(call: Call) -> Said:
+    return _max_pool(Call({**call.arguments, "return_indices": True}, call.read, call.made))
+
+
+def _max_unpool(call: Call) -> Said:
+    """Describe it by scales where the output has the input's size times the stride, else by the output's size."""
+    strides = pair(call.stride or call.kernel_size)
+    if not any(pair(call.padding or 0)) and all(n * s == m for n, s, m in zip(call.read[2:], strides, call.made[2:])):
+        return "MaxUnpool", {"scales": [float(stride) for stride in strides]}
+    return "MaxUnpool", {"sizes": list(call.made[2:])}
 
 
 def _average_pool(call: Call) -> Said:
@@ -304,6 +317,10 @@ FUNCTIONS: dict[str, tuple[str, Rule]] = {
     "batch_norm": ("input running_mean running_var weight bias training momentum eps", _normalisation),
     "prelu": ("input weight", lambda call: ("PRelu", {"num_parameters": call.weight.numel()})),
     "max_pool2d": ("input kernel_size stride padding dilation ceil_mode return_indices", _max_pool),
+    "max_pool2d_with_indices": (
+        "input kernel_size stride padding dilation ceil_mode return_indices", _max_pool_with_indices
+    ),
+    "max_unpool2d": ("input indices kernel_size stride padding output_size", _max_unpool),
     "avg_pool2d": (
         "input kernel_size stride padding ceil_mode count_include_pad divisor_override",
         _average_pool,

@@ -43,7 +43,8 @@ MODULES: dict[type[nn.Module], Callable[[Any, Call], Said]] = {
     nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
     nn.PReLU: _module("prelu", "weight"),
-    nn.MaxPool2d: _module("max_pool2d", "kernel_size", "stride", "padding", "dilation", "ceil_mode"),
+    nn.MaxPool2d: _module("max_pool2d", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"),
+    nn.MaxUnpool2d: _module("max_unpool2d", "kernel_size", "stride", "padding"),
     nn.AvgPool2d: _module(
         "avg_pool2d", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"
     ),

@@ -122,7 +122,7 @@ class ModuleFrame(PythonWriter):
     def _module(self, layer: Layer, constructor: str, here: bool = False, pads: str = "", after: str = "") -> None:
         """Add a line to __init__ and one to forward; ``pads`` is a module called first, ``after`` is appended to the call."""
         name = self.modules[layer.name]
-        called = self._inputs(layer)[0]
+        called = ", ".join(self._inputs(layer))
         if pads:
             self.constructors.append(f"self.{name}_pad = {pads}")
             called = f"self.{name}_pad({called})"

@@ -102,10 +102,30 @@ class _Torch(ModuleFrame):
                 arguments += f", dilation={pair(pool.dilations)}"
             arguments += ", ceil_mode=True" if found[0] else ""
             arguments += ", count_include_pad=False" if average and not counts else ""
+            if len(layer.outputs) > 1:
+                if apart:  # the indices would be those of the padded image
+                    continue
+                arguments += ", return_indices=True"
             before = "" if not apart else zero_pad(pool.pads) if average else constant_pad(pool.pads, 'float("-inf")')
             self._module(layer, f"nn.{'Avg' if average else 'Max'}Pool2d({arguments})", not found[1], before)
             return
         raise Refused("its windows or divisors cannot be expressed by padding and rounding")
+
+    def unpool(self, layer: Layer) -> None:
+        (high, wide), (out_high, out_wide) = self.input_shape(layer)[1:], layer.shapes[0][1:]
+        if out_high % high == 0 and out_wide % wide == 0:
+            self._module(layer, f"nn.MaxUnpool2d({pair([out_high // high, out_wide // wide])})")
+            return
+        x, indices = self._inputs(layer)
+        window = next((other for other in self.layers if layer.inputs[1] in other.outputs and other.type == "MaxPool"), None)
+        if window is None:
+            raise Refused("its indices are not those of a max pooling")
+        kernel, strides = window.parameters["kernel_shape"], parameter(window, "strides")
+        whole = [(n - 1) * s + k for n, s, k in zip((high, wide), strides, kernel, strict=True)]
+        if any(abs(m - n) >= s for m, n, s in zip((out_high, out_wide), whole, strides, strict=True)):
+            raise Refused(f"makes {out_high}x{out_wide} of {high}x{wide}, which PyTorch does not support")
+        arguments = f"{pair(kernel)}, {pair(strides)}, output_size=({out_high}, {out_wide})"
+        self._assign(layer, f"F.max_unpool2d({x}, {indices}, {arguments})", here=True)
 
     def batch_norm(self, layer: Layer) -> None:
         affine = parameter(layer, "affine")
@@ -272,7 +292,7 @@ class _Torch(ModuleFrame):
 
     rules: ClassVar = {
         "Conv": convolution, "ConvTranspose": deconvolution, "Gemm": dense, "MaxPool": pool, "AveragePool": pool,
-        "BatchNormalization": batch_norm, "Scale": scale, "LRN": lrn, "Resize": resize, "Pad": pad,
+        "MaxUnpool": unpool, "BatchNormalization": batch_norm, "Scale": scale, "LRN": lrn, "Resize": resize, "Pad": pad,
         "Reshape": reshape, "Squeeze": squeeze, "Transpose": transpose, "Slice": cut, "Crop": crop,
         "Concat": concat, "Split": split, "ReduceMean": reduce, "ReduceSum": reduce,
         **PythonWriter.shared,

@@ -47,7 +47,8 @@ def pool(layer: Layer, parameters: Parameters, inputs: list[Shape]) -> Canonical
     size, out = inputs[0][1:], layer.shapes[0][1:]
     kernel, strides = tuple(parameters["kernel_shape"]), tuple(parameters["strides"])
     pads = window_pads(parameters, size)
-    if max(kernel) == 1 and max(strides) == 1 and not any(pads):
+    indices = bool(parameters.get("indices"))
+    if max(kernel) == 1 and max(strides) == 1 and not any(pads) and not indices:
         return "Identity", {}
     dilations = _dilations(parameters)
     windows = [
@@ -63,12 +64,18 @@ def pool(layer: Layer, parameters: Parameters, inputs: list[Shape]) -> Canonical
             for i, n in enumerate(size)
         )
     whole = all(len(w) == 1 and w[0][0] <= 0 and w[0][1] >= n for w, n in zip(windows, size, strict=True))
-    if whole and max(dilations) == 1 and (not divisors or divisors == tuple((n,) for n in size)):
+    if whole and not indices and max(dilations) == 1 and (not divisors or divisors == tuple((n,) for n in size)):
         return ("Identity" if max(size) == 1 else f"Global{layer.type}"), {}
     form = {"kernel_shape": kernel, "strides": strides, "dilations": dilations, "pads": tuple(pads[:2])}
     if all(set(counts) == {k} for counts, k in zip(divisors, kernel, strict=False)):
         divisors = ()  # always the kernel's size
+    form |= {"indices": True} if indices else {}
     return layer.type, form | ({"divisors": divisors} if layer.type == "AveragePool" else {})
+
+
+def unpool(layer: Layer, parameters: Parameters, inputs: list[Shape]) -> CanonicalForm:
+    """Return the output size."""
+    return layer.type, {"sizes": tuple(layer.shapes[0][1:])}
 
 
 def _dilations(parameters: Parameters) -> tuple[int, ...]:

@@ -37,6 +37,9 @@ PARAMETERS: dict[str, Parameter] = {
     "group": Parameter("groups of channels that are convolved apart", "groups", hides_default=True),
     "bias_term": Parameter("whether there is a bias", "bias", hides_default=True),
     "ceil_mode": Parameter("whether output sizes are rounded up", "rounding up", hides_default=True),
+    "indices": Parameter(
+        "whether a second output is the index of each maximum in its channel's plane, row by row", hides_default=True
+    ),
     "count_include_pad": Parameter("whether averages count padding", "padding counted in averages", hides_default=True),
     "epsilon": Parameter("number added to the variance", hides_default=True),
     "affine": Parameter("whether there are weight and bias, or the name of the one that there is", hides_default=True),

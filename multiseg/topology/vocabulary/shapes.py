@@ -117,6 +117,15 @@ def pool(parameters: Parameters, inputs: list[Shape]) -> Inferred:
         out.append(count)
     if min(out) < 1:
         raise ShapeError(f"has a {kernel[0]}x{kernel[1]} window, larger than its input of {size[0]}x{size[1]}")
+    return [(channels, *out)] * (2 if parameters.get("indices") else 1), {}, 0
+
+
+def unpool(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+    """Return the shape of an image whose pixels are at the indices that the second input gives."""
+    channels, *size = _image(inputs[0])
+    if len(inputs) != 2 or inputs[1] != inputs[0]:
+        raise ShapeError(f"needs values and indices of one shape, they are {_list(inputs)}")
+    out = parameters.get("sizes") or [int(n * s) for n, s in zip(size, parameters["scales"])]
     return [(channels, *out)], {}, 0
 
 

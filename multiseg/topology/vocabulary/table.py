@@ -47,9 +47,12 @@ VOCABULARY: dict[str, LayerType] = {
         {"mode": REQUIRED, "scales": OPTIONAL, "sizes": OPTIONAL, "coordinates": "half_pixel"},
         reach="scaled", canonical=forms.resize,
     ),
+    "MaxUnpool": LayerType(
+        "upsampling", shapes.unpool, {"scales": OPTIONAL, "sizes": OPTIONAL}, canonical=forms.unpool
+    ),
     # poolings
     "MaxPool": LayerType(
-        "pooling", shapes.pool, {**WINDOW, "ceil_mode": False}, reach="window", canonical=forms.pool
+        "pooling", shapes.pool, {**WINDOW, "ceil_mode": False, "indices": False}, reach="window", canonical=forms.pool
     ),
     "AveragePool": LayerType(
         "pooling", shapes.pool, {**WINDOW, "ceil_mode": False, "count_include_pad": False}, reach="window",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from multiseg_tensorflow.describing.rules import arithmetic, axes, convolution, normalisation, vectors
+from multiseg_tensorflow.describing.rules import arithmetic, axes, convolution, indices, normalisation, vectors
 from multiseg_tensorflow.describing.walk import Rule
 
 PASSED_ON = (
@@ -17,6 +17,9 @@ RULES: dict[str, Rule] = {
     "MatMul": vectors.dense,
     "BiasAdd": arithmetic.bias,
     "MaxPool": convolution.pool("MaxPool"),
+    "MaxPoolWithArgmax": indices.pool,
+    "FloorDiv": indices.plane_index,
+    "ScatterNd": indices.unpool,
     "AvgPool": convolution.pool("AveragePool"),
     **dict.fromkeys(("Mean", "Max", "Sum"), axes.reduce),
     **dict.fromkeys(("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"), normalisation.batch_norm),

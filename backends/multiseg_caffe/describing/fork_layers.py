@@ -1,0 +1,117 @@
+"""Shapes and neutral descriptions of layers of Caffe's forks: BN of SegNet and of PSPNet, Interp, Upsample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from multiseg_caffe.describing.axes import Inferred, Shape, Step, image, listed
+from multiseg_caffe.describing.windows import WrongLayer
+from multiseg_caffe.proto import BNParameter
+
+LEARN_EPSILON = 1e-9  # of SegNet's BN, which has no field for it
+_TWO_BLOBS = ("scale_filler", "shift_filler", "bn_mode")  # fields of SegNet's BN
+_FOUR_BLOBS = ("slope_filler", "bias_filler", "momentum", "eps", "frozen")  # fields of PSPNet's BN
+
+
+def stores_statistics(layer: Any) -> bool:
+    """Return whether a BN is that of PSPNet, with four blobs; that of SegNet has two. Without any field it is SegNet's.
+
+    The number of blobs decides where the layer has some, as in a caffemodel. Raises WrongLayer for fields of both.
+    """
+    if len(layer.blobs) in (2, 4):
+        return len(layer.blobs) == 4
+    two, four = (
+        [name for name in names if layer.bn_param.HasField(name)] for names in (_TWO_BLOBS, _FOUR_BLOBS)
+    )
+    if two and four:
+        raise WrongLayer(
+            f"has fields of two different layers called BN: {', '.join(two)} (SegNet) and {', '.join(four)} (PSPNet)"
+        )
+    return bool(four) or len(layer.param) > 2
+
+
+def _bn_shapes(layer: Any, bottoms: list[Shape]) -> Inferred:
+    if len(bottoms[0]) < 2:
+        raise WrongLayer(f"needs (N, C) or (N, C, H, W), but its input is {bottoms[0]}")
+    if len(layer.top) > 1:
+        raise WrongLayer("outputs the statistics of the batch as further tops, which multiseg does not support; remove them")
+    return [bottoms[0]], [(1, bottoms[0][1], 1, 1)] * (4 if stores_statistics(layer) else 2)
+
+
+def _bn(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    p = layer.bn_param
+    if stores_statistics(layer):
+        momentum = round(1 - p.momentum, 6)
+        return [("BatchNormalization", {"epsilon": p.eps, "affine": True, "momentum": momentum})]
+    if p.bn_mode == BNParameter.INFERENCE:
+        return [("Scale", {"bias_term": True})]
+    by_batch = {"prediction_statistics": "batch", "stored": False}
+    return [("BatchNormalization", {"epsilon": LEARN_EPSILON, "affine": True, **by_batch})]
+
+
+def _interp_size(layer: Any, size: Shape) -> tuple[Shape, Shape]:
+    """Return height and width of the part of the input that an Interp reads, and those of its output."""
+    p = layer.interp_param
+    if p.pad_beg > 0 or p.pad_end > 0:
+        raise WrongLayer(f"has pad_beg {p.pad_beg} and pad_end {p.pad_end}; both crop, so they must be at most 0")
+    read = tuple(n + p.pad_beg + p.pad_end for n in size)
+    if min(read) < 1:
+        raise WrongLayer(f"crops all of its input of {size[0]}x{size[1]}")
+    if p.HasField("shrink_factor") or p.HasField("zoom_factor"):
+        if p.shrink_factor < 1 or p.zoom_factor < 1:
+            raise WrongLayer("has a shrink_factor or zoom_factor that is less than 1")
+        shrunk = [(n - 1) // p.shrink_factor + 1 for n in read]
+        return read, tuple(n + (n - 1) * (p.zoom_factor - 1) for n in shrunk)
+    if p.height < 1 or p.width < 1:
+        raise WrongLayer("needs interp_param { height: ... width: ... }, zoom_factor or shrink_factor")
+    return read, (p.height, p.width)
+
+
+def _interp_shapes(layer: Any, bottoms: list[Shape]) -> Inferred:
+    count, channels, *size = image(bottoms[0])
+    return [(count, channels, *_interp_size(layer, tuple(size))[1])], []
+
+
+def _interp(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    read, out = _interp_size(layer, bottoms[0][2:])
+    resize: Step = ("Resize", {"mode": "linear", "sizes": list(out), "coordinates": "align_corners"})
+    if read == bottoms[0][2:]:
+        return [resize]
+    first = -layer.interp_param.pad_beg
+    ends = [first + n for n in read]
+    return [("Slice", {"axes": [2, 3], "starts": [first, first], "ends": ends}), resize]
+
+
+def _scales(layer: Any) -> list[int]:
+    p = layer.upsample_param
+    return [p.scale_h or p.scale, p.scale_w or p.scale]
+
+
+def _upsample_shapes(layer: Any, bottoms: list[Shape]) -> Inferred:
+    p = layer.upsample_param
+    count, channels, *size = image(bottoms[0])
+    if bottoms[1] != bottoms[0]:
+        raise WrongLayer(f"needs values and a mask of one shape, but they are {listed(bottoms)}")
+    if p.HasField("scale_h") != p.HasField("scale_w") or (p.HasField("scale") and p.HasField("scale_h")):
+        raise WrongLayer("needs upsample_param { scale: ... }, or scale_h and scale_w")
+    less = (p.pad_out_h, p.pad_out_w)
+    scaled = [n * scale - int(pad) for n, scale, pad in zip(size, _scales(layer), less)]  # noqa: B905
+    out = [own or n for own, n in zip((p.upsample_h, p.upsample_w), scaled)]  # noqa: B905
+    return [(count, channels, *out)], []
+
+
+def _upsample(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    p = layer.upsample_param
+    if p.upsample_h or p.upsample_w or p.pad_out_h or p.pad_out_w:
+        tops, _ = _upsample_shapes(layer, bottoms)
+        return [("MaxUnpool", {"sizes": list(tops[0][2:])})]
+    return [("MaxUnpool", {"scales": [float(scale) for scale in _scales(layer)]})]
+
+
+RULES: dict[str, Callable[[Any, list[Shape]], Inferred]] = {
+    "BN": _bn_shapes,
+    "Interp": _interp_shapes,
+    "Upsample": _upsample_shapes,
+}
+STEPS: dict[str, Callable[[Any, list[Shape]], list[Step]]] = {"BN": _bn, "Interp": _interp, "Upsample": _upsample}
