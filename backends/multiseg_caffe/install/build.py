@@ -18,6 +18,7 @@ from .interpreter import Interpreter
 from .process import Log, error_line
 
 RECIPE = Path(__file__).with_name("recipe")
+FORKS = "6-forks.optional.patch"  # adds the messages of the layers in the folder layers to caffe.proto
 TOOLS = {"c++": "g++", "cmake": "cmake", "ninja": "ninja-build", "patch": "patch", "protoc": "protobuf-compiler"}
 
 
@@ -48,7 +49,10 @@ def build_wheel(
     """
     top = source.unpack(origin, folder / "source")
     for patch in sorted(RECIPE.glob("patches/*.patch")):
-        _apply(patch, top, log)
+        applied = _apply(patch, top, log)
+        if applied and patch.name == FORKS:
+            for layer in RECIPE.glob("layers/*.cpp"):
+                shutil.copy(layer, top / "src" / "caffe" / "layers")
     (top / ".gitignore").unlink(missing_ok=True)  # it would exclude files from the wheel
     shutil.copy(RECIPE / "CMakeLists.txt", top)
     project = (RECIPE / "pyproject.toml").read_text(encoding="utf-8")
@@ -83,8 +87,11 @@ def load_failure(wheel: Path, python: Interpreter) -> str:
     return ""
 
 
-def _apply(patch: Path, top: Path, log: Log) -> None:
-    """Apply a patch to the source unless it is already applied; an optional patch may fail to apply."""
+def _apply(patch: Path, top: Path, log: Log) -> bool:
+    """Apply a patch to the source unless it is already applied, and return whether it was applied now.
+
+    An optional patch may fail to apply.
+    """
     command = ["patch", "--strip=1", "--force", f"--input={patch}"]
 
     def applies(*options: str) -> bool:
@@ -94,5 +101,7 @@ def _apply(patch: Path, top: Path, log: Log) -> None:
             return False
         return True
 
-    if not applies("--reverse") and (".optional" not in patch.suffixes or applies()):
+    needed = not applies("--reverse") and (".optional" not in patch.suffixes or applies())
+    if needed:
         log.run(command, f"patching the source with {patch.name}", cwd=top)
+    return needed

@@ -78,7 +78,7 @@ def transposed_convolution(walk: Walk, op: Any) -> list[Value] | None:
 def _spatial(op: Any, key: str) -> list[int] | None:
     """Return the (height, width) part of an attribute with a number for each axis; None unless batch and channels have 1."""
     values = list(op.get_attr(key))
-    nhwc = op.get_attr("data_format") == b"NHWC"
+    nhwc = _data_format(op) == "NHWC"
     others = values[:1] + (values[3:] if nhwc else values[1:2])
     return (values[1:3] if nhwc else values[2:4]) if others == [1, 1] else None
 
@@ -97,7 +97,12 @@ def _padding(op: Any) -> dict[str, Any] | None:
 
 def has_data_format(value: Value | None, op: Any) -> bool:
     """Return whether a value has the data format (NHWC or NCHW) that the operation expects."""
-    return value is not None and value.layout == op.get_attr("data_format").decode()
+    return value is not None and value.layout == _data_format(op)
+
+
+def _data_format(op: Any) -> str:
+    """Return NHWC or NCHW; NHWC for operations that have no other."""
+    return op.get_attr("data_format").decode() if "data_format" in op.node_def.attr else "NHWC"
 
 
 def merge_groups(walk: Walk, op: Any, values: list[Value]) -> list[Value] | None:

@@ -67,7 +67,11 @@ def unpool(walk: Walk, op: Any) -> list[Value] | None:
 
 def _counts(op: Any, like: Any, axis: int, size: int | None) -> bool:
     """Return whether an operation gives each element's index along an axis; ``size`` is that of the axis, None for the batch."""
-    if op.type != "Mul" or op.inputs[0].op.type != "OnesLike" or op.inputs[0].op.inputs[0] is not like:
+    if op.type != "Mul":
+        return False
+    ones, value = op.inputs[0], constant(op.inputs[0])  # a constant where the size of the batch is known
+    alike = ones.op.type == "OnesLike" and ones.op.inputs[0] is like
+    if not alike and (value is None or np.any(value != 1) or list(value.shape) != like.shape.as_list()):
         return False
     numbers = op.inputs[1]
     known = constant(numbers)
