@@ -29,7 +29,7 @@ from multiseg_caffe import (
     sources,
 )  # fmt: skip
 from multiseg_caffe.deploy import deployed
-from multiseg_caffe.describing import placing
+from multiseg_caffe.describing import fork_layers, placing
 from multiseg_caffe.solver import WEIGHTS, Solver, set_multipliers
 from multiseg_caffe.sources import DATA, LABEL
 from multiseg_caffe.weights import assign, neutral
@@ -60,6 +60,7 @@ class Network(network.Network):
             spec.val_batch_size or sources.batch_size(self.file, "val", spec.model) or backend.val_batch_size
         )
         named_losses.check_layers(spec, caffe.layer_type_list())
+        fork_layers.check_installed(self.file, caffe.layer_type_list(), spec.model)
         if spec.device == "cuda":
             caffe.set_mode_gpu()  # a build without CUDA terminates the process here with a message
         else:
@@ -208,8 +209,11 @@ class Network(network.Network):
         return [
             layer.name
             for layer in net.layer
-            if layer.type == "BatchNorm"
-            and not layer.batch_norm_param.use_global_stats
+            if (
+                fork_layers.uses_batch(layer)
+                if layer.type == "BN"
+                else layer.type == "BatchNorm" and not layer.batch_norm_param.use_global_stats
+            )
             and all(size == 1 for size in shapes.get(layer.bottom[0], [0, 0, 0])[2:])
         ]
 

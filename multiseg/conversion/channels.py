@@ -36,18 +36,52 @@ def swapped(topology: Topology, weights: Mapping[str, Array], input: bool, outpu
     are all weights if the images do not have three channels. Raises ModelError naming the layer through which the order of the
     channels cannot be followed.
     """
-    orders = _Orders(topology)
-    ends = {topology.input: input, **dict.fromkeys(topology.outputs, output)}
-    wanted = {value: REVERSED for value, reverse in ends.items() if reverse and _is_colours(topology.shapes[value])}
-    if not wanted:
+    wanted = _wanted(topology, input, output)
+    if not any(wanted.values()):
         return dict(weights)
     missing = next((name for name in _needed(topology) if name not in weights), None)
     if missing is not None:
         raise ModelError(
             f"{topology.source}: uses the weights {missing!r} in several places, or they are missing; {REMEDY}"
         )
+    orders = _propagated(topology, wanted)
+    permuted = dict(weights)
+    for layer in topology.layers:
+        _follow(layer, orders, permuted)
     for value, order in wanted.items():
-        orders.put(value, order, f"{value!r}")
+        if orders.of(value) != order:
+            raise ModelError(
+                f"{topology.source}: the channels of {value!r} would be reversed too, as they are added to or concatenated with "
+                f"colours; {REMEDY}"
+            )
+    return permuted
+
+
+def orders_of_values(topology: Topology, input: bool, output: bool) -> dict[str, Order]:
+    """Return the order of the channels of each value that is not in its original order after :func:`swapped`.
+
+    Raises ModelError as :func:`swapped` does.
+    """
+    wanted = _wanted(topology, input, output)
+    orders = _propagated(topology, wanted)
+    found = {value: orders.of(value) for value in orders.shapes}
+    return {value: order for value, order in found.items() if order is not None}
+
+
+def _wanted(topology: Topology, input: bool, output: bool) -> dict[str, Order | None]:
+    """Return the order of input and outputs: reversed where they are colours, else None."""
+    ends = {topology.input: input, **dict.fromkeys(topology.outputs, output)}
+    return {
+        value: REVERSED if reverse and _is_colours(topology.shapes[value]) else None for value, reverse in ends.items()
+    }
+
+
+def _propagated(topology: Topology, wanted: Mapping[str, Order | None]) -> _Orders:
+    """Return the orders of all values that follow from those of input and outputs."""
+    orders = _Orders(topology)
+    for value, order in wanted.items():
+        if order is not None:
+            orders.put(value, order, f"{value!r}")
     for layer in reversed(topology.layers):
         _follow_back(layer, orders)
     known = -1
@@ -55,16 +89,7 @@ def swapped(topology: Topology, weights: Mapping[str, Array], input: bool, outpu
         known = orders.known
         for layer in topology.layers:
             _follow(layer, orders, {})
-    permuted = dict(weights)
-    for layer in topology.layers:
-        _follow(layer, orders, permuted)
-    for value in ends:
-        if orders.of(value) != wanted.get(value):
-            raise ModelError(
-                f"{topology.source}: the channels of {value!r} would be reversed too, as they are added to or concatenated with "
-                f"colours; {REMEDY}"
-            )
-    return permuted
+    return orders
 
 
 def _needed(topology: Topology) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from multiseg.backend import Backend
-from multiseg.conversion.channels import swapped
+from multiseg.conversion.channels import orders_of_values, swapped
 from multiseg.conversion.matching import ALL_OF_SOURCE, ParameterMatch, match_parameters
 from multiseg.conversion.parameters import ParameterSet
 from multiseg.layout import Layout
@@ -44,6 +44,9 @@ class ParitySide:
         self.values: dict[str, str] = {}  # the reference's values of layers by this file's
         self.trained: set[str] = set()  # the parameters that the solver updates
         self._own: dict[str, Array] = {}
+        self._orders: Mapping[
+            str, tuple[int, ...]
+        ] = {}  # channels of this file's values that are not in the reference's order
         # where channels are last, a flattened image has another order of elements, and so have the weights of the dense layer
         self._flat = flattened(self.reference) if self.layout.data_order == "NHWC" else set()
 
@@ -58,6 +61,7 @@ class ParitySide:
             ALL_OF_SOURCE,
         )
         self.values = self.matching.values or self._same_values()
+        self._orders = orders_of_values(self.topology, *self.colours) if any(self.colours) else {}
         trained = described.get("trained", self._own)
         self.trained = {name for own, name in self.matching.names.items() if own in trained}
 
@@ -94,13 +98,14 @@ class ParitySide:
         values = {}
         for own, name in self.values.items():
             if own in activations and own != self.topology.input and name not in self._flat:
-                values[name] = _shaped(self.layout.activation(activations[own]), shapes[name])
+                made = self.layout.activation(activations[own])
+                if own in self._orders:
+                    made = np.take(made, np.argsort(self._orders[own]), 1)
+                values[name] = _shaped(made, shapes[name])
         last = self.reference.outputs[0]
         output = _shaped(self.layout.activation(output), shapes[last])
         if self.colours[1]:
             output = output[:, ::-1]
-            if last in values:
-                values[last] = values[last][:, ::-1]
         return output, None if loss is None else float(loss), values
 
     def train_step(self, features: Array, labels: Array, rate: float, seed: int) -> float:

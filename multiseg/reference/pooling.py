@@ -36,9 +36,7 @@ def _indices(x: Bounded, gather: Callable[[Array, float], Array], windows: Windo
     candidates = gather(x.value, -np.inf)
     slack = np.zeros(candidates.shape[:-1]) if x.exact else gather(np.asarray(x.bound), 0.0).max(-1)
     may_be = candidates >= (candidates.max(-1) - 2 * slack)[..., None]
-    index = np.take_along_axis(
-        np.broadcast_to(places, candidates.shape), candidates.argmax(-1)[..., None], -1
-    )[..., 0]
+    index = np.take_along_axis(np.broadcast_to(places, candidates.shape), candidates.argmax(-1)[..., None], -1)[..., 0]
     return Bounded(index, np.where(may_be, np.abs(places - index[..., None]), 0.0).max(-1))
 
 

@@ -191,7 +191,13 @@ def _fold(nodes: list[Node], outputs: list[Wire], apart: Container[str]) -> list
             _flatten(node, uses, apart)
             continue
         before = node.inputs[0].node
-        if before is None or uses[before] != 1 or len(node.inputs) != 1 or node.inputs[0].output or node.layer.name in apart:
+        if (
+            before is None
+            or uses[before] != 1
+            or len(node.inputs) != 1
+            or node.inputs[0].output
+            or node.layer.name in apart
+        ):
             continue
         if (before.type, node.type) == ("Pad", "Conv"):
             _pad_inside(before, node)

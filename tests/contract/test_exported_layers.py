@@ -190,7 +190,7 @@ def test_frameworks_that_can_say_a_layer_compute_the_same(case: str, frameworks:
 TF, TORCH = {"tensorflow"}, {"torch"}
 IN_SEVERAL_WORDS = {
     "pad-conv-padded": TF | TORCH, "deconv-groups": TF, "average-up": TF, "average-padded": TF, "average-padded-up": TF,
-    "average-padded-counted-up": TF, "prelu": TF, "prelu-shared": TF, "lrn-within": TF | TORCH, "lrn-within-bias": TF | TORCH,
+    "average-padded-counted-up": TF, "lrn-within": TF | TORCH, "lrn-within-bias": TF | TORCH,
     "elu": TF, "thresholded": TF, "softmax-width": TF, "sum": TF | TORCH, "div": {"caffe"}, "constants": ALL, "reshape": TF,
     "resize-nearest-size": TORCH, "sum-width": TF, "mean-height": TF,
 }  # fmt: skip

@@ -38,6 +38,7 @@ for job in json.load(open(sys.argv[1])):
     if job.get("backward"):
         net.backward()
         found.update({"diff/" + name: blob.diff for name, blob in net.blobs.items()})
+        found.update({"slope/%s/%d" % (name, i): b.diff for name, blobs in net.params.items() for i, b in enumerate(blobs)})
     found.update({"data/" + name: blob.data for name, blob in net.blobs.items()})
     found.update({"weights/%s/%d" % (name, i): b.data for name, blobs in net.params.items() for i, b in enumerate(blobs)})
     np.savez(job["out"], **found)
@@ -47,7 +48,7 @@ for job in json.load(open(sys.argv[1])):
 
 
 def run(folder: Path, jobs: list[dict[str, Any]]) -> list[dict[str, np.ndarray]]:
-    """Build each net, in one process, and what it holds then: data/BLOB, diff/BLOB and weights/LAYER/INDEX.
+    """Build each net, in one process, and return what it holds: data/BLOB, diff/BLOB, weights/LAYER/INDEX, slope/LAYER/INDEX.
 
     A job has ``net`` (a file), and may have ``weights`` (a caffemodel), or ``seed`` for random ones, ``feed`` (arrays for
     blobs), ``backward``, ``train`` and ``save`` (where to write a caffemodel).

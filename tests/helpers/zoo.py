@@ -61,10 +61,15 @@ def batch(net: str, count: int = 3) -> dict[str, np.ndarray]:
 
 def dataset(net: str, folder: Path, count: int = 12) -> Dataset:
     """A dataset of random images with labels for a network: class numbers in the records, as DIGITS has them, or images."""
+    images, labels = SHAPES[net]
+    return random_dataset(folder, images, labels, {"fcn8s": 5, "autoencoder": 256}.get(net, 10), count)
+
+
+def random_dataset(folder: Path, images: Any, labels: Any, classes: int, count: int = 12) -> Dataset:
+    """A dataset of random images and labels of these shapes (C, H, W)."""
     from multiseg_caffe.proto import message
 
-    (images, labels), draw = SHAPES[net], np.random.default_rng(7)
-    classes = {"fcn8s": 5, "autoencoder": 256}.get(net, 10)
+    draw = np.random.default_rng(7)
     for name in ("features", "labels")[: 1 if labels == (1, 1, 1) else 2]:
         path = folder / "train_db" / name
         path.mkdir(parents=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from multiseg.errors import ModelError
 from multiseg_caffe.describing.axes import Inferred, Shape, Step, image, listed
 from multiseg_caffe.describing.windows import WrongLayer
 from multiseg_caffe.proto import BNParameter
@@ -21,9 +22,7 @@ def stores_statistics(layer: Any) -> bool:
     """
     if len(layer.blobs) in (2, 4):
         return len(layer.blobs) == 4
-    two, four = (
-        [name for name in names if layer.bn_param.HasField(name)] for names in (_TWO_BLOBS, _FOUR_BLOBS)
-    )
+    two, four = ([name for name in names if layer.bn_param.HasField(name)] for names in (_TWO_BLOBS, _FOUR_BLOBS))
     if two and four:
         raise WrongLayer(
             f"has fields of two different layers called BN: {', '.join(two)} (SegNet) and {', '.join(four)} (PSPNet)"
@@ -31,11 +30,31 @@ def stores_statistics(layer: Any) -> bool:
     return bool(four) or len(layer.param) > 2
 
 
+def uses_batch(layer: Any) -> bool:
+    """Return whether a BN normalises by the statistics of the batch in training."""
+    if stores_statistics(layer):
+        return not layer.bn_param.frozen
+    return bool(layer.bn_param.bn_mode == BNParameter.LEARN)
+
+
+def check_installed(net: Any, types: Iterable[str], path: str) -> None:
+    """Raise ModelError if a network has a layer of forks that the installed Caffe lacks; ``types`` are those that it has."""
+    layers = [layer for layer in net.layer if layer.type in RULES]
+    missing = next((layer for layer in layers if layer.type not in set(types)), None)
+    if missing is not None:
+        raise ModelError(
+            f"{path}: layer {missing.name!r} ({missing.type}): is a layer of Caffe's forks, which this Caffe lacks; "
+            f"`multiseg install-caffe` builds one that has {', '.join(RULES)}"
+        )
+
+
 def _bn_shapes(layer: Any, bottoms: list[Shape]) -> Inferred:
     if len(bottoms[0]) < 2:
         raise WrongLayer(f"needs (N, C) or (N, C, H, W), but its input is {bottoms[0]}")
     if len(layer.top) > 1:
-        raise WrongLayer("outputs the statistics of the batch as further tops, which multiseg does not support; remove them")
+        raise WrongLayer(
+            "outputs the statistics of the batch as further tops, which multiseg does not support; remove them"
+        )
     return [bottoms[0]], [(1, bottoms[0][1], 1, 1)] * (4 if stores_statistics(layer) else 2)
 
 

@@ -123,8 +123,8 @@ class _TensorFlow(TowerFrame):
     def _pool_with_indices(self, layer: Layer, pool: Pooling, kernel: list[int], strides: list[int]) -> None:
         pads, size_specific = _window_pads(pool)
         shape_in, shape_out = self.input_shape(layer), layer.shapes[0]
-        small = pool.up and not any(pool.pads) and all(
-            k == s <= 2 for k, s in zip(pool.kernel, pool.strides, strict=True)
+        small = (
+            pool.up and not any(pool.pads) and all(k == s <= 2 for k, s in zip(pool.kernel, pool.strides, strict=True))
         )
         fits = all((m - 1) * s + k <= n for n, m, s, k in zip(
             shape_in[1:], shape_out[1:], pool.strides, pool.kernel, strict=True

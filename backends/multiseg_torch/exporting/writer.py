@@ -117,7 +117,9 @@ class _Torch(ModuleFrame):
             self._module(layer, f"nn.MaxUnpool2d({pair([out_high // high, out_wide // wide])})")
             return
         x, indices = self._inputs(layer)
-        window = next((other for other in self.layers if layer.inputs[1] in other.outputs and other.type == "MaxPool"), None)
+        window = next(
+            (other for other in self.layers if layer.inputs[1] in other.outputs and other.type == "MaxPool"), None
+        )
         if window is None:
             raise Refused("its indices are not those of a max pooling")
         kernel, strides = window.parameters["kernel_shape"], parameter(window, "strides")

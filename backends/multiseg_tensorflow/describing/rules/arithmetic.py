@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from multiseg_tensorflow.describing.rules.normalisation import by_moments, unfused
-from multiseg_tensorflow.describing.walk import Rule, Value, VariableRef, Walk, neutral_axis
+from multiseg_tensorflow.describing.walk import Node, Rule, Value, VariableRef, Walk, neutral_axis
 from multiseg_tensorflow.tensors import INPUT_SCOPE, number
 from multiseg_tensorflow.weights import vector as vector_weight
 
@@ -135,6 +135,10 @@ def _binary_of_values(walk: Walk, op: Any, values: list[Value]) -> list[Value] |
             swish = _swish(walk, op, gate, x) if walk.has_single_consumer(tensor) else None
             if swish is not None:
                 return swish
+    if op.type == "Sub" and all(walk.has_single_consumer(tensor) for tensor in op.inputs):
+        prelu = _prelu(walk, op, *values)
+        if prelu is not None:
+            return prelu
     types = {"Add": "Sum", "AddV2": "Sum", "Sub": "Sub", "Mul": "Mul", "RealDiv": "Div", "Div": "Div", "Maximum": "Max"}
     return walk.add(op, types[op.type], values) if op.type in types else None
 
@@ -154,6 +158,36 @@ def _swish(walk: Walk, op: Any, gate: Value, x: Value) -> list[Value] | None:
         walk.nodes.remove(layer)
     (swish,) = walk.add(op, "Swish", [x], {"alpha": alpha})
     return [replace(swish, image=x.image)]
+
+
+def _prelu(walk: Walk, op: Any, above: Value, below: Value) -> list[Value] | None:
+    """Convert relu(x) - slopes * relu(-x), with a slope for each channel or one for all; None for other differences."""
+    scale, x = below.node, above.node.inputs[0] if above.node.inputs else None
+    slope = _slope(scale)
+    if above.node.type != "Relu" or x is None or slope is None:
+        return None
+    negative = scale.inputs[0].node
+    flipped = negative.inputs[0].node if negative.inputs else None
+    if negative.type != "Relu" or flipped is None or flipped.type != "Neg" or flipped.inputs != [x]:
+        return None
+    if not all(walk.has_single_consumer(node.tensor) for node in (negative, flipped)):
+        return None
+    for node in (above.node, scale, negative, flipped):
+        walk.nodes.remove(node)
+    slopes, weight = slope
+    (output,) = walk.add(op, "PRelu", [x], {"num_parameters": slopes}, weights={"weight": weight})
+    return [replace(output, image=x.image)]
+
+
+def _slope(scale: Node) -> tuple[int, VariableRef] | None:
+    """Return the number of slopes and the variable of a product with one for each channel (Scale), or one for all."""
+    if len(scale.inputs) != 1 or len(scale.weights) != 1:
+        return None
+    (weight,) = scale.weights.values()
+    if scale.type == "Scale" and not scale.parameters["bias_term"]:
+        return scale.shapes[0][0], weight
+    shape = weight.variable.node_def.attr["shape"].shape.dim if scale.type == "tf.Mul" and weight.variable else []
+    return (1, VariableRef(weight.variable, vector_weight)) if [dim.size for dim in shape] == [1] else None
 
 
 def add_n(walk: Walk, op: Any) -> list[Value] | None:

@@ -50,7 +50,13 @@ def unpool(walk: Walk, op: Any) -> list[Value] | None:
     """Convert ScatterNd of an image's values to the indices of a max pooling in the planes of their channels."""
     stacked, values = op.inputs[0].op, walk.value(op.inputs[1])
     out = op.outputs[0].shape.as_list() if op.outputs[0].shape.rank == 4 else [None]
-    if values is None or values.layout != "NHWC" or None in out[1:] or stacked.type != "Pack" or len(stacked.inputs) != 4:
+    if (
+        values is None
+        or values.layout != "NHWC"
+        or None in out[1:]
+        or stacked.type != "Pack"
+        or len(stacked.inputs) != 4
+    ):
         return None
     image, row, column, channel = (tensor.op for tensor in stacked.inputs)
     if stacked.get_attr("axis") not in (4, -1) or (row.type, column.type) != ("FloorDiv", "FloorMod"):
