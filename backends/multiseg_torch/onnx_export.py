@@ -38,7 +38,7 @@ def write(
     taken = {onnx_graph.IMAGE if image_type is not None else None, onnx_graph.CLASSES if argmax else None}
     values = [f"{value}_of_network" if value in taken else value for value in values]
     model = _loaded(path, title, weights, images[0])
-    expected = [_alone(model, batch) for batch in images]
+    expected = [_alone(model, batch, title) for batch in images]
     _normalise_each(model)
     _check_independence(model, title, images[0])
     for count in range(len(images), 0, -1):
@@ -77,9 +77,12 @@ def _normalise_each(model: nn.Module) -> None:
                 setattr(parent, name, _OfEach(module))
 
 
-def _alone(model: nn.Module, images: Array) -> Array:
-    """Return the outputs for images that are predicted one by one."""
-    return np.concatenate([_forward(model, images[place : place + 1]) for place in range(len(images))])
+def _alone(model: nn.Module, images: Array, title: str) -> Array:
+    """Return the outputs for images that are predicted one by one. Raises ModelError if one image alone is not possible."""
+    try:
+        return np.concatenate([_forward(model, images[place : place + 1]) for place in range(len(images))])
+    except ValueError as error:  # batch normalisation of one value per channel
+        raise ModelError(f"{title}: cannot predict one image alone: {_first_line(error)}") from error
 
 
 def _check_independence(model: nn.Module, title: str, images: Array) -> None:

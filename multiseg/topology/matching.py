@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from multiseg.errors import ModelError
+from multiseg.topology.canonical import Node
 from multiseg.topology.topology import Topology
 
 
@@ -29,5 +30,10 @@ def match(one: Topology, other: Topology) -> Match:
     values = {other.input: one.input}
     for node, partner in zip(one.canonical.nodes, other.canonical.nodes, strict=True):
         parameters |= {partner.weights[part]: node.weights[part] for part in node.weights if part in partner.weights}
-        values[partner.value] = node.value
+        values |= dict(zip(_values(partner), _values(node), strict=False))
     return Match(parameters, values)
+
+
+def _values(node: Node) -> tuple[str, ...]:
+    """Return the names of a node's outputs; a part of a Split is a node of its own."""
+    return node.layer.outputs if node.type == node.layer.type and len(node.layer.outputs) > 1 else (node.value,)

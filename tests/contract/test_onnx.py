@@ -20,6 +20,7 @@ from helpers.exported import Array, Frameworks, network, random_weights
 from helpers.lending import lend
 from helpers.nightly import nightly
 from multiseg import backend as registry
+from multiseg import reference
 from multiseg.backend import package_folder
 from multiseg.cli import main
 from multiseg.errors import BackendUnavailable, ModelError, SettingsError
@@ -127,9 +128,20 @@ def test_a_layer_computes_what_it_does_in_the_frameworks(
     layers.check_alike({**made, "onnx": run(path, layers.images(topology))})
 
 
-def test_a_network_that_mixes_the_images_of_a_batch_is_refused(worker: Worker, tmp_path: Path) -> None:
-    topology = network(*layers.CASES["batch-norm-by-batch"][0])
-    with pytest.raises(ModelError, match=r"depends on the other images of a batch.* 'l0' uses in prediction"):
+def test_statistics_of_the_batch_in_prediction_are_those_of_each_image(worker: Worker, tmp_path: Path) -> None:
+    norm = ("BatchNormalization", {"prediction_statistics": "batch", "stored": False})
+    pool, tanh, (unpool, scales, _) = layers.CASES["max-unpool"][0]
+    topology = network(norm, pool, tanh, (unpool, scales, ["l2", "b"]))
+    path = onnx_export.export(topology, tmp_path / "net.onnx", None, weights_of(topology, tmp_path), worker)
+    images = layers.images(topology)
+    expected = reference.forward(topology, random_weights(topology), images).output.value
+    layers.check_alike({"onnx": run(path, images)}, expected)
+
+
+def test_a_network_that_needs_a_batch_for_its_statistics_is_refused(worker: Worker, tmp_path: Path) -> None:
+    by_batch = ("BatchNormalization", {"prediction_statistics": "batch"})
+    topology = network(("Flatten", {}), ("Gemm", {"num_output": 6}), by_batch)
+    with pytest.raises(ModelError, match="cannot predict one image alone: Expected more than 1 value per channel"):
         onnx_export.export(topology, tmp_path / "net.onnx", None, weights_of(topology, tmp_path), worker)
     assert not (tmp_path / "net.onnx").exists()
 

@@ -18,7 +18,7 @@ from multiseg_tensorflow.weights import Weight, split_name
 
 @dataclass(frozen=True)
 class Layers:
-    """The layers of a graph. ``weights`` are keyed by the name of the variable's operation, ``tensors`` by layer name."""
+    """The layers of a graph. ``weights`` are keyed by the name of the variable's operation, ``tensors`` by the value's name."""
 
     nodes: list[Node]
     output: str
@@ -67,9 +67,12 @@ def read(x: Any, output: Any) -> Layers:
     needed = reachable([last.node], lambda node: (value.node for value in node.inputs))
     nodes = [node for node in walk.nodes if node in needed]
     weights = _assign_names(nodes)
-    return Layers(
-        nodes, _name(last), weights, {node.name: node.tensor for node in nodes}, walk.source, output.shape.as_list()[1:]
-    )
+    tensors = {
+        name: tensor
+        for node in nodes
+        for name, tensor in zip(node.outputs(), [node.tensor] if node.count == 1 else node.tensors)  # noqa: B905
+    }
+    return Layers(nodes, _name(last), weights, tensors, walk.source, output.shape.as_list()[1:])
 
 
 def _name(value: Value) -> str:

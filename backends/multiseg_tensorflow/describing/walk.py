@@ -59,7 +59,7 @@ class Value:
 
 @dataclass(eq=False)
 class Node:
-    """A layer under construction; ``weights`` are its variables by part (weight, bias, ...), ``tensor`` is its output."""
+    """A layer under construction; ``weights`` are its variables by part (weight, bias, ...), ``tensor`` is its first output."""
 
     op: Any
     type: str
@@ -69,6 +69,7 @@ class Node:
     count: int = 1
     shapes: list[list[int]] = field(default_factory=list)
     tensor: Any = None
+    tensors: list[Any] = field(default_factory=list)  # of several outputs
     name: str = ""
 
     def outputs(self) -> list[str]:
@@ -157,7 +158,8 @@ class Walk:
         node = Node(op, type, inputs, dict(parameters or {}), tensor=op.outputs[0], **more)
         self.nodes.append(node)
         layout = inputs[0].layout
-        node.shapes = [neutral_shape(tensor, layout) for tensor in op.outputs[: node.count]]
+        node.tensors = list(op.outputs[: node.count])
+        node.shapes = [neutral_shape(tensor, layout) for tensor in node.tensors]
         return [Value(node, index, layout) for index in range(node.count)]
 
     def unary(self, op: Any, type: str, parameters: Params | None = None) -> list[Value]:

@@ -66,7 +66,7 @@ def pool(layer: Layer, parameters: Parameters, inputs: list[Shape]) -> Canonical
     whole = all(len(w) == 1 and w[0][0] <= 0 and w[0][1] >= n for w, n in zip(windows, size, strict=True))
     if whole and not indices and max(dilations) == 1 and (not divisors or divisors == tuple((n,) for n in size)):
         return ("Identity" if max(size) == 1 else f"Global{layer.type}"), {}
-    form = {"kernel_shape": kernel, "strides": strides, "dilations": dilations, "pads": tuple(pads[:2])}
+    form: dict[str, Any] = {"kernel_shape": kernel, "strides": strides, "dilations": dilations, "pads": tuple(pads[:2])}
     if all(set(counts) == {k} for counts, k in zip(divisors, kernel, strict=False)):
         divisors = ()  # always the kernel's size
     form |= {"indices": True} if indices else {}

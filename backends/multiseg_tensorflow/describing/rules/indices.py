@@ -26,6 +26,7 @@ def pool(walk: Walk, op: Any) -> list[Value] | None:
     node = outputs[0].node
     node.parameters["indices"] = True
     node.count = 2
+    node.tensors = [op.outputs[0], used[0].outputs[0]]
     node.shapes = node.shapes * 2
     return [outputs[0], Value(node, 1, outputs[0].layout)]
 
