@@ -3,38 +3,42 @@
 from __future__ import annotations
 
 import json
+import textwrap
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from multiseg.worker.status import BackendStatus
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 def backends(as_json: bool) -> None:
     """List the backends: version and device, or what is missing and how to install it."""
-    from rich.console import Console
-    from rich.table import Table
-
     from multiseg.worker import status
 
-    found = status.backends()
+    known = status.backends()
     if as_json:
-        click.echo(json.dumps([backend.to_json() for backend in found], indent=2))
+        click.echo(json.dumps([backend.to_json() for backend in known], indent=2))
         return
-    table = Table()
-    for heading in ("backend", "version", "device", "rate", "batch", "data", "files", "python"):
-        table.add_column(heading)
-    for backend in found:
-        table.add_row(
-            backend.name,
-            backend.version or "not available",
-            backend.device or "-",
-            f"{backend.learning_rate:g}" if backend.learning_rate else "-",
-            str(backend.batch_size or "-"),
-            f"{backend.data_order} {backend.channel_order}",
-            " ".join(backend.formats),
-            backend.python or "-",
-        )
-    Console().print(table)
-    for backend in found:
-        if backend.problem:
-            click.echo(backend.problem)
+    click.echo("\n\n".join(_described(backend) for backend in known))
+
+
+def _described(backend: BackendStatus) -> str:
+    """Return the lines of one backend: short ones, so that they are legible on any terminal."""
+    if backend.problem:
+        return f"{backend.name}: not available\n{textwrap.indent(str(backend.problem), '  ')}"
+    return "\n  ".join(
+        [
+            f"{backend.name} {backend.version}",
+            f"device         {backend.device}",
+            f"learning rate  {backend.learning_rate:g}"
+            if backend.learning_rate
+            else "learning rate  its network file's",
+            f"batch size     {backend.batch_size}" if backend.batch_size else "batch size     its network file's",
+            f"data           {backend.data_order} {backend.channel_order}",
+            f"files          {' '.join(backend.formats)}",
+            f"python         {backend.python}",
+        ]
+    )

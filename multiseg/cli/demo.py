@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from multiseg.cli.tables import print_table
 from multiseg.files import json_text
 
 # Faster than the tutorial's recipe: larger batches, an adaptive solver, a learning rate that decreases to 0. The same for
@@ -48,9 +49,6 @@ def demo(output: Path, count: int, epochs: int, chosen: tuple[str, ...], as_json
 
     The exit status is 1 if a backend failed.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     import multiseg
     from multiseg import backend as registry
     from multiseg.errors import MultisegError, RunError, TrainingStopped
@@ -71,9 +69,7 @@ def demo(output: Path, count: int, epochs: int, chosen: tuple[str, ...], as_json
     dataset = multiseg.Dataset.create(folder, input=images / "input", target=images / "target", seed=1)
     say("\n" + NOTE.format(**{**SETTINGS, "epochs": epochs}, dataset=folder, runs=runs))
 
-    table = Table(title="Validation after training")
-    for heading in ("backend", "version", "val loss", "IoU", "s/epoch"):
-        table.add_column(heading, justify="left" if heading in ("backend", "version") else "right")
+    rows: list[tuple[str, ...]] = []
     finished, failures = [], []
     for backend in backends:
         try:
@@ -86,13 +82,14 @@ def demo(output: Path, count: int, epochs: int, chosen: tuple[str, ...], as_json
             raise
         except MultisegError as error:
             failures.append(f"{backend.title} failed: {error}")
-            table.add_row(backend.title, "failed", "-", "-", "-")
+            rows.append((backend.title, "failed", "-", "-", "-"))
             continue
         seconds = run.summary["train_seconds"] / epochs
         version = str(run.environment["framework"])
-        table.add_row(backend.title, version, f"{tested[LOSS]:.1f}", f"{tested['iou']:.4f}", f"{seconds:.1f}")
+        rows.append((backend.title, version, f"{tested[LOSS]:.1f}", f"{tested['iou']:.4f}", f"{seconds:.1f}"))
         finished.append(run)
-    Console(stderr=as_json).print(table)
+    numbers = ("val loss", "IoU", "s/epoch")
+    print_table(("backend", "version", *numbers), rows, numbers, "Validation after training", err=as_json)
     for failure in failures:
         click.echo(failure, err=True)
     figures: dict[str, Any] = {"report": None, "runs": []}

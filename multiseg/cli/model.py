@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from multiseg.cli.tables import print_table
 from multiseg.errors import SettingsError
 from multiseg.files import json_text
 from multiseg.topology import Topology
@@ -177,16 +177,7 @@ def options_of(given: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _print_table(topology: Topology) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from multiseg.topology import summary
 
-    table = Table()
-    for number, heading in enumerate(summary.HEADINGS):
-        table.add_column(heading, justify="right" if number > 3 else "left", overflow="fold")
-    for layer in topology.layers:
-        table.add_row(*summary.row(layer).cells)
     click.echo(summary.headline(topology))
-    # rich assumes 80 columns if the output is no terminal
-    Console(width=None if sys.stdout.isatty() else 160, markup=False).print(table)
+    print_table(summary.HEADINGS, (summary.row(layer).cells for layer in topology.layers), right=summary.HEADINGS[4:])

@@ -48,16 +48,11 @@ def models(
 
 
 def _print(rows: list[dict[str, object]]) -> None:
-    import sys
-
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table()
-    for heading in ("name", "network", "labels", "input", "outputs", "parameters", "multiply-adds"):
-        table.add_column(heading, justify="right" if heading in ("outputs", "parameters", "multiply-adds") else "left")
+    """Print a block of short lines for each network, which are legible on any terminal."""
     for row in rows:
         shape = "x".join(map(str, row["input_shape"]))  # type: ignore[call-overload]
-        counts = (f"{row[key]:,}" for key in ("outputs", "parameters", "multiply_adds"))
-        table.add_row(str(row["name"]), str(row["title"]), str(row["labels"]), shape, *counts)
-    Console(width=None if sys.stdout.isatty() else 160, markup=False).print(table)
+        click.echo(f"{row['name']}: {row['title']}")
+        click.echo(f"  labels {row['labels']}, {row['outputs']} output{'s' if row['outputs'] != 1 else ''}")
+        click.echo(
+            f"  {row['parameters']:,} parameters, {row['multiply_adds']:,} multiply-adds for an image of {shape} (C x H x W)"
+        )
