@@ -19,6 +19,8 @@ from multiseg.errors import BackendUnavailable
 
 GROUP = "multiseg.backends"
 
+TRUST_GRAPH = "MULTISEG_TRUST_GRAPH"  # environment variable: graph files may run operations and layers of any kind
+
 DataOrder = Literal["NCHW", "NHWC"]
 ChannelOrder = Literal["RGB", "BGR"]
 
@@ -116,6 +118,14 @@ class Backend:
         """The network file of jobs that do not specify one."""
         package, _, name = self.default_model.partition(":")
         return package_folder(package) / name
+
+
+def trusts_graphs() -> bool:
+    """Return whether the user allows network files of graphs and layers (not programs) to read and write files."""
+    return bool(os.environ.get(TRUST_GRAPH))
+
+
+HOW_TO_TRUST = f"if you trust the file, allow it with --trust-graph, or the environment variable {TRUST_GRAPH}=1"
 
 
 def package_folder(package: str) -> Path:

@@ -27,6 +27,7 @@ from multiseg_caffe import (
     references,
     solver_state,
     sources,
+    weights_files,
 )  # fmt: skip
 from multiseg_caffe.deploy import deployed
 from multiseg_caffe.describing import fork_layers, placing
@@ -363,6 +364,7 @@ class Network(network.Network):
         self.solver.save(Path(folder))
 
     def restore(self, folder: str) -> None:
+        weights_files.check_layers(Path(folder) / WEIGHTS, self.base.params)
         if self.solver is None:
             self.base.copy_from(str(Path(folder) / WEIGHTS))
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,20 @@ def read(path: str) -> dict[str, Array]:
     if not arrays:
         raise ModelError(f"{path}: holds no weights")
     return arrays
+
+
+def check_layers(path: Path, layers: Iterable[str]) -> None:
+    """Raise ModelError if a caffemodel lacks the weights of one of these layers, which Caffe would leave as they are."""
+    try:
+        net = NetParameter.FromString(read_bytes(path))
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    except DecodeError:
+        raise ModelError(f"{path}: is damaged: it is not a caffemodel, or truncated") from None
+    stored = {layer.name for layer in net.layer if layer.blobs}
+    missing = next((name for name in layers if name not in stored), None)
+    if missing is not None:
+        raise ModelError(f"{path}: is damaged: it has no weights of the layer {missing!r}")
 
 
 def _array(path: str, layer: str, index: int, blob: Any) -> Array:

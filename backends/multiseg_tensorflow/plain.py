@@ -14,7 +14,7 @@ import tensorflow
 
 from multiseg.errors import ModelError
 from multiseg.network import IMAGES
-from multiseg_tensorflow import definitions, digits, folding, switches
+from multiseg_tensorflow import allowed, definitions, digits, folding, switches
 from multiseg_tensorflow.stored import Stored, names_file
 from multiseg_tensorflow.switches import INPUTS, Mask, Values
 from multiseg_tensorflow.tensors import INPUT_SCOPE, SHAPES, reachable
@@ -70,6 +70,8 @@ def plain(path: Path, stored: Stored) -> Plain:
         dependent = _dependent(_inputs(graph) if stored.input is None else [_tensor(path, graph, stored.input)])
         stored.output = _single_name(path, "output", _final_tensors(graph, dependent), _images(graph, dependent))
     output = _scores(_tensor(path, graph, stored.output))
+    fed = [] if stored.input is None else [_tensor(path, graph, stored.input).op]
+    allowed.check(path, graph, [output.op], fed)
     graph = definitions.prune(graph, output, stored.input)
     output = graph.get_tensor_by_name(output.name)
     dropouts = switches.masks(graph)

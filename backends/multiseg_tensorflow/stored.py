@@ -13,10 +13,12 @@ import tensorflow
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2, trackable_object_graph_pb2
+from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
+from multiseg.backend import trusts_graphs
 from multiseg.errors import ModelError
 from multiseg.files import read_bytes, read_text
-from multiseg_tensorflow import kinds
+from multiseg_tensorflow import allowed, kinds
 from multiseg_tensorflow.tensors import VARIABLES
 from multiseg_tensorflow.user_file import first_line
 
@@ -126,9 +128,12 @@ def _meta_graph(path: Path, seed: int) -> Stored:
             variables = [variable for variable in variables if variable.op.name not in arrays]
             names = {op.name for op in graph.get_operations() if op.type in VARIABLES}
             values = {name: value for name, value in arrays.items() if name in names}
+        initialiser = tf.variables_initializer(variables)
+        read = {variable.op.name: graph.as_graph_element(variable) for variable in variables}
+        allowed.check(path, graph, [initialiser, *(value.op for value in read.values())])
         with tf.Session() as session:
-            session.run(tf.variables_initializer(variables))
-            values.update(session.run({variable.op.name: variable for variable in variables}))
+            session.run(initialiser)
+            values.update(session.run(read))
     return Stored(graph, values, **_signature(path, meta.signature_def))
 
 
@@ -162,7 +167,7 @@ def _saved_model(folder: Path) -> Stored:
         if has_variables and not (folder / "variables" / "variables.index").is_file():
             raise ModelError(f"{folder}: this SavedModel has no variables/variables.index; copy the whole folder")
         try:
-            tf.saved_model.loader.load(session, list(model.meta_info_def.tags), str(folder))
+            _restore(session, folder, list(model.meta_info_def.tags))
         except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.OutOfRangeError) as error:
             raise ModelError(
                 f"{folder}: its variables cannot be read: {first_line(error)}; copy the whole folder again"
@@ -170,14 +175,30 @@ def _saved_model(folder: Path) -> Stored:
         except (ValueError, TypeError, KeyError, OSError, RuntimeError, tf.errors.OpError) as error:
             _raise_load_error(folder, error)
         for op in [op for op in graph.get_operations() if op.type in VARIABLES]:
+            value = _value(op)
+            allowed.check(folder, graph, [value.op])
             try:
-                values[op.name] = session.run(_value(op))
+                values[op.name] = session.run(value)
             except tf.errors.OpError:
                 continue  # a temporary variable of loading
         unread = {op.name for op in graph.get_operations() if op.type in VARIABLES} - values.keys()
     if unread:
         values.update(_object_values(folder / "variables" / "variables", unread))
     return Stored(graph, values, **_signature(folder, model.signature_def))
+
+
+def _restore(session: Any, folder: Path, tags: list[str]) -> None:
+    """Load the graph of a SavedModel and restore its variables. Its initialisation is run only if the user trusts graphs."""
+    if trusts_graphs():
+        tf.saved_model.loader.load(session, tags, str(folder))
+        return
+    loader = SavedModelLoader(str(folder))
+    saver, _ = loader.load_graph(session.graph, tags)
+    if saver is not None:
+        restoring = session.graph.get_operation_by_name(saver.saver_def.restore_op_name)
+        file = session.graph.get_tensor_by_name(saver.saver_def.filename_tensor_name)
+        allowed.check(folder, session.graph, [restoring], [file.op], restores=True)
+    loader.restore_variables(session, saver)
 
 
 def _object_values(prefix: Path, names: set[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import signal
 import sys
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import Any
 
 import click
 
+from multiseg.backend import TRUST_GRAPH
 from multiseg.cli.notation import message
 from multiseg.errors import MultisegError, TrainingStopped
 
@@ -39,6 +41,28 @@ COMMANDS = {
 }
 
 
+# commands that load network files
+LOADING = (
+    "train", "test-one", "test-list", "test-db", "describe", "visualize", "compare", "parity", "export", "convert",
+)  # fmt: skip
+
+
+def _trust_graph() -> click.Option:
+    """Return the option that lets graph files run operations of any kind, in this process and its workers."""
+
+    def trust(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if value:
+            os.environ[TRUST_GRAPH] = "1"
+
+    return click.Option(
+        ["--trust-graph"],
+        is_flag=True,
+        expose_value=False,
+        callback=trust,
+        help="Run operations and layers of graph files that may read or write other files.",
+    )
+
+
 ARGUMENTS = "multiseg.arguments"  # key of a context's meta: the arguments of the program
 
 
@@ -59,6 +83,8 @@ class LazyGroup(click.Group):
             return None
         module, _, attribute = target.partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
+        if name in LOADING and all(param.name != "trust_graph" for param in command.params):
+            command.params.append(_trust_graph())
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
