@@ -49,6 +49,7 @@ class Network(network.Network):
     def __init__(self, spec: NetworkSpec) -> None:
         self.file = prototxt.read(spec.model)
         self.spec = spec = replace(spec, model=str(choice.read(spec.model).file))
+        references.check_writers(self.file, spec.model)
         self.scale = sources.image_scale(self.file, spec.model)
         self.layers = {layer.name: layer for layer in self.file.layer}
         self.folder = Path(tempfile.mkdtemp(prefix="multiseg-caffe-"))

@@ -1,4 +1,4 @@
-"""Files that a prototxt refers to: the matrix of an InfogainLoss."""
+"""Files that a prototxt refers to: the matrix of an InfogainLoss, and what its layers write."""
 
 from __future__ import annotations
 
@@ -8,9 +8,22 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from multiseg.backend import HOW_TO_TRUST, trusts_graphs
 from multiseg.errors import ModelError
 from multiseg.files import read_bytes
 from multiseg_caffe import proto
+
+
+def check_writers(net: Any, path: str) -> None:
+    """Raise ModelError naming the first layer that writes a file of its own, unless the user trusts the file."""
+    if trusts_graphs():
+        return
+    for layer in net.layer:
+        if layer.type == "HDF5Output":
+            raise ModelError(
+                f"{path}: layer {layer.name!r} (HDF5Output): writes the file {layer.hdf5_output_param.file_name!r} whenever the "
+                f"network is run; remove the layer; {HOW_TO_TRUST}"
+            )
 
 
 def resolve(net: Any, path: str) -> list[str]:

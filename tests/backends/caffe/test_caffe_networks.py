@@ -408,6 +408,36 @@ def test_a_loss_by_name_needs_the_output_in_training(tmp_path: Path) -> None:
         zoo.load("caffe", tmp_path / "net.prototxt", *zoo.SHAPES["autoencoder"], loss="l2")
 
 
+def test_a_layer_that_writes_a_file_of_its_own_is_refused(tmp_path: Path) -> None:
+    output = f'hdf5_output_param {{ file_name: "{tmp_path / "written"}" }}'
+    layer = f'layer {{ name: "out" type: "HDF5Output" bottom: "data" bottom: "label" {output} include {{ stage: "train" }} }}\n'
+    (tmp_path / "net.prototxt").write_text((zoo.NETS / "autoencoder.prototxt").read_text() + layer)
+    with pytest.raises(ModelError, match=r"layer 'out' \(HDF5Output\): writes the file '.*written' .* --trust-graph"):
+        zoo.load("caffe", tmp_path / "net.prototxt", *zoo.SHAPES["autoencoder"])
+    assert not (tmp_path / "written").exists()
+
+
+@pytest.mark.parametrize("solver", [None, {"name": "sgd", "momentum": 0.9, "weight_decay": 0.0}])
+def test_damaged_weights_of_a_snapshot_without_sums_are_refused(tmp_path: Path, solver: dict[str, Any] | None) -> None:
+    """Caffe itself reads them in silence, and leaves the weights as they are."""
+    weights = tmp_path / "network.caffemodel"
+    with zoo.load("caffe", zoo.NETS / "autoencoder.prototxt", *zoo.SHAPES["autoencoder"]) as worker:
+        worker.call("save", folder=str(tmp_path))
+    whole = proto.NetParameter.FromString(weights.read_bytes())
+    with zoo.load("caffe", zoo.NETS / "autoencoder.prototxt", *zoo.SHAPES["autoencoder"], solver=solver) as worker:
+        weights.write_bytes(b"")
+        with pytest.raises(
+            ModelError, match=r"network\.caffemodel: is damaged: it has no weights of the layer 'conv1'"
+        ):
+            worker.call("restore", folder=str(tmp_path))
+        del next(layer for layer in whole.layer if layer.name == "conv2").blobs[:]
+        weights.write_bytes(whole.SerializeToString())
+        with pytest.raises(
+            ModelError, match=r"network\.caffemodel: is damaged: it has no weights of the layer 'conv2'"
+        ):
+            worker.call("restore", folder=str(tmp_path))
+
+
 def test_the_shape_of_labels_is_checked_where_it_says_something(tmp_path: Path) -> None:
     with pytest.raises(
         ModelError, match=r"its output 'score' is \(5, 64, 64\) \(C, H, W\), the labels are \(1, 32, 32\)"
