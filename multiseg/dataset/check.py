@@ -260,16 +260,17 @@ def _check_sizes(scans: dict[str, _Scan], report: Report) -> None:
 
 
 def _check_mean(path: Path, features: _Scan | None, mixed: bool, report: Report) -> None:
+    if not (path / MEAN).exists():
+        if not mixed:
+            report.problems.append(f"{MEAN}: is missing")
+        return
     try:
         mean = read_mean(path)
     except DatasetError as error:
         if str(error) not in report.problems:
             report.problems.append(str(error))
         return
-    if mean is None:
-        if not mixed:
-            report.problems.append("train_db/mean.binaryproto: is missing")
-    elif features is not None and features.shapes.any():
+    if mean is not None and features is not None and features.shapes.any():
         shape = features.shapes[features.shapes.any(axis=1)][0]
         if not np.array_equal(mean.shape, shape):
             report.problems.append(

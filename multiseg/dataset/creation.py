@@ -174,7 +174,7 @@ def create(
                 "val": {"count": len(val), **shapes},
                 "databases": hashes,
                 "files": {
-                    path.relative_to(staging).as_posix(): sha256(path.read_bytes()).hexdigest()
+                    path.relative_to(staging).as_posix(): sha256(read_bytes(path)).hexdigest()
                     for path in sorted(staging.glob("*_db/mean.binaryproto"))
                 },
                 "content_hash": combined_hash(hashes),
