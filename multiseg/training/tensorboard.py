@@ -1,6 +1,7 @@
 """Write a log for TensorBoard with its own package (the extra ``tensorboard``).
 
-Only the record writer of that package is used: its event writers import TensorFlow if that is installed.
+Only the record writer of that package is used: its event writers import TensorFlow if that is installed, and tensorboardX
+imports PyTorch.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from multiseg.errors import SettingsError, setting
+from multiseg.run.names import PICTURES
 from multiseg.settings.metrics import SCORES
 
 FLUSH_SECONDS = 5
@@ -32,7 +34,7 @@ def require() -> None:
 
 class Log:
     """Logs the events of a training: ``step/loss`` and ``step/rate`` at each step, ``epoch/...`` for each row of the history,
-    ``class_iou/...`` with it for class indices of pixels.
+    ``class_iou/...`` with it for class indices of pixels, and ``pictures/...``: outputs for the first validation images.
 
     A resumed training writes a new file; TensorBoard drops the points of older files that it repeats.
     """
@@ -49,6 +51,8 @@ class Log:
         path = folder / f"events.out.tfevents.{time.time_ns() // 1000:017}.{os.getpid()}"
         self._writer = RecordWriter(path.open("wb"))
         self._flushed = time.monotonic()
+        self._pictures = folder.parent / PICTURES
+        self._shown: dict[str, int] = {}  # time of the last change of each picture
         self._write(file_version="brain.Event:2")
 
     def __call__(self, event: dict[str, Any]) -> None:
@@ -62,12 +66,23 @@ class Log:
             by_class = event.get("class_iou", {})
             self._scalars(step, {f"epoch/{key}": event[key] for key in EPOCH})
             self._scalars(step, {f"class_iou/{name}": value for name, value in by_class.items()})
+            self._images(step)
 
     def _scalars(self, step: int, values: dict[str, float | None]) -> None:
         finite = {tag: value for tag, value in values.items() if value is not None and math.isfinite(value)}
         if finite:
             scalars = [self._summary.Value(tag=tag, simple_value=value) for tag, value in finite.items()]
             self._write(step=step, summary=self._summary(value=scalars))
+
+    def _images(self, step: int) -> None:
+        """Write the pictures of the run folder that have changed: inputs and targets once, outputs after each validation."""
+        for path in sorted(self._pictures.glob("*.png")):
+            changed = path.stat().st_mtime_ns
+            if self._shown.get(path.name) != changed:
+                self._shown[path.name] = changed
+                image = self._summary.Image(encoded_image_string=path.read_bytes())
+                value = self._summary.Value(tag=f"pictures/{path.stem}", image=image)
+                self._write(step=step, summary=self._summary(value=[value]))
 
     def _write(self, **fields: Any) -> None:
         self._writer.write(self._event(wall_time=time.time(), **fields).SerializeToString())

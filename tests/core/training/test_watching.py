@@ -24,14 +24,19 @@ from multiseg.training.signals import Stop
 READER = """
 import json, sys
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-log = EventAccumulator(sys.argv[1], size_guidance={"scalars": 0})
+log = EventAccumulator(sys.argv[1], size_guidance={"scalars": 0, "images": 0})
 log.Reload()
-print(json.dumps({tag: [[each.step, each.value] for each in log.Scalars(tag)] for tag in log.Tags()["scalars"]}))
+scalars = {tag: [[each.step, each.value] for each in log.Scalars(tag)] for tag in log.Tags()["scalars"]}
+images = {tag: [[each.step, each.encoded_image_string.hex()] for each in log.Images(tag)] for tag in log.Tags()["images"]}
+print(json.dumps(scalars | images))
 """
 
 
-def read_by_tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Each tag's steps and values, as TensorBoard's own reader has them; in a process of its own, as it may import TensorFlow."""
+def read_by_tensorboard(folder: Path) -> dict[str, list[tuple[int, Any]]]:
+    """Each tag's steps and values, of images the bytes as hexadecimal digits, as TensorBoard's own reader has them.
+
+    It runs in a process of its own, as it may import TensorFlow.
+    """
     done = subprocess.run([sys.executable, "-c", READER, folder], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return {tag: [(step, value) for step, value in points] for tag, points in json.loads(done.stdout).items()}
@@ -61,6 +66,12 @@ def test_tensorboard_reads_every_step_and_row_once_after_a_resume_too(job: multi
     for key in ("train_loss", "val_loss", "l1", "iou"):
         rows = [(row["iteration"], row[key]) for row in run.history if row[key] is not None]
         assert found[f"epoch/{key}"] == [(step, pytest.approx(value, rel=1e-6)) for step, value in rows]
+    for path in (run.path / "pictures").iterdir():
+        steps = [step for step, _ in found[f"pictures/{path.stem}"]]
+        assert steps == (
+            [0, 14, 28] if path.stem.endswith("output") else [0, 28]
+        )  # inputs: once in each of two trainings
+        assert found[f"pictures/{path.stem}"][-1][1] == path.read_bytes().hex()
 
 
 def test_without_tensorboards_package_nothing_starts(
