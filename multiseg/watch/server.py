@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from multiseg.errors import RunError, SettingsError, setting
-from multiseg.files import json_text, read_bytes
+from multiseg.files import json_text, read_bytes, read_text
 from multiseg.run.names import PICTURES
 from multiseg.run.requests import REQUESTS, ask
 from multiseg.watch.page import render
@@ -79,7 +79,7 @@ def token() -> str:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(secrets.token_urlsafe(16))
-        stored = path.read_text().strip()
+        stored = read_text(path).strip()
     except OSError:
         stored = ""
     return stored if re.fullmatch(r"[\w-]{20,}", stored) else secrets.token_urlsafe(16)

@@ -207,7 +207,7 @@ def _json(path: Path) -> dict[str, Any]:
 def _is_zombie(pid: int) -> bool:
     """Return whether a process has ended and its parent has not noticed yet; False where /proc does not exist."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = read_text(f"/proc/{pid}/stat")
     except OSError:
         return False
     return text.rpartition(")")[2].split()[0] == "Z"
