@@ -35,17 +35,17 @@ class Labelled:
 
 def cross_entropy(net: Any, by: Labelled) -> None:
     """Append the weighted cross entropy of the softmax, divided by the number of labels that count."""
-    matrix = [_diagonal(net, by.weights)] if by.weights else []
+    matrix = [diagonal(net, by.weights, "loss_matrix")] if by.weights else []
     kind = "InfogainLoss" if matrix else "SoftmaxWithLoss"
     layer = net.layer.add(name=LOSS, type=kind, bottom=[by.scores, LABEL, *matrix], top=[LOSS], loss_weight=[1.0])
     if by.ignore is not None:
         layer.loss_param.ignore_label = by.ignore
 
 
-def _diagonal(net: Any, weights: Sequence[float]) -> str:
-    """Append layers for a diagonal matrix; return its blob."""
+def diagonal(net: Any, weights: Sequence[float], name: str) -> str:
+    """Append layers for a diagonal matrix; return its blob, ``name``."""
     rows = [[weight if row == column else 0.0 for column in range(len(weights))] for row, weight in enumerate(weights)]
-    return _constants(net, "loss_matrix", [value for row in rows for value in row])
+    return _constants(net, name, [value for row in rows for value in row])
 
 
 def _constants(net: Any, name: str, values: Sequence[float]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from multiseg.errors import ModelError
-from multiseg_caffe.proto import PRECISION_FIELDS, PoolingParameter
+from multiseg_caffe import class_losses
+from multiseg_caffe.proto import PRECISION_FIELDS, TRANSFORMATION_FIELDS, NetParameter, PoolingParameter
 
 # Layers that read a dataset, which multiseg's batches replace: HED, SegNet, DeepLab and PSPNet.
 DATA_LAYERS = ("ImageLabelmapData", "DenseImageData", "ImageSegData")
@@ -20,7 +21,9 @@ def replace(net: Any, path: str) -> None:
     - ReLU6 is a Clip from 0 to 6.
     - DepthwiseConvolution and ConvolutionDepthwise are a Convolution with a group for each output.
     - ``batch_norm_param { scale_bias: true }`` (NVIDIA) is a BatchNorm followed by a Scale, ``NAME_scale``.
-    - Data layers become Data, without the fields of the fork.
+    - Axpy is a Scale of two inputs and a sum: ``NAME_factors`` and ``NAME_product``.
+    - SoftmaxWithLoss with ``weight_by_label_freqs`` is an InfogainLoss whose matrix has the weights on its diagonal.
+    - Data layers become Data, without the fields of the fork; so do the fields of transform_param.
     - NVIDIA's fields for precision and memory are removed.
     """
     _clear(net)
@@ -39,6 +42,10 @@ def replace(net: Any, path: str) -> None:
                 layer.convolution_param.group = layer.convolution_param.num_output
         elif layer.type in DATA_LAYERS:
             _data(layer)
+        elif layer.type == "Axpy":
+            layers += _axpy(layer, path)
+        elif layer.type == "SoftmaxWithLoss":
+            layers += _weighted_loss(layer, path)
         layers.append(layer)
         if layer.type == "BatchNorm":
             layers += _scale_of(layer)
@@ -49,12 +56,13 @@ def replace(net: Any, path: str) -> None:
 
 
 def _clear(message: Any) -> None:
-    """Remove NVIDIA's fields from a network or a layer, and from the layer's parameters."""
+    """Remove NVIDIA's fields, and those of forks for transformations, from a network or a layer and its parameters."""
     for field in PRECISION_FIELDS.get(message.DESCRIPTOR.name, ()):
         message.ClearField(field)
     for field, value in message.ListFields():
         if field.name.endswith("_param") and field.message_type is not None and hasattr(value, "ListFields"):
-            for own in PRECISION_FIELDS.get(field.message_type.name, ()):
+            kind = field.message_type.name
+            for own in (*PRECISION_FIELDS.get(kind, ()), *TRANSFORMATION_FIELDS.get(kind, ())):
                 value.ClearField(own)
 
 
@@ -77,6 +85,54 @@ def _data(layer: Any) -> None:
         if layer.HasField(name):
             layer.data_param.batch_size = getattr(layer, name).batch_size
             layer.ClearField(name)
+
+
+def _axpy(layer: Any, path: str) -> list[Any]:
+    """Return the layers before the sum that replaces Axpy, factor x + y, in place; factors are (N, C) or (N, C, 1, 1)."""
+    if len(layer.bottom) != 3 or len(layer.top) != 1:
+        raise ModelError(
+            f"{path}: layer {layer.name!r} (Axpy): needs three inputs (factors, x and y) and one output; it has "
+            f"{len(layer.bottom)} and {len(layer.top)}"
+        )
+    factors, x, y = layer.bottom
+    rules = {"include": layer.include, "exclude": layer.exclude}
+    flat, product = f"{layer.name}_factors", f"{layer.name}_product"
+    kind = type(layer)
+    made = [
+        kind(name=flat, type="Flatten", bottom=[factors], top=[flat], **rules),
+        kind(name=product, type="Scale", bottom=[x, flat], top=[product], **rules),
+    ]
+    made[1].scale_param.axis = 0
+    layer.type = "Eltwise"
+    del layer.bottom[:]
+    layer.bottom.extend([product, y])
+    return made
+
+
+def _weighted_loss(layer: Any, path: str) -> list[Any]:
+    """Return the layers of the matrix of a loss with class weights, and make that loss an InfogainLoss, in place.
+
+    As in the forks, the sum of the weighted terms is divided by the number of labels that count, not by the sum of their weights.
+    """
+    p = layer.loss_param
+    weights, weighted = list(p.class_weighting), p.weight_by_label_freqs
+    p.ClearField("class_weighting")
+    p.ClearField("weight_by_label_freqs")
+    if not weighted:  # the forks ignore the weights, too
+        return []
+    if not weights:
+        raise ModelError(
+            f"{path}: layer {layer.name!r}: weight_by_label_freqs needs class_weighting: WEIGHT, once for each class"
+        )
+    made = NetParameter()
+    matrix = class_losses.diagonal(made, weights, f"{layer.name}_weights")
+    for each in made.layer:
+        each.include.extend(layer.include)
+        each.exclude.extend(layer.exclude)
+    layer.type = "InfogainLoss"
+    layer.infogain_loss_param.axis = layer.softmax_param.axis
+    layer.bottom.append(matrix)
+    return list(made.layer)
 
 
 def _scale_of(layer: Any) -> list[Any]:

@@ -32,14 +32,25 @@ PRECISION_FIELDS: dict[str, dict[str, Any]] = {
     "DataParameter": {"cache": BOOL, "shuffle": BOOL, "threads": INT, "parser_threads": INT},
     "ImageDataParameter": {"cache": BOOL, "threads": INT},
 }  # fmt: skip
+REPEATED = "repeated"  # of a kind (REPEATED, kind)
+# Transformations of images by SSD's and other forks' data layers, which forks.py removes: multiseg's own replace them
+TRANSFORMATION_FIELDS: dict[str, dict[str, Any]] = {
+    "TransformationParameter": {
+        "use_gpu_transform": BOOL, "crop_h": INT, "crop_w": INT, "resize_param": "ResizeParameter",
+        "noise_param": "NoiseParameter", "distort_param": "DistortionParameter", "expand_param": "ExpansionParameter",
+        "emit_constraint": "EmitConstraint",
+    },
+}  # fmt: skip
 # Other fields of forks, which forks.py, losses.py and sources.py replace or remove
 FORK_FIELDS: dict[str, dict[str, Any]] = {
-    "TransformationParameter": {"use_gpu_transform": BOOL},
+    "LossParameter": {"weight_by_label_freqs": BOOL, "class_weighting": (REPEATED, FLOAT)},
     "PoolingParameter": {"ceil_mode": BOOL},
     "BatchNormParameter": {"scale_bias": BOOL, "scale_filler": "FillerParameter", "bias_filler": "FillerParameter"},
     "ImageDataParameter": {"label_type": "LabelType"},
     "LayerParameter": {
         "smooth_l1_loss_param": "SmoothL1LossParameter", "dense_image_data_param": "DenseImageDataParameter",
+        "permute_param": "PermuteParameter", "norm_param": "NormalizeParameter",
+        "shuffle_channel_param": "ShuffleChannelParameter", "crop_center_param": "CropCenterParameter",
     },
 }  # fmt: skip
 FORK_MESSAGES: dict[str, dict[str, Any]] = {
@@ -48,6 +59,29 @@ FORK_MESSAGES: dict[str, dict[str, Any]] = {
         "source": STRING, "batch_size": INT, "rand_skip": INT, "shuffle": BOOL, "new_height": INT, "new_width": INT,
         "is_color": BOOL, "root_folder": STRING, "label_divide_factor": FLOAT,
     },
+    "PermuteParameter": {"order": (REPEATED, INT)},  # SSD
+    "NormalizeParameter": {  # ParseNet, SSD
+        "across_spatial": BOOL, "scale_filler": "FillerParameter", "channel_shared": BOOL, "eps": FLOAT,
+    },
+    "ShuffleChannelParameter": {"group": INT},  # ShuffleNet
+    "CropCenterParameter": {"crop_size": (REPEATED, INT)},
+    "ResizeParameter": {
+        "prob": FLOAT, "resize_mode": "ResizeMode", "height": INT, "width": INT, "height_scale": INT, "width_scale": INT,
+        "pad_mode": "PadMode", "pad_value": (REPEATED, FLOAT), "interp_mode": (REPEATED, "InterpMode"),
+    },
+    "SaltPepperParameter": {"fraction": FLOAT, "value": (REPEATED, FLOAT)},
+    "NoiseParameter": {
+        "prob": FLOAT, "hist_eq": BOOL, "inverse": BOOL, "decolorize": BOOL, "gauss_blur": BOOL, "jpeg": FLOAT,
+        "posterize": BOOL, "erode": BOOL, "saltpepper": BOOL, "saltpepper_param": "SaltPepperParameter", "clahe": BOOL,
+        "convert_to_hsv": BOOL, "convert_to_lab": BOOL,
+    },
+    "DistortionParameter": {
+        "brightness_prob": FLOAT, "brightness_delta": FLOAT, "contrast_prob": FLOAT, "contrast_lower": FLOAT,
+        "contrast_upper": FLOAT, "hue_prob": FLOAT, "hue_delta": FLOAT, "saturation_prob": FLOAT,
+        "saturation_lower": FLOAT, "saturation_upper": FLOAT, "random_order_prob": FLOAT,
+    },
+    "ExpansionParameter": {"prob": FLOAT, "max_expand_ratio": FLOAT},
+    "EmitConstraint": {"emit_type": "EmitType", "emit_overlap": FLOAT},
 }  # fmt: skip
 # Fields and messages of the layers of forks that the Caffe of `multiseg install-caffe` has: kind and number. The patch of the
 # recipe (install/recipe) has the same. Numbers are those of the forks where they are free in BVLC's messages and do not
@@ -75,9 +109,16 @@ ENUMS = {
     "Precision": ("DOUBLE", "FLOAT", "FLOAT16"),
     "LabelType": ("NONE", "IMAGE", "PIXEL"),
     "BNMode": ("LEARN", "INFERENCE"),
+    "ResizeMode": ("WARP", "FIT_SMALL_SIZE", "FIT_LARGE_SIZE_AND_PAD"),
+    "PadMode": ("CONSTANT", "MIRRORED", "REPEAT_NEAREST"),
+    "InterpMode": ("LINEAR", "AREA", "NEAREST", "CUBIC", "LANCZOS4"),
+    "EmitType": ("CENTER", "MIN_OVERLAP"),
 }
 DEFAULTS = {
     "SmoothL1LossParameter.sigma": "1",
+    "NormalizeParameter.across_spatial": "true",
+    "NormalizeParameter.channel_shared": "true",
+    "NormalizeParameter.eps": "1e-10",
     "BNParameter.momentum": "0.9",
     "BNParameter.eps": "1e-5",
     "InterpParameter.zoom_factor": "1",
@@ -96,7 +137,7 @@ def _definitions() -> Any:
         file.message_type.add(name=name)
     messages = {message.name: message for message in file.message_type}
     number = FIRST_NUMBER
-    for table in (PRECISION_FIELDS, FORK_FIELDS, FORK_MESSAGES):
+    for table in (PRECISION_FIELDS, TRANSFORMATION_FIELDS, FORK_FIELDS, FORK_MESSAGES):
         for name, fields in table.items():
             for field, kind in fields.items():
                 number += 1
@@ -107,9 +148,11 @@ def _definitions() -> Any:
     return file
 
 
-def _add(message: Any, field: str, kind: int | str, number: int) -> None:
-    """Add an optional field to a message: of a simple type, an enumeration of ENUMS, or a message."""
-    added = message.field.add(name=field, number=number, label=_Field.LABEL_OPTIONAL)
+def _add(message: Any, field: str, kind: Any, number: int) -> None:
+    """Add a field to a message: of a simple type, an enumeration of ENUMS, or a message; optional or (REPEATED, kind)."""
+    repeated, kind = (True, kind[1]) if isinstance(kind, tuple) else (False, kind)
+    label = _Field.LABEL_REPEATED if repeated else _Field.LABEL_OPTIONAL
+    added = message.field.add(name=field, number=number, label=label)
     if isinstance(kind, int):
         added.type = kind
     elif kind in ENUMS:

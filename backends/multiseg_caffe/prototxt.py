@@ -27,6 +27,13 @@ STATES = {
 SOLVER = re.compile(
     r"^[ \t]*(net|train_net|base_lr|lr_policy|max_iter|solver_mode|solver_type)[ \t]*:[ \t]*(\S+)", re.MULTILINE
 )
+# fields of the layers of object detectors (Faster R-CNN, R-FCN, SSD), which need boxes
+DETECTION = {
+    "roi_pooling_param": "ROIPooling", "psroi_pooling_param": "PSROIPooling", "roi_align_param": "ROIAlign",
+    "prior_box_param": "PriorBox", "detection_output_param": "DetectionOutput", "multibox_loss_param": "MultiBoxLoss",
+    "detection_evaluate_param": "DetectionEvaluate", "annotated_data_param": "AnnotatedData",
+    "box_annotator_ohem_param": "BoxAnnotatorOHEM", "region_loss_param": "RegionLoss", "proposal_param": "Proposal",
+}  # fmt: skip
 LAYER = re.compile(r"^[ \t]*layers?\s*\{", re.MULTILINE)
 
 
@@ -81,6 +88,10 @@ def _parse_message(error: text_format.ParseError) -> str:
     if field:
         fields = proto.pool.FindMessageTypeByName(f"caffe.{field[1]}").fields_by_name
         message = f"{field[1]} has no field {field[2]!r}{near(field[2], fields)}"
+        if field[2] in DETECTION:
+            message = (
+                f"{field[2]} is of a layer of object detection ({DETECTION[field[2]]}), which multiseg does not support"
+            )
     elif value:
         values = proto.pool.FindEnumTypeByName(value[1]).values_by_name
         message = f"no value {value[2]!r}{near(value[2], values)}"

@@ -1,9 +1,9 @@
-"""Shapes and neutral descriptions of layers of Caffe's forks: BN of SegNet and of PSPNet, Interp, Upsample."""
+"""Shapes and neutral descriptions of layers of Caffe's forks, such as BN, Interp and Upsample."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Optional
 
 from multiseg.errors import ModelError
 from multiseg_caffe.describing.axes import Inferred, Shape, Step, image, listed
@@ -44,7 +44,11 @@ def check_installed(net: Any, types: Iterable[str], path: str) -> None:
     if missing is not None:
         raise ModelError(
             f"{path}: layer {missing.name!r} ({missing.type}): is a layer of Caffe's forks, which this Caffe lacks; "
-            f"`multiseg install-caffe` builds one that has {', '.join(RULES)}"
+            + (
+                f"`multiseg install-caffe` builds one that has {', '.join(BUILT)}"
+                if missing.type in BUILT
+                else "train it in another framework, for which `multiseg export` writes the network"
+            )
         )
 
 
@@ -128,9 +132,89 @@ def _upsample(layer: Any, bottoms: list[Shape]) -> list[Step]:
     return [("MaxUnpool", {"scales": [float(scale) for scale in _scales(layer)]})]
 
 
+def _permutation(layer: Any, shape: Shape) -> list[int]:
+    """Return the order of the axes of a Permute, which states the first of them; the others follow in their order."""
+    order = list(layer.permute_param.order)
+    if len(set(order)) < len(order) or any(not 0 <= index < len(shape) for index in order):
+        raise WrongLayer(f"has order {order} for its input {shape}")
+    return order + [index for index in range(len(shape)) if index not in order]
+
+
+def _permute_shapes(layer: Any, bottoms: list[Shape]) -> Inferred:
+    return [tuple(bottoms[0][index] for index in _permutation(layer, bottoms[0]))], []
+
+
+def _permute(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    order = _permutation(layer, bottoms[0])
+    if order[0] != 0:
+        raise WrongLayer("works across the images of a batch; a description is of one image")
+    return [("Transpose", {"perm": order})]
+
+
+def _normalize_shapes(layer: Any, bottoms: list[Shape]) -> Inferred:
+    return [image(bottoms[0])], [() if layer.norm_param.channel_shared else (bottoms[0][1],)]
+
+
+def _normalize(layer: Any, bottoms: list[Shape]) -> list[Step] | None:
+    """Return x / sqrt(sum of x^2 over all channels + eps) as an LRN whose size reaches all channels, and a Scale."""
+    p = layer.norm_param
+    if p.across_spatial or p.channel_shared:
+        return None
+    size = 2 * bottoms[0][1] - 1  # LRN divides its sum by the size
+    lrn = {"size": size, "alpha": float(size), "beta": 0.5, "bias": p.eps}
+    return [("LRN", lrn), ("Scale", {"bias_term": False})]
+
+
+def _shuffle_shapes(layer: Any, bottoms: list[Shape]) -> Inferred:
+    group = layer.shuffle_channel_param.group or 1
+    if image(bottoms[0])[1] % group:
+        raise WrongLayer(f"has {group} groups, which do not divide its {bottoms[0][1]} channels evenly")
+    return [bottoms[0]], []
+
+
+def _shuffle(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    _, channels, height, width = bottoms[0]
+    group = layer.shuffle_channel_param.group or 1
+    return [
+        ("Reshape", {"shape": [group, channels // group, height * width]}),
+        ("Transpose", {"perm": [0, 2, 1, 3]}),
+        ("Reshape", {"shape": [channels, height, width]}),
+    ]
+
+
+def _crop_center_shapes(layer: Any, bottoms: list[Shape]) -> Inferred:
+    sizes = list(layer.crop_center_param.crop_size)
+    if len(sizes) != len(bottoms[0]):
+        raise WrongLayer(f"has crop_size {len(sizes)} times for {len(bottoms[0])} axes")
+    return [tuple(n - 2 * size for n, size in zip(bottoms[0], sizes))], []  # noqa: B905
+
+
+def _crop_center(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    sizes = dict(enumerate(layer.crop_center_param.crop_size))
+    cut = {axis: size for axis, size in sizes.items() if size}
+    if not cut:
+        return [("Identity", {})]
+    return [("Slice", {"axes": [*cut], "starts": [*cut.values()], "ends": [-size for size in cut.values()]})]
+
+
+# layers that the Caffe of install-caffe has; the others are described and exported only
+BUILT = ("BN", "Interp", "Upsample")
 RULES: dict[str, Callable[[Any, list[Shape]], Inferred]] = {
     "BN": _bn_shapes,
     "Interp": _interp_shapes,
     "Upsample": _upsample_shapes,
+    "Permute": _permute_shapes,
+    "Normalize": _normalize_shapes,
+    "ShuffleChannel": _shuffle_shapes,
+    "CropCenter": _crop_center_shapes,
 }
-STEPS: dict[str, Callable[[Any, list[Shape]], list[Step]]] = {"BN": _bn, "Interp": _interp, "Upsample": _upsample}
+# None of a rule: the layer has no equivalent
+STEPS: dict[str, Callable[[Any, list[Shape]], Optional[list[Step]]]] = {  # noqa: UP045 - worker code runs on Python 3.9
+    "BN": _bn,
+    "Interp": _interp,
+    "Upsample": _upsample,
+    "Permute": _permute,
+    "Normalize": _normalize,
+    "ShuffleChannel": _shuffle,
+    "CropCenter": _crop_center,
+}

@@ -80,7 +80,8 @@ def _steps(placed: Placed) -> list[Step]:
     if any(not top or top[0] != bottom[0] for top in placed.tops if top is not None for bottom in bottoms):
         raise WrongLayer("works across the images of a batch; a description is of one image")
     rule = _STEPS.get(placed.layer.type)
-    return [_opaque(placed.layer)] if rule is None else rule(placed.layer, bottoms)
+    steps = rule(placed.layer, bottoms) if rule is not None else None
+    return [_opaque(placed.layer)] if steps is None else steps
 
 
 def _opaque(layer: Any) -> Step:
@@ -96,9 +97,8 @@ def _opaque(layer: Any) -> Step:
         message = getattr(layer, field.name)
         for key in field.message_type.fields:
             setting = getattr(message, key.name)
-            if (
-                key.name == "engine" or key.name.endswith("filler") or key.number > FIRST_NUMBER
-            ):  # forks.py replaces those
+            replaced = key.number > FIRST_NUMBER and field.number < FIRST_NUMBER  # by forks.py
+            if key.name == "engine" or key.name.endswith("filler") or replaced:
                 continue
             if hasattr(setting, "append"):
                 parameters.update({key.name: list(map(_plain_value, setting))} if setting else {})
@@ -308,7 +308,7 @@ def _inner_axis(index: int, shape: Shape) -> int:
     return position
 
 
-_STEPS: dict[str, Callable[[Any, list[Shape]], list[Step]]] = {
+_STEPS: dict[str, Callable[[Any, list[Shape]], list[Step] | None]] = {
     "AbsVal": _plain("Abs"),
     "BNLL": _plain("Softplus"),
     "Sigmoid": _plain("Sigmoid"),

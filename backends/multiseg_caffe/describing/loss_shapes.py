@@ -23,6 +23,11 @@ def per_label_shapes(layer: Any, bottoms: list[Shape]) -> Inferred:
         raise WrongLayer(
             f"needs one class index for each of the {positions} positions of {bottoms[0]}, its labels are {bottoms[1]}"
         )
+    if layer.type == "InfogainLoss" and len(bottoms) > 2 and math.prod(bottoms[2]) != bottoms[0][along] ** 2:
+        rows = math.isqrt(math.prod(bottoms[2]))
+        raise WrongLayer(
+            f"has weights for {rows} classes (class_weighting, or its matrix), its scores {bottoms[0][along]}"
+        )
     if layer.type == "Accuracy":
         if layer.accuracy_param.top_k > bottoms[0][along]:
             raise WrongLayer(f"has top_k {layer.accuracy_param.top_k} for {bottoms[0][along]} classes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from multiseg_caffe import prototxt
+from multiseg_caffe.describing import fork_layers
 from PIL import Image
 
 import multiseg
+from multiseg import reference
 from multiseg.errors import ModelError
 from multiseg.model_files import weights_file
 
@@ -60,7 +63,89 @@ FORKS = {
         'layer { name: "a" type: "BatchNorm" bottom: "data" top: "a" batch_norm_param { eps: 0.001 } }'
         'layer { name: "a_scale" type: "Scale" bottom: "a" top: "a" scale_param { filler { value: 2 } bias_term: true } }',
     ),
+    "Axpy": (
+        'layer { name: "f" type: "Pooling" bottom: "data" top: "f" pooling_param { pool: AVE global_pooling: true } }'
+        'layer { name: "a" type: "Axpy" bottom: "f" bottom: "data" bottom: "data" top: "a" }',
+        'layer { name: "f" type: "Pooling" bottom: "data" top: "f" pooling_param { pool: AVE global_pooling: true } }'
+        'layer { name: "a_factors" type: "Flatten" bottom: "f" top: "a_factors" }'
+        'layer { name: "a_product" type: "Scale" bottom: "data" bottom: "a_factors" top: "a_product" scale_param { axis: 0 } }'
+        'layer { name: "a" type: "Eltwise" bottom: "a_product" bottom: "data" top: "a" }',
+    ),
+    "transformations": (
+        'layer { name: "a" type: "ReLU" bottom: "data" top: "a" transform_param { mirror: true crop_h: 3 resize_param { '
+        "prob: 1 resize_mode: WARP height: 300 width: 300 interp_mode: LINEAR interp_mode: AREA } distort_param { "
+        "hue_prob: 0.5 } expand_param { prob: 0.5 max_expand_ratio: 4 } emit_constraint { emit_type: CENTER } } }",
+        'layer { name: "a" type: "ReLU" bottom: "data" top: "a" transform_param { mirror: true } }',
+    ),
 }  # fmt: skip
+# layers that no Caffe here has: what they compute of numbers x (N, 6, 9, 8)
+DESCRIBED: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "Permute": ("permute_param { order: 0 order: 2 order: 3 order: 1 }", lambda x: x.transpose(0, 2, 3, 1)),
+    "Normalize": (
+        "norm_param { across_spatial: false channel_shared: false }",
+        lambda x: x / np.sqrt((x**2).sum(1, keepdims=True) + 1e-10),
+    ),
+    "ShuffleChannel": (
+        "shuffle_channel_param { group: 2 }",
+        lambda x: x[:, [0, 3, 1, 4, 2, 5]],  # the first of each group, then the second
+    ),
+    "CropCenter": (
+        "crop_center_param { crop_size: 0 crop_size: 1 crop_size: 2 crop_size: 3 }",
+        lambda x: x[:, 1:-1, 2:-2, 3:-3],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DESCRIBED)
+def test_a_layer_that_caffe_lacks_is_described_exported_and_named_in_training(kind: str, tmp_path: Path) -> None:
+    fields, computed = DESCRIBED[kind]
+    file = tmp_path / "net.prototxt"
+    file.write_text(
+        'input: "data" input_shape { dim: 1 dim: 6 dim: 9 dim: 8 }\n'
+        f'layer {{ name: "a" type: "{kind}" bottom: "data" top: "a" {fields} }}'
+    )
+    topology = multiseg.describe(file)
+    x = np.random.default_rng(2).standard_normal((2, 6, 9, 8))
+    weights = {name: np.ones(shape) for name, shape in topology.weights.items()}
+    made = reference.forward(topology, weights, x).output.value
+    assert made.shape == computed(x).shape
+    assert np.abs(made - computed(x)).max() <= 1e-7
+    for to in ("torch", "tensorflow"):
+        multiseg.export(file, to, tmp_path / f"{to}.py")
+    net = prototxt.read(str(file))
+    with pytest.raises(
+        ModelError, match=rf"layer 'a' \({kind}\): is a layer of Caffe's forks.*train it in another framework"
+    ):
+        fork_layers.check_installed(net, ["Convolution", "BN"], str(file))
+
+
+def test_a_loss_with_class_weights_is_divided_by_the_number_of_labels(tmp_path: Path) -> None:
+    scores = 'layer { name: "s" type: "Convolution" bottom: "data" top: "s" convolution_param { num_output: 2 kernel_size: 1 } }'
+    loss = (
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "s" bottom: "label" top: "loss" loss_param { WEIGHTS } }'
+    )
+    file = tmp_path / "net.prototxt"
+    weights = "class_weighting: 0.25 class_weighting: 4 ignore_label: 255"
+    file.write_text(scores + loss.replace("WEIGHTS", f"weight_by_label_freqs: true {weights}"))
+    objective = multiseg.describe(file, (3, 4, 4)).objective
+    assert objective is not None and objective["matrix"] == [[0.25, 0], [0, 4]]
+    assert (objective["normalization"], objective["ignore"]) == ("valid", [255])
+    file.write_text(scores + loss.replace("WEIGHTS", weights))  # ignored without weight_by_label_freqs
+    objective = multiseg.describe(file, (3, 4, 4)).objective
+    assert objective is not None and objective["matrix"] is None
+    file.write_text(scores + loss.replace("WEIGHTS", "weight_by_label_freqs: true"))
+    with pytest.raises(ModelError, match="layer 'loss': weight_by_label_freqs needs class_weighting"):
+        multiseg.describe(file, (3, 4, 4))
+
+
+def test_layers_of_detectors_are_named(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(
+        f'{INPUT}layer {{ name: "p" type: "ROIPooling" bottom: "data" top: "p" roi_pooling_param {{ pooled_w: 7 }} }}'
+    )
+    with pytest.raises(
+        ModelError, match=r"net\.prototxt:2:\d+: roi_pooling_param is of a layer of object detection \(ROIPooling"
+    ):
+        multiseg.describe(tmp_path / "net.prototxt")
 
 
 def described(path: Path, text: str) -> Any:
