@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 CLASSES = 5
-WEIGHTS = (0.5, 1.25, 1, 2, 0.75)  # of the classes in the losses of SegNet and ENet
 SHAPES = {  # of the images; those of the labels are the same with one channel
     "segnet": (3, 36, 44),
     "enet": (3, 32, 32),
@@ -158,9 +157,7 @@ _NETS = {"segnet": _segnet, "enet": _enet, "pspnet": _pspnet, "icnet": _icnet}
 def write(net: str, folder: Path) -> Path:
     """Write the prototxt of a network, and return its path."""
     made = _NETS[net]()
-    weights = " ".join(f"class_weighting: {weight}" for weight in WEIGHTS) if net in ("segnet", "enet") else ""
-    weighted = f"weight_by_label_freqs: true {weights}" if weights else ""
-    made.add("loss", "SoftmaxWithLoss", f"loss_param {{ ignore_label: 255 {weighted} }}", "scores label")
+    made.add("loss", "SoftmaxWithLoss", "loss_param { ignore_label: 255 }", "scores label")
     path = folder / f"{net}.prototxt"
     path.write_text("\n".join(made.lines) + "\n")
     return path

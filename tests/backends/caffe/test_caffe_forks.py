@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from google.protobuf import text_format
 from multiseg_caffe import prototxt
 from multiseg_caffe.describing import fork_layers
 from PIL import Image
 
 import multiseg
+from helpers import pycaffe
 from multiseg import reference
 from multiseg.errors import ModelError
 from multiseg.model_files import weights_file
@@ -136,6 +138,32 @@ def test_a_loss_with_class_weights_is_divided_by_the_number_of_labels(tmp_path: 
     file.write_text(scores + loss.replace("WEIGHTS", "weight_by_label_freqs: true"))
     with pytest.raises(ModelError, match="layer 'loss': weight_by_label_freqs needs class_weighting"):
         multiseg.describe(file, (3, 4, 4))
+
+
+def test_caffe_computes_class_weights_and_axpy_as_the_forks_do(tmp_path: Path) -> None:
+    draw = np.random.default_rng(4)
+    scores, labels = draw.standard_normal((2, 3, 4, 5)), draw.integers(0, 3, (2, 1, 4, 5))
+    labels[0, 0, 0] = 255
+    factors, y = draw.standard_normal((2, 3, 1, 1)), draw.standard_normal((2, 3, 4, 5))
+    inputs = "".join(
+        f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ '
+        f"{' '.join(f'dim: {n}' for n in value.shape)} }} }} }}"
+        for name, value in (("s", scores), ("label", labels), ("f", factors), ("y", y))
+    )
+    (tmp_path / "net.prototxt").write_text(
+        f'{inputs} layer {{ name: "a" type: "Axpy" bottom: "f" bottom: "s" bottom: "y" top: "a" }}'
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "s" bottom: "label" top: "loss" loss_param { ignore_label: 255 '
+        "weight_by_label_freqs: true class_weighting: 0.25 class_weighting: 1 class_weighting: 4 } }"
+    )
+    (tmp_path / "own.prototxt").write_text(text_format.MessageToString(prototxt.read(str(tmp_path / "net.prototxt"))))
+    feed = {"s": scores, "label": labels, "f": factors, "y": y}
+    (made,) = pycaffe.run(tmp_path, [{"net": tmp_path / "own.prototxt", "feed": feed}])
+    assert np.abs(made["data/a"] - (factors * scores + y)).max() <= 1e-6
+    logs = scores - np.log(np.exp(scores).sum(1, keepdims=True))
+    counted = labels != 255
+    index = np.where(counted, labels, 0)
+    terms = np.array([0.25, 1, 4])[index] * np.take_along_axis(logs, index, 1) * counted
+    assert abs(made["data/loss"] - -terms.sum() / counted.sum()) <= 1e-6
 
 
 def test_layers_of_detectors_are_named(tmp_path: Path) -> None:
