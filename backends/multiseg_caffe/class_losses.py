@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
+from multiseg_caffe.constants import constants, diagonal
 from multiseg_caffe.proto import EltwiseParameter, ReductionParameter
 from multiseg_caffe.sources import LABEL
 
@@ -40,24 +40,6 @@ def cross_entropy(net: Any, by: Labelled) -> None:
     layer = net.layer.add(name=LOSS, type=kind, bottom=[by.scores, LABEL, *matrix], top=[LOSS], loss_weight=[1.0])
     if by.ignore is not None:
         layer.loss_param.ignore_label = by.ignore
-
-
-def diagonal(net: Any, weights: Sequence[float], name: str) -> str:
-    """Append layers for a diagonal matrix; return its blob, ``name``."""
-    rows = [[weight if row == column else 0.0 for column in range(len(weights))] for row, weight in enumerate(weights)]
-    return _constants(net, name, [value for row in rows for value in row])
-
-
-def _constants(net: Any, name: str, values: Sequence[float]) -> str:
-    """Append layers for an array of constants, one DummyData top for each run of equal ones; return its blob."""
-    runs = [(value, len(list(equal))) for value, equal in groupby(values)]
-    tops = [f"{name}_{number}" for number in range(len(runs))]
-    layer = net.layer.add(name=f"{name}_values", type="DummyData", top=tops)
-    for value, count in runs:
-        layer.dummy_data_param.shape.add(dim=[count])
-        layer.dummy_data_param.data_filler.add(type="constant", value=value)
-    net.layer.add(name=name, type="Concat", bottom=tops, top=[name]).concat_param.axis = 0
-    return name
 
 
 def dice(net: Any, by: Labelled, smooth: float) -> None:
@@ -94,7 +76,7 @@ def _tiled(net: Any, name: str, bottom: str, tiles: int) -> str:
 
 def _shifted(net: Any, labels: str, classes: int) -> str:
     """Append the labels minus the index of the class; return its blob."""
-    indices = _constants(net, "dice_indices", [-float(index) for index in range(classes)])
+    indices = constants(net, "dice_indices", [-float(index) for index in range(classes)])
     net.layer.add(
         name="dice_distance", type="Bias", bottom=[labels, indices], top=["dice_distance"]
     ).bias_param.axis = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from multiseg.errors import ModelError
-from multiseg_caffe import class_losses
+from multiseg_caffe.constants import diagonal
 from multiseg_caffe.proto import PRECISION_FIELDS, TRANSFORMATION_FIELDS, NetParameter, PoolingParameter
 
 # Layers that read a dataset, which multiseg's batches replace: HED, SegNet, DeepLab and PSPNet.
@@ -125,7 +125,7 @@ def _weighted_loss(layer: Any, path: str) -> list[Any]:
             f"{path}: layer {layer.name!r}: weight_by_label_freqs needs class_weighting: WEIGHT, once for each class"
         )
     made = NetParameter()
-    matrix = class_losses.diagonal(made, weights, f"{layer.name}_weights")
+    matrix = diagonal(made, weights, f"{layer.name}_weights")
     for each in made.layer:
         each.include.extend(layer.include)
         each.exclude.extend(layer.exclude)
