@@ -104,7 +104,11 @@ def _expanded(table: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
                 number = values.index(value) + 1
                 shown = number if isinstance(value, (dict, list)) else _stem(value) if key in PATHS else value
                 parts.append(str(shown) if key == "backend" else f"{key}={shown}")
-        yield re.sub(r"[^\w.=+-]+", "-", "_".join(parts)), settings
+        name = re.sub(r"[^\w.=+-]+", "-", "_".join(parts))
+        yield (
+            re.sub(r"^\.+$", "-", name),
+            settings,
+        )  # a folder in that of the runs, not that folder or the one around it
 
 
 def _stem(value: Any) -> str:

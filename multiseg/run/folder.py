@@ -55,7 +55,9 @@ class RunFolder:
                 f"{path}: exists already; specify another folder, remove it, or resume the run ({setting('resume')})"
             )
         try:
-            (path / names.SNAPSHOTS).mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
+            (path / names.LOCK).touch()  # shows that what is beside it is of a training
+            (path / names.SNAPSHOTS).mkdir()
             (path / names.WORKER_LOG).unlink(missing_ok=True)
         except OSError as error:
             raise RunError(f"{path}: cannot be created: {error.strerror}") from error
@@ -65,13 +67,15 @@ class RunFolder:
 
     @classmethod
     def resume(cls, path: Path) -> RunFolder:
-        """Return the folder of an interrupted run; a folder without job.json is treated as new.
+        """Return the folder of an interrupted run; a training's folder without job.json, and an empty one, are treated as new.
 
         Raises RunError if the folder is not a run folder.
         """
         folder = cls(path)
-        if path.is_dir() and {entry.name for entry in path.iterdir()} <= names.BEFORE_JOB:
+        entries = {entry.name for entry in path.iterdir()} if path.is_dir() else {names.JOB}
+        if entries <= {names.WORKER_LOG} or (entries <= names.BEFORE_JOB and names.LOCK in entries):
             folder._created = True
+            (path / names.LOCK).touch()
             (path / names.SNAPSHOTS).mkdir(exist_ok=True)
         else:
             read_job(path)
@@ -108,7 +112,7 @@ class RunFolder:
         """Return whether the training is complete."""
         try:
             return bool(json.loads(read_text(self.path / names.SUMMARY))["status"] == "finished")
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return False
 
     @contextmanager
@@ -139,16 +143,17 @@ class RunFolder:
             raise
 
     def _remove(self, keep_log: bool) -> None:
-        """Remove the folder; with ``keep_log`` all but the worker's log, beside which a new training may begin."""
-        log = self.path / names.WORKER_LOG
-        if not keep_log or not log.exists():
-            shutil.rmtree(self.path, ignore_errors=True)
-            return
-        for entry in self.path.iterdir():
-            if entry.is_dir():
+        """Remove what a training writes, with ``keep_log`` all but the worker's log, and the folder if nothing else is in it."""
+        kept = {names.WORKER_LOG} if keep_log else set()
+        for name in [*sorted(names.OWN - kept - {names.LOCK}), names.LOCK]:  # the mark of the folder last
+            entry = self.path / name
+            if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)
-            elif entry != log:
-                entry.unlink(missing_ok=True)
+            else:
+                with suppress(OSError):
+                    entry.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
 
     def start(
         self,

@@ -106,7 +106,9 @@ class Run:
         """Status, best_epoch, stopped_early, train_seconds, peak_memory_mb, number of parameters, and start weights, by key."""
         try:
             summary: dict[str, Any] = json.loads(read_text(self.path / names.SUMMARY))
-        except (OSError, ValueError) as error:
+            if not isinstance(summary, dict):
+                raise ValueError("it is not a JSON object")
+        except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"{self.path / names.SUMMARY}: cannot be read: {error}") from error
         shapes = self._job["network"]["parameters"].values()
         count = sum(int(np.prod(shape)) for shape in shapes)

@@ -9,14 +9,15 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from multiseg.errors import MultisegError, MultisegWarning, RunError, setting
-from multiseg.files import read_text, sync, write_json
+from multiseg.files import read_text, sync, write_json, write_text
 from multiseg.run import sums
-from multiseg.run.names import POSITION, SNAPSHOTS
+from multiseg.run.names import POSITION, SNAPSHOTS, SUMS
 
 NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?")
 FULL = 1 << 20  # bytes: a disk with less free space is considered full
@@ -144,7 +145,11 @@ def writing(run: Path, position: Position, per_epoch: int) -> Iterator[Path]:
         part.mkdir(parents=True)
         yield part
         write_json(part / POSITION, asdict(position))
-        sums.write(part, run, position.rows)
+        with ThreadPoolExecutor(1) as thread:  # the disk and the processor work at the same time
+            synced = thread.submit(sync, part)
+            text = sums.text_of(part, run, position.rows)
+            synced.result()
+        write_text(part / SUMS, text)
         sync(part)
         part.rename(final)
         sync(folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from multiseg.errors import MultisegWarning, RunError
-from multiseg.files import json_text, open_regular, read_text, write_text
+from multiseg.files import json_text, open_regular, read_text
 from multiseg.run.names import HISTORY, JOB, SUMS
 from multiseg.run.reading import read_history, read_job
 
@@ -23,11 +23,12 @@ MOVED = {
 }  # of job.json, may change without a change of the run
 
 
-def write(snapshot: Path, run: Path, rows: int) -> None:
-    """Write the sums of the files in ``snapshot``, of the first ``rows`` rows of the history, and of the settings of ``run``."""
+def text_of(snapshot: Path, run: Path, rows: int) -> str:
+    """Return the content of SUMS: the sums of the files in ``snapshot``, of the first ``rows`` rows of the history, and of the
+    settings of ``run``."""
     files = {file.relative_to(snapshot).as_posix(): _of_file(file) for file in _files(snapshot)}
     content = {"files": files, "history": _of_history(run, rows), "rows": rows, "settings": _of_settings(run)}
-    write_text(snapshot / SUMS, _text(content))
+    return _text(content)
 
 
 def verify(snapshot: Path, run: Path) -> None:

@@ -221,6 +221,7 @@ def test_killed_at_random_moments_it_comes_to_the_same_to_the_bit(
 def test_a_run_killed_before_it_began_begins(job: multiseg.Job, tmp_path: Path) -> None:
     (tmp_path / "run/snapshots").mkdir(parents=True)
     (tmp_path / "run/worker.log").write_text("x")
+    (tmp_path / "run/.lock").touch()  # the mark of a training's folder
     run = replace(job, epochs=1).train(tmp_path / "run", resume=True, progress=False)
     assert run.summary["status"] == "finished"
     (tmp_path / "log").mkdir()
