@@ -46,6 +46,7 @@ def main() -> None:
             model="unet",
             epochs=arguments.epochs,
             batch_size=4,
+            recipe="equal",  # the same initialisation, batch order and solver rule in all backends
             solver="adam",
             learning_rate=3e-3,
             lr_policy="linear",

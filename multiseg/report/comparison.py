@@ -9,9 +9,9 @@ from typing import Any
 from multiseg.errors import RunError, SettingsError, setting
 from multiseg.files import write_text
 from multiseg.pages.numbers import number
-from multiseg.report import requirements
+from multiseg.report import requirements, tables
 from multiseg.report.agreement import agreement
-from multiseg.report.facts import Row, RunFacts, environment, settings
+from multiseg.report.facts import Row, RunFacts, environment, gather, settings
 from multiseg.report.side_by_side import SideBySide
 from multiseg.run.run import Run
 from multiseg.settings.metrics import COSTS, METRICS
@@ -71,6 +71,21 @@ class Comparison(SideBySide):
 
         return write(self)
 
+    def to_csv(self) -> str:
+        """Return one line of CSV for each run, with all its figures, unrounded."""
+        return tables.csv_text(self)
+
+    def to_latex(self) -> str:
+        """Return the table of metrics as a LaTeX ``tabular`` (package booktabs); best values are bold."""
+        return tables.latex(tables.results(self))
+
+    def pivot(self, column: str, metric: str | None = None) -> tables.Table:
+        """Return a table of one metric, by network and backend, with a column for each dataset, seed or backend.
+
+        Cells with several runs have mean and standard deviation. Raises SettingsError for another ``column`` or metric.
+        """
+        return tables.pivot(self, column, metric)
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything except the pictures as plain values for JSON; unknown and non-finite values are None."""
         seed_agreement = self.agreement
@@ -88,15 +103,23 @@ class Comparison(SideBySide):
         require: Iterable[str] = (),
         max_gap: Mapping[str, float] | None = None,
         within_seeds: float | None = None,
+        baseline: Iterable[Run | str | Path] = (),
+        max_regression: Mapping[str, float] | None = None,
     ) -> list[str]:
         """Return one line for each requirement that is not met; an empty list if all are met.
 
         ``require``: expressions ``metric>=value`` (or ``<=``, ``>``, ``<``) that every run must meet; ``max_gap``: metric -> the
         largest allowed difference between runs; ``within_seeds``: backends may differ by at most this multiple of the difference
-        between seeds, at the end and at the epoch with the largest difference. Raises SettingsError for an unknown metric, an
-        invalid expression, and runs that do not allow comparing backends with seeds.
+        between seeds, at the end and at the epoch with the largest difference. ``max_regression``: metric -> how much worse a run
+        may be than the ``baseline`` run of the same backend and network (their mean). Raises SettingsError for an unknown
+        metric, an invalid expression, and runs that do not allow comparing backends with seeds.
         """
         failures = requirements.check(self.facts, require, max_gap or {})
+        earlier = [Run.open(run) if isinstance(run, str | Path) else run for run in baseline]
+        if bool(earlier) != bool(max_regression):
+            raise SettingsError(f"{setting('baseline')} and {setting('max_regression')} must be specified together")
+        if max_regression:
+            failures += requirements.regressions(self.facts, gather(earlier), max_regression)
         if within_seeds is None:
             return failures
         if not within_seeds > 0 or number(within_seeds) is None:

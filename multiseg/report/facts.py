@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from statistics import median
 from typing import Any
 
@@ -51,6 +52,8 @@ class RunFacts:
     """The sorted shapes of the network's weights: equal for the same network in every framework."""
     foreground: Foreground
     """Which pixels of targets and outputs are foreground."""
+    network: str
+    """The name of the network, or of its file without the extension."""
 
     @property
     def loss(self) -> str:
@@ -133,6 +136,7 @@ def _facts(run: Run, label: str) -> RunFacts:
         content=job["dataset"]["content_hash"],
         title=_title(run),
         foreground=run.foreground,
+        network=PurePath(str(job.get("model_path") or run.settings["model"])).stem,
         shapes=tuple(sorted(tuple(shape) for shape in job["network"]["parameters"].values())),
     )
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from multiseg.pages.numbers import significant
-from multiseg.report import verdict
 from multiseg.report.agreement import Measure, times
-from multiseg.report.facts import RunFacts, settings
+from multiseg.report.facts import settings
 from multiseg.report.side_by_side import SideBySide
-from multiseg.settings.metrics import Metric, columns
+from multiseg.report.tables import Table, results
 
 AGREEMENT = ("Metric", "Backends differ by", "Seeds differ by", "Standard deviation", "Ratio", "Most along the curves")
 
@@ -17,15 +16,7 @@ AGREEMENT = ("Metric", "Backends differ by", "Seeds differ by", "Standard deviat
 def write(comparison: SideBySide) -> str:
     """Return the headline, the table of metrics (best values bold), differences of backends and seeds, and of settings."""
     facts = comparison.facts
-    metrics = columns(each.final for each in facts)
-    best = {metric.key: verdict.marked(facts, metric, comparison.comparable) for metric in metrics}
-
-    def figure(each: RunFacts, metric: Metric) -> str:
-        text = metric.text(each.final[metric.key])
-        return f"**{text}**" if each in best[metric.key] else text
-
-    body = [[each.label, each.version or "–", *(figure(each, metric) for metric in metrics)] for each in facts]
-    parts = [_escaped(comparison.headline), _table(["Run", "Version", *(metric.title for metric in metrics)], body)]
+    parts = [_escaped(comparison.headline), table(results(comparison))]
     agreement = comparison.agreement
     if agreement:
         parts.append(_escaped(" ".join([agreement.headline, agreement.basis, *agreement.missing])))
@@ -37,6 +28,13 @@ def write(comparison: SideBySide) -> str:
             _table(["Setting", *(each.label for each in facts)], [[f"`{row.key}`", *row.values] for row in differing])
         )
     return "\n\n".join(parts) + "\n"
+
+
+def table(cells: Table) -> str:
+    """Return a table as Markdown; best values are bold."""
+    return _table(
+        cells.headings, [[f"**{cell.text}**" if cell.best else cell.text for cell in row] for row in cells.rows]
+    )
 
 
 def _measured(measure: Measure) -> list[str]:

@@ -68,6 +68,46 @@ def check(facts: Iterable[RunFacts], require: Iterable[str], max_gap: Mapping[st
     return failures + [line for metric, limit in gaps for line in gap_failures(metric, limit, facts)]
 
 
+def regressions(
+    facts: Iterable[RunFacts], baseline: Iterable[RunFacts], max_regression: Mapping[str, float]
+) -> list[str]:
+    """Return one line for each run that is worse than its baseline by more than ``max_regression``, by metric.
+
+    The baseline of a run is the mean of the runs of the same backend and network file. A run without one, or without a value, is
+    a failure too. Raises SettingsError for an unknown metric, and for one of which neither direction is better.
+    """
+    limits = [(metric_named(key), _limit(limit, f"{key}={limit}")) for key, limit in max_regression.items()]
+    for metric, _ in limits:
+        if metric.better is None and not metric.key.endswith("loss"):
+            raise SettingsError(f"max_regression: {metric.key} is neither better when higher nor when lower")
+    earlier = list(baseline)
+    failures = []
+    for each in facts:
+        same = [one for one in earlier if _identity(one) == _identity(each)]
+        if not same:
+            backend, model = _identity(each)
+            failures.append(f"{each.label}: no baseline run has the backend {backend} and the network {model}")
+            continue
+        for metric, limit in limits:
+            values = [value for one in same if (value := one.final[metric.key]) is not None]
+            now = each.final[metric.key]
+            if now is None or not values:
+                failures.append(f"{each.label}: {_written(metric, now)}, required for the comparison with the baseline")
+                continue
+            before = sum(values) / len(values)
+            worse = before - now if metric.better == "higher" else now - before
+            if worse > limit * (1 + 1e-9):
+                failures.append(
+                    f"{each.label}: {metric.key} is {now:.6g}, worse than the baseline's {before:.6g} by {worse:.4g}, "
+                    f"at most {limit:g} allowed"
+                )
+    return failures
+
+
+def _identity(facts: RunFacts) -> tuple[str, str]:
+    return facts.run.backend, str(facts.run.settings["model"])
+
+
 def _limit(value: str | float, text: str) -> float:
     try:
         limit = number(float(value))
