@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from test_report import Write, page_of, write  # noqa: F401 - a fixture
+from test_report import Write, page_of
 
 import multiseg
 from multiseg.cli.compare import compare as compare_command
@@ -28,7 +28,7 @@ RUNS = (
 
 
 @pytest.fixture
-def make(write: Write) -> Make:  # noqa: F811
+def make(write: Write) -> Make:
     """Writes a finished run whose L1, and nothing else, is as given."""
 
     def made(backend: str, seed: int, l1: Any, name: str = "", **settings: Any) -> Path:
@@ -153,7 +153,7 @@ def test_what_changes_no_result_may_differ(make: Make) -> None:
 @pytest.mark.parametrize(
     ("own", "units", "known"), [(False, "l2", {"l1", "val_loss"}), (True, "own", {"l1"})]
 )  # fmt: skip
-def test_losses_count_where_they_share_a_unit(write: Write, own: bool, units: str, known: set[str]) -> None:  # noqa: F811
+def test_losses_count_where_they_share_a_unit(write: Write, own: bool, units: str, known: set[str]) -> None:
     runs = [
         write(f"{b}-{s}", b, seed=s, own_loss=own, loss=units) for b, s in (("caffe", 1), ("torch", 1), ("torch", 2))
     ]
@@ -192,7 +192,7 @@ def test_a_run_that_diverged_fails(make: Make, runs: list[Path], tmp_path: Path)
         ([], "no two backends"),
     ],
 )
-def test_where_there_is_nothing_to_judge_by_it_is_said(make: Make, write: Write, left: list[int], said: str) -> None:  # noqa: F811
+def test_where_there_is_nothing_to_judge_by_it_is_said(make: Make, write: Write, left: list[int], said: str) -> None:
     runs = [make(*RUNS[index]) for index in left] or [write("alone")]
     comparison = multiseg.compare(runs, images=0)
     assert comparison.agreement is None
@@ -215,7 +215,7 @@ def test_a_factor_that_is_none(runs: list[Path], factor: float) -> None:
         multiseg.compare(runs).check(within_seeds=factor)
 
 
-def test_markdown_and_page_tell_it(runs: list[Path], write: Write, tmp_path: Path) -> None:  # noqa: F811
+def test_markdown_and_page_tell_it(runs: list[Path], write: Write, tmp_path: Path) -> None:
     comparison = multiseg.compare(runs, images=0)
     text = comparison.to_markdown()
     assert "3 seeds of PyTorch (1, 2, 3)" in text
