@@ -33,13 +33,15 @@ PRECISION_FIELDS: dict[str, dict[str, Any]] = {
     "ImageDataParameter": {"cache": BOOL, "threads": INT},
 }  # fmt: skip
 REPEATED = "repeated"  # of a kind (REPEATED, kind)
-# Transformations of images by SSD's and other forks' data layers, which forks.py removes: multiseg's own replace them
+# Fields that forks.py removes: transformations of images by SSD's and other forks' data layers, which multiseg's own replace,
+# and dropout in tests (Bayesian SegNet), as an answer of multiseg does not depend on random numbers
 TRANSFORMATION_FIELDS: dict[str, dict[str, Any]] = {
     "TransformationParameter": {
         "use_gpu_transform": BOOL, "crop_h": INT, "crop_w": INT, "resize_param": "ResizeParameter",
         "noise_param": "NoiseParameter", "distort_param": "DistortionParameter", "expand_param": "ExpansionParameter",
         "emit_constraint": "EmitConstraint",
     },
+    "DropoutParameter": {"sample_weights_test": BOOL},
 }  # fmt: skip
 # Other fields of forks, which forks.py, losses.py and sources.py replace or remove
 FORK_FIELDS: dict[str, dict[str, Any]] = {

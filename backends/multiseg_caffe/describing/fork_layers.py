@@ -182,6 +182,18 @@ def _shuffle(layer: Any, bottoms: list[Shape]) -> list[Step]:
     ]
 
 
+def _spatial_dropout_shapes(layer: Any, bottoms: list[Shape]) -> Inferred:
+    if not 0 <= layer.dropout_param.dropout_ratio < 1:
+        raise WrongLayer(
+            f"has dropout_ratio {layer.dropout_param.dropout_ratio:g}, which must be at least 0 and less than 1"
+        )
+    return [image(bottoms[0])], []
+
+
+def _spatial_dropout(layer: Any, bottoms: list[Shape]) -> list[Step]:
+    return [("Dropout", {"ratio": layer.dropout_param.dropout_ratio, "channelwise": True})]
+
+
 def _crop_center_shapes(layer: Any, bottoms: list[Shape]) -> Inferred:
     sizes = list(layer.crop_center_param.crop_size)
     if len(sizes) != len(bottoms[0]):
@@ -198,11 +210,12 @@ def _crop_center(layer: Any, bottoms: list[Shape]) -> list[Step]:
 
 
 # layers that the Caffe of install-caffe has; the others are described and exported only
-BUILT = ("BN", "Interp", "Upsample")
+BUILT = ("BN", "Interp", "SpatialDropout", "Upsample")
 RULES: dict[str, Callable[[Any, list[Shape]], Inferred]] = {
     "BN": _bn_shapes,
     "Interp": _interp_shapes,
     "Upsample": _upsample_shapes,
+    "SpatialDropout": _spatial_dropout_shapes,
     "Permute": _permute_shapes,
     "Normalize": _normalize_shapes,
     "ShuffleChannel": _shuffle_shapes,
@@ -213,6 +226,7 @@ STEPS: dict[str, Callable[[Any, list[Shape]], Optional[list[Step]]]] = {  # noqa
     "BN": _bn,
     "Interp": _interp,
     "Upsample": _upsample,
+    "SpatialDropout": _spatial_dropout,
     "Permute": _permute,
     "Normalize": _normalize,
     "ShuffleChannel": _shuffle,

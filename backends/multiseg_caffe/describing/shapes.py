@@ -251,7 +251,19 @@ def _tile(layer: Any, bottoms: list[Shape]) -> Inferred:
 
 ELEMENTWISE = ("AbsVal", "BNLL", "ELU", "Exp", "Log", "Power", "ReLU", "Sigmoid", "Swish", "TanH", "Threshold")
 # types that may overwrite their input. AbsVal rejects this; Eltwise and LRN would read elements that they have overwritten
-IN_PLACE = {*ELEMENTWISE, "PReLU", "Dropout", "Clip", "BatchNorm", "BN", "Scale", "Bias", "Softmax", "MVN"} - {"AbsVal"}
+IN_PLACE = {
+    *ELEMENTWISE,
+    "PReLU",
+    "Dropout",
+    "Clip",
+    "BatchNorm",
+    "BN",
+    "Scale",
+    "Bias",
+    "Softmax",
+    "MVN",
+    "SpatialDropout",
+} - {"AbsVal"}
 MANY = 1 << 30
 COUNTS = {  # minimum and maximum number of bottoms, then of tops; all other types have one of each
     **dict.fromkeys(("Input", "DummyData"), (0, 0, 1, MANY)),

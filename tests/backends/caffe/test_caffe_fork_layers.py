@@ -118,6 +118,26 @@ def test_outputs_and_gradients_are_those_of_float64(tmp_path: Path) -> None:
             assert np.array_equal(made["weights/bn/2"].reshape(-1), weights["bn.running_mean"])
 
 
+def test_spatial_dropout_drops_whole_channels_in_training_alone(tmp_path: Path) -> None:
+    shape = "dim: 8 dim: 60 dim: 3 dim: 4"
+    (tmp_path / "net.prototxt").write_text(
+        f'layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ {shape} }} }} }}'
+        'layer { name: "first" type: "Scale" bottom: "data" top: "first" scale_param { filler { value: 2 } } }'
+        'layer { name: "drop" type: "SpatialDropout" bottom: "first" top: "out" dropout_param { dropout_ratio: 0.3 } }'
+        f'layer {{ name: "direction" type: "Input" top: "direction" input_param {{ shape {{ {shape} }} }} }}'
+        'layer { name: "product" type: "Eltwise" bottom: "out" bottom: "direction" top: "p" eltwise_param { operation: PROD } }'
+        'layer { name: "loss" type: "Reduction" bottom: "p" top: "loss" loss_weight: 1 }'
+    )
+    images, direction = np.random.default_rng(1).standard_normal((2, 8, 60, 3, 4)).astype(np.float32)
+    job = {"net": tmp_path / "net.prototxt", "feed": {"data": images, "direction": direction}, "backward": True}
+    trained, tested = pycaffe.run(tmp_path, [{**job, "train": True}, job])
+    assert np.array_equal(tested["data/out"], 2 * images)
+    kept = np.abs(trained["data/out"]).max((2, 3), keepdims=True) > 0
+    assert np.allclose(trained["data/out"], 2 * images * kept / 0.7, rtol=1e-6)
+    assert np.allclose(trained["diff/first"], direction * kept / 0.7, rtol=1e-6)
+    assert abs(kept.mean() - 0.7) < 5 * np.sqrt(0.3 * 0.7 / kept.size)  # five standard deviations
+
+
 IN_PLACE = [name for name, (layers, _, _) in CASES.items() if '"bn"' in layers]
 INPUT = 'input: "data" input_shape { dim: 1 dim: 2 dim: 6 dim: 8 }\n'
 
@@ -175,6 +195,10 @@ def test_a_caffemodel_tells_its_bn_by_the_number_of_blobs(tmp_path: Path) -> Non
         for index in range(count):
             blob = layer.blobs.add(data=[index, index + 0.5])
             blob.shape.dim.extend([1, 2, 1, 1])
+    # PSPNet's bn_param { momentum: 0.5 eps: 1 frozen: true } as field 137, which is embed_param in BVLC Caffe
+    own = b"\x1d\x00\x00\x00\x3f\x25\x00\x00\x80\x3f\x28\x01"
+    net.layer[1].MergeFromString(b"\xca\x08" + bytes([len(own)]) + own)
+    assert net.layer[1].HasField("embed_param")
     (tmp_path / "w.caffemodel").write_bytes(net.SerializeToString())
     found = weights_files.read(str(tmp_path / "w.caffemodel"))
     assert {name: list(value) for name, value in found.items()} == {
