@@ -75,7 +75,9 @@ def _check_kinds(path: Path, job: dict[str, Any]) -> None:
     ):  # fmt: skip
         check(isinstance(values.get(key), str), f"{where}.{key}", values.get(key), "a text")
     for key in ("threads", "epochs", "batch_size", "val_batch_size", "seed"):
-        value = settings.get(key)
+        value = settings.get(
+            key, 1 if key in ("epochs", "batch_size") else None
+        )  # a comparison needs no more than the others
         check(isinstance(value, int) and not isinstance(value, bool), f"settings.{key}", value, "a whole number")
     for key in ("input_shape", "label_shape"):
         shape = job.get(key)
