@@ -10,6 +10,7 @@ from multiseg_caffe.proto import PRECISION_FIELDS, TRANSFORMATION_FIELDS, NetPar
 
 # Layers that read a dataset, which multiseg's batches replace: HED, SegNet, DeepLab and PSPNet.
 DATA_LAYERS = ("ImageLabelmapData", "DenseImageData", "ImageSegData")
+METRICS = ("SegAccuracy",)  # layers that compute metrics, which multiseg computes itself: DeepLab, PSPNet
 # A kernel for each channel: Convolution with groups. The second one does not state them.
 DEPTHWISE = ("DepthwiseConvolution", "ConvolutionDepthwise")
 
@@ -23,12 +24,15 @@ def replace(net: Any, path: str) -> None:
     - ``batch_norm_param { scale_bias: true }`` (NVIDIA) is a BatchNorm followed by a Scale, ``NAME_scale``.
     - Axpy is a Scale of two inputs and a sum: ``NAME_factors`` and ``NAME_product``.
     - SoftmaxWithLoss with ``weight_by_label_freqs`` is an InfogainLoss whose matrix has the weights on its diagonal.
+    - Layers that compute metrics alone are removed.
     - Data layers become Data, without the fields of the fork; so do the fields of transform_param.
     - NVIDIA's fields for precision and memory are removed.
     """
     _clear(net)
     layers = []
     for layer in net.layer:
+        if layer.type in METRICS:
+            continue
         _clear(layer)
         if layer.type == "Pooling":
             _pooling(layer, path)
@@ -49,7 +53,7 @@ def replace(net: Any, path: str) -> None:
         layers.append(layer)
         if layer.type == "BatchNorm":
             layers += _scale_of(layer)
-    if len(layers) > len(net.layer):
+    if [id(layer) for layer in layers] != [id(layer) for layer in net.layer]:
         copies = [type(layer).FromString(layer.SerializeToString()) for layer in layers]
         del net.layer[:]
         net.layer.extend(copies)

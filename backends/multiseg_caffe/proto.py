@@ -52,7 +52,7 @@ FORK_FIELDS: dict[str, dict[str, Any]] = {
     "LayerParameter": {
         "smooth_l1_loss_param": "SmoothL1LossParameter", "dense_image_data_param": "DenseImageDataParameter",
         "permute_param": "PermuteParameter", "norm_param": "NormalizeParameter",
-        "shuffle_channel_param": "ShuffleChannelParameter", "crop_center_param": "CropCenterParameter",
+        "seg_accuracy_param": "SegAccuracyParameter", "shuffle_channel_param": "ShuffleChannelParameter", "crop_center_param": "CropCenterParameter",
     },
 }  # fmt: skip
 FORK_MESSAGES: dict[str, dict[str, Any]] = {
@@ -60,6 +60,9 @@ FORK_MESSAGES: dict[str, dict[str, Any]] = {
     "DenseImageDataParameter": {  # SegNet
         "source": STRING, "batch_size": INT, "rand_skip": INT, "shuffle": BOOL, "new_height": INT, "new_width": INT,
         "is_color": BOOL, "root_folder": STRING, "label_divide_factor": FLOAT,
+    },
+    "SegAccuracyParameter": {  # DeepLab
+        "top_k": INT, "axis": INT, "ignore_label": (REPEATED, INT), "reset": BOOL,
     },
     "PermuteParameter": {"order": (REPEATED, INT)},  # SSD
     "NormalizeParameter": {  # ParseNet, SSD

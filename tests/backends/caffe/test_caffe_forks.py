@@ -73,6 +73,11 @@ FORKS = {
         'layer { name: "a_product" type: "Scale" bottom: "data" bottom: "a_factors" top: "a_product" scale_param { axis: 0 } }'
         'layer { name: "a" type: "Eltwise" bottom: "a_product" bottom: "data" top: "a" }',
     ),
+    "metrics": (
+        'layer { name: "m" type: "SegAccuracy" bottom: "data" bottom: "data" top: "m" seg_accuracy_param { top_k: 1 } }'
+        'layer { name: "a" type: "ReLU" bottom: "data" top: "a" }',
+        'layer { name: "a" type: "ReLU" bottom: "data" top: "a" }',
+    ),
     "transformations": (
         'layer { name: "a" type: "ReLU" bottom: "data" top: "a" transform_param { mirror: true crop_h: 3 resize_param { '
         "prob: 1 resize_mode: WARP height: 300 width: 300 interp_mode: LINEAR interp_mode: AREA } distort_param { "
