@@ -52,7 +52,8 @@ FORK_FIELDS: dict[str, dict[str, Any]] = {
     "LayerParameter": {
         "smooth_l1_loss_param": "SmoothL1LossParameter", "dense_image_data_param": "DenseImageDataParameter",
         "permute_param": "PermuteParameter", "norm_param": "NormalizeParameter",
-        "seg_accuracy_param": "SegAccuracyParameter", "shuffle_channel_param": "ShuffleChannelParameter", "crop_center_param": "CropCenterParameter",
+        "seg_accuracy_param": "SegAccuracyParameter",
+        "shuffle_channel_param": "ShuffleChannelParameter", "crop_center_param": "CropCenterParameter",
     },
 }  # fmt: skip
 FORK_MESSAGES: dict[str, dict[str, Any]] = {
