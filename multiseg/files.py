@@ -126,8 +126,20 @@ def sync(folder: Path) -> None:
     """Flush a folder and the files in it to disk, so that they survive a power failure."""
     for path in (*folder.iterdir(), folder):
         if path.is_file() or path == folder:
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_one(path)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush a folder, all folders in it and their files to disk."""
+    for path in (*folder.rglob("*"), folder):
+        if path.is_file() or path.is_dir():
+            sync_one(path)
+
+
+def sync_one(path: Path) -> None:
+    """Flush a file to disk, or the entries of a folder: names that were created, renamed or removed in it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from multiseg.backend import TRUST_GRAPH
-from multiseg.cli.notation import message
+from multiseg.cli.notation import message, visible
 from multiseg.errors import MultisegError, TrainingStopped
 
 # name -> module:attribute; packages add theirs as entry points of the group multiseg.commands
@@ -107,7 +107,7 @@ class LazyGroup(click.Group):
             self._print(ctx, error)
             ctx.exit(2)
         except OSError as error:  # a folder that cannot be written, a full disk
-            click.echo(f"multiseg: {error.filename or 'output'}: {error.strerror or error}", err=True)
+            click.echo(visible(f"multiseg: {error.filename or 'output'}: {error.strerror or error}"), err=True)
             ctx.exit(2)
 
     def _print(self, ctx: click.Context, error: MultisegError) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from multiseg.cli.notation import visible
 from multiseg.cli.tables import print_table
 from multiseg.errors import SettingsError
 from multiseg.files import json_text
@@ -73,7 +74,7 @@ def describe(
         files = {"files": [str(file), str(other)], "equal": not found}
         click.echo(json_text({**files, "differences": list(found), "notes": list(found.notes)}))
     else:
-        click.echo(found)
+        click.echo(visible(str(found)))
     if found:
         ctx.exit(1)
 
@@ -179,5 +180,5 @@ def options_of(given: tuple[str, ...]) -> dict[str, Any]:
 def _print_table(topology: Topology) -> None:
     from multiseg.topology import summary
 
-    click.echo(summary.headline(topology))
+    click.echo(visible(summary.headline(topology)))
     print_table(summary.HEADINGS, (summary.row(layer).cells for layer in topology.layers), right=summary.HEADINGS[4:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import click
 
 from multiseg.errors import MultisegError, MultisegWarning, Reference, in_notation
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabulators and line ends
 
 # what a command with these options offers in place of the argument
 ALTERNATIVES = {
@@ -24,7 +27,12 @@ def message(error: MultisegError | MultisegWarning, command: click.Command | Non
     What the command has no option for stays in Python's notation.
     """
     options = _options(command or click.get_current_context().command)
-    return in_notation(error.template, lambda reference: _spelled(reference, options))
+    return visible(in_notation(error.template, lambda reference: _spelled(reference, options)))
+
+
+def visible(text: str) -> str:
+    """Return a text for a terminal: control characters, which files of strangers may have in names, are shown as ``\\x1b``."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def _options(command: click.Command) -> dict[str, click.Option]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Iterable, Sequence
 
+from multiseg.cli.notation import visible
+
 NOT_A_TERMINAL = 160  # columns of a table that is written to a file or pipe
 
 
@@ -26,7 +28,7 @@ def print_table(
     for heading in headings:
         table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(visible, row))
     stream = sys.stderr if err else sys.stdout
     width = None if stream.isatty() else NOT_A_TERMINAL
     Console(width=width, stderr=err, markup=False, highlight=False).print(table)

@@ -19,7 +19,7 @@ from multiseg.dataset import Dataset
 from multiseg.dataset.cropping import crop_shapes
 from multiseg.dataset.fitting import is_mixed, shapes_of
 from multiseg.errors import RunError, WorkerError, setting
-from multiseg.files import json_text, read_text, write_json, write_text
+from multiseg.files import json_text, read_text, sync_one, write_json, write_text
 from multiseg.layout import Layout
 from multiseg.model_files import copies
 from multiseg.run import names, snapshots, sums
@@ -194,6 +194,8 @@ class RunFolder:
                 sums.RECORDED: "sha256",
             },
         )
+        for folder in (self.path, self.path.parent):
+            sync_one(folder)
 
     def begin(self) -> Position:
         """Return the position to resume from, that of the newest snapshot or 0, and discard the history after it.

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from multiseg.errors import MultisegError, MultisegWarning, RunError, setting
-from multiseg.files import read_text, sync, write_json, write_text
+from multiseg.files import read_text, sync, sync_one, write_json, write_text
 from multiseg.run import sums
 from multiseg.run.names import POSITION, SNAPSHOTS, SUMS
 
@@ -151,6 +151,7 @@ def writing(run: Path, position: Position, per_epoch: int) -> Iterator[Path]:
             synced.result()
         write_text(part / SUMS, text)
         sync(part)
+        sync_one(run)  # the history up to the snapshot, which its sums contain
         part.rename(final)
         sync(folder)
     except (MultisegError, OSError) as error:

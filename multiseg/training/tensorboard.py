@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from multiseg.errors import SettingsError, setting
+from multiseg.files import read_bytes
 from multiseg.run.names import PICTURES
 from multiseg.settings.metrics import SCORES
 
@@ -80,7 +81,7 @@ class Log:
             changed = path.stat().st_mtime_ns
             if self._shown.get(path.name) != changed:
                 self._shown[path.name] = changed
-                image = self._summary.Image(encoded_image_string=path.read_bytes())
+                image = self._summary.Image(encoded_image_string=read_bytes(path))
                 value = self._summary.Value(tag=f"pictures/{path.stem}", image=image)
                 self._write(step=step, summary=self._summary(value=[value]))
 

@@ -136,3 +136,13 @@ def test_the_docs_list_every_kind_of_file() -> None:
     for backend in map(registry.get, registry.names()):
         for kind in backend.kinds:
             assert all(f"`{extension}`" in listed for extension in kind.extensions), kind
+
+
+def test_control_characters_in_names_are_shown_and_not_sent_to_the_terminal(tmp_path: Path) -> None:
+    text = """input: "data" input_shape { dim: 1 dim: 1 dim: 4 dim: 4 }
+        LAYER { name: "a\\033]0;owned\\007" type: "%s" bottom: "data" top: "out\\033[2J" }"""
+    for kind in ("ReLU", "Nonsense\\033[31m"):
+        (tmp_path / "net.prototxt").write_text(text.replace("LAYER", "layer") % kind)
+        result = run("describe", tmp_path / "net.prototxt")
+        assert "\\x1b]0;owned\\x07" in result.output.replace("\n", "") and "\x1b" not in result.output
+        assert (result.exit_code == 0) == (kind == "ReLU")
