@@ -48,7 +48,7 @@ def main() -> None:
             batch_size=4,
             recipe="equal",  # the same initialisation, batch order and solver rule in all backends
             solver="adam",
-            learning_rate=3e-3,
+            learning_rate=1e-2,
             lr_policy="linear",
             loss="cross_entropy",
             metric="miou",
