@@ -24,6 +24,12 @@ class Dropout:
     result: Any
     name: str
     ratio: float
+    channelwise: bool = False  # one random number for each channel
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of a Dropout layer."""
+        return {"ratio": self.ratio, **({"channelwise": True} if self.channelwise else {})}
 
 
 def find(graph: Any) -> list[Dropout]:
@@ -37,8 +43,23 @@ def find(graph: Any) -> list[Dropout]:
             if ends is not None and ratio is not None:
                 scope = re.sub(r"/random_uniform\b.*", "", op.name)
                 inner = re.sub(r"/dropout(_\d+)?$", "", scope)  # TensorFlow's scope within the user's scope
-                dropouts.append(Dropout(*ends, scope if inner in ("", digits.GraphKeys.MODEL) else inner, ratio))
+                dropouts.append(
+                    Dropout(
+                        *ends,
+                        scope if inner in ("", digits.GraphKeys.MODEL) else inner,
+                        ratio,
+                        _is_channelwise(mask, ends[0]),
+                    )
+                )
     return dropouts
+
+
+def _is_channelwise(mask: Any, source: Any) -> bool:
+    """Return whether a mask has one value for each image and channel of ``source`` (N, H, W, C)."""
+    if mask.outputs[0].shape.rank != 4 or source.shape.rank != 4:
+        return False
+    drawn, shape = mask.outputs[0].shape.as_list(), source.shape.as_list()
+    return bool(drawn[1:3] == [1, 1] and drawn[3] == shape[3] and shape[1:3] != [1, 1])
 
 
 def _mask(op: Any) -> Any:

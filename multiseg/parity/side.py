@@ -66,10 +66,11 @@ class ParitySide:
         self.trained = {name for own, name in self.matching.names.items() if own in trained}
 
     def _same_values(self) -> dict[str, str]:
-        """Values of the same name, computed by the same type of layer."""
+        """Values of the same name and shape, computed by the same type of layer."""
         types = {name: layer.type for layer in self.reference.layers for name in layer.outputs}
         values = [name for layer in self.topology.layers for name in layer.outputs if types.get(name) == layer.type]
-        return {name: name for name in values}
+        own, shapes = self.topology.shapes, self.reference.shapes
+        return {name: name for name in values if own[name] == shapes[name]}
 
     def set_weights(self, weights: Weights) -> None:
         """Set the reference's weights; parameters that the reference does not have keep the file's values."""

@@ -94,9 +94,9 @@ FUNCTIONS: dict[str, Function] = {
         ulps=2, kinks=_at_zero,
     ),
     "ThresholdedRelu": Function(
-        lambda x, p: np.where(x > p["alpha"], x, 0.0),
+        lambda x, p: np.where(x > p["alpha"], x, p.get("value", 0.0)),
         lambda x, p: (x > p["alpha"]) * 1.0,
-        kinks=lambda p: (p["alpha"],), leap=lambda p: abs(p["alpha"]),
+        kinks=lambda p: (p["alpha"],), leap=lambda p: abs(p["alpha"] - p.get("value", 0.0)),
     ),
     "Clip": Function(
         _clip, lambda x, p: ((_clip(x, p) == x) & ~np.isin(x, _limits(p))) * 1.0, kinks=_limits, shared=True
@@ -238,6 +238,8 @@ def product(call: LayerCall) -> tuple[list[Bounded], Pull]:
             g = gradients[0]
             for j, x in enumerate(call.inputs):
                 g = times(g, x) if j != i else g
+            if call.inputs[i].value.shape != g.value.shape:  # one value for each channel
+                g = reduced(g, tuple(range(2, g.value.ndim))).mapped(lambda v: v.reshape(*v.shape[:2], 1, 1))
             found.append(g)
         return found, {}
 

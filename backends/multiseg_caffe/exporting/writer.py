@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from multiseg.topology import Layer, Topology
 from multiseg.topology.notes import notes_of
-from multiseg.topology.objective import objective_of
+from multiseg.topology.objective import Objective, objective_of
 from multiseg.topology.pooling import pooling
 from multiseg.topology.vocabulary import window_pads
 from multiseg.topology.writing import (
@@ -18,10 +18,9 @@ from multiseg.topology.writing import (
     factors,
     finite,
     parameter,
-    slices,
     statistics,
 )  # fmt: skip
-from multiseg_caffe.exporting.frame import PrototxtFrame
+from multiseg_caffe.exporting.composed import FLAT, ComposedLayers
 from multiseg_caffe.exporting.text import PLAIN, Fields, Word, fillers, fixed, number_field, pair, sides, windows
 
 
@@ -31,13 +30,23 @@ def source(topology: Topology, classes: bool = False) -> str:
     Its loss is multiseg.topology.objective.objective_of(topology, classes), or the sum of absolute differences / batch size if
     that is None. Raises ModelError that names the layers that Caffe cannot express.
     """
-    writer = _Caffe(topology, objective_of(topology, classes))
+    writer = _Caffe(topology, _before_logarithms(topology, objective_of(topology, classes)))
     writer.notes = notes_of(topology, classes, writes_mean=True)
     writer.write()
     return writer.text()
 
 
-class _Caffe(PrototxtFrame):
+def _before_logarithms(topology: Topology, own: Objective | None) -> Objective | None:
+    """Return the objective with the scores before a final LogSoftmax in the place of its output: their softmax is the same."""
+    last = next((layer for layer in topology.layers if topology.outputs[0] in layer.outputs), None)
+    if own is None or own.kind != "softmax" or last is None or own.scores != topology.outputs[0]:
+        return own
+    if last.type != "LogSoftmax" or axis(last, topology.shapes[last.inputs[0]]) != 1:
+        return own
+    return replace(own, scores=last.inputs[0])
+
+
+class _Caffe(ComposedLayers):
     """Writes the layers of the file, with one method for each type; methods raise Refused for what Caffe cannot express."""
 
     def convolution(self, layer: Layer) -> None:
@@ -91,6 +100,8 @@ class _Caffe(PrototxtFrame):
         value = layer.outputs[0]
         if all(reader.type == "Gemm" for reader in self.readers[value]) and value not in self.topology.outputs:
             self.blobs[value] = self.blobs[layer.inputs[0]]  # InnerProduct flattens its input itself
+        elif (before := self.producers.get(layer.inputs[0])) and before.type in ("Reshape", "Squeeze", "Resize"):
+            self._layer(layer, "Reshape", FLAT)
         else:
             self._layer(layer, "Flatten")
 
@@ -130,9 +141,12 @@ class _Caffe(PrototxtFrame):
         self._layer(layer, "Upsample", [("upsample_param", [("upsample_h", high), ("upsample_w", wide)])], here=True)
 
     def resize(self, layer: Layer) -> None:
-        if (layer.parameters["mode"], parameter(layer, "coordinates")) != ("linear", "align_corners"):
-            raise Refused("Caffe resizes only linearly with aligned corners, with the layer Interp")
         sizes = list(zip(self.input_shape(layer)[1:], layer.shapes[0][1:], strict=True))
+        if layer.parameters["mode"] == "nearest" and parameter(layer, "coordinates") != "align_corners":
+            self._repeat(layer, [out // size if out % size == 0 else 0 for size, out in sizes])
+            return
+        if (layer.parameters["mode"], parameter(layer, "coordinates")) != ("linear", "align_corners"):
+            raise Refused("Caffe resizes linearly with aligned corners only, with the layer Interp")
         factors = {(out - 1) // (size - 1) if size > 1 and (out - 1) % (size - 1) == 0 else 0 for size, out in sizes}
         factor = factors.pop() if len(factors) == 1 else 0
         (_, high), (_, wide) = sizes
@@ -194,9 +208,6 @@ class _Caffe(PrototxtFrame):
         )
         self._layer(layer, "LRN", [("lrn_param", fields)])
 
-    def dropout(self, layer: Layer) -> None:
-        self._layer(layer, "Dropout", [("dropout_param", [("dropout_ratio", number_field(parameter(layer, "ratio")))])])
-
     def leaky_relu(self, layer: Layer) -> None:
         self._layer(layer, "ReLU", [("relu_param", [("negative_slope", number_field(parameter(layer, "alpha")))])])
 
@@ -206,11 +217,6 @@ class _Caffe(PrototxtFrame):
     def swish(self, layer: Layer) -> None:
         alpha = float(parameter(layer, "alpha"))
         self._layer(layer, "Swish", [("swish_param", [("beta", number_field(alpha))])] if alpha != 1 else [])
-
-    def thresholded(self, layer: Layer) -> None:
-        if float(parameter(layer, "alpha")) != 0:
-            raise Refused("has a threshold, for which Caffe has no gradient")
-        self._layer(layer, "ReLU")
 
     def clip(self, layer: Layer) -> None:
         low, high = (finite(parameter(layer, key)) for key in ("min", "max"))
@@ -222,9 +228,6 @@ class _Caffe(PrototxtFrame):
         along = axis(layer, self.input_shape(layer))
         self._layer(layer, "Softmax", [("softmax_param", [("axis", along)])] if along != 1 else [])
 
-    def log_softmax(self, layer: Layer) -> None:
-        raise Refused("Caffe has no such layer, and the Log of a Softmax is not finite where a probability is 0")
-
     def concat(self, layer: Layer) -> None:
         along = axis(layer, self.input_shape(layer))
         self._layer(layer, "Concat", [("concat_param", [("axis", along)])] if along != 1 else [])
@@ -233,41 +236,6 @@ class _Caffe(PrototxtFrame):
         along, sizes = axis(layer, self.input_shape(layer)), layer.parameters["split"]
         points = [("slice_point", sum(sizes[:i])) for i in range(1, len(sizes))]
         self._layer(layer, "Slice", [("slice_param", [("axis", along), *points])])
-
-    def cut(self, layer: Layer) -> None:
-        input_shape = self.input_shape(layer)
-        cuts = {}
-        for place, (start, end) in slices(layer, input_shape).items():
-            first, last, _ = slice(start, end).indices(input_shape[place - 1])
-            cuts[place] = (first, last)
-        sizes = {place: input_shape[place - 1] for place in cuts}
-        self._cut(layer.name, self.blobs[layer.inputs[0]], self.blobs[layer.outputs[0]], cuts, sizes)
-
-    def _cut(
-        self, name: str, bottom: str, top: str, cuts: Mapping[int, tuple[int, int]], sizes: Mapping[int, int]
-    ) -> None:
-        """Append a Slice for each axis, from ``first`` to ``last`` of its size, and a Silence for the parts cut off."""
-        if not cuts:
-            raise Refused("returns all of its input")
-        rest: list[str] = []
-        for count, (place, (first, last)) in enumerate(cuts.items(), 1):
-            is_last = count == len(cuts)
-            layer_name = self.names.get(name) if is_last else None
-            label = layer_name or self._fresh(f"{name}_axis{place}")
-            kept = top if is_last else label
-            before, after = first > 0, last < sizes[place]
-            tops = [kept]
-            if before:
-                tops.insert(0, self._fresh(f"{label}_before"))
-            if after:
-                tops.append(self._fresh(f"{label}_after"))
-            rest += [blob for blob in tops if blob != kept]
-            points = [("slice_point", point) for point, is_cut in ((first, before), (last, after)) if is_cut]
-            if place > 1:
-                self.lines.append(self.only)
-            self._write(label, "Slice", [bottom], tops, [("slice_param", [("axis", place), *points])])
-            bottom = kept
-        self._write(self._fresh(f"{name}_rest"), "Silence", rest, [], [])
 
     def crop(self, layer: Layer) -> None:
         first = axis(layer, self.input_shape(layer))
@@ -304,6 +272,8 @@ class _Caffe(PrototxtFrame):
                 "Div": ("scale", 1 / value if value else math.nan),
             }[layer.type]  # fmt: skip
             self._layer(layer, "Power", [("power_param", [(key, number_field(operand))])])
+        elif layer.type == "Mul" and len({self.shapes[value] for value in layer.inputs}) > 1:
+            self._products(layer)
         elif layer.type == "Mul":
             self._joined(layer, [("operation", Word("PROD"))])
         elif layer.type == "Div":
@@ -328,16 +298,6 @@ class _Caffe(PrototxtFrame):
         else:
             self._layer(layer, "Eltwise", [("eltwise_param", fields)])
 
-    def _divided(self, layer: Layer) -> None:
-        first, *others = (self.blobs[value] for value in layer.inputs)
-        inverses = []
-        for other in others:
-            name = self._fresh(f"{layer.name}_inverse")
-            self._write(name, "Power", [other], [name], [("power_param", [("power", -1)])])
-            inverses.append(name)
-        fields = [("eltwise_param", [("operation", Word("PROD"))])]
-        self._write(self.names[layer.name], "Eltwise", [first, *inverses], [self.blobs[layer.outputs[0]]], fields)
-
     def power(self, layer: Layer) -> None:
         exponent = {"Neg": None, "Sqrt": 0.5}.get(layer.type, layer.parameters.get("exponent"))
         fields = [("scale", -1)] if exponent is None else [("power", number_field(exponent))]
@@ -350,11 +310,11 @@ class _Caffe(PrototxtFrame):
         "Conv": convolution, "ConvTranspose": deconvolution, "Gemm": dense, "MaxPool": pool, "AveragePool": pool,
         "MaxUnpool": unpool, "Resize": resize,
         "GlobalAveragePool": global_pool, "GlobalMaxPool": global_pool, "BatchNormalization": batch_norm,
-        "Scale": scale, "PRelu": prelu, "LRN": lrn, "Dropout": dropout, "Pad": pad, "Flatten": flatten,
-        "Reshape": reshape, "Squeeze": reshape, "Slice": cut, "Crop": crop, "Concat": concat, "Split": split,
+        "Scale": scale, "PRelu": prelu, "LRN": lrn, "Dropout": ComposedLayers.dropout, "Pad": pad, "Flatten": flatten,
+        "Reshape": reshape, "Squeeze": reshape, "Slice": ComposedLayers.cut, "Crop": crop, "Concat": concat, "Split": split,
         "ReduceMean": reduce, "ReduceSum": reduce, "Add": linear, "Sub": linear, "Mul": linear, "Div": linear,
         "Sum": total, "Max": maximum, "Clip": clip, "Elu": elu, "Swish": swish, "LeakyRelu": leaky_relu,
-        "ThresholdedRelu": thresholded, "Softmax": softmax, "LogSoftmax": log_softmax,
+        "ThresholdedRelu": ComposedLayers.thresholded, "Softmax": softmax, "LogSoftmax": ComposedLayers.log_softmax,
         **dict.fromkeys(("Pow", "Neg", "Sqrt"), power),
         **dict.fromkeys(("Relu", "Sigmoid", "Tanh", "Softplus", "Abs", "Exp", "Log", "Identity"), plain),
     }  # fmt: skip

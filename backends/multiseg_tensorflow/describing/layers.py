@@ -148,7 +148,7 @@ def with_dropouts(layers: Layers, dropouts: Iterable[Dropout]) -> Layers:
         dropout = by_source.get(node.tensor.name)
         if dropout is not None and node.count == 1:
             name = _unique(_path(dropout.name), taken)
-            layer = Node(node.op, "Dropout", [Value(node)], {"ratio": dropout.ratio}, tensor=node.tensor, name=name)
+            layer = Node(node.op, "Dropout", [Value(node)], dropout.parameters, tensor=node.tensor, name=name)
             layer.shapes = node.shapes
             nodes.append(layer)
             replacements[node] = layer

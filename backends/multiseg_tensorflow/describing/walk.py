@@ -127,7 +127,7 @@ class Walk:
         if dropped is not None and dropped.source.ref() in self.values:
             value = self.values[dropped.source.ref()]
             if 0 < dropped.ratio < 1:
-                (value,) = self.add(op, "Dropout", [value], {"ratio": dropped.ratio})
+                (value,) = self.add(op, "Dropout", [value], dropped.parameters)
             self.values[op.outputs[0].ref()] = value
             return
         rule = self.rules.get(op.type)

@@ -154,7 +154,7 @@ def add_bias(net, channels, trainable=None):
 ELEMENTWISE = {
     "Relu": "tf.nn.relu({net})",
     "LeakyRelu": "tf.nn.leaky_relu({net}, {alpha})",
-    "ThresholdedRelu": "tf.where({net} > {alpha}, {net}, tf.zeros_like({net}))",
+    "ThresholdedRelu": "tf.where({net} > {alpha}, {net}, {other})",
     "Sigmoid": "tf.sigmoid({net})",
     "Tanh": "tf.tanh({net})",
     "Softplus": "tf.nn.softplus({net})",

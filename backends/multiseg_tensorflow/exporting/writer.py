@@ -225,7 +225,10 @@ class _TensorFlow(TowerFrame):
 
     def dropout(self, layer: Layer) -> None:
         ratio = float(parameter(layer, "ratio"))
-        self._assign(layer, f"slim.dropout({self._first(layer)}, {number(1 - ratio)}, is_training=self.is_training)")
+        net, shape = self._first(layer), ""
+        if parameter(layer, "channelwise"):
+            shape = f", [tf.shape({net})[0], 1, 1, {self.input_shape(layer)[0]}]"
+        self._assign(layer, f"slim.dropout({net}, {number(1 - ratio)}{shape}, is_training=self.is_training)")
 
     def resize(self, layer: Layer) -> None:
         shape_in, shape_out = self.input_shape(layer), layer.shapes[0]
@@ -352,7 +355,10 @@ class _TensorFlow(TowerFrame):
         net = self._first(layer)
         alpha = number(parameter(layer, "alpha")) if layer.type in ("LeakyRelu", "ThresholdedRelu") else ""
         exponent = number(layer.parameters["exponent"]) if layer.type == "Pow" else ""
-        self._assign(layer, ELEMENTWISE[layer.type].format(net=net, alpha=alpha, exponent=exponent))
+        value = float(parameter(layer, "value")) if layer.type == "ThresholdedRelu" else 0.0
+        other = f"tf.fill(tf.shape({net}), {number(value)})" if value else f"tf.zeros_like({net})"
+        text = ELEMENTWISE[layer.type].format(net=net, alpha=alpha, exponent=exponent, other=other)
+        self._assign(layer, text)
 
     def _scope(self, layer: Layer) -> str:
         return repr(self.scopes[layer.name])

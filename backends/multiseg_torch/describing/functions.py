@@ -160,6 +160,8 @@ def pad_rule(call: Call) -> Said:
     if len(call.read) != 4 or any(pads[4:]):
         return None
     left, right, top, bottom = (pads + [0] * 4)[:4]
+    if not any(pads):
+        return "Identity", {}
     if max(left, right, top, bottom) <= 0 and min(left, right, top, bottom) < 0:
         height, width = call.read[2:]
         return "Slice", {"axes": [2, 3], "starts": [-top, -left], "ends": [height + bottom, width + right]}
@@ -182,6 +184,14 @@ def _resize(call: Call) -> Said:
     if call.scale_factor is not None and call.size is None:
         return "Resize", {"mode": mode, "scales": pair(call.scale_factor), "coordinates": coordinates}
     return "Resize", {"mode": mode, "sizes": list(call.made[2:]), "coordinates": coordinates}
+
+
+def _expand(call: Call) -> Said:
+    """Return the nearest Resize of images of one pixel, which repeats it."""
+    one_pixel = len(call.read) == len(call.made) == 4 and call.read[2:] == (1, 1) and call.read[:2] == call.made[:2]
+    if not one_pixel:
+        return None
+    return "Resize", {"mode": "nearest", "sizes": list(call.made[2:]), "coordinates": "asymmetric"}
 
 
 def _reduce(kind: str) -> Callable[[Call], Said]:
@@ -229,9 +239,9 @@ def _clip(low: str, high: str, default: tuple[Any, Any] = (None, None)) -> Calla
 
 
 def _threshold(call: Call) -> Said:
-    """Return Relu if both arguments are 0; the vocabulary has no value other than 0 below the threshold."""
+    """Return Relu if both arguments are 0."""
     if call.value != 0:
-        return None
+        return "ThresholdedRelu", {"alpha": call.threshold, "value": call.value}
     return ("Relu", {}) if call.threshold == 0 else ("ThresholdedRelu", {"alpha": call.threshold})
 
 
@@ -263,10 +273,15 @@ def _convolution(call: Call) -> Said:
 def _deconvolution(call: Call) -> Said:
     group = call.groups or 1
     window = _window(list(call.weight.shape[2:]), call.stride or 1, call.padding or 0, call.dilation or 1)
+    # from the shapes: a module's argument output_size takes the place of its output_padding
+    sizes = zip(
+        call.made[2:], call.read[2:], window["kernel_shape"], window["strides"], window["pads"], window["dilations"]
+    )
+    added = [out - ((n - 1) * s - 2 * p + d * (k - 1) + 1) for out, n, k, s, p, d in sizes]
     return "ConvTranspose", {
         "num_output": call.weight.shape[1] * group,
         **window,
-        "output_padding": pair(call.output_padding or 0),
+        "output_padding": added,
         "group": group,
         "bias_term": call.bias is not None,
     }
@@ -293,6 +308,12 @@ def _dropout(call: Call) -> Said:
     if call.training:  # also in evaluation, which this is
         return None
     return "Dropout", {"ratio": call.arguments.get("p", 0.5)}
+
+
+def _channel_dropout(call: Call) -> Said:
+    if call.training or len(call.read) != 4:
+        return None
+    return "Dropout", {"ratio": call.arguments.get("p", 0.5), "channelwise": True}
 
 
 def _scale(call: Call) -> Said:
@@ -329,6 +350,7 @@ FUNCTIONS: dict[str, tuple[str, Rule]] = {
     "adaptive_max_pool2d": ("input output_size", _adaptive("MaxPool")),
     "local_response_norm": ("input size alpha beta k", _lrn),
     "dropout": ("input p training inplace", _dropout),
+    "dropout2d": ("input p training inplace", _channel_dropout),
     **dict.fromkeys(("relu", "__relu__"), ("input", _plain("Relu"))),
     "relu6": ("input", lambda call: ("Clip", {"min": 0, "max": 6})),
     "leaky_relu": ("input negative_slope inplace", _plain_or("LeakyRelu", "negative_slope", "alpha", 0.01)),
@@ -358,6 +380,7 @@ FUNCTIONS: dict[str, tuple[str, Rule]] = {
     **dict.fromkeys(("cat", "concat", "concatenate"), ("tensors dim", _concat)),
     "flatten": ("input start_dim end_dim", _reshape),
     **dict.fromkeys(("view", "reshape", "squeeze", "unsqueeze", "unflatten", "view_as", "reshape_as"), ("input", _reshape)),
+    **dict.fromkeys(("expand_as", "expand"), ("input", _expand)),
     "permute": ("input *dims", _permute),
     **dict.fromkeys(("transpose", "swapaxes", "swapdims"), ("input dim0 dim1", _transpose)),
     "__getitem__": ("input index", _index),

@@ -52,6 +52,7 @@ MODULES: dict[type[nn.Module], Callable[[Any, Call], Said]] = {
     nn.AdaptiveMaxPool2d: _module("adaptive_max_pool2d"),
     nn.LocalResponseNorm: _module("local_response_norm", "size", "alpha", "beta", "k"),
     nn.Dropout: _module("dropout", "p"),
+    nn.Dropout2d: _module("dropout2d", "p"),
     nn.ReLU: _module("relu"),
     nn.ReLU6: _module("relu6"),
     nn.LeakyReLU: _module("leaky_relu", "negative_slope"),

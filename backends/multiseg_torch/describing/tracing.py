@@ -160,6 +160,10 @@ class _Recorder(TorchFunctionMode):
             said = rule(call)
         if used and said and said[0] in ("Mul", "Scale"):
             said = self._scale(args, outputs[0])
+        if said and plain in ("expand_as", "view_as", "reshape_as"):  # the second tensor gives only its shape
+            inputs, read = inputs[:1], read[:1]
+        if said == ("Mul", {}) and len(read) == 2 and outputs[0].shape == read[1].shape != read[0].shape:
+            inputs, read = inputs[::-1], read[::-1]  # the factor of each channel comes first
         self._add(layer, plain.strip("_"), said, inputs, read, outputs, weights, settings)
 
     def _note_weights(

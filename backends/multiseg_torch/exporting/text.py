@@ -140,11 +140,15 @@ ON_EACH: dict[str, Callable[[Layer], str]] = {
     "LeakyRelu": lambda layer: f"nn.LeakyReLU({number(parameter(layer, 'alpha'))})",
     "Elu": lambda layer: f"nn.ELU({number(parameter(layer, 'alpha'))})",
     "PRelu": lambda layer: f"nn.PReLU({parameter(layer, 'num_parameters')})",
-    "ThresholdedRelu": lambda layer: f"nn.Threshold({number(parameter(layer, 'alpha'))}, 0.0)",
+    "ThresholdedRelu": lambda layer: (
+        f"nn.Threshold({number(parameter(layer, 'alpha'))}, {number(parameter(layer, 'value'))})"
+    ),
     "Sigmoid": lambda layer: "nn.Sigmoid()",
     "Tanh": lambda layer: "nn.Tanh()",
     "Softplus": lambda layer: "nn.Softplus()",
-    "Dropout": lambda layer: f"nn.Dropout({number(parameter(layer, 'ratio'))})",
+    "Dropout": lambda layer: (
+        f"nn.Dropout{'2d' if parameter(layer, 'channelwise') else ''}({number(parameter(layer, 'ratio'))})"
+    ),
     "Flatten": lambda layer: "nn.Flatten()",
     "GlobalAveragePool": lambda layer: "nn.AdaptiveAvgPool2d(1)",
     "GlobalMaxPool": lambda layer: "nn.AdaptiveMaxPool2d(1)",

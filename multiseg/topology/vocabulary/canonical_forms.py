@@ -105,6 +105,9 @@ def global_pool(layer: Layer, parameters: Parameters, inputs: list[Shape]) -> Ca
 def rectifier(layer: Layer, parameters: Parameters, inputs: list[Shape]) -> CanonicalForm:
     """Return Relu for a slope or threshold of 0."""
     alpha = comparable(float(parameters["alpha"]))
+    value = comparable(float(parameters.get("value", 0.0)))
+    if value:
+        return layer.type, {"alpha": alpha, "value": value}
     if alpha == 0:
         return "Relu", {}
     return ("Identity", {}) if layer.type == "LeakyRelu" and alpha == 1 else (layer.type, {"alpha": alpha})

@@ -62,6 +62,7 @@ PARAMETERS: dict[str, Parameter] = {
         "normalise over neighbours in a channel, not over channels", "within channels", hides_default=True
     ),
     "ratio": Parameter("probability of dropping a value"),
+    "channelwise": Parameter("whether whole channels are dropped", "whole channels", hides_default=True),
     "num_parameters": Parameter("slopes: 1, or one for each channel", "parameters"),
     "exponent": Parameter("power"),
     "min": Parameter("lower limit"),
@@ -70,7 +71,7 @@ PARAMETERS: dict[str, Parameter] = {
     "axes": Parameter("axes, the batch counted as 0"),
     "split": Parameter("size of each output along the axis"),
     "coefficients": Parameter("factor of each input"),
-    "value": Parameter("constant: the second operand, or what is padded with"),
+    "value": Parameter("constant: the second operand, what is padded with, or the result up to the threshold"),
     "shape": Parameter("shape without the batch; 0 keeps a size, -1 is the rest", sized=True),
     "perm": Parameter("the input's axes in their new order, the batch counted as 0"),
     "mode": Parameter("constant, reflect or edge; nearest or linear", hides_default=True),

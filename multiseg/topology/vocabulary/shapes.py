@@ -180,6 +180,17 @@ def elementwise(parameters: Parameters, inputs: list[Shape]) -> Inferred:
     return [inputs[0]], {}, 0
 
 
+def product(parameters: Parameters, inputs: list[Shape]) -> Inferred:
+    """Return the one shape of the inputs; those after the first may also have one pixel, a factor for each channel."""
+    first = inputs[0]
+    per_channel = (*first[:1], *(1,) * (len(first) - 1))
+    if any(other not in (first, per_channel) for other in inputs):
+        raise ShapeError(
+            f"needs inputs of one shape, or of one value for each channel of the first; they are {_list(inputs)}"
+        )
+    return [first], {}, 0
+
+
 def flatten(parameters: Parameters, inputs: list[Shape]) -> Inferred:
     """Return the shape as a vector."""
     return [(math.prod(inputs[0]),)], {}, 0

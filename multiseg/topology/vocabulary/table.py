@@ -76,7 +76,8 @@ VOCABULARY: dict[str, LayerType] = {
         reach="nearby", channels="neighbours", alternatives={"bias": (1.0, 2.0)},
     ),
     "Dropout": LayerType(
-        "normalisation", parameters={"ratio": 0.5}, reach="pixel", stochastic=True, keeps_values=True
+        "normalisation", parameters={"ratio": 0.5, "channelwise": False}, reach="pixel", stochastic=True,
+        keeps_values=True,
     ),
     # functions of each element
     "Identity": LayerType("activation", reach="pixel", canonical=forms.identity, keeps_values=True),
@@ -90,7 +91,7 @@ VOCABULARY: dict[str, LayerType] = {
         "activation", parameters={"alpha": 1.0}, reach="pixel", kinked=True, alternatives={"alpha": SLOPES}
     ),
     "ThresholdedRelu": LayerType(
-        "activation", parameters={"alpha": 1.0}, reach="pixel", canonical=forms.rectifier, kinked=True
+        "activation", parameters={"alpha": 1.0, "value": 0.0}, reach="pixel", canonical=forms.rectifier, kinked=True
     ),
     "Clip": LayerType(
         "activation", parameters={"min": OPTIONAL, "max": OPTIONAL}, reach="pixel", canonical=forms.clip
@@ -116,7 +117,7 @@ VOCABULARY: dict[str, LayerType] = {
         "joining", shapes.elementwise, reach="pixel", canonical=forms.elementwise, commutative=True
     ),
     "Mul": LayerType(
-        "joining", shapes.elementwise, OPERAND, reach="pixel", canonical=forms.elementwise, commutative=True
+        "joining", shapes.product, OPERAND, reach="pixel", canonical=forms.elementwise, commutative=True
     ),
     "Add": LayerType(
         "joining", shapes.elementwise, OPERAND, reach="pixel", canonical=forms.elementwise, commutative=True

@@ -121,8 +121,10 @@ def binary(walk: Walk, op: Any) -> list[Value] | None:
 def _binary_of_values(walk: Walk, op: Any, values: list[Value]) -> list[Value] | None:
     """Convert an operation with two values of the network; recognise LeakyReLU and Swish written as arithmetic."""
     shapes = [tensor.shape.as_list()[1:] for tensor in op.inputs]
-    if shapes[0] != shapes[1] or values[0].layout != values[1].layout:
+    if values[0].layout != values[1].layout:
         return None
+    if shapes[0] != shapes[1]:
+        return _product_per_channel(walk, op, values, shapes)
     for first, second, tensor in ((values[0], values[1], op.inputs[0]), (values[1], values[0], op.inputs[1])):
         node = first.node
         if op.type == "Maximum" and node.type == "Mul" and walk.has_single_consumer(tensor):
@@ -141,6 +143,16 @@ def _binary_of_values(walk: Walk, op: Any, values: list[Value]) -> list[Value] |
             return prelu
     types = {"Add": "Sum", "AddV2": "Sum", "Sub": "Sub", "Mul": "Mul", "RealDiv": "Div", "Div": "Div", "Maximum": "Max"}
     return walk.add(op, types[op.type], values) if op.type in types else None
+
+
+def _product_per_channel(walk: Walk, op: Any, values: list[Value], shapes: list[list[int]]) -> list[Value] | None:
+    """Convert a product of images with one value for each of their channels, (1, 1, C)."""
+    if op.type != "Mul" or values[0].layout != "NHWC" or len(shapes[0]) != 3 or len(shapes[1]) != 3:
+        return None
+    for image, factor in ((0, 1), (1, 0)):
+        if shapes[factor] == [1, 1, shapes[image][2]]:
+            return walk.add(op, "Mul", [values[image], values[factor]])
+    return None
 
 
 def _swish(walk: Walk, op: Any, gate: Value, x: Value) -> list[Value] | None:
