@@ -118,7 +118,7 @@ def test_a_function_is_a_layer_of_the_vocabulary(
         ("nn.Flatten()", "Flatten", {}),
         ("nn.ReflectionPad2d(2)", "Pad", {}),
         ("nn.Upsample(scale_factor=2, mode='bilinear')", "Resize", {}),
-        ("nn.Dropout2d()", "Dropout2d", {}),
+        ("nn.Dropout2d()", "Dropout", {}),
         ("nn.SiLU()", "Swish", {}),
     ],
 )  # fmt: skip
