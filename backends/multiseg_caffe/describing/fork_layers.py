@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, Optional
 
 from multiseg.errors import ModelError
-from multiseg.topology.vocabulary import VOCABULARY
 from multiseg_caffe.describing.axes import Inferred, Shape, Step, image, listed
 from multiseg_caffe.describing.windows import WrongLayer
 from multiseg_caffe.proto import BNParameter
@@ -191,9 +190,7 @@ def _spatial_dropout_shapes(layer: Any, bottoms: list[Shape]) -> Inferred:
     return [image(bottoms[0])], []
 
 
-def _spatial_dropout(layer: Any, bottoms: list[Shape]) -> list[Step] | None:
-    if "channelwise" not in VOCABULARY["Dropout"].parameters:
-        return None
+def _spatial_dropout(layer: Any, bottoms: list[Shape]) -> list[Step]:
     return [("Dropout", {"ratio": layer.dropout_param.dropout_ratio, "channelwise": True})]
 
 

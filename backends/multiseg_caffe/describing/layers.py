@@ -37,6 +37,12 @@ def described(placed: list[Placed], path: str, image: str) -> tuple[list[dict[st
         except WrongLayer as error:
             raise ModelError(f"{path}: layer {layer.name!r} ({layer.type}): {error}") from error
         inputs = [values[bottom] for bottom in layer.bottom]
+        channels = _scaled_channels(item)
+        if channels:  # the factors are a vector; the vocabulary has an image of one pixel
+            factors = _free(f"{layer.name}_reshape", taken)
+            shape = {"shape": [channels, 1, 1]}
+            nodes.append({"name": factors, "type": "Reshape", "inputs": inputs[1:], "parameters": shape})
+            inputs = [inputs[0], factors]
         for number, (kind, parameters) in enumerate(steps, 1):
             last = number == len(steps)
             name = _free(layer.name if last else f"{layer.name}_{kind.lower()}", taken)
@@ -193,11 +199,19 @@ def add_training_statistics(nodes: list[dict[str, Any]], placed: list[Placed], t
 
 def _scale(layer: Any, bottoms: list[Shape]) -> list[Step]:
     p = layer.scale_param
-    if len(bottoms) == 2 and bottoms[0] == bottoms[1] and not p.bias_term:
+    each_channel = len(bottoms[0]) == 4 and bottoms[1:] == [bottoms[0][:2]]
+    if not p.bias_term and (each_channel or bottoms[1:] == bottoms[:1]):
         return [("Mul", {})]
     if len(bottoms) == 2 or axis(p.axis, bottoms[0]) != 1 or p.num_axes != 1:
         return [_opaque(layer)]
     return [("Scale", {"bias_term": p.bias_term})]
+
+
+def _scaled_channels(placed: Placed) -> int:
+    """Return the number of channels of a Scale whose second input has one factor for each, (N, C), and no bias; else 0."""
+    layer, bottoms = placed.layer, [shape for shape in placed.bottoms if shape is not None]
+    per_channel = len(bottoms) == 2 and len(bottoms[0]) == 4 and bottoms[1] == bottoms[0][:2]
+    return bottoms[1][1] if layer.type == "Scale" and per_channel and not layer.scale_param.bias_term else 0
 
 
 def _lrn(layer: Any, bottoms: list[Shape]) -> list[Step]:

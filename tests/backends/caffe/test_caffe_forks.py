@@ -171,6 +171,22 @@ def test_caffe_computes_class_weights_and_axpy_as_the_forks_do(tmp_path: Path) -
     assert abs(made["data/loss"] - -terms.sum() / counted.sum()) <= 1e-6
 
 
+def test_axpy_and_dropout_of_channels_are_described_and_exported(tmp_path: Path) -> None:
+    file = tmp_path / "net.prototxt"
+    file.write_text(
+        f"{INPUT}{FORKS['Axpy'][0]}"
+        'layer { name: "d" type: "SpatialDropout" bottom: "a" top: "a" dropout_param { dropout_ratio: 0.25 } }'
+    )
+    topology = multiseg.describe(file)
+    assert topology.layers[-1].type == "Dropout"
+    assert topology.layers[-1].parameters == {"ratio": 0.25, "channelwise": True}
+    x = np.random.default_rng(2).standard_normal((2, 3, 10, 10))
+    made = reference.forward(topology, {}, x).output.value
+    assert np.abs(made - (x.mean((2, 3), keepdims=True) * x + x)).max() <= 1e-12
+    assert "nn.Dropout2d(0.25)" in multiseg.export(file, "torch", tmp_path / "net.py").read_text()
+    multiseg.export(file, "tensorflow", tmp_path / "net_tensorflow.py")
+
+
 def test_layers_of_detectors_are_named(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(
         f'{INPUT}layer {{ name: "p" type: "ROIPooling" bottom: "data" top: "p" roi_pooling_param {{ pooled_w: 7 }} }}'
