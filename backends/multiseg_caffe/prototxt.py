@@ -34,6 +34,7 @@ DETECTION = {
     "detection_evaluate_param": "DetectionEvaluate", "annotated_data_param": "AnnotatedData",
     "box_annotator_ohem_param": "BoxAnnotatorOHEM", "region_loss_param": "RegionLoss", "proposal_param": "Proposal",
 }  # fmt: skip
+MOST = 10_000  # layers, and inputs, of a file; some steps take longer than in proportion to their number
 LAYER = re.compile(r"^[ \t]*layers?\s*\{", re.MULTILINE)
 
 
@@ -60,6 +61,9 @@ def read(path: str, complete: bool = True) -> Any:
     if not net.layer and not net.layers:
         _reject_solver(path, text)
         raise ModelError(f"{path}: has no `layer {{ ... }}`")
+    for what, count in (("layers", len(net.layer) + len(net.layers)), ("inputs", len(net.input))):
+        if count > MOST:
+            raise ModelError(f"{path}: has {count} {what}, more than {MOST}, and is not read")
     upgrade(net, path)
     forks.replace(net, path)
     if complete and chosen.classes is not None:

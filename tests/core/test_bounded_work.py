@@ -233,3 +233,10 @@ def test_solver_files_of_many_lines(text: str, tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(text)
     with pytest.raises(ModelError):
         multiseg.describe(tmp_path / "net.prototxt")
+
+
+@pytest.mark.parametrize("text", ["layer {}\n" * 10_001, "layers {}" * 10_001, 'input: "data" ' * 10_001 + "layer {}"])
+def test_files_of_very_many_layers_are_not_read(text: str, tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(text)
+    with pytest.raises(ModelError, match=r"net\.prototxt: has 10001 (layers|inputs), more than 10000"):
+        multiseg.describe(tmp_path / "net.prototxt")
