@@ -195,7 +195,7 @@ TF, TORCH = {"tensorflow"}, {"torch"}
 IN_SEVERAL_WORDS = {
     "pad-conv-padded": TF | TORCH, "deconv-groups": TF, "average-up": TF, "average-padded": TF, "average-padded-up": TF,
     "average-padded-counted-up": TF, "lrn-within": TF | TORCH, "lrn-within-bias": TF | TORCH,
-    "dropout-channels": {"caffe"}, "thresholded-value": TF | {"caffe"}, "thresholded-both": TF, "mul-channels": {"caffe"},
+    "dropout-channels": {"caffe"}, "thresholded-value": TF | {"caffe"}, "thresholded-both": TF,
     "resize-nearest": {"caffe"}, "elu": TF, "thresholded": TF,
     "softmax-width": TF, "sum": TF | TORCH, "div": {"caffe"}, "constants": ALL, "reshape": TF,
     "resize-nearest-size": TORCH, "sum-width": TF, "mean-height": TF,
