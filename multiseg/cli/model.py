@@ -87,8 +87,9 @@ def describe(
 @sizes
 @CLASSES
 @MODEL_OPTION
+@click.option("--scale", type=float, help="Size of a .png.  [default: 2, less for a large network]")
 def visualize(
-    file: Path, output: Path, input_shape: str | None, dataset: Path | None, classes: int | None,
+    file: Path, output: Path, scale: float | None, input_shape: str | None, dataset: Path | None, classes: int | None,
     model_option: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Draw the network in FILE, in a format of any backend: its layers from top to bottom, with the shapes between them.
@@ -100,7 +101,7 @@ def visualize(
     from multiseg.topology.drawing import check_name
 
     check_name(output)
-    topology_of(file, shape_of(input_shape, dataset), dataset, classes, model_option).to_svg(output)
+    topology_of(file, shape_of(input_shape, dataset), dataset, classes, model_option).to_svg(output, scale)
     click.echo(output)
 
 

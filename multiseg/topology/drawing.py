@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from multiseg._version import __version__
-from multiseg.errors import SettingsError
+from multiseg.errors import SettingsError, setting
 from multiseg.files import write_bytes, write_text
 from multiseg.topology import summary, words
 from multiseg.topology.blocks import Block, blocks
@@ -43,13 +43,18 @@ def check_name(path: Path) -> None:
         raise SettingsError(f"{path}: a topology is drawn as .svg, .png or .html; use one of these extensions")
 
 
-def write(topology: Description, path: str | Path) -> Path:
-    """Draw a topology into a .svg, .png or .html file and return its path. Raises SettingsError for another extension."""
+def write(topology: Description, path: str | Path, scale: float | None = None) -> Path:
+    """Draw a topology into a .svg, .png or .html file and return its path; ``scale``: pixels of a .png for one unit.
+
+    Raises SettingsError for another extension, and for a scale that makes a .png too large.
+    """
     path = Path(path)
     check_name(path)
+    if scale is not None and not 0.05 <= scale <= 8:
+        raise SettingsError(f"{setting('scale', scale)}: must be a number from 0.05 to 8")
     kind = path.suffix.lower()
     if kind == ".png":
-        write_bytes(path, picture(topology).to_png())
+        write_bytes(path, picture(topology).to_png(scale))
     else:
         write_text(path, to_html(topology) if kind == ".html" else picture(topology).to_svg())
     return path

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import io
+import math
+import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,6 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 Point = tuple[float, float]
 FONTS = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 SCALE = 2  # pixels of a PNG for one unit
+PIXELS = 1 << 26  # of a PNG whose scale is not specified
+ROWS = 256  # pixels of a PNG that are drawn at once
 SMOOTH = 3  # oversampling factor, as Pillow does not antialias
 STEPS = 16  # straight segments of a curve
 
@@ -79,17 +83,38 @@ class Picture:
             lines.append("</g>")
         return "\n".join([*lines, "</svg>\n"])
 
-    def to_png(self) -> bytes:
-        """Return the picture as a PNG file, twice as large, with a transparent background. Needs no installed fonts."""
-        zoom = SCALE * SMOOTH
-        image = Image.new("RGBA", (round(self.width * zoom), round(self.height * zoom)), (255, 255, 255, 0))
-        draw = ImageDraw.Draw(image)
+    def to_png(self, scale: float | None = None) -> bytes:
+        """Return the picture as a PNG file with ``scale`` pixels for one unit and a transparent background.
+
+        By default SCALE, and less for a picture of more than PIXELS. It is drawn and compressed in strips: memory does not grow
+        with its height. Needs no installed fonts.
+        """
+        scale = scale or min(SCALE, math.sqrt(PIXELS / (self.width * self.height)))
+        width, height, zoom = max(round(self.width * scale), 1), max(round(self.height * scale), 1), scale * SMOOTH
+        strips: list[list[Box | Text | Arrow]] = [[] for _ in range(0, height, ROWS)]
         for group in self.groups:
             for shape in group.shapes:
-                _paint(draw, shape, zoom)
-        buffer = io.BytesIO()
-        image.reduce(SMOOTH).save(buffer, "PNG", optimize=True)
-        return buffer.getvalue()
+                top, bottom = ((y * scale) / ROWS for y in _extent(shape))
+                for strip in strips[max(int(top), 0) : int(bottom) + 1]:
+                    strip.append(shape)
+        packer, data = zlib.compressobj(), bytearray()
+        for number, shapes in enumerate(strips):
+            rows = min(ROWS, height - number * ROWS)
+            image = Image.new("RGBA", (width * SMOOTH, rows * SMOOTH), (255, 255, 255, 0))
+            draw = ImageDraw.Draw(image)
+            for shape in shapes:
+                _paint(draw, shape, zoom, number * ROWS * SMOOTH)
+            pixels = image.reduce(SMOOTH).tobytes()
+            line = 4 * width
+            for row in range(rows):
+                data += packer.compress(b"\0" + pixels[row * line : (row + 1) * line])
+        data += packer.flush()
+        head = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)  # 8 bits, RGBA
+        chunks = ((b"IHDR", head), (b"IDAT", bytes(data)), (b"IEND", b""))
+        return b"\x89PNG\r\n\x1a\n" + b"".join(
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+            for name, content in chunks
+        )
 
 
 def text_width(text: str, size: float, bold: bool = False) -> float:
@@ -134,19 +159,32 @@ def _head(arrow: Arrow) -> list[Point]:
     return [(x, y), (x - 4, y - 8), (x + 4, y - 8)]
 
 
-def _paint(draw: Any, shape: Box | Text | Arrow, zoom: float) -> None:
+def _extent(shape: Box | Text | Arrow) -> tuple[float, float]:
+    """Return the smallest and the largest y of a shape, with a margin for its lines."""
     if isinstance(shape, Box):
-        corners = [shape.x * zoom, shape.y * zoom, (shape.x + shape.width) * zoom, (shape.y + shape.height) * zoom]
+        return shape.y - 2, shape.y + shape.height + 2
+    if isinstance(shape, Text):
+        return shape.y - shape.size, shape.y + shape.size
+    ys = [y for _, y in shape.points]
+    return min(ys) - 10, max(ys) + 10
+
+
+def _paint(draw: Any, shape: Box | Text | Arrow, zoom: float, above: float) -> None:
+    """Paint a shape ``zoom`` times as large, without the ``above`` first rows."""
+    if isinstance(shape, Box):
+        top, bottom = shape.y * zoom - above, (shape.y + shape.height) * zoom - above
+        corners = [shape.x * zoom, top, (shape.x + shape.width) * zoom, bottom]
         draw.rounded_rectangle(corners, shape.radius * zoom, shape.fill, shape.line, round(zoom) if shape.line else 0)
     elif isinstance(shape, Text):
         stroke = shape.size * zoom * 0.03 if shape.bold else 0  # Pillow includes only one weight of its font
-        at = (shape.x * zoom, shape.y * zoom)
+        at = (shape.x * zoom, shape.y * zoom - above)
         draw.text(at, shape.text, shape.colour, _font(shape.size * zoom), anchor="mm", stroke_width=stroke)
     else:
         for start, end in _pieces(shape):
-            draw.line([(x * zoom, y * zoom) for x, y in _curve(start, end)], shape.colour, round(1.5 * zoom), "curve")
+            points = [(x * zoom, y * zoom - above) for x, y in _curve(start, end)]
+            draw.line(points, shape.colour, max(round(1.5 * zoom), 1), "curve")
         if shape.head:
-            draw.polygon([(x * zoom, y * zoom) for x, y in _head(shape)], shape.colour)
+            draw.polygon([(x * zoom, y * zoom - above) for x, y in _head(shape)], shape.colour)
 
 
 def _curve(start: Point, end: Point) -> Sequence[Point]:

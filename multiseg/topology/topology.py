@@ -37,14 +37,15 @@ class Topology(Description):
         """Return the differences from another network in words; false if the networks are equal."""
         return compare(self, other)
 
-    def to_svg(self, path: str | Path) -> Path:
+    def to_svg(self, path: str | Path, scale: float | None = None) -> Path:
         """Draw the network into a .svg, .png or .html file: boxes from top to bottom with the shapes that pass between them.
 
-        Returns the path. Raises SettingsError for another extension.
+        ``scale``: pixels of a .png for one unit, by default 2, and less for a large network. Returns the path. Raises
+        SettingsError for another extension.
         """
         from multiseg.topology import drawing  # needs Pillow, which a worker does not have
 
-        return drawing.write(self, path)
+        return drawing.write(self, path, scale)
 
     @classmethod
     def of(cls, source: str, kind: str, description: Mapping[str, Any]) -> Topology:

@@ -171,3 +171,17 @@ def test_a_thousand_layers_are_drawn() -> None:
     layers: list[Node] = [layer("r0", "MaxPool", "data", kernel_shape=[1, 1])]
     layers += [layer(f"r{i}", "MaxPool", f"r{i - 1}", kernel_shape=[1, 1]) for i in range(1, 1000)]
     assert len(texts(picture(topology(layers)).to_svg())) == 3 * 1001
+
+
+def test_a_png_is_drawn_in_strips_and_has_a_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    from multiseg.topology import picture
+
+    box, text = picture.Box(5, 5, 60, 90, "#ddeeff", "#333333"), picture.Text(35, 50, "conv1", 12, "#000000")
+    drawn = picture.Picture(70, 120, [picture.Group("a", (box, text, picture.Arrow(((35, 2), (35, 110)), "#884444")))])
+    whole = Image.open(io.BytesIO(drawn.to_png()))
+    monkeypatch.setattr(picture, "ROWS", 16)
+    strips = Image.open(io.BytesIO(drawn.to_png()))
+    assert whole.size == strips.size == (140, 240) and whole.tobytes() == strips.tobytes()
+    assert Image.open(io.BytesIO(drawn.to_png(0.5))).size == (35, 60)
+    monkeypatch.setattr(picture, "PIXELS", 70 * 120)
+    assert Image.open(io.BytesIO(drawn.to_png())).size == (70, 120)
