@@ -166,8 +166,8 @@ def from_table(path: str, made: Any) -> Loaded:
 
 
 @torch.no_grad()
-def trial(path: str, model: nn.Module, images: Tensor) -> Tensor:
-    """Return the model's output for ``images`` (N, C, H, W).
+def trial(path: str, model: nn.Module, images: Tensor, several: bool = False) -> Any:
+    """Return the model's output for ``images`` (N, C, H, W); with ``several`` it need not be one tensor.
 
     Raises ModelError, naming the file, the failing layer, its weights' and its input's shapes, if the forward pass fails or
     does not return one tensor.
@@ -192,7 +192,7 @@ def trial(path: str, model: nn.Module, images: Tensor) -> Tensor:
     finally:
         for hook in hooks:
             hook.remove()
-    if not isinstance(made, Tensor):
+    if not isinstance(made, Tensor) and not (several and isinstance(made, (list, tuple, dict))):
         raise ModelError(f"{path}: gives a {type(made).__name__}; it must give one output")
     return made
 

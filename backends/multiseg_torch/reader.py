@@ -32,7 +32,7 @@ def describe(path: str, input_shape: list[int] | tuple[int, int, int] | None) ->
     if loaded.crop:  # the network receives crops of this size
         height, width = min(height, loaded.crop), min(width, loaded.crop)
     images = torch.zeros(2, channels, height, width)
-    files.trial(path, loaded.model, images)
+    files.trial(path, loaded.model, images, several=True)
     try:
         layers, outputs = tracing.layers_of(loaded.model, images)
     except ModelError as error:

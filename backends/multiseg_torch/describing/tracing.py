@@ -28,15 +28,15 @@ INPUT = "input"
 def layers_of(model: nn.Module, images: Tensor) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the layers in execution order, in the format of multiseg.model_files, and the names of the outputs.
 
-    Raises ModelError unless the model returns one tensor that depends on the images.
+    Raises ModelError unless the model returns tensors that depend on the images, one or several in lists, tuples and dicts.
     """
     model.eval()
     recorder = _Recorder(model, images)
     with torch.no_grad(), recorder.watching(), recorder:
         made = model(images)
-    if not isinstance(made, Tensor) or id(made) not in recorder.names:
+    outputs = list(dict.fromkeys(recorder.known(_tensors([made]))))
+    if not outputs:
         raise ModelError("returns no tensor that depends on its input")
-    outputs = [recorder.names[id(made)]]
     layers = swish.folded(recorder.layers, outputs)
     statistics.mark_training(model, images, layers)
     return layers, outputs
@@ -115,7 +115,7 @@ class _Recorder(TorchFunctionMode):
         return made
 
     def _note_module(self, name: str, module: nn.Module, read: list[Tensor], made: Any) -> None:
-        outputs, inputs = list(_tensors([made])), self._known(read)
+        outputs, inputs = list(_tensors([made])), self.known(read)
         if not inputs or not outputs:
             return
         weights = {part: tuple(v.shape) for part, v in module.state_dict().items() if v.is_floating_point()}
@@ -130,7 +130,7 @@ class _Recorder(TorchFunctionMode):
             made = args[0]
         outputs = list(_tensors([made]))
         read = list(_tensors([*args, *kwargs.values()]))
-        inputs = self._known(read)
+        inputs = self.known(read)
         plain = name if name.startswith("__") else name.rstrip("_").removeprefix("__i")
         if name.startswith("__i") and name.endswith("__") and name != "__init__":
             plain = f"__{name[3:]}" if f"__{name[3:]}" in functions.FUNCTIONS else name
@@ -244,7 +244,8 @@ class _Recorder(TorchFunctionMode):
             if name.rpartition(".")[0] == owner
         }
 
-    def _known(self, read: Iterable[Tensor]) -> list[str]:
+    def known(self, read: Iterable[Tensor]) -> list[str]:
+        """Return the names of the tensors that depend on the images."""
         return [self.names[id(each)] for each in read if id(each) in self.names]
 
     def _free(self, name: str) -> str:

@@ -200,3 +200,16 @@ def test_lua_files_outside_the_folders_are_not_read(tmp_path: Path) -> None:
         (tmp_path / "a/b/c/d/net.lua").write_text(f"return dofile('{name}')")
         with pytest.raises(ModelError, match="there is no file"):
             load(tmp_path / "a/b/c/d/net.lua")
+
+
+def test_a_network_with_several_outputs_is_described_and_says_that_training_needs_one(tmp_path: Path) -> None:
+    file = tmp_path / "net.py"
+    file.write_text(
+        "from torch import nn\n\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.a, self.b = nn.Conv2d(1, 2, 1), nn.Conv2d(2, 3, 1)\n\n"
+        "    def forward(self, x):\n        y = self.a(x)\n        return {'aux': y, 'out': [self.b(y)]}\n"
+    )
+    topology = multiseg.describe(f"{file}:Net()", SHAPE)
+    assert topology.outputs == ("a", "b") and [topology.shapes[name][0] for name in topology.outputs] == [2, 3]
+    with pytest.raises(ModelError, match=r"has 2 outputs \(a, b\); a network file for training must have one"):
+        multiseg.export(topology, "caffe", tmp_path / "net.prototxt")
