@@ -83,7 +83,6 @@ LUA = {
                        ":1: nn.Linear: its weight belongs to another module; sharing"),
     "a number as weights": ("local n = nn.Linear(4, 2) n.weight = 7 return n", ":1: nn.Linear: its weight is 7; it must be"),
     "a MultiCriterion of nothing": ("return {model = nn.ReLU(), loss = nn.MultiCriterion()}", ":1: nn.MultiCriterion: needs"),
-    "a table as output": ("return nn.ConcatTable():add(nn.ReLU())", "gives a list; it must give one output"),
 }  # fmt: skip
 PYTHON = {
     "a syntax error": ("import torch\nx = = 3", ":2: invalid syntax"),
@@ -198,3 +197,10 @@ def test_ascii_tables_on_one_line_are_read_in_linear_time(worker: Worker, tmp_pa
 def test_the_worker_lives_on(worker: Worker, tmp_path: Path) -> None:
     (tmp_path / "net.lua").write_text("return nn.Sequential():add(nn.ReLU())")
     describe(worker, tmp_path / "net.lua")
+
+
+def test_a_network_with_a_table_as_output_is_one_for_description_only(tmp_path: Path) -> None:
+    path = tmp_path / "net.lua"
+    path.write_text("return nn.ConcatTable():add(nn.ReLU())")
+    with pytest.raises(ModelError, match=r"net\.lua: gives a list; it must give one output"):
+        load("torch", path, *SHAPES["autoencoder"])
