@@ -403,7 +403,7 @@ BAD = [
     (
         "num_output",
         INPUT + layer("Convolution", conv("kernel_size: 3")),
-        r"layer 'it' \(Convolution\): has no num_output",
+        r"leaves num_output of layer 'it' open, which is the number of classes; specify classes=N",
     ),
     (
         "num_output beyond Caffe's",
