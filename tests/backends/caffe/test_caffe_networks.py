@@ -38,7 +38,7 @@ def deployed(name: str, folder: Path) -> Path:
 
 
 def test_the_messages_are_caffes_own() -> None:
-    """caffe.desc is what was compiled into pycaffe."""
+    """caffe.desc, with the fields and messages of forks that the recipe adds, is what was compiled into pycaffe."""
     code = (
         "from caffe.proto import caffe_pb2\n"
         "from google.protobuf import descriptor_pb2\n"
@@ -47,6 +47,20 @@ def test_the_messages_are_caffes_own() -> None:
         "made = descriptor_pb2.FileDescriptorSet.FromString(file.read_bytes()).file[0]\n"
         "theirs = descriptor_pb2.FileDescriptorProto()\n"
         "caffe_pb2.DESCRIPTOR.CopyToProto(theirs)\n"
+        "added = {name: list(fields.items()) for name, fields in ours.LAYER_FIELDS.items()}\n"
+        "for message in list(theirs.message_type):\n"
+        "    numbers = {name: number for name, (kind, number) in added.get(message.name, [])}\n"
+        "    fields = [field for field in message.field if field.name in numbers]\n"
+        "    assert {field.name: field.number for field in fields} == numbers\n"
+        "    for field in fields:\n"
+        "        default = ours.DEFAULTS.get(f'{message.name}.{field.name}', '')\n"
+        "        assert field.default_value == default or numpy.float32(field.default_value) == numpy.float32(default), field\n"
+        "    if message.name in added and message.name != 'LayerParameter':\n"
+        "        assert len(fields) == len(message.field)\n"
+        "        theirs.message_type.remove(message)\n"
+        "    for field in fields:\n"
+        "        if message.name == 'LayerParameter':\n"
+        "            message.field.remove(field)\n"
         "def plain(messages):\n"
         "    for message in messages:\n"
         "        for field in message.field:\n"
