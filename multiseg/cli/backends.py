@@ -33,10 +33,8 @@ def _described(backend: BackendStatus) -> str:
         [
             f"{backend.name} {backend.version}",
             f"device         {backend.device}",
-            f"learning rate  {backend.learning_rate:g}"
-            if backend.learning_rate
-            else "learning rate  its network file's",
-            f"batch size     {backend.batch_size}" if backend.batch_size else "batch size     its network file's",
+            f"learning rate  {backend.learning_rate:g}" if backend.learning_rate else "learning rate  -",
+            f"batch size     {backend.batch_size}" if backend.batch_size else "batch size     -",
             f"data           {backend.data_order} {backend.channel_order}",
             f"files          {' '.join(backend.formats)}",
             f"python         {backend.python}",

@@ -24,17 +24,17 @@ DARKER, EQUAL, LIGHTER = (176, 112, 0), (247, 247, 245), (112, 40, 140)
 
 def picture(values: Array, side: int | None = None, scale: Range = BYTES) -> str:
     """Return CHW values, clipped to the range ``scale``, as a PNG; reduced if a side is longer than ``side``."""
-    return _data_uri(_reduced(to_image(_scaled(values, scale)), side))
+    return _data_uri(reduced(to_image(_scaled(values, scale)), side))
 
 
 def image(values: Array, side: int | None = None) -> str:
     """Return an image CHW as a PNG, values other than uint8 scaled by their range; reduced if a side is longer than ``side``."""
-    return _data_uri(_reduced(picture_of(values), side))
+    return _data_uri(reduced(picture_of(values), side))
 
 
 def photo(values: Array, side: int | None = None) -> str:
     """Return an image CHW like :func:`image`, as a JPEG where that is smaller."""
-    return min((_data_uri(_reduced(picture_of(values), side), kind) for kind in ("PNG", "JPEG")), key=len)
+    return min((_data_uri(reduced(picture_of(values), side), kind) for kind in ("PNG", "JPEG")), key=len)
 
 
 def class_map(classes: Array, side: int | None = None) -> str:
@@ -93,11 +93,12 @@ def coloured(values: Array, palette: bytes, side: int | None = None) -> str:
     image = Image.fromarray(index)
     image.putpalette(palette)
     if side is not None and max(image.size) > side:  # colours can be averaged, palette indices cannot
-        return _data_uri(_reduced(image.convert("RGB"), side))
+        return _data_uri(reduced(image.convert("RGB"), side))
     return _data_uri(image)
 
 
-def _reduced(image: Image.Image, side: int | None) -> Image.Image:
+def reduced(image: Image.Image, side: int | None) -> Image.Image:
+    """Return a picture with fewer pixels if a side is longer than ``side``; None keeps it."""
     if side is None or max(image.size) <= side:
         return image
     return image.resize(_size(image, side), Image.Resampling.BOX)

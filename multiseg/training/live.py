@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from multiseg.errors import MultisegError
 from multiseg.files import json_text, write_bytes
 from multiseg.run.names import PROGRESS
 
@@ -63,5 +64,5 @@ class LiveProgress:
     def _write(self, **state: Any) -> None:
         self._due = time.monotonic() + SECONDS
         self._state |= {"time": time.time(), **state}
-        with suppress(OSError):
+        with suppress(OSError, MultisegError):
             write_bytes(self._path, json_text(self._state, indent=None).encode(), durable=False)

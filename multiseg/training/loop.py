@@ -165,6 +165,7 @@ class Loop:
         position, settings = self.position, self.settings
         began = time.perf_counter()
         split = self.dataset.val if with_validation else ()
+        self.pictures.begin()
         validated = validate(
             self.worker,
             split,
@@ -177,7 +178,6 @@ class Loop:
             settings.val_crop,
             self.pictures.add,
         )
-        self.pictures.write()
         row = {
             "epoch": position.epoch, "iteration": position.iteration,
             "train_loss": position.loss_sum / position.images if position.images else None, **validated.result(),

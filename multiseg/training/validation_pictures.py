@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from multiseg.images import picture_of, to_image
 from multiseg.images.classes import overlay_image
 from multiseg.inference.output import Output
 from multiseg.network import CLASSES
+from multiseg.pages.pictures import reduced
 from multiseg.run.names import PICTURES
 
 COUNT = 4  # images
@@ -32,7 +32,7 @@ class ValidationPictures:
     """Writes ``N-input.png``, ``N-target.png`` and ``N-output.png`` for the first images of a split.
 
     Targets and outputs are overlays for classes of pixels. Nothing is written for other outputs that are no pictures.
-    ``labels`` describes the dataset's labels, with the kind that the network reads.
+    ``labels`` describes the dataset's labels, with the kind that the network reads. A failure does not affect the training.
     """
 
     def __init__(
@@ -40,58 +40,50 @@ class ValidationPictures:
     ) -> None:
         self._folder, self._split, self._labels, self._foreground = folder / PICTURES, split, labels, foreground
         self._change = CentreCrop(crop, split.name) if crop and len(split) else None
-        self._inputs: list[npt.NDArray[Any]] | None = None
-        self._outputs: list[npt.NDArray[np.float32]] = []
+        self._inputs: list[npt.NDArray[Any]] = []  # of the images whose input and target are written
+        self._seen = 0  # outputs of the current validation
+
+    def begin(self) -> None:
+        """Begin a validation: the next output is that of the split's first image."""
+        self._seen = 0
 
     def add(self, outputs: npt.NDArray[np.float32]) -> None:
-        """Add the outputs (N, C, H, W) of the next batch of the split; those of whole images are left out."""
-        if outputs.shape[2:] != (1, 1):
-            self._outputs += [output.copy() for output in outputs[: COUNT - len(self._outputs)]]
-
-    def write(self) -> None:
-        """Write the pictures of the outputs added since the last call. A failure does not affect the training."""
-        outputs, self._outputs = self._outputs, []
-        if not outputs:
+        """Write the pictures of the outputs (N, C, H, W) of the next batch, as far as they are of the first images."""
+        if outputs.shape[2:] == (1, 1):  # scores of the classes of whole images
             return
-        with suppress(OSError, MultisegError):
-            self._folder.mkdir(exist_ok=True)
-            if self._inputs is None:
-                self._inputs = self._write_pairs(len(outputs))
-            for index, (output, feature) in enumerate(zip(outputs, self._inputs, strict=False)):
-                self._save(f"{index}-output.png", self._picture(output, feature))
+        for output in outputs[: COUNT - self._seen]:
+            with suppress(OSError, MultisegError, ValueError):
+                self._folder.mkdir(exist_ok=True)
+                if self._seen == len(self._inputs):
+                    self._inputs.append(self._write_pair(self._seen))
+                self._save(f"{self._seen}-output.png", self._picture(output, self._inputs[self._seen]))
+            self._seen += 1
 
-    def _write_pairs(self, count: int) -> list[npt.NDArray[Any]]:
-        features = []
-        for index in range(count):
-            feature, target = self._split[index]
-            if self._change is not None:
-                feature, target = self._change.pair(feature, target)
-            self._save(f"{index}-input.png", picture_of(feature))
-            self._save(f"{index}-target.png", self._target(target, feature))
-            features.append(feature)
-        return features
+    def _write_pair(self, index: int) -> npt.NDArray[Any]:
+        feature: npt.NDArray[Any]
+        feature, target = self._split[index]
+        if self._change is not None:
+            feature, target = self._change.pair(feature, target)
+        self._save(f"{index}-input.png", picture_of(feature))
+        self._save(f"{index}-target.png", self._target(target, feature))
+        return feature
 
     def _target(self, target: npt.NDArray[Any], feature: npt.NDArray[Any]) -> Image.Image:
         if self._labels.kind == CLASSES:
             colours = palette(self._labels)
-            return overlay_image(picture_of(feature), target[0], colours, transparent=background(self._labels))
+            return overlay_image(
+                picture_of(feature), target[0].astype(np.uint8), colours, transparent=background(self._labels)
+            )
         return picture_of(target) if target.max() > 1 else to_image(target * np.float32(255))
 
     def _picture(self, output: npt.NDArray[np.float32], feature: npt.NDArray[Any]) -> Image.Image:
         if self._labels.kind == CLASSES:
             return Output(output, feature, labels=self._labels, foreground=self._foreground).overlay()
-        if self._foreground.output_threshold is not None:  # logits
-            return to_image(255 / (1 + np.exp(-output)))
+        if self._foreground.output_threshold is not None:  # outputs are logits
+            return to_image(127.5 * (1 + np.tanh(output / 2)))  # 255 sigmoid(output)
         return to_image(output * np.float32(255) if self._foreground.threshold <= 1 else output)
 
     def _save(self, name: str, picture: Image.Image) -> None:
-        if max(picture.size) > SIDE:
-            scale = SIDE / max(picture.size)
-            picture = picture.resize(_reduced(picture.size, scale), Image.Resampling.BILINEAR)
         buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
+        reduced(picture, SIDE).save(buffer, "PNG")
         write_bytes(self._folder / name, buffer.getvalue(), durable=False)
-
-
-def _reduced(size: Sequence[int], scale: float) -> tuple[int, int]:
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

@@ -41,6 +41,7 @@ class WatchServer(ThreadingHTTPServer):
         """Listen on ``port`` of the loopback interface, 0 for any free one. Raises SettingsError if it is in use."""
         self.watcher, self.token = watcher, token()
         self._state: dict[str, Any] = {}
+        self._texts: dict[str, str] = {}
         self._read = 0.0
         self._reading = threading.Lock()
         try:
@@ -54,13 +55,18 @@ class WatchServer(ThreadingHTTPServer):
     def address(self) -> str:
         return f"http://{HOST}:{self.server_port}/{self.token}/"
 
-    def state(self) -> dict[str, Any]:
-        """Return the state of the runs, read at most once in POLL_SECONDS for all readers together."""
+    def state(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the state of the runs, and its parts as JSON; read at most once in POLL_SECONDS for all readers together."""
         with self._reading:
-            if time.monotonic() - self._read >= POLL_SECONDS:
-                self._state = self.watcher.state()
-                self._read = time.monotonic()
-            return self._state
+            if not self._texts or time.monotonic() - self._read >= POLL_SECONDS:
+                state = self.watcher.state()
+                self._texts = {
+                    # the watcher returns the same curves until they change
+                    key: self._texts[key] if value is self._state.get(key, ()) else json_text(value, indent=None)
+                    for key, value in state.items()
+                }
+                self._state, self._read = state, time.monotonic()
+            return self._state, self._texts
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore connections that the browser has closed."""
@@ -150,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
             f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'unsafe-inline'; img-src 'self' data:; "
             "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
-        text = render(self.server.state(), live=True, nonce=nonce)
+        text = render(self.server.state()[0], live=True, nonce=nonce)
         self._send(text.encode(), "text/html; charset=utf-8", {"Content-Security-Policy": policy})
 
     def _picture(self, run: int, name: str) -> None:
@@ -173,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
         sent: dict[str, str] = {}
         written = time.monotonic()
         while True:
-            parts = {key: json_text(value, indent=None) for key, value in self.server.state().items()}
+            parts = self.server.state()[1]
             changed = {key: text for key, text in parts.items() if sent.get(key) != text}
             if changed:
                 data = ", ".join(f"{json.dumps(key)}: {text}" for key, text in changed.items())

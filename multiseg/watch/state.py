@@ -43,23 +43,20 @@ class WatchedRun:
     _stamps: dict[str, Stamp | None] = field(default_factory=dict)
 
     def read(self) -> bool:
-        """Read the files that have changed, and return whether the history is among them."""
-        new = self._changed(names.HISTORY, names.EVENTS)
+        """Read the files that have changed, and return whether job or history are among them."""
+        new = self._changed(names.JOB, names.HISTORY, names.EVENTS)
         try:
-            if self._changed(names.JOB):
+            if new and self._stamps[names.JOB]:
                 self.job, self.problem = read_job(self.path), ""
             if new:
                 self.history = read_history(self.path / names.HISTORY) if self._stamps[names.HISTORY] else []
                 self.class_iou = class_iou(self.path, self.history)
         except RunError as error:
             self.problem = str(error)
-        for name in (names.SUMMARY, names.PROGRESS):
-            if self._changed(name):
-                values = _json(self.path / name)
-                if name == names.SUMMARY:
-                    self.summary = values
-                else:
-                    self.progress = values
+        if self._changed(names.SUMMARY):
+            self.summary = _json(self.path / names.SUMMARY)
+        if self._changed(names.PROGRESS):
+            self.progress = _json(self.path / names.PROGRESS)
         return new
 
     def _changed(self, *files: str) -> bool:
@@ -75,7 +72,7 @@ class WatchedRun:
         if recorded and not self._began_again():
             return recorded
         if self.job is None:
-            return "starting" if self.path.is_dir() and any(self.path.iterdir()) else "waiting"
+            return "starting" if entries(self.path) else "waiting"
         if not self._is_alive():
             return "interrupted"
         rows, iteration = self.history, self.progress.get("iteration", 0)
@@ -104,13 +101,13 @@ class WatchedRun:
             return True
         return not _is_zombie(pid)
 
-    def left(self) -> float | None:
+    def _left(self, status: Status) -> float | None:
         """Return the remaining seconds of the training, from its current speed; None if that is unknown."""
         speed = number(self.progress.get("images_per_second"))
         if speed is None:
             speeds = [row["images_per_second"] for row in self.history if row["images_per_second"]]
             speed = speeds[-1] if speeds else None
-        if not speed or "iterations" not in self.progress or self.status not in RUNNING:
+        if not speed or "iterations" not in self.progress or status not in RUNNING:
             return None
         steps = self.progress["iterations"] - self.progress["iteration"]
         training = steps * self.progress["batch_size"] / speed
@@ -137,7 +134,7 @@ class WatchedRun:
             "loss": number(progress.get("loss", row.get("train_loss"))),
             "rate": number(progress.get("learning_rate", row.get("learning_rate"))),
             "speed": number(progress.get("images_per_second")) if status == "training" else None,
-            "left": self.left(),
+            "left": self._left(status),
             "score": {"title": metric.title, "text": metric.text(number(row.get(metric.key)))} if row else None,
             "log": tail(self.path / names.WORKER_LOG),
             "pictures": self._pictures(),
@@ -159,6 +156,14 @@ class WatchedRun:
         except OSError:
             return {"count": 0, "stamp": ""}
         return {"count": len(files), "stamp": str(max(stamps, default=0))}
+
+
+def entries(folder: Path) -> list[Path]:
+    """Return what is in a folder, by name; nothing if it does not exist or cannot be read."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def tail(path: Path) -> list[str]:

@@ -14,7 +14,7 @@ from multiseg.report.curves import drawn_charts, run_curves
 from multiseg.report.facts import loss_of, loss_unit
 from multiseg.run.reading import is_run
 from multiseg.settings.losses import loss_title
-from multiseg.watch.state import RUNNING, WatchedRun, total_left
+from multiseg.watch.state import RUNNING, WatchedRun, entries, total_left
 
 
 class Watcher:
@@ -26,7 +26,8 @@ class Watcher:
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = list(dict.fromkeys(paths))
         self._runs: dict[Path, WatchedRun] = {}
-        self._curves: dict[Path, dict[str, Any]] = {}
+        self._labels: list[str] = []
+        self._curves: dict[str, Any] = {}
         self._lock = threading.Lock()
 
     def state(self) -> dict[str, Any]:
@@ -36,38 +37,29 @@ class Watcher:
                 self._runs.setdefault(path, WatchedRun(path))
             runs = list(self._runs.values())
             labels = _labels(runs)
-            changed = [run for run in runs if run.read() or run.path not in self._curves]
-            for number, (run, label) in enumerate(zip(runs, labels, strict=True)):
-                if run in changed or self._curves[run.path]["label"] != label:
-                    loss = loss_of(run.job["settings"], loss_title) if run.job else ""
-                    self._curves[run.path] = run_curves(number, label, loss, run.history)
+            changed = [run for run in runs if run.read()]
+            if changed or labels != self._labels or not self._curves:
+                self._labels, self._curves = labels, _curves(runs, labels)
             records = [
                 {"id": number, "label": label, **run.record()}
                 for number, (run, label) in enumerate(zip(runs, labels, strict=True))
             ]
-            finished = [run.summary.get("train_seconds", 0.0) for run in runs if run.status == "finished"]
+            seconds = [
+                run.summary.get("train_seconds", 0.0)
+                for run, record in zip(runs, records, strict=True)
+                if record["status"] == "finished"
+            ]
             return {
                 "runs": records,
-                "curves": self._all_curves(runs),
-                "left": total_left(records, finished),
+                "curves": self._curves,
+                "left": total_left(records, seconds),
                 "active": any(record["status"] in (*RUNNING, "waiting") for record in records),
             }
-
-    def _all_curves(self, runs: Sequence[WatchedRun]) -> dict[str, Any]:
-        curves = [self._curves[run.path] for run in runs]
-        units = {loss_unit(run.job) for run in runs if run.job}
-        return {
-            "runs": curves,
-            "charts": drawn_charts(curves),
-            "classes": class_curves([run.class_iou for run in runs], [_labels_of(run) for run in runs]),
-            "shared_loss": len(units) == 1,
-        }
 
     def _folders(self) -> list[Path]:
         folders: list[Path] = []
         for path in self._paths:
-            entries = sorted(path.iterdir()) if path.is_dir() and not is_run(path) else []
-            inner = [entry for entry in entries if is_run(entry)]
+            inner = [] if is_run(path) else [entry for entry in entries(path) if is_run(entry)]
             folders += inner or [path]
         # a folder that had no run yet may have become a folder of runs
         for path in [path for path in self._runs if path not in folders and path in self._paths]:
@@ -79,6 +71,20 @@ class Watcher:
         with self._lock:
             folders = list(self._runs)
         return folders[number] if 0 <= number < len(folders) else None
+
+
+def _curves(runs: Sequence[WatchedRun], labels: Sequence[str]) -> dict[str, Any]:
+    """Return the data of the charts of all runs, in their order."""
+    curves = [
+        run_curves(number, label, loss_of(run.job["settings"], loss_title) if run.job else "", run.history)
+        for number, (run, label) in enumerate(zip(runs, labels, strict=True))
+    ]
+    return {
+        "runs": curves,
+        "charts": drawn_charts(curves),
+        "classes": class_curves([run.class_iou for run in runs], [_labels_of(run) for run in runs]),
+        "shared_loss": len({loss_unit(run.job) for run in runs if run.job}) == 1,
+    }
 
 
 def _labels(runs: Sequence[WatchedRun]) -> list[str]:
