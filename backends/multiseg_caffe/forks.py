@@ -7,6 +7,7 @@ from typing import Any
 from multiseg.errors import ModelError
 from multiseg_caffe.constants import diagonal
 from multiseg_caffe.proto import PRECISION_FIELDS, TRANSFORMATION_FIELDS, NetParameter, PoolingParameter
+from multiseg_caffe.vectors import vectors
 
 # Layers that read a dataset, which multiseg's batches replace: HED, SegNet, DeepLab and PSPNet.
 DATA_LAYERS = ("ImageLabelmapData", "DenseImageData", "ImageSegData")
@@ -99,18 +100,14 @@ def _axpy(layer: Any, path: str) -> list[Any]:
             f"{len(layer.bottom)} and {len(layer.top)}"
         )
     factors, x, y = layer.bottom
-    rules = {"include": layer.include, "exclude": layer.exclude}
-    flat, product = f"{layer.name}_factors", f"{layer.name}_product"
-    kind = type(layer)
-    made = [
-        kind(name=flat, type="Flatten", bottom=[factors], top=[flat], **rules),
-        kind(name=product, type="Scale", bottom=[x, flat], top=[product], **rules),
-    ]
-    made[1].scale_param.axis = 0
+    before = NetParameter()
+    flat = vectors(before, f"{layer.name}_factors", factors)
+    product = f"{layer.name}_product"
+    before.layer.add(name=product, type="Scale", bottom=[x, flat], top=[product]).scale_param.axis = 0
     layer.type = "Eltwise"
     del layer.bottom[:]
     layer.bottom.extend([product, y])
-    return made
+    return _with_rules(before, layer)
 
 
 def _weighted_loss(layer: Any, path: str) -> list[Any]:
@@ -128,15 +125,20 @@ def _weighted_loss(layer: Any, path: str) -> list[Any]:
         raise ModelError(
             f"{path}: layer {layer.name!r}: weight_by_label_freqs needs class_weighting: WEIGHT, once for each class"
         )
-    made = NetParameter()
-    matrix = diagonal(made, weights, f"{layer.name}_weights")
-    for each in made.layer:
-        each.include.extend(layer.include)
-        each.exclude.extend(layer.exclude)
+    before = NetParameter()
+    matrix = diagonal(before, weights, f"{layer.name}_weights")
     layer.type = "InfogainLoss"
     layer.infogain_loss_param.axis = layer.softmax_param.axis
     layer.bottom.append(matrix)
-    return list(made.layer)
+    return _with_rules(before, layer)
+
+
+def _with_rules(before: Any, layer: Any) -> list[Any]:
+    """Return the layers of a network that replace a part of ``layer``, in the states that it is in."""
+    for part in before.layer:
+        part.include.extend(layer.include)
+        part.exclude.extend(layer.exclude)
+    return list(before.layer)
 
 
 def _scale_of(layer: Any) -> list[Any]:

@@ -11,6 +11,7 @@ from multiseg.network import CLASSES, IMAGES, LossTerms
 from multiseg_caffe import class_losses, prototxt, references
 from multiseg_caffe.proto import EltwiseParameter, ReductionParameter
 from multiseg_caffe.sources import LABEL
+from multiseg_caffe.vectors import vectors
 
 BY_CLASS = ("SoftmaxWithLoss", "InfogainLoss", "HingeLoss", "MultinomialLogisticLoss")
 NORMALISED = ("SoftmaxWithLoss", "SigmoidCrossEntropyLoss", "InfogainLoss")  # by their loss_param
@@ -241,10 +242,8 @@ BY_ELEMENT: dict[str, Callable[..., None]] = {"l1": l1, "l2": l2, "smooth_l1": s
 
 
 def _flat(net: Any, name: str, blob: str) -> str:
-    """Append a Flatten of a blob: losses compare element by element in any shape, but Eltwise needs equal shapes."""
-    flat = f"{name}_{blob}_flat"
-    net.layer.add(name=flat, type="Flatten", bottom=[blob], top=[flat])
-    return flat
+    """Append a blob's vectors: losses compare element by element in any shape, but Eltwise needs equal shapes."""
+    return vectors(net, f"{name}_{blob}_flat", blob)
 
 
 def _difference(net: Any, name: str, bottoms: Any, propagate: list[bool]) -> str:

@@ -10,8 +10,7 @@ from multiseg.topology.writing import Refused, axis, parameter, slices
 from multiseg_caffe.exporting.frame import DEPLOYMENT, PrototxtFrame
 from multiseg_caffe.exporting.text import Fields, Word, number_field
 
-# The fields of a Reshape to vectors. A Flatten after a Reshape loses the gradient: its backward pass replaces the array that
-# the Reshape shares (src/caffe/layers/flatten_layer.cpp, reshape_layer.cpp).
+# The fields of a Reshape to vectors; see multiseg_caffe.vectors for why it is no Flatten
 FLAT: Fields = [("reshape_param", [("shape", [("dim", 0), ("dim", -1)])])]
 
 

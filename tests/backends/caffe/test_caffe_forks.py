@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from google.protobuf import text_format
-from multiseg_caffe import prototxt
+from multiseg_caffe import losses, prototxt
 from multiseg_caffe.describing import fork_layers
 from PIL import Image
 
@@ -69,7 +69,7 @@ FORKS = {
         'layer { name: "f" type: "Pooling" bottom: "data" top: "f" pooling_param { pool: AVE global_pooling: true } }'
         'layer { name: "a" type: "Axpy" bottom: "f" bottom: "data" bottom: "data" top: "a" }',
         'layer { name: "f" type: "Pooling" bottom: "data" top: "f" pooling_param { pool: AVE global_pooling: true } }'
-        'layer { name: "a_factors" type: "Flatten" bottom: "f" top: "a_factors" }'
+        'layer { name: "a_factors" type: "Reshape" bottom: "f" top: "a_factors" reshape_param { shape { dim: 0 dim: -1 } } }'
         'layer { name: "a_product" type: "Scale" bottom: "data" bottom: "a_factors" top: "a_product" scale_param { axis: 0 } }'
         'layer { name: "a" type: "Eltwise" bottom: "a_product" bottom: "data" top: "a" }',
     ),
@@ -169,6 +169,40 @@ def test_caffe_computes_class_weights_and_axpy_as_the_forks_do(tmp_path: Path) -
     index = np.where(counted, labels, 0)
     terms = np.array([0.25, 1, 4])[index] * np.take_along_axis(logs, index, 1) * counted
     assert abs(made["data/loss"] - -terms.sum() / counted.sum()) <= 1e-6
+
+
+RESHAPED = {  # a function of a vector that becomes an image
+    "Axpy": 'layer { name: "a" type: "Axpy" bottom: "f" bottom: "x" bottom: "y" top: "a" } '
+    'layer { name: "loss" type: "EuclideanLoss" bottom: "a" bottom: "t" top: "loss" }',
+    "L1Loss": 'layer { name: "loss" type: "L1Loss" bottom: "f" bottom: "m" top: "loss" }',
+}
+
+
+@pytest.mark.parametrize("kind", RESHAPED)
+def test_gradients_reach_the_input_of_a_reshape_before_it(kind: str, tmp_path: Path) -> None:
+    draw = np.random.default_rng(5)
+    shapes = {"v": (2, 3), "m": (2, 3, 1, 1), **dict.fromkeys("xyt", (2, 3, 4, 5))}
+    feed = {name: draw.standard_normal(shape) for name, shape in shapes.items()}
+    inputs = "".join(
+        f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ '
+        f"{' '.join(f'dim: {n}' for n in value.shape)} }} }} }}"
+        for name, value in feed.items()
+    )
+    (tmp_path / "net.prototxt").write_text(
+        f'{inputs} layer {{ name: "f" type: "Reshape" bottom: "v" top: "f" '
+        f"reshape_param {{ shape {{ dim: 0 dim: 3 dim: 1 dim: 1 }} }} }}"
+        f"{RESHAPED[kind]}"
+    )
+    net = losses.with_native(prototxt.read(str(tmp_path / "net.prototxt")))
+    net.force_backward = True
+    (tmp_path / "own.prototxt").write_text(text_format.MessageToString(net))
+    (result,) = pycaffe.run(tmp_path, [{"net": tmp_path / "own.prototxt", "feed": feed, "backward": True}])
+    difference = feed["v"][:, :, None, None] * feed["x"] + feed["y"] - feed["t"]
+    expected = {  # EuclideanLoss is half the sum of squares / batch size, L1Loss the sum of absolute values / batch size
+        "Axpy": (difference * feed["x"]).sum((2, 3)) / 2,
+        "L1Loss": np.sign(feed["v"] - feed["m"][:, :, 0, 0]) / 2,
+    }
+    assert np.abs(result["diff/v"] - expected[kind]).max() <= 1e-5
 
 
 def test_axpy_and_dropout_of_channels_are_described_and_exported(tmp_path: Path) -> None:
