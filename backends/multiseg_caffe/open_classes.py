@@ -13,19 +13,15 @@ PARAMETERS = {
 
 def open_layers(net: Any) -> list[Any]:
     """Return the layers without ``num_output`` that no layer with one follows, in any state."""
-    stated = [layer for layer in net.layer if layer.type in PARAMETERS and _has(layer)]
-    missing = [layer for layer in net.layer if layer.type in PARAMETERS and not _has(layer)]
-    if not missing:
-        return []
-    before: dict[
-        str, set[str]
-    ] = {}  # the blobs that each blob depends on; an in-place layer adds to those of its input
-    for layer in net.layer:
-        sources = set(layer.bottom).union(*(before.get(bottom, set()) for bottom in layer.bottom))
-        for top in layer.top:
-            before[top] = before.get(top, set()) | sources
-    followed = {blob for layer in stated for bottom in layer.bottom for blob in {bottom, *before.get(bottom, ())}}
-    return [layer for layer in missing if not followed.intersection(layer.top)]
+    found = []
+    followed: set[str] = set()  # the blobs that the layers with one depend on
+    for layer in reversed(net.layer):
+        has_outputs = layer.type in PARAMETERS
+        if followed.intersection(layer.top) or (has_outputs and _has(layer)):
+            followed.update(layer.bottom)
+        elif has_outputs:
+            found.append(layer)
+    return found[::-1]
 
 
 def fill(net: Any, classes: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any, Optional
 
 from multiseg.errors import ModelError
@@ -37,10 +37,9 @@ def uses_batch(layer: Any) -> bool:
     return bool(layer.bn_param.bn_mode == BNParameter.LEARN)
 
 
-def check_installed(net: Any, types: Iterable[str], path: str) -> None:
+def check_installed(net: Any, types: Collection[str], path: str) -> None:
     """Raise ModelError if a network has a layer of forks that the installed Caffe lacks; ``types`` are those that it has."""
-    layers = [layer for layer in net.layer if layer.type in RULES]
-    missing = next((layer for layer in layers if layer.type not in set(types)), None)
+    missing = next((layer for layer in net.layer if layer.type in RULES and layer.type not in types), None)
     if missing is not None:
         raise ModelError(
             f"{path}: layer {missing.name!r} ({missing.type}): is a layer of Caffe's forks, which this Caffe lacks; "
