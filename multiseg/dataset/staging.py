@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from multiseg.errors import DatasetError
+from multiseg.files import sync_one, sync_tree
 
 
 @contextmanager
@@ -33,10 +34,10 @@ def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     try:
         yield staging
-        _sync(staging)
+        sync_tree(staging)
         _refuse_existing(target)
         staging.rename(target)
-        _sync_one(target.parent)
+        sync_one(target.parent)
     except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
         _remove_empty(created)
@@ -116,18 +117,3 @@ def _without_locks_where_unsupported() -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL):
             raise
-
-
-def _sync(folder: Path) -> None:
-    """Flush a folder's files and directory entries to disk."""
-    for path in sorted(folder.rglob("*")):
-        _sync_one(path)
-    _sync_one(folder)
-
-
-def _sync_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -150,7 +150,7 @@ def writing(run: Path, position: Position, per_epoch: int) -> Iterator[Path]:
             text = sums.text_of(part, run, position.rows)
             synced.result()
         write_text(part / SUMS, text)
-        sync(part)
+        sync_one(part)
         sync_one(run)  # the history up to the snapshot, which its sums contain
         part.rename(final)
         sync(folder)
