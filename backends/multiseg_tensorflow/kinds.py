@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from multiseg.backend import FileKind
-from multiseg.files import open_regular, read_bytes
+from multiseg.files import open_regular
+from multiseg.worker.choice import reads_classes
 
 INDEX_MAGIC = bytes.fromhex("57fb808b247547db")  # last bytes of a checkpoint's index, a LevelDB table
 SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
@@ -133,7 +134,7 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
 def leaves_classes_open(path: str) -> bool:
     """Return whether a network file reads DIGITS' number of classes, ``self.nclasses``."""
     file = Path(path)
-    return file.suffix in (".py",) and re.search(rb"\bnclasses\b", read_bytes(file)) is not None
+    return file.suffix == ".py" and reads_classes(file)
 
 
 KINDS = (

@@ -22,10 +22,10 @@ from tensorflow.python.framework import ops
 from tensorflow.python.ops import array_ops, control_flow_ops, variable_scope
 from tf_slim.layers import layers as slim_layers
 
-from multiseg.errors import ModelError, SettingsError, setting
+from multiseg.errors import ModelError, SettingsError
 from multiseg.files import read_bytes
 from multiseg.worker import helper_modules
-from multiseg.worker.choice import Choice, as_words
+from multiseg.worker.choice import Choice, as_words, lacks_classes
 from multiseg_tensorflow import digits, old_layers
 
 tf = tensorflow.compat.v1
@@ -108,12 +108,9 @@ def blaming(path: Path, needs_classes: bool = False) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = f"{path}, line {lines[-1]}" if lines else f"{path}"
-        open_classes = (
-            f"; it reads nclasses, which is open: specify {setting('classes', example='N')}, or a dataset of classes"
-        )
         raise ModelError(
             f"{where}: building the network raised {type(error).__name__}: {first_line(error)}"
-            f"{open_classes if needs_classes else ''}"
+            f"{lacks_classes() if needs_classes else ''}"
         ) from error
 
 

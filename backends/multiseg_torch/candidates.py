@@ -58,9 +58,16 @@ def required(make: Callable[..., Any]) -> list[str]:
     return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
+def defined_in(module: ModuleType) -> dict[str, Any]:
+    """Return what a file defines itself, by name: not what it imports."""
+    return {
+        name: value for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__
+    }
+
+
 def of_module(module: ModuleType) -> list[Callable[..., Any]]:
     """Return the classes of networks that a file defines."""
-    own = [value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__]
+    own = defined_in(module).values()
     return [value for value in own if inspect.isclass(value) and issubclass(value, nn.Module)]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from multiseg.errors import ModelError, setting
+from multiseg.errors import ModelError
 from multiseg.files import read_bytes
 from multiseg.worker import choice, helper_modules
 from multiseg.worker.choice import Choice
@@ -92,7 +92,7 @@ def _run_python(chosen: Choice, params: dict[str, Any]) -> Any:
         where = f"{path}:{at[-1]}" if at else path
         hint = ""
         if params["nclasses"] is None and kinds.leaves_classes_open(path):
-            hint = f"; it reads nclasses, which is open: specify {setting('classes', example='N')}, or a dataset of classes"
+            hint = choice.lacks_classes()
         raise ModelError(f"{where}: {type(error).__name__}{f': {message}' if message else ''}{hint}") from error
     except BaseException as error:
         raise ModelError(f"{path}: {type(error).__name__}") from error
@@ -115,9 +115,9 @@ def _network(chosen: Choice, spec: ModuleSpec, params: dict[str, Any]) -> Any:
 
 def _factory(path: str, module: ModuleType) -> Any:
     """Return the file's factory function, or its one nn.Module class."""
-    own = {name: value for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
     if callable(getattr(module, "network", None)) and not isinstance(module.network, nn.Module):
         return module.network
+    own = candidates.defined_in(module)
     factories = [own[name] for name in FACTORIES if inspect.isfunction(own.get(name))]
     if len(factories) == 1:
         return factories[0]
@@ -129,7 +129,7 @@ def _factory(path: str, module: ModuleType) -> Any:
     made = [each for each in (getattr(module, name, None) for name in MADE) if isinstance(each, nn.Module)]
     if len(made) == 1:
         return lambda: made[0]
-    classes = [value for value in own.values() if inspect.isclass(value) and issubclass(value, nn.Module)]
+    classes = candidates.of_module(module)
     if not classes:
         raise ModelError(f"{path}: defines 0 nn.Module classes; {FACTORY}")
     if len(classes) > 1:

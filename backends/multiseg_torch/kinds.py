@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from multiseg.backend import FileKind
-from multiseg.files import read_bytes
+from multiseg.worker.choice import reads_classes
 
 
 def is_lua(head: bytes, path: Path) -> bool:
@@ -47,7 +47,7 @@ def is_state(head: bytes, path: Path) -> bool:
 def leaves_classes_open(path: str) -> bool:
     """Return whether a network file reads DIGITS' number of classes, ``params.nclasses``."""
     file = Path(path)
-    return file.suffix in (".lua", ".py") and re.search(rb"\bnclasses\b", read_bytes(file)) is not None
+    return file.suffix in (".lua", ".py") and reads_classes(file)
 
 
 KINDS = (

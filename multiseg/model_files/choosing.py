@@ -129,10 +129,7 @@ def portable(path: Path) -> Path:
 def word_of(model: str | Path) -> str | None:
     """Return the absolute path with the choice, ``/folder/FILE:NAME(ARGUMENTS)``, of a file of choices; None for other files."""
     path = Path(model)
-    if not choice.is_choice(path):
-        return None
-    chosen = choice.read(path)
-    return str(chosen.file) if chosen.name is None else f"{chosen.file}:{chosen.name}{chosen.arguments or ''}"
+    return choice.read(path).word if choice.is_choice(path) else None
 
 
 def _exists(file: Path) -> bool:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, setting
 from multiseg.files import read_bytes, read_text
 
 KEY = "multiseg_network"  # the first key of the JSON object, whose value is the version of the format
@@ -41,7 +42,16 @@ class Choice:
     @property
     def title(self) -> str:
         """The name of the file, followed by the choice in it, as ``FILE:NAME(ARGUMENTS)``."""
-        return self.file.name if self.name is None else f"{self.file.name}:{self.name}{self.arguments or ''}"
+        return self.file.name + self._within
+
+    @property
+    def word(self) -> str:
+        """The path of the file, followed by the choice in it, as ``/folder/FILE:NAME(ARGUMENTS)``."""
+        return str(self.file) + self._within
+
+    @property
+    def _within(self) -> str:
+        return "" if self.name is None else f":{self.name}{self.arguments or ''}"
 
     def call_arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """Return the positional and the named arguments. Raises ModelError if they are not Python literals."""
@@ -82,6 +92,16 @@ def is_choice(path: Path) -> bool:
         return read_bytes(path, len(HEAD)) == HEAD
     except OSError:
         return False
+
+
+def reads_classes(file: Path) -> bool:
+    """Return whether a source file reads DIGITS' number of classes, ``params.nclasses`` or ``self.nclasses``."""
+    return re.search(rb"\bnclasses\b", read_bytes(file)) is not None
+
+
+def lacks_classes() -> str:
+    """Return what the message of an error adds if the file reads the number of classes, which is not known."""
+    return f"; it reads nclasses, which is open: specify {setting('classes', example='N')}, or a dataset of classes"
 
 
 def literal_arguments(call: str) -> tuple[list[Any], dict[str, Any]]:

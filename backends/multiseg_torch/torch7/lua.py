@@ -20,7 +20,7 @@ import numpy as np
 
 from multiseg.errors import ModelError, setting
 from multiseg.files import read_bytes
-from multiseg.worker.choice import Choice, as_words
+from multiseg.worker.choice import Choice, as_words, lacks_classes
 from multiseg_torch import kinds
 from multiseg_torch.torch7 import criterions, start
 from multiseg_torch.torch7.modules import MODULES, PARTS, Builder
@@ -49,7 +49,7 @@ def run(chosen: Choice, params: dict[str, Any]) -> dict[str, Any]:
     except Problem as error:
         message = str(error)
         if params["nclasses"] is None and kinds.leaves_classes_open(path):
-            message += f"; it reads nclasses, which is open: specify {setting('classes', example='N')}, or a dataset of classes"
+            message += lacks_classes()
         other = re.match(r"(\S+\.lua):(\d+): ", message)
         if other:  # in another file than the network's
             raise ModelError(f"{chosen.file.parent / other[1]}:{message[len(other[1]) + 1 :]}") from error
