@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import math
@@ -15,6 +16,7 @@ from typing import Any
 
 from multiseg.errors import SettingsError
 
+PIECE = 1 << 20  # bytes of a large file that are read at once
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -47,6 +49,15 @@ def _read(file: io.FileIO, size: int) -> bytes:
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a regular file in hex digits, read in pieces. Raises OSError, see :func:`open_regular`."""
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def read_text(path: str | os.PathLike[str]) -> str:

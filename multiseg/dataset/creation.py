@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args
 
@@ -37,6 +36,7 @@ from multiseg.dataset.staging import staged_folder
 from multiseg.dataset.voc import have_one_size, read_layout
 from multiseg.dataset.writing import RecordWriter
 from multiseg.errors import DatasetError, MultisegWarning, SettingsError, setting
+from multiseg.files import sha256_of
 from multiseg.images import Channels, Exif, Values, decode, read_bytes
 
 Progress = Callable[[int, int], None]
@@ -174,7 +174,7 @@ def create(
                 "val": {"count": len(val), **shapes},
                 "databases": hashes,
                 "files": {
-                    path.relative_to(staging).as_posix(): sha256(read_bytes(path)).hexdigest()
+                    path.relative_to(staging).as_posix(): sha256_of(path)
                     for path in sorted(staging.glob("*_db/mean.binaryproto"))
                 },
                 "content_hash": combined_hash(hashes),

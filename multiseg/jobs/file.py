@@ -105,10 +105,8 @@ def _expanded(table: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
                 shown = number if isinstance(value, (dict, list)) else _stem(value) if key in PATHS else value
                 parts.append(str(shown) if key == "backend" else f"{key}={shown}")
         name = re.sub(r"[^\w.=+-]+", "-", "_".join(parts))
-        yield (
-            re.sub(r"^\.+$", "-", name),
-            settings,
-        )  # a folder in that of the runs, not that folder or the one around it
+        # a folder in that of the runs: "." and ".." are that folder and the one around it
+        yield re.sub(r"^\.+$", "-", name), settings
 
 
 def _stem(value: Any) -> str:

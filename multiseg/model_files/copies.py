@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from multiseg.errors import ModelError
-from multiseg.files import read_bytes, write_text
+from multiseg.files import read_bytes, sha256_of, write_text
 from multiseg.model_files.imports import helpers
 from multiseg.model_files.kinds import kind_of
 from multiseg.worker import choice
@@ -68,7 +68,7 @@ def changed(path: Path, copy: Path, except_for: str | None = None) -> str | None
 
 def hashes(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file in a folder, by its path relative to the folder."""
-    return {name.as_posix(): hashlib.sha256(read_bytes(folder / name)).hexdigest() for name in _files(folder)}
+    return {name.as_posix(): sha256_of(folder / name) for name in _files(folder)}
 
 
 def _files(folder: Path) -> list[Path]:

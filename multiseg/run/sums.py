@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from multiseg.errors import MultisegWarning, RunError
-from multiseg.files import json_text, open_regular, read_text
+from multiseg.files import json_text, read_text, sha256_of
 from multiseg.run.names import HISTORY, JOB, SUMS
 from multiseg.run.reading import read_history, read_job
 
-PIECE = 1 << 20  # bytes that are read at once
 RECORDED = "sums"  # key of job.json: the snapshots of this run have sums
 MOVED = {
     "dataset": ("path",),
@@ -95,14 +94,10 @@ def _files(snapshot: Path) -> list[Path]:
 
 
 def _of_file(path: Path) -> str:
-    digest = hashlib.sha256()
     try:
-        with open_regular(path) as file:
-            while piece := file.read(PIECE):
-                digest.update(piece)
+        return sha256_of(path)
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
-    return digest.hexdigest()
 
 
 def _of_history(run: Path, rows: int) -> str:
