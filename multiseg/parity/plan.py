@@ -90,14 +90,12 @@ class ParityPlan:
         files: list[Path] = []
         for model in models:
             named = shipped.find(model)
+            if named is None:
+                classes = self._classes or (outputs if self.dataset.labels.kind == CLASSES else None)
+                files.append(choosing.path_of(model, classes=classes, options=self._model_options))
+                continue
             chosen = [registry.get(name) for name in backends or registry.names()] if len(models) == 1 else [None]
-            classes = self._classes or (outputs if self.dataset.labels.kind == CLASSES else None)
-            own = [choosing.path_of(model, classes=classes, options=self._model_options)] if named is None else []
-            files += (
-                own
-                if named is None
-                else [shipped.file_of(named, one, self._classes or outputs, channels) for one in chosen]
-            )
+            files += [shipped.file_of(named, one, self._classes or outputs, channels) for one in chosen]
         return list(dict.fromkeys(files)) if len(models) == 1 else files
 
     def _entries(self, models: list[Path], runs: Sequence[Run | None], backends: Sequence[str]) -> list[Entry]:
