@@ -92,8 +92,7 @@ class _TensorFlow(TowerFrame):
         if len(layer.outputs) > 1:
             self._pool_with_indices(layer, pool, kernel, strides)
             return
-        if pool.up and not any(pool.pads) and all(k == s <= 2 for k, s in zip(pool.kernel, pool.strides, strict=True)):
-            # windows of up to 2 pixels, and of 1 at the end of an odd size: equal to SAME for any size
+        if _is_same_for_any_size(pool):
             function = "avg_pool" if pool.average else "max_pool"
             self._assign(layer, f"tf.nn.{function}({self._first(layer)}, {kernel}, {strides}, 'SAME')")
             return
@@ -123,13 +122,10 @@ class _TensorFlow(TowerFrame):
     def _pool_with_indices(self, layer: Layer, pool: Pooling, kernel: list[int], strides: list[int]) -> None:
         pads, size_specific = _window_pads(pool)
         shape_in, shape_out = self.input_shape(layer), layer.shapes[0]
-        small = (
-            pool.up and not any(pool.pads) and all(k == s <= 2 for k, s in zip(pool.kernel, pool.strides, strict=True))
-        )
         fits = all((m - 1) * s + k <= n for n, m, s, k in zip(
             shape_in[1:], shape_out[1:], pool.strides, pool.kernel, strict=True
         ))  # fmt: skip
-        same = small or self._same(layer, pads)
+        same = _is_same_for_any_size(pool) or self._same(layer, pads)
         if not same and (any(pool.pads) or not fits):
             raise Refused(f"pads {tuple(pads)}; TensorFlow gives indices of maxima only without padding or with SAME")
         call = f"max_pool_with_indices({self._first(layer)}, {kernel}, {strides}, '{'SAME' if same else 'VALID'}')"
@@ -376,6 +372,12 @@ class _TensorFlow(TowerFrame):
              "Pow", "Identity"), elementwise
         ),
     }  # fmt: skip
+
+
+def _is_same_for_any_size(pool: Pooling) -> bool:
+    """Return whether windows are of up to 2 pixels, and of 1 at the end of an odd size, which SAME equals for any size."""
+    whole = all(k == s <= 2 for k, s in zip(pool.kernel, pool.strides, strict=True))
+    return pool.up and not any(pool.pads) and whole
 
 
 def _window_pads(pool: Pooling) -> tuple[list[int], bool]:
