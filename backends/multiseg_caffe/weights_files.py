@@ -124,12 +124,7 @@ def _with(layer: Any, blobs: list[Array]) -> Any:
 
 def read(path: str) -> dict[str, Array]:
     """Return the neutral weights of a caffemodel. Raises ModelError if the file is not a caffemodel, or truncated."""
-    try:
-        net = NetParameter.FromString(read_bytes(path))
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    except DecodeError:
-        raise ModelError(f"{path}: is not a caffemodel, or truncated") from None
+    net = _parsed(path)
     upgrade(net, path)
     arrays: dict[str, Array] = {}
     for layer in net.layer:
@@ -144,16 +139,21 @@ def read(path: str) -> dict[str, Array]:
 
 def check_layers(path: Path, layers: Iterable[str]) -> None:
     """Raise ModelError if a caffemodel lacks the weights of one of these layers, which Caffe would leave as they are."""
-    try:
-        net = NetParameter.FromString(read_bytes(path))
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    except DecodeError:
-        raise ModelError(f"{path}: is damaged: it is not a caffemodel, or truncated") from None
+    net = _parsed(path)
     stored = {layer.name for layer in net.layer if layer.blobs}
     missing = next((name for name in layers if name not in stored), None)
     if missing is not None:
         raise ModelError(f"{path}: is damaged: it has no weights of the layer {missing!r}")
+
+
+def _parsed(path: str | Path) -> Any:
+    """Return the NetParameter in a caffemodel, as it is stored."""
+    try:
+        return NetParameter.FromString(read_bytes(path))
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    except DecodeError:
+        raise ModelError(f"{path}: is not a caffemodel, or truncated") from None
 
 
 def _array(path: str, layer: str, index: int, blob: Any) -> Array:

@@ -199,8 +199,7 @@ def add_training_statistics(nodes: list[dict[str, Any]], placed: list[Placed], t
 
 def _scale(layer: Any, bottoms: list[Shape]) -> list[Step]:
     p = layer.scale_param
-    each_channel = len(bottoms[0]) == 4 and bottoms[1:] == [bottoms[0][:2]]
-    if not p.bias_term and (each_channel or bottoms[1:] == bottoms[:1]):
+    if not p.bias_term and (_is_per_channel(bottoms) or bottoms[1:] == bottoms[:1]):
         return [("Mul", {})]
     if len(bottoms) == 2 or axis(p.axis, bottoms[0]) != 1 or p.num_axes != 1:
         return [_opaque(layer)]
@@ -210,8 +209,13 @@ def _scale(layer: Any, bottoms: list[Shape]) -> list[Step]:
 def _scaled_channels(placed: Placed) -> int:
     """Return the number of channels of a Scale whose second input has one factor for each, (N, C), and no bias; else 0."""
     layer, bottoms = placed.layer, [shape for shape in placed.bottoms if shape is not None]
-    per_channel = len(bottoms) == 2 and len(bottoms[0]) == 4 and bottoms[1] == bottoms[0][:2]
-    return bottoms[1][1] if layer.type == "Scale" and per_channel and not layer.scale_param.bias_term else 0
+    scales = layer.type == "Scale" and not layer.scale_param.bias_term
+    return bottoms[1][1] if scales and _is_per_channel(bottoms) else 0
+
+
+def _is_per_channel(bottoms: list[Shape]) -> bool:
+    """Return whether the inputs are an image and one factor for each of its channels, (N, C)."""
+    return len(bottoms) == 2 and len(bottoms[0]) == 4 and bottoms[1] == bottoms[0][:2]
 
 
 def _lrn(layer: Any, bottoms: list[Shape]) -> list[Step]:
