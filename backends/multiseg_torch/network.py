@@ -43,6 +43,11 @@ class Network(network.Network):
         )
         loaded = files.load(spec.model, spec.input_shape)
         self.spec = spec = replace(spec, model=loaded.path)
+        for module in loaded.model.modules() if spec.solver else ():
+            if hasattr(module, "own_gradient"):  # of a Torch7 file
+                raise ModelError(
+                    f"{spec.model}: {module.own_gradient}; such a network can be described, exported and tested"
+                )
         self.files = list(loaded.files)
         if loaded.crop and spec.input_shape[1:] != (loaded.crop, loaded.crop):
             height, width = spec.input_shape[1:]

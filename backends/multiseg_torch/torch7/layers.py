@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,67 @@ class ParallelTable(nn.Sequential):
         return _bounded([module(x) for module, x in zip(self, table)])
 
 
+class Parallel(nn.Sequential):
+    """Apply each module to one element of a dimension, and concatenate the outputs along another one."""
+
+    def __init__(self, children: Sequence[nn.Module], dimension: int, joined: int) -> None:
+        super().__init__(*children)
+        self.dimension, self.joined = dimension, joined
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[self.dimension - 1] != len(self):
+            raise ValueError(f"has {len(self)} modules for dimension {self.dimension} of {x.shape[self.dimension - 1]}")
+        parts = [module(x.select(self.dimension - 1, index)) for index, module in enumerate(self)]
+        return torch.cat(parts, self.joined - 1)
+
+
+class Bottle(nn.Sequential):
+    """Apply a module to inputs of ``dims`` axes, with the leading axes of an input of more combined into the first one."""
+
+    def __init__(self, module: nn.Module, dims: int) -> None:
+        super().__init__(module)
+        self.dims = dims
+
+    def forward(self, x: Tensor) -> Any:
+        leading = x.shape[: x.ndim - self.dims]
+        if not leading:
+            return self[0](x)
+        y = self[0](x.reshape(-1, *x.shape[len(leading) + 1 :]))
+        return y.reshape(*leading, y.shape[0] // math.prod(leading), *y.shape[1:])
+
+
+class Step(NamedTuple):
+    """A step of a graph: a module applied to the values of earlier steps, an element of a table, or both absent."""
+
+    inputs: tuple[int, ...]
+    module: int | None = None
+    select: int | None = None
+    is_list: bool = False  # the value is a table of the inputs, also of one
+
+
+class Graph(nn.Sequential):
+    """nn.gModule of nngraph: steps in the order of their computation; those without inputs and module are the input.
+
+    The value of the last step is the output. As in nngraph, the value of several inputs is a table of them.
+    """
+
+    def __init__(self, children: Sequence[nn.Module], steps: Sequence[Step]) -> None:
+        super().__init__(*children)
+        self.steps = steps
+
+    def forward(self, x: Any) -> Any:
+        values: list[Any] = []
+        for step in self.steps:
+            inputs = [values[index] for index in step.inputs]
+            value = x if not inputs else inputs[0] if len(inputs) == 1 and not step.is_list else _bounded(inputs)
+            if step.select is not None:
+                if len(_table(value)) < step.select:
+                    raise ValueError(f"selects value {step.select} of {len(value)}")
+                value = value[step.select - 1]
+            values.append(value if step.module is None else self[step.module](value))
+        return values[-1]
+
+
 class JoinTable(nn.Module):
     """Concatenate a table's tensors along a dimension, plus one if the inputs have one axis more than ``dims``."""
 
@@ -101,11 +162,12 @@ ELEMENTWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "Sub": torch.sub,
     "Div": torch.div,
     "Max": torch.maximum,
+    "Min": torch.minimum,
 }
 
 
 class Elementwise(nn.Module):
-    """Combine a table's tensors element by element: Sum, Mul, Sub, Div or Max."""
+    """Combine a table's tensors element by element: Sum, Mul, Sub, Div, Max or Min."""
 
     def __init__(self, operation: str) -> None:
         super().__init__()
@@ -130,6 +192,59 @@ class Function(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
+
+
+class Weighted(nn.Module):
+    """Multiply by a weight, or add a bias, of a size that is repeated along axes of size 1."""
+
+    def __init__(self, part: str, size: list[int]) -> None:
+        super().__init__()
+        per_channel = len(size) > 2 and sum(count > 1 for count in size) <= 1 and size[-2:] == [1, 1]
+        self.register_parameter(part, nn.Parameter(torch.empty(math.prod(size) if per_channel else tuple(size))))
+        self.part, self.size = part, tuple(size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = getattr(self, self.part).reshape((1,) * (x.ndim - len(self.size)) + self.size)
+        return x * values if self.part == "weight" else x + values
+
+
+class MaxPool(nn.MaxPool2d):
+    """A pooling that keeps the indices of its maxima, and the size of its input, for MaxUnpool."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.size = x.shape[-2:]
+        y, self.indices = F.max_pool2d(
+            x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, return_indices=True
+        )
+        return y
+
+
+class MaxUnpool(nn.Module):
+    """Put values where a pooling found its maxima, among zeros, in the size of that pooling's input."""
+
+    def __init__(self, pooling: nn.MaxPool2d) -> None:
+        super().__init__()
+        pooling.__class__ = MaxPool
+        self.pooling = [pooling]  # not a module of its own
+
+    def forward(self, x: Tensor) -> Tensor:
+        (pooling,) = self.pooling
+        indices = getattr(pooling, "indices", None)
+        if indices is None:
+            raise ValueError("its pooling is not computed before it")
+        return F.max_unpool2d(x, indices, pooling.kernel_size, pooling.stride, output_size=pooling.size)
+
+
+class SplitTable(nn.Module):
+    """Return the elements along a dimension as a table, without that dimension."""
+
+    def __init__(self, dimension: int, dims: int | None) -> None:
+        super().__init__()
+        self.dimension, self.dims = dimension, dims
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        axis = _axis(self.dimension, self.dims, x)
+        return _bounded([x.select(axis, index) for index in range(x.shape[axis])])
 
 
 class View(nn.Module):

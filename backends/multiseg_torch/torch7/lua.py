@@ -1,8 +1,8 @@
 """Run Torch7 network files by Lua in a sandbox, and build PyTorch modules from the result.
 
-The file runs in a separate process (sandbox.py), with an ``nn`` and ``torch`` that only record the modules and operations
-(nn.lua). It has no access to os, io, debug, package, file loading or Python objects. Memory, instructions and CPU time are
-limited.
+The file runs in a separate process (sandbox.py), with a ``torch`` and an ``nn`` that only record the modules and operations
+(tensors.lua, classes.lua, nn.lua, nngraph.lua). It has no access to os, io, debug, package, file loading or Python objects.
+Memory, instructions and CPU time are limited.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _clear(message: str) -> str:
     """Return the first line of a Lua error as a Problem's message, with similar names if nn lacks the name."""
     first = (message.splitlines() or [""])[0]
     place = re.match(r"(?:network|(\S+\.lua)):(\d+): ", first)
-    said = re.sub(r"^(nn|sandbox):\d+: ", "", first[place.end() :] if place else first)
+    said = re.sub(r"^(tensors|classes|nn|nngraph|sandbox):\d+: ", "", first[place.end() :] if place else first)
     unknown = re.search(r"attempt to (?:call|index) field '([A-Z]\w*)' \(a nil value\)", said)
     if unknown:
         known = sorted({*MODULES, *criterions.CRITERIONS, "MultiCriterion"})

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from multiseg_torch.torch7 import layers, start
+from multiseg_torch.torch7 import graphs, layers, start
 from multiseg_torch.torch7.objects import Object, Problem
 
 PARTS = ("weight", "bias", "running_mean", "running_var")
@@ -47,6 +47,10 @@ class Builder:
                 raise
             raise Problem(f"{obj.place}: {error}") from error
         self._fill(obj, module)
+        if obj.flag("frozen"):  # the file replaces accGradParameters by nothing
+            module.requires_grad_(False)
+        if obj.fields.get("own_gradient"):
+            module.own_gradient = f"{obj.place}: its {obj.fields['own_gradient']} is replaced by the file's own"
         self.built[id(obj)] = module
         if self._current > MOST_CALLS:
             raise Problem(f"{obj.place}: calls {self._current} modules for one image, above {MOST_CALLS}")
@@ -275,7 +279,49 @@ def _softmax(module: Callable[..., nn.Module]) -> Build:
     return lambda obj, builder: module(dim=1)
 
 
+def _graph(obj: Object, builder: Builder) -> nn.Module:
+    modules, steps = graphs.of(obj)
+    return layers.Graph([builder.module(each) for each in modules], steps)
+
+
+def _bottle(obj: Object, builder: Builder) -> nn.Module:
+    (module,) = builder.children(obj)
+    return layers.Bottle(module, obj.whole("nInputDim", 2))
+
+
+def _max_unpooling(obj: Object, builder: Builder) -> nn.Module:
+    """Build it with the pooling whose maxima it puts back, which is built once."""
+    pooling = obj.fields.get("pooling")
+    built = builder.module(pooling) if isinstance(pooling, Object) and pooling.kind == "SpatialMaxPooling" else None
+    if not isinstance(built, nn.MaxPool2d):
+        raise Problem(f"{obj.place}: has no pooling")
+    return layers.MaxUnpool(built)
+
+
+def _weighted(part: str) -> Build:
+    def build(obj: Object, builder: Builder) -> nn.Module:
+        size = list(obj.fields[part].shape) if obj.array(part) else obj.wholes("size")
+        return layers.Weighted(part, size)
+
+    return build
+
+
 MODULES: dict[str, Build] = {
+    "gModule": _graph,
+    "Parallel": lambda obj, builder: layers.Parallel(
+        builder.children(obj), obj.whole("inputDimension"), obj.whole("outputDimension")
+    ),
+    "Bottle": _bottle,
+    "SplitTable": lambda obj, builder: layers.SplitTable(obj.whole("dimension"), _optional(obj, "nInputDims")),
+    "CMinTable": lambda obj, builder: layers.Elementwise("Min"),
+    "CMul": _weighted("weight"),
+    "CAdd": _weighted("bias"),
+    "Mul": lambda obj, builder: layers.Weighted("weight", [1]),
+    "SpatialMaxUnpooling": _max_unpooling,
+    "SpatialAdaptiveMaxPooling": lambda obj, builder: nn.AdaptiveMaxPool2d((obj.whole("H"), obj.whole("W"))),
+    "SpatialAdaptiveAveragePooling": lambda obj, builder: nn.AdaptiveAvgPool2d((obj.whole("H"), obj.whole("W"))),
+    "LogSigmoid": lambda obj, builder: nn.LogSigmoid(),
+    "SoftSign": lambda obj, builder: nn.Softsign(),
     "Sequential": lambda obj, builder: nn.Sequential(*builder.children(obj)),
     "Concat": _concat(layers.Concat),
     "DepthConcat": _concat(layers.DepthConcat),

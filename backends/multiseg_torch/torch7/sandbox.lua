@@ -4,6 +4,7 @@
 
 local limit, note, another = ...
 local getinfo, sethook, stderr, guarded = debug.getinfo, debug.sethook, io.stderr, xpcall
+local opaque = newproxy  -- the global is removed below
 local match = string.match  -- replaced below by one that calls where
 local step, count, depth, position = 1, 0, 0, 'network'
 
@@ -76,7 +77,7 @@ end
 local insisted = {cudnn = true, cunn = true, cutorch = true, ccn2 = true}
 -- packages that network files require for programs around the network: they load, and what they contain is missing
 local empty = {image = true, optim = true, paths = true, xlua = true, sys = true, gnuplot = true, torchnet = true}
-local extends_nn = {nnx = true, nngraph = true}  -- modules of theirs that are not supported are reported by name
+local provided = {nn = 'nn', torch = 'torch', nngraph = 'nngraph', graph = 'graph', nnx = 'nn', dpnn = 'nn', rnn = 'nn'}  -- globals
 
 local function aliases()
    return setmetatable({version = 8000}, {__index = function(_, name)
@@ -85,9 +86,9 @@ local function aliases()
 end
 
 local function nothing(package)
-   local provided = {}
+   local fields = {}
    if package == 'paths' then
-      provided = {
+      fields = {
          dofile = function(name) return dofile(name) end,
          concat = function(...) return (table.concat({...}, '/'):gsub('//+', '/')) end,
          basename = function(name) return name:match('[^/]*$') end,
@@ -95,7 +96,7 @@ local function nothing(package)
          thisfile = function(name) return name or '.' end,
       }
    end
-   return setmetatable(provided, {__index = function(_, name)
+   return setmetatable(fields, {__index = function(_, name)
       fail(package .. '.' .. tostring(name) .. ' is not provided while a network file is loaded')
    end})
 end
@@ -122,8 +123,7 @@ function dofile(name)
 end
 
 function require(name)
-   if name == 'nn' or name == 'torch' then return _G[name] end
-   if extends_nn[name] then return nn end
+   if provided[name] then return _G[provided[name]] end
    if empty[name] then
       if not rawget(_G, name) then _G[name] = nothing(name) end
       return _G[name]
@@ -196,4 +196,4 @@ local function names(name, made)
    return value
 end
 
-return fail, where, run, names
+return fail, where, run, names, function() return opaque(true) end

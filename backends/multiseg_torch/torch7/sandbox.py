@@ -60,7 +60,7 @@ def export(lupa: Any, root: Any, describe: Any) -> tuple[Any, dict[int, Any]]:
             return thing
         if lupa.lua_type(thing) != "table":
             return {"is": lupa.lua_type(thing)}
-        number, typename, is_tensor = describe(thing)
+        number, typename, is_tensor, thing = describe(thing)
         if is_tensor:
             return {"tensor": number}
         if number not in objects:
@@ -93,6 +93,8 @@ class Beside:
     def source(self, name: str, is_module: bool) -> tuple[str, str] | None:
         """Return the source of a file and its name relative to the network file's folder; None if there is none.
 
+        Raises ValueError if it is larger than LARGEST.
+
         ``is_module``: a name as of ``require``, with dots for folders and without extension.
         """
         name = name[2:] if name.startswith("./") else name
@@ -110,10 +112,12 @@ class Beside:
                     continue
                 try:
                     with open(path, encoding="latin-1", newline="") as file:  # noqa: PTH123
-                        text = file.read(LARGEST)
+                        text = file.read(LARGEST + 1)
                 except OSError:
                     continue
                 shown = os.path.relpath(path, os.path.realpath(self.folders[0]))
+                if len(text) > LARGEST:
+                    raise ValueError(f"{shown}:1: is larger than {LARGEST >> 20} MiB")
                 self.used.append(shown)
                 return text, shown
         return None
@@ -156,7 +160,8 @@ def main() -> None:
         with open(os.path.join(here, name + ".lua")) as file:  # noqa: PTH118, PTH123
             return compiled(file.read(), "=" + name)
 
-    prelude, modules = own("sandbox"), own("nn")
+    prelude = own("sandbox")
+    tensors, classes, modules, graphs = (own(name) for name in ("tensors", "classes", "nn", "nngraph"))
     if request["source"].startswith("\x1b"):  # bytecode can break out of any sandbox
         answer(out, {"error": "network:1: is compiled Lua; only source text is run"})
     chunk = compiled(request["source"], "=network")
@@ -166,7 +171,10 @@ def main() -> None:
 
     def another(name: Any, is_module: Any) -> Any:
         """Return another file as a function and its name; None and a message if that fails; None if there is none."""
-        found = beside.source(str(name), bool(is_module))
+        try:
+            found = beside.source(str(name), bool(is_module))
+        except ValueError as error:
+            return None, str(error)
         if found is None:
             return None
         if found[0].startswith("\x1b"):
@@ -181,8 +189,11 @@ def main() -> None:
         for parent in parents:
             table = table.setdefault(parent, {})
         table[last] = item
-    fail, where, run, names = prelude(request["instructions"], watch.note, another)
-    describe, log, owners, storage = modules(fail, where)
+    fail, where, run, names, opaque = prelude(request["instructions"], watch.note, another)
+    kit = tensors(fail, where)
+    classes(kit)
+    modules(kit)
+    graphs(kit, opaque)
 
     def called(function: Any, *arguments: Any) -> Any:
         made = run(function, *arguments)
@@ -196,7 +207,7 @@ def main() -> None:
 
     params = lua.table_from(
         {
-            key: storage(lua.table_from(item)) if isinstance(item, list) else item
+            key: kit.storage(lua.table_from(item)) if isinstance(item, list) else item
             for key, item in request["params"].items()
         }
     )
@@ -219,9 +230,9 @@ def main() -> None:
                 made = called(made, *(deep(lua, item) for item in arguments))
             else:
                 made = called(made, params if opt is None else opt)
-        made = lua.table_from([made, owners])
-        root, objects = export(lupa, made, describe)
-        entries = [plain(entry) for entry in log.values()]
+        made = lua.table_from([made, kit.owners])
+        root, objects = export(lupa, made, kit.describe)
+        entries = [plain(entry) for entry in kit.log.values()]
         answer(out, {"root": root, "objects": objects, "log": entries, "files": beside.used, "functions": functions})
     except (lupa.LuaMemoryError, MemoryError):
         answer(out, {"error": f"network: takes more than {request['memory'] >> 20} MiB of memory"})

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from multiseg_torch.torch7 import layers
 from multiseg_torch.torch7.objects import Object, Problem
 
 LARGEST = 1 << 28  # maximum number of elements of all tensors that a file creates
@@ -18,7 +19,8 @@ def reset(module: nn.Module, deviation: float | None = None) -> None:
     """Initialize a module as Torch7's ``reset`` does: uniform within 1/sqrt(fan in), or with a standard deviation ``deviation``.
 
     Sources, in https://github.com/torch/nn: SpatialConvolution.lua and its variants, Linear.lua (fan in: input planes x kernel,
-    for SpatialFullConvolution too), BatchNormalization.lua (weights uniform within 0 and 1), PReLU.lua (1/4).
+    for SpatialFullConvolution too), BatchNormalization.lua (weights uniform within 0 and 1), PReLU.lua (1/4), CMul.lua,
+    CAdd.lua and Mul.lua (fan in: all weights).
     """
     with torch.no_grad():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
@@ -36,6 +38,10 @@ def reset(module: nn.Module, deviation: float | None = None) -> None:
                 module.bias.zero_()
         elif isinstance(module, nn.PReLU):
             module.weight.fill_(0.25)
+        elif isinstance(module, layers.Weighted):
+            for parameter in module.parameters():
+                bound = parameter.numel() ** -0.5 if deviation is None else deviation * 3**0.5
+                parameter.uniform_(-bound, bound)
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ ELEMENTS = {
 }  # fmt: skip
 CLASS = re.compile(r"torch\.(Cuda)?(Float|Double|Half|Byte|Char|Short|Int|Long|)(Tensor|Storage)")
 LONGEST_WORD = 40  # characters of a number in an ASCII file
+DEEPEST = 30_000  # steps of reading at one time; each table or object takes two or three
 LARGEST_VIEW = 1 << 28  # elements that a tensor may have beyond those of its storage, by strides of 0
 
 Array = npt.NDArray[Any]
@@ -37,11 +39,9 @@ def read(path: str) -> Any:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     source = _Ascii(data) if re.match(rb"\s*\d{1,2}\n", data) else _Binary(data)
     try:
-        return _Reader(source).object()
+        return _Reader(source).read()
     except Problem as error:
         raise ModelError(f"{path}: is not a valid .t7 file: {error} (at byte {source.at} of {len(data)})") from error
-    except RecursionError as error:
-        raise ModelError(f"{path}: is not a valid .t7 file: its tables nest too deeply") from error
 
 
 class _Binary:
@@ -115,14 +115,37 @@ class _Ascii(_Binary):
         return int(self.array("<i4", 1)[0])
 
 
+Steps = Generator[
+    "Steps", Any, Any
+]  # of reading an object: it yields the reading of the objects within, and receives them
+
+
 class _Reader:
-    """Reader of objects: an object is stored once and referred to by its index afterwards."""
+    """Reader of objects: an object is stored once and referred to by its index afterwards.
+
+    nngraph's graphs nest their nodes thousands of levels deep, so objects are read without recursion.
+    """
 
     def __init__(self, source: _Binary) -> None:
         self.source = source
         self.objects: dict[int, Any] = {}
 
-    def object(self) -> Any:
+    def read(self) -> Any:
+        """Return the next object."""
+        waiting: list[Steps] = [self.object()]
+        value = None
+        while waiting:
+            if len(waiting) > DEEPEST:
+                raise Problem("its tables nest too deeply")
+            try:
+                waiting.append(waiting[-1].send(value))
+                value = None
+            except StopIteration as end:
+                waiting.pop()
+                value = end.value
+        return value
+
+    def object(self) -> Steps:
         kind = self.source.integer()
         if kind == NIL:
             return None
@@ -134,48 +157,49 @@ class _Reader:
         if kind == STRING:
             return self.string()
         if kind == OLD_FUNCTION:
-            return self.function()
+            return (yield self.function())
         if kind not in (TABLE, TORCH, FUNCTION, LEGACY_FUNCTION):
             raise Problem(f"{kind} is not an object type")
         index = self.source.integer()
         if index in self.objects:
             return self.objects[index]
         if kind == TABLE:
-            return self.table(self.objects.setdefault(index, Object(None)))
+            return (yield self.table(self.objects.setdefault(index, Object(None))))
         if kind == TORCH:
-            return self.torch(index)
+            return (yield self.torch(index))
         self.objects[index] = Object("function")
-        return self.function()
+        return (yield self.function())
 
     def string(self) -> str:
         return self.source.take(self.source.integer()).decode("latin-1")
 
-    def function(self) -> Object:
+    def function(self) -> Steps:
         """Skip Lua bytecode and its upvalues."""
         self.source.take(self.source.integer())
-        self.object()
+        yield self.object()
         return Object("function")
 
-    def table(self, table: Object) -> Object:
+    def table(self, table: Object) -> Steps:
         for _ in range(self.source.integer()):
-            key, value = self.object(), self.object()
+            key = yield self.object()
+            value = yield self.object()
             if isinstance(key, (str, int, float)):
                 table.fields[key] = value
         return table
 
-    def torch(self, index: int) -> Any:
+    def torch(self, index: int) -> Steps:
         version = self.string()
         name = self.string() if re.fullmatch(r"V -?\d+", version) else version  # older files have no version
         found = CLASS.fullmatch(name)
         if found:
-            value = self.tensor() if found[3] == "Tensor" else self.storage(ELEMENTS[found[2]])
+            value = (yield self.tensor()) if found[3] == "Tensor" else self.storage(ELEMENTS[found[2]])
             return self.objects.setdefault(index, value)
         if not re.fullmatch(r"[A-Za-z_][\w.]{0,99}", name):
             raise Problem(f"{name[:40]!r} is not a class name")
         if name.startswith("torch."):
             raise Problem(f"holds a {name}, which is not supported")
         made = self.objects.setdefault(index, Object(name))
-        content = self.object()
+        content = yield self.object()
         if not isinstance(content, Object) or content is made:
             raise Problem(f"a {name} has no fields")
         made.fields = content.fields
@@ -184,13 +208,13 @@ class _Reader:
     def storage(self, dtype: str) -> Array:
         return self.source.array(dtype, int(self.source.array("<i8", 1)[0]))
 
-    def tensor(self) -> Array:
+    def tensor(self) -> Steps:
         axes = self.source.integer()
         if not 0 <= axes <= 32:
             raise Problem(f"a tensor has {axes} dimensions")
         sizes, strides = (self.source.array("<i8", axes).tolist() for _ in range(2))
         first = int(self.source.array("<i8", 1)[0]) - 1
-        values = self.object()
+        values = yield self.object()
         if values is None or not axes:
             return np.zeros(0, np.float32)
         elements = math.prod(sizes)

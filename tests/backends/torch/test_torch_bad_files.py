@@ -68,7 +68,21 @@ LUA = {
     "a model that holds itself": ("local s = nn.Sequential()\ns:add(s) return s", ":1: nn.Sequential: contains itself"),
     "containers without end": ("local s = nn.ReLU() for i = 1, 20000 do s = nn.Sequential():add(s) end return s", "too deeply"),
     "forward while it is built": ("return nn.ReLU():forward(torch.zeros(3))", ":1: nn.ReLU:forward is not available"),
-    "a module of its own": ("local A, parent = torch.class('nn.A', 'nn.Module')", ":1: defining a module (torch.class)"),
+    "a module that computes": ("local A = torch.class('nn.A', 'nn.Module')\nfunction A:updateOutput(x) return x * 2 end\n"
+                               "return nn.A()",
+                               ":2: nn.A: its updateOutput cannot be followed: it computes by itself (*)"),
+    "a module that looks at its input": ("local A = torch.class('nn.A', 'nn.Module')\nfunction A:updateOutput(x)\n"
+                                         "if x:size(1) > 2 then return x end end\nreturn nn.A()",
+                                         ":3: nn.A: its updateOutput cannot be followed: it computes by itself (input:"),
+    "another module in training": ("local A = torch.class('nn.A', 'nn.Sequential')\nfunction A:updateOutput(x)\n"
+                                   "if self.train then return x end\nreturn self.modules[1]:forward(x) end\n"
+                                   "return nn.A():add(nn.ReLU())", "nn.A: its updateOutput computes something else in training"),
+    "a class without a parent": ("torch.class('nn.A', 'nn.TemporalModule')", "derives from nn.TemporalModule"),
+    "a module without updateOutput": ("torch.class('nn.A', 'nn.Module')\nreturn nn.A()", "nn.A: has no updateOutput"),
+    "a graph of no nodes": ("return nn.gModule({nn.ReLU()}, {nn.ReLU()()})", ":1: nn.gModule: inputs[1] is not a node but"),
+    "a node that is no input": ("local a, b = nn.ReLU()(), nn.ReLU()()\nreturn nn.gModule({a}, {nn.CAddTable()({a, b})})",
+                                ":2: a node without inputs (line 1) is not an input of its graph"),
+    "a call with a number": ("return nn.ReLU()(3)", ":1: nn.ReLU is called with number; a graph needs nodes"),
     "add without self": ("local n = nn.Sequential()\nn.add(nn.ReLU())", ":2: nn.ReLU:add needs a module"),
     "a labelHook": ("return {model = nn.ReLU(), labelHook = function(i, l) return i end}", "has a labelHook, which is"),
     "joining the batch": ("return nn.Concat(1):add(nn.ReLU())", ":1: nn.Concat: concatenates along dimension 1"),
