@@ -33,6 +33,7 @@ from multiseg_caffe.deploy import deployed
 from multiseg_caffe.describing import fork_layers, placing
 from multiseg_caffe.solver import WEIGHTS, Solver, set_multipliers
 from multiseg_caffe.sources import DATA, LABEL
+from multiseg_caffe.vectors import without_flatten
 from multiseg_caffe.weights import assign, neutral
 
 KEPT_NETS = 8  # size of the cache of nets, one for each state, batch and image size
@@ -127,7 +128,7 @@ class Network(network.Network):
                 self.ignored = class_labels.ignoring(net, self.spec.ignore_index, path)
         placed = placing.infer(net, path, {}, caffe.layer_type_list())
         blob_shapes = {top: shape for p in placed for top, shape in zip(p.layer.top, p.tops) if shape}  # noqa: B905
-        return losses.with_native(net), blob_shapes
+        return without_flatten(losses.with_native(net), blob_shapes), blob_shapes
 
     def _label_size(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Return height and width of the labels for images (N, C, H, W).

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from google.protobuf import text_format
-from multiseg_caffe import losses, prototxt
+from multiseg_caffe import losses, prototxt, vectors
 from multiseg_caffe.describing import fork_layers
 from PIL import Image
 
@@ -203,6 +203,40 @@ def test_gradients_reach_the_input_of_a_reshape_before_it(kind: str, tmp_path: P
         "L1Loss": np.sign(feed["v"] - feed["m"][:, :, 0, 0]) / 2,
     }
     assert np.abs(result["diff/v"] - expected[kind]).max() <= 1e-5
+
+
+SHARING = {  # layers whose result shares the array of v's gradient
+    "Reshape": 'layer { name: "r" type: "Reshape" bottom: "v" top: "r" reshape_param { shape { dim: 0 dim: 2 dim: 3 dim: 4 } } }',
+    "Concat": 'layer { name: "r" type: "Concat" bottom: "v" top: "r" }',
+    "Slice": 'layer { name: "r" type: "Slice" bottom: "v" top: "r" }',
+}
+
+
+def test_gradients_pass_a_flatten_after_a_layer_that_shares_its_array(tmp_path: Path) -> None:
+    """BVLC's Flatten replaces that array, so that v gets no gradient; the loss is half the sum of squares / batch size."""
+    shape = (2, 3, 2, 4)
+    v, t = np.random.default_rng(6).standard_normal((2, *shape))
+    jobs = []
+    for kind, text in SHARING.items():
+        for fields in ("", "flatten_param { axis: 1 end_axis: -2 }", "flatten_param { axis: -3 end_axis: 2 }"):
+            inputs = "".join(
+                f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ '
+                f"{' '.join(f'dim: {n}' for n in value.shape)} }} }} }}"
+                for name, value in (("v", v), ("t", t.reshape(2, 24) if not fields else t.reshape(2, 6, 4)))
+            )
+            path = tmp_path / f"{len(jobs)}.prototxt"
+            path.write_text(
+                f'{inputs}{text}layer {{ name: "f" type: "Flatten" bottom: "r" top: "f" {fields} }}'
+                'layer { name: "loss" type: "EuclideanLoss" bottom: "f" bottom: "t" top: "loss" }'
+            )
+            net = vectors.without_flatten(prototxt.read(str(path)), {"r": (2, 2, 3, 4) if kind == "Reshape" else shape})
+            assert [layer.type for layer in net.layer][3] == "Reshape"
+            net.force_backward = True
+            path.write_text(text_format.MessageToString(net))
+            target = t.reshape(2, 24) if not fields else t.reshape(2, 6, 4)
+            jobs.append({"net": path, "feed": {"v": v, "t": target}, "backward": True})
+    for result in pycaffe.run(tmp_path, jobs):
+        assert np.abs(result["diff/v"] - (v - t) / 2).max() <= 1e-6
 
 
 def test_axpy_and_dropout_of_channels_are_described_and_exported(tmp_path: Path) -> None:
