@@ -6,7 +6,13 @@ from typing import Any
 
 from multiseg.errors import ModelError
 from multiseg_caffe.constants import diagonal
-from multiseg_caffe.proto import PRECISION_FIELDS, TRANSFORMATION_FIELDS, NetParameter, PoolingParameter
+from multiseg_caffe.proto import (
+    PRECISION_FIELDS,
+    TRANSFORMATION_FIELDS,
+    NetParameter,
+    PoolingParameter,
+    UnpoolingParameter,
+)
 from multiseg_caffe.vectors import vectors
 
 # Layers that read a dataset, which multiseg's batches replace: HED, SegNet, DeepLab and PSPNet.
@@ -25,14 +31,18 @@ def replace(net: Any, path: str) -> None:
     - ``batch_norm_param { scale_bias: true }`` (NVIDIA) is a BatchNorm followed by a Scale, ``NAME_scale``.
     - Axpy is a Scale of two inputs and a sum: ``NAME_factors`` and ``NAME_product``.
     - SoftmaxWithLoss with ``weight_by_label_freqs`` is an InfogainLoss whose matrix has the weights on its diagonal.
+    - Unpooling to the maxima (DeconvNet) is an Upsample.
+    - Further tops of BN, the statistics of the batch, are removed if nothing reads them.
     - Layers that compute metrics alone are removed.
     - Data layers become Data, without the fields of the fork; so do the fields of transform_param.
     - NVIDIA's fields for precision and memory are removed.
     """
     _clear(net)
     layers = []
+    used = {bottom for layer in net.layer if layer.type != "Silence" for bottom in layer.bottom}
+    unused = _statistics(net) - used
     for layer in net.layer:
-        if layer.type in METRICS:
+        if layer.type in METRICS or (layer.type == "Silence" and layer.bottom and unused.issuperset(layer.bottom)):
             continue
         _clear(layer)
         if layer.type == "Pooling":
@@ -47,6 +57,10 @@ def replace(net: Any, path: str) -> None:
                 layer.convolution_param.group = layer.convolution_param.num_output
         elif layer.type in DATA_LAYERS:
             _data(layer)
+        elif layer.type == "Unpooling":
+            _unpooling(layer, path)
+        elif layer.type == "BN":
+            _without_statistics(layer, used)
         elif layer.type == "Axpy":
             layers += _axpy(layer, path)
         elif layer.type == "SoftmaxWithLoss":
@@ -82,6 +96,31 @@ def _pooling(layer: Any, path: str) -> None:
         )
     p.round_mode = rounding
     p.ClearField("ceil_mode")
+
+
+def _unpooling(layer: Any, path: str) -> None:
+    """Make DeconvNet's Unpooling an Upsample, in place."""
+    p = layer.unpooling_param
+    height, width = p.unpool_h or p.unpool_size, p.unpool_w or p.unpool_size
+    if p.unpool != UnpoolingParameter.MAX or len(layer.bottom) != 2 or not height or not width:
+        raise ModelError(
+            f"{path}: layer {layer.name!r} (Unpooling): only unpooling to the positions of maxima is supported: unpool: MAX, the "
+            "mask of a Pooling as second bottom, and unpool_size, or unpool_h and unpool_w"
+        )
+    layer.type = "Upsample"
+    layer.ClearField("unpooling_param")
+    layer.upsample_param.upsample_h, layer.upsample_param.upsample_w = height, width
+
+
+def _statistics(net: Any) -> set[str]:
+    """Return the blobs of BN layers that are the statistics of the batch."""
+    return {top for layer in net.layer if layer.type == "BN" for top in layer.top[1:]}
+
+
+def _without_statistics(layer: Any, used: set[str]) -> None:
+    """Remove further tops of a BN if nothing reads them, in place."""
+    if not used.intersection(layer.top[1:]):
+        del layer.top[1:]
 
 
 def _data(layer: Any) -> None:

@@ -54,6 +54,12 @@ FORK_FIELDS: dict[str, dict[str, Any]] = {
         "permute_param": "PermuteParameter", "norm_param": "NormalizeParameter",
         "seg_accuracy_param": "SegAccuracyParameter",
         "shuffle_channel_param": "ShuffleChannelParameter", "crop_center_param": "CropCenterParameter",
+        "unpooling_param": "UnpoolingParameter",
+    },
+    "V1LayerParameter": {
+        "bn_param": "BNParameter", "interp_param": "InterpParameter", "upsample_param": "UpsampleParameter",
+        "unpooling_param": "UnpoolingParameter", "prelu_param": "PReLUParameter", "reshape_param": "ReshapeParameter",
+        "dense_image_data_param": "DenseImageDataParameter", "seg_accuracy_param": "SegAccuracyParameter",
     },
 }  # fmt: skip
 FORK_MESSAGES: dict[str, dict[str, Any]] = {
@@ -70,6 +76,10 @@ FORK_MESSAGES: dict[str, dict[str, Any]] = {
         "across_spatial": BOOL, "scale_filler": "FillerParameter", "channel_shared": BOOL, "eps": FLOAT,
     },
     "ShuffleChannelParameter": {"group": INT},  # ShuffleNet
+    "UnpoolingParameter": {  # DeconvNet
+        "unpool": "UnpoolMethod", "pad": INT, "pad_h": INT, "pad_w": INT, "kernel_size": INT, "kernel_h": INT, "kernel_w": INT,
+        "stride": INT, "stride_h": INT, "stride_w": INT, "unpool_size": INT, "unpool_h": INT, "unpool_w": INT,
+    },
     "CropCenterParameter": {"crop_size": (REPEATED, INT)},
     "ResizeParameter": {
         "prob": FLOAT, "resize_mode": "ResizeMode", "height": INT, "width": INT, "height_scale": INT, "width_scale": INT,
@@ -115,6 +125,7 @@ ENUMS = {
     "Precision": ("DOUBLE", "FLOAT", "FLOAT16"),
     "LabelType": ("NONE", "IMAGE", "PIXEL"),
     "BNMode": ("LEARN", "INFERENCE"),
+    "UnpoolMethod": ("MAX", "AVE", "TILE"),
     "ResizeMode": ("WARP", "FIT_SMALL_SIZE", "FIT_LARGE_SIZE_AND_PAD"),
     "PadMode": ("CONSTANT", "MIRRORED", "REPEAT_NEAREST"),
     "InterpMode": ("LINEAR", "AREA", "NEAREST", "CUBIC", "LANCZOS4"),
@@ -131,6 +142,12 @@ DEFAULTS = {
     "InterpParameter.shrink_factor": "1",
     "UpsampleParameter.scale": "2",
 }
+# Types of forks in the older syntax, `layers { type: ... }`, with their numbers in caffemodels where they are known: those of
+# the forks of FCN (CROP), DeconvNet and SegNet (BN, UNPOOLING), which agree. Zero: files name them in words only.
+V1_TYPES = {
+    "BN": 43, "CROP": 40, "UNPOOLING": 42, "DENSE_IMAGE_DATA": 0, "IMAGE_SEG_DATA": 0, "INTERP": 0, "PRELU": 0, "RESHAPE": 0,
+    "SEG_ACCURACY": 0, "UPSAMPLE": 0,
+}  # fmt: skip
 # Files name fields in words. These numbers are free in BVLC's messages, and not those of the forks, where they are used twice.
 FIRST_NUMBER = 8300000
 
@@ -148,6 +165,9 @@ def _definitions() -> Any:
             for field, kind in fields.items():
                 number += 1
                 _add(messages[name], field, kind, number)
+    (types,) = (enum for enum in messages["V1LayerParameter"].enum_type if enum.name == "LayerType")
+    for index, (name, own_number) in enumerate(V1_TYPES.items()):
+        types.value.add(name=name, number=own_number or FIRST_NUMBER + index)
     for name, numbered in LAYER_FIELDS.items():
         for field, (kind, own_number) in numbered.items():
             _add(messages[name], field, kind, own_number)
@@ -195,5 +215,6 @@ EltwiseParameter = message("EltwiseParameter")
 LRNParameter = message("LRNParameter")
 PoolingParameter = message("PoolingParameter")
 ReductionParameter = message("ReductionParameter")
+UnpoolingParameter = message("UnpoolingParameter")
 V1LayerParameter = message("V1LayerParameter")
 TRAIN, TEST = (pool.FindEnumTypeByName("caffe.Phase").values_by_name[name].number for name in ("TRAIN", "TEST"))

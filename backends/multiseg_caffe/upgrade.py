@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from multiseg.errors import ModelError
-from multiseg_caffe import proto
+from multiseg_caffe import aligned_crops, proto
 
 # V1 names types in capitals: INNER_PRODUCT is InnerProduct. These are the exceptions.
 _TYPES = {
     "ABSVAL": "AbsVal", "ARGMAX": "ArgMax", "BNLL": "BNLL", "HDF5_DATA": "HDF5Data", "HDF5_OUTPUT": "HDF5Output",
     "IM2COL": "Im2col", "LRN": "LRN", "MVN": "MVN", "RELU": "ReLU", "SOFTMAX_LOSS": "SoftmaxWithLoss", "TANH": "TanH",
+    "BN": "BN", "PRELU": "PReLU",
 }  # fmt: skip
 _PER_BLOB = {"param": "name", "blob_share_mode": "share_mode", "blobs_lr": "lr_mult", "weight_decay": "decay_mult"}
 _TRANSFORMS = (
@@ -67,6 +68,7 @@ def _from_v1(net: Any, path: str) -> None:
                     setattr(new.transform_param, key, getattr(data_param, key))
                     data_param.ClearField(key)
     del net.layers[:]
+    aligned_crops.set_offsets(net, path)  # in this syntax, Crop has no field for them
 
 
 def _input_layer(net: Any, path: str) -> None:

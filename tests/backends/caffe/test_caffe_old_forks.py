@@ -1,0 +1,113 @@
+"""Files of forks in Caffe's older syntax, `layers { type: ... }`: those of FCN (CROP), DeconvNet (UNPOOLING) and SegNet (BN)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from multiseg_caffe import proto, prototxt, reader
+
+import multiseg
+from multiseg import reference
+from multiseg.errors import ModelError
+
+INPUT = 'input: "data" input_dim: 1 input_dim: 2 input_dim: 8 input_dim: 12\n'
+
+
+def convolution(name: str, bottom: str, outputs: int, kernel: int, more: str = "", kind: str = "CONVOLUTION") -> str:
+    return (
+        f'layers {{ name: "{name}" type: {kind} bottom: "{bottom}" top: "{name}" convolution_param {{ num_output: {outputs} '
+        f"kernel_size: {kernel} {more} }} }}\n"
+    )
+
+
+def fcn8s() -> str:
+    """The geometry of FCN-8s (Shelhamer et al.), with two channels."""
+    text, blob = INPUT, "data"
+    for block, count in enumerate((2, 2, 3, 3, 3), 1):
+        for index in range(1, count + 1):
+            name = f"conv{block}_{index}"
+            text += convolution(name, blob, 2, 3, f"pad: {100 if block == index == 1 else 1}")
+            text += f'layers {{ name: "relu_{name}" type: RELU bottom: "{name}" top: "{name}" }}\n'
+            blob = name
+        text += f'layers {{ name: "pool{block}" type: POOLING bottom: "{blob}" top: "pool{block}" '
+        text += "pooling_param { kernel_size: 2 stride: 2 } }\n"
+        blob = f"pool{block}"
+    text += convolution("fc6", blob, 2, 7) + convolution("score", "fc6", 2, 1)
+    up = "stride: {} bias_term: false"
+    text += convolution("upscore2", "score", 2, 4, up.format(2), "DECONVOLUTION")
+    for deeper, block, target in (("upscore2", 4, "upscore_pool4"), ("upscore_pool4", 3, "upscore8")):
+        text += convolution(f"score_pool{block}", f"pool{block}", 2, 1)
+        text += f'layers {{ name: "crop{block}" type: CROP bottom: "score_pool{block}" bottom: "{deeper}" top: "crop{block}" }}\n'
+        text += f'layers {{ name: "fuse{block}" type: ELTWISE bottom: "{deeper}" bottom: "crop{block}" top: "fuse{block}" }}\n'
+        kernel, stride = (4, 2) if block == 4 else (16, 8)
+        text += convolution(target, f"fuse{block}", 2, kernel, up.format(stride), "DECONVOLUTION")
+    return text + 'layers { name: "crop" type: CROP bottom: "upscore8" bottom: "data" top: "out" }\n'
+
+
+def test_crops_align_by_coordinates_as_in_the_published_files(tmp_path: Path) -> None:
+    """The files that were published for BVLC Caffe state these offsets: 5, 9 and 31 (fcn.berkeleyvision.org, voc-fcn8s)."""
+    (tmp_path / "net.prototxt").write_text(fcn8s())
+    crops = [layer for layer in prototxt.read(str(tmp_path / "net.prototxt")).layer if layer.type == "Crop"]
+    assert [list(layer.crop_param.offset) for layer in crops] == [[5, 5], [9, 9], [31, 31]]
+    assert multiseg.describe(tmp_path / "net.prototxt").shapes["crop"] == (2, 8, 12)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (convolution("b", "data", 2, 2), r"'crop' \(Crop\): its inputs do not align: y in the first is 1 y \+ -0.5"),
+        (convolution("b", "data", 2, 3, "stride: 2"), r"do not align: y in the first is 0.5 y"),
+        ('layers { name: "b" type: INNER_PRODUCT bottom: "data" top: "b" inner_product_param { num_output: 2 } }',
+         r"layer 'b' \(InnerProduct\) before it has no coordinates; specify crop_param"),
+    ],
+)  # fmt: skip
+def test_inputs_that_do_not_align_are_an_error(tmp_path: Path, layer: str, message: str) -> None:
+    crop = 'layers { name: "crop" type: CROP bottom: "data" bottom: "b" top: "out" }'
+    (tmp_path / "net.prototxt").write_text(INPUT + layer + crop)
+    with pytest.raises(ModelError, match=message):
+        multiseg.describe(tmp_path / "net.prototxt")
+
+
+def test_deconvnet_puts_values_where_its_pooling_found_them(tmp_path: Path) -> None:
+    """A folded BN is a factor and a summand for each channel; a BN that outputs its statistics is read without them."""
+    learn = 'layers { name: "learn" type: BN bottom: "pool" top: "learn" top: "mean" top: "var" }\n'
+    learn += 'layers { name: "quiet" type: SILENCE bottom: "mean" bottom: "var" }\n'
+    (tmp_path / "net.prototxt").write_text(
+        INPUT + 'layers { name: "bn" type: BN bottom: "data" top: "bn" bn_param { bn_mode: INFERENCE } }\n'
+        'layers { name: "pool" type: POOLING bottom: "bn" top: "pool" top: "mask" pooling_param { kernel_size: 2 stride: 2 } }\n'
+        f"{learn}"
+        'layers { name: "unpool" type: UNPOOLING bottom: "learn" bottom: "mask" top: "unpool" '
+        "unpooling_param { unpool: MAX kernel_size: 2 stride: 2 unpool_h: 8 unpool_w: 12 } }\n"
+    )
+    weights = proto.NetParameter()
+    values = {"bn": ([2.0, -1.0], [0.5, 0.0]), "learn": ([1.0, 1.0], [0.0, 0.0])}
+    for name, pair in values.items():  # as the forks write it, BN is type 43
+        layer = weights.layers.add(name=name, type=43)
+        for numbers in pair:
+            layer.blobs.add(num=1, channels=2, height=1, width=1, data=numbers)
+    (tmp_path / "net.caffemodel").write_bytes(weights.SerializeToString())
+    assert text_format.MessageToString(weights).count("type: BN") == 2
+    topology = multiseg.describe(tmp_path / "net.prototxt")
+    assert [layer.type for layer in topology.layers] == ["Scale", "MaxPool", "BatchNormalization", "MaxUnpool"]
+    read = reader.read_weights(str(tmp_path / "net.caffemodel"))
+    x = np.random.default_rng(3).standard_normal((1, 2, 8, 12))
+    y = x * np.array([2.0, -1])[:, None, None] + np.array([0.5, 0])[:, None, None]
+    windows = y.reshape(1, 2, 4, 2, 6, 2)
+    peak = windows.max((3, 5), keepdims=True)
+    mean, var = peak.mean((2, 4), keepdims=True), peak.var((2, 4), keepdims=True)
+    expected = np.where(windows == peak, (windows - mean) / np.sqrt(var + 1e-9), 0).reshape(x.shape)
+    result = reference.forward(topology, read, x).output.value
+    assert np.abs(result - expected).max() <= 1e-6
+
+
+def test_other_unpoolings_are_an_error_that_names_what_is_supported(tmp_path: Path) -> None:
+    text = (
+        INPUT
+        + 'layers { name: "u" type: UNPOOLING bottom: "data" top: "u" unpooling_param { unpool: TILE unpool_size: 16 } }'
+    )
+    (tmp_path / "net.prototxt").write_text(text)
+    with pytest.raises(ModelError, match=r"layer 'u' \(Unpooling\): only unpooling to the positions of maxima"):
+        multiseg.describe(tmp_path / "net.prototxt")
