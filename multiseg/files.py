@@ -1,4 +1,8 @@
-"""Read regular files, and write files atomically, so that a reader never sees partial content."""
+"""Read regular files, and write files and folders such that a reader never sees partial content, not even after a power failure.
+
+All other modules that write what must survive a power failure do it with these functions. A file system promises no more than
+POSIX does: content is on disk after fsync of the file, a name after fsync of its folder.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,8 @@ import math
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +87,11 @@ def target(path: Path) -> Path:
     return real
 
 
-def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
-    """Replace a file's content atomically; with ``durable`` it survives a power failure.
+def write_bytes(path: Path, data: bytes, durable: bool = True, sync_folder: bool = True) -> None:
+    """Replace a file's content atomically; with ``durable`` it survives a power failure once the function has returned.
 
-    Raises SettingsError for a path that cannot be a file, see :func:`target`.
+    Without ``sync_folder`` a power failure leaves the old file or the new one, until the folder is synchronised: for files of
+    which several are written to one folder. Raises SettingsError for a path that cannot be a file, see :func:`target`.
     """
     real = target(path)
     part = real.with_name(f".{real.name}.part")
@@ -97,23 +103,25 @@ def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
                     file.flush()
                     os.fsync(file.fileno())
             part.replace(real)
+            if durable and sync_folder:
+                sync_one(real.parent)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:  # it names the temporary file, or none
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file's content with text, encoded as UTF-8, atomically.
+def write_text(path: Path, text: str, sync_folder: bool = True) -> None:
+    """Replace a file's content with text, encoded as UTF-8, as :func:`write_bytes` does.
 
     Bytes of file names that are not UTF-8 become ``\\udcff``.
     """
-    write_bytes(path, text.encode(errors="backslashreplace"))
+    write_bytes(path, text.encode(errors="backslashreplace"), sync_folder=sync_folder)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file's content atomically; see :func:`json_text`."""
-    write_text(path, json_text(value) + "\n")
+def write_json(path: Path, value: Any, sync_folder: bool = True) -> None:
+    """Replace a JSON file's content as :func:`write_bytes` does; see :func:`json_text`."""
+    write_text(path, json_text(value) + "\n", sync_folder)
 
 
 def json_text(value: Any, indent: int | None = 2) -> str:
@@ -133,11 +141,35 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def sync(folder: Path) -> None:
-    """Flush a folder and the files in it to disk, so that they survive a power failure."""
-    for path in (*folder.iterdir(), folder):
-        if path.is_file() or path == folder:
-            sync_one(path)
+def make_folder(folder: Path) -> list[Path]:
+    """Create a folder and its missing parents, whose names survive a power failure; return those created, innermost first.
+
+    Raises OSError; what was created then is removed again.
+    """
+    folder = Path.cwd() / folder
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for created in reversed(missing):
+            sync_one(created.parent)
+    except OSError:
+        remove_empty(missing)
+        raise
+    return missing
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders in the given order until one is not empty or does not exist."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+def rename(path: Path, final: Path) -> None:
+    """Rename a file or folder whose content is on disk; the new name survives a power failure. Raises OSError."""
+    path.rename(final)
+    for parent in {final.parent, path.parent}:
+        sync_one(parent)
 
 
 def sync_tree(folder: Path) -> None:

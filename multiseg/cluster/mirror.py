@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from multiseg.cluster import wire
-from multiseg.files import sync, write_bytes
+from multiseg.files import make_folder, rename, sync_tree, write_bytes
 from multiseg.run import names, snapshots
 from multiseg.run.folder import RunFolder
 from multiseg.run.reading import is_run, read_history
@@ -17,6 +17,7 @@ from multiseg.run.reading import is_run, read_history
 SHARE = 10  # fetching snapshots during training takes at most 1/SHARE of the time
 LAST = names.SUMMARY  # fetched last, since it marks a run as finished
 IN_SNAPSHOTS = f"{names.SNAPSHOTS}/"
+IN_MODEL = f"{names.MODEL}/"
 
 _NOT_TO_RESUME = (IN_SNAPSHOTS, f"{names.TENSORBOARD}/", f"{names.PICTURES}/")
 
@@ -39,7 +40,11 @@ class Mirror:
         changed = {name: stamp for name, stamp in listing.items() if self._seen.get(name) != stamp}
         folders = sorted({name.split("/")[1] for name in changed if name.startswith(IN_SNAPSHOTS)})
         plain = [name for name in changed if not name.startswith(IN_SNAPSHOTS) and name not in (LAST, names.HISTORY)]
-        complete = all([self._file(name, changed[name], read) for name in plain])
+        fetched = {name: self._file(name, changed[name], read) for name in plain if name != names.JOB}
+        complete = all(fetched.values())
+        if names.JOB in changed:  # it makes the folder a run, which is resumed with the model beside it
+            model = all(done for name, done in fetched.items() if name.startswith(IN_MODEL))
+            complete = model and self._file(names.JOB, changed[names.JOB], read) and complete
         if (names.HISTORY in changed or folders) and not self._history(listing.get(names.HISTORY), read):
             complete, folders = False, []
         if folders and not ended and time.monotonic() < self._due:
@@ -60,7 +65,7 @@ class Mirror:
         content = read([(names.HISTORY, *wire.ALL)])[0]
         if content is None:
             return False
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         write_bytes(self._folder / names.HISTORY, content)
         if stamp is not None:
             self._seen[names.HISTORY] = stamp
@@ -74,8 +79,8 @@ class Mirror:
                     return False
                 content += piece
         path = wire.inside(self._folder, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, content)
+        make_folder(path.parent)
+        write_bytes(path, content, sync_folder=name in (names.JOB, LAST) or name.startswith(IN_MODEL))
         self._seen[name] = stamp
         return True
 
@@ -84,6 +89,7 @@ class Mirror:
         final = wire.inside(self._folder, f"{IN_SNAPSHOTS}{name}")
         if not final.exists():
             part = final.with_name(f".part-{os.getpid()}-{name}")
+            make_folder(part.parent)
             try:
                 for places in wire.messages(files):
                     pieces = read(places)
@@ -91,9 +97,8 @@ class Mirror:
                         if piece is None:
                             return False
                         wire.write(part, [(file.removeprefix(f"{IN_SNAPSHOTS}{name}/"), start, piece)])
-                sync(part)
-                part.rename(final)
-                sync(final.parent)
+                sync_tree(part)
+                rename(part, final)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
         self._seen.update(files)

@@ -217,12 +217,14 @@ def _staged(path: Path) -> Iterator[Path]:
     with staging as folder:
         with _errors_without(folder, path.parent):
             yield Path(folder) / path.name
+        files.sync_tree(Path(folder))
         for file in sorted(Path(folder).iterdir()):
             place = path.parent / file.name
             if place.is_symlink():
                 files.write_bytes(place, file.read_bytes())
             else:
                 os.replace(file, place)  # noqa: PTH105
+        files.sync_one(path.parent)
 
 
 @contextmanager

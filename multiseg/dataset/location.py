@@ -18,7 +18,7 @@ from typing import Any
 
 from multiseg.dataset.description import FILE, computed_hash, parse_description, read_description
 from multiseg.errors import DatasetError
-from multiseg.files import read_bytes, sync
+from multiseg.files import make_folder, read_bytes, rename, sync_tree
 
 POLL_SECONDS = 0.2
 MEAN = "train_db/mean.binaryproto"
@@ -83,7 +83,7 @@ def reserved(store_folder: Path, wanted: str, waiting: Callable[[], None] = lamb
 
     ``waiting`` is called repeatedly while another process holds the lock; it may raise to end the wait.
     """
-    store_folder.mkdir(parents=True, exist_ok=True)
+    make_folder(store_folder)
     with (store_folder / f".{wanted}.lock").open("w") as file:
         while True:
             try:
@@ -121,9 +121,9 @@ def keep(folder: Path, wanted: str, store_folder: Path, origin: str) -> Path:
         raise DatasetError(
             f"{origin}: the mean image {MEAN} of its copy differs, or is missing; copy the dataset there again"
         )
-    for subfolder in {path.parent for path in folder.rglob("*")}:
-        sync(subfolder)
-    return folder.rename(store_folder / wanted)
+    sync_tree(folder)
+    rename(folder, store_folder / wanted)
+    return store_folder / wanted
 
 
 def _mean(folder: Path) -> bytes | None:

@@ -7,11 +7,11 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from multiseg.errors import DatasetError
-from multiseg.files import sync_one, sync_tree
+from multiseg.files import make_folder, remove_empty, rename, sync_tree
 
 
 @contextmanager
@@ -30,17 +30,16 @@ def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         lock = _claim(staging, target)
     except BaseException:
-        _remove_empty(created)
+        remove_empty(created)
         raise
     try:
         yield staging
         sync_tree(staging)
         _refuse_existing(target)
-        staging.rename(target)
-        sync_one(target.parent)
+        rename(staging, target)
     except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
-        _remove_empty(created)
+        remove_empty(created)
         if isinstance(error, OSError):
             raise _explain(error, target) from error
         raise
@@ -61,19 +60,10 @@ def _explain(error: OSError, target: Path) -> DatasetError:
 
 def _make_parents(folder: Path) -> list[Path]:
     """Create missing parents and return those created, innermost first."""
-    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        return make_folder(folder)
     except OSError as error:
-        _remove_empty(missing)
         raise DatasetError(f"{folder}: cannot be created: {error.strerror or error}") from error
-    return missing
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    with suppress(OSError):
-        for folder in folders:
-            folder.rmdir()
 
 
 def _claim(staging: Path, target: Path) -> int:

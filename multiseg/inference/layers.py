@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from multiseg.errors import SettingsError
-from multiseg.files import write_json, write_text
+from multiseg.files import make_folder, write_json, write_text
 from multiseg.inference import predictor
 from multiseg.inference.activations import Activations
 from multiseg.inference.options import Options
@@ -24,7 +24,7 @@ class Layers(Activations):
 
         path = Path(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             write_json(path.with_suffix(".json"), self.to_dict())
             write_text(path, render(self))
         except OSError as error:

@@ -20,7 +20,7 @@ from multiseg.dataset.records import encoded_datum, mean_blob, raw_datum, values
 from multiseg.dataset.staging import staged_folder
 from multiseg.dataset.writing import RecordWriter
 from multiseg.errors import DatasetError, ImageError, SettingsError, setting
-from multiseg.files import write_bytes, write_text
+from multiseg.files import make_folder, sync_one, write_bytes, write_text
 from multiseg.images import encode_image, image_to_array
 from multiseg.inference.output import Output
 from multiseg.network import CLASSES
@@ -32,46 +32,46 @@ PREDICTIONS = "predictions.csv"  # of networks that classify images
 _CLASS_FORMATS = ("PNG", "BMP", "TIFF")  # Pillow's formats that keep the values of a palette image
 
 
-def save(output: Output, path: str | Path, show_input: bool = False) -> Path:
+def save(output: Output, path: str | Path, show_input: bool = False, sync_folder: bool = True) -> Path:
     """Write an output atomically: the array (C, H, W) float32 for the extension .npy, else a picture; return the path.
 
     Classes of pixels are written as a palette image whose values are the classes. ``show_input`` puts the input to the left of
-    the output. Raises ImageError if the file cannot be written.
+    the output. ``sync_folder`` is as in :func:`multiseg.files.write_bytes`. Raises ImageError if the file cannot be written.
     """
     path, data = Path(path), io.BytesIO()
     if path.suffix == ".npy":
         np.save(data, output.array)
-        return _write(path, data)
+        return _write(path, data, sync_folder)
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None:
         raise ImageError(f"{path}: is of no kind that can be written; name it .png, another picture's, or .npy")
     if output.labels is not None and kind not in _CLASS_FORMATS and not show_input:
         raise ImageError(f"{path}: {kind} does not keep class indices; name it .png")
-    return _save_picture(_beside(output) if show_input else output.image, path, kind)
+    return _save_picture(_beside(output) if show_input else output.image, path, kind, sync_folder)
 
 
-def save_overlay(output: Output, path: str | Path, opacity: float = 0.5) -> Path:
+def save_overlay(output: Output, path: str | Path, opacity: float = 0.5, sync_folder: bool = True) -> Path:
     """Write the input with the colours of the classes over it, beside the output's ``path``; return its path.
 
     See :meth:`multiseg.inference.output.Output.overlay`. Raises ImageError also if the file cannot be written.
     """
     path = Path(path)
-    return _save_picture(output.overlay(opacity), path.with_name(f"{path.stem}-overlay.png"), "PNG")
+    return _save_picture(output.overlay(opacity), path.with_name(f"{path.stem}-overlay.png"), "PNG", sync_folder)
 
 
-def _save_picture(picture: Image.Image, path: Path, kind: str) -> Path:
+def _save_picture(picture: Image.Image, path: Path, kind: str, sync_folder: bool) -> Path:
     data = io.BytesIO()
     try:
         picture.save(data, kind)
     except OSError as error:
         raise ImageError(f"{path}: cannot be written: {error.strerror or error}") from error
-    return _write(path, data)
+    return _write(path, data, sync_folder)
 
 
-def _write(path: Path, data: io.BytesIO) -> Path:
+def _write(path: Path, data: io.BytesIO, sync_folder: bool) -> Path:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, data.getvalue())
+        make_folder(path.parent)
+        write_bytes(path, data.getvalue(), sync_folder=sync_folder)
     except OSError as error:
         raise ImageError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path
@@ -113,14 +113,14 @@ def writing(
         return
     if format not in ("png", "npy"):
         raise SettingsError(f"{setting('format', format)}: choose one of png, npy, lmdb")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     predictions: list[str] = []
 
     def write(name: str, output: Output) -> Path:
         if not output.classifies or format == "npy":
-            path = save(output, folder / f"{name}.{format}", show_input)
+            path = save(output, folder / f"{name}.{format}", show_input, sync_folder=False)
             if overlay is not None:
-                save_overlay(output, path, overlay)
+                save_overlay(output, path, overlay, sync_folder=False)
             return path
         text = io.StringIO()
         source = name if output.source is None else str(output.source)
@@ -132,7 +132,8 @@ def writing(
     if predictions:
         places = max(line.count(",") for line in predictions) // 2
         head = ",".join(["image", *(f"class_{place + 1},score_{place + 1}" for place in range(places))])
-        write_text(folder / PREDICTIONS, f"{head}\n{''.join(predictions)}")
+        write_text(folder / PREDICTIONS, f"{head}\n{''.join(predictions)}", sync_folder=False)
+    sync_one(folder)
 
 
 @contextmanager

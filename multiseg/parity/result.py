@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from multiseg.errors import SettingsError
-from multiseg.files import write_text
+from multiseg.files import make_folder, write_text
 from multiseg.parity.findings import Findings
 
 
@@ -18,7 +18,7 @@ class Parity(Findings):
 
         path = Path(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             write_text(path, render(self))
         except OSError as error:
             raise SettingsError(f"{path}: cannot be written ({error.strerror or error})") from error

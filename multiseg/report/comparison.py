@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from multiseg.errors import RunError, SettingsError, setting
-from multiseg.files import write_text
+from multiseg.files import make_folder, write_text
 from multiseg.pages.numbers import number
 from multiseg.report import requirements, tables
 from multiseg.report.agreement import agreement
@@ -59,7 +59,7 @@ class Comparison(SideBySide):
         page = render(self)
         self.left_out = page.left_out
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             write_text(path, page.text)
         except OSError as error:
             raise SettingsError(f"{path}: cannot be written ({error.strerror or error})") from error

@@ -19,7 +19,7 @@ from multiseg.dataset import Dataset
 from multiseg.dataset.cropping import crop_shapes
 from multiseg.dataset.fitting import is_mixed, shapes_of
 from multiseg.errors import RunError, WorkerError, setting
-from multiseg.files import json_text, read_text, sync_one, write_json, write_text
+from multiseg.files import json_text, make_folder, read_text, sync_one, write_json, write_text
 from multiseg.layout import Layout
 from multiseg.model_files import copies
 from multiseg.run import names, snapshots, sums
@@ -55,8 +55,9 @@ class RunFolder:
                 f"{path}: exists already; specify another folder, remove it, or resume the run ({setting('resume')})"
             )
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
             (path / names.LOCK).touch()  # shows that what is beside it is of a training
+            sync_one(path)
             (path / names.SNAPSHOTS).mkdir()
             (path / names.WORKER_LOG).unlink(missing_ok=True)
         except OSError as error:
@@ -76,6 +77,7 @@ class RunFolder:
         if entries <= {names.WORKER_LOG} or (entries <= names.BEFORE_JOB and names.LOCK in entries):
             folder._created = True
             (path / names.LOCK).touch()
+            sync_one(path)
             (path / names.SNAPSHOTS).mkdir(exist_ok=True)
         else:
             read_job(path)
@@ -194,8 +196,6 @@ class RunFolder:
                 sums.RECORDED: "sha256",
             },
         )
-        for folder in (self.path, self.path.parent):
-            sync_one(folder)
 
     def begin(self) -> Position:
         """Return the position to resume from, that of the newest snapshot or 0, and discard the history after it.
@@ -230,9 +230,9 @@ class RunFolder:
         writer = csv.DictWriter(text, [*COLUMNS, *other_columns])
         writer.writeheader()
         writer.writerows(self.rows)
-        write_text(self.path / names.HISTORY, text.getvalue())
+        write_text(self.path / names.HISTORY, text.getvalue(), sync_folder=False)  # synchronised with the snapshot
 
-    def _summarize(self, **values: Any) -> None:
+    def _summarize(self, last: bool = False, **values: Any) -> None:
         best = self.best_row()
         self._summary |= {
             "epochs": self.rows[-1]["epoch"],
@@ -240,7 +240,7 @@ class RunFolder:
             "train_seconds": sum(row["seconds"] for row in self.rows),
             **values,
         }
-        write_json(self.path / names.SUMMARY, self._summary)
+        write_json(self.path / names.SUMMARY, self._summary, sync_folder=last)
 
     def best_row(self) -> dict[str, Any] | None:
         """Return the row of the best validation, the first of equal ones, leaving out the row before training.
@@ -264,7 +264,7 @@ class RunFolder:
 
     def finish(self, peak_memory_mb: float, **values: Any) -> None:
         """Record that the run is complete."""
-        self._summarize(status="finished", peak_memory_mb=peak_memory_mb, **values)
+        self._summarize(last=True, status="finished", peak_memory_mb=peak_memory_mb, **values)
 
     def last_snapshot(self) -> Snapshot | None:
         """Return the newest snapshot, None if there is none."""

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from multiseg.errors import MultisegError, MultisegWarning, RunError, setting
-from multiseg.files import read_text, sync, sync_one, write_json, write_text
+from multiseg.files import read_text, rename, sync_one, sync_tree, write_json, write_text
 from multiseg.run import sums
 from multiseg.run.names import POSITION, SNAPSHOTS, SUMS
 
@@ -144,16 +144,15 @@ def writing(run: Path, position: Position, per_epoch: int) -> Iterator[Path]:
     try:
         part.mkdir(parents=True)
         yield part
-        write_json(part / POSITION, asdict(position))
+        write_json(part / POSITION, asdict(position), sync_folder=False)
         with ThreadPoolExecutor(1) as thread:  # the disk and the processor work at the same time
-            synced = thread.submit(sync, part)
+            synced = thread.submit(sync_tree, part)
             text = sums.text_of(part, run, position.rows)
             synced.result()
-        write_text(part / SUMS, text)
+        write_text(part / SUMS, text, sync_folder=False)
         sync_one(part)
         sync_one(run)  # the history up to the snapshot, which its sums contain
-        part.rename(final)
-        sync(folder)
+        rename(part, final)
     except (MultisegError, OSError) as error:
         stored = snapshots(run)
         last = f"the last snapshot is {stored[-1].path.name}" if stored else "there is no snapshot yet"

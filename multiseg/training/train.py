@@ -11,7 +11,7 @@ from typing import Any
 from multiseg.dataset import Dataset
 from multiseg.dataset.class_indices import check_classes
 from multiseg.errors import RunError
-from multiseg.files import sync_one, sync_tree
+from multiseg.files import make_folder, sync_one, sync_tree
 from multiseg.model_files import copies, reading
 from multiseg.network import NetworkSpec
 from multiseg.run import environment, names
@@ -150,7 +150,7 @@ def _start(settings: LoadedSettings, plan: Plan, worker: Worker, spec: NetworkSp
 
 
 def _copy_model(model: Path, folder: Path, more: Iterable[str]) -> None:
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     copies.copy(model, folder, more)
     sync_tree(folder)  # before job.json names it
     sync_one(folder.parent)
