@@ -40,11 +40,16 @@ class Mirror:
         changed = {name: stamp for name, stamp in listing.items() if self._seen.get(name) != stamp}
         folders = sorted({name.split("/")[1] for name in changed if name.startswith(IN_SNAPSHOTS)})
         plain = [name for name in changed if not name.startswith(IN_SNAPSHOTS) and name not in (LAST, names.HISTORY)]
-        fetched = {name: self._file(name, changed[name], read) for name in plain if name != names.JOB}
-        complete = all(fetched.values())
-        if names.JOB in changed:  # it makes the folder a run, which is resumed with the model beside it
-            model = all(done for name, done in fetched.items() if name.startswith(IN_MODEL))
-            complete = model and self._file(names.JOB, changed[names.JOB], read) and complete
+        # job.json makes the folder a run, which is resumed with the model beside it; other files follow, because a folder with
+        # these but without job.json is not taken for a run that has not begun
+        first = [name for name in plain if name.split("/")[0] in names.BEFORE_JOB]
+        complete = all([self._file(name, changed[name], read) for name in first])
+        if names.JOB in changed and all(name in self._seen for name in listing if name.startswith(IN_MODEL)):
+            complete = self._file(names.JOB, changed[names.JOB], read) and complete
+        if names.JOB not in self._seen:
+            return False
+        rest = [name for name in plain if name not in first and name != names.JOB]
+        complete = all([self._file(name, changed[name], read) for name in rest]) and complete
         if (names.HISTORY in changed or folders) and not self._history(listing.get(names.HISTORY), read):
             complete, folders = False, []
         if folders and not ended and time.monotonic() < self._due:

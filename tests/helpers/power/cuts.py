@@ -26,8 +26,9 @@ class Cut:
 
     @property
     def key(self) -> int:
-        """Equal for equal states."""
-        return hash((self.mark, frozenset(self.tree.items())))
+        """Equal for states that differ in nothing but pictures and the position that are shown while a training runs."""
+        shown = re.compile(r"(^|/)(pictures/|\.progress\.json|\.\.progress|worker\.log|\.request)")
+        return hash((self.mark, frozenset(pair for pair in self.tree.items() if not shown.search(pair[0]))))
 
 
 @dataclass

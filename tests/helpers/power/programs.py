@@ -17,6 +17,7 @@ import multiseg
 from multiseg.cluster import wire
 from multiseg.cluster.mirror import Mirror
 from multiseg.inference.outputs import writing
+from multiseg.run.folder import RunFolder
 
 MODULES = ["helpers.power.programs", "multiseg.job.job", "multiseg.cli", "multiseg.training.train", "multiseg.dataset.creation",
            "multiseg.report.page", "multiseg.conversion", "multiseg.exporting", "fsspec.implementations.local"]  # fmt: skip
@@ -94,6 +95,7 @@ def cache(folder: str, dataset: str) -> None:
 
 def mirror(folder: str, run: str) -> None:
     """Copy a run folder as the cluster's program does: when it has its first snapshot, and when it has ended."""
+    RunFolder.create(Path(folder, "runs/a/run"))
     copy = Mirror(Path(folder, "runs/a/run"), "last", "l1")
     read: Callable[[list[wire.Place]], list[bytes | None]] = lambda places: wire.read(Path(run), places)  # noqa: E731
     listing = wire.listing(Path(run))
