@@ -60,17 +60,17 @@ def follow(disk: Disk, recording: Recording) -> None:
     assert not unseen, f"the recorder has not seen how these changed: {unseen}"
 
 
-def cuts(disk: Disk, recording: Recording, below: str, seed: int, further: int) -> Iterator[Cut]:
-    """Yield the states of a folder after a cut before, between and after the changes of a recording."""
+def cuts(disk: Disk, recording: Recording, seed: int, further: int) -> Iterator[Cut]:
+    """Yield the states after a cut before, between and after the changes of a recording."""
     draw = random.Random(seed)
     mark = ""
     for change in recording.changes:
-        for tree in states(disk, draw, below, further):
+        for tree in states(disk, draw, further):
             yield Cut(mark, tree)
         if change.kind == "mark":
             mark = change.data.decode().removeprefix("mark ")
         disk.apply(change)
-    for tree in states(disk, draw, below, further):
+    for tree in states(disk, draw, further):
         yield Cut(mark, tree)
 
 
@@ -128,13 +128,13 @@ def outputs(tree: Tree, names: str) -> Tree:
     return {name: value for name, value in tree.items() if re.match(rf"({names})($|/)", name)}
 
 
-def versions(disk: Disk, recording: Recording, below: str, names: str) -> list[Tree]:
+def versions(disk: Disk, recording: Recording, names: str) -> list[Tree]:
     """Return the outputs at each mark, the first before the recording; the model is at the end of it afterwards."""
-    found = [outputs(disk.tree(below=below), names)]
+    found = [outputs(disk.tree(), names)]
     for change in recording.changes:
         disk.apply(change)
         if change.kind == "mark":
-            found.append(outputs(disk.tree(below=below), names))
+            found.append(outputs(disk.tree(), names))
     return found
 
 

@@ -121,13 +121,8 @@ class Disk:
         self._top = _read(Path(self.root))
 
     def contains(self, path: str) -> bool:
-        """Return whether a path is inside the folder."""
-        return path.startswith(f"{self.root}/")
-
-    @property
-    def steps(self) -> int:
-        """Number of steps so far."""
-        return next(self._numbers)
+        """Return whether a path is the folder or inside it."""
+        return f"{path}/".startswith(f"{self.root}/")
 
     def apply(self, change: Change) -> None:
         """Follow a change, which may be one that fails, such as a mkdir of a folder that exists."""
@@ -222,16 +217,12 @@ class Disk:
         self,
         chosen: Callable[[Step], bool] = lambda step: True,
         content: Callable[[File], bytes] = lambda file: file.data,
-        below: str = "",
     ) -> Tree:
         """Return what is found after a power cut at which the pending steps that are ``chosen`` had reached the disk.
 
-        Without arguments, what programs see. ``below`` is the path of a folder, whose content alone is wanted.
+        Without arguments, what programs see.
         """
-        top: Node | None = self._top
-        for name in Path(below).parts:
-            top = self._entries(top, chosen).get(name) if isinstance(top, Folder) else None
-        return dict(self._walk(top, "", chosen, content)) if isinstance(top, Folder) else {}
+        return dict(self._walk(self._top, "", chosen, content))
 
     @staticmethod
     def _entries(folder: Folder, chosen: Callable[[Step], bool]) -> dict[str, Node]:
@@ -251,10 +242,9 @@ class Disk:
             else:
                 yield prefix + name, content(node) if isinstance(node, File) else node
 
-    def pending(self, below: str = "") -> Iterator[Step | Write]:
-        """Yield the pending steps in a folder and in what programs see in it."""
-        top = self.find(f"{self.root}/{below}") if below else self._top
-        waiting: list[Node | None] = [top]
+    def pending(self) -> Iterator[Step | Write]:
+        """Yield all pending steps of folders and files that programs see, or find after a cut."""
+        waiting: list[Node] = [self._top]
         while waiting:
             node = waiting.pop()
             if isinstance(node, (File, Folder)):

@@ -54,17 +54,17 @@ def train(folder: str, dataset: str, backend: str, model: str | None, keep: str 
         mark("end")
 
 
-def convert(folder: str, weights: list[str], to: str, name: str) -> None:
+def convert(folder: str, weights: list[str], to: str, out: str) -> None:
     """Write weights in a format, then other weights over them."""
     for number, path in enumerate(weights):
-        multiseg.convert(path, to, Path(folder, name))
+        multiseg.convert(path, to, Path(folder, out))
         mark(f"{number + 1}")
 
 
-def export(folder: str, networks: list[str], to: str, name: str) -> None:
+def export(folder: str, networks: list[str], to: str, out: str) -> None:
     """Write a network as source, then another one over it."""
     for number, path in enumerate(networks):
-        multiseg.export(path, to, Path(folder, name), input_shape=(1, 8, 8))
+        multiseg.export(path, to, Path(folder, out), input_shape=(1, 8, 8))
         mark(f"{number + 1}")
 
 

@@ -106,7 +106,7 @@ class Recorder:
             raise
         if made is None or made.kind == "mark":
             return made
-        inside = any(path.startswith(f"{self.root}/") for path in (made.path, made.other))
+        inside = any(f"{path}/".startswith(f"{self.root}/") for path in (made.path, made.other))
         return made if inside and not made.path.endswith(" (deleted)") else None
 
     def _shortened(self, listener: Listener, call: Call, made: Change) -> tuple[int, Change]:

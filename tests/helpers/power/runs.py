@@ -34,20 +34,20 @@ class WholeRun:
     rows: list[dict[str, object]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, disk: Disk, recording: Recording, below: str) -> WholeRun:
+    def of(cls, disk: Disk, recording: Recording) -> WholeRun:
         """Follow a recording to its end, and note the parts."""
         whole = cls()
         for change in recording.changes:
             disk.apply(change)
             if change.kind != "rename" and change.kind != "mark":
                 continue
-            tree = disk.tree(below=below)
+            tree = disk.tree()
             for name in tree:
                 if (match := _SNAPSHOT.fullmatch(name)) and name not in whole.parts:
                     whole.parts[match[0]] = _part(tree, f"{name}/")
         whole.parts[f"{RUN}/model"] = _part(tree, f"{RUN}/model/")
         whole.parts[f"{RUN}/job.json"] = {"": tree[f"{RUN}/job.json"]}
-        whole.rows = read_history(Path(disk.root, below, f"{RUN}/history.csv"))
+        whole.rows = read_history(Path(disk.root, f"{RUN}/history.csv"))
         return whole
 
     def check(self, cut: Cut, folder: Path) -> tuple[str, int]:

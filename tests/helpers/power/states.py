@@ -10,31 +10,31 @@ from helpers.power.disk import SECTOR, Disk, File, Step, Tree, Write
 _PIECES = 32  # parts of a long write that are decided about one by one
 
 
-def states(disk: Disk, draw: random.Random, below: str, further: int) -> Iterator[Tree]:
-    """Yield trees of a folder after a cut now: four that are fixed, and ``further`` random ones of each kind.
+def states(disk: Disk, draw: random.Random, further: int) -> Iterator[Tree]:
+    """Yield trees after a cut now: four that are fixed, and ``further`` random ones of each kind.
 
     Fixed: only what was synchronised; all names but no content that was not synchronised, with the old sizes, and as zeros of
     the new size (as file systems leave it that allocate late); everything. Random: names up to a moment in the order of the
     program, with torn files, as of a journal; any of the names, with torn files.
     """
-    yield disk.tree(lambda step: False, lambda file: file.disk, below)
-    yield disk.tree(content=lambda file: file.disk, below=below)
-    yield disk.tree(content=lambda file: file.disk + bytes(max(0, len(file.data) - len(file.disk))), below=below)
-    yield disk.tree(below=below)
-    numbers = sorted({step.number for step in disk.pending(below)})
+    yield disk.tree(lambda step: False, lambda file: file.disk)
+    yield disk.tree(content=lambda file: file.disk)
+    yield disk.tree(content=lambda file: file.disk + bytes(max(0, len(file.data) - len(file.disk))))
+    yield disk.tree()
+    numbers = sorted({step.number for step in disk.pending()})
     if not numbers:
         return
     for _ in range(further):
         moment = draw.choice(numbers)
         torn = Torn(draw)
-        yield disk.tree(lambda step, moment=moment: step.number <= moment, torn.content, below)  # type: ignore[misc]
+        yield disk.tree(lambda step, moment=moment: step.number <= moment, torn.content)  # type: ignore[misc]
         coins: dict[int, bool] = {}
         torn = Torn(draw)
 
         def chosen(step: Step, coins: dict[int, bool] = coins) -> bool:
             return coins.setdefault(step.number, draw.random() < 0.5)  # one decision for both folders of a rename
 
-        yield disk.tree(chosen, torn.content, below)
+        yield disk.tree(chosen, torn.content)
 
 
 class Torn:
