@@ -22,8 +22,9 @@ class NotFollowed(Exception):
 class Change:
     """One change: its ``kind``, the absolute path and, by kind, the other path, the place and content.
 
-    Kinds: create, truncate, write, extend, sync, mkdir, rmdir, unlink, rename, link, symlink, mapped. ``exclusive``: fails if
-    the path exists; ``durable``: on disk when the call returns.
+    Kinds: create, truncate, write, extend, sync, mkdir, rmdir, unlink, rename, link, symlink, mapped; arrive: a rename from
+    elsewhere, whose ``data`` is the content; mark: see helpers.power.recorder.mark. ``exclusive``: fails if the path exists;
+    ``durable``: on disk when the call returns.
     """
 
     kind: str
@@ -65,7 +66,7 @@ class Thread:
 
     def opened(self, descriptor: int) -> str:
         """Return the path of an open file as it is now; that of a removed file ends in `` (deleted)``."""
-        return os.readlink(f"{self.folder}/fd/{descriptor & 0x7FFFFFFF}")
+        return os.readlink(f"{self.folder}/fd/{descriptor & 0x7FFFFFFF}")  # noqa: PTH115
 
     def position(self, descriptor: int) -> tuple[int, int]:
         """Return the position in an open file, and the flags with which it was opened."""
@@ -76,7 +77,7 @@ class Thread:
     def resolved(self, name: str, folder: int = _HERE, follow: bool = False) -> str:
         """Return the absolute path of a name; links in its folder are followed, with ``follow`` also the last one."""
         here = f"{self.folder}/cwd" if folder & 0xFFFFFFFF == _HERE else f"{self.folder}/fd/{folder}"
-        path = os.path.join(os.readlink(here), name) if not name.startswith("/") else name  # noqa: PTH118
+        path = os.path.join(os.readlink(here), name) if not name.startswith("/") else name  # noqa: PTH115, PTH118
         if follow:
             return os.path.realpath(path)
         parent, last = os.path.split(path.rstrip("/"))
@@ -126,7 +127,9 @@ def _written(call: Call, thread: Thread) -> Change | None:
         return replace(change, offset=arguments[3], data=thread.memory(arguments[1], arguments[2]))
     if call.name in ("pwritev", "pwritev2"):
         at = arguments[3]
-        return replace(change, offset=position if at == 2**64 - 1 else at, data=thread.vectors(arguments[1], arguments[2]))
+        return replace(
+            change, offset=position if at == 2**64 - 1 else at, data=thread.vectors(arguments[1], arguments[2])
+        )
     source, at, size = (arguments[1], arguments[2], arguments[3]) if call.name == "sendfile" else (
         arguments[0], arguments[1], arguments[4])  # fmt: skip
     if call.name == "copy_file_range" and arguments[3]:

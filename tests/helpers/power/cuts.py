@@ -13,7 +13,6 @@ from pathlib import Path
 from helpers.power.disk import Disk, Link, Tree, tree_of
 from helpers.power.recorder import Recording
 from helpers.power.states import states
-
 from multiseg.errors import MultisegError
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers.power.calls import Change, NotFollowed
+from helpers.power.calls import Change
 
 SECTOR = 512  # bytes that a disk writes whole or not at all
 
@@ -126,8 +126,12 @@ class Disk:
 
     def apply(self, change: Change) -> None:
         """Follow a change, which may be one that fails, such as a mkdir of a folder that exists."""
-        if change.kind in ("rename", "link") and self.contains(change.path) != self.contains(change.other):
-            raise NotFollowed(f"{change.kind} of {change.path} to {change.other}: one of them is not in {self.root}")
+        if change.kind == "arrive":
+            folder, name = self._place(change.other)
+            if self.contains(change.other) and folder is not None:
+                self._step(folder, name, File())
+                self.apply(Change("write", change.other, data=change.data))
+            return
         if not self.contains(change.path):
             return
         if change.kind == "mapped":

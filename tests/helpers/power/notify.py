@@ -1,7 +1,7 @@
 """Stop a process, and all processes that it starts, at chosen system calls: seccomp's user notification (Linux 5.5, x86-64).
 
-It needs neither privileges nor a compiler, and sees Python, C and C++ alike. Layouts and numbers: linux/seccomp.h, linux/filter.h,
-linux/audit.h, asm/unistd_64.h.
+It needs neither privileges nor a compiler, and sees Python, C and C++ alike. Layouts and numbers are those of linux/seccomp.h,
+linux/filter.h, linux/audit.h and asm/unistd_64.h.
 """
 
 from __future__ import annotations

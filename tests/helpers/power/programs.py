@@ -10,10 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import multiseg
 from helpers import lending
 from helpers.power.recorder import mark
-
-import multiseg
 from multiseg.cluster import wire
 from multiseg.cluster.mirror import Mirror
 from multiseg.inference.outputs import writing
@@ -36,7 +35,12 @@ def settings(dataset: str, backend: str, model: str | None) -> dict[str, Any]:
 def create(folder: str, images: str) -> None:
     """Create a dataset."""
     multiseg.Dataset.create(
-        Path(folder, "data/sets/out"), input=f"{images}/input", target=f"{images}/target", val_percent=40, seed=1, workers=1
+        Path(folder, "data/sets/out"),
+        input=f"{images}/input",
+        target=f"{images}/target",
+        val_percent=40,
+        seed=1,
+        workers=1,
     )
     mark("1")
 
@@ -105,3 +109,21 @@ def mirror(folder: str, run: str) -> None:
     copy.update(listing, read, ended=True)
     mark("snapshot 6")
     mark("end")
+
+
+def careless(folder: str, way: str) -> None:
+    """Write a file twice as one should not, in a way that the tests of power cuts must find, or as one should."""
+    file, part = Path(folder, "file"), Path(folder, ".file.part")
+    for number in (1, 2):
+        with (file if way == "in place" else part).open("wb") as opened:
+            opened.write(bytes([number]) * 2000)
+            opened.flush()
+            if way != "without fsync":
+                os.fsync(opened.fileno())
+        if way != "in place":
+            part.rename(file)
+        if way != "without fsync of the folder":
+            descriptor = os.open(folder, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+        mark(str(number))

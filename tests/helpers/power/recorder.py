@@ -12,7 +12,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -106,8 +106,12 @@ class Recorder:
             raise
         if made is None or made.kind == "mark":
             return made
-        inside = any(f"{path}/".startswith(f"{self.root}/") for path in (made.path, made.other))
-        return made if inside and not made.path.endswith(" (deleted)") else None
+        inside = [f"{path}/".startswith(f"{self.root}/") for path in (made.path, made.other)]
+        if made.kind == "rename" and inside == [False, True]:  # what arrives is a file that was not synchronised
+            return replace(made, kind="arrive", data=Path(made.path).read_bytes())
+        if made.kind in ("rename", "link") and any(inside) and not all(inside):
+            raise NotFollowed(f"{made.kind} of {made.path} to {made.other}")
+        return made if any(inside) and not made.path.endswith(" (deleted)") else None
 
     def _shortened(self, listener: Listener, call: Call, made: Change) -> tuple[int, Change]:
         """Write half of the bytes in the place of the program; return 0 and the change, or 1 if the call cannot be short."""
@@ -116,7 +120,11 @@ class Recorder:
         half = Change("write", made.path, "", made.offset, made.data[: len(made.data) // 2], durable=made.durable)
         descriptor = _copied(call.thread, call.arguments[0])
         try:
-            written = os.write(descriptor, half.data) if call.name == "write" else os.pwrite(descriptor, half.data, half.offset)
+            written = (
+                os.write(descriptor, half.data)
+                if call.name == "write"
+                else os.pwrite(descriptor, half.data, half.offset)
+            )
         finally:
             os.close(descriptor)
         assert written == len(half.data)
@@ -131,7 +139,9 @@ class Recorder:
     def __enter__(self) -> Recorder:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is not None:
             self._process.kill()
         self.close()

@@ -8,11 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import multiseg
 from helpers.power.cuts import Cut, Lost, put
 from helpers.power.disk import Disk, Tree
 from helpers.power.recorder import Recording
-
-import multiseg
 from multiseg.errors import MultisegError, RunError
 from multiseg.run import snapshots
 from multiseg.run.folder import RunFolder
@@ -55,7 +54,9 @@ class WholeRun:
 
         Raises Lost if a snapshot that was announced is not there, or what is there is not what the training wrote.
         """
-        announced = {"": 0, "end": 6}.get(cut.mark) if not cut.mark.startswith("snapshot ") else int(cut.mark.split()[1])
+        announced = (
+            {"": 0, "end": 6}.get(cut.mark) if not cut.mark.startswith("snapshot ") else int(cut.mark.split()[1])
+        )
         assert announced is not None
         if RUN not in cut.tree:
             if announced:

@@ -65,7 +65,12 @@ class Torn:
             writes = writes[-1:]
         for write in writes:
             self._tear(write, content)
-        sizes = (len(file.disk), len(file.data), len(content), self._draw.randrange(len(content) + 1) // SECTOR * SECTOR)
+        sizes = (
+            len(file.disk),
+            len(file.data),
+            len(content),
+            self._draw.randrange(len(content) + 1) // SECTOR * SECTOR,
+        )
         Write(0, self._draw.choice(sizes), None).apply(content)
         return bytes(content)
 

@@ -7,120 +7,23 @@ the disk may then have is judged after every change: four states of each moment 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from copy import deepcopy
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import multiseg
-from helpers import lending
 from helpers.linear_net import write_model
 from helpers.power import programs
-from helpers.power.cuts import Cut, Tally, cuts, follow, judge, one_of, put, versions
-from helpers.power.disk import Disk
-from helpers.power.recorder import Recorder, Recording
+from helpers.power.bench import Inputs, Programs, Recorded
+from helpers.power.cuts import Cut, Tally, cuts, judge, one_of, put, versions
 from helpers.power.runs import RUN, WholeRun, checker
 
-FOURTH = Path(__file__).parents[1] / "fourth_backend"
 FURTHER = int(os.environ.get("MULTISEG_TEST_CUTS", "25"))  # random states of each kind after every change, nightly
 EACH_RUN_AND_NIGHTLY = pytest.mark.parametrize("further", [0, pytest.param(FURTHER, marks=pytest.mark.nightly)])
 
 Show = Callable[[str, Tally], None]
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Images, a dataset of them, and two runs of a backend in NumPy with a snapshot after each of two epochs."""
-
-    folder: Path
-
-    def __getattr__(self, name: str) -> str:
-        return str(self.folder / name)
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """A program that ran in a folder: the disk before it, and what it changed."""
-
-    folder: Path
-    before: Disk
-    recording: Recording
-
-    def disk(self) -> Disk:
-        return deepcopy(self.before)
-
-
-class Programs:
-    """Runs each program once, when it is first asked for."""
-
-    def __init__(self, recorder: Recorder, root: Path, inputs: Inputs) -> None:
-        self.recorder, self.root, self.inputs = recorder, root, inputs
-        self._recorded: dict[str, Recorded] = {}
-
-    def recorded(self, name: str, program: str, **arguments: Any) -> Recorded:
-        if name not in self._recorded:
-            folder = self.root / name
-            folder.mkdir()
-            disk = Disk(folder)
-            recording = self.recorder.run(f"helpers.power.programs:{program}", folder=str(folder), **arguments)
-            assert recording.error is None, recording.message
-            self._recorded[name] = Recorded(folder, disk, recording)
-            follow(deepcopy(disk), recording)
-        return self._recorded[name]
-
-
-@pytest.fixture(scope="module")
-def environment() -> Iterator[None]:
-    """The backend in NumPy is installed, and workers are lent."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOURTH))
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(FOURTH), os.environ.get("PYTHONPATH")])))
-        with lending.everywhere():
-            yield
-
-
-@pytest.fixture(scope="module")
-def inputs(environment: None, tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    folder = tmp_path_factory.mktemp("inputs")
-    draw = np.random.default_rng(0)
-    for kind in ("input", "target"):
-        (folder / "images" / kind).mkdir(parents=True)
-        for number in range(10):
-            picture = Image.fromarray(draw.integers(0, 256, (8, 8), np.uint8))
-            picture.save(folder / "images" / kind / f"{number}.png")
-    images = folder / "images"
-    multiseg.Dataset.create(
-        folder / "dataset", input=images / "input", target=images / "target", val_percent=40, seed=1
-    )
-    for seed, name in enumerate(("a", "b")):
-        settings = {**programs.settings(str(folder / "dataset"), "numpy", None), "keep": "all", "seed": seed}
-        multiseg.Job(**settings).train(folder / name, progress=False).close()
-    small = write_model(folder, "caffe")
-    (folder / "large.prototxt").write_text(small.read_text().replace("num_output: 4", "num_output: 40"))
-    return Inputs(folder)
-
-
-@pytest.fixture(scope="module")
-def run(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    root = tmp_path_factory.mktemp("power")
-    with Recorder(root, programs.MODULES) as recorder:
-        yield Programs(recorder, root, inputs)
-
-
-@pytest.fixture
-def scratch(tmp_path: Path) -> Iterator[Path]:
-    """A folder for states, in memory where there is one: they are written thousands of times."""
-    memory = Path("/dev/shm")
-    folder = Path(tempfile.mkdtemp(dir=memory if os.access(memory, os.W_OK) else tmp_path))
-    yield folder / "state"
-    shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -158,6 +61,22 @@ def test_an_output_is_the_old_or_the_new(name: str, further: int, run: Programs,
     recorded = run.recorded(name, name, **arguments(run.inputs))
     check = one_of(versions(recorded.disk(), recorded.recording, names), names)
     show(name, judge(cuts(recorded.disk(), recorded.recording, 1, further), check, scratch))
+
+
+@pytest.mark.parametrize(
+    ("way", "found"),
+    [
+        ("in place", "it is neither version 1 nor a later one"),
+        ("without fsync", "it is neither version 1 nor a later one"),
+        ("without fsync of the folder", "it is neither version 2 nor a later one"),
+        ("carefully", None),
+    ],
+)
+def test_careless_writing_is_found(way: str, found: str | None, run: Programs, scratch: Path) -> None:
+    recorded = run.recorded(way.replace(" ", "-"), "careless", way=way)
+    check = one_of(versions(recorded.disk(), recorded.recording, "file"), "file")
+    lost = judge(cuts(recorded.disk(), recorded.recording, 1, 0), check, scratch).lost
+    assert any(found in loss for loss in lost) if found else not lost
 
 
 @EACH_RUN_AND_NIGHTLY
