@@ -52,10 +52,10 @@ def _refuse_existing(target: Path) -> None:
         raise DatasetError(f"{target}: already exists; remove it or choose another folder")
 
 
-def _explain(error: OSError, target: Path) -> DatasetError:
+def _explain(error: OSError, target: Path, failed: str = "written") -> DatasetError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DatasetError(f"{target}: the disk is full; free some space or choose another folder")
-    return DatasetError(f"{target}: cannot be written: {error.strerror or error}")
+    return DatasetError(f"{target}: cannot be {failed}: {error.strerror or error}")
 
 
 def _make_parents(folder: Path) -> list[Path]:
@@ -63,7 +63,7 @@ def _make_parents(folder: Path) -> list[Path]:
     try:
         return make_folder(folder)
     except OSError as error:
-        raise DatasetError(f"{folder}: cannot be created: {error.strerror or error}") from error
+        raise _explain(error, folder, "created") from error
 
 
 def _claim(staging: Path, target: Path) -> int:
