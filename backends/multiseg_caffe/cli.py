@@ -15,6 +15,12 @@ PATH = click.Path(path_type=Path)
 
 @click.command()
 @click.option("--source", type=PATH, help="Tarball or folder of Caffe's source. Default: Debian's source package.")
+@click.option(
+    "--from",
+    "wheels",
+    metavar="DIR|URL|WHEEL",
+    help="Install a wheel that was built before: a folder, a page or package index that lists wheels, or one wheel.",
+)
 @click.option("--sha256", help="Expected SHA-256 of the tarball.")
 @click.option("--python", type=PATH, help="Interpreter to build for and install into. Default: the running one.")
 @click.option("--jobs", "-j", type=click.IntRange(min=1), help="Parallel compiler processes. Default: one per core.")
@@ -31,6 +37,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def install_caffe(
     source: Path | None,
+    wheels: str | None,
     sha256: str | None,
     python: Path | None,
     jobs: int | None,
@@ -42,14 +49,15 @@ def install_caffe(
 ) -> None:
     """Build BVLC Caffe's Python module from source and install it.
 
-    The source comes from Debian, through a private apt configuration; building it takes about a minute on two cores.
-    The wheel is cached in the user's cache folder, so that a second call takes seconds.
+    The source comes from Debian, through a private apt configuration; building it takes a few minutes on two cores. The
+    wheel contains its libraries and is cached in the user's cache folder, so that a second call takes seconds.
     """
     from .install import install_caffe as run
 
     with Steps() as steps:
         wheel = run(
             source,
+            wheels=wheels,
             sha256=sha256,
             python=python,
             jobs=jobs,

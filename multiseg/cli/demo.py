@@ -43,14 +43,20 @@ The demo's settings are quicker than the tutorial's: {epochs} epochs instead of 
 @click.option("-c", "--count", type=click.IntRange(min=10), default=10_000, show_default=True, help="Pairs of images.")
 @click.option("--epochs", type=click.IntRange(min=1), default=SETTINGS["epochs"], show_default=True)
 @click.option("--backend", "chosen", multiple=True, help="Only this backend; may be repeated.  [default: all]")
+@click.option(
+    "--install-missing",
+    is_flag=True,
+    help="Install missing frameworks that have a command `multiseg install-...` while the others train.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON, everything else on standard error.")
-def demo(output: Path, count: int, epochs: int, chosen: tuple[str, ...], as_json: bool) -> None:
+def demo(output: Path, count: int, epochs: int, chosen: tuple[str, ...], install_missing: bool, as_json: bool) -> None:
     """Create the triangles, train the FCN with every backend, test it, and write one page that compares them.
 
     The exit status is 1 if a backend failed.
     """
     import multiseg
     from multiseg import backend as registry
+    from multiseg.cli.installing import start_installing
     from multiseg.errors import MultisegError, RunError, TrainingStopped
     from multiseg.images import save_image
     from multiseg.settings.metrics import LOSS
@@ -63,6 +69,10 @@ def demo(output: Path, count: int, epochs: int, chosen: tuple[str, ...], as_json
     def say(text: str) -> None:
         click.echo(text, err=as_json)
 
+    installing = start_installing(backends) if install_missing else {}
+    backends.sort(key=lambda backend: backend.name in installing)  # those that are being installed come last
+    for name, command in installing.items():
+        say(f"Installing {name} in the background: {command.text}")
     say(f"Creating {count} pairs of images in {images}")
     multiseg.create_images(images, count=count, seed=1)
     say(f"Creating the dataset in {folder}")
@@ -73,6 +83,9 @@ def demo(output: Path, count: int, epochs: int, chosen: tuple[str, ...], as_json
     finished, failures = [], []
     for backend in backends:
         try:
+            if backend.name in installing:
+                say(f"Waiting until {backend.title} is installed")
+                installing[backend.name].wait()
             run = multiseg.Job(dataset=dataset, backend=backend.name, **{**SETTINGS, "epochs": epochs}).train(
                 runs / backend.name
             )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from multiseg.errors import InstallError
 
-from . import debian
+from . import debian, portable
 from .build import build_wheel, check_tools, load_failure, recipe_version
 from .debian import Distribution
 from .interpreter import Interpreter
@@ -31,6 +33,7 @@ def _silent(step: str, done: float | None) -> None:
 def install_caffe(
     source: str | Path | None = None,
     *,
+    wheels: str | Path | None = None,
     sha256: str | None = None,
     python: str | Path | None = None,
     jobs: int | None = None,
@@ -45,6 +48,8 @@ def install_caffe(
     Raises InstallError if anything is missing or fails; the message names a log, the only file that is left behind.
 
     source: tarball or folder of Caffe's source; by default Debian's source package, through apt.
+    wheels: install a wheel that was built before instead of building one: a wheel, a folder of wheels, or the address
+        of a page or package index that lists them.
     sha256: the expected checksum of the tarball.
     python: the interpreter to build for and install into; by default the running one.
     jobs: number of parallel compiler processes; by default one per core.
@@ -54,6 +59,10 @@ def install_caffe(
     prerequisites: whether to install Debian packages that the build needs, as root or with passwordless sudo.
     """
     target = Interpreter.probe(python or sys.executable)
+    if wheels is not None:
+        if source is not None or force:
+            raise InstallError("--from installs a wheel as it is; --source and --force build one: use either")
+        return _install_from(wheels, target, install, wheel_dir, report)
     distribution = Distribution.read(debian.OS_RELEASE)
     origin = None if source is None else Path(source).expanduser().resolve()
     digest, local = _identify(origin, sha256)
@@ -62,29 +71,53 @@ def install_caffe(
     log = Log(cached.with_name(f"{key}.log"))
 
     wheel = None if force else _find(cached, target)
-    if wheel is None:
-        target.check_served(debian.served_pythons() if distribution.debian else [])
-        if prerequisites:
-            _install_prerequisites(distribution, log, report)
-            target = Interpreter.probe(target.path)  # its headers may have been installed,
-            # and libraries that a cached wheel lacked
-            wheel = None if force else _find(cached, target)
+    if wheel is None and prerequisites:
+        _install_prerequisites(distribution, target, log, report)
+        # its headers may have been installed, and libraries that a cached wheel lacked
+        target = Interpreter.probe(target.path)
+        wheel = None if force else _find(cached, target)
     if wheel is None:
         check_tools()
         target.check_headers()
-        try:
-            wheel = _build(origin, local, target, cached, jobs or len(os.sched_getaffinity(0)), log, report)
-        except InstallError as error:
-            needs = "" if prerequisites else f"; on Debian the build needs: {debian.install_line(debian.PACKAGES)}"
-            raise InstallError(f"{error}{needs}") from None
-    if wheel_dir is not None:
-        folder = Path(wheel_dir).expanduser().resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        wheel = Path(shutil.copy(wheel, folder))
+        with _one_build(log.path, report):
+            wheel = None if force else _find(cached, target)  # another process may have built it meanwhile
+            try:
+                wheel = wheel or _build(
+                    origin, local, target, cached, jobs or len(os.sched_getaffinity(0)), log, report
+                )
+            except InstallError as error:
+                needs = "" if prerequisites else f"; on Debian the build needs: {debian.install_line(debian.PACKAGES)}"
+                raise InstallError(f"{error}{needs}") from None
+    wheel = _copy_to(wheel_dir, wheel)
     if install:
         report("installing pycaffe", None)
         _install(wheel, target, Log(cached.with_name(f"{key}.install.log")))
     return wheel
+
+
+def _install_from(
+    wheels: str | Path, target: Interpreter, install: bool, wheel_dir: str | Path | None, report: Report
+) -> Path:
+    """Install a wheel that was built before, or copy it, and return its path."""
+    log = Log(cache_folder() / "from.log")
+    report("fetching a wheel of pycaffe", None)
+    with tempfile.TemporaryDirectory(prefix="install-caffe-") as folder:
+        wheel = portable.fetch(wheels, target, Path(folder), log)
+        if failure := load_failure(wheel, target):
+            raise InstallError(f"{wheel.name}, from {wheels}, does not load here: {failure}")
+        kept = _copy_to(wheel_dir, wheel)
+        if install:
+            report("installing pycaffe", None)
+            _install(kept, target, log, links=wheels)
+        return kept
+
+
+def _copy_to(wheel_dir: str | Path | None, wheel: Path) -> Path:
+    if wheel_dir is None:
+        return wheel
+    folder = Path(wheel_dir).expanduser().resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copy(wheel, folder))
 
 
 def cache_folder() -> Path:
@@ -107,12 +140,25 @@ def _identify(origin: Path | None, sha256: str | None) -> tuple[str, str]:
     return digest, "bvlc.99bd997" if digest == debian.SOURCE_SHA256 else f"source.{digest[:8]}"
 
 
+@contextlib.contextmanager
+def _one_build(log: Path, report: Report) -> Iterator[None]:
+    """Let one process at a time build a wheel; the lock is on the log file of its build."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report("waiting for another process that builds Caffe", None)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _find(folder: Path, target: Interpreter) -> Path | None:
     """Return the cached wheel in a folder if there is one and this machine has the libraries that it needs."""
     return next((wheel for wheel in sorted(folder.glob("pycaffe-*.whl")) if not load_failure(wheel, target)), None)
 
 
-def _install_prerequisites(distribution: Distribution, log: Log, report: Report) -> None:
+def _install_prerequisites(distribution: Distribution, target: Interpreter, log: Log, report: Report) -> None:
     report("checking build prerequisites", None)
     if not distribution.debian:
         raise InstallError(
@@ -121,6 +167,8 @@ def _install_prerequisites(distribution: Distribution, log: Log, report: Report)
             f"multiseg install-caffe --no-prerequisites --source PATH"
         )
     missing = debian.missing_packages()
+    if not target.headers:
+        missing.append(f"python{target.version}-dev")
     if missing:
         report(f"installing Debian packages ({len(missing)})", None)
         debian.install_packages(missing, log)
@@ -141,6 +189,8 @@ def _build(
         built = build_wheel(
             origin, local, target, folder, jobs, log, progress=lambda done: report("building Caffe", done)
         )
+        report("copying libraries into the wheel", None)
+        built = portable.make_portable(built, target, folder, log)
         if failure := load_failure(built, target):
             raise InstallError(f"pycaffe was built but does not load: {failure} (the full log is {log.path})")
         # under a temporary name first, since the cache may be on another file system than the temporary folder
@@ -153,9 +203,11 @@ def _build(
             temporary_wheel.unlink(missing_ok=True)
 
 
-def _install(wheel: Path, target: Interpreter, log: Log) -> None:
-    """Install a wheel and verify that it can be imported."""
+def _install(wheel: Path, target: Interpreter, log: Log, links: str | Path | None = None) -> None:
+    """Install a wheel, its dependencies from the package index or from links, and verify that it can be imported."""
     pip: list[str | Path] = [target.path, "-m", "pip", "install", "--disable-pip-version-check"]
+    if links is not None and (Path(links).is_dir() or "://" in str(links)):
+        pip += ["--find-links", str(links)]
     try:
         # the first command replaces a pycaffe of the same version, the second installs its dependencies
         log.run([*pip, "--force-reinstall", "--no-deps", wheel], "installing pycaffe")

@@ -55,6 +55,7 @@ def build_wheel(
                 shutil.copy(layer, top / "src" / "caffe" / "layers")
     (top / ".gitignore").unlink(missing_ok=True)  # it would exclude files from the wheel
     shutil.copy(RECIPE / "CMakeLists.txt", top)
+    shutil.copy(RECIPE / "_caffe.cpp", top / "python" / "caffe")
     project = (RECIPE / "pyproject.toml").read_text(encoding="utf-8")
     (top / "pyproject.toml").write_text(project.replace("+LOCAL", f"+{local}"), encoding="utf-8")
 
@@ -78,12 +79,11 @@ def load_failure(wheel: Path, python: Interpreter) -> str:
     """Return why a wheel's extension module cannot be loaded, e.g. a missing shared library; empty if it can."""
     load = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
     with tempfile.TemporaryDirectory(prefix="install-caffe-") as folder, zipfile.ZipFile(wheel) as archive:
-        for name in archive.namelist():
-            if name.endswith(".so"):
-                command: list[str | Path] = [python.path, "-c", load, archive.extract(name, folder)]
-                answer = subprocess.run(command, capture_output=True, text=True)
-                if answer.returncode != 0:
-                    return error_line(answer.stderr.splitlines()[-1:])
+        archive.extractall(folder)  # the module finds the libraries that the wheel contains beside it
+        for module in Path(folder, "caffe").glob("*.so"):
+            answer = subprocess.run([python.path, "-c", load, module], capture_output=True, text=True)
+            if answer.returncode != 0:
+                return error_line(answer.stderr.splitlines()[-1:])
     return ""
 
 

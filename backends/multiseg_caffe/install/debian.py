@@ -1,8 +1,7 @@
-"""Debian's part of the installation: build prerequisites, the Python versions of its Boost.Python, Caffe's source."""
+"""Debian's part of the installation: build prerequisites and Caffe's source."""
 
 from __future__ import annotations
 
-import configparser
 import os
 import shlex
 import shutil
@@ -16,7 +15,6 @@ from multiseg.errors import InstallError
 from .process import Log
 
 OS_RELEASE = Path("/etc/os-release")
-PYTHON_DEFAULTS = Path("/usr/share/python3/debian_defaults")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 # the only Debian release with Caffe's source that mirrors still provide
@@ -29,7 +27,6 @@ PACKAGES = (
     "cmake",
     "g++",
     "libboost-filesystem-dev",
-    "libboost-python-dev",
     "libboost-thread-dev",
     "libgflags-dev",
     "libgoogle-glog-dev",
@@ -61,15 +58,6 @@ class Distribution:
         fields = dict(word.split("=", 1) for word in words if "=" in word)
         name = fields.get("ID", "linux")
         return cls(name + fields.get("VERSION_ID", ""), debian="debian" in (name, *fields.get("ID_LIKE", "").split()))
-
-
-def served_pythons() -> list[str]:
-    """Return the Python versions that Debian builds its libraries for, e.g. ``["3.11"]``; empty if unknown."""
-    if not PYTHON_DEFAULTS.is_file():
-        return []
-    defaults = configparser.ConfigParser()
-    defaults.read(PYTHON_DEFAULTS, encoding="utf-8")
-    return [word.strip().removeprefix("python") for word in defaults.defaults()["supported-versions"].split(",")]
 
 
 def missing_packages() -> list[str]:

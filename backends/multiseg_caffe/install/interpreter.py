@@ -62,17 +62,6 @@ class Interpreter:
             )
         return python
 
-    def check_served(self, served: list[str]) -> None:
-        """Raise InstallError if the distribution's Boost.Python does not support this Python version."""
-        if served and self.version not in served:
-            versions = " and ".join(served)
-            raise InstallError(
-                f"{self.path} is Python {self.version}, but this system's Boost.Python supports {versions} only; create an "
-                f"environment of that version, run install-caffe for it, and set it as the caffe backend's interpreter: "
-                f"python{served[0]} -m venv caffe-env && multiseg install-caffe --python caffe-env/bin/python && "
-                f"export MULTISEG_CAFFE_PYTHON=$PWD/caffe-env/bin/python"
-            )
-
     def check_headers(self) -> None:
         """Raise InstallError if Python.h is missing."""
         if not self.headers:

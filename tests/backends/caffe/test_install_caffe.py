@@ -7,11 +7,14 @@ of small programs as the PATH, other os-release files, another XDG cache.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
+import importlib.metadata
 import importlib.util
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,25 +48,18 @@ def answer_of(**differences: object) -> str:
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Debian with an empty PATH, an empty cache, and a Python that its Boost.Python serves; its folder."""
+    """A Debian with an empty PATH, an empty cache, and a Python with headers and pip; its folder."""
     for folder in ("bin", "tmp", "cache"):
         (tmp_path / folder).mkdir()
     (tmp_path / "os-release").write_text('ID=debian\nVERSION_ID="12"\n')
     (tmp_path / "python").write_text(f"#!/bin/sh\n{answer_of()}\n")
     (tmp_path / "python").chmod(0o755)
-    serve(tmp_path, VERSION)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setattr(debian, "OS_RELEASE", tmp_path / "os-release")
-    monkeypatch.setattr(debian, "PYTHON_DEFAULTS", tmp_path / "debian_defaults")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     return tmp_path
-
-
-def serve(machine: Path, versions: str) -> None:
-    names = ", ".join(f"python{version}" for version in versions.split())
-    (machine / "debian_defaults").write_text(f"[DEFAULT]\nsupported-versions = {names}\n")
 
 
 @pytest.fixture
@@ -194,20 +190,6 @@ def test_an_installation_of_packages_that_fails_says_why(program: Program, monke
     assert ".log" in message
 
 
-def test_a_python_that_boost_python_does_not_serve(machine: Path) -> None:
-    serve(machine, "3.99")
-    message = refused()
-    assert f"is Python {VERSION}" in message
-    assert "supports 3.99 only" in message
-    assert "python3.99 -m venv" in message
-    assert "MULTISEG_CAFFE_PYTHON=" in message
-
-
-def test_several_pythons_may_be_served(machine: Path) -> None:
-    serve(machine, "3.98 3.99")
-    assert debian.served_pythons() == ["3.98", "3.99"]
-
-
 @pytest.mark.parametrize(
     ("does", "expected"),
     [
@@ -222,10 +204,13 @@ def test_a_python_that_will_not_do(machine: Path, program: Program, does: str, e
     assert expected in refused(python=machine / "bin" / "python")
 
 
-def test_a_python_without_its_headers(machine: Path, program: Program) -> None:
+def test_a_python_without_its_headers(machine: Path, program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     everything_installed(program)
     program("python", does=answer_of(headers=False))
-    assert "Python.h" in refused(python=machine / "bin" / "python")
+    program("env", does=f'echo "$*" >> {machine}/apt-calls')
+    assert "Python.h" in refused(python=machine / "bin" / "python")  # this apt-get installs nothing
+    assert (machine / "apt-calls").read_text().endswith(f" install --no-install-recommends python{VERSION}-dev\n")
 
 
 def test_a_python_that_is_not_there(machine: Path) -> None:
@@ -390,6 +375,7 @@ def test_the_line_that_tells_why_a_program_failed(lines: list[str], expected: st
 def test_the_recipe_comes_with_the_package() -> None:
     assert (build.RECIPE / "CMakeLists.txt").is_file()
     assert "+LOCAL" in (build.RECIPE / "pyproject.toml").read_text()
+    assert "PYBIND11_MODULE" in (build.RECIPE / "_caffe.cpp").read_text()
     assert [patch.name[0] for patch in sorted(build.RECIPE.glob("patches/*.patch"))] == ["1", "2", "3", "4", "5", "6"]
     assert [layer.name for layer in sorted(build.RECIPE.glob("layers/*"))] == [
         f"{name}_layer.cpp" for name in ("bn", "interp", "spatial_dropout", "upsample")
@@ -400,16 +386,33 @@ def test_the_recipe_comes_with_the_package() -> None:
 
 
 @pytest.mark.needs("caffe")
-def test_the_module_links_no_libpython_and_no_folder() -> None:
+def test_the_module_needs_no_library_outside_its_wheel() -> None:
+    """The wheel contains its libraries: the module looks for them beside itself, and needs but the C and C++ libraries."""
     caffe = importlib.util.find_spec("caffe")
     assert caffe is not None and caffe.origin is not None
     assert READELF, "readelf is not on the PATH; install binutils"
     (module,) = Path(caffe.origin).parent.glob("_caffe*.so")
+    own = {path.name for path in (module.parents[1] / "pycaffe.libs").iterdir()}
     dynamic = subprocess.run([READELF, "--dynamic", module], capture_output=True, text=True, check=True).stdout
-    assert "libopenblas" in dynamic
-    assert "libpython" not in dynamic
-    assert "RPATH" not in dynamic
-    assert "RUNPATH" not in dynamic
+    needed = set(re.findall(r"NEEDED.*\[(.+)\]", dynamic))
+    assert {name.split("-")[0] for name in needed & own} >= {"libopenblasp", "libhdf5_serial", "liblmdb", "libprotobuf"}
+    assert {name.split(".")[0] for name in needed - own} <= {
+        "libstdc++",
+        "libm",
+        "libgcc_s",
+        "libc",
+        "libz",
+        "ld-linux-x86-64",
+    }
+    assert re.findall(r"(?:RPATH|RUNPATH).*\[(.+)\]", dynamic) == ["$ORIGIN/../pycaffe.libs"]
+
+
+@pytest.mark.needs("caffe")
+def test_the_licences_of_the_libraries_are_in_the_wheel() -> None:
+    files = importlib.metadata.files("pycaffe")
+    assert files is not None
+    names = {file.name for file in files if "licenses" in file.parts}
+    assert {"LICENSE", "libhdf5-103.txt", "liblmdb0.txt", "libprotobuf32.txt"} <= names
 
 
 @pytest.mark.needs("caffe")
@@ -424,6 +427,72 @@ def test_pycaffe_has_its_layers_and_runs_with_todays_numpy() -> None:
         assert "skimage" not in sys.modules
     """
     subprocess.run([PYTHON, "-c", code], check=True, cwd="/")
+
+
+# wheels that were built before
+
+
+def put_wheel(folder: Path, tag: str = "py3-none-any", **members: str | bytes) -> Path:
+    """A wheel of a pycaffe that pip accepts."""
+    folder.mkdir(exist_ok=True)
+    wheel = folder / f"pycaffe-1.0.0-{tag}.whl"
+    information = {"METADATA": "Metadata-Version: 2.1\nName: pycaffe\nVersion: 1.0.0\n", "RECORD": ""}
+    information["WHEEL"] = f"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: {tag}\n"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, data in ({"caffe/__init__.py": ""} | members).items():
+            archive.writestr(name, data)
+        for name, text in information.items():
+            archive.writestr(f"pycaffe-1.0.0.dist-info/{name}", text)
+    return wheel
+
+
+@pytest.mark.parametrize("form", ["folder", "wheel", "page"])
+def test_a_wheel_is_taken_from_where_it_is_kept(machine: Path, form: str) -> None:
+    wheel = put_wheel(machine / "kept")
+    origin = {"folder": wheel.parent, "wheel": wheel, "page": wheel.parent.as_uri() + "/"}[form]
+    copy = install_caffe(wheels=origin, install=False, wheel_dir=machine / "wheels", python=PYTHON)
+    assert copy == machine / "wheels" / wheel.name
+    assert copy.read_bytes() == wheel.read_bytes()
+
+
+def test_no_wheel_for_this_python(machine: Path) -> None:
+    wheel = put_wheel(machine / "kept", tag="cp27-cp27m-linux_x86_64")
+    message = refused(wheels=wheel.parent, python=PYTHON)
+    assert f"{wheel.parent}: has no wheel of pycaffe for cp" in message
+    assert "--no-install --wheel-dir DIR" in message
+    assert "no such folder or wheel" in refused(wheels=machine / "nowhere", python=PYTHON)
+
+
+def test_a_kept_wheel_that_does_not_load_is_not_installed(machine: Path) -> None:
+    put_wheel(machine / "kept", **{"caffe/_caffe.so": b"not loadable"})
+    message = refused(wheels=machine / "kept", python=PYTHON)
+    assert "pycaffe-1.0.0-py3-none-any.whl, from" in message
+    assert "does not load here" in message
+
+
+def test_from_excludes_a_build(machine: Path, caffe_source: Path) -> None:
+    assert "use either" in refused(caffe_source, wheels=machine)
+    assert "use either" in refused(wheels=machine, force=True)
+
+
+def test_a_second_process_waits_for_the_build_of_the_first(program: Program, caffe_source: Path) -> None:
+    everything_installed(program)
+    key = key_of(source.checksum(caffe_source))
+    log = cache_folder() / f"{key}.log"
+    log.parent.mkdir(parents=True)
+    steps: list[str] = []
+
+    def report(step: str, done: float | None) -> None:
+        steps.append(step)
+        if step.startswith("waiting"):  # the first process ends, with a wheel
+            keep_a_wheel(key)
+            fcntl.flock(first, fcntl.LOCK_UN)
+
+    with log.open("a") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        wheel = install_caffe(caffe_source, install=False, report=report)
+    assert wheel.parent.name == key
+    assert steps[-1] == "waiting for another process that builds Caffe"
 
 
 # the command
