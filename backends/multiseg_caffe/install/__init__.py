@@ -105,7 +105,13 @@ def _install_from(
         wheel = portable.fetch(wheels, target, Path(folder), log)
         if failure := load_failure(wheel, target):
             raise InstallError(f"{wheel.name}, from {wheels}, does not load here: {failure}")
-        kept = _copy_to(wheel_dir, wheel)
+        if wheel_dir is None and wheel.parent == Path(folder):
+            beside = (
+                Path(wheels) / wheel.name
+            )  # where the wheel came from, if that is a folder; else it goes to the cache
+            kept = beside if beside.is_file() else _copy_to(cache_folder() / "fetched", wheel)
+        else:
+            kept = _copy_to(wheel_dir, wheel)
         if install:
             report("installing pycaffe", None)
             _install(kept, target, log, links=wheels)

@@ -450,6 +450,7 @@ def put_wheel(folder: Path, tag: str = "py3-none-any", **members: str | bytes) -
 def test_a_wheel_is_taken_from_where_it_is_kept(machine: Path, form: str) -> None:
     wheel = put_wheel(machine / "kept")
     origin = {"folder": wheel.parent, "wheel": wheel, "page": wheel.parent.as_uri() + "/"}[form]
+    assert install_caffe(wheels=origin, install=False, python=PYTHON).read_bytes() == wheel.read_bytes()
     copy = install_caffe(wheels=origin, install=False, wheel_dir=machine / "wheels", python=PYTHON)
     assert copy == machine / "wheels" / wheel.name
     assert copy.read_bytes() == wheel.read_bytes()
