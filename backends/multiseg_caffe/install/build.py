@@ -13,7 +13,7 @@ from pathlib import Path
 
 from multiseg.errors import InstallError
 
-from . import debian, source
+from . import debian, portable, source
 from .interpreter import Interpreter
 from .process import Log, error_line
 
@@ -24,7 +24,7 @@ TOOLS = {"c++": "g++", "cmake": "cmake", "ninja": "ninja-build", "patch": "patch
 
 def recipe_version() -> str:
     """Return a checksum of the recipe: any change to it requires a new wheel."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(Path(portable.__file__).read_bytes())  # it adds files to the wheel
     for file in sorted(path for path in RECIPE.rglob("*") if path.is_file()):
         digest.update(file.relative_to(RECIPE).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
