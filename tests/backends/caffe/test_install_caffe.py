@@ -412,7 +412,9 @@ def test_the_licences_of_the_libraries_are_in_the_wheel() -> None:
     files = importlib.metadata.files("pycaffe")
     assert files is not None
     names = {file.name for file in files if "licenses" in file.parts}
-    assert {"LICENSE", "libhdf5-103.txt", "liblmdb0.txt", "libprotobuf32.txt"} <= names
+    assert "LICENSE" in names
+    for library in ("libhdf5", "liblmdb", "libopenblas", "libprotobuf"):  # a release's version follows in the package's name
+        assert any(name.startswith(library) for name in names)
 
 
 @pytest.mark.needs("caffe")
