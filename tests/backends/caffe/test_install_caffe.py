@@ -413,7 +413,12 @@ def test_the_licences_of_the_libraries_are_in_the_wheel() -> None:
     assert files is not None
     names = {file.name for file in files if "licenses" in file.parts}
     assert "LICENSE" in names
-    for library in ("libhdf5", "liblmdb", "libopenblas", "libprotobuf"):  # a release's version follows in the package's name
+    for library in (
+        "libhdf5",
+        "liblmdb",
+        "libopenblas",
+        "libprotobuf",
+    ):  # a release's version follows in the package's name
         assert any(name.startswith(library) for name in names)
 
 
