@@ -3,6 +3,8 @@
 One tree, so that ``except multiseg.MultisegError`` catches them all. A message names the file, key or value at fault
 and what to do about it. The command line turns any of them into one line and exit status 2.
 
+Messages have a bounded length.
+
 A message that names a setting is written with :func:`setting`, so that each interface shows it in its own notation::
 
     raise SettingsError(f"{setting('epochs', 0)}: must be a whole number from 1")
@@ -15,12 +17,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 # around a reference in a template: Unicode noncharacters, which text that is meant for people does not contain
 _BEGIN, _END = "\ufdd0", "\ufdd1"
 _REFERENCE = re.compile(f"{_BEGIN}(.*?){_END}", re.DOTALL)
+LONGEST_TEXT, LONGEST_VALUE = 4000, 500  # characters between two references in a message, and of the value in one
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,46 @@ def setting(name: str, *value: Any, keys: Sequence[str] = (), example: str | Non
     return _BEGIN + json.dumps(asdict(Reference(name, tuple(map(str, keys)), text))) + _END
 
 
+def shortened(text: str, most: int) -> str:
+    """Return a text of at most about ``most`` characters: what is in the middle of a longer one is left out."""
+    if len(text) <= most:
+        return text
+    head, tail = text[: most * 3 // 5], text[-(most * 2 // 5) :]
+    return f"{head} ... ({len(text) - len(head) - len(tail)} characters left out) ... {tail}"
+
+
+def _bounded(template: str) -> str:
+    """Return a template whose text and whose values of settings are of bounded length: a damaged file may be quoted in them."""
+    if len(template) <= LONGEST_TEXT:
+        return template
+    parts = _REFERENCE.split(template)  # text and references in turn
+    for index, part in enumerate(parts):
+        reference = _parsed(part) if index % 2 else None
+        if reference is None:
+            parts[index] = shortened(part, LONGEST_TEXT)
+        else:
+            value = None if reference.value is None else shortened(reference.value, LONGEST_VALUE)
+            keys = tuple(shortened(key, LONGEST_VALUE) for key in reference.keys)
+            parts[index] = _BEGIN + json.dumps(asdict(replace(reference, keys=keys, value=value))) + _END
+    return "".join(parts)
+
+
+def _parsed(text: str) -> Reference | None:
+    """Return a reference in a template; None for text of a damaged file that has the same marks."""
+    try:
+        return Reference(**json.loads(text))
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
 def in_notation(template: str, notation: Callable[[Reference], str]) -> str:
     """Return a template with ``notation`` of each of its references."""
-    return _REFERENCE.sub(lambda match: notation(Reference(**json.loads(match[1]))), template)
+
+    def shown(match: re.Match[str]) -> str:
+        reference = _parsed(match[1])
+        return match[1] if reference is None else notation(reference)
+
+    return _REFERENCE.sub(shown, template)
 
 
 class MultisegError(Exception):
@@ -60,7 +100,7 @@ class MultisegError(Exception):
     """
 
     def __init__(self, message: object = "") -> None:
-        self.template = str(getattr(message, "template", message))
+        self.template = _bounded(str(getattr(message, "template", message)))
         super().__init__(in_notation(self.template, str))
 
 
@@ -68,7 +108,7 @@ class MultisegWarning(UserWarning):
     """Something suspicious that does not prevent a result. ``template`` is the message as in MultisegError."""
 
     def __init__(self, message: str) -> None:
-        self.template = message
+        self.template = _bounded(message)
         super().__init__(in_notation(message, str))
 
 

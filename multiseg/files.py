@@ -74,6 +74,19 @@ def read_text(path: str | os.PathLike[str]) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of JSON in a file or a message. Raises ValueError if it is not JSON, or nests too deeply to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it nests too deeply") from None
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Return the value in a JSON file. Raises OSError, see :func:`open_regular`, and ValueError."""
+    return parse_json(read_text(path))
+
+
 def target(path: Path) -> Path:
     """Return the file that is written for ``path``, with links resolved.
 

@@ -117,7 +117,7 @@ def weights(path: Path, ops: Iterable[Any], stored: Stored) -> tuple[dict[str, A
             weights[op.name] = stored.values[op.name]
         constant_operand = _per_channel_constant(op)
         if constant_operand is not None:
-            weights[constant_operand.name] = tensor_util.MakeNdarray(constant_operand.get_attr("value"))
+            weights[constant_operand.name] = _array(path, constant_operand)
             if not is_bias(op):
                 statistics.add(constant_operand.name)
         # freezing turns the read of a variable into an Identity of a constant; other constants are weights by their use
@@ -128,11 +128,19 @@ def weights(path: Path, ops: Iterable[Any], stored: Stored) -> tuple[dict[str, A
                 source = origin(source.inputs[1])
             value = source.outputs[0]
             if source.type == "Const" and value.dtype.is_floating and value.shape.rank and value.shape.num_elements():
-                weights[source.name] = tensor_util.MakeNdarray(source.get_attr("value"))
+                weights[source.name] = _array(path, source)
             if slot > 2:
                 statistics.add(source.name)
     reads = {f"{name}:0": name for name in weights}
     return weights, reads, statistics | {name for name in weights if STATISTICS.search(name)}
+
+
+def _array(path: Path, op: Any) -> Any:
+    """Return the value of a constant. Raise ModelError if it does not have as many numbers as its shape needs."""
+    try:
+        return tensor_util.MakeNdarray(op.get_attr("value"))
+    except (ValueError, TypeError, OverflowError, MemoryError) as error:
+        raise ModelError(f"{path}: is damaged: the value of {op.name} cannot be read: {error}") from error
 
 
 def _per_channel_constant(op: Any) -> Any:

@@ -77,7 +77,9 @@ def checkpoint_prefix(path: Path) -> Path | None:
             return path.with_suffix("") if file.read() == INDEX_MAGIC else None
     if path.name == "checkpoint" and CHECKPOINT_STATE.search(head):
         match = re.search(rb'^[ \t]*model_checkpoint_path:\s*"([^"]*)"', head, re.MULTILINE)
-        return path.parent / Path(match[1].decode()).name if match else None  # the folder may have been moved
+        return (
+            path.parent / Path(match[1].decode(errors="replace").replace("\0", "")).name if match else None
+        )  # the folder may have been moved
     return None
 
 

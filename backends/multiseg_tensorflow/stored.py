@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,13 +16,19 @@ from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
 from multiseg.backend import trusts_graphs
 from multiseg.errors import ModelError
-from multiseg.files import read_bytes, read_text
+from multiseg.files import read_bytes, read_json
+from multiseg.schema import TEXT
 from multiseg_tensorflow import allowed, kinds
 from multiseg_tensorflow.tensors import VARIABLES
 from multiseg_tensorflow.user_file import first_line
 
 tf = tensorflow.compat.v1
 
+# what TensorFlow raises for damaged graphs and checkpoints
+LOAD_ERRORS = (
+    ValueError, TypeError, KeyError, IndexError, AttributeError, OSError, RuntimeError, MemoryError, DecodeError,
+    tf.errors.OpError,
+)  # fmt: skip
 SERVE, SIGNATURE = "serve", "serving_default"
 
 
@@ -89,7 +94,7 @@ def _import_graph(path: Path, definition: Any) -> Any:
     with graph.as_default():
         try:
             tf.import_graph_def(definition, name="")
-        except (ValueError, TypeError, tf.errors.OpError) as error:
+        except LOAD_ERRORS as error:
             _raise_load_error(path, error)
     return graph
 
@@ -118,7 +123,7 @@ def _meta_graph(path: Path, seed: int) -> Stored:
     with graph.as_default():
         try:
             tf.train.import_meta_graph(meta)
-        except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
+        except LOAD_ERRORS as error:
             _raise_load_error(path, error)
         variables = tf.global_variables()
         prefix = path.with_suffix("")
@@ -143,7 +148,7 @@ def checkpoint(prefix: Path) -> dict[str, Any]:
         reader = tf.train.load_checkpoint(str(prefix))
         types = reader.get_variable_to_dtype_map()
         return {name: reader.get_tensor(name) for name, dtype in types.items() if dtype != tf.string}
-    except (ValueError, RuntimeError, tf.errors.OpError) as error:
+    except LOAD_ERRORS as error:
         missing = not list(prefix.parent.glob(f"{prefix.name}.data-*"))
         reason = f"its data file {prefix.name}.data-00000-of-00001 is missing" if missing else first_line(error)
         raise ModelError(
@@ -172,7 +177,7 @@ def _saved_model(folder: Path) -> Stored:
             raise ModelError(
                 f"{folder}: its variables cannot be read: {first_line(error)}; copy the whole folder again"
             ) from error
-        except (ValueError, TypeError, KeyError, OSError, RuntimeError, tf.errors.OpError) as error:
+        except LOAD_ERRORS as error:
             _raise_load_error(folder, error)
         for op in [op for op in graph.get_operations() if op.type in VARIABLES]:
             value = _value(op)
@@ -243,11 +248,11 @@ def _read_names(path: Path) -> dict[str, Any]:
         return {}
     example = '{"input": "TENSOR", "output": "TENSOR", "values": {"PLACEHOLDER": VALUE}}, each of them optional'
     try:
-        names = json.loads(read_text(file))
+        names = read_json(file)
     except (ValueError, OSError) as error:
         raise ModelError(f"{file}: is not valid JSON: {error}; write {example}") from error
     for key, name in names.items() if isinstance(names, dict) else [("its content", None)]:
-        valid = isinstance(name, str) if key in ("input", "output") else key == "values" and isinstance(name, dict)
+        valid = TEXT.valid(name) if key in ("input", "output") else key == "values" and isinstance(name, dict)
         if not valid:
             raise ModelError(f"{file}: {key} is not valid; write {example}")
     for name, value in names.get("values", {}).items():

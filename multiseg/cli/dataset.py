@@ -14,6 +14,7 @@ from multiseg.cli.notation import message
 from multiseg.dataset import scenes
 from multiseg.errors import MultisegWarning
 from multiseg.files import json_text
+from multiseg.images import MOST_PIXELS
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 
@@ -92,6 +93,8 @@ def create_images(
 @click.option("--seed", type=int, help="Seed of the shuffle before the split.  [default: random, stored in DIR]")
 @click.option("--exif", type=click.Choice(["apply", "ignore"]), default="apply", show_default=True,
               help="Turn images by their EXIF orientation, or read them as they are stored.")  # fmt: skip
+@click.option("--max-pixels", type=click.IntRange(min=1), default=MOST_PIXELS, show_default=True, metavar="N",
+              help="Refuse images of more pixels, before they are decoded.")  # fmt: skip
 @click.option("--workers", type=int, help="Number of encoding processes.  [default: one per core]")
 @_json
 def create_dataset(

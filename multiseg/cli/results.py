@@ -10,6 +10,7 @@ import click
 
 from multiseg.cli.notation import message
 from multiseg.files import json_text, write_json
+from multiseg.images import MOST_PIXELS
 from multiseg.inference.output import Output
 from multiseg.run.run import Run
 
@@ -17,6 +18,12 @@ MOST_CLASSES = 25  # printed by test-db; metrics.json has all
 RUN = click.argument("run", type=click.Path(path_type=Path))
 RESIZE = click.option(
     "--resize/--no-resize", default=True, help="Resize to the size of the dataset's images, or keep the size."
+)
+PIXELS = click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"Refuse images of more pixels, before they are decoded.  [default: {MOST_PIXELS}; any number with --tile]",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 FORMAT = click.option(
@@ -69,6 +76,7 @@ def open_run(folder: Path, snapshot: str) -> Run:
     help="Image file to write, or .npy; may be omitted for a network that classifies images.",
 )
 @RESIZE
+@PIXELS
 @options
 @click.option(
     "--format",
@@ -111,7 +119,7 @@ def test_one(
         if overlay_opacity is not None and written:
             written.append(save_overlay(result, written[0], overlay_opacity))
         if show_layers and output is not None:
-            layers = opened.layers(image, **{name: options[name] for name in ("resize", "pad", "exif")})
+            layers = opened.layers(image, **{name: options[name] for name in ("resize", "pad", "exif", "max_pixels")})
             page = layers.to_html(output.with_name(f"{output.stem}-layers.html"))
             written += [page, page.with_suffix(".json")]
     if as_json:
@@ -129,6 +137,7 @@ def test_one(
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the outputs.")
 @RESIZE
+@PIXELS
 @options
 @FORMAT
 @JSON

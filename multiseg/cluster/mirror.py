@@ -37,6 +37,7 @@ class Mirror:
 
         Returns whether the copy is complete.
         """
+        listing = wire.checked(listing)
         changed = {name: stamp for name, stamp in listing.items() if self._seen.get(name) != stamp}
         folders = sorted({name.split("/")[1] for name in changed if name.startswith(IN_SNAPSHOTS)})
         plain = [name for name in changed if not name.startswith(IN_SNAPSHOTS) and name not in (LAST, names.HISTORY)]

@@ -16,6 +16,7 @@ Stamp = tuple[int, int]  # of a file: size in bytes, modification time in nanose
 Place = tuple[
     str, int, int, int
 ]  # part of a file: its name, first byte, number of bytes, modification time of the file
+LONGEST_NAME = 255  # bytes, of all usual file systems
 ALL = (
     0,
     -1,
@@ -36,6 +37,18 @@ def listing(folder: Path) -> dict[str, Stamp]:
                 if not name.startswith(".") and stat.S_ISREG(status.st_mode):
                     stamps[path.relative_to(folder).as_posix()] = (status.st_size, status.st_mtime_ns)
     return stamps
+
+
+def checked(stamps: object) -> dict[str, Stamp]:
+    """Return a listing that was received. Raises RunError for anything else, and for names of files outside the folder."""
+    if not isinstance(stamps, Mapping):
+        raise RunError("received what is not a listing of files; the sender is not multiseg")
+    for name, stamp in stamps.items():
+        whole = isinstance(stamp, (tuple, list)) and len(stamp) == 2 and all(type(part) is int for part in stamp)
+        if not isinstance(name, str) or not whole or not all(0 <= part < 2**63 for part in stamp):
+            raise RunError(f"{str(name)[:80]!r}: is listed without a size and a time; the sender is not multiseg")
+        inside(Path(), name)
+    return {name: (size, changed) for name, (size, changed) in stamps.items()}
 
 
 def messages(files: Mapping[str, Stamp]) -> Iterator[list[Place]]:
@@ -83,6 +96,7 @@ def write(folder: Path, pieces: list[Piece]) -> None:
 def inside(folder: Path, name: str) -> Path:
     """Return the path of a file in the folder. Raise RunError for a name that refers to a path outside of it."""
     parts = Path(name).parts
-    if not parts or Path(name).is_absolute() or ".." in parts:
-        raise RunError(f"{name!r}: is not the name of a file in {folder}; the sender is not multiseg")
+    outside = not parts or Path(name).is_absolute() or ".." in parts or "\0" in name
+    if outside or max(len(part.encode(errors="surrogatepass")) for part in parts) > LONGEST_NAME:
+        raise RunError(f"{name[:80]!r}: is not the name of a file in {folder}; the sender is not multiseg")
     return folder / name

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multiseg.dataset.dataset import Dataset, read_mean
-from multiseg.dataset.description import DATABASES, combined_hash, read_description
+from multiseg.dataset.description import DATABASES, FILE, combined_hash, is_as_written, read_description
 from multiseg.dataset.label_check import LabelCheck, label_lines
 from multiseg.dataset.labels import Labels
 from multiseg.dataset.lmdb_file import LmdbFile
@@ -91,6 +91,8 @@ def check_dataset(folder: str | os.PathLike[str], progress: Progress | None = No
         _check_sizes(scans, report)
     _check_mean(path, scans.get(DATABASES[0]), mixed, report)
     _check_hashes(description, scans, report)
+    if description and not is_as_written(path):
+        report.problems.append(f"{FILE}: has changed since creation (SHA-256 differs)")
     return report
 
 
@@ -278,17 +280,18 @@ def _check_mean(path: Path, features: _Scan | None, mixed: bool, report: Report)
             )
 
 
-def _check_hashes(description: dict[str, object], scans: dict[str, _Scan], report: Report) -> None:
+def _check_hashes(description: dict[str, Any], scans: dict[str, _Scan], report: Report) -> None:
     stored = description.get("databases")
-    if not isinstance(stored, dict):
+    if stored is None:
         return
     if description.get("content_hash") not in (None, combined_hash(stored)):
         report.problems.append("dataset.json: is damaged: its content_hash is not that of its databases")
-    files = description.get("files")
-    for name, digest in files.items() if isinstance(files, dict) else ():
-        path = report.path / name
+    for name, digest in (description.get("files") or {}).items():
+        path, database = report.path / name, name.removesuffix("/data.mdb")
         if name == MEAN or not path.parent.is_dir():  # the mean is checked with its shape
             continue
+        if database != name and (database not in scans or scans[database].digest != stored.get(database)):
+            continue  # reported below
         if not (path.is_file() and sha256_of(path) == digest):
             report.problems.append(f"{name}: is missing, or has changed since creation (SHA-256 differs)")
     for name, digest in stored.items():

@@ -36,12 +36,12 @@ from multiseg.dataset.staging import staged_folder
 from multiseg.dataset.voc import have_one_size, read_layout
 from multiseg.dataset.writing import RecordWriter
 from multiseg.errors import DatasetError, MultisegWarning, SettingsError, setting
-from multiseg.files import sha256_of
-from multiseg.images import Channels, Exif, Values, decode, read_bytes
+from multiseg.images import MOST_PIXELS, Channels, Exif, Values, decode, read_bytes
 
 Progress = Callable[[int, int], None]
 
 _CHUNK_BYTES = 1 << 20
+DEFAULTS = {"voc": None, "max_pixels": MOST_PIXELS}  # options that dataset.json does not have with these values
 _MIN_CHUNKS_PER_WORKER = 16  # with fewer, a helper process costs more time than it saves
 
 
@@ -64,6 +64,7 @@ class CreationOptions:
     seed: int
     exif: Exif = "apply"
     voc: str | None = None
+    max_pixels: int = MOST_PIXELS
 
     def __post_init__(self) -> None:
         _one_of("channels", self.channels, get_args(Channels))
@@ -72,6 +73,8 @@ class CreationOptions:
         _one_of("exif", self.exif, get_args(Exif))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise SettingsError(f"{setting('seed')} {self.seed!r} must be a whole number, 0 or more")
+        if isinstance(self.max_pixels, bool) or not isinstance(self.max_pixels, int) or self.max_pixels < 1:
+            raise SettingsError(f"{setting('max_pixels', self.max_pixels)}: must be a whole number from 1")
         try:
             valid = 0 <= Fraction(self.val_percent) < 100
         except (TypeError, ValueError, OverflowError):
@@ -130,6 +133,7 @@ def create(
             rules=rules,
             exif=options.exif,
             deep=feature.dtype != np.uint8,
+            max_pixels=options.max_pixels,
         )
         size = max(1, min(MOST_PAIRS, _CHUNK_BYTES // pair_bytes(task)))
         total = len(train) + len(val)
@@ -162,7 +166,11 @@ def create(
         write_description(
             staging,
             {
-                **{name: value for name, value in asdict(options).items() if name != "voc" or value is not None},
+                **{
+                    name: value
+                    for name, value in asdict(options).items()
+                    if name not in DEFAULTS or value != DEFAULTS[name]
+                },
                 "labels": labels.to_json(),
                 **label_options.to_json(),
                 "label_values": {name: one.to_json() for name, one in statistics.items()},
@@ -173,10 +181,6 @@ def create(
                 "train": {"count": len(train), **shapes},
                 "val": {"count": len(val), **shapes},
                 "databases": hashes,
-                "files": {
-                    path.relative_to(staging).as_posix(): sha256_of(path)
-                    for path in sorted(staging.glob("*_db/mean.binaryproto"))
-                },
                 "content_hash": combined_hash(hashes),
             },
         )
@@ -245,10 +249,10 @@ def _first(pairs: Pairs, options: CreationOptions, rules: LabelRules) -> tuple[t
         name = next((name for name in names if not name.lower().endswith(".webp")), names[0])
         files.append(str(Path(folder) / name))
     data = read_bytes(files[0])
-    feature = decode(data, files[0], options.channels, exif=options.exif)
+    feature = decode(data, files[0], options.channels, exif=options.exif, max_pixels=options.max_pixels)
     if options.channels == "none":
         feature = without_colour(data, feature)
-    label, _ = read_label(files[1], rules, LabelStatistics(), options.exif, grey=True)
+    label, _ = read_label(files[1], rules, LabelStatistics(), options.exif, grey=True, max_pixels=options.max_pixels)
     return (files[0], files[1]), (feature.values, label.values)
 
 

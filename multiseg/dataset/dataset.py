@@ -28,7 +28,7 @@ from multiseg.dataset.reading import Split
 from multiseg.dataset.records import parse_mean
 from multiseg.errors import DatasetError, SettingsError, setting
 from multiseg.files import read_bytes
-from multiseg.images import Channels, Exif
+from multiseg.images import MOST_PIXELS, Channels, Exif
 from multiseg.network import CLASSES, IMAGES, LabelKind
 
 BYTE, FLOAT, HIGH_BYTE = "uint8", "float32", "high byte"  # of Dataset.values
@@ -73,6 +73,7 @@ class Dataset:
         foreground: Side | float | None = None,
         seed: int | None = None,
         exif: Exif = "apply",
+        max_pixels: int = MOST_PIXELS,
         workers: int | None = None,
         progress: Progress | None = None,
     ) -> Dataset:
@@ -85,7 +86,8 @@ class Dataset:
         ignored; ``mixed_sizes`` is on if the sizes differ.
         ``channels`` converts all images to L or RGB; ``mixed_sizes`` allows pairs of different sizes, without a mean image.
         ``exif`` "apply" turns images by their EXIF orientation, "ignore" reads them as they are stored. Inputs of more than
-        8 bits keep their values, as float32. ``info`` counts the images turned and laid over white, and the files left out.
+        8 bits keep their values, as float32. Images of more than ``max_pixels`` are refused before they are decoded. ``info``
+        counts the images turned and laid over white, and the files left out.
 
         ``labels`` states what the targets are. Options of the inputs do not change the values of masks.
 
@@ -135,6 +137,7 @@ class Dataset:
             seed=random_seed() if seed is None else seed,
             exif=exif,
             voc=None if voc is None else os.fspath(voc),
+            max_pixels=max_pixels,
         )
         label_options = LabelOptions(labels, classes, colours, ignore, label_map, label_channels, foreground)
         for warning in create(options, label_options, folder, workers, progress):
@@ -188,7 +191,7 @@ class Dataset:
     def label_counts(self, split: str) -> dict[int, int] | None:
         """Return how often each value occurs in the labels of ``split``, train or val; None if dataset.json does not hold it."""
         stored = self.info.get("label_values")
-        if not isinstance(stored, Mapping) or not isinstance(stored.get(split), Mapping):
+        if stored is None or split not in stored:
             return None
         return {int(value): int(count) for value, count in stored[split].items()}
 

@@ -4,22 +4,90 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from multiseg.dataset.lmdb_file import LmdbFile
 from multiseg.dataset.writing import hash_record
 from multiseg.errors import DatasetError
-from multiseg.files import read_bytes
+from multiseg.files import parse_json, read_bytes, sha256_of
+from multiseg.schema import (
+    ANY,
+    FLAG,
+    NUMBER,
+    SHAPE,
+    TEXT,
+    WHOLE,
+    Kind,
+    Schema,
+    list_of,
+    mapping_of,
+    optional,
+    or_none,
+    problem,
+)
 
 FILE = "dataset.json"
 DATABASES = ("train_db/features", "train_db/labels", "val_db/features", "val_db/labels")
 _FORMAT = {"format": "multiseg dataset", "version": 1}
+_SUM = "sum"  # last key of the file: the SHA-256 of the rest of it
+_HASH = Kind("a SHA-256", lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None)
+_COUNTS = mapping_of(WHOLE, "an object of counts")
+_VALUE_COUNTS = Kind(
+    "an object of counts by value",
+    lambda value: _COUNTS.valid(value) and all(re.fullmatch("[0-9]{1,9}", key) for key in value),
+)
+_VALUES: Schema = {  # of the file; what earlier versions did not write is optional
+    **{key: optional(or_none(TEXT)) for key in ("input", "target", "val_input", "val_target", "voc")},
+    **{
+        key: optional(TEXT)
+        for key in ("channels", "label_channels", "feature_encoding", "label_encoding", "exif", "values")
+    },
+    "val_percent": optional(NUMBER),
+    "mixed_sizes": optional(FLAG),
+    "max_pixels": optional(WHOLE),
+    "seed": optional(or_none(WHOLE)),
+    "labels": optional(ANY),  # checked by Labels.from_json
+    "label_values": optional(mapping_of(_VALUE_COUNTS, "an object of counts by value")),
+    "warnings": optional(list_of(TEXT, "a list of texts")),
+    "label_map": optional(_COUNTS),
+    "applied": optional(_COUNTS),
+    "left_out": optional(mapping_of(_COUNTS, "an object of counts")),
+    **{f"{split}.count": optional(WHOLE) for split in ("train", "val")},
+    **{f"{split}.{key}": optional(or_none(SHAPE)) for split in ("train", "val") for key in ("shape", "label_shape")},
+    "databases": optional(mapping_of(_HASH, "an object of SHA-256")),
+    "files": optional(mapping_of(_HASH, "an object of SHA-256")),
+    "content_hash": optional(_HASH),
+}
+_KEYS = {*_FORMAT, *(key.partition(".")[0] for key in _VALUES)}
 
 
 def write_description(folder: Path, content: dict[str, Any]) -> None:
-    """Write the description of a new dataset."""
-    (folder / FILE).write_text(json.dumps(_FORMAT | content, indent=2) + "\n", encoding="utf-8")
+    """Write the description of a new dataset, with the SHA-256 of its databases' files and of its mean image.
+
+    The last entry is the sum of the description itself.
+    """
+    paths = sorted([*folder.glob("*_db/*/data.mdb"), *folder.glob("*_db/mean.binaryproto")])
+    sums = {path.relative_to(folder).as_posix(): sha256_of(path) for path in paths}
+    (folder / FILE).write_text(_text({**_FORMAT, **content, "files": sums}), encoding="utf-8")
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in content.items() if key != _SUM}
+    total = hashlib.sha256(json.dumps(rest).encode()).hexdigest()
+    return json.dumps({**rest, _SUM: total}, indent=2) + "\n"
+
+
+def is_as_written(folder: Path) -> bool:
+    """Return whether a description is that with which the dataset was created. Raises OSError and ValueError if it is unreadable.
+
+    One of an earlier version has no sum, and counts as unchanged if it has no unknown keys.
+    """
+    text = read_bytes(folder / FILE).decode()
+    content = parse_json(text)
+    return set(content) <= _KEYS or text == _text(content)
 
 
 def read_description(folder: Path) -> dict[str, Any] | None:
@@ -50,15 +118,18 @@ def recorded_sum(folder: Path, name: str) -> str | None:
 def parse_description(text: bytes, where: str) -> dict[str, Any]:
     """Parse a description; ``where`` names it in errors. Raise DatasetError if it is invalid or has an unknown version."""
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except ValueError as error:
         raise DatasetError(f"{where}: cannot be read ({error}); remove it to open the dataset without it") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT["format"]:
         raise DatasetError(f"{where}: is not multiseg's description; remove it to open the dataset without it")
     if content.get("version") != _FORMAT["version"]:
         raise DatasetError(
-            f"{where}: has version {content.get('version')}, this multiseg reads version 1; update multiseg"
+            f"{where}: has version {str(content.get('version'))[:20]}, this multiseg reads version 1; update multiseg"
         )
+    difference = problem(content, _VALUES)
+    if difference is not None:
+        raise DatasetError(f"{where}: is damaged: {difference}; remove it to open the dataset without it")
     return content
 
 

@@ -14,11 +14,13 @@ from multiseg.dataset.label_statistics import LabelStatistics
 from multiseg.dataset.records import encoded_datum, raw_datum, values_datum
 from multiseg.errors import DatasetError, ImageError, setting
 from multiseg.images import (
+    MOST_PIXELS,
     Channels,
     Decoded,
     Exif,
     Pixels,
     Values,
+    check_pixels,
     decode,
     encode_image,
     image_to_array,
@@ -52,6 +54,7 @@ class EncodingTask:
     rules: LabelRules = field(default_factory=LabelRules)
     exif: Exif = "apply"
     deep: bool = False
+    max_pixels: int = MOST_PIXELS
 
     def new_sum(self) -> Sum | None:
         """Return an accumulator for the mean of 8-bit features; None for mixed sizes and for deeper values."""
@@ -152,13 +155,14 @@ def without_colour(data: bytes, image: Decoded) -> Decoded:
 
 def _record(path: str, task: EncodingTask) -> tuple[Decoded, bytes]:
     data = read_bytes(path)
+    check_pixels(data, path, task.max_pixels)
     if task.feature_encoding == "png":
         plain = open_plain_png(data)
         if plain is not None and task.channels in ("none", plain.mode):
             # A plain PNG can be stored unchanged: no re-encoding, which is most of the work.
             pixels = image_to_array(plain)
             return Decoded(pixels), encoded_datum(data, pixels.shape)
-    image = decode(data, path, task.channels, exif=task.exif)
+    image = decode(data, path, task.channels, exif=task.exif, max_pixels=None)
     if task.shape[0] == 1:
         image = without_colour(data, image)
     values = image.values
@@ -173,13 +177,14 @@ def _record(path: str, task: EncodingTask) -> tuple[Decoded, bytes]:
 
 
 def read_label(
-    path: str, rules: LabelRules, statistics: LabelStatistics, exif: Exif, grey: bool
+    path: str, rules: LabelRules, statistics: LabelStatistics, exif: Exif, grey: bool, max_pixels: int = MOST_PIXELS
 ) -> tuple[Decoded, bytes | None]:
     """Return the label (C, H, W) of a target file, and the file's bytes if they are a PNG with just these values.
 
     ``grey`` makes a WebP file of equal channels grey. Raises ImageError, which names the file.
     """
     data = read_bytes(path)
+    check_pixels(data, path, max_pixels)
     plain = open_plain_png(data)
     if plain is not None and rules.keeps(plain.mode):
         return Decoded(image_to_array(plain)), data
@@ -188,7 +193,7 @@ def read_label(
 
 
 def _label_record(path: str, task: EncodingTask, statistics: LabelStatistics) -> tuple[Decoded, bytes]:
-    label, png = read_label(path, task.rules, statistics, task.exif, task.label_shape[0] == 1)
+    label, png = read_label(path, task.rules, statistics, task.exif, task.label_shape[0] == 1, task.max_pixels)
     pixels = label.values
     if task.label_encoding == "none":
         return label, raw_datum(pixels)

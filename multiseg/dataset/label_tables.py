@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from multiseg.errors import DatasetError, SettingsError, setting
-from multiseg.files import read_text
+from multiseg.files import parse_json, read_text
 
 Colour = tuple[int, int, int]
 Key = int | Colour
@@ -106,7 +105,7 @@ def read_map(source: str | os.PathLike[str] | Mapping[Any, Any]) -> dict[Key, in
         content = "\n".join(lines)
         if content.startswith("{"):
             try:
-                parsed = json.loads(content)
+                parsed = parse_json(content)
             except ValueError as error:
                 raise SettingsError(f"{text}: is not JSON ({error})") from error
             entries = [(text, key, value) for key, value in parsed.items()]

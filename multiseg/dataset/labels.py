@@ -10,9 +10,22 @@ from multiseg.dataset.foreground import DARK, SIDES, UNKNOWN, Foreground
 from multiseg.dataset.label_tables import Colour
 from multiseg.errors import DatasetError
 from multiseg.network import CLASSES, IMAGES, LabelKind, label_kind
+from multiseg.schema import NUMBER, TEXT, WHOLE, Kind, Schema, list_of, optional, or_none, problem
 from multiseg.topology.description import Description
 
 KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
+_BYTE = Kind("0 to 255", lambda value: WHOLE.valid(value) and 0 <= value <= 255)
+_VALUES: Schema = {  # of the entry `labels` in dataset.json and job.json
+    "names": optional(list_of(TEXT, "a list of texts")),
+    "colours": optional(
+        list_of(list_of(_BYTE, "three numbers", 3), "a list of three numbers of 0 to 255 for each class")
+    ),
+    "ignore": optional(or_none(WHOLE)),
+    "foreground": optional(
+        or_none(Kind(f"one of {', '.join(SIDES)}", lambda value: isinstance(value, str) and value in SIDES))
+    ),
+    "threshold": optional(NUMBER),
+}
 
 
 @dataclass(frozen=True)
@@ -58,22 +71,17 @@ class Labels:
             raise DatasetError(
                 f"{where}: labels are of the kind {kind!r}; this multiseg knows {', '.join(KINDS)}: update it"
             )
-        try:
-            side = values.get("foreground", DARK.side)
-            if side is not None and side not in SIDES:
-                raise ValueError(f"foreground {side!r} is none of {', '.join(SIDES)}")
-            ignore = values.get("ignore")
-            return cls(
-                kind,
-                names=tuple(map(str, values.get("names", ()))),
-                colours=tuple((int(r), int(g), int(b)) for r, g, b in values.get("colours", ())),
-                ignore=None if ignore is None else int(ignore),
-                foreground=UNKNOWN
-                if side is None
-                else Foreground(side, float(values.get("threshold", DARK.threshold))),
-            )
-        except (TypeError, ValueError) as error:
-            raise DatasetError(f"{where}: its entry 'labels' is invalid: {error}") from error
+        difference = problem(values, _VALUES)
+        if difference is not None:
+            raise DatasetError(f"{where}: its entry 'labels' is invalid: {difference}")
+        side = values.get("foreground", DARK.side)
+        return cls(
+            kind,
+            names=tuple(values.get("names", ())),
+            colours=tuple((r, g, b) for r, g, b in values.get("colours", ())),
+            ignore=values.get("ignore"),
+            foreground=UNKNOWN if side is None else Foreground(side, float(values.get("threshold", DARK.threshold))),
+        )
 
 
 def read_as_classes(network: Description, label_shape: Sequence[int] | None = None, stated: LabelKind = IMAGES) -> bool:

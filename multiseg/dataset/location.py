@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from multiseg.errors import DatasetError
 from multiseg.files import make_folder, read_bytes, rename, sync_tree
 
 POLL_SECONDS = 0.2
+_IDENTITY = re.compile("[0-9a-f]{64}-(?:none|[0-9a-f]{16})")  # it is the name of a folder in the store
 MEAN = "train_db/mean.binaryproto"
 
 
@@ -83,6 +85,8 @@ def reserved(store_folder: Path, wanted: str, waiting: Callable[[], None] = lamb
 
     ``waiting`` is called repeatedly while another process holds the lock; it may raise to end the wait.
     """
+    if not _IDENTITY.fullmatch(wanted):
+        raise DatasetError(f"{wanted[:80]!r}: is not the identity of a dataset; the sender is not multiseg")
     make_folder(store_folder)
     with (store_folder / f".{wanted}.lock").open("w") as file:
         while True:

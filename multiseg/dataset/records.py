@@ -23,6 +23,7 @@ _Field = descriptor_pb2.FieldDescriptorProto
 _FLOAT_TAG = 6 << 3 | 5
 _FLOAT_FIELD = np.dtype([("tag", "u1"), ("value", "<f4")])
 _DATA_TAG = 4 << 3 | 2
+_MOST_PIXELS = 1 << 30  # of an encoded image: a dataset may have been created of images beyond the usual limit
 
 
 def _message_classes() -> tuple[Any, Any]:
@@ -124,7 +125,7 @@ def datum_pixels(datum: Any, record: bytes = b"") -> NDArray[Any]:
     data = datum.data
     if datum.encoded:
         try:
-            return decode_image(data, "its image", "any")
+            return decode_image(data, "its image", "any", _MOST_PIXELS)
         except ImageError as error:
             raise DatasetError(str(error)) from None
     shape = (datum.channels, datum.height, datum.width)

@@ -19,7 +19,7 @@ from multiseg.errors import BackendUnavailable, SettingsError, setting
 from multiseg.exporting.inputs import described, file_of, run_of, with_mean_of
 from multiseg.exporting.run_loss import with_loss_of
 from multiseg.exporting.source import check_name, source
-from multiseg.files import read_text, write_text
+from multiseg.files import read_bytes, write_text
 from multiseg.model_files import choosing
 from multiseg.model_files.writing import check_output
 from multiseg.run.run import Run
@@ -96,4 +96,4 @@ def export(
 
 def exported_notes(path: Path) -> list[str]:
     """Return what an exported source file does not express, from the comments at its head; none for an ONNX file."""
-    return [] if path.suffix == ".onnx" else notes.read(read_text(path))
+    return [] if path.suffix == ".onnx" else notes.read(read_bytes(path).decode(errors="replace"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -13,7 +12,14 @@ from PIL import Image, ImageFile
 from multiseg.errors import ImageError, SettingsError, setting
 from multiseg.images.arrays import Pixels, image_to_array
 from multiseg.images.deep import NPY, Values, array_values, deep_values
-from multiseg.images.opening import open_image, open_plain_png, read_bytes
+from multiseg.images.opening import (
+    MOST_PIXELS,
+    check_pixels,
+    open_header,
+    open_image,
+    open_plain_png,
+    read_bytes,
+)
 
 Channels = Literal["none", "L", "RGB"]
 Wanted = Literal["none", "L", "RGB", "any"]
@@ -44,37 +50,40 @@ class Decoded:
 
 
 def load_image(
-    path: str | os.PathLike[str], channels: Channels = "none", any_size: bool = False, exif: Exif = "apply"
+    path: str | os.PathLike[str],
+    channels: Channels = "none",
+    exif: Exif = "apply",
+    max_pixels: int | None = MOST_PIXELS,
 ) -> Values:
     """Load an image file as ``(C, H, W)`` in RGB: uint8, or float32 for values of more than 8 bits.
 
     Raises ImageError if the file is missing, unreadable, or of a kind that ``channels`` must convert. See :func:`decode`.
     """
-    return decode(read_bytes(path), os.fspath(path), channels, any_size, exif).values
+    return decode(read_bytes(path), os.fspath(path), channels, exif, max_pixels=max_pixels).values
 
 
-def decode_image(data: bytes, name: str, channels: Wanted = "none", any_size: bool = False) -> Pixels:
+def decode_image(data: bytes, name: str, channels: Wanted = "none", max_pixels: int | None = MOST_PIXELS) -> Pixels:
     """Decode an image to ``(C, H, W)`` uint8, RGB, as DIGITS and Caffe do: by high bytes, and without EXIF orientation.
 
     ``channels`` may also be "any": L and RGB as they are, other modes as RGB. See :func:`decode`.
     """
-    return decode(data, name, channels, any_size, "ignore", "8").values
+    return decode(data, name, channels, "ignore", "8", max_pixels).values
 
 
 def decode(
     data: bytes,
     name: str,
     channels: Wanted = "none",
-    any_size: bool = False,
     exif: Exif = "apply",
     depth: Depth = "keep",
+    max_pixels: int | None = MOST_PIXELS,
 ) -> Decoded:
     """Decode the bytes of an image file, or of a .npy file, to ``(C, H, W)`` in RGB; ``name`` is for error messages.
 
     ``channels`` "L" or "RGB" converts any mode: grey by ITU-R 601-2 luma, transparency over white (as in DIGITS). "none" returns
     grey and RGB and raises ImageError for other modes and for transparent pixels. Values of more than 8 bits are kept as float32;
-    with ``depth`` "8" their high byte is returned. ``exif`` "apply" turns and mirrors the image by its orientation. ``any_size``
-    also opens images of more than about 180 million pixels, which Pillow refuses.
+    with ``depth`` "8" their high byte is returned. ``exif`` "apply" turns and mirrors the image by its orientation. An image
+    of more than ``max_pixels`` is an ImageError before it is decoded; None is no limit.
     """
     if channels not in get_args(Wanted):
         raise SettingsError(
@@ -82,10 +91,11 @@ def decode(
         )
     if data.startswith(NPY):
         return Decoded(_converted(array_values(data, name), channels, name))
-    plain = open_plain_png(data, any_size)
+    check_pixels(data, name, max_pixels)
+    plain = open_plain_png(data)
     if plain is not None:
         return Decoded(_pixels(plain, channels))
-    image, deep = open_image(data, name, any_size)
+    image, deep = open_image(data, name)
     if deep and depth == "keep":
         values, transparent = deep_values(image, data, name, channels != "none")
         if transparent and channels == "none":
@@ -101,7 +111,7 @@ def decode(
 
 def turned(values: Values, data: bytes, name: str, exif: Exif) -> Decoded:
     """Return values (C, H, W) read from a file's bytes in their stored order, turned by the file's EXIF orientation."""
-    if data.startswith(NPY) or _orientation(Image.open(io.BytesIO(data))) == 1:
+    if data.startswith(NPY) or _orientation(open_header(data)) == 1:
         return Decoded(values)
     image, _ = open_image(data, name)
     return Decoded(_turned(values, _missing_turns(image, data, exif)), exif == "apply")
@@ -163,7 +173,7 @@ def _stored_orientation(image: ImageFile.ImageFile, data: bytes) -> int:
     """Return the orientation that a file declares, 1 to 8; 1, which changes nothing, if it declares none or an unknown one."""
     opened: Image.Image = image
     if image.format == "TIFF":  # Pillow applies it when it loads the file, and forgets it
-        opened = Image.open(io.BytesIO(data), formats=("TIFF",))
+        opened = open_header(data)
     return _orientation(opened)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from multiseg.errors import ImageError
-from multiseg.images.opening import SAMPLE_FORMAT, SIGNED, tag
+from multiseg.images.opening import SAMPLE_FORMAT, SIGNED, open_header, tag
 from multiseg.layout import to_channels_first
 
 Values = NDArray[Any]
@@ -36,7 +36,7 @@ def array_values(data: bytes, name: str) -> Values:
     """
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # NumPy's reader raises nearly anything on damaged files, MemoryError for a huge shape
         raise ImageError(f"{name}: is not an array that can be read ({error}); save it with numpy.save") from error
     if array.ndim == 2:
         array = array[np.newaxis]
@@ -121,7 +121,7 @@ def _tiff(image: ImageFile.ImageFile, data: bytes, name: str) -> Values:
     """Return the samples (H, W, C) uint16 of a TIFF file."""
     planes = []
     for other_byte in (False, True):
-        again = Image.open(io.BytesIO(data), formats=("TIFF",))
+        again = open_header(data)
         tiles: list[Any] = []
         for tile in again.tile:
             raw_mode, *others = tile[3] if isinstance(tile[3], tuple) else (tile[3],)

@@ -6,16 +6,20 @@ import io
 import os
 import struct
 import zlib
-from typing import IO
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from multiseg import files
-from multiseg.errors import ImageError
+from multiseg.errors import ImageError, setting
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 ARRAY_SUFFIX = ".npy"  # of an array saved by NumPy
+MOST_PIXELS = (
+    1 << 26
+)  # of an image unless the user allows more: 8192x8192. A file of 100 kB may contain many times that
 FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP")
+MOST_TAGS = 4096  # of a TIFF file; there are about a hundred
+_PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 # tags of the TIFF specification, and a value of the second
 BITS_PER_SAMPLE = 258
 SAMPLE_FORMAT = 339
@@ -30,18 +34,38 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise ImageError(f"{os.fspath(path)}: cannot be read: {error.strerror or error}") from error
 
 
-def open_plain_png(data: bytes, any_size: bool = False) -> Image.Image | None:
+def check_pixels(data: bytes, name: str, max_pixels: int | None) -> None:
+    """Raise ImageError if an image has more pixels than ``max_pixels``, from its header alone; None is no limit.
+
+    A file that is no image passes: opening it reports this.
+    """
+    if max_pixels is None:
+        return
+    if data[:16] == _PNG_HEAD:
+        width, height = struct.unpack_from(">II", data.ljust(24, b"\0"), 16)
+    else:
+        try:
+            width, height = open_header(data).size
+        except Exception:  # Pillow's readers raise nearly anything on damaged files
+            return
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name}: has {width}x{height} pixels, more than {setting('max_pixels', max_pixels)}; shrink it, or allow it by "
+            f"{setting('max_pixels', width * height)} if there is enough memory"
+        )
+
+
+def open_plain_png(data: bytes) -> Image.Image | None:
     """Open a PNG file's bytes if it is plain: 8-bit L or RGB, not interlaced, with nothing in it but pixels.
 
     None means "not plain", damaged files included; Pillow's general way then opens it or says what is wrong. Small
     plain files, the usual ones here, decode three times faster this way.
     """
-    if data[:16] != b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" or len(data) < 57:
+    if data[:16] != _PNG_HEAD or len(data) < 57:
         return None
     width, height, depth, colour, compression, filters, interlace = struct.unpack_from(">IIBBBBB", data, 16)
     mode = {0: "L", 2: "RGB"}.get(colour)
-    limit = width * height if any_size else Image.MAX_IMAGE_PIXELS or width * height
-    if (depth, compression, filters, interlace) != (8, 0, 0, 0) or mode is None or not 0 < width * height <= limit:
+    if (depth, compression, filters, interlace) != (8, 0, 0, 0) or mode is None or not width * height:
         return None
     packed = []
     position = 8
@@ -65,22 +89,18 @@ def open_plain_png(data: bytes, any_size: bool = False) -> Image.Image | None:
         return None
 
 
-def open_image(data: bytes, name: str, any_size: bool = False) -> tuple[ImageFile.ImageFile, bool]:
+def open_image(data: bytes, name: str) -> tuple[ImageFile.ImageFile, bool]:
     """Return an image file's content in Pillow's mode, and whether its values need more than 8 bits.
 
-    Raises ImageError, which names the file, if it is empty, damaged, too large, of an unsupported format, or has several images.
+    Raises ImageError, which names the file, if it is empty, damaged, of an unsupported format, or has several images.
     """
     if not data:
         raise ImageError(f"{name}: is empty; replace it or leave it out")
     try:
-        opened = _open_any_size(io.BytesIO(data)) if any_size else Image.open(io.BytesIO(data), formats=FORMATS)
-        frames = getattr(opened, "n_frames", 1)
+        opened = open_header(data)
+        several = _has_several(opened)
         deep = _is_deep(opened, data)
         opened.load()
-    except Image.DecompressionBombError as error:
-        raise ImageError(
-            f"{name}: is too large to be opened without tiles ({error}); shrink it, or test it in tiles"
-        ) from None
     except UnidentifiedImageError:
         if data[:4] in (b"II*\0", b"MM\0*"):
             raise ImageError(
@@ -89,21 +109,47 @@ def open_image(data: bytes, name: str, any_size: bool = False) -> tuple[ImageFil
         raise ImageError(f"{name}: is not an image that can be read; supported are {', '.join(FORMATS)}") from None
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
         raise ImageError(f"{name}: is damaged or truncated ({error}); replace it or leave it out") from error
-    if frames > 1:
-        raise ImageError(f"{name}: contains {frames} images; save each one as a file")
+    if several:
+        raise ImageError(f"{name}: contains several images; save each one as a file")
     return opened, deep
 
 
-def _open_any_size(file: IO[bytes]) -> ImageFile.ImageFile:
-    """Open an image without Pillow's limit of size, which is one for the whole program, all its threads included."""
+def _has_several(image: ImageFile.ImageFile) -> bool:
+    """Return whether a file has several images; of a TIFF file only the first directory is read, others may overlap endlessly."""
+    if image.format == "TIFF":
+        return bool(image.tag_v2.next)  # type: ignore[attr-defined]
+    return bool(getattr(image, "n_frames", 1) > 1)
+
+
+def open_header(data: bytes) -> ImageFile.ImageFile:
+    """Open an image without decoding it, and without Pillow's limit of size, which all threads of the program share.
+
+    Raises UnidentifiedImageError, and whatever Pillow's readers raise for damaged files.
+    """
     Image.init()
+    file = io.BytesIO(data)
     head = file.read(16)
     for name in FORMATS:
         factory, accept = Image.OPEN[name]
         if accept is None or accept(head):
             file.seek(0)
-            return factory(file, "")  # type: ignore[return-value]
+            try:
+                if name == "TIFF":
+                    _check_tiff(data)
+                return factory(file, "")  # type: ignore[return-value]
+            except (SyntaxError, IndexError, TypeError, struct.error):  # as Image.open
+                continue
     raise UnidentifiedImageError
+
+
+def _check_tiff(data: bytes) -> None:
+    """Raise OSError if the first directory of a TIFF file has more than MOST_TAGS entries, which take seconds to read."""
+    order = "<" if data[:2] == b"II" else ">"
+    big = struct.unpack_from(f"{order}H", data, 2)[0] == 43  # BigTIFF
+    (start,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, 8 if big else 4)
+    count = struct.unpack_from(f"{order}{'Q' if big else 'H'}", data, start)[0] if start < len(data) else 0
+    if count > MOST_TAGS:
+        raise OSError(f"its directory has {count} entries")
 
 
 def _is_deep(image: ImageFile.ImageFile, data: bytes) -> bool:

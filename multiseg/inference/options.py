@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from multiseg.errors import SettingsError, setting
-from multiseg.images import Exif, PixelConversion
+from multiseg.images import MOST_PIXELS, Exif, PixelConversion
 from multiseg.layout import ChannelOrder, DataOrder, Layout
 
 DATA_ORDERS: dict[str, DataOrder] = {"CHW": "NCHW", "HWC": "NHWC"}
@@ -20,6 +20,8 @@ class Options:
       is raised; with ``pad`` the last row and column are repeated up to the next preserved size, and the output is cropped.
     - ``tile``: images larger than this many pixels a side are tested in tiles that overlap by the receptive field of the
       network, so that the output equals that of the whole image.
+    - ``max_pixels``: images of more pixels are refused before they are decoded. None: 67,108,864 (8192x8192), with ``tile`` any
+      number.
     - ``exif``: ``apply`` turns images by their EXIF orientation, ``ignore`` reads them as they are stored. None: as the training
       images were.
     - ``pixel_conversion``, ``channel_order`` and ``data_order`` are the options of DIGITS' "Image output" view: ``clip`` to
@@ -35,10 +37,13 @@ class Options:
     channel_order: ChannelOrder | None = None
     data_order: Literal["CHW", "HWC"] | None = None
     exif: Exif | None = None
+    max_pixels: int | None = None
 
     def __post_init__(self) -> None:
         if self.tile is not None and (not isinstance(self.tile, int) or self.tile < 1):
             raise SettingsError(f"{setting('tile', self.tile)}: must be a whole number of pixels from 1")
+        if self.max_pixels is not None and (not isinstance(self.max_pixels, int) or self.max_pixels < 1):
+            raise SettingsError(f"{setting('max_pixels', self.max_pixels)}: must be a whole number from 1")
         if self.resize and (self.pad or self.tile):
             raise SettingsError(
                 f"{setting('pad')} and {setting('tile')} are for images that are not resized; "
@@ -54,6 +59,11 @@ class Options:
             value = getattr(self, name)
             if value not in valid_values:
                 raise SettingsError(f"{setting(name, value)}: choose one of {', '.join(filter(None, valid_values))}")
+
+    @property
+    def most_pixels(self) -> int | None:
+        """The number of pixels that an image may have; None for any."""
+        return MOST_PIXELS if self.max_pixels is None and self.tile is None else self.max_pixels
 
     def of_output(self, layout: Layout) -> Layout:
         """Return the layout for reading the network's output: the declared one with the chosen orders."""

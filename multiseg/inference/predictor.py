@@ -32,9 +32,9 @@ def prepare(run: TestedNetwork, image: str | Path, options: Options) -> Values:
         read_bytes(image),
         os.fspath(image),
         modes.get(channels, "none"),
-        any_size=options.tile is not None,
         exif=options.exif or run.exif,
         depth="8" if run.values == HIGH_BYTE else "keep",
+        max_pixels=options.most_pixels,
     ).values
     if run.values == BYTE and pixels.dtype != np.uint8:
         raise ImageError(

@@ -55,7 +55,7 @@ def read_jobs(path: str | Path) -> JobList:
         content = tomllib.loads(read_text(file))
     except OSError as error:
         raise SettingsError(f"{file}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of text that is not UTF-8, and of numbers of very many digits
         raise SettingsError(f"{file}: is not TOML: {error}") from error
     tables = content.get("job")
     defaults = content.get("defaults", {})

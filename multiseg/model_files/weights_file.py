@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from multiseg.backend import ChannelOrder
 from multiseg.errors import ModelError
-from multiseg.files import read_bytes, write_bytes
+from multiseg.files import parse_json, read_bytes, write_bytes
 
 FORMAT = "multiseg"
 SOLVER = "solver/"  # prefix of the names of solver arrays
@@ -99,7 +99,7 @@ def _solver(path: Path, text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        state = json.loads(text)
+        state = parse_json(text)
     except ValueError as error:
         raise ModelError(f"{path}: solver in its metadata is not valid JSON: {error}") from error
     if not isinstance(state, dict):

@@ -7,9 +7,13 @@ import math
 
 def number(value: object) -> float | None:
     """Return the value as a float; None if it is not a number or not finite."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        result = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return None
+    return result if math.isfinite(result) else None
 
 
 def significant(value: float, digits: int = 4) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from multiseg.dataset.class_colours import class_name, palette
 from multiseg.dataset.labels import Labels
-from multiseg.files import read_text
+from multiseg.files import parse_json, read_bytes
 from multiseg.pages.numbers import number
 from multiseg.run import names
 
@@ -47,18 +46,18 @@ def class_iou(folder: Path, history: Sequence[Mapping[str, Any]]) -> ClassIou:
     """Return the IoU by class name for every row of a run's history, from events.jsonl; None for rows without it."""
     by_iteration: dict[Any, dict[str, Any]] = {}
     try:
-        lines = read_text(folder / names.EVENTS).splitlines()
+        lines = read_bytes(folder / names.EVENTS).decode(errors="replace").splitlines()
     except OSError:
         lines = []
     for line in lines:
         if '"class_iou"' not in line:
             continue
         try:
-            event = json.loads(line)
+            event = parse_json(line)
         except ValueError:  # the last line of a training that was killed
             continue
         if isinstance(event, dict) and isinstance(event.get("class_iou"), dict):
-            by_iteration[event.get("iteration")] = event["class_iou"]  # a resumed training repeats some
+            by_iteration[number(event.get("iteration"))] = event["class_iou"]  # a resumed training repeats some
     return [by_iteration.get(row["iteration"]) for row in history]
 
 

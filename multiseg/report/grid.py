@@ -14,6 +14,8 @@ from multiseg.report.class_scan import minority
 from multiseg.report.facts import RunFacts
 from multiseg.report.scan import CANNOT_SHOW, Pixels
 
+MOST_PIXELS = 1 << 28  # of the image
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -29,11 +31,11 @@ class Grid:
 
 def load_grid(path: Path, facts: Sequence[RunFacts]) -> Grid:
     """Test the image with every run, without resizing. Raises ImageError if it is missing or not an image."""
-    image = load_image(path, "RGB", any_size=True, exif=facts[0].run.exif)
+    image = load_image(path, "RGB", facts[0].run.exif, max_pixels=MOST_PIXELS)
     outputs: list[tuple[RunFacts, Output | str]] = []
     for each in facts:
         try:
-            outputs.append((each, each.run.test_one(path, resize=False)))
+            outputs.append((each, each.run.test_one(path, resize=False, max_pixels=MOST_PIXELS)))
         except CANNOT_SHOW as error:
             outputs.append((each, str(error)))
     shown = [(each, output) for each, output in outputs if not isinstance(output, str)]

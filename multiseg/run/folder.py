@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import fcntl
 import io
-import json
 import math
 import shutil
 import time
@@ -19,7 +18,7 @@ from multiseg.dataset import Dataset
 from multiseg.dataset.cropping import crop_shapes
 from multiseg.dataset.fitting import is_mixed, shapes_of
 from multiseg.errors import RunError, WorkerError, setting
-from multiseg.files import json_text, make_folder, read_text, sync_one, write_json, write_text
+from multiseg.files import json_text, make_folder, read_json, sync_one, write_json, write_text
 from multiseg.layout import Layout
 from multiseg.model_files import copies
 from multiseg.run import names, snapshots, sums
@@ -106,15 +105,15 @@ class RunFolder:
     @property
     def transferred(self) -> dict[str, Any] | None:
         """The summary of the weights that the training started from, as in job.json; None if it started without weights."""
-        summary: dict[str, Any] | None = read_job(self.path)["weights"]
+        summary: dict[str, Any] | None = read_job(self.path).get("weights")
         return summary
 
     @property
     def finished(self) -> bool:
         """Return whether the training is complete."""
         try:
-            return bool(json.loads(read_text(self.path / names.SUMMARY))["status"] == "finished")
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return bool(read_json(self.path / names.SUMMARY)["status"] == "finished")
+        except (OSError, ValueError, KeyError, TypeError):
             return False
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -22,7 +22,6 @@ from multiseg.dataset.foreground import THRESHOLD, Foreground
 from multiseg.dataset.labels import Labels, are_colours, ignored
 from multiseg.dataset.location import is_url
 from multiseg.errors import DatasetError, ModelError, MultisegError, RunError, setting
-from multiseg.files import read_text
 from multiseg.images import Exif, PixelConversion
 from multiseg.inference import database, predictor, testing
 from multiseg.inference.layers import Layers
@@ -33,7 +32,7 @@ from multiseg.model_files.reading import describe
 from multiseg.network import CLASSES, NetworkSpec
 from multiseg.run import names
 from multiseg.run.history_files import export_history
-from multiseg.run.reading import read_history, read_job
+from multiseg.run.reading import read_history, read_job, read_summary
 from multiseg.run.snapshots import Snapshot, snapshots
 from multiseg.settings.binary import foreground_of_outputs
 from multiseg.topology import Topology
@@ -104,14 +103,8 @@ class Run:
     @property
     def summary(self) -> dict[str, Any]:
         """Status, best_epoch, stopped_early, train_seconds, peak_memory_mb, number of parameters, and start weights, by key."""
-        try:
-            summary: dict[str, Any] = json.loads(read_text(self.path / names.SUMMARY))
-            if not isinstance(summary, dict):
-                raise ValueError("it is not a JSON object")
-        except (OSError, ValueError, RecursionError) as error:
-            raise RunError(f"{self.path / names.SUMMARY}: cannot be read: {error}") from error
-        shapes = self._job["network"]["parameters"].values()
-        count = sum(int(np.prod(shape)) for shape in shapes)
+        summary = read_summary(self.path)
+        count = sum(math.prod(shape) for shape in self._job["network"]["parameters"].values())
         return {**summary, "parameters": count, "weights": self._job.get("weights")}
 
     @cached_property
@@ -156,7 +149,7 @@ class Run:
     @cached_property
     def layout(self) -> Layout:
         """The conversion of images to this network's input and of its output to images."""
-        backend, mean, std = registry.get(self.backend), self._job["mean"], self._job.get("std")
+        backend, mean, std = registry.get(self.backend), self._job.get("mean"), self._job.get("std")
         return Layout(
             backend.data_order,
             backend.channel_order,
@@ -315,7 +308,7 @@ class Run:
 
         Values of more than 8 bits, and of .npy files, are kept for a network that was trained on such values; one that was
         trained on 8-bit images refuses them. ``pixel_conversion``: ``clip`` clips values to 0..255, ``normalize`` scales them to
-        that range. Further options are ``pad``, ``tile``, ``exif``, ``channel_order`` and ``data_order``, see
+        that range. Further options are ``pad``, ``tile``, ``exif``, ``max_pixels``, ``channel_order`` and ``data_order``, see
         multiseg.inference.Options. Raises ImageError for a file that cannot be read or has another number of channels,
         ModelError for a size that the network does not preserve.
         """
@@ -362,11 +355,18 @@ class Run:
         """
         return database.test_db(self, path, Options(resize=False, **options), batch_size, each)
 
-    def layers(self, image: str | Path, resize: bool = True, pad: bool = False, exif: Exif | None = None) -> Layers:
+    def layers(
+        self,
+        image: str | Path,
+        resize: bool = True,
+        pad: bool = False,
+        exif: Exif | None = None,
+        max_pixels: int | None = None,
+    ) -> Layers:
         """Return every layer's activations for an image, and all parameters, with statistics. Raises like :meth:`test_one`."""
         from multiseg.inference.layers import layers
 
-        return layers(self, image, Options(resize, pad, exif=exif))
+        return layers(self, image, Options(resize, pad, exif=exif, max_pixels=max_pixels))
 
     def close(self) -> None:
         """End the backend's process, if one was started."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 import shutil
@@ -15,9 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from multiseg.errors import MultisegError, MultisegWarning, RunError, setting
-from multiseg.files import read_text, rename, sync_one, sync_tree, write_json, write_text
+from multiseg.files import read_json, rename, sync_one, sync_tree, write_json, write_text
 from multiseg.run import sums
 from multiseg.run.names import POSITION, SNAPSHOTS, SUMS
+from multiseg.run.schemas import POSITION_VALUES
+from multiseg.schema import problem
 
 NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?")
 FULL = 1 << 20  # bytes: a disk with less free space is considered full
@@ -50,11 +51,12 @@ class Snapshot:
     def position(self) -> Position:
         """The position in the training. Raises RunError if its file cannot be read."""
         try:
-            position = Position(**json.loads(read_text(self.path / POSITION)))
-            if not all(isinstance(value, (int, float)) for key, value in asdict(position).items() if key != "rate"):
-                raise ValueError("its values are not numbers")
-            return position
-        except (OSError, ValueError, TypeError) as error:
+            values = read_json(self.path / POSITION)
+            difference = problem(values, POSITION_VALUES)
+            if difference is not None:
+                raise ValueError(difference)
+            return Position(**{key: values.get(key) for key in POSITION_VALUES})
+        except (OSError, ValueError) as error:
             raise RunError(f"{self.path / POSITION}: cannot be read: {error}; remove this snapshot") from error
 
     def verify(self) -> None:

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from multiseg.errors import MultisegWarning, RunError
-from multiseg.files import json_text, read_text, sha256_of
+from multiseg.files import json_text, parse_json, read_text, sha256_of
 from multiseg.run.names import HISTORY, JOB, SUMS
 from multiseg.run.reading import read_history, read_job
+from multiseg.run.schemas import SUMS_VALUES
+from multiseg.schema import problem
 
 RECORDED = "sums"  # key of job.json: the snapshots of this run have sums
+TOTAL = "sums"  # key of the file with the sums: the sum of the others
 MOVED = {
     "dataset": ("path",),
     "model_path": (),
@@ -71,10 +74,10 @@ def _read(snapshot: Path, run: Path) -> dict[str, Any] | None:
         return None
     try:
         text = read_text(path)
-        content: dict[str, Any] = json.loads(text)
-        sums = {key: content[key] for key in ("files", "history", "rows", "settings")}
-        whole = text == _text(sums)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        content: dict[str, Any] = parse_json(text)
+        sums = {key: content[key] for key in SUMS_VALUES if key != TOTAL}
+        whole = problem(content, SUMS_VALUES) is None and text == _text(sums)
+    except (OSError, ValueError, KeyError, TypeError):
         whole = False
     if not whole:
         raise RunError(f"{path}: is damaged")
@@ -83,7 +86,7 @@ def _read(snapshot: Path, run: Path) -> dict[str, Any] | None:
 
 def _text(sums: Mapping[str, Any]) -> str:
     """Return the content of the file: the sums, and last the sum of these, which shows damage to this file itself."""
-    return json_text({**sums, "sums": hashlib.sha256(json_text(sums).encode()).hexdigest()}) + "\n"
+    return json_text({**sums, TOTAL: hashlib.sha256(json_text(sums).encode()).hexdigest()}) + "\n"
 
 
 def _files(snapshot: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from multiseg.errors import RunError, SettingsError, setting
-from multiseg.files import json_text, read_bytes, read_text
+from multiseg.files import json_text, parse_json, read_bytes, read_text
 from multiseg.run.names import PICTURES
 from multiseg.run.requests import REQUESTS, ask
 from multiseg.watch.page import render
@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return
         try:
-            values = json.loads(self.rfile.read(int(size)))
+            values = parse_json(self.rfile.read(int(size)))
             run, request = values["run"], values["request"]
         except (ValueError, KeyError, TypeError):
             run = request = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
@@ -12,11 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from multiseg.errors import RunError
-from multiseg.files import open_regular, read_text
+from multiseg.files import open_regular, read_json, read_text
 from multiseg.pages.numbers import number
 from multiseg.report.class_curves import ClassIou, class_iou
 from multiseg.run import names
 from multiseg.run.reading import read_history, read_job
+from multiseg.run.schemas import PROGRESS_VALUES, SUMMARY_VALUES
+from multiseg.schema import Schema, problem
 from multiseg.settings.metrics import COLUMNS, LOSS, METRICS
 
 Status = Literal["waiting", "starting", "training", "validating", "finished", "stopped", "failed", "interrupted"]
@@ -54,9 +55,9 @@ class WatchedRun:
         except RunError as error:
             self.problem = str(error)
         if self._changed(names.SUMMARY):
-            self.summary = _json(self.path / names.SUMMARY)
+            self.summary = _json(self.path / names.SUMMARY, SUMMARY_VALUES)
         if self._changed(names.PROGRESS):
-            self.progress = _json(self.path / names.PROGRESS)
+            self.progress = _json(self.path / names.PROGRESS, PROGRESS_VALUES)
         return new
 
     def _changed(self, *files: str) -> bool:
@@ -201,12 +202,13 @@ def _stamp(path: Path) -> Stamp | None:
     return status.st_mtime_ns, status.st_size
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path, schema: Schema) -> dict[str, Any]:
+    """Return the content of a JSON file; nothing if it cannot be read, or has values of another kind than ``schema`` states."""
     try:
-        values = json.loads(read_text(path))
+        values = read_json(path)
     except (OSError, ValueError):
         return {}
-    return values if isinstance(values, dict) else {}
+    return values if problem(values, schema) is None else {}
 
 
 def _is_zombie(pid: int) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from multiseg.errors import ModelError, setting
-from multiseg.files import read_bytes, read_text
+from multiseg.files import read_bytes, read_json
 
 KEY = "multiseg_network"  # the first key of the JSON object, whose value is the version of the format
 HEAD = b'{"' + KEY.encode() + b'":'
@@ -77,12 +77,12 @@ def read(path: str | os.PathLike[str]) -> Choice:
     if not is_choice(file):
         return Choice(file, file.parent)
     try:
-        content = json.loads(read_text(file))
+        content = read_json(file)
         root = Path(os.path.normpath(file.resolve().parent / content["root"]))
         return Choice(
             root / content["file"], root, content["name"], content["arguments"], content["options"], content["classes"]
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{file}: is damaged; specify the network file again ({error})") from error
 
 

@@ -156,8 +156,7 @@ class Worker:
             # an exception here, such as KeyboardInterrupt, does not interrupt a message
             self._connection.poll(None)
             begun = True
-            answer = protocol.receive(self._connection)
-            number = answer["number"]
+            number, answer = protocol.receive_answer(self._connection, self._in_flight)
             method = self._in_flight.pop(number)
             if number in self._abandoned:
                 self._abandoned.remove(number)
@@ -166,6 +165,10 @@ class Worker:
             begun = False
         except (EOFError, OSError) as error:
             raise self._death(self._in_flight.get(awaited, "call")) from error
+        except errors.WorkerError as error:
+            raise errors.WorkerError(
+                f"{self.backend.title}: {error.template}, during {self._in_flight.get(awaited, 'a call')}; its process is ended"
+            ) from error
         finally:
             if begun and not self._closed:  # interrupted within a message: what follows cannot be understood
                 self.close()

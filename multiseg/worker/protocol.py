@@ -8,10 +8,15 @@ it is received; an array in one frame would need twice its memory.
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Collection
+from multiprocessing import BufferTooShort
 from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
+
+from multiseg.errors import WorkerError
 
 ARRAY = "__array__"
 FRAME = 1 << 24  # bytes
@@ -28,8 +33,34 @@ def send(connection: Connection, message: Any) -> None:
 
 
 def receive(connection: Connection) -> Any:
-    """Receive a message of :func:`send`; tuples arrive as lists. Raises EOFError or OSError if the other process has ended."""
-    return _with_arrays(json.loads(connection.recv_bytes()), connection)
+    """Receive a message of :func:`send`; tuples arrive as lists.
+
+    Raises EOFError or OSError if the other process has ended, WorkerError for anything that is not such a message, as a library
+    that writes to the connection would cause, or that does not fit in memory.
+    """
+    try:
+        return _with_arrays(json.loads(connection.recv_bytes()), connection)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, BufferTooShort) as error:
+        raise WorkerError(
+            f"received what is not a message of multiseg ({type(error).__name__}: {error})"[:200]
+        ) from error
+    except MemoryError as error:
+        raise WorkerError("received a message for which there is not enough memory") from error
+
+
+def receive_answer(connection: Connection, in_flight: Collection[int]) -> tuple[int, dict[str, Any]]:
+    """Receive an answer: the number of its call, which is one of ``in_flight``, and its ``value``, or ``error`` and ``message``.
+
+    Raises as :func:`receive` does.
+    """
+    answer = receive(connection)
+    number = answer.get("number") if isinstance(answer, dict) else None
+    is_error = (
+        isinstance(answer, dict) and isinstance(answer.get("error"), str) and isinstance(answer.get("message"), str)
+    )
+    if type(number) is not int or number not in in_flight or not (is_error or "value" in answer):
+        raise WorkerError("received what is not an answer of multiseg's worker")
+    return number, answer
 
 
 # functions of the module: a recursive closure is a reference cycle, which keeps the arrays alive until the next collection
@@ -53,8 +84,7 @@ def _with_arrays(value: Any, connection: Connection) -> Any:
     """Return the value with each array, received in the order of their places."""
     if isinstance(value, dict):
         if ARRAY in value:
-            dtype, shape = value[ARRAY]
-            array = np.empty(shape, np.dtype(dtype))
+            array = _empty(*value[ARRAY])
             content = array.reshape(-1).view(np.uint8)
             for start in range(0, array.nbytes, FRAME):
                 connection.recv_bytes_into(content[start : start + FRAME])
@@ -63,3 +93,18 @@ def _with_arrays(value: Any, connection: Connection) -> Any:
     if isinstance(value, list):
         return [_with_arrays(item, connection) for item in value]
     return value
+
+
+def _empty(dtype: str, shape: list[int]) -> np.ndarray[Any, Any]:
+    """Return an array for the content of a message. Raise ValueError for one that :func:`send` does not announce."""
+    kind = np.dtype(str(dtype))
+    if (
+        kind.hasobject
+        or not kind.itemsize
+        or len(shape) > 32
+        or any(type(size) is not int or size < 0 for size in shape)
+    ):
+        raise ValueError(f"an array of {kind} and the shape {shape}")
+    if math.prod(shape) * kind.itemsize >= 1 << 62:
+        raise ValueError(f"an array of the shape {shape}")
+    return np.empty(shape, kind)

@@ -118,7 +118,7 @@ def _read(connection: Connection, calls: queue.SimpleQueue[Any]) -> None:
     try:
         while True:
             calls.put(protocol.receive(connection))
-    except (EOFError, OSError):
+    except (EOFError, OSError, errors.WorkerError):
         calls.put(None)
 
 

@@ -115,3 +115,21 @@ def test_a_training_on_the_command_line_names_options(
     for text in words:
         assert text in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_messages_that_quote_damaged_files_have_a_bounded_length() -> None:
+    text = "x" * 5_000_000
+    error = ModelError(f"/a/file.txt:1: {text}: is no value of {setting('weights', text)}; remove {setting('resume')}")
+    assert (
+        len(str(error)) < 5200 and str(error).startswith("/a/file.txt:1: xxx") and str(error).endswith("remove resume")
+    )
+    assert len(message(error, train)) < 5300 and "--weights" in message(error, train)
+    assert "characters left out" in str(error)
+    short = ModelError("y" * 4000)
+    assert str(short) == "y" * 4000
+
+
+@pytest.mark.parametrize("inside", ["", "{}", '{"name": 1', '["a"]', "x" * 5000])
+def test_the_marks_of_references_in_a_strangers_text_are_text(inside: str) -> None:
+    error = ModelError(f"a \ufdd0{inside}\ufdd1 b")
+    assert str(error).startswith("a ") and str(error).endswith(" b")

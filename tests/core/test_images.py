@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import resource
 import struct
 import zlib
 from pathlib import Path
@@ -358,3 +359,38 @@ def test_saving_names_the_file_that_cannot_be_written(tmp_path: Path) -> None:
     for name in ("no/such/folder.png", "a.nonsense"):
         with pytest.raises(ImageError, match=f"{name}: cannot be written"):
             save_image(image, tmp_path / name)
+
+
+def bomb(path: Path, side: int = 13_000) -> Path:
+    """A PNG of 1-bit pixels that are all 0: a few kilobytes."""
+    Image.new("1", (side, side)).save(path)
+    return path
+
+
+def test_an_image_of_too_many_pixels_is_refused_from_its_header(tmp_path: Path) -> None:
+    path = bomb(tmp_path / "a.png")
+    assert path.stat().st_size < 200_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ImageError) as error:
+        load_image(path, "RGB")
+    assert str(path) in str(error.value) and "13000x13000 pixels, more than max_pixels=67108864" in str(error.value)
+    assert "allow it by max_pixels=169000000" in str(error.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # KiB
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.tif", "a.webp", "a.ppm"])
+def test_the_limit_of_pixels_holds_for_each_format(name: str, tmp_path: Path) -> None:
+    Image.new("RGB", (20, 10)).save(tmp_path / name)
+    assert load_image(tmp_path / name, max_pixels=200).shape == (3, 10, 20)
+    with pytest.raises(ImageError, match=r"20x10 pixels, more than max_pixels=199; shrink it, or allow"):
+        load_image(tmp_path / name, max_pixels=199)
+
+
+def test_a_tiff_of_very_many_tags_is_refused_at_once(tmp_path: Path) -> None:
+    Image.new("L", (20, 10)).save(tmp_path / "a.tif")
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    start = int.from_bytes(data[4:8], "little")
+    data[start : start + 2] = b"\xff\xff"
+    (tmp_path / "a.tif").write_bytes(bytes(data) + bytes(12 * 65535))
+    with pytest.raises(ImageError, match=r"a\.tif: is damaged .*its directory has 65535 entries"):
+        load_image(tmp_path / "a.tif")

@@ -142,7 +142,9 @@ def main() -> None:
     except ImportError as error:
         answer(out, {"missing": str(error)})
     # limit of the whole process, in addition to that of Lua's allocator
-    resource.setrlimit(resource.RLIMIT_AS, (4 * request["memory"] + (1 << 30),) * 2)
+    largest, limit = 4 * request["memory"] + (1 << 30), resource.getrlimit(resource.RLIMIT_AS)[1]
+    if limit == resource.RLIM_INFINITY or limit > largest:  # the user may have set a lower one
+        resource.setrlimit(resource.RLIMIT_AS, (largest, largest))
     watch = Watch(request["seconds"], lambda content: answer(out, content))
     watch.start()
     lua = lupa.LuaRuntime(

@@ -225,5 +225,5 @@ class _Reader:
         last = first + sum((size - 1) * stride for size, stride in zip(sizes, strides))
         if last >= len(values) or elements > max(len(values), LARGEST_VIEW):
             raise Problem(f"a tensor of {sizes}, strides {strides}, is larger than its storage of {len(values)}")
-        steps = [stride * values.itemsize for stride in strides]
+        steps = [stride * values.itemsize if size > 1 else 0 for size, stride in zip(sizes, strides)]  # others are free
         return np.lib.stride_tricks.as_strided(values[first:], sizes, steps, writeable=False)

@@ -412,3 +412,29 @@ def test_a_helper_that_cannot_start_leaves_the_work_to_the_others(
     monkeypatch.setattr(creation, "MOST_PAIRS", 1)
     monkeypatch.setattr(creation, "_MIN_CHUNKS_PER_WORKER", 1)
     assert len(create(source, tmp_path / "out", workers=3).train) == 18
+
+
+@pytest.mark.parametrize("kind", ["input", "target"])
+@pytest.mark.parametrize("name", ["00.png", "07.png"])  # the first file, and one that an encoder reads
+def test_images_of_too_many_pixels_are_refused_or_allowed(kind: str, name: str, source: Path, tmp_path: Path) -> None:
+    for folder in ("input", "target"):
+        write_images(source / folder, [name], (10, 5))
+    fails(source, tmp_path / "x" / "out", ImageError, rf"{name}: has 10x5 pixels, more than max_pixels=40; shrink it, or allow "
+          "it by max_pixels=50", max_pixels=40, mixed_sizes=True)  # fmt: skip
+    dataset = create(source, tmp_path / "out", max_pixels=50, mixed_sizes=True)
+    assert dataset.info["max_pixels"] == 50 and len(dataset.train) == 18
+    write_images(source / kind, [name], (50, 50))
+    fails(
+        source, tmp_path / "x" / "out", ImageError, f"{kind}/{name}: has 50x50 pixels", max_pixels=60, mixed_sizes=True
+    )
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "x"])
+def test_the_limit_of_pixels_is_a_number(value: Any, source: Path, tmp_path: Path) -> None:
+    fails(
+        source,
+        tmp_path / "x" / "out",
+        SettingsError,
+        rf"max_pixels={value!r}: must be a whole number",
+        max_pixels=value,
+    )

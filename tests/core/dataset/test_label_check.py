@@ -175,4 +175,7 @@ def test_records_with_other_classes_are_counted_beyond_ten(tmp_path: Path) -> No
     (path / "dataset.json").write_text(json.dumps(content))
     report = check_dataset(path)
     assert [problem.split()[2] for problem in report.problems[:10]] == [f"{number:09}" for number in range(10)]
-    assert report.problems[10:] == ["train_db/labels: 3 more records have other classes"]
+    assert report.problems[10:] == [
+        "train_db/labels: 3 more records have other classes",
+        "dataset.json: has changed since creation (SHA-256 differs)",
+    ]

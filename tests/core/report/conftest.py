@@ -15,6 +15,13 @@ from multiseg.run.names import COLUMNS
 Write = Callable[..., Path]
 
 
+# further settings of every job.json
+SETTINGS = {
+    "epochs": 4, "batch_size": 4, "device": "cpu", "lowering": True, "recipe": "equal", "learning_rate": 0.1,
+    "solver": {"name": "sgd"}, "multipliers": {}, "accumulate": 1, "freeze": [], "subtract_mean": "none",
+}  # fmt: skip
+
+
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
     """Writes a run folder as a training leaves it, snapshot included but for its weights."""
@@ -59,6 +66,7 @@ def write(tmp_path: Path) -> Write:
         job = {
             "format": 1,
             "settings": {
+                **SETTINGS,
                 "backend": backend,
                 "model": "fcn",
                 "loss": loss,

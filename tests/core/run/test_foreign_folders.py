@@ -58,7 +58,8 @@ def job_json(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {
         "format": 1,
         "settings": {"backend": "torch", "model": "net.py", "threads": 0, "epochs": 1, "batch_size": 4, "val_batch_size": 4,
-                     "seed": 1},
+                     "seed": 1, "device": "cpu", "lowering": True, "recipe": "equal", "learning_rate": 0.1, "loss": "l2",
+                     "solver": {"name": "sgd"}, "multipliers": {}, "accumulate": 1, "freeze": [], "subtract_mean": "none"},
         "environment": {}, "dataset": {"path": "ds", "content_hash": "0"}, "network": {"parameters": {}, "own_loss": False},
         "input_shape": [1, 8, 8], "label_shape": [1, 8, 8],
     }  # fmt: skip

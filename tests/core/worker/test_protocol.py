@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 import pytest
 
+from multiseg.errors import WorkerError
 from multiseg.worker import protocol
 
 
@@ -36,10 +39,25 @@ def test_messages_carry_plain_data_and_arrays() -> None:
         protocol.receive(theirs)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        [], {}, {"number": 4, "value": 1}, {"number": 3}, {"number": 3, "error": "x"}, {"number": True, "value": 1},
+        {"number": 3, "value": {"__array__": ["O", [1]]}}, {"number": 3, "value": {"__array__": ["<f4", [-1]]}},
+        {"number": 3, "value": {"__array__": ["<f4", [1 << 40, 1 << 20]]}}, {"number": 3, "value": {"__array__": 5}},
+    ],
+)  # fmt: skip
+def test_what_is_no_answer_is_a_typed_error(message: Any) -> None:
+    ours, theirs = (Connection(end.detach()) for end in socket.socketpair())
+    ours.send_bytes(json.dumps(message).encode())
+    with pytest.raises(WorkerError, match=r"not (a message|an answer) of multiseg"):
+        protocol.receive_answer(theirs, {3: "evaluate"})
+
+
 def test_nothing_is_unpickled() -> None:
     import pickle
 
     ours, theirs = (Connection(end.detach()) for end in socket.socketpair())
     ours.send_bytes(pickle.dumps({"call": "x"}))
-    with pytest.raises(ValueError):
+    with pytest.raises(WorkerError, match="not a message of multiseg"):
         protocol.receive(theirs)
