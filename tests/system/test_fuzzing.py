@@ -30,7 +30,7 @@ def needing(group: str) -> Any:
     return pytest.param(group, marks=[pytest.mark.needs(group)] if group in ("torch", "tensorflow") else [])
 
 
-@pytest.mark.parametrize("group", map(needing, GROUPS))
+@pytest.mark.parametrize("group", [needing(group) for group in GROUPS])
 def test_changed_files_are_read_or_refused(group: str) -> None:
     text = fuzz("--group", group, "--inputs", str(GROUPS[group]))
     assert f"{group}: " in text and "0 neither" in text
