@@ -56,7 +56,9 @@ def main(folder: str) -> None:
         pages = Path(temporary)
         stage(pages)
         build_api.main(str(pages / "api"))
-        build(load_config(str(DOCS / "mkdocs.yml"), docs_dir=temporary, site_dir=str(Path(folder).resolve()), strict=True))
+        build(
+            load_config(str(DOCS / "mkdocs.yml"), docs_dir=temporary, site_dir=str(Path(folder).resolve()), strict=True)
+        )
 
 
 if __name__ == "__main__":
