@@ -1,7 +1,7 @@
 """Build the documentation with the API reference into FOLDER: python docs/build_site.py FOLDER. Dead links are errors.
 
-The pages have the links that work on a code host; in the copies that the site is built from, links to pages are those of the site,
-and links to other files of the repository are text.
+The pages have the links that work on a code host; in the copies that the site is built from, links to pages are those of the
+site, and links to other files of the repository are text.
 """
 
 from __future__ import annotations
