@@ -7,6 +7,7 @@ POSIX does: content is on disk after fsync of the file, a name after fsync of it
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -14,23 +15,27 @@ import math
 import os
 import re
 import stat
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from multiseg.errors import SettingsError
 
+LINK = "is a symbolic link; replace it by what it refers to"
+LOCK_SECONDS, POLL_SECONDS = 30.0, 0.02  # for which another process may write a file, between two looks
 PIECE = 1 << 20  # bytes of a large file that are read at once
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def open_regular(path: str | os.PathLike[str]) -> io.FileIO:
+def open_regular(path: str | os.PathLike[str], follow: bool = True) -> io.FileIO:
     """Open a regular file for reading, without a buffer.
 
-    Raises OSError naming the path if it cannot be opened, or is a FIFO, a device or a socket: reading these may block forever.
+    Raises OSError naming the path if it cannot be opened, or is a FIFO, a device or a socket: reading these may block forever;
+    also a symbolic link unless ``follow``, for files that belong to a folder: a stranger's link would show any other file.
     """
-    file = io.FileIO(path, opener=_open_without_blocking)
+    file = io.FileIO(path, opener=_open_without_blocking if follow else _open_without_following)
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
@@ -41,9 +46,36 @@ def _open_without_blocking(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def read_bytes(path: str | os.PathLike[str], size: int = -1) -> bytes:
+def _open_without_following(path: str, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno == errno.ELOOP and os.path.islink(path):  # noqa: PTH114
+            raise OSError(error.errno, LINK, path) from None
+        raise
+
+
+def open_own(path: Path, mode: Literal["a", "w"]) -> int:
+    """Open a file of a folder of multiseg for appending, or to be locked, and return its descriptor; it is created if missing.
+
+    Raises OSError, also for a symbolic link: what it refers to would be changed.
+    """
+    flags = {"a": os.O_WRONLY | os.O_APPEND, "w": os.O_RDWR}[mode] | os.O_CREAT | os.O_CLOEXEC
+    return _open_without_following_for_writing(path, flags)
+
+
+def _open_without_following_for_writing(path: Path, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.is_symlink():
+            raise OSError(error.errno, LINK, str(path)) from None
+        raise
+
+
+def read_bytes(path: str | os.PathLike[str], size: int = -1, follow: bool = True) -> bytes:
     """Return the content of a regular file, or its first ``size`` bytes. Raises OSError, see :func:`open_regular`."""
-    with open_regular(path) as file:  # takes half the time of Path.read_bytes, which matters for small images
+    with open_regular(path, follow) as file:  # takes half the time of Path.read_bytes, which matters for small images
         return file.readall() if size < 0 else _read(file, size)
 
 
@@ -65,12 +97,12 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def read_text(path: str | os.PathLike[str]) -> str:
+def read_text(path: str | os.PathLike[str], follow: bool = True) -> str:
     """Return the content of a regular file in UTF-8 with or without a byte order mark, with line feeds as line ends.
 
     Raises OSError, see :func:`open_regular`, and UnicodeDecodeError.
     """
-    text = read_bytes(path).decode("utf-8-sig")
+    text = read_bytes(path, follow=follow).decode("utf-8-sig")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -82,17 +114,17 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it nests too deeply") from None
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
+def read_json(path: str | os.PathLike[str], follow: bool = True) -> Any:
     """Return the value in a JSON file. Raises OSError, see :func:`open_regular`, and ValueError."""
-    return parse_json(read_text(path))
+    return parse_json(read_text(path, follow))
 
 
-def target(path: Path) -> Path:
-    """Return the file that is written for ``path``, with links resolved.
+def target(path: Path, follow: bool = True) -> Path:
+    """Return the file that is written for ``path``, with links resolved; without ``follow`` a link itself is replaced.
 
     Raises SettingsError if it is not a regular file, or its folder does not exist.
     """
-    real = Path(os.path.realpath(path))
+    real = Path(os.path.realpath(path)) if follow else Path(os.path.realpath(path.parent), path.name)
     if not real.parent.is_dir():
         raise SettingsError(f"{path}: cannot be written: there is no folder {path.parent}")
     if real.exists() and not real.is_file():
@@ -100,41 +132,81 @@ def target(path: Path) -> Path:
     return real
 
 
-def write_bytes(path: Path, data: bytes, durable: bool = True, sync_folder: bool = True) -> None:
+def write_bytes(path: Path, data: bytes, durable: bool = True, sync_folder: bool = True, follow: bool = True) -> None:
     """Replace a file's content atomically; with ``durable`` it survives a power failure once the function has returned.
 
     Without ``sync_folder`` a power failure leaves the old file or the new one, until the folder is synchronised: for files of
-    which several are written to one folder. Raises SettingsError for a path that cannot be a file, see :func:`target`.
+    which several are written to one folder. Two processes that write one file do it one after the other. Raises SettingsError
+    for a path that cannot be a file, see :func:`target`.
     """
-    real = target(path)
+    real = target(path, follow)
     part = real.with_name(f".{real.name}.part")
     try:
-        try:
-            with part.open("wb") as file:
+        with os.fdopen(_claim(part), "wb") as file:
+            try:
+                file.truncate()
                 file.write(data)
+                file.flush()
                 if durable:
-                    file.flush()
                     os.fsync(file.fileno())
-            part.replace(real)
-            if durable and sync_folder:
-                sync_one(real.parent)
-        finally:
-            part.unlink(missing_ok=True)
+                part.replace(real)
+            except BaseException:
+                part.unlink(missing_ok=True)  # while it is locked: another process may create it again
+                raise
+        if durable and sync_folder:
+            sync_one(real.parent)
     except OSError as error:  # it names the temporary file, or none
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def write_text(path: Path, text: str, sync_folder: bool = True) -> None:
+def _claim(part: Path) -> int:
+    """Open and lock the temporary file of a file that is written; return its descriptor. The lock ends when it is closed.
+
+    Raises OSError if another process keeps the lock for LOCK_SECONDS.
+    """
+    end = time.monotonic() + LOCK_SECONDS
+    while True:
+        with suppress(OSError):
+            if part.is_symlink():  # of a stranger, to a file elsewhere
+                part.unlink()
+        descriptor = _open_without_following_for_writing(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if _locked(descriptor):
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(descriptor), part.stat()):
+                        return descriptor
+            elif time.monotonic() > end:
+                raise OSError(errno.EAGAIN, "another process is writing it")
+            else:
+                time.sleep(POLL_SECONDS)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # the process that wrote before has renamed or removed it, or is still writing
+
+
+def _locked(descriptor: int) -> bool:
+    """Lock an open file, and return whether that was possible; file systems without locks count as possible."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def write_text(path: Path, text: str, sync_folder: bool = True, follow: bool = True) -> None:
     """Replace a file's content with text, encoded as UTF-8, as :func:`write_bytes` does.
 
     Bytes of file names that are not UTF-8 become ``\\udcff``.
     """
-    write_bytes(path, text.encode(errors="backslashreplace"), sync_folder=sync_folder)
+    write_bytes(path, text.encode(errors="backslashreplace"), sync_folder=sync_folder, follow=follow)
 
 
-def write_json(path: Path, value: Any, sync_folder: bool = True) -> None:
+def write_json(path: Path, value: Any, sync_folder: bool = True, follow: bool = True) -> None:
     """Replace a JSON file's content as :func:`write_bytes` does; see :func:`json_text`."""
-    write_text(path, json_text(value) + "\n", sync_folder)
+    write_text(path, json_text(value) + "\n", sync_folder, follow)
 
 
 def json_text(value: Any, indent: int | None = 2) -> str:

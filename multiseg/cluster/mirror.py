@@ -125,6 +125,6 @@ def to_resume(folder: Path) -> list[str]:
     last = f"{IN_SNAPSHOTS}{saved[-1].path.name}/" if saved else None
     return [
         name
-        for name in wire.listing(folder)
+        for name in wire.listing(folder, names.SNAPSHOTS if snapshots.on_another_disk(folder) else "")
         if not name.startswith(_NOT_TO_RESUME) or (last is not None and name.startswith(last))
     ]

@@ -25,16 +25,27 @@ ALL = (
 Piece = tuple[str, int, bytes]  # part of a file: its name, first byte, content
 
 
-def listing(folder: Path) -> dict[str, Stamp]:
-    """Return the stamps of a folder's files by relative name, without hidden files and folders (names that start with a dot)."""
+def listing(folder: Path, through: str = "") -> dict[str, Stamp]:
+    """Return the stamps of a folder's files by relative name, without hidden files and folders (names that start with a dot).
+
+    Raises RunError for a symbolic link to outside of the folder, whose content would be sent, or to a folder; the folder
+    ``through`` may be a link.
+    """
     stamps = {}
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
+        for name in [*folders, *sorted(name for name in names if not name.startswith("."))]:
             path = Path(place) / name
+            if (
+                path.is_symlink()
+                and path != folder / through
+                and (name in folders or not path.resolve().is_relative_to(folder.resolve()))
+            ):
+                raise RunError(f"{path}: is a symbolic link{' to a folder' if name in folders else f' to outside of {folder}'}; "
+                               "replace it by what it refers to")  # fmt: skip
             with suppress(FileNotFoundError):  # removed meanwhile
                 status = path.stat()
-                if not name.startswith(".") and stat.S_ISREG(status.st_mode):
+                if stat.S_ISREG(status.st_mode):
                     stamps[path.relative_to(folder).as_posix()] = (status.st_size, status.st_mtime_ns)
     return stamps
 

@@ -20,6 +20,7 @@ from multiseg.dataset.dataset import Dataset
 from multiseg.dataset.label_tables import Colour
 from multiseg.dataset.labels import Labels
 from multiseg.errors import DatasetError, SettingsError
+from multiseg.files import write_text
 from multiseg.images import picture_of, save_image
 from multiseg.images.classes import class_image, overlay_image
 from multiseg.network import CLASSES
@@ -122,9 +123,9 @@ def write_sheet(dataset: Dataset, out: str | os.PathLike[str], count: int = 24) 
         splits=[(title, [_for_page(pair, side) for pair in pairs]) for title, pairs in splits],
     )
     try:
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be written: {error.strerror}") from error
+        write_text(path, text)
+    except (OSError, SettingsError) as error:
+        raise DatasetError(f"{path}: cannot be written: {getattr(error, 'strerror', '') or error}") from error
     return path
 
 

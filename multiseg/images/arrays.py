@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from multiseg.errors import ImageError, SettingsError
+from multiseg.files import write_bytes
 from multiseg.layout import to_channels_first, to_channels_last
 
 Pixels = NDArray[np.uint8]
@@ -62,7 +63,12 @@ def encode_image(array: Pixels, encoding: Encoding) -> bytes:
 def save_image(image: Image.Image, path: str | os.PathLike[str]) -> Path:
     """Save an image in the format of its file name extension. Raise ImageError if that fails."""
     try:
-        image.save(path)
+        form = Image.registered_extensions().get(Path(path).suffix.lower())
+        if form is None:
+            raise ValueError(f"unknown file extension: {Path(path).suffix}")
+        content = io.BytesIO()
+        image.save(content, form)
+        write_bytes(Path(path), content.getvalue(), durable=False)
     except (OSError, ValueError) as error:
         raise ImageError(f"{os.fspath(path)}: cannot be written: {error}") from error
     return Path(path)

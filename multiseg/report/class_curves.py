@@ -46,7 +46,7 @@ def class_iou(folder: Path, history: Sequence[Mapping[str, Any]]) -> ClassIou:
     """Return the IoU by class name for every row of a run's history, from events.jsonl; None for rows without it."""
     by_iteration: dict[Any, dict[str, Any]] = {}
     try:
-        lines = read_bytes(folder / names.EVENTS).decode(errors="replace").splitlines()
+        lines = read_bytes(folder / names.EVENTS, follow=False).decode(errors="replace").splitlines()
     except OSError:
         lines = []
     for line in lines:

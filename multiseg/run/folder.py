@@ -18,7 +18,7 @@ from multiseg.dataset import Dataset
 from multiseg.dataset.cropping import crop_shapes
 from multiseg.dataset.fitting import is_mixed, shapes_of
 from multiseg.errors import RunError, WorkerError, setting
-from multiseg.files import json_text, make_folder, read_json, sync_one, write_json, write_text
+from multiseg.files import LINK, json_text, make_folder, open_own, read_json, sync_one, write_json, write_text
 from multiseg.layout import Layout
 from multiseg.model_files import copies
 from multiseg.run import names, snapshots, sums
@@ -80,6 +80,12 @@ class RunFolder:
             (path / names.SNAPSHOTS).mkdir(exist_ok=True)
         else:
             read_job(path)
+        links = (path / name for name in sorted(entries & names.OWN) if (path / name).is_symlink())
+        link = next(
+            (link for link in links if link.name != names.SNAPSHOTS or not snapshots.on_another_disk(path)), None
+        )
+        if link is not None:
+            raise RunError(f"{link}: {LINK}; training would change what it refers to")
         return folder
 
     def complete(self, settings: Settings, content_hash: str, seed: int | None) -> Settings:
@@ -112,14 +118,14 @@ class RunFolder:
     def finished(self) -> bool:
         """Return whether the training is complete."""
         try:
-            return bool(read_json(self.path / names.SUMMARY)["status"] == "finished")
+            return bool(read_json(self.path / names.SUMMARY, follow=False)["status"] == "finished")
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the folder against a second training. Raises RunError if another training holds the lock."""
-        with (self.path / names.LOCK).open("w") as file:
+        with open(open_own(self.path / names.LOCK, "w"), "r+b") as file:  # noqa: PTH123
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -194,6 +200,7 @@ class RunFolder:
                 "weights": transferred,
                 sums.RECORDED: "sha256",
             },
+            follow=False,
         )
 
     def begin(self) -> Position:
@@ -219,7 +226,7 @@ class RunFolder:
 
     def log(self, event: dict[str, Any]) -> None:
         """Append an event with the current time to events.jsonl."""
-        with (self.path / names.EVENTS).open("a", encoding="utf-8") as file:
+        with open(open_own(self.path / names.EVENTS, "a"), "a", encoding="utf-8") as file:  # noqa: PTH123
             file.write(json_text({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **event}, indent=None) + "\n")
 
     def _write_history(self) -> None:
@@ -229,7 +236,9 @@ class RunFolder:
         writer = csv.DictWriter(text, [*COLUMNS, *other_columns])
         writer.writeheader()
         writer.writerows(self.rows)
-        write_text(self.path / names.HISTORY, text.getvalue(), sync_folder=False)  # synchronised with the snapshot
+        write_text(
+            self.path / names.HISTORY, text.getvalue(), sync_folder=False, follow=False
+        )  # synchronised with the snapshot
 
     def _summarize(self, last: bool = False, **values: Any) -> None:
         best = self.best_row()
@@ -239,7 +248,7 @@ class RunFolder:
             "train_seconds": sum(row["seconds"] for row in self.rows),
             **values,
         }
-        write_json(self.path / names.SUMMARY, self._summary, sync_folder=last)
+        write_json(self.path / names.SUMMARY, self._summary, sync_folder=last, follow=False)
 
     def best_row(self) -> dict[str, Any] | None:
         """Return the row of the best validation, the first of equal ones, leaving out the row before training.

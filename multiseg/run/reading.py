@@ -20,7 +20,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     Raises RunError if the file cannot be read as a history.
     """
     try:
-        lines = csv.DictReader(io.StringIO(read_text(path)))
+        lines = csv.DictReader(io.StringIO(read_text(path, follow=False)))
         rows = [{key: float(cell) if cell else None for key, cell in row.items()} for row in lines]
         counts = [{key: _whole(row[key]) for key in ("epoch", "iteration")} for row in rows]
         # a run made before a metric was added has no such column
@@ -46,7 +46,7 @@ def read_job(folder: Path) -> dict[str, Any]:
     network file outside the run.
     """
     try:
-        job: Any = read_json(folder / JOB)
+        job: Any = read_json(folder / JOB, follow=False)
     except FileNotFoundError:
         raise RunError(f"{folder}: is not a run folder (it has no {JOB})") from None
     except (OSError, ValueError) as error:
@@ -64,7 +64,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """Return the content of summary.json. Raises RunError if it cannot be read, or has values of another kind."""
     path = folder / SUMMARY
     try:
-        summary: Any = read_json(path)
+        summary: Any = read_json(path, follow=False)
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
     difference = problem(summary, SUMMARY_VALUES)

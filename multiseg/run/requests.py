@@ -22,7 +22,7 @@ def ask(folder: Path, request: Request) -> None:
     if not is_run(folder):
         raise RunError(f"{folder}: no training has started here yet")
     try:
-        write_text(folder / REQUEST, request)
+        write_text(folder / REQUEST, request, follow=False)
     except OSError as error:
         raise RunError(f"{folder / REQUEST}: cannot be written: {error.strerror}") from error
 
@@ -31,7 +31,7 @@ def take(folder: Path) -> Request | None:
     """Return the pending request and remove it; None if there is none. Unknown requests are removed and ignored."""
     path = folder / REQUEST
     try:
-        text = read_bytes(path, 20).decode("ascii", "replace").strip()
+        text = read_bytes(path, 20, follow=False).decode("ascii", "replace").strip()
         path.unlink()
     except OSError:
         return None

@@ -21,6 +21,7 @@ from multiseg.run.schemas import POSITION_VALUES
 from multiseg.schema import problem
 
 NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?")
+_PARTLY = re.compile(rf"\.part-\d+(?:-{NAME.pattern})?|\.old-{NAME.pattern}")  # written, or removed, in part
 FULL = 1 << 20  # bytes: a disk with less free space is considered full
 
 
@@ -51,7 +52,7 @@ class Snapshot:
     def position(self) -> Position:
         """The position in the training. Raises RunError if its file cannot be read."""
         try:
-            values = read_json(self.path / POSITION)
+            values = read_json(self.path / POSITION, follow=False)
             difference = problem(values, POSITION_VALUES)
             if difference is not None:
                 raise ValueError(difference)
@@ -117,6 +118,16 @@ def _folders(run: Path) -> list[Path]:
     return sorted((path for path in (run / SNAPSHOTS).glob("epoch-*") if NAME.fullmatch(path.name)), key=_order)
 
 
+def on_another_disk(run: Path) -> bool:
+    """Return whether the folder of the snapshots is a link to a folder that holds nothing but snapshots, on a larger disk."""
+    folder = run / SNAPSHOTS
+    return (
+        folder.is_symlink()
+        and folder.is_dir()
+        and all(NAME.fullmatch(path.name) or _PARTLY.fullmatch(path.name) for path in folder.iterdir())
+    )
+
+
 def remove_damaged(run: Path) -> bool:
     """Remove the damaged snapshots after the newest one without damage, with a MultisegWarning each; return whether any was.
 
@@ -174,7 +185,7 @@ def remove(snapshot: Snapshot) -> None:
 
 def clean(run: Path) -> None:
     """Remove partly written and partly removed snapshots of trainings that were killed."""
-    for leftover in (run / SNAPSHOTS).glob(".*"):
+    for leftover in [path for path in (run / SNAPSHOTS).glob(".*") if _PARTLY.fullmatch(path.name)]:
         shutil.rmtree(leftover, ignore_errors=True)
 
 

@@ -73,7 +73,7 @@ def _read(snapshot: Path, run: Path) -> dict[str, Any] | None:
         )
         return None
     try:
-        text = read_text(path)
+        text = read_text(path, follow=False)
         content: dict[str, Any] = parse_json(text)
         sums = {key: content[key] for key in SUMS_VALUES if key != TOTAL}
         whole = problem(content, SUMS_VALUES) is None and text == _text(sums)

@@ -65,4 +65,4 @@ class LiveProgress:
         self._due = time.monotonic() + SECONDS
         self._state |= {"time": time.time(), **state}
         with suppress(OSError, MultisegError):
-            write_bytes(self._path, json_text(self._state, indent=None).encode(), durable=False)
+            write_bytes(self._path, json_text(self._state, indent=None).encode(), durable=False, follow=False)

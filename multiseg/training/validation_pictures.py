@@ -86,4 +86,4 @@ class ValidationPictures:
     def _save(self, name: str, picture: Image.Image) -> None:
         buffer = io.BytesIO()
         reduced(picture, SIDE).save(buffer, "PNG")
-        write_bytes(self._folder / name, buffer.getvalue(), durable=False)
+        write_bytes(self._folder / name, buffer.getvalue(), durable=False, follow=False)

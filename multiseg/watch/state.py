@@ -170,7 +170,7 @@ def entries(folder: Path) -> list[Path]:
 def tail(path: Path) -> list[str]:
     """Return the last lines of a text file, none if it cannot be read."""
     try:
-        with open_regular(path) as file:
+        with open_regular(path, follow=False) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
             text = file.read().decode(errors="replace")
     except OSError:
@@ -205,7 +205,7 @@ def _stamp(path: Path) -> Stamp | None:
 def _json(path: Path, schema: Schema) -> dict[str, Any]:
     """Return the content of a JSON file; nothing if it cannot be read, or has values of another kind than ``schema`` states."""
     try:
-        values = read_json(path)
+        values = read_json(path, follow=False)
     except (OSError, ValueError):
         return {}
     return values if problem(values, schema) is None else {}

@@ -19,6 +19,7 @@ from typing import Any
 
 from multiseg import errors
 from multiseg.backend import Backend, package_folder
+from multiseg.files import open_own
 from multiseg.worker import boot, protocol
 
 TAIL_LINES = 15
@@ -61,7 +62,7 @@ class Worker:
         self._answers: dict[int, Any] = {}  # received while waiting for another one
         self._abandoned: set[int] = set()  # whose answers are discarded
         self._log_path = log
-        self._log = open(log, "ab") if log else tempfile.TemporaryFile()  # noqa: SIM115, PTH123 - closed in close
+        self._log = open(open_own(log, "a"), "ab") if log else tempfile.TemporaryFile()  # noqa: SIM115, PTH123 - closed in close
         self._log_start = self._log.seek(0, os.SEEK_END)
         # the worker's temporary files, removed however the worker ends
         self._scratch = tempfile.TemporaryDirectory(prefix="multiseg-", ignore_cleanup_errors=True)

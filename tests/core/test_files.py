@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from multiseg import Dataset
+from multiseg import Dataset, files
 from multiseg.files import json_text, write_json
 from multiseg.jobs import read_jobs
 
@@ -71,3 +74,45 @@ def test_a_file_of_jobs_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None
     text = 'runs = "runs"\r\n[[job]]\r\ndataset = "ds"\r\nbackend = "torch"\r\n'
     (tmp_path / "jobs.toml").write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert list(read_jobs(tmp_path / "jobs.toml").jobs) == ["torch"]
+
+
+def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
+    path, contents = tmp_path / "a", [bytes([65 + number]) * (1 << 20) for number in range(4)]
+
+    def write(content: bytes) -> None:
+        for _ in range(20):
+            files.write_bytes(path, content, durable=False)
+            assert path.read_bytes() in contents
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(write, contents))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_writer_that_stops_is_an_error_after_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0.1)
+    with (tmp_path / ".a.part").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match=r"another process is writing it: '.*/a'"):
+            files.write_bytes(tmp_path / "a", b"x")
+    files.write_bytes(tmp_path / "a", b"x")
+    assert (tmp_path / "a").read_bytes() == b"x" and not (tmp_path / ".a.part").exists()
+
+
+def test_links_are_followed_for_users_files_only(tmp_path: Path) -> None:
+    secret, link = tmp_path / "secret", tmp_path / "a.json"
+    secret.write_text('"secret"')
+    link.symlink_to(secret)
+    assert files.read_json(link) == "secret"
+    for read in (files.read_json, files.read_text, lambda path, follow: files.read_bytes(path, 3, follow)):
+        with pytest.raises(OSError, match=r"is a symbolic link.*a\.json"):
+            read(link, follow=False)
+    with pytest.raises(OSError, match="is a symbolic link"):
+        files.open_own(link, "a")
+    (tmp_path / ".a.json.part").symlink_to(tmp_path / "elsewhere")
+    files.write_json(link, "new", follow=False)
+    assert secret.read_text() == '"secret"' and files.read_json(link, follow=False) == "new"
+    assert not (tmp_path / "elsewhere").exists()
+    (tmp_path / "b").symlink_to(secret)
+    files.write_text(tmp_path / "b", "changed")
+    assert secret.read_text() == "changed" and (tmp_path / "b").is_symlink()

@@ -153,3 +153,33 @@ def test_what_a_training_needs_to_go_on(run: Path, tmp_path: Path) -> None:
     moved = multiseg.Run.open(tmp_path / "moved")
     assert [each.path.name for each in snapshots(moved.path)] == ["epoch-0003"]
     assert json.loads((moved.path / "summary.json").read_text())["status"] == "finished"
+
+
+def test_a_listing_does_not_follow_links_out_of_its_folder(tmp_path: Path) -> None:
+    folder, secret = tmp_path / "folder", tmp_path / "secret"
+    (folder / "a").mkdir(parents=True)
+    secret.write_text("x")
+    (folder / "a/file").write_text("y")
+    (folder / "inside").symlink_to("a/file")
+    assert [*wire.listing(folder)] == ["inside", "a/file"]
+    (folder / "a/link").symlink_to(secret)
+    with pytest.raises(RunError, match=r"a/link: is a symbolic link to outside of .*folder; replace it"):
+        wire.listing(folder)
+    (folder / "a/link").unlink()
+    (folder / "loop").symlink_to(".")
+    with pytest.raises(RunError, match=r"loop: is a symbolic link to a folder; replace it"):
+        wire.listing(folder)
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [[], {"a": 3}, {"a": [1]}, {"a": [-1, 1]}, {"a": [1.5, 1]}, {"a": [2**63, 1]}, {"../a": [1, 1]}, {"/a": [1, 1]},
+     {"a\0": [1, 1]}, {"a/" + "b" * 256: [1, 1]}, {"": [1, 1]}, {3: [1, 1]}],
+)  # fmt: skip
+def test_what_is_no_listing_is_refused_before_anything_is_written(listing: Any, tmp_path: Path) -> None:
+    def read(places: list[wire.Place]) -> list[bytes | None]:
+        raise AssertionError("nothing is read")
+
+    with pytest.raises(RunError, match="the sender is not multiseg"):
+        Mirror(tmp_path / "copy", "all", "l1").update(listing, read, ended=True)
+    assert not (tmp_path / "copy").exists()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +138,42 @@ def test_the_name_of_a_job_is_a_folder_among_the_runs(name: str, tmp_path: Path)
     runs = tmp_path / "runs"
     for job in read_jobs(tmp_path / "jobs.toml").jobs:
         assert (runs / job).resolve().parent == runs.resolve()
+
+
+@pytest.mark.parametrize(
+    "name", ["summary.json", "events.jsonl", "history.csv", ".lock", "worker.log", "model", "snapshots", "pictures",
+             "tensorboard", ".progress.json", ".summary.json.part"],
+)  # fmt: skip
+def test_links_in_a_run_are_refused_before_anything_is_written(name: str, job: multiseg.Job, tmp_path: Path) -> None:
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    if name in ("model", "snapshots", "pictures", "tensorboard"):
+        outside.mkdir()
+        (outside / ".precious").write_text("data")
+    else:
+        outside.write_text("data")
+    job.train(run, progress=False)
+    path = run / name
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.symlink_to(outside)
+    before = {file: file.read_bytes() for file in [*tmp_path.rglob("*")] if file.is_file()}
+    with pytest.raises(RunError, match=rf"{re.escape(name)}: (is a symbolic link|cannot be read.*is a symbolic link)"):
+        job.train(run, resume=True, progress=False)
+    assert {file: file.read_bytes() for file in [*tmp_path.rglob("*")] if file.is_file()} == before
+    with pytest.raises(RunError, match="is a symbolic link") if name == "history.csv" else nullcontext():
+        multiseg.Run.open(run).export_history(tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").exists() == (name != "history.csv")
+
+
+def test_snapshots_may_be_on_another_disk_that_has_nothing_else(job: multiseg.Job, tmp_path: Path) -> None:
+    run, disk = job.train(tmp_path / "run", progress=False).path, tmp_path / "disk"
+    (run / "snapshots").rename(disk)
+    (run / "snapshots").symlink_to(disk)
+    (disk / ".part-123").mkdir()
+    job.train(run, resume=True, progress=False)
+    assert [path.name for path in disk.iterdir() if path.name[0] != "."] == ["epoch-0001"]
+    (disk / ".precious").mkdir()
+    with pytest.raises(RunError, match="snapshots: is a symbolic link"):
+        job.train(run, resume=True, progress=False)
+    assert (disk / ".precious").exists()
