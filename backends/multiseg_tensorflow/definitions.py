@@ -62,11 +62,11 @@ def with_variable_values(graph: Any) -> Any:
     return definition
 
 
-def extract(definition: Any, output: str, inputs: set[str]) -> Any:
-    """Return ``definition`` reduced to the nodes that compute the operation ``output`` from the tensors ``inputs``."""
+def extract(definition: Any, ends: Iterable[str], inputs: set[str]) -> Any:
+    """Return ``definition`` reduced to the nodes that compute the operations ``ends`` from the tensors ``inputs``."""
     nodes = {node.name: node for node in definition.node}
     input_ops = {name.partition(":")[0] for name in inputs}
-    needed, waiting = set(), [output]
+    needed, waiting = set(), list(ends)
     while waiting:
         node = nodes[waiting.pop()]
         if node.name not in needed:

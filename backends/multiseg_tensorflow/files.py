@@ -12,8 +12,10 @@ from multiseg.files import read_bytes
 from multiseg.worker import choice
 from multiseg_tensorflow import kinds, plain, stored, user_file
 from multiseg_tensorflow.digits import GraphKeys
+from multiseg_tensorflow.keras_models import tower
 
 HEAD_SIZE = 1 << 16  # bytes
+ANY_SIZE = 512  # pixels, of images that the layers of a Keras model without a size are described for
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,13 @@ class NetworkFile:
         frozenset()
     )  # variables of the file that the network has not, see multiseg_tensorflow.folding
     classes: int | None = None  # the number of classes, if it is known
+    any_shape: tuple[int, int, int] | None = None  # an image shape that the layers can be described for
+    keras: tower.KerasFile | None = None  # the model in a file of Keras
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """The scopes of the layers of a Keras model in the names of their operations, with dots; empty for other files."""
+        return frozenset() if self.keras is None else self.keras.scopes
 
     @property
     def lacks_classes(self) -> bool:
@@ -83,11 +92,21 @@ def load(path: Path, seed: int = 0) -> NetworkFile:
         shape = (height, width, channels) if height and width and channels else None
         weights = {f"{GraphKeys.MODEL}/{name}": value for name, value in graph.weights.items()}
         return NetworkFile(
-            path, plain.tower(graph), weights, shape, "l2", True, graph.input.dtype.name, frozenset(graph.folded)
-        )
+            path, plain.tower(graph), weights, shape, "l2", True, graph.input.dtype.name, frozenset(graph.folded),
+            any_shape=shape,
+        )  # fmt: skip
+    if kinds.is_keras_model(head, path):
+        model = tower.load(path)
+        height, width, channels = model.shape
+        shape = (height, width, channels) if height and width and channels else None
+        weights = {f"{GraphKeys.MODEL}/{name}": value for name, value in model.values().items()}
+        return NetworkFile(
+            path, tower.tower(model), weights, shape, "l2", True,
+            any_shape=(height or ANY_SIZE, width or ANY_SIZE, channels or 0), keras=model,
+        )  # fmt: skip
     if path.suffix == ".py" or kinds.is_digits(head, path):
         return NetworkFile(path, user_file.load(chosen), classes=chosen.classes)
     raise ModelError(
         f"{path}: is not a TensorFlow network; use a DIGITS file with a class UserModel (.py), a GraphDef (.pb, "
-        ".pbtxt), a MetaGraph (.meta) or the folder of a SavedModel"
+        ".pbtxt), a MetaGraph (.meta), the folder of a SavedModel, or a Keras model (.keras, .h5)"
     )

@@ -61,12 +61,12 @@ def read_layers(file: NetworkFile, shape: Shape, dropouts: bool = False) -> Laye
     """
     with tf.Graph().as_default():
         x, output = _inference(file, shape, None)
-        layers = read(x, output)
+        layers = read(x, output, file.scopes)
     if not dropouts:
         return layers
     with tf.Graph().as_default() as graph:
         x, output = _inference(file, shape, output.shape)
-        mark_training_statistics(layers, read(x, output))
+        mark_training_statistics(layers, read(x, output, file.scopes))
         return with_dropouts(layers, dropout.find(graph))
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from multiseg import hdf5
 from multiseg.backend import FileKind
 from multiseg.files import open_regular
 from multiseg.worker.choice import reads_classes
@@ -54,9 +55,22 @@ def is_checkpoint(head: bytes, path: Path) -> bool:
     return checkpoint_prefix(path) is not None
 
 
-def is_keras(head: bytes, path: Path) -> bool:
-    """Return whether a file is in a format of Keras: HDF5, or the zip archive of Keras 3."""
-    return head.startswith(b"\x89HDF\r\n") or (head.startswith(b"PK\x03\x04") and b"config.json" in head)
+def is_keras_archive(head: bytes, path: Path) -> bool:
+    """Return whether a file is the zip archive in which Keras 3 stores a model."""
+    return head.startswith(b"PK\x03\x04") and b"config.json" in head
+
+
+def is_keras_model(head: bytes, path: Path) -> bool:
+    """Return whether a file is a Keras model with its weights: the archive of Keras 3, or HDF5."""
+    return is_keras_archive(head, path) or "model_weights" in hdf5.root_names(path, head)
+
+
+def is_keras_weights(head: bytes, path: Path) -> bool:
+    """Return whether a file is in HDF5 without a model, and not one of Caffe's."""
+    if not head.startswith(hdf5.SIGNATURE):
+        return False
+    names = hdf5.root_names(path, head)
+    return "model_weights" not in names and not ("data" in names or path.name.endswith(".caffemodel.h5"))
 
 
 def checkpoint_prefix(path: Path) -> Path | None:
@@ -149,5 +163,7 @@ KINDS = (
     FileKind("TensorFlow graph", (".pb", ".pbtxt"), "weights", is_graph),
     FileKind("TensorFlow SavedModel", (), "weights", is_saved_model),
     FileKind("TensorFlow checkpoint", (".index",), "weights", is_checkpoint),
-    FileKind("Keras file", (".h5", ".keras"), "weights", is_keras),
+    FileKind("Keras model", (".keras", ".h5", ".hdf5"), "network", is_keras_model),
+    FileKind("Keras model", (".keras", ".h5", ".hdf5"), "weights", is_keras_model),
+    FileKind("Keras weights", (".weights.h5", ".h5"), "weights", is_keras_weights),
 )

@@ -95,7 +95,7 @@ def plain(path: Path, stored: Stored) -> Plain:
     fixed = _fixed(path, placeholders, output, switches.masks(graph), stored.specified)
     weights, reads, frozen = definitions.weights(path, [op for op in graph.get_operations() if op in needed], stored)
     inputs = {*reads, *fixed, source.name}
-    definition = definitions.extract(definitions.with_variable_values(graph), output.op.name, inputs)
+    definition = definitions.extract(definitions.with_variable_values(graph), [output.op.name], inputs)
     return Plain(path, definition, source, output, weights, reads, frozen, fixed, folded)
 
 

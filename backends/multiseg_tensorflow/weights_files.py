@@ -31,11 +31,11 @@ NO_WEIGHT = re.compile(  # state of optimisers, and counters
 def read_graph(path: Path) -> dict[str, Any]:
     """Return the weights in a graph file. Raises ModelError that names it, also if it does not specify its image size."""
     file = files.load(path)
-    if file.shape is None:
+    if file.any_shape is None:
         raise ModelError(
             f"{path}: does not specify its image size, on which its layers depend; export it with a fixed size"
         )
-    weights = read_layers(file, file.shape).weights
+    weights = read_layers(file, file.any_shape).weights
     return {weight.name: weight.to_neutral(file.weights[name]).astype(np.float32) for name, weight in weights.items()}
 
 
@@ -65,7 +65,7 @@ def read(path: Path, network: Path | None = None, shape: tuple[int, int, int] | 
             **{name: plain(name, value.shape).to_neutral(value).astype(np.float32) for name, value in rest.items()},
             **weights,
         }
-    return _convert_by_name(prefix, arrays)
+    return of_names(prefix, arrays)
 
 
 def _graph_layouts(prefix: Path) -> tuple[dict[str, Weight], bool]:
@@ -91,7 +91,7 @@ def _network_layouts(network: Path, shape: tuple[int, int, int]) -> tuple[dict[s
     return layouts, bool(file.folded)
 
 
-def _convert_by_name(prefix: Path, arrays: Mapping[str, Any]) -> dict[str, Any]:
+def of_names(prefix: Path, arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Return the neutral weights for a checkpoint's arrays, with layouts by name and shape."""
     weights: dict[str, Any] = {}
     for name, value in arrays.items():

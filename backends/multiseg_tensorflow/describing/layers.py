@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,8 +55,11 @@ class Layers:
         return [names for names in users.values() if len(names) > 1]
 
 
-def read(x: Any, output: Any) -> Layers:
-    """Return the layers between the images ``x`` (N, H, W, C) and ``output``; only their batch size may be unknown."""
+def read(x: Any, output: Any, scopes: Collection[str] = ()) -> Layers:
+    """Return the layers between the images ``x`` (N, H, W, C) and ``output``; only their batch size may be unknown.
+
+    ``scopes`` are those of the layers of a Keras model, by which its layers without weights are named.
+    """
     walk = Walk(x, output, RULES)
     for op in x.graph.get_operations():
         if op in walk.path_ops and op is not x.op:
@@ -66,7 +69,7 @@ def read(x: Any, output: Any) -> Layers:
         (last,) = walk.add(output.op, f"tf.{output.op.type}", [walk.values[x.ref()]])
     needed = reachable([last.node], lambda node: (value.node for value in node.inputs))
     nodes = [node for node in walk.nodes if node in needed]
-    weights = _assign_names(nodes)
+    weights = _assign_names(nodes, scopes)
     tensors = {
         name: tensor
         for node in nodes
@@ -80,7 +83,7 @@ def _name(value: Value) -> str:
     return value.node.outputs()[value.index]
 
 
-def _assign_names(nodes: list[Node]) -> dict[str, Weight]:
+def _assign_names(nodes: list[Node], scopes: Collection[str]) -> dict[str, Weight]:
     """Set the name of every layer, and return the weights by the name of the variable's operation."""
     taken = {"data"}
     weights: dict[str, Weight] = {}
@@ -96,7 +99,9 @@ def _assign_names(nodes: list[Node]) -> dict[str, Weight]:
         if not node.name:
             name = _path(node.op.name)
             scope, _, last = name.rpartition(".")
-            is_default = scope and scope not in taken and re.fullmatch(rf"{node.op.type}(_\d+)?", last)
+            while scope and scopes and scope not in scopes:
+                scope = scope.rpartition(".")[0]
+            is_default = scope and scope not in taken and (scopes or re.fullmatch(rf"{node.op.type}(_\d+)?", last))
             node.name = _unique(scope if is_default else name, taken)
     return weights
 

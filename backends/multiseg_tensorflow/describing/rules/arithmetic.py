@@ -87,8 +87,9 @@ def binary(walk: Walk, op: Any) -> list[Value] | None:
     inputs = [walk.value(tensor) for tensor in op.inputs]
     values = [value for value in inputs if value is not None]
     if len(values) == 2:
-        normalised = by_moments(walk, op) if op.type in ("Add", "AddV2") else None
-        return normalised or _binary_of_values(walk, op, values)
+        adds = op.type in ("Add", "AddV2")
+        combined = (by_moments(walk, op) or _prelu_by_sum(walk, op, values)) if adds else None
+        return combined or _binary_of_values(walk, op, values)
     place = 0 if inputs[0] is not None else 1
     value, tensor, other = values[0], op.inputs[place], op.inputs[1 - place]
     weight = walk.weight(other)
@@ -189,6 +190,29 @@ def _prelu(walk: Walk, op: Any, above: Value, below: Value) -> list[Value] | Non
     slopes, weight = slope
     (output,) = walk.add(op, "PRelu", [x], {"num_parameters": slopes}, weights={"weight": weight})
     return [replace(output, image=x.image)]
+
+
+def _prelu_by_sum(walk: Walk, op: Any, values: list[Value]) -> list[Value] | None:
+    """Convert relu(x) + -slopes * relu(-x), the layer of Keras, with a slope for each channel; None for other sums."""
+    above, product = op.inputs[0].op, op.inputs[1].op
+    if above.type != "Relu" or product.type != "Mul" or values[0].node.op is not above:
+        return None
+    x, sides = above.inputs[0], list(product.inputs)
+    negated = next((side for side in sides if side.op.type == "Neg" and walk.value(side) is None), None)
+    below = next((side for side in sides if side.op.type == "Relu" and side.op.inputs[0].op.type == "Neg"), None)
+    if negated is None or below is None or below.op.inputs[0].op.inputs[0] is not x:
+        return None
+    weight = walk.weight(negated.op.inputs[0])
+    if weight is None or weight[0] is None or not _is_per_channel(x, values[0].node.inputs[0], negated):
+        return None
+    replaced = (above, product, below.op, below.op.inputs[0].op)
+    if not all(walk.has_single_consumer(part.outputs[0]) for part in replaced):
+        return None
+    for node in [node for node in walk.nodes if node.op in replaced]:
+        walk.nodes.remove(node)
+    slopes = negated.shape.as_list()[-1]
+    layer = VariableRef(weight[0], vector_weight)
+    return walk.add(op, "PRelu", [values[0].node.inputs[0]], {"num_parameters": slopes}, weights={"weight": layer})
 
 
 def _slope(scale: Node) -> tuple[int, VariableRef] | None:
