@@ -42,7 +42,9 @@ def find(graph: Any) -> list[Dropout]:
             ends = None if mask is None else _ends(mask)
             if ends is not None and ratio is not None:
                 scope = re.sub(r"/(stateless_)?random_uniform\b.*", "", op.name)
-                inner = re.sub(r"/(stateless_)?dropout(_\d+)?$", "", scope)  # TensorFlow's scope within the user's scope
+                inner = re.sub(
+                    r"/(stateless_)?dropout(_\d+)?$", "", scope
+                )  # TensorFlow's scope within the user's scope
                 dropouts.append(
                     Dropout(
                         *ends,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from multiseg import hdf5
-from multiseg.errors import ModelError, setting
+from multiseg.errors import ModelError
 from multiseg_tensorflow import files, kinds
 from multiseg_tensorflow.digits import GraphKeys
 from multiseg_tensorflow.graph import read_layers
@@ -38,8 +38,8 @@ def read(path: Path, network: Path | None, input_shape: Sequence[int] | None) ->
                     arrays[name.partition(":")[0]] = np.asarray(value, np.float32)
     if not arrays:
         raise ModelError(
-            f"{path}: contains numbered weights of Keras, whose layers only their model names; specify the model's file (.keras, "
-            f".h5) as their network, {setting('network', example='FILE')}, or save the model itself, model.save('model.keras')"
+            f"{path}: contains numbered weights of Keras, whose layers only their model names: specify the file of that model "
+            "(.keras, .h5) as their network, or save the model itself, model.save('model.keras')"
         )
     return of_names(path, arrays)
 

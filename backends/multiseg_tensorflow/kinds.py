@@ -66,11 +66,17 @@ def is_keras_model(head: bytes, path: Path) -> bool:
 
 
 def is_keras_weights(head: bytes, path: Path) -> bool:
-    """Return whether a file is in HDF5 without a model, and not one of Caffe's."""
+    """Return whether a file is in HDF5 with names of weights, without a model, and not one of Caffe's."""
     if not head.startswith(hdf5.SIGNATURE):
         return False
     names = hdf5.root_names(path, head)
-    return "model_weights" not in names and not ("data" in names or path.name.endswith(".caffemodel.h5"))
+    others = "model_weights" in names or "layers" in names or "data" in names or path.name.endswith(".caffemodel.h5")
+    return not others
+
+
+def is_numbered_keras_weights(head: bytes, path: Path) -> bool:
+    """Return whether a file is what `save_weights` of Keras 3 writes: HDF5 in which weights have numbers."""
+    return head.startswith(hdf5.SIGNATURE) and "layers" in hdf5.root_names(path, head)
 
 
 def checkpoint_prefix(path: Path) -> Path | None:
@@ -165,5 +171,6 @@ KINDS = (
     FileKind("TensorFlow checkpoint", (".index",), "weights", is_checkpoint),
     FileKind("Keras model", (".keras", ".h5", ".hdf5"), "network", is_keras_model),
     FileKind("Keras model", (".keras", ".h5", ".hdf5"), "weights", is_keras_model),
-    FileKind("Keras weights", (".weights.h5", ".h5"), "weights", is_keras_weights),
+    FileKind("Keras weights file", (".h5", ".hdf5"), "weights", is_keras_weights),
+    FileKind("Keras 3 weights file", (".weights.h5",), "weights", is_numbered_keras_weights, numbered=True),
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from multiseg.errors import ModelError
 from multiseg_tensorflow import files, keras_weights, kinds, weights_files
 from multiseg_tensorflow.graph import read_layers
 
@@ -37,7 +36,7 @@ def read_weights(path: str, network: str | None = None, input_shape: list[int] |
     """
     file = Path(path)
     head = files.read_head(file) if file.exists() else b""
-    if kinds.is_keras_weights(head, file):
+    if kinds.is_keras_weights(head, file) or kinds.is_numbered_keras_weights(head, file):
         return keras_weights.read(file, None if network is None else Path(network), input_shape)
     if any(is_kind(head, file) for is_kind in (kinds.is_graph, kinds.is_saved_model, kinds.is_keras_model)):
         return weights_files.read_graph(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,6 +99,11 @@ def vector(name: str, shape: Sequence[int], image: Shape | None = None) -> Weigh
     """Return the layout of a vector: unchanged, but a flattened image (H, W, C) to C, H, W."""
     view = image or tuple(shape)
     return Weight(name, view, _channels_first(len(view)), tuple(shape))
+
+
+def flat(name: str, shape: Sequence[int]) -> Weight:
+    """Return the layout of one number for each channel in an array of any rank: a vector."""
+    return Weight(name, tuple(shape), tuple(range(len(shape))), (math.prod(shape),))
 
 
 def _channels_first(rank: int) -> Shape:

@@ -55,6 +55,14 @@ def is_network(path: Path) -> bool:
         return False
 
 
+def is_numbered(path: Path) -> bool:
+    """Return whether a weights file has numbers in place of the names of its weights; False for files of no known kind."""
+    try:
+        return not weights_file.recognised(head_of(path)) and kind_of(path, "weights")[1].numbered
+    except ModelError:  # reading it reports this
+        return False
+
+
 def head_of(path: Path) -> bytes:
     """Return the first HEAD bytes of a file, empty for a folder. Raises ModelError if it cannot be read."""
     if path.is_dir():

@@ -15,7 +15,7 @@ from multiseg.conversion.channels import reordered
 from multiseg.conversion.matching import WHAT_FITS, ParameterMatch, match_parameters
 from multiseg.conversion.parameters import ParameterSet, listed
 from multiseg.errors import ModelError, SettingsError, setting
-from multiseg.model_files import reading
+from multiseg.model_files import kinds, reading
 from multiseg.model_files.weights_file import NeutralWeights
 from multiseg.network import NetworkSpec, is_frozen
 from multiseg.run.reading import is_run
@@ -59,7 +59,7 @@ def start_from(path: Path, job: Beginning, with_state: bool | None) -> dict[str,
     frozen parameter would keep its random initial values, or if the solver's state cannot be carried over.
     """
     run = Run.open(path) if is_run(path) else None
-    source = neutral_of(run, with_state is not False) if run else reading.read_neutral(path)
+    source = neutral_of(run, with_state is not False) if run else _read(path, job)
     own = job.worker.call("get_weights")
     matching = _match(source.weights, own, path, run, job)
     by_count = {
@@ -96,6 +96,14 @@ def start_from(path: Path, job: Beginning, with_state: bool | None) -> dict[str,
         "snapshot": run.snapshot.path.name if run and run.snapshot else None,
         "solver_state": state_summary,
     }
+
+
+def _read(path: Path, job: Beginning) -> NeutralWeights:
+    """Return the weights in a file; those that have only numbers are read as weights of the job's network."""
+    if not kinds.is_numbered(path):
+        return reading.read_neutral(path)
+    channels, height, width = job.spec.input_shape
+    return reading.read_neutral(path, Path(job.spec.model), (channels, height, width))
 
 
 def _in_shapes_of(own: Mapping[str, Array], source: NeutralWeights, names: Mapping[str, str]) -> NeutralWeights:

@@ -90,7 +90,10 @@ def _assign_names(nodes: list[Node], scopes: Collection[str]) -> dict[str, Weigh
     for node in nodes:
         variables = [ref.variable for ref in node.weights.values() if ref.variable is not None]
         if variables:
-            node.name = _unique(split_name(variables[0].name)[0], taken)
+            name = split_name(variables[0].name)[0]
+            scope = name.rpartition(".")[0]
+            is_layer = name not in scopes and scope in scopes and scope not in taken  # its weight has a name of its own
+            node.name = _unique(scope if is_layer else name, taken)
         for part, ref in node.weights.items():
             if ref.variable is not None and ref.variable.name not in weights:
                 shape = _variable_shape(ref.variable)
@@ -150,12 +153,13 @@ def with_dropouts(layers: Layers, dropouts: Iterable[Dropout]) -> Layers:
         ]
         if node is not layers.source:
             nodes.append(node)
-        dropout = by_source.get(node.tensor.name)
-        if dropout is not None and node.count == 1:
+        dropout, last = by_source.get(node.tensor.name), node
+        while dropout is not None and node.count == 1:
             name = _unique(_path(dropout.name), taken)
-            layer = Node(node.op, "Dropout", [Value(node)], dropout.parameters, tensor=node.tensor, name=name)
+            layer = Node(node.op, "Dropout", [Value(last)], dropout.parameters, tensor=node.tensor, name=name)
             layer.shapes = node.shapes
             nodes.append(layer)
-            replacements[node] = layer
-    last = next((layer.name for node, layer in replacements.items() if node.name == layers.output), layers.output)
-    return replace(layers, nodes=nodes, output=last)
+            replacements[node] = last = layer
+            dropout = by_source.get(dropout.result.outputs[0].name)  # dropout of dropout
+    output = next((layer.name for node, layer in replacements.items() if node.name == layers.output), layers.output)
+    return replace(layers, nodes=nodes, output=output)

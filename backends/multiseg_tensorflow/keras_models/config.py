@@ -1,8 +1,8 @@
 """Check the configuration of a Keras model before Keras sees it, and reduce it to what its computation depends on.
 
 A configuration names classes and functions, which Keras imports and calls. Here it may name only layers and tensor operations of
-Keras that compute; all else is refused by name. Regularisers and constraints are left out, as the solver of a job decides how weights
-change, and so are data types: multiseg computes in float32. Weights are initialised by zeros, as the file has the values of all.
+Keras that compute; all else is refused by name. Regularisers and constraints are left out, as the solver of a job decides how
+weights change, and so are data types: multiseg computes in float32. Weights are initialised by zeros, as the file has all values.
 """
 
 from __future__ import annotations
@@ -27,9 +27,27 @@ LAYERS = frozenset((
     "Identity", "Attention", "AdditiveAttention", "MultiHeadAttention",
 ))  # fmt: skip
 OLD_NAMES = {"BatchNormalizationV1": "BatchNormalization", "BatchNormalizationV2": "BatchNormalization"}
-CODE = ("Lambda", "__lambda__", "TFOpLambda", "SlicingOpLambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
+CODE = (
+    "Lambda",
+    "__lambda__",
+    "TFOpLambda",
+    "SlicingOpLambda",
+    "TFSMLayer",
+    "TorchModuleWrapper",
+    "JaxLayer",
+    "FlaxLayer",
+)
 OPERATIONS = re.compile(r"keras\.src\.ops\.(numpy|nn|math|image|core)")
-NOT_OPERATIONS = ("Map", "Scan", "AssociativeScan", "Cond", "Switch", "WhileLoop", "ForiLoop", "Vectorize")  # call functions
+NOT_OPERATIONS = (
+    "Map",
+    "Scan",
+    "AssociativeScan",
+    "Cond",
+    "Switch",
+    "WhileLoop",
+    "ForiLoop",
+    "Vectorize",
+)  # call functions
 VALUES = ("__keras_tensor__", "__tensor__", "__numpy__", "__slice__", "__ellipsis__")  # in the arguments of a call
 INITIALISER = re.compile(r"(?:\w+_)?initializer")
 LEFT_OUT = re.compile(r"(?:\w+_)?(?:regularizer|constraint)")
@@ -46,8 +64,8 @@ def reduced(path: Path, config: Any, activations: Any) -> Config:
     if not isinstance(config, dict) or config.get("class_name") not in MODELS:
         name = config.get("class_name") if isinstance(config, dict) else config
         raise ModelError(
-            f"{path}: its model is an object of the class {str(name)[:60]!r}, whose Python code is not in the file; multiseg reads "
-            "Functional and Sequential models. Export it in its own program, with model.export(FOLDER), and use that folder"
+            f"{path}: its model is an object of the class {str(name)[:60]!r}, whose Python code is not in the file; multiseg "
+            "reads Functional and Sequential models. Export it in its own program, with model.export(FOLDER), and use that folder"
         )
     return _Checker(path, activations).model(config, 0)
 
@@ -87,7 +105,7 @@ class _Checker:
         name = entry.get("name") or (config.get("name") if isinstance(config, dict) else None) or "?"
         if not isinstance(name, str):
             raise ModelError(f"{self._path}: the configuration of its model is damaged: a layer's name is {name!r}")
-        class_name = OLD_NAMES.get(entry["class_name"], entry["class_name"])
+        class_name = str(OLD_NAMES.get(entry["class_name"], entry["class_name"]))
         calls = {"inbound_nodes": self._arguments(entry["inbound_nodes"], name)} if "inbound_nodes" in entry else {}
         calls["name"] = name
         if class_name in MODELS:
@@ -96,7 +114,10 @@ class _Checker:
         is_operation = isinstance(module, str) and OPERATIONS.fullmatch(module) and class_name not in NOT_OPERATIONS
         if not isinstance(config, dict) or not (is_operation or self._is_layer(class_name, entry)):
             raise ModelError(self._refusal(name, class_name, entry))
-        identity = {"class_name": class_name, **({"module": module, "registered_name": class_name} if is_operation else {})}
+        identity = {
+            "class_name": class_name,
+            **({"module": module, "registered_name": class_name} if is_operation else {}),
+        }
         if "module" in entry and not is_operation:
             identity.update(module="keras.layers", registered_name=None)
         reduced = {key: self._value(key, value, name) for key, value in config.items() if not LEFT_OUT.fullmatch(key)}
@@ -122,8 +143,8 @@ class _Checker:
         else:
             reason = "which is not among the layers for images that multiseg reads"
         return (
-            f"{self._path}: its layer {name!r} is of the class {class_name[:60]!r}, {reason}. Replace the layer, or export the model "
-            "in its own program, with model.export(FOLDER), and use that folder"
+            f"{self._path}: its layer {name!r} is of the class {class_name[:60]!r}, {reason}. Replace the layer, or export the "
+            "model in its own program, with model.export(FOLDER), and use that folder"
         )
 
     def _is_keras(self, entry: Mapping[str, Any]) -> bool:
@@ -143,35 +164,40 @@ class _Checker:
         """Return the name of an activation function, or the entry of a layer that is used as one."""
         if isinstance(value, dict) and value.get("class_name") == "function" and value.get("module") == "builtins":
             value = value.get("config")
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value.get("class_name") != "function":
             entry = {**value, "name": f"{name}'s activation"}
             return {key: part for key, part in self._layer(entry, 0).items() if key not in ("name", "inbound_nodes")}
         is_name = isinstance(value, str) and re.fullmatch(r"[a-z]\w*", value) and value not in NOT_ACTIVATIONS
         if value is None or (is_name and hasattr(self._activations, value)):
             return value
+        function = value.get("config") if isinstance(value, dict) else value
         raise ModelError(
-            f"{self._path}: the activation {str(value)[:60]!r} of its layer {name!r} is not one of Keras, but a function of the "
-            "program that wrote the file; export the model in that program, with model.export(FOLDER), and use that folder"
+            f"{self._path}: the activation {str(function)[:60]!r} of its layer {name!r} is not one of Keras, but a function of "
+            "the program that wrote the file; export the model in that program, with model.export(FOLDER), and use that folder"
         )
 
     def _arguments(self, value: Any, name: str, depth: int = 0) -> Any:
         """Return a value of plain data and tensors. Raise ModelError if it names any other class."""
         if depth > MAX_DEPTH:
-            raise ModelError(f"{self._path}: the configuration of its layer {name!r} is nested too deeply; it is damaged")
+            raise ModelError(
+                f"{self._path}: the configuration of its layer {name!r} is nested too deeply; it is damaged"
+            )
         if isinstance(value, list):
             return [self._arguments(part, name, depth + 1) for part in value]
         if isinstance(value, dict):
             class_name = value.get("class_name")
             if "class_name" in value and class_name not in VALUES:
-                raise ModelError(self._refusal(name, str(value.get("config") if class_name == "function" else class_name), {}))
+                raise ModelError(
+                    self._refusal(name, str(value.get("config") if class_name == "function" else class_name), {})
+                )
             return {key: self._arguments(part, name, depth + 1) for key, part in value.items()}
         return value
 
     def _check_order(self, name: str, config: Mapping[str, Any]) -> None:
         if config.get("data_format") == "channels_first":
             raise ModelError(
-                f"{self._path}: its layer {name!r} has data_format='channels_first', which TensorFlow computes on GPUs only; build "
-                "the model again with keras.config.set_image_data_format('channels_last') and load its weights into it "
+                f"{self._path}: its layer {name!r} has data_format='channels_first', which TensorFlow computes on GPUs only; "
+                "build the model again with keras.config.set_image_data_format('channels_last') and load its weights into it "
                 "(the kernels have the same layout), then save that"
             )
 

@@ -17,6 +17,8 @@ def form_of(layer: Any) -> Call | None:
         return _grouped(layer)
     if name == "UpSampling2D" and layer.interpolation == "nearest":
         return _nearest(layer)
+    if name == "Dense":
+        return _on_pixels(layer)
     if name == "Rescaling" and not isinstance(layer.scale, (list, tuple)) and layer.offset == 0:
         return lambda inputs: inputs * layer.scale
     return None
@@ -29,10 +31,28 @@ def _grouped(layer: Any) -> Call:
         images = tensorflow.split(inputs, layer.groups, axis=-1)
         kernels = tensorflow.split(tensorflow.convert_to_tensor(layer.kernel), layer.groups, axis=3)
         outputs = [
-            tensorflow.nn.convolution(image, kernel, list(layer.strides), layer.padding.upper(), dilations=list(layer.dilation_rate))
+            tensorflow.nn.convolution(
+                image, kernel, list(layer.strides), layer.padding.upper(), dilations=list(layer.dilation_rate)
+            )
             for image, kernel in zip(images, kernels)  # noqa: B905 - worker code runs on Python 3.9
         ]
         output = tensorflow.concat(outputs, axis=-1)
+        if layer.use_bias:
+            output = tensorflow.nn.bias_add(output, tensorflow.convert_to_tensor(layer.bias))
+        return output if layer.activation is None else layer.activation(output)
+
+    return call
+
+
+def _on_pixels(layer: Any) -> Call:
+    """Return a dense layer that is a convolution of 1x1 for images; for vectors it stays as it is."""
+    original = layer.call
+
+    def call(inputs: Any, *arguments: Any, **named: Any) -> Any:
+        if inputs.shape.rank != 4:
+            return original(inputs, *arguments, **named)
+        kernel = tensorflow.convert_to_tensor(layer.kernel)
+        output = tensorflow.nn.conv2d(inputs, tensorflow.reshape(kernel, [1, 1, *kernel.shape]), 1, "VALID")
         if layer.use_bias:
             output = tensorflow.nn.bias_add(output, tensorflow.convert_to_tensor(layer.bias))
         return output if layer.activation is None else layer.activation(output)
@@ -51,6 +71,6 @@ def _nearest(layer: Any) -> Call:
             if None not in known
             else shape * tensorflow.constant(layer.size, tensorflow.int32)
         )
-        return tensorflow.image.resize(inputs, sizes, "nearest")
+        return tensorflow.compat.v1.image.resize_nearest_neighbor(inputs, sizes)
 
     return call

@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow
 from tensorflow.python.eager import context
-from tensorflow.python.framework import ops, tensor_shape
+from tensorflow.python.framework import tensor_shape
 
 from multiseg import hdf5
 from multiseg.errors import BackendUnavailable, ModelError
@@ -60,16 +60,16 @@ def load_weights(path: Path, model: Any) -> None:
 
 @contextmanager
 def as_tensorflow_2() -> Iterator[None]:
-    """Execute operations at once, and compare and slice shapes, as TensorFlow 2 does and Keras 3 needs; this process is set to 1."""
-    shapes, equality = tensor_shape._TENSORSHAPE_V2_OVERRIDE, ops.Tensor._USE_EQUALITY
+    """Execute operations at once and treat shapes as TensorFlow 2 does, which Keras needs; the process is set to TensorFlow 1."""
+    shapes, equality = tensor_shape._TENSORSHAPE_V2_OVERRIDE, tensorflow.Tensor._USE_EQUALITY
     tf.enable_v2_tensorshape()
-    ops.Tensor._USE_EQUALITY = True
+    tensorflow.Tensor._USE_EQUALITY = True
     try:
         with context.eager_mode():
             yield
     finally:
         tensor_shape._TENSORSHAPE_V2_OVERRIDE = shapes
-        ops.Tensor._USE_EQUALITY = equality
+        tensorflow.Tensor._USE_EQUALITY = equality
 
 
 def _keras(path: Path) -> Any:
@@ -78,7 +78,9 @@ def _keras(path: Path) -> Any:
     try:
         import keras
     except ImportError as error:
-        raise BackendUnavailable(f"{path}: Keras models need the package keras, version 3: pip install 'keras>=3'") from error
+        raise BackendUnavailable(
+            f"{path}: Keras models need the package keras, version 3: pip install 'keras>=3'"
+        ) from error
     if int(keras.__version__.partition(".")[0]) < 3 or keras.config.backend() != "tensorflow":
         raise BackendUnavailable(
             f"{path}: Keras models need Keras 3 on TensorFlow, here is Keras {keras.__version__} on {keras.config.backend()}: "
@@ -122,13 +124,17 @@ def _unpacked(path: Path, folder: Path) -> Any:
             members = {member.filename: member for member in archive.infolist()}
             missing = [name for name in (CONFIG, WEIGHTS) if name not in members]
             if missing:
-                raise ModelError(f"{path}: is not a complete Keras archive: it has no {missing[0]}; save the model again")
+                raise ModelError(
+                    f"{path}: is not a complete Keras archive: it has no {missing[0]}; save the model again"
+                )
             for name in (CONFIG, WEIGHTS):
                 member = members[name]
                 if member.file_size > MAX_EXPANSION * max(member.compress_size, 1024):
                     raise ModelError(f"{path}: {name} in it expands to {member.file_size} bytes; it is damaged")
             if members[CONFIG].file_size > MAX_CONFIG:
-                raise ModelError(f"{path}: {CONFIG} in it has {members[CONFIG].file_size} bytes; at most {MAX_CONFIG} are read")
+                raise ModelError(
+                    f"{path}: {CONFIG} in it has {members[CONFIG].file_size} bytes; at most {MAX_CONFIG} are read"
+                )
             with archive.open(WEIGHTS) as source, Path(folder, WEIGHTS).open("wb") as target:
                 while piece := source.read(1 << 20):
                     target.write(piece)
@@ -142,7 +148,9 @@ def _json(path: Path, text: Any) -> Any:
     try:
         return json.loads(text)
     except (ValueError, TypeError, RecursionError) as error:
-        raise ModelError(f"{path}: the configuration of its model is not JSON ({error}); save the model again") from error
+        raise ModelError(
+            f"{path}: the configuration of its model is not JSON ({error}); save the model again"
+        ) from error
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import tensorflow
 from multiseg.errors import ModelError
 from multiseg_tensorflow import digits, plain
 from multiseg_tensorflow.keras_models import loading, tracing
+from multiseg_tensorflow.tensors import INPUT_SCOPE
 
 tf = tensorflow.compat.v1
 
@@ -23,7 +24,7 @@ class KerasFile:
     path: Path
     model: Any
     variables: dict[str, Any]
-    _any_size: Any = field(default=None, repr=False)
+    _any_size: tuple[Any, dict[str, Any]] | None = field(default=None, repr=False)
 
     @property
     def shape(self) -> list[int | None]:
@@ -41,7 +42,7 @@ class KerasFile:
             return {name: variable.numpy() for name, variable in self.variables.items()}
 
     def traced(self, shape: list[int | None], training: bool) -> tracing.Traced:
-        """Return the graph for images of ``shape`` (N, H, W, C); for another size than the file's if the layers can process it."""
+        """Return the graph for images of ``shape`` (N, H, W, C), of another size than the file's if the layers can process it."""
         fits = all(own in (None, size) for own, size in zip(self.shape, shape[1:]))  # noqa: B905 - Python 3.9
         if fits:
             return tracing.trace(self.path, self.model, self.variables, shape, training)
@@ -54,7 +55,8 @@ class KerasFile:
                     f"{tuple(shape[1:])}; resize the images, or build the model for their size"
                 ) from error
             self._any_size = model, tracing.variables_of(model)
-        return tracing.trace(self.path, *self._any_size, shape, training)
+        model, variables = self._any_size
+        return tracing.trace(self.path, model, variables, shape, training)
 
 
 def load(path: Path) -> KerasFile:
@@ -98,7 +100,7 @@ class KerasTower(plain.GraphTower):
             )
             for name, variable in file.variables.items()
         }
-        with tf.name_scope(plain.INPUT_SCOPE):
+        with tf.name_scope(INPUT_SCOPE):
             mapping = {traced.input: self.x}
             for name, dtype in traced.seeds.items():
                 seed = tf.random.uniform([2], maxval=2**31 - 1, dtype=tf.int32)

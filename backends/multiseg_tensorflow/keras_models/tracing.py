@@ -54,8 +54,8 @@ def variables_of(model: Any) -> dict[str, Any]:
         for variable in () if hasattr(layer, "layers") else layer.variables:
             if id(variable) not in visited and variable.dtype.startswith("float"):
                 visited.add(id(variable))
-                scope, _, inner = variable.path.partition(f"{layer.name}/")
-                name = f"{path}/{inner if inner and not scope.strip('/') else variable.name}"
+                inner = f"/{variable.path}".partition(f"/{layer.name}/")[2]
+                name = f"{path}/{inner or variable.name}"
                 variables[unused(name, variables, first=1)] = variable
     return variables
 
@@ -125,7 +125,7 @@ def _scopes(model: Any) -> Iterator[None]:
 
 
 def _within(path: str, layer: Any, calls: dict[str, int]) -> Callable[..., Any]:
-    """Return the method ``call`` of a layer that creates its operations in a scope of its name, numbered if it is called again."""
+    """Return the method ``call`` of a layer that creates operations in a scope of its path, numbered if it is called again."""
     call = form_of(layer) or layer.call
 
     def scoped(*arguments: Any, **named: Any) -> Any:

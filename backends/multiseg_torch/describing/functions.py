@@ -177,6 +177,8 @@ def _resize(call: Call) -> Said:
         return None
     if call.mode in (None, "nearest"):
         mode, coordinates = "nearest", "asymmetric"
+    elif call.mode == "nearest-exact":
+        mode, coordinates = "nearest", "half_pixel"
     elif call.mode == "bilinear":
         mode, coordinates = "linear", "align_corners" if call.align_corners else "half_pixel"
     else:

@@ -10,6 +10,7 @@ import numpy as np
 from multiseg_tensorflow.describing.rules.normalisation import by_moments, unfused
 from multiseg_tensorflow.describing.walk import Node, Rule, Value, VariableRef, Walk, neutral_axis
 from multiseg_tensorflow.tensors import INPUT_SCOPE, number
+from multiseg_tensorflow.weights import flat as flat_weight
 from multiseg_tensorflow.weights import vector as vector_weight
 
 
@@ -211,8 +212,8 @@ def _prelu_by_sum(walk: Walk, op: Any, values: list[Value]) -> list[Value] | Non
     for node in [node for node in walk.nodes if node.op in replaced]:
         walk.nodes.remove(node)
     slopes = negated.shape.as_list()[-1]
-    layer = VariableRef(weight[0], vector_weight)
-    return walk.add(op, "PRelu", [values[0].node.inputs[0]], {"num_parameters": slopes}, weights={"weight": layer})
+    weights = {"weight": VariableRef(weight[0], flat_weight)}
+    return walk.add(op, "PRelu", [values[0].node.inputs[0]], {"num_parameters": slopes}, weights=weights)
 
 
 def _slope(scale: Node) -> tuple[int, VariableRef] | None:

@@ -138,7 +138,7 @@ def _image(walk: Walk, op: Any, value: Value, after: list[int]) -> list[Value] |
 
 
 def _is_channels_first(walk: Walk, op: Any) -> bool:
-    """Return whether every operation that uses an image transposes it from NCHW to NHWC."""
+    """Return whether operations use an image and every one transposes it from NCHW to NHWC."""
     users = [user for user in op.outputs[0].consumers() if user in walk.path_ops]
     orders = [constant(user.inputs[1]) if user.type == "Transpose" else None for user in users]
-    return all(order is not None and order.tolist() == [0, 2, 3, 1] for order in orders)
+    return bool(orders) and all(order is not None and order.tolist() == [0, 2, 3, 1] for order in orders)
