@@ -30,8 +30,8 @@ class FileKind:
     """A kind of file that a backend reads. ``recognise`` takes the first bytes of the file (empty for a folder) and its path.
 
     Files are recognised by content; the extensions are for messages. ``beside`` are glob patterns of further files in the same
-    folder that belong to a file, in which ``{name}`` is its name and ``{stem}`` its name without extension. ``numbered``: a
-    weights file in which weights have numbers, and only their network names them.
+    folder that belong to a file, in which ``{name}`` is its name and ``{stem}`` its name without extension.
+    ``needs_network``: a weights file without the names or the types of layers, which are those of the weights' network.
     """
 
     name: str
@@ -39,7 +39,7 @@ class FileKind:
     holds: Literal["network", "weights"]
     recognise: Callable[[bytes, Path], bool]
     beside: tuple[str, ...] = ()
-    numbered: bool = False
+    needs_network: bool = False
 
 
 @dataclass(frozen=True)

@@ -84,8 +84,23 @@ def root_names(path: Path, head: bytes) -> list[str]:
             heap = file.read(32)
             if heap[:4] != b"HEAP":
                 return []
-            size, address = (int.from_bytes(heap[at : at + 8], "little") for at in (8, 24))
+            size, free, address = (int.from_bytes(heap[at : at + 8], "little") for at in (8, 16, 24))
             file.seek(address)
-            return [part.decode(errors="replace") for part in file.read(min(size, 1 << 20)).split(b"\0") if part]
+            return _names(file.read(min(size, 1 << 20)), free)
     except (OSError, OverflowError, ValueError):
         return []
+
+
+def _names(content: bytes, free: int) -> list[str]:
+    """Return the names in a heap: text up to a NUL, from multiples of 8 on, between blocks that are free.
+
+    A free block begins with the offset of the next one, 1 for none, and its size.
+    """
+    used = bytearray(content)
+    for _ in range(len(content) // 16):
+        if free % 8 or free + 16 > len(content):
+            break
+        following, size = (int.from_bytes(content[at : at + 8], "little") for at in (free, free + 8))
+        used[free : free + size] = bytes(len(used[free : free + size]))
+        free = following
+    return [part.decode(errors="replace") for part in bytes(used).split(b"\0") if part]

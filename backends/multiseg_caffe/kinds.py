@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from multiseg import hdf5
 from multiseg.backend import FileKind
 
 _COMMENT = re.compile(rb"#[^\n]*")
@@ -59,6 +60,14 @@ def _is_caffemodel(head: bytes, path: Path) -> bool:
     return False
 
 
+def _is_hdf5_caffemodel(head: bytes, path: Path) -> bool:
+    """Return whether a file is in HDF5 with the groups of Caffe's weights, `data`, and `diff` if gradients are stored too."""
+    names = hdf5.root_names(path, head)
+    return head.startswith(hdf5.SIGNATURE) and (
+        names in (["data"], ["data", "diff"]) or path.name.endswith(".caffemodel.h5")
+    )
+
+
 def _printable(text: bytes) -> bool:
     return not any(byte < 0x20 or byte == 0x7F for byte in text)
 
@@ -79,4 +88,5 @@ def _varint(data: bytes, at: int) -> tuple[int, int] | None:
 KINDS = (
     FileKind("Caffe prototxt", (".prototxt",), "network", _is_prototxt),
     FileKind("caffemodel", (".caffemodel",), "weights", _is_caffemodel),
+    FileKind("caffemodel in HDF5", (".caffemodel.h5",), "weights", _is_hdf5_caffemodel, needs_network=True),
 )

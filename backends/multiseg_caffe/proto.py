@@ -14,6 +14,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 _Field = descriptor_pb2.FieldDescriptorProto
 BOOL, INT, FLOAT, STRING = _Field.TYPE_BOOL, _Field.TYPE_INT32, _Field.TYPE_FLOAT, _Field.TYPE_STRING
+BYTES = _Field.TYPE_BYTES
 PRECISION = "Precision"  # of ENUMS
 
 # Fields of NVIDIA's fork for precision, memory and speed. They do not change what a network computes; see forks.py.
@@ -121,7 +122,12 @@ LAYER_FIELDS: dict[str, dict[str, tuple[Any, int]]] = {
         "upsample_param": ("UpsampleParameter", 8310003),
     },
 }  # fmt: skip
+# Arrays as NVIDIA's fork writes them, also in 16 bits: the bytes of their numbers. Kind and number, as in that fork.
+BLOB_FIELDS: dict[str, dict[str, tuple[Any, int]]] = {
+    "BlobProto": {"raw_data_type": ("StorageType", 10), "raw_data": (BYTES, 12)},
+}
 ENUMS = {
+    "StorageType": ("DOUBLE", "FLOAT", "FLOAT16", "INT", "UINT"),
     "Precision": ("DOUBLE", "FLOAT", "FLOAT16"),
     "LabelType": ("NONE", "IMAGE", "PIXEL"),
     "BNMode": ("LEARN", "INFERENCE"),
@@ -168,7 +174,7 @@ def _definitions() -> Any:
     (types,) = (enum for enum in messages["V1LayerParameter"].enum_type if enum.name == "LayerType")
     for index, (name, own_number) in enumerate(V1_TYPES.items()):
         types.value.add(name=name, number=own_number or FIRST_NUMBER + index)
-    for name, numbered in LAYER_FIELDS.items():
+    for name, numbered in (*LAYER_FIELDS.items(), *BLOB_FIELDS.items()):
         for field, (kind, own_number) in numbered.items():
             _add(messages[name], field, kind, own_number)
     return file

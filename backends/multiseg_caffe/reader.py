@@ -52,5 +52,8 @@ def _mean(path: str) -> list[float] | None:
 
 
 def read_weights(path: str, network: str | None = None, input_shape: list[int] | None = None) -> dict[str, Array]:
-    """Return the neutral weights of a caffemodel; this needs no network file. Raises ModelError that names the file."""
-    return weights_files.read(path)
+    """Return the neutral weights of a caffemodel. Raises ModelError that names the file.
+
+    A file in HDF5 has no types of layers, which are those of ``network`` if it is specified.
+    """
+    return weights_files.read(path, network)

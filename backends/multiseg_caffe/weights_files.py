@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError, EncodeError
 
+from multiseg import hdf5
 from multiseg.errors import ModelError, setting
 from multiseg.files import read_bytes, write_bytes
 from multiseg.network import Array, check_weights
 from multiseg.worker import choice
-from multiseg_caffe import prototxt, weights
-from multiseg_caffe.blobs import blob_of
+from multiseg_caffe import hdf5_weights, prototxt, weights
+from multiseg_caffe.blobs import blob_of, numbers_of
 from multiseg_caffe.deploy import deployed
 from multiseg_caffe.describing import placing
 from multiseg_caffe.proto import LayerParameter, NetParameter
@@ -122,19 +123,33 @@ def _with(layer: Any, blobs: list[Array]) -> Any:
     return copy
 
 
-def read(path: str) -> dict[str, Array]:
-    """Return the neutral weights of a caffemodel. Raises ModelError if the file is not a caffemodel, or truncated."""
-    net = _parsed(path)
-    upgrade(net, path)
+def read(path: str, network: str | None = None) -> dict[str, Array]:
+    """Return the neutral weights of a caffemodel, in Caffe's binary format or in HDF5, which lacks the types of layers: these
+    are taken from the prototxt ``network``. Raises ModelError if the file is not a caffemodel, or truncated."""
     arrays: dict[str, Array] = {}
-    for layer in net.layer:
-        blobs = [_array(path, layer.name, index, blob) for index, blob in enumerate(layer.blobs)]
+    for layer, blobs in _layers(path, network):
         for part, array in weights.neutral(layer, blobs).items():
             if arrays.setdefault(f"{layer.name}.{part}", array) is not array:
                 raise ModelError(f"{path}: has two layers {layer.name!r} with weights")
     if not arrays:
         raise ModelError(f"{path}: holds no weights")
     return arrays
+
+
+def _layers(path: str, network: str | None) -> list[hdf5_weights.Layer]:
+    """Return the layers in a caffemodel with their arrays."""
+    try:
+        head = read_bytes(path, len(hdf5.SIGNATURE))
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    if head == hdf5.SIGNATURE:
+        return hdf5_weights.layers(Path(path), network)
+    net = _parsed(path)
+    upgrade(net, path)
+    return [
+        (layer, [_array(path, layer.name, index, blob) for index, blob in enumerate(layer.blobs)])
+        for layer in net.layer
+    ]
 
 
 def check_layers(path: Path, layers: Iterable[str]) -> None:
@@ -160,7 +175,10 @@ def _array(path: str, layer: str, index: int, blob: Any) -> Array:
     """Return a BlobProto's array; old files specify its shape as num, channels, height, width."""
     legacy = (blob.num, blob.channels, blob.height, blob.width)
     shape = tuple(blob.shape.dim) if blob.HasField("shape") or not any(legacy) else legacy  # a scalar has neither
-    data = np.array(blob.data or blob.double_data, dtype=np.float32)
+    try:
+        data = numbers_of(blob)
+    except ValueError as error:
+        raise ModelError(f"{path}: layer {layer!r}: weights {index} are {error}, which are not read") from error
     if any(size < 0 for size in shape) or data.size != int(np.prod(shape, dtype=np.int64)):
         raise ModelError(
             f"{path}: layer {layer!r}: weights {index} are {data.size} numbers for the shape {shape}; the file is damaged"

@@ -70,8 +70,8 @@ def is_keras_weights(head: bytes, path: Path) -> bool:
     if not head.startswith(hdf5.SIGNATURE):
         return False
     names = hdf5.root_names(path, head)
-    others = "model_weights" in names or "layers" in names or "data" in names or path.name.endswith(".caffemodel.h5")
-    return not others
+    caffe = names in (["data"], ["data", "diff"]) or path.name.endswith(".caffemodel.h5")
+    return not ("model_weights" in names or "layers" in names or caffe)
 
 
 def is_numbered_keras_weights(head: bytes, path: Path) -> bool:
@@ -172,5 +172,5 @@ KINDS = (
     FileKind("Keras model", (".keras", ".h5", ".hdf5"), "network", is_keras_model),
     FileKind("Keras model", (".keras", ".h5", ".hdf5"), "weights", is_keras_model),
     FileKind("Keras weights file", (".h5", ".hdf5"), "weights", is_keras_weights),
-    FileKind("Keras 3 weights file", (".weights.h5",), "weights", is_numbered_keras_weights, numbered=True),
+    FileKind("Keras 3 weights file", (".weights.h5",), "weights", is_numbered_keras_weights, needs_network=True),
 )

@@ -55,10 +55,10 @@ def is_network(path: Path) -> bool:
         return False
 
 
-def is_numbered(path: Path) -> bool:
-    """Return whether a weights file has numbers in place of the names of its weights; False for files of no known kind."""
+def needs_network(path: Path) -> bool:
+    """Return whether a weights file leaves names or types of layers to its network; False for files of no known kind."""
     try:
-        return not weights_file.recognised(head_of(path)) and kind_of(path, "weights")[1].numbered
+        return not weights_file.recognised(head_of(path)) and kind_of(path, "weights")[1].needs_network
     except ModelError:  # reading it reports this
         return False
 

@@ -99,8 +99,8 @@ def start_from(path: Path, job: Beginning, with_state: bool | None) -> dict[str,
 
 
 def _read(path: Path, job: Beginning) -> NeutralWeights:
-    """Return the weights in a file; those that have only numbers are read as weights of the job's network."""
-    if not kinds.is_numbered(path):
+    """Return the weights in a file; one without names or types of layers is read as weights of the job's network."""
+    if not kinds.needs_network(path):
         return reading.read_neutral(path)
     channels, height, width = job.spec.input_shape
     return reading.read_neutral(path, Path(job.spec.model), (channels, height, width))

@@ -140,7 +140,7 @@ def test_weights_without_their_model_load_into_it(folder: Path) -> None:
 
     stored = reader.read_weights(str(folder / "model.h5"))
     assert kinds.kind_of(folder / "model.h5", "weights")[1].name == "Keras model"
-    assert kinds.kind_of(folder / "model.weights.h5", "weights")[1].numbered
+    assert kinds.kind_of(folder / "model.weights.h5", "weights")[1].needs_network
     loaded = reader.read_weights(str(folder / "model.weights.h5"), str(folder / "model.keras"), [3, 16, 24])
     assert stored.keys() == loaded.keys()
     assert all(np.array_equal(stored[name], loaded[name]) for name in stored)
