@@ -44,6 +44,8 @@ for job in json.load(open(sys.argv[1])):
     np.savez(job["out"], **found)
     if job.get("save"):
         net.save(job["save"])
+    if job.get("hdf5"):
+        net.save_hdf5(job["hdf5"])
 """
 
 
@@ -51,7 +53,7 @@ def run(folder: Path, jobs: list[dict[str, Any]]) -> list[dict[str, np.ndarray]]
     """Build each net, in one process, and return what it holds: data/BLOB, diff/BLOB, weights/LAYER/INDEX, slope/LAYER/INDEX.
 
     A job has ``net`` (a file), and may have ``weights`` (a caffemodel), or ``seed`` for random ones, ``feed`` (arrays for
-    blobs), ``backward``, ``train`` and ``save`` (where to write a caffemodel).
+    blobs), ``backward``, ``train``, and ``save`` and ``hdf5`` (where to write a caffemodel in its two formats).
     """
     files = []
     for index, job in enumerate(jobs):

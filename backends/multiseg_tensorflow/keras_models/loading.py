@@ -17,12 +17,14 @@ from tensorflow.python.framework import tensor_shape
 
 from multiseg import hdf5
 from multiseg.errors import BackendUnavailable, ModelError
+from multiseg.files import read_bytes
 from multiseg_tensorflow.keras_models import config as configs
 from multiseg_tensorflow.kinds import is_keras_archive
 
 tf = tensorflow.compat.v1
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"  # members of an archive
+HEAD = 1 << 16  # bytes that identify the format
 MAX_CONFIG = 1 << 26  # bytes
 MAX_EXPANSION = 100  # of a compressed member; Keras does not compress
 
@@ -95,8 +97,7 @@ def _keras(path: Path) -> Any:
 def _weights_file(path: Path) -> Iterator[tuple[Any, str]]:
     """Yield the configuration in a model's file, and the path of a file with its weights that has an extension Keras expects."""
     try:
-        with path.open("rb") as file:
-            is_archive = is_keras_archive(file.read(4096), path)
+        is_archive = is_keras_archive(read_bytes(path, HEAD), path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     if is_archive:
