@@ -21,7 +21,8 @@ layer { name: "conv" type: "Convolution" bottom: "data" top: "a" convolution_par
 layer { name: "norm" type: "BatchNorm" bottom: "a" top: "b" }
 layer { name: "norm_scale" type: "Scale" bottom: "b" top: "c" scale_param { bias_term: true } }
 layer { name: "prelu" type: "PReLU" bottom: "c" top: "d" }
-layer { name: "up" type: "Deconvolution" bottom: "d" top: "e" convolution_param { num_output: 2 kernel_size: 2 stride: 2 bias_term: false } }
+layer { name: "up" type: "Deconvolution" bottom: "d" top: "e"
+        convolution_param { num_output: 2 kernel_size: 2 stride: 2 bias_term: false } }
 layer { name: "dense" type: "InnerProduct" bottom: "e" top: "f" inner_product_param { num_output: 5 transpose: true } }
 """
 
