@@ -95,6 +95,7 @@ class RunFolder:
         """
         if not self.born:
             return settings
+        sums.verify_model(self.path)
         self.restarts = self.last_snapshot() is None
         return completed(self.path, settings, content_hash, seed, (*FREE, *RESTARTED) if self.restarts else FREE)
 

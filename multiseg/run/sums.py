@@ -6,12 +6,12 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from multiseg.errors import MultisegWarning, RunError
 from multiseg.files import json_text, parse_json, read_text, sha256_of
-from multiseg.run.names import HISTORY, JOB, SUMS
+from multiseg.run.names import HISTORY, JOB, MODEL, SUMS
 from multiseg.run.reading import read_history, read_job
 from multiseg.run.schemas import SUMS_VALUES
 from multiseg.schema import problem
@@ -36,8 +36,9 @@ def text_of(snapshot: Path, run: Path, rows: int) -> str:
 def verify(snapshot: Path, run: Path) -> None:
     """Raise RunError naming the first file that differs from the sums of a snapshot, or that is missing or surplus.
 
-    A snapshot of a run that was made before there were sums is a MultisegWarning.
+    The files of the run's network are verified, too. A snapshot that was made before there were sums is a MultisegWarning.
     """
+    verify_model(run)
     content = _read(snapshot, run)
     if content is None:
         return
@@ -57,6 +58,21 @@ def verify(snapshot: Path, run: Path) -> None:
         raise RunError(
             f"{run / JOB}: is damaged or was changed: its settings are not those with which {snapshot.name} was written"
         )
+
+
+def verify_model(run: Path) -> None:
+    """Raise RunError naming the first file of the run's network that differs from its sum in job.json, or that is missing.
+
+    A run of an early version has no sums of these files. Other files beside them do not count: Python writes some.
+    """
+    for name, digest in sorted((read_job(run).get("model_files") or {}).items()):
+        path = run / MODEL / name
+        if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+            raise RunError(f"{run / JOB}: is damaged: it names {name!r} as a file of the network")
+        if not path.is_file():
+            raise RunError(f"{path}: is missing")
+        if _of_file(path) != digest:
+            raise RunError(f"{path}: is damaged or was changed: its SHA-256 is not that in {JOB}")
 
 
 def _read(snapshot: Path, run: Path) -> dict[str, Any] | None:

@@ -125,6 +125,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a lost row": (_drop_row, "history.csv"),
     "a changed row": (lambda run: flip(run / "history.csv", (run / "history.csv").read_text().index("\n1,") + 5), "history.csv"),
     "a missing history": (lambda run: (run / "history.csv").unlink(), "history.csv"),
+    "another network": (lambda run: flip(run / "model/model.json", 20), "model/model.json"),
+    "a missing network": (lambda run: (run / "model/model.json").unlink(), "model/model.json"),
     "another setting": (_change_setting, "job.json"),
 }  # fmt: skip
 
