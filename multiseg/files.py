@@ -265,9 +265,14 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync_one(path: Path) -> None:
-    """Flush a file to disk, or the entries of a folder: names that were created, renamed or removed in it."""
+    """Flush a file to disk, or the entries of a folder: names that were created, renamed or removed in it.
+
+    Raises OSError naming the path.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)

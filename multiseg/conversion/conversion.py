@@ -214,9 +214,8 @@ def _staged(path: Path) -> Iterator[Path]:
         staging = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:  # of the temporary folder
         raise OSError(error.errno, error.strerror, str(path)) from error
-    with staging as folder:
-        with _errors_without(folder, path.parent):
-            yield Path(folder) / path.name
+    with staging as folder, _errors_without(folder, path.parent):
+        yield Path(folder) / path.name
         files.sync_tree(Path(folder))
         for file in sorted(Path(folder).iterdir()):
             place = path.parent / file.name

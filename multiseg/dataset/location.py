@@ -87,8 +87,10 @@ def reserved(store_folder: Path, wanted: str, waiting: Callable[[], None] = lamb
     """
     if not _IDENTITY.fullmatch(wanted):
         raise DatasetError(f"{wanted[:80]!r}: is not the identity of a dataset; the sender is not multiseg")
-    make_folder(store_folder)
-    with (store_folder / f".{wanted}.lock").open("w") as file:
+    with _store_errors(store_folder):
+        make_folder(store_folder)
+        lock = (store_folder / f".{wanted}.lock").open("w")
+    with lock as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -104,7 +106,8 @@ def fetch(url: str, wanted: str, store_folder: Path) -> Path:
     system, path = _open(url)
     part = store_folder / f".part-{wanted}"  # the remains of a killed process are overwritten
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
+    with _store_errors(store_folder):
+        part.mkdir()
     try:
         with _dataset_errors(url, "cannot be copied"):
             system.get(f"{path}/", f"{part}/", recursive=True)
@@ -125,8 +128,9 @@ def keep(folder: Path, wanted: str, store_folder: Path, origin: str) -> Path:
         raise DatasetError(
             f"{origin}: the mean image {MEAN} of its copy differs, or is missing; copy the dataset there again"
         )
-    sync_tree(folder)
-    rename(folder, store_folder / wanted)
+    with _store_errors(store_folder):
+        sync_tree(folder)
+        rename(folder, store_folder / wanted)
     return store_folder / wanted
 
 
@@ -147,6 +151,18 @@ def _open(url: str) -> tuple[Any, str]:
     with _dataset_errors(url, "cannot be opened"):
         system, path = url_to_fs(url)
     return system, path.rstrip("/")
+
+
+@contextmanager
+def _store_errors(store_folder: Path) -> Iterator[None]:
+    """Raise DatasetError naming the store for an OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(
+            f"{store_folder}: a dataset cannot be copied to it: {error.strerror or error}; free some space there, or set "
+            "XDG_CACHE_HOME to another folder"
+        ) from error
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helpers.power.cuts import follow
-from helpers.power.disk import Disk
+from helpers.power.cuts import follow, versions
+from helpers.power.disk import Disk, Tree
 from helpers.power.recorder import Recorder, Recording
 
 
@@ -51,3 +52,26 @@ class Programs:
             self._recorded[name] = Recorded(folder, disk, recording)
             follow(deepcopy(disk), recording)
         return self._recorded[name]
+
+    @staticmethod
+    def known(recorded: Recorded, names: str) -> list[Tree]:
+        """Return the versions of the output of a program; see helpers.power.cuts.versions."""
+        return versions(recorded.disk(), recorded.recording, names)
+
+
+OUTPUTS: dict[str, tuple[str, Callable[[Inputs], dict[str, Any]]]] = {
+    # name: the paths of the output as a regular expression, and the arguments of the program
+    "create": (r"data/sets/out", lambda inputs: {"images": inputs.images}),
+    "compare": (r"pages/page\.html", lambda inputs: {"runs": [inputs.a, inputs.b]}),
+    "test_db": (r"data/sets/out", lambda inputs: {"run": inputs.a, "database": f"{inputs.dataset}/val_db/features"}),
+    "cache": (r"multiseg/datasets/[0-9a-f]+-[0-9a-f]+", lambda inputs: {"dataset": inputs.dataset}),
+    "export": (
+        r"net\.py",
+        lambda inputs: {"networks": [f"{inputs.folder}/{net}.prototxt" for net in ("small", "large")], "to": "torch",
+                        "out": "net.py"},
+    ),
+    "convert": (
+        r"net\.safetensors",
+        lambda inputs: {"weights": [inputs.a, inputs.b], "to": "safetensors", "out": "net.safetensors"},
+    ),
+}  # fmt: skip

@@ -38,6 +38,7 @@ _RECEIVE, _SEND = 0xC0502100, 0xC0182101
 _NOTIFICATION = struct.Struct("=QII iIQ6Q")
 _ANSWER = struct.Struct("=Qq iI")
 _CONTINUE = 1
+_SILENCE = 300  # seconds after which a program hangs
 
 _Step = tuple[int, int, int, int]
 
@@ -121,7 +122,10 @@ class Listener:
         poll = select.poll()
         poll.register(self._descriptor, select.POLLIN)
         while True:
-            if any(event & select.POLLHUP and not event & select.POLLIN for _, event in poll.poll()):
+            events = poll.poll(1000 * _SILENCE)
+            if not events:
+                raise TimeoutError(f"no system call for {_SILENCE} seconds, and the program has not ended")
+            if events[0][1] & select.POLLHUP and not events[0][1] & select.POLLIN:
                 return
             message = bytearray(_NOTIFICATION.size)
             try:

@@ -6,6 +6,7 @@ They run in a process of the recorder. ``mark("1")`` says that the first version
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,10 @@ def train(folder: str, dataset: str, backend: str, model: str | None, keep: str 
 
 def convert(folder: str, weights: list[str], to: str, out: str) -> None:
     """Write weights in a format, then other weights over them."""
-    for number, path in enumerate(weights):
-        multiseg.convert(path, to, Path(folder, out))
-        mark(f"{number + 1}")
+    with lending.everywhere():
+        for number, path in enumerate(weights):
+            multiseg.convert(path, to, Path(folder, out))
+            mark(f"{number + 1}")
 
 
 def export(folder: str, networks: list[str], to: str, out: str) -> None:
@@ -109,6 +111,25 @@ def mirror(folder: str, run: str) -> None:
     copy.update(listing, read, ended=True)
     mark("snapshot 6")
     mark("end")
+
+
+def repeated(folder: str, program: str, times: int, arguments: dict[str, Any]) -> list[tuple[bool, str, str]]:
+    """Run a program several times, each in a folder of its own; return its errors.
+
+    For each time: whether the error is one of multiseg, its type, and its message, or the traceback of one of an unknown type.
+    """
+    results = []
+    for number in range(times):
+        mark(f"begin {number}")
+        try:
+            globals()[program](folder=f"{folder}/{number}", **arguments)
+            results.append((True, "", ""))
+        except Exception as error:
+            typed = isinstance(error, multiseg.MultisegError)
+            file = isinstance(error, OSError) and error.filename is not None
+            results.append((typed, type(error).__name__, str(error) if typed or file else traceback.format_exc()))
+        mark(f"ended {number}")
+    return results
 
 
 def careless(folder: str, way: str) -> None:

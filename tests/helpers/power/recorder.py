@@ -23,21 +23,17 @@ from helpers.power.notify import Call, Listener, install
 SHORT = -1  # in place of an error number: half of the bytes are written
 _PROGRAM = "from helpers.power.recorder import serve; serve()"
 
-Decide = Callable[[int, Change], int]
+Decide = Callable[[Change], int]
 
 
 @dataclass
 class Recording:
-    """The changes that a function made, in order, and its result: a value, or the type and the message of its exception.
-
-    ``failed``: the change that was made to fail, if any.
-    """
+    """The changes that a function made, in order, and its result: a value, or the type and the message of its exception."""
 
     changes: list[Change]
     value: Any = None
     error: str | None = None
     message: str = ""
-    failed: Change | None = None
 
 
 class Recorder:
@@ -53,35 +49,25 @@ class Recorder:
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))} | dict(environment or {}),
             )
 
-    def run(self, function: str, decide: Decide = lambda number, change: 0, **arguments: Any) -> Recording:
+    def run(self, function: str, decide: Decide = lambda change: 0, **arguments: Any) -> Recording:
         """Run a function with arguments for JSON; ``decide`` returns an error number or SHORT for a change that is to fail.
 
-        Changes are counted from 1; marks are not counted.
+        What cannot fail so, a mark or the writing of one byte, is made as if it had returned 0.
         """
         self._ours.sendall(json.dumps([function, arguments]).encode() + b"\n")
         recording = Recording([])
         listener = Listener(self._ours)
         try:
-            number = 0
             for call in listener.calls():
                 made = self._change(call)
                 if made is None:
                     listener.proceed(call)
                     continue
-                code = 0
-                if made.kind != "mark":
-                    number += 1
-                    code = decide(number, made)
-                if code == SHORT:
-                    code, made = self._shortened(listener, call, made)
-                    if not code:
-                        recording.failed = made
-                        recording.changes.append(made)
-                        continue
-                    code = 0
-                if code:
+                code = decide(made)
+                if code == SHORT and (half := self._shortened(listener, call, made)) is not None:
+                    recording.changes.append(half)
+                elif code > 0 and made.kind != "mark":
                     listener.fail(call, code)
-                    recording.failed = made
                 elif listener.proceed(call):
                     recording.changes.append(made)
         finally:
@@ -113,10 +99,10 @@ class Recorder:
             raise NotFollowed(f"{made.kind} of {made.path} to {made.other}")
         return made if any(inside) and not made.path.endswith(" (deleted)") else None
 
-    def _shortened(self, listener: Listener, call: Call, made: Change) -> tuple[int, Change]:
-        """Write half of the bytes in the place of the program; return 0 and the change, or 1 if the call cannot be short."""
-        if call.name not in ("write", "pwrite64") or len(made.data) < 2:
-            return 1, made
+    def _shortened(self, listener: Listener, call: Call, made: Change) -> Change | None:
+        """Write half of the bytes in the place of the program, and return what was written; None if the call cannot be short."""
+        if call.name not in ("write", "pwrite64") or len(made.data) < 2 or made.kind == "mark":
+            return None
         half = Change("write", made.path, "", made.offset, made.data[: len(made.data) // 2], durable=made.durable)
         descriptor = _copied(call.thread, call.arguments[0])
         try:
@@ -129,7 +115,7 @@ class Recorder:
             os.close(descriptor)
         assert written == len(half.data)
         listener.give(call, written)
-        return 0, half
+        return half
 
     def close(self) -> None:
         """End the program."""

@@ -16,7 +16,7 @@ import pytest
 import multiseg
 from helpers.linear_net import write_model
 from helpers.power import programs
-from helpers.power.bench import Inputs, Programs, Recorded
+from helpers.power.bench import OUTPUTS, Programs, Recorded
 from helpers.power.cuts import Cut, Tally, cuts, judge, one_of, put, versions
 from helpers.power.runs import RUN, WholeRun, checker
 
@@ -34,24 +34,6 @@ def show(capsys: pytest.CaptureFixture[str]) -> Show:
         assert not tally.lost, "\n".join(tally.lost[:20])
 
     return report
-
-
-OUTPUTS: dict[str, tuple[str, Callable[[Inputs], dict[str, Any]]]] = {
-    # name: the paths of the output as a regular expression, and the arguments of the program
-    "create": (r"data/sets/out", lambda inputs: {"images": inputs.images}),
-    "compare": (r"pages/page\.html", lambda inputs: {"runs": [inputs.a, inputs.b]}),
-    "test_db": (r"data/sets/out", lambda inputs: {"run": inputs.a, "database": f"{inputs.dataset}/val_db/features"}),
-    "cache": (r"multiseg/datasets/[0-9a-f]+-[0-9a-f]+", lambda inputs: {"dataset": inputs.dataset}),
-    "export": (
-        r"net\.py",
-        lambda inputs: {"networks": [f"{inputs.folder}/{net}.prototxt" for net in ("small", "large")], "to": "torch",
-                        "out": "net.py"},
-    ),
-    "convert": (
-        r"net\.safetensors",
-        lambda inputs: {"weights": [inputs.a, inputs.b], "to": "safetensors", "out": "net.safetensors"},
-    ),
-}  # fmt: skip
 
 
 @EACH_RUN_AND_NIGHTLY
