@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helpers.power.cuts import follow, versions
-from helpers.power.disk import Disk, Tree
+from helpers.power.cuts import follow
+from helpers.power.disk import Disk
 from helpers.power.recorder import Recorder, Recording
 
 
@@ -52,11 +52,6 @@ class Programs:
             self._recorded[name] = Recorded(folder, disk, recording)
             follow(deepcopy(disk), recording)
         return self._recorded[name]
-
-    @staticmethod
-    def known(recorded: Recorded, names: str) -> list[Tree]:
-        """Return the versions of the output of a program; see helpers.power.cuts.versions."""
-        return versions(recorded.disk(), recorded.recording, names)
 
 
 OUTPUTS: dict[str, tuple[str, Callable[[Inputs], dict[str, Any]]]] = {

@@ -18,10 +18,10 @@ import pytest
 import multiseg
 from helpers.linear_net import write_model
 from helpers.power import programs
-from helpers.power.bench import OUTPUTS, Programs
+from helpers.power.bench import OUTPUTS, Programs, Recorded
 from helpers.power.calls import Change
-from helpers.power.cuts import outputs
-from helpers.power.disk import Tree, tree_of
+from helpers.power.cuts import outputs, versions
+from helpers.power.disk import Disk, Tree, tree_of
 from helpers.power.recorder import SHORT
 from helpers.power.runs import RUN
 
@@ -42,14 +42,16 @@ class Faults:
         self._lost: list[str] = []
         self._failed: dict[int, Change] = {}
 
-    def without(self) -> tuple[Path, list[Change]]:
-        """Run it without a fault; return its folder and changes."""
-        (self.folder / "0").mkdir(parents=True)
+    def without(self) -> Recorded:
+        """Run it without a fault."""
+        folder = self.folder / "without"
+        folder.mkdir(parents=True)
+        disk = Disk(folder)
         recording = self._run.recorder.run(
-            f"helpers.power.programs:{self._program}", folder=str(self.folder / "0"), **self._arguments
+            f"helpers.power.programs:{self._program}", folder=str(folder), **self._arguments
         )
         assert recording.error is None, recording.message
-        return self.folder / "0", recording.changes
+        return Recorded(folder, disk, recording)
 
     def check(self, faults: list[Fault], check: Callable[[Path, Failed], str]) -> None:
         """Run it with each fault; ``check`` returns a result in a word, or raises AssertionError."""
@@ -134,8 +136,8 @@ def test_an_output_is_the_old_or_the_new(
 ) -> None:
     names, arguments = OUTPUTS[name]
     faults = Faults(run, name, arguments(run.inputs))
-    folder, changes = faults.without()
-    whole = ordered(outputs(tree_of(folder), names))
+    recorded = faults.without()
+    known = [ordered(tree) for tree in versions(recorded.disk(), recorded.recording, names)]
 
     def check(folder: Path, error: Failed) -> str:
         tree = tree_of(folder)
@@ -143,24 +145,22 @@ def test_an_output_is_the_old_or_the_new(
         others = [path for path, content in tree.items() if content is not None and path not in there]
         assert [path for path in others if not path.endswith(".lock")] == [], "files are left over"
         if not error[1]:
-            assert there == whole, "there is no error, but the output is not complete"
+            assert there == known[-1], "there is no error, but the output is not complete"
             return "complete"
         check_error(error, folder)
-        if there and there != whole:
-            old = run.recorded(name, name, **arguments(run.inputs))
-            assert there in map(ordered, run.known(old, names)), "there is part of an output"
-        return "an error, and the output complete" if there == whole else "an error, and no or the old output"
+        assert there in known, "there is part of an output"
+        return "an error, and the output complete" if there == known[-1] else "an error, and no or the old output"
 
-    faults.check(faults_of(changes, count), check)
+    faults.check(faults_of(recorded.recording.changes, count), check)
     faults.show(capsys)
 
 
 def check_training(run: Programs, backend: str, model: str | None, count: int, capsys: Any) -> None:
     arguments = {"dataset": run.inputs.dataset, "backend": backend, "model": model}
     faults = Faults(run, "train", arguments)
-    folder, changes = faults.without()
+    recorded = faults.without()
     last = f"{RUN}/snapshots/epoch-0002"
-    weights = {path.name: path.read_bytes() for path in (folder / last).iterdir() if path.suffix != ".json"}
+    weights = {path.name: path.read_bytes() for path in (recorded.folder / last).iterdir() if path.suffix != ".json"}
 
     def check(folder: Path, error: Failed) -> str:
         if error[1]:
@@ -171,7 +171,7 @@ def check_training(run: Programs, backend: str, model: str | None, count: int, c
             assert (folder / last / name).read_bytes() == content, f"{name} differs"
         return "an error, and resumed to the bit" if error[1] else "complete"
 
-    faults.check(faults_of(changes, count), check)
+    faults.check(faults_of(recorded.recording.changes, count), check)
     faults.show(capsys)
 
 
