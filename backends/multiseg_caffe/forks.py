@@ -17,7 +17,8 @@ from multiseg_caffe.vectors import vectors
 
 # Layers that read a dataset, which multiseg's batches replace: HED, SegNet, DeepLab and PSPNet.
 DATA_LAYERS = ("ImageLabelmapData", "DenseImageData", "ImageSegData")
-METRICS = ("SegAccuracy",)  # layers that compute metrics, which multiseg computes itself: DeepLab, PSPNet
+# layers that compute metrics, which multiseg computes itself, or write files: DeepLab, PSPNet
+METRICS = ("SegAccuracy", "MatWrite")
 # A kernel for each channel: Convolution with groups. The second one does not state them.
 DEPTHWISE = ("DepthwiseConvolution", "ConvolutionDepthwise")
 
@@ -32,19 +33,21 @@ def replace(net: Any, path: str) -> None:
     - Axpy is a Scale of two inputs and a sum: ``NAME_factors`` and ``NAME_product``.
     - SoftmaxWithLoss with ``weight_by_label_freqs`` is an InfogainLoss whose matrix has the weights on its diagonal.
     - Unpooling to the maxima (DeconvNet) is an Upsample.
-    - Further tops of BN, the statistics of the batch, are removed if nothing reads them.
-    - Layers that compute metrics alone are removed.
+    - Further tops of BN (statistics) and of DeepLab's data layers (sizes) are removed if nothing reads them.
+    - ``convolution_param { hole: N }`` (DeepLab) is a dilation.
+    - Layers that compute metrics alone, or write files, are removed.
     - Data layers become Data, without the fields of the fork; so do the fields of transform_param.
     - NVIDIA's fields for precision and memory are removed.
     """
     _clear(net)
     layers = []
-    used = {bottom for layer in net.layer if layer.type != "Silence" for bottom in layer.bottom}
-    unused = _statistics(net) - used
+    _without_unused(net)
     for layer in net.layer:
-        if layer.type in METRICS or (layer.type == "Silence" and layer.bottom and unused.issuperset(layer.bottom)):
+        if layer.type in METRICS or (layer.type == "Silence" and not layer.bottom):
             continue
         _clear(layer)
+        if layer.HasField("convolution_param"):
+            _holes(layer, path)
         if layer.type == "Pooling":
             _pooling(layer, path)
         elif layer.type == "ReLU6":
@@ -59,8 +62,6 @@ def replace(net: Any, path: str) -> None:
             _data(layer)
         elif layer.type == "Unpooling":
             _unpooling(layer, path)
-        elif layer.type == "BN":
-            _without_statistics(layer, used)
         elif layer.type == "Axpy":
             layers += _axpy(layer, path)
         elif layer.type == "SoftmaxWithLoss":
@@ -112,15 +113,32 @@ def _unpooling(layer: Any, path: str) -> None:
     layer.upsample_param.upsample_h, layer.upsample_param.upsample_w = height, width
 
 
-def _statistics(net: Any) -> set[str]:
-    """Return the blobs of BN layers that are the statistics of the batch."""
-    return {top for layer in net.layer if layer.type == "BN" for top in layer.top[1:]}
+def _without_unused(net: Any) -> None:
+    """Remove further tops that nothing but Silence reads, in place: a BN's statistics, and the size of images of a data layer."""
+    used = {bottom for layer in net.layer if layer.type not in ("Silence", *METRICS) for bottom in layer.bottom}
+    removed = set()
+    for layer in net.layer:
+        first = 1 if layer.type == "BN" else 2 if layer.type in DATA_LAYERS else len(layer.top)
+        if not used.intersection(layer.top[first:]):
+            removed.update(layer.top[first:])
+            del layer.top[first:]
+    for layer in net.layer:
+        if layer.type == "Silence":
+            layer.bottom[:] = [bottom for bottom in layer.bottom if bottom not in removed]
 
 
-def _without_statistics(layer: Any, used: set[str]) -> None:
-    """Remove further tops of a BN if nothing reads them, in place."""
-    if not used.intersection(layer.top[1:]):
-        del layer.top[1:]
+def _holes(layer: Any, path: str) -> None:
+    """Replace DeepLab's holes, which are a dilation, in place."""
+    p = layer.convolution_param
+    own = [name for name in ("hole", "hole_h", "hole_w") if p.HasField(name)]
+    if not own:
+        return
+    sizes = [p.hole] if own == ["hole"] else [p.hole_h, p.hole_w] if own == ["hole_h", "hole_w"] else []
+    if not sizes or p.dilation:
+        raise ModelError(f"{path}: layer {layer.name!r}: needs one of hole, hole_h and hole_w, or dilation")
+    p.dilation.extend(sizes)
+    for name in own:
+        p.ClearField(name)
 
 
 def _data(layer: Any) -> None:

@@ -32,6 +32,7 @@ PRECISION_FIELDS: dict[str, dict[str, Any]] = {
     "ConvolutionParameter": {"conv_algos_override": STRING, "cudnn_convolution_algo_seeker": STRING},
     "DataParameter": {"cache": BOOL, "shuffle": BOOL, "threads": INT, "parser_threads": INT},
     "ImageDataParameter": {"cache": BOOL, "threads": INT},
+    **{name: {"engine": "Engine"} for name in ("BNParameter", "BatchNormParameter", "DropoutParameter", "EltwiseParameter")},
 }  # fmt: skip
 REPEATED = "repeated"  # of a kind (REPEATED, kind)
 # Fields that forks.py removes: transformations of images by SSD's and other forks' data layers, which multiseg's own replace,
@@ -48,6 +49,7 @@ TRANSFORMATION_FIELDS: dict[str, dict[str, Any]] = {
 FORK_FIELDS: dict[str, dict[str, Any]] = {
     "LossParameter": {"weight_by_label_freqs": BOOL, "class_weighting": (REPEATED, FLOAT)},
     "PoolingParameter": {"ceil_mode": BOOL},
+    "ConvolutionParameter": {"hole": INT, "hole_h": INT, "hole_w": INT},
     "BatchNormParameter": {"scale_bias": BOOL, "scale_filler": "FillerParameter", "bias_filler": "FillerParameter"},
     "ImageDataParameter": {"label_type": "LabelType"},
     "LayerParameter": {
@@ -55,12 +57,13 @@ FORK_FIELDS: dict[str, dict[str, Any]] = {
         "permute_param": "PermuteParameter", "norm_param": "NormalizeParameter",
         "seg_accuracy_param": "SegAccuracyParameter",
         "shuffle_channel_param": "ShuffleChannelParameter", "crop_center_param": "CropCenterParameter",
-        "unpooling_param": "UnpoolingParameter",
+        "unpooling_param": "UnpoolingParameter", "mat_write_param": "MatWriteParameter",
     },
     "V1LayerParameter": {
         "bn_param": "BNParameter", "interp_param": "InterpParameter", "upsample_param": "UpsampleParameter",
         "unpooling_param": "UnpoolingParameter", "prelu_param": "PReLUParameter", "reshape_param": "ReshapeParameter",
         "dense_image_data_param": "DenseImageDataParameter", "seg_accuracy_param": "SegAccuracyParameter",
+        "mat_write_param": "MatWriteParameter",
     },
 }  # fmt: skip
 FORK_MESSAGES: dict[str, dict[str, Any]] = {
@@ -72,6 +75,7 @@ FORK_MESSAGES: dict[str, dict[str, Any]] = {
     "SegAccuracyParameter": {  # DeepLab
         "top_k": INT, "axis": INT, "ignore_label": (REPEATED, INT), "reset": BOOL,
     },
+    "MatWriteParameter": {"prefix": STRING, "source": STRING, "strip": INT, "period": INT},  # DeepLab
     "PermuteParameter": {"order": (REPEATED, INT)},  # SSD
     "NormalizeParameter": {  # ParseNet, SSD
         "across_spatial": BOOL, "scale_filler": "FillerParameter", "channel_shared": BOOL, "eps": FLOAT,
@@ -131,6 +135,7 @@ ENUMS = {
     "Precision": ("DOUBLE", "FLOAT", "FLOAT16"),
     "LabelType": ("NONE", "IMAGE", "PIXEL"),
     "BNMode": ("LEARN", "INFERENCE"),
+    "Engine": ("DEFAULT", "CAFFE", "CUDNN"),
     "UnpoolMethod": ("MAX", "AVE", "TILE"),
     "ResizeMode": ("WARP", "FIT_SMALL_SIZE", "FIT_LARGE_SIZE_AND_PAD"),
     "PadMode": ("CONSTANT", "MIRRORED", "REPEAT_NEAREST"),
@@ -151,8 +156,8 @@ DEFAULTS = {
 # Types of forks in the older syntax, `layers { type: ... }`, with their numbers in caffemodels where they are known: those of
 # the forks of FCN (CROP), DeconvNet and SegNet (BN, UNPOOLING), which agree. Zero: files name them in words only.
 V1_TYPES = {
-    "BN": 43, "CROP": 40, "UNPOOLING": 42, "DENSE_IMAGE_DATA": 0, "IMAGE_SEG_DATA": 0, "INTERP": 0, "PRELU": 0, "RESHAPE": 0,
-    "SEG_ACCURACY": 0, "UPSAMPLE": 0,
+    "BN": 43, "CROP": 40, "UNPOOLING": 42, "DENSE_IMAGE_DATA": 0, "IMAGE_SEG_DATA": 0, "INTERP": 0, "MAT_WRITE": 0,
+    "PRELU": 0, "RESHAPE": 0, "SEG_ACCURACY": 0, "UPSAMPLE": 0,
 }  # fmt: skip
 # Files name fields in words. These numbers are free in BVLC's messages, and not those of the forks, where they are used twice.
 FIRST_NUMBER = 8300000

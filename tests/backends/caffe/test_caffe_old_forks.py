@@ -111,3 +111,20 @@ def test_other_unpoolings_are_an_error_that_names_what_is_supported(tmp_path: Pa
     (tmp_path / "net.prototxt").write_text(text)
     with pytest.raises(ModelError, match=r"layer 'u' \(Unpooling\): only unpooling to the positions of maxima"):
         multiseg.describe(tmp_path / "net.prototxt")
+
+
+def test_deeplab_is_read_with_holes_as_dilation_without_what_it_writes(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "data" type: "ImageSegData" top: "data" top: "label" top: "data_dim" '
+        "image_data_param { batch_size: 1 label_type: NONE } }\n"
+        'layer { name: "a" type: "Convolution" bottom: "data" top: "a" '
+        "convolution_param { num_output: 3 kernel_size: 3 pad: 4 hole: 4 } }\n"
+        'layer { name: "b" type: "Convolution" bottom: "a" top: "b" '
+        "convolution_param { num_output: 2 kernel_size: 3 pad_h: 1 pad_w: 2 hole_h: 1 hole_w: 2 } }\n"
+        'layer { name: "drop" type: "Dropout" bottom: "b" top: "b" dropout_param { engine: CUDNN } }\n'
+        'layer { name: "quiet" type: "Silence" bottom: "label" bottom: "data_dim" }\n'
+        'layer { name: "write" type: "MatWrite" bottom: "b" mat_write_param { prefix: "out" source: "list" strip: 0 period: 1 } }'
+    )
+    topology = multiseg.describe(tmp_path / "net.prototxt", input_shape=(3, 9, 9))
+    assert [layer.parameters.get("dilations") for layer in topology.layers] == [[4, 4], [1, 2], None]
+    assert topology.outputs == ("drop",) and topology.shapes["drop"] == (2, 9, 9)
