@@ -156,9 +156,23 @@ local function as_base(module)
    return view
 end
 
+-- what a module returns if the file itself calls it, to test it: a value that is not known
+local function unknown(module, name)
+   local value = opaque()
+   local meta = getmetatable(value)
+   local function fails()
+      fail(module.__typename .. ':' .. name .. ' is not computed while a network file is loaded; its result cannot be used')
+   end
+   for _, event in ipairs({'add', 'sub', 'mul', 'div', 'unm', 'pow', 'mod', 'len', 'concat', 'call', 'lt', 'le', 'index', 'newindex'}) do
+      meta['__' .. event] = fails
+   end
+   meta.__tostring, meta.__metatable = function() return '(not computed: ' .. module.__typename .. ':' .. name .. ')' end, false
+   return value
+end
+
 -- updateOutput and the like of Torch7's modules
 function kit.compute(module, name, input, gradient)
-   if not running.module then fail(module.__typename .. ':' .. name .. ' is not available while a network file is loaded') end
+   if not running.module then return unknown(module, name) end
    if name == 'updateOutput' or name == 'forward' then
       local called = rawequal(module, running.module) and as_base(module) or module
       running.called[module] = (running.called[module] or 0) + 1

@@ -147,6 +147,8 @@ end
 -- the program that loads a network file has often required these before
 setmetatable(_G, {__index = function(_, name)
    if name == 'paths' then return require('paths') end
+   if name == 'nnlib' then return cudnn end  -- nn or cudnn, in the programs of the stacked hourglass network
+   if name == 'makeDataParallel' then return function(model) return model end end  -- of imagenet-multiGPU.torch
    if name ~= 'cudnn' then return nil end
    cudnn = aliases()
    return cudnn

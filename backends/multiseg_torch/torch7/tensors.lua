@@ -41,6 +41,15 @@ end
 
 local function is_tensor(value) return sizes[value] ~= nil end
 
+-- The elements of small tensors whose values a file states, which it can read: {values = list, first = offset}. A row shares the
+-- list of its tensor. `random` marks a list whose values are not known any more.
+local SMALL = 4096
+local known = setmetatable({}, {__mode = 'k'})
+
+local function remember(made, values) if #values <= SMALL then known[made] = {values = values, first = 0} end end
+
+local function forget(self) if known[self] then known[self].values.random = true end end
+
 local function product(size)
    local elements = 1
    for _, n in ipairs(size) do elements = elements * n end
@@ -60,11 +69,20 @@ local function row(self, index)
    if not whole(index) or index < 1 or index > size[1] then
       fail('index ' .. tostring(index) .. ' is outside a tensor of ' .. table.concat(size, 'x'))
    end
-   if #size == 1 then fail('elements of a tensor can be set but not read while a network file is loaded') end
-   local known = rows[self] or {}
-   rows[self] = known
-   known[index] = known[index] or tensor({unpack(size, 2)}, 'select', id(self), index)
-   return known[index]
+   local own = known[self]
+   if #size == 1 then
+      local value = own and not own.values.random and own.values[own.first + index]
+      if not value then fail('the elements of a tensor can be read only where the file states their values') end
+      return value
+   end
+   local selected = rows[self] or {}
+   rows[self] = selected
+   if not selected[index] then
+      local made = tensor({unpack(size, 2)}, 'select', id(self), index)
+      selected[index] = made
+      if own then known[made] = {values = own.values, first = own.first + (index - 1) * product(sizes[made])} end
+   end
+   return selected[index]
 end
 
 function Tensor.__index(self, key)
@@ -76,6 +94,7 @@ function Tensor.__newindex(self, key, value)
    if type(key) ~= 'number' then fail('the index of a tensor must be a whole number') end
    if type(value) == 'number' and #sizes[self] == 1 then
       if not whole(key) or key < 1 or key > sizes[self][1] then fail('index ' .. key .. ' is outside the tensor') end
+      if known[self] then known[self].values[known[self].first + key] = value end
       local last = log[#log]
       if last[1] == 'set' and last[2] == id(self) then
          last[#last + 1], last[#last + 2] = key, value
@@ -89,8 +108,8 @@ function Tensor.__newindex(self, key, value)
    end
 end
 
--- in-place operations (fill, normal, ...) with numeric arguments and their defaults
-local function in_place(name, ...)
+-- in-place operations (fill, normal, ...) with numeric arguments and their defaults; `change` computes a known element
+local function in_place(name, change, ...)
    local defaults = {...}
    Tensor[name] = function(self, ...)
       local given = {...}
@@ -101,16 +120,21 @@ local function in_place(name, ...)
          end
       end
       log[#log + 1] = {name, id(self), unpack(given)}
+      local own = known[self]
+      if own and not change then forget(self) end
+      for i = 1, own and change and product(sizes[self]) or 0 do
+         own.values[own.first + i] = change(own.values[own.first + i], given[1])
+      end
       return self
    end
 end
-in_place('fill', false)
-in_place('zero')
-in_place('normal', 0, 1)
-in_place('uniform', 0, 1)
-in_place('mul', false)
-in_place('div', false)
-in_place('add', false)
+in_place('fill', function(_, value) return value end, false)
+in_place('zero', function() return 0 end)
+in_place('normal', nil, 0, 1)
+in_place('uniform', nil, 0, 1)
+in_place('mul', function(value, factor) return value * factor end, false)
+in_place('div', function(value, divisor) return value / divisor end, false)
+in_place('add', function(value, summand) return value + summand end, false)
 
 function Tensor:copy(other)
    if not is_tensor(other) then fail('tensor:copy takes a tensor, got ' .. type(other)) end
@@ -118,6 +142,7 @@ function Tensor:copy(other)
       fail('tensor:copy: ' .. table.concat(sizes[other], 'x') .. ' does not fit ' .. table.concat(sizes[self], 'x'))
    end
    log[#log + 1] = {'copy', id(self), id(other)}
+   forget(self)
    return self
 end
 
@@ -132,13 +157,19 @@ Tensor.nDimension, Tensor.numel = Tensor.dim, Tensor.nElement
 function Tensor:view(...)
    local size = sizes_of('tensor:view', ...)
    if product(size) ~= product(sizes[self]) then fail('tensor:view: the number of elements differs') end
-   return tensor(size, 'view', id(self), size)
+   local made = tensor(size, 'view', id(self), size)
+   known[made] = known[self]
+   return made
 end
 function Tensor:select(dimension, index)
    if dimension ~= 1 then fail('tensor:select is supported along dimension 1 only') end
    return row(self, index)
 end
-function Tensor:clone() return tensor({unpack(sizes[self])}, 'clone', id(self)) end
+function Tensor:clone()
+   local made, own = tensor({unpack(sizes[self])}, 'clone', id(self)), known[self]
+   if own and not own.values.random then remember(made, {unpack(own.values, own.first + 1, own.first + product(sizes[self]))}) end
+   return made
+end
 for _, name in ipairs({'float', 'double', 'cuda', 'type', 'contiguous'}) do
    Tensor[name] = function(self) return self end
 end
@@ -159,7 +190,9 @@ local function from_table(values)
       for _, each in ipairs(value) do collect(each, axis + 1) end
    end
    collect(values, 1)
-   return tensor(size, 'values', size, flat)
+   local made = tensor(size, 'values', size, flat)
+   remember(made, {unpack(flat, 1, math.min(#flat, SMALL + 1))})
+   return made
 end
 
 torch = {}
@@ -170,9 +203,12 @@ local function new_tensor(...)
    if is_tensor(first) then return first:clone() end
    if type(first) == 'table' and getmetatable(first) ~= Storage then return from_table(first) end
    local size = sizes_of('torch.Tensor', ...)
-   return tensor(size, 'new', size)
+   local made, values = tensor(size, 'new', size), {}
+   for i = 1, math.min(product(size), SMALL + 1) do values[i] = 0 end  -- as the replay creates them
+   remember(made, values)
+   return made
 end
-for _, name in ipairs({'Tensor', 'FloatTensor', 'DoubleTensor', 'CudaTensor'}) do torch[name] = new_tensor end
+for _, name in ipairs({'Tensor', 'FloatTensor', 'DoubleTensor', 'CudaTensor', 'LongTensor', 'IntTensor'}) do torch[name] = new_tensor end
 function torch.zeros(...) return new_tensor(...):zero() end
 function torch.ones(...) return new_tensor(...):fill(1) end
 function torch.rand(...) return new_tensor(...):uniform() end

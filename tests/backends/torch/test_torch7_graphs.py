@@ -207,6 +207,19 @@ def test_modules_of_tables_and_learned_factors(tmp_path: Path) -> None:
         assert torch.equal(adaptive[0, 0], torch.tensor([[4.5, 6.5]]))
 
 
+def test_elements_are_read_where_the_file_states_their_values(tmp_path: Path) -> None:
+    text = """local t = torch.Tensor{{1, 2}, {3, 4}}:mul(2)
+    local row, copy, zeros = t[2], t:clone(), torch.zeros(2)
+    row[1], zeros[2] = 5, 9
+    copy:fill(7)
+    assert(t[1][1] == 2 and t[2][1] == 5 and row[2] == 8 and zeros[1] == 0 and copy[1][2] == 7 and t:view(4)[4] == 8)
+    assert(not pcall(function() return t:clone():normal()[1][1] end))
+    local net = nn.Sequential():add(nn.SpatialConvolution(2, row[1] and zeros[2], 1, 1))
+    print(net:forward(torch.rand(1, 2, 4, 4)))
+    return net"""
+    assert load(tmp_path, text)[0].out_channels == 9
+
+
 def test_a_neighbour_that_is_too_large_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from multiseg_torch.torch7 import sandbox
 

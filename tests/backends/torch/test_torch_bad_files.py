@@ -67,7 +67,9 @@ LUA = {
     "a module as loss": ("return {model = nn.ReLU(), loss = nn.ReLU()}", ":1: nn.ReLU: is not a supported criterion"),
     "a model that holds itself": ("local s = nn.Sequential()\ns:add(s) return s", ":1: nn.Sequential: contains itself"),
     "containers without end": ("local s = nn.ReLU() for i = 1, 20000 do s = nn.Sequential():add(s) end return s", "too deeply"),
-    "forward while it is built": ("return nn.ReLU():forward(torch.zeros(3))", ":1: nn.ReLU:forward is not available"),
+    "forward while it is built": ("local y = nn.ReLU():forward(torch.zeros(3))\nprint(y)\nreturn nn.Linear(y:size(1), 2)",
+                                  ":3: nn.ReLU:forward is not computed while a network file is loaded; its result cannot"),
+    "an element that is random": ("local t = torch.randn(3)\nreturn nn.Linear(t[1], 2)", ":2: the elements of a tensor can"),
     "a module that computes": ("local A = torch.class('nn.A', 'nn.Module')\nfunction A:updateOutput(x) return x * 2 end\n"
                                "return nn.A()",
                                ":2: nn.A: its updateOutput cannot be followed: it computes by itself (*)"),
