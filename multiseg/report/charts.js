@@ -25,6 +25,7 @@ function curveCharts(data) {
   // Lines have different x values if x is time, so each line is a table, and uPlot joins the tables.
   function draw(parent, title, current, { kind, log, wide, stepped }) {
     const across = chosen("x");
+    current = ranged(current);
     const lines = current();
     const logarithmic = log && chosen("y") === "log";
     const box = document.createElement("div");
@@ -58,8 +59,11 @@ function curveCharts(data) {
           dash: line.run.dashed || line.faint ? [6, 4] : undefined, points: { show: line.ys.length < 3 },
           paths: stepped ? uPlot.paths.stepped({ align: -1 }) : undefined,
           value: (_, y) => say(y),
+          ...(line.edge ? { width: 0, points: { show: false }, class: "edge" } : {}),
         })),
       ],
+      // the lowest and the highest values of several runs follow their mean
+      bands: lines.flatMap((line, at) => (line.edge === "high" ? [{ series: [at + 1, at], fill: faded(ink(`--run-${line.run.colour}`)) }] : [])),
       cursor: {
         sync: { key: "curves", setSeries: false }, drag: { x: true, y: false },
         y: false, hover: { skip: [null, undefined], prox: Infinity }, points: { size: 7 },
@@ -79,6 +83,14 @@ function curveCharts(data) {
     };
     drawn.push(plot);
     box.plot = plot;
+  }
+
+  const faded = (colour) => (/^#[0-9a-f]{6}$/i.test(colour) ? `${colour}30` : "transparent");
+
+  // The lines of a chart, and for a mean of several runs those of the lowest and the highest value.
+  function ranged(current) {
+    return () => current().flatMap((line) => (!line.run.low || !line.key ? [line]
+      : [line, ...["low", "high"].map((edge) => ({ ...line, edge, ys: line.run[edge][line.key] }))]));
   }
 
   // Without a cursor, the legend shows the last value of each line.
@@ -124,20 +136,20 @@ function curveCharts(data) {
     metrics.replaceChildren();
     losses.replaceChildren();
     data.charts.forEach((chart, number) => {
-      const lines = () => data.runs.map((run) => ({ run, label: run.label, ys: run.values[chart.key] }));
+      const lines = () => data.runs.map((run) => ({ run, label: run.label, key: chart.key, ys: run.values[chart.key] }));
       draw(metrics, chart.title, lines, { ...chart, wide: number === 0, stepped: chart.key === "learning_rate" });
     });
     drawClasses();
     if (data.shared_loss && data.runs.length > 1) {
       for (const [key, title] of [["val_loss", "Validation"], ["train_loss", "Training"]]) {
-        const lines = () => data.runs.map((run) => ({ run, label: run.label, ys: run.values[key] }));
+        const lines = () => data.runs.map((run) => ({ run, label: run.label, key, ys: run.values[key] }));
         draw(losses, title, lines, { kind: "number", log: true });
       }
       return;
     }
     for (const [number, run] of data.runs.entries()) {
       const lines = () => [
-        { run: data.runs[number], label: "validation", ys: data.runs[number].values.val_loss },
+        { run: data.runs[number], label: "validation", key: "val_loss", ys: data.runs[number].values.val_loss },
         { run: data.runs[number], label: "training", ys: data.runs[number].values.train_loss, faint: true },
       ];
       draw(losses, run.loss ? `${run.label}: ${run.loss}` : run.label, lines, { kind: "number", log: true });

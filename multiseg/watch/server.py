@@ -29,6 +29,8 @@ HOST = "127.0.0.1"
 POLL_SECONDS = 0.4
 KEEP_ALIVE_SECONDS = 10.0  # without a change, after which a comment shows whether the browser is still there
 MOST_BYTES = 1000  # of a request
+Part = tuple[str, str | int]
+"""A group of values of the state, and a key or the number of a run in it."""
 PICTURE = re.compile(r"pictures/(\d{1,6})/(\d-(?:input|target|output)\.png)")
 
 
@@ -41,7 +43,8 @@ class WatchServer(ThreadingHTTPServer):
         """Listen on ``port`` of the loopback interface, 0 for any free one. Raises SettingsError if it is in use."""
         self.watcher, self.token = watcher, token()
         self._state: dict[str, Any] = {}
-        self._texts: dict[str, str] = {}
+        self._parts: dict[Part, Any] = {}
+        self._texts: dict[Part, str] = {}
         self._read = 0.0
         self._reading = threading.Lock()
         try:
@@ -55,21 +58,35 @@ class WatchServer(ThreadingHTTPServer):
     def address(self) -> str:
         return f"http://{HOST}:{self.server_port}/{self.token}/"
 
-    def state(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """Return the state of the runs, and its parts as JSON; read at most once in POLL_SECONDS for all readers together."""
+    def state(self) -> dict[str, Any]:
+        """Return the state of the runs; read at most once in POLL_SECONDS for all readers together."""
         with self._reading:
             if not self._texts or time.monotonic() - self._read >= POLL_SECONDS:
-                state = self.watcher.state()
+                parts = _parts(state := self.watcher.state())
                 self._texts = {
                     # the watcher returns the same curves until they change
-                    key: self._texts[key] if value is self._state.get(key, ()) else json_text(value, indent=None)
-                    for key, value in state.items()
+                    key: self._texts[key] if value is self._parts.get(key, ()) else json_text(value, indent=None)
+                    for key, value in parts.items()
                 }
-                self._state, self._read = state, time.monotonic()
-            return self._state, self._texts
+                self._state, self._parts, self._read = state, parts, time.monotonic()
+            return self._state
+
+    def texts(self) -> dict[Part, str]:
+        """Return the parts of the state as JSON."""
+        self.state()
+        return self._texts
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore connections that the browser has closed."""
+
+
+def _parts(state: dict[str, Any]) -> dict[Part, Any]:
+    """Return the parts of a state that are sent when they change: each run and its curves, and what concerns all runs."""
+    curves = state["curves"]
+    parts: dict[Part, Any] = {("runs", number): record for number, record in enumerate(state["runs"])}
+    parts |= {("drawn", number): curve for number, curve in enumerate(curves["runs"])}
+    parts |= {("curves", key): value for key, value in curves.items() if key != "runs"}
+    return parts | {("all", key): state[key] for key in ("left", "active")} | {("all", "count"): len(state["runs"])}
 
 
 def token() -> str:
@@ -156,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
             f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'unsafe-inline'; img-src 'self' data:; "
             "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
-        text = render(self.server.state()[0], live=True, nonce=nonce)
+        text = render(self.server.state(), live=True, nonce=nonce)
         self._send(text.encode(), "text/html; charset=utf-8", {"Content-Security-Policy": policy})
 
     def _picture(self, run: int, name: str) -> None:
@@ -171,18 +188,21 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(content, "image/png")
 
     def _events(self) -> None:
-        """Send the state whenever it changes, as server-sent events; curves only if they have changed."""
+        """Send what has changed of the state, as server-sent events."""
         self.send_response(HTTPStatus.OK)
         self._headers({"Content-Type": "text/event-stream", "Connection": "close"})
         self.end_headers()
         self.close_connection = True
-        sent: dict[str, str] = {}
+        sent: dict[Part, str] = {}
         written = time.monotonic()
         while True:
-            parts = self.server.state()[1]
+            parts = self.server.texts()
             changed = {key: text for key, text in parts.items() if sent.get(key) != text}
             if changed:
-                data = ", ".join(f"{json.dumps(key)}: {text}" for key, text in changed.items())
+                groups: dict[str, list[str]] = {}
+                for (group, key), text in changed.items():
+                    groups.setdefault(group, []).append(f"{json.dumps(str(key))}: {text}")
+                data = ", ".join(f'"{group}": {{{", ".join(values)}}}' for group, values in groups.items())
                 self.wfile.write(f"event: state\ndata: {{{data}}}\n\n".encode())
             elif time.monotonic() - written > KEEP_ALIVE_SECONDS:
                 self.wfile.write(b": no change\n\n")

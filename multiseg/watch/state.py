@@ -7,11 +7,12 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
 from multiseg.errors import RunError
-from multiseg.files import open_regular, read_json, read_text
+from multiseg.files import json_text, open_regular, read_json, read_text
 from multiseg.pages.numbers import number
 from multiseg.report.class_curves import ClassIou, class_iou
 from multiseg.run import names
@@ -25,6 +26,7 @@ RUNNING: tuple[Status, ...] = ("starting", "training", "validating")
 ENDED: tuple[Status, ...] = ("finished", "stopped", "failed")
 SILENT_SECONDS = 60.0  # without a sign of life, after which a training on another machine counts as interrupted
 LOG_LINES, LOG_BYTES = 12, 8000
+DIFFERS_BETWEEN_SEEDS = {"seed", "device", "threads", "snapshot_interval", "keep"}
 
 Stamp = tuple[int, int]  # time of the last change in nanoseconds, and size
 
@@ -140,7 +142,17 @@ class WatchedRun:
             "log": tail(self.path / names.WORKER_LOG),
             "pictures": self._pictures(),
             "asks": status in ("training", "validating"),
+            "group": self._group(settings),
         }
+
+    def _group(self, settings: Mapping[str, Any]) -> str:
+        """Return a key that this run shares with those that differ from it in the seed only; empty without a job."""
+        if not settings:
+            return ""
+        kept = {key: value for key, value in settings.items() if key not in DIFFERS_BETWEEN_SEEDS}
+        return sha256(
+            json_text([kept, (self.job or {}).get("dataset", {}).get("content_hash")], indent=None).encode()
+        ).hexdigest()[:16]
 
     def _problem(self, status: Status) -> str:
         if self.problem:

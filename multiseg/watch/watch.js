@@ -125,9 +125,50 @@
 
   // ---- curves --------------------------------------------------------------------------------------------------------
 
+  const grouping = document.getElementById("group");
+  grouping.addEventListener("change", () => draw());
+
+  // The drawn runs by what they have in common but the seed, in the order of the table.
+  function groups() {
+    const byKey = new Map();
+    for (const run of state.runs.filter((one) => one.group && matching(one))) {
+      byKey.set(run.group, [...(byKey.get(run.group) ?? []), run.id]);
+    }
+    return [...byKey.values()];
+  }
+
+  // One run in place of several: the mean of their values after each epoch, and the lowest and the highest.
+  function mean(ids) {
+    const members = ids.map((id) => state.curves.runs[id]);
+    if (members.length === 1) return members[0];
+    const epoch = [...new Set(members.flatMap((run) => run.epoch))].sort((a, b) => a - b);
+    const places = members.map((run) => new Map(run.epoch.map((value, at) => [value, at])));
+    const over = (values, combine) => epoch.map((at) => {
+      const present = members.map((run, index) => values(run)[places[index].get(at)]).filter((value) => value != null);
+      return present.length ? combine(present) : null;
+    });
+    const average = (present) => present.reduce((sum, value) => sum + value, 0) / present.length;
+    const each = (combine) => Object.fromEntries(Object.keys(members[0].values).map((key) => [key, over((run) => run.values[key], combine)]));
+    return { ...members[0], label: `${common(members.map((run) => run.label))} (mean of ${members.length} seeds)`, epoch,
+      seconds: over((run) => run.seconds, average), values: each(average),
+      low: each((present) => Math.min(...present)), high: each((present) => Math.max(...present)) };
+  }
+
+  // The beginning that names have in common, without a number or a separator at its end.
+  function common(names) {
+    let length = names[0].length;
+    while (!names.every((name) => name.startsWith(names[0].slice(0, length)))) length -= 1;
+    return names[0].slice(0, length).replace(/[\s_./=-]*(seed|s)?[\s_./=-]*\d*$/i, "") || names[0];
+  }
+
   function drawn() {
     const keep = state.runs.filter((run) => isDrawn(run.id) && matching(run)).map((run) => run.id);
     const { runs, charts: all, classes, shared_loss } = state.curves;
+    const together = groups();
+    grouping.parentElement.parentElement.hidden = together.every((ids) => ids.length < 2);
+    if (grouping.checked && !grouping.parentElement.parentElement.hidden) {
+      return { runs: together.slice(0, MOST_CURVES).map(mean).map((run, at) => ({ ...run, colour: at, dashed: false })), shared_loss, charts: all, classes: null };
+    }
     const some = keep.map((id) => runs[id]);
     return {
       runs: some, shared_loss, charts: all.filter((chart) => some.some((run) => run.values[chart.key].some((value) => value != null))),
@@ -224,8 +265,11 @@
   events.addEventListener("open", () => text(connection, "live"));
   events.addEventListener("error", () => text(connection, "the server has ended or cannot be reached; trying again"));
   events.addEventListener("state", (event) => {
-    const parts = JSON.parse(event.data);
-    state = { ...state, ...parts };
-    show(parts);
+    const { runs, drawn: curves, curves: common, all } = JSON.parse(event.data);
+    Object.assign(state, all);
+    Object.assign(state.runs, runs).length = state.count;
+    Object.assign(state.curves, common);
+    Object.assign(state.curves.runs, curves).length = state.count;
+    show({ curves: Boolean(curves || common) });
   });
 })();

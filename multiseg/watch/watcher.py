@@ -28,18 +28,25 @@ class Watcher:
         self._runs: dict[Path, WatchedRun] = {}
         self._labels: list[str] = []
         self._curves: dict[str, Any] = {}
+        self._drawn: dict[Path, dict[str, Any]] = {}  # the curves of each run, the same object until they change
         self._lock = threading.Lock()
 
     def state(self) -> dict[str, Any]:
-        """Read what has changed, and return the records of all runs, their curves and the remaining time of all."""
+        """Read what has changed, and return the records of all runs, their curves and the remaining time of all.
+
+        What has not changed is the same object as before.
+        """
         with self._lock:
             for path in self._folders():
                 self._runs.setdefault(path, WatchedRun(path))
             runs = list(self._runs.values())
             labels = _labels(runs)
-            changed = [run for run in runs if run.read()]
+            changed = {run.path for run in runs if run.read()}
             if changed or labels != self._labels or not self._curves:
-                self._labels, self._curves = labels, _curves(runs, labels)
+                for number, (run, label) in enumerate(zip(runs, labels, strict=True)):
+                    if run.path in changed or self._labels[number : number + 1] != [label]:
+                        self._drawn[run.path] = _curve(number, run, label)
+                self._labels, self._curves = labels, _curves(runs, [self._drawn[run.path] for run in runs])
             records = [
                 {"id": number, "label": label, **run.record()}
                 for number, (run, label) in enumerate(zip(runs, labels, strict=True))
@@ -73,12 +80,13 @@ class Watcher:
         return folders[number] if 0 <= number < len(folders) else None
 
 
-def _curves(runs: Sequence[WatchedRun], labels: Sequence[str]) -> dict[str, Any]:
+def _curve(number: int, run: WatchedRun, label: str) -> dict[str, Any]:
+    """Return the data of the charts of one run."""
+    return run_curves(number, label, loss_of(run.job["settings"], loss_title) if run.job else "", run.history)
+
+
+def _curves(runs: Sequence[WatchedRun], curves: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the data of the charts of all runs, in their order."""
-    curves = [
-        run_curves(number, label, loss_of(run.job["settings"], loss_title) if run.job else "", run.history)
-        for number, (run, label) in enumerate(zip(runs, labels, strict=True))
-    ]
     return {
         "runs": curves,
         "charts": drawn_charts(curves),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import http.client
 import json
 import re
@@ -166,6 +167,64 @@ def test_a_snapshot_is_written_on_request(
     snapshots = [event for event in events(tmp_path / "asked") if event["event"] == "snapshot"]
     assert [0 < event["epoch"] < 1 for event in snapshots] == [True, False]
     assert [row["val_loss"] for row in runs[0].history] == [row["val_loss"] for row in runs[1].history]
+
+
+def copy_with_seed(run: Path, folder: Path, seed: int, values: list[float]) -> None:
+    """Copy a run, with another seed and with other validation losses after each row of its history."""
+    shutil.copytree(run, folder)
+    job = json.loads((folder / "job.json").read_text())
+    job["settings"]["seed"] = seed
+    (folder / "job.json").write_text(json.dumps(job))
+    with (folder / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with (folder / "history.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, "val_loss": value} for row, value in zip(rows, values, strict=True))
+
+
+def test_seeds_are_drawn_as_their_mean_and_range(browser: Browser, trained: Path, tmp_path: Path) -> None:
+    for seed, values in enumerate(([8.0, 2.0], [4.0, 1.0], [9.0, 6.0]), 1):
+        copy_with_seed(trained, tmp_path / f"torch-seed{seed}", seed, values)
+    with serving(Watcher([tmp_path])) as server, opened(browser, server.address) as page:
+        lines = "[...document.querySelectorAll('#loss-charts .chart')][0].plot.data.slice(1).map((ys) => [...ys])"
+        page.get_by_label("mean and range").check()
+        assert page.evaluate(lines)[:3] == [[7.0, 3.0], [4.0, 1.0], [9.0, 6.0]]  # mean, lowest, highest
+        expect(page.locator("#loss-charts .chart").first).to_contain_text("torch (mean of 3 seeds)")
+        # a run with another setting is not of the group
+        other = tmp_path / "z-other"
+        copy_with_seed(trained, other, 4, [5.0, 5.0])
+        job = json.loads((other / "job.json").read_text())
+        job["settings"]["learning_rate"] = 123.0
+        (other / "job.json").write_text(json.dumps(job))
+        expect(page.locator("#loss-charts h4").first).to_have_text("Validation")
+        assert page.evaluate(lines) == [[7.0, 3.0], [4.0, 1.0], [9.0, 6.0], [5.0, 5.0]]
+        expect(page.locator("#loss-charts .chart").first.locator(".u-legend .u-series:visible")).to_have_count(
+            3
+        )  # with epoch
+
+
+def test_an_event_has_only_what_changed(trained: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for seed in range(1, 4):
+        copy_with_seed(trained, runs / str(seed), seed, [3.0, 2.0])
+    copy_with_seed(trained, tmp_path / "new", 2, [1.5, 1.25])
+    with serving(Watcher([runs])) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
+        connection.request("GET", f"/{server.token}/events", headers={"Host": f"127.0.0.1:{server.server_port}"})
+        answer = connection.getresponse()
+
+        def event() -> dict[str, Any]:
+            line = next(line for line in iter(answer.readline, b"") if line.startswith(b"data: "))
+            return dict(json.loads(line.removeprefix(b"data: ")))
+
+        assert sorted(event()["drawn"]) == ["0", "1", "2"]
+        (tmp_path / "new/history.csv").replace(runs / "2/history.csv")
+        changed = event()
+        assert list(changed["drawn"]) == ["1"]
+        assert changed["drawn"]["1"]["values"]["val_loss"] == [1.5, 1.25]
+        assert set(changed.get("runs", {})) <= {"1"}
+        connection.close()
 
 
 STRANGE = (
