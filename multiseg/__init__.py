@@ -9,12 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from multiseg._version import __version__ as __version__
-from multiseg.errors import MultisegError
 
 if TYPE_CHECKING:
     from multiseg.conversion import convert
     from multiseg.dataset import Dataset
     from multiseg.dataset.scenes import create_images
+    from multiseg.errors import MultisegError
     from multiseg.exporting import export
     from multiseg.job import Job
     from multiseg.jobs import read_jobs, train_jobs
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "Dataset": "multiseg.dataset",
     "Job": "multiseg.job",
+    "MultisegError": "multiseg.errors",
     "Run": "multiseg.run",
     "backends": "multiseg.worker.status",
     "check_parity": "multiseg.parity",

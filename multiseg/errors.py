@@ -23,6 +23,7 @@ from typing import Any
 # around a reference in a template: Unicode noncharacters, which text that is meant for people does not contain
 _BEGIN, _END = "\ufdd0", "\ufdd1"
 _REFERENCE = re.compile(f"{_BEGIN}(.*?){_END}", re.DOTALL)
+MOST_REFERENCES = 50
 LONGEST_TEXT, LONGEST_VALUE = 4000, 500  # characters between two references in a message, and of the value in one
 
 
@@ -62,15 +63,20 @@ def _bounded(template: str) -> str:
     """Return a template whose text and whose values of settings are of bounded length: a damaged file may be quoted in them."""
     if len(template) <= LONGEST_TEXT:
         return template
-    parts = _REFERENCE.split(template)  # text and references in turn
-    for index, part in enumerate(parts):
+    parts, text = [], ""
+    for index, part in enumerate(_REFERENCE.split(template)):  # text and references in turn
         reference = _parsed(part) if index % 2 else None
         if reference is None:
-            parts[index] = shortened(part, LONGEST_TEXT)
-        else:
-            value = None if reference.value is None else shortened(reference.value, LONGEST_VALUE)
-            keys = tuple(shortened(key, LONGEST_VALUE) for key in reference.keys)
-            parts[index] = _BEGIN + json.dumps(asdict(replace(reference, keys=keys, value=value))) + _END
+            text += part
+            continue
+        value = None if reference.value is None else shortened(reference.value, LONGEST_VALUE)
+        keys = tuple(shortened(key, LONGEST_VALUE) for key in reference.keys)
+        short = json.dumps(asdict(replace(reference, keys=keys, value=value)))
+        parts += [shortened(text, LONGEST_TEXT), _BEGIN + short + _END]
+        text = ""
+    parts.append(shortened(text, LONGEST_TEXT))
+    if len(parts) > 2 * MOST_REFERENCES:  # of a damaged file that has the marks of references
+        return shortened("".join(re.sub(f"[{_BEGIN}{_END}]", "", part) for part in parts), LONGEST_TEXT)
     return "".join(parts)
 
 

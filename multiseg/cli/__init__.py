@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from multiseg.cli.starting import INTERRUPTED, LINE, interrupts
+
+# isort: split
 import importlib
 import io
 import os
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Any
@@ -95,14 +99,30 @@ class LazyGroup(click.Group):
             sys.stdout.reconfigure(errors="surrogateescape")
         return super().parse_args(ctx, args)
 
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **options: Any
+    ) -> Any:
+        """Run a command. Ctrl-C ends the program with one line and the status INTERRUPTED, at any moment."""
+        run: Callable[..., Any] = super().main
+        if not standalone_mode:
+            return run(args, standalone_mode=False, **options)
+        try:
+            with interrupts():
+                result = run(args, standalone_mode=False, **options)
+            sys.exit(result if isinstance(result, int) else 0)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            click.echo(LINE, err=True)
+            sys.exit(INTERRUPTED)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except TrainingStopped as error:
             self._print(ctx, error)
-            ctx.exit(
-                128 + (error.signal or signal.SIGINT)
-            )  # the exit status that a shell reports for a program ended by this signal
+            ctx.exit(128 + (error.signal or signal.SIGINT))  # as a shell reports a program ended by this signal
         except MultisegError as error:
             self._print(ctx, error)
             ctx.exit(2)

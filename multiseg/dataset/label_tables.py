@@ -115,7 +115,7 @@ def read_map(source: str | os.PathLike[str] | Mapping[Any, Any]) -> dict[Key, in
                 for place, line in zip(where, lines, strict=True)
                 if line
             ]
-            entries = [(place, row[:-1], row[-1]) for place, row in rows]
+            entries = [(place, row[:-1], row[-1] if row else None) for place, row in rows]
     result: dict[Key, int] = {}
     for place, raw_key, raw_value in entries:
         key, value = _key(raw_key), _number(raw_value)

@@ -125,6 +125,8 @@ def test_messages_that_quote_damaged_files_have_a_bounded_length() -> None:
     )
     assert len(message(error, train)) < 5300 and "--weights" in message(error, train)
     assert "characters left out" in str(error)
+    assert len(str(ModelError("a\ufdd0{}\ufdd1" * 100_000))) < 5000
+    assert len(str(ModelError('a\ufdd0{"name": "x"}\ufdd1' * 100_000))) < 5000
     short = ModelError("y" * 4000)
     assert str(short) == "y" * 4000
 

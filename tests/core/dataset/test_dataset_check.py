@@ -16,6 +16,7 @@ from PIL import Image
 
 import multiseg
 from helpers.dataset_wire import chunk, encoded, mean, number, raw, read_lmdb, write_job, write_lmdb
+from helpers.exhaustive import unnoticed
 from multiseg import Dataset
 from multiseg.dataset.check import check_dataset
 from multiseg.dataset.sheet import write_sheet
@@ -269,3 +270,21 @@ def test_a_dataset_of_an_earlier_version_has_no_sum_of_its_mean(ours: Path) -> N
     assert problems(ours) == [] and Dataset.open(ours).content_hash == content_hash
     (ours / "dataset.json").write_text(json.dumps({**description, "content_hash": "0" * 64}))
     assert problems(ours) == ["dataset.json: is damaged: its content_hash is not that of its databases"]
+
+
+@pytest.mark.parametrize("step", [401, pytest.param(1, marks=pytest.mark.nightly)])
+def test_every_changed_byte_of_a_dataset_is_found(step: int, tmp_path: Path) -> None:
+    for kind in ("input", "target"):
+        (tmp_path / kind).mkdir()
+        for index in range(4):
+            Image.fromarray(np.full((4, 4), 40 * index, np.uint8)).save(tmp_path / kind / f"{index}.png")
+    folder = Dataset.create(tmp_path / "out", input=tmp_path / "input", target=tmp_path / "target", val_percent=50).path
+
+    def verify() -> None:
+        found = problems(folder)
+        if found:
+            raise DatasetError(found[0])
+
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    changes, places = unnoticed(files, verify, step)
+    assert changes > 40_000 // step and places == []
