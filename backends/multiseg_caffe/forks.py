@@ -15,8 +15,8 @@ from multiseg_caffe.proto import (
 )
 from multiseg_caffe.vectors import vectors
 
-# Layers that read a dataset, which multiseg's batches replace: HED, SegNet, DeepLab and PSPNet.
-DATA_LAYERS = ("ImageLabelmapData", "DenseImageData", "ImageSegData")
+# Layers that read a dataset, which multiseg's batches replace: HED, SegNet, DeepLab, PSPNet and SSD.
+DATA_LAYERS = ("ImageLabelmapData", "DenseImageData", "ImageSegData", "AnnotatedData")
 # layers that compute metrics, which multiseg computes itself, or write files: DeepLab, PSPNet
 METRICS = ("SegAccuracy", "MatWrite")
 # A kernel for each channel: Convolution with groups. The second one does not state them.

@@ -13,7 +13,7 @@ import numpy as np
 from google.protobuf import text_format
 
 from multiseg import network
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, setting
 from multiseg.network import CLASSES, STEPS, Array, LossTerms, NetworkSpec
 from multiseg.worker import choice
 from multiseg_caffe import (
@@ -48,8 +48,8 @@ class Network(network.Network):
     """Nets of one file that share one set of weights: the solver's net, and one for each other state, batch and image size."""
 
     def __init__(self, spec: NetworkSpec) -> None:
-        self.file = prototxt.read(spec.model)
-        self.spec = spec = replace(spec, model=str(choice.read(spec.model).file))
+        self.file, chosen = prototxt.read(spec.model), choice.read(spec.model)
+        self.spec = spec = replace(spec, model=str(chosen.file))
         references.check_writers(self.file, spec.model)
         self.scale = sources.image_scale(self.file, spec.model)
         self.layers = {layer.name: layer for layer in self.file.layer}
@@ -69,13 +69,15 @@ class Network(network.Network):
         else:
             caffe.set_mode_cpu()
         caffe.set_random_seed(spec.seed)
-        self.deployed = deployed(self.file, spec.model)
+        self.deployed = deployed(self.file, spec.model, chosen.outputs)
+        if self.deployed.more:
+            raise sources.several_inputs(spec.model, [self.deployed.image, *self.deployed.more])
         self._definition("deploy", (1, *spec.input_shape))  # report an invalid layer before errors that follow from it
         if len(self.deployed.outputs) != 1:
             raise ModelError(
                 f"{spec.model}: has {len(self.deployed.outputs)} outputs when deployed "
-                f"({', '.join(self.deployed.outputs) or 'none'}), but must have exactly one; exclude losses and metrics with "
-                'exclude { stage: "deploy" }'
+                f"({', '.join(self.deployed.outputs) or 'none'}), but training and testing want one; specify it with "
+                f'{setting("outputs", example="NAME")}, or exclude losses and metrics with exclude {{ stage: "deploy" }}'
             )
         self.output = DATA if self.deployed.outputs[0] == self.deployed.image else self.deployed.outputs[0]
         self.base = self._net("deploy", (1, *spec.input_shape))

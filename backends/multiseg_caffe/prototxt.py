@@ -11,10 +11,10 @@ from typing import Any
 
 from google.protobuf import text_format
 
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, setting
 from multiseg.files import read_text
 from multiseg.worker import choice
-from multiseg_caffe import forks, open_classes, proto
+from multiseg_caffe import cutting, forks, open_classes, proto
 from multiseg_caffe.describing.placing import near
 from multiseg_caffe.upgrade import upgrade
 
@@ -41,6 +41,8 @@ LAYER = re.compile(r"^[ \t]*layers?\s*\{", re.MULTILINE)
 def read(path: str, complete: bool = True) -> Any:
     """Return the NetParameter in a file, upgraded to Caffe's current syntax, with the number of classes that was chosen for it.
 
+    Layers that the chosen outputs do not need are not read (multiseg_caffe.cutting).
+
     Raises ModelError with line and column if the file cannot be parsed, for a file without layers and, unless ``complete`` is
     false, for one whose number of classes is unknown.
     """
@@ -52,12 +54,14 @@ def read(path: str, complete: bool = True) -> Any:
         raise ModelError(f"{path}: is not a prototxt: it is not text in UTF-8") from None
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    if chosen.outputs:
+        text = cutting.cut(text, path, chosen.outputs)
     net = proto.NetParameter()
     try:
         text_format.Parse(text, net)
     except text_format.ParseError as error:
         _reject_solver(path, text)
-        raise ModelError(f"{path}:{_parse_message(error)}") from error
+        raise ModelError(f"{path}:{_parse_message(error, text)}") from error
     if not net.layer and not net.layers:
         _reject_solver(path, text)
         raise ModelError(f"{path}: has no `layer {{ ... }}`")
@@ -83,7 +87,7 @@ def _reject_solver(path: str, text: str) -> None:
         )
 
 
-def _parse_message(error: text_format.ParseError) -> str:
+def _parse_message(error: text_format.ParseError, text: str) -> str:
     """Return "line:column: message", with similar names for an unknown one."""
     line, column = error.GetLine(), error.GetColumn()
     message = re.sub(r"^\d+:\d+ : ", "", str(error)).strip()
@@ -94,7 +98,8 @@ def _parse_message(error: text_format.ParseError) -> str:
         message = f"{field[1]} has no field {field[2]!r}{near(field[2], fields)}"
         if field[2] in DETECTION:
             message = (
-                f"{field[2]} is of a layer of object detection ({DETECTION[field[2]]}), which multiseg does not support"
+                f"{field[2]} is of a layer of object detection ({DETECTION[field[2]]}), which multiseg does not support; cut the "
+                f"network before it, with {setting('outputs', cutting.example_before(text, DETECTION) or 'NAME')}"
             )
     elif value:
         values = proto.pool.FindEnumTypeByName(value[1]).values_by_name

@@ -7,7 +7,7 @@ from typing import Any
 from multiseg.errors import ModelError, setting
 from multiseg.network import Array
 from multiseg.worker import choice
-from multiseg_caffe import losses, prototxt, sources, weights_files
+from multiseg_caffe import cutting, losses, prototxt, sources, weights_files
 from multiseg_caffe.deploy import deployed
 from multiseg_caffe.describing import placing
 from multiseg_caffe.describing.layers import add_training_statistics, described
@@ -18,8 +18,9 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
 
     Raises ModelError that names the file, and the layer that Caffe would reject.
     """
-    file, path = prototxt.read(path), str(choice.read(path).file)
-    network = deployed(file, path)
+    chosen = choice.read(path)
+    file, path = prototxt.read(path), str(chosen.file)
+    network = deployed(file, path, chosen.outputs)
     shape = input_shape or (None if network.shape is None else list(network.shape[1:]))
     if shape is None:
         raise ModelError(
@@ -28,14 +29,18 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
         )
     if min(shape, default=0) < 1:
         raise ModelError(f"{path}: its input {network.image!r} has the size {tuple(shape)}; sizes must be at least 1")
-    placed = placing.infer(network.net, path, {network.image: (1, *shape)})
-    layers, values = described(placed, path, network.image)
+    inputs = network.input_shapes(shape, path)
+    placed = placing.infer(network.net, path, inputs)
+    layers, values = described(placed, path, list(inputs))
     training = prototxt.filtered(file, "train", path)
     add_training_statistics(layers, placed, training)
     return {
         "input": network.image,
         "input_shape": shape,
+        "more_inputs": {name: list(inputs[name][1:]) for name in network.more},
         "layers": layers,
+        "aliases": {blob: value for blob, value in values.items() if blob not in inputs and blob != value},
+        "remarks": cutting.remarks(path),
         "outputs": [values[blob] for blob in network.outputs],
         "shared": placing.shared(placed),
         "mean": _mean(path),

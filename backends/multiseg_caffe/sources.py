@@ -5,19 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, setting
 from multiseg_caffe import open_classes, prototxt
 from multiseg_caffe.describing.shapes import READERS
 
 # roles: names of the input blobs that multiseg fills
 DATA, LABEL = "data", "label"
+MORE = "more"  # the role of the inputs of a deploy network after the first
 TRANSFORMERS = ("Data", "ImageData", "MemoryData", "WindowData")
 BATCHES = ("data_param", "image_data_param", "hdf5_data_param", "memory_data_param", "window_data_param")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One top of a data layer: its role (``DATA`` or ``LABEL``), and its shape, None if the file does not specify it."""
+    """One top of a data layer: its role (``DATA``, ``LABEL`` or ``MORE``), and its shape, None if the file has none."""
 
     top: str
     role: str
@@ -34,14 +35,18 @@ class Source:
 def find(net: Any, path: str) -> dict[str, Source]:
     """Return the tops of data layers by name. Their roles follow from the names data and label, of the top or the layer.
 
-    Raises ModelError if a data layer's top has neither role, and for several inputs.
+    Inputs of type Input after the first have the role ``MORE``; those that no layer reads are left out. Raises ModelError if a
+    data layer's top has no role, and for several data layers of images.
     """
+    read = {bottom for layer in net.layer for bottom in layer.bottom}
     inputs: dict[str, Source] = {}
     for layer in net.layer:
         if layer.bottom or layer.type not in (*READERS, "Input", "DummyData", "Python"):
             continue
         for index, top in enumerate(layer.top):
             role = _role(layer, index)
+            if layer.type == "Input" and role == DATA and top not in read and len(layer.top) > 1:
+                continue
             if role is None and layer.type in ("DummyData", "Python"):
                 continue  # part of the network: does not read a dataset
             if role is None:
@@ -49,9 +54,11 @@ def find(net: Any, path: str) -> dict[str, Source]:
                     f"{path}: layer {layer.name!r}: top {top!r} is unknown; name the tops of data layers data and label"
                 )
             other = next((name for name, source in inputs.items() if source.role == role and name != top), None)
-            if other is not None:
+            if other is not None and layer.type == "Input" and role == DATA:
+                role = MORE
+            elif other is not None:
                 raise ModelError(
-                    f"{path}: has several inputs, {other!r} and {top!r}; multiseg supports networks with one input"
+                    f"{path}: has several inputs, {other!r} and {top!r}; multiseg trains networks with one input"
                 )
             inputs[top] = Source(top, role, layer, _shape(layer, index))
     return inputs
@@ -201,6 +208,8 @@ def fed(net: Any, path: str, shapes: dict[str, list[int]], scale: float = 1.0) -
     inputs = find(net, path)
     replaced = {source.layer.name for source in inputs.values()}
     result = prototxt.of_layers(net.name, (layer for layer in net.layer if layer.bottom or layer.name not in replaced))
+    if more := [top for top, source in inputs.items() if source.role == MORE]:
+        raise several_inputs(path, [next(iter(inputs)), *more])
     names = {top: source.role for top, source in inputs.items()}
     for layer in result.layer:
         for blobs in (layer.bottom, layer.top):
@@ -214,3 +223,11 @@ def fed(net: Any, path: str, shapes: dict[str, list[int]], scale: float = 1.0) -
         layer.input_param.shape.add(dim=shape)
     result.layer.extend(rest)
     return result
+
+
+def several_inputs(path: str, names: list[str]) -> ModelError:
+    """Return the error for training or testing a network with several inputs."""
+    return ModelError(
+        f"{path}: has {len(names)} inputs ({', '.join(names)}); training and testing want one; cut the network to a layer that "
+        f"needs one of them, with {setting('outputs', example='NAME')}"
+    )

@@ -50,15 +50,16 @@ def write(
 
 def _of_network(network: str, weights: Mapping[str, Array], input_shape: list[int] | None) -> list[Any]:
     """Return the layers of a network file that have weights, with the given weights."""
-    file, network = prototxt.read(network), str(choice.read(network).file)
-    net = deployed(file, network)
+    chosen = choice.read(network)
+    file, network = prototxt.read(network), str(chosen.file)
+    net = deployed(file, network, chosen.outputs)
     shape = input_shape or (None if net.shape is None else list(net.shape[1:]))
     if shape is None:
         raise ModelError(
             f"{network}: does not specify the size of its input; set "
             f"{setting('input_shape', example='(channels, height, width)')}"
         )
-    placed = [p for p in placing.infer(net.net, network, {net.image: (1, *shape)}) if p.weights]
+    placed = [p for p in placing.infer(net.net, network, net.input_shapes(shape, network)) if p.weights]
     blobs = {p.layer.name: [np.zeros(shape, np.float32) for shape in p.weights] for p in placed}
     parts = {p.layer.name: neutral(p.layer, blobs[p.layer.name]) for p in placed}
     shapes = {f"{name}.{part}": array.shape for name, arrays in parts.items() for part, array in arrays.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,14 @@ IDENTITIES = ("Identity", "ReadVariableOp", "Switch", "Enter")
 STATISTICS = re.compile(r"(^|[/_])(moving|running)_(mean|var|variance)(_\d+)?$")
 
 
-def prune(graph: Any, output: Any, source: str | None) -> Any:
-    """Return a new graph of the operations that ``output`` and ``source`` depend on, with function calls inlined."""
+def prune(graph: Any, outputs: Sequence[Any], sources: Sequence[str]) -> Any:
+    """Return a new graph of the operations that ``outputs`` and ``sources`` depend on, with function calls inlined."""
     definition = graph.as_graph_def()
-    ends = [output.op.name] + ([] if source is None else [source.partition(":")[0]])
+    ends = [*(output.op.name for output in outputs), *(source.partition(":")[0] for source in sources)]
     subgraph = tf.graph_util.extract_sub_graph(definition, ends)
     if any(node.op in ("PartitionedCall", "StatefulPartitionedCall") for node in subgraph.node):
         subgraph.library.CopyFrom(definition.library)
-        subgraph = _inline_functions(subgraph, output.name)
+        subgraph = _inline_functions(subgraph, [output.name for output in outputs])
     pruned = tf.Graph()
     with pruned.as_default():
         tf.import_graph_def(subgraph, name="")
@@ -84,12 +84,12 @@ def extract(definition: Any, ends: Iterable[str], inputs: set[str]) -> Any:
     return definition
 
 
-def _inline_functions(definition: Any, output: str) -> Any:
+def _inline_functions(definition: Any, outputs: Sequence[str]) -> Any:
     """Return the definition with the calls of its functions inlined, by TensorFlow's graph optimiser."""
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(definition, name="")
         meta = tf.train.export_meta_graph(graph=graph)
-    meta.collection_def["train_op"].node_list.value.append(output)
+    meta.collection_def["train_op"].node_list.value.extend(outputs)
     config = config_pb2.ConfigProto()
     rewrite = config.graph_options.rewrite_options
     rewrite.min_graph_nodes = -1  # optimise small graphs too

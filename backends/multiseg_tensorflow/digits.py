@@ -29,6 +29,7 @@ class Tower:
         self.is_inference = is_inference
         self.summaries: list[Any] = []
         self.train = None
+        self.is_graph = False  # a graph of a file, which has no loss of its own; not an attribute of DIGITS
         self.label_kind: LabelKind = IMAGES  # how the network reads ``y``; not an attribute of DIGITS
 
     def gradientUpdate(self, grad: Any) -> Any:  # the name in DIGITS

@@ -38,6 +38,7 @@ class NetworkFile:
         frozenset()
     )  # variables of the file that the network has not, see multiseg_tensorflow.folding
     classes: int | None = None  # the number of classes, if it is known
+    outputs: tuple[str, ...] = ()  # names of the outputs that the network is cut to, none for all of it
     any_shape: tuple[int, int, int] | None = None  # an image shape that the layers can be described for
     keras: tower.KerasFile | None = None  # the model in a file of Keras
 
@@ -87,13 +88,13 @@ def load(path: Path, seed: int = 0) -> NetworkFile:
     path = chosen.file
     head = read_head(path)
     if any(is_kind(head, path) for is_kind in (kinds.is_graph, kinds.is_meta_graph, kinds.is_saved_model)):
-        graph = plain.plain(path, stored.read(path, head, seed))
+        graph = plain.plain(path, stored.read(path, head, seed), chosen.outputs)
         height, width, channels = graph.shape
         shape = (height, width, channels) if height and width and channels else None
         weights = {f"{GraphKeys.MODEL}/{name}": value for name, value in graph.weights.items()}
         return NetworkFile(
             path, plain.tower(graph), weights, shape, "l2", True, graph.input.dtype.name, frozenset(graph.folded),
-            any_shape=shape,
+            outputs=chosen.outputs, any_shape=shape,
         )  # fmt: skip
     if kinds.is_keras_model(head, path):
         model = tower.load(path)
@@ -101,11 +102,11 @@ def load(path: Path, seed: int = 0) -> NetworkFile:
         shape = (height, width, channels) if height and width and channels else None
         weights = {f"{GraphKeys.MODEL}/{name}": value for name, value in model.values().items()}
         return NetworkFile(
-            path, tower.tower(model), weights, shape, "l2", True,
+            path, tower.tower(model), weights, shape, "l2", True, outputs=chosen.outputs,
             any_shape=(height or ANY_SIZE, width or ANY_SIZE, channels or 0), keras=model,
         )  # fmt: skip
     if path.suffix == ".py" or kinds.is_digits(head, path):
-        return NetworkFile(path, user_file.load(chosen), classes=chosen.classes)
+        return NetworkFile(path, user_file.load(chosen), classes=chosen.classes, outputs=chosen.outputs)
     raise ModelError(
         f"{path}: is not a TensorFlow network; use a DIGITS file with a class UserModel (.py), a GraphDef (.pb, "
         ".pbtxt), a MetaGraph (.meta), the folder of a SavedModel, or a Keras model (.keras, .h5)"

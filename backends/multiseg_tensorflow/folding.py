@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,15 +20,15 @@ ARITHMETIC = (*OFFSETS, "Mul")
 PARTS = {"BiasAdd": {1: "biases"}, "FusedBatchNorm": {1: "gamma", 2: "beta", 3: "moving_mean", 4: "moving_variance"}}
 
 
-def fold(graph: Any, output: str, values: Mapping[str, Any], source: Any) -> tuple[Any, set[str]]:
+def fold(graph: Any, outputs: Sequence[str], values: Mapping[str, Any], sources: Sequence[Any]) -> tuple[Any, set[str]]:
     """Return the graph with constants in place of the expressions that its weights are computed from.
 
-    ``output`` is the name of its last operation, ``values`` are the values of its variables, ``source`` are the images. A kernel
+    ``outputs`` are the names of its last operations, ``values`` the values of its variables, ``sources`` the images. A kernel
     that is only split into groups, and the arithmetic of batch normalisation, remain: they are part of a layer. An offset per
     channel that is no layer's bias becomes a layer of its own, Scale. Also returns the names of the variables that are no longer
     used.
     """
-    constants, dependent = Constants(values), reachable([source.op], consumers)
+    constants, dependent = Constants(values), reachable([source.op for source in sources], consumers)
     changes = _Changes(graph)
     for op in graph.get_operations():
         if op not in dependent:
@@ -43,7 +43,9 @@ def fold(graph: Any, output: str, values: Mapping[str, Any], source: Any) -> tup
                 changes.add_offset(op, slot, constants.value(tensor))
     if not changes.inputs:
         return graph, set()
-    definition = tf.graph_util.extract_sub_graph(changes.definition(), [output, source.op.name])
+    definition = tf.graph_util.extract_sub_graph(
+        changes.definition(), [*outputs, *(source.op.name for source in sources)]
+    )
     before = {op.name for op in graph.get_operations() if op.type in VARIABLES}
     folded = tf.Graph()
     with folded.as_default():

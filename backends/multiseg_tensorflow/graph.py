@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tensorflow
 
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, setting
 from multiseg.network import CLASSES, LabelKind
 from multiseg_tensorflow import digits, dropout, loss_terms
 from multiseg_tensorflow.describing.layers import Layers, mark_training_statistics, read, with_dropouts
@@ -17,6 +17,7 @@ from multiseg_tensorflow.files import NetworkFile
 from multiseg_tensorflow.losses import Loss
 from multiseg_tensorflow.lowering import lower
 from multiseg_tensorflow.randomness import depend_on_seed
+from multiseg_tensorflow.tensors import reachable
 from multiseg_tensorflow.user_file import blaming
 from multiseg_tensorflow.weights import Weight, neutral_name, plain
 
@@ -60,18 +61,18 @@ def read_layers(file: NetworkFile, shape: Shape, dropouts: bool = False) -> Laye
     Raises ModelError if the code in the file fails.
     """
     with tf.Graph().as_default():
-        x, output = _inference(file, shape, None)
-        layers = read(x, output, file.scopes)
+        inputs, outputs = _inference(file, shape, None)
+        layers = read(inputs, outputs, file.scopes)
     if not dropouts:
-        return layers
+        return layers.cut(file.outputs)
     with tf.Graph().as_default() as graph:
-        x, output = _inference(file, shape, output.shape)
-        mark_training_statistics(layers, read(x, output, file.scopes))
-        return with_dropouts(layers, dropout.find(graph))
+        inputs, outputs = _inference(file, shape, outputs[0][1].shape)
+        mark_training_statistics(layers, read(inputs, outputs, file.scopes))
+        return with_dropouts(layers, dropout.find(graph)).cut(file.outputs)
 
 
-def _inference(file: NetworkFile, shape: Shape, label_shape: Any) -> tuple[Any, Any]:
-    """Build the network in the default graph, for training if there is a label shape; return its images and its output.
+def _inference(file: NetworkFile, shape: Shape, label_shape: Any) -> tuple[list[Any], list[tuple[str, Any]]]:
+    """Build the network in the default graph, for training if there is a label shape; return its inputs, and outputs with titles.
 
     The batch size is 1, so that all shapes are known.
     """
@@ -79,8 +80,22 @@ def _inference(file: NetworkFile, shape: Shape, label_shape: Any) -> tuple[Any, 
     with blaming(file.path, file.lacks_classes):
         y = None if label_shape is None else tf.placeholder(tf.float32, label_shape, "y")
         tower = file.tower(x, y, list(shape), file.classes, y is not None, y is None)
-        output = _output(file.path, tower)
-    return x, output
+        outputs = _outputs(file.path, tower)
+    return [x, *_more_inputs([output for _, output in outputs], (x, y))], outputs
+
+
+def _more_inputs(outputs: Sequence[Any], known: Sequence[Any]) -> list[Any]:
+    """Return the placeholders of images and vectors besides ``known`` that the outputs depend on."""
+    needed = reachable([output.op for output in outputs], lambda op: (tensor.op for tensor in op.inputs))
+    tensors = [op.outputs[0] for op in outputs[0].graph.get_operations() if op in needed and op.type == "Placeholder"]
+    return [
+        tensor
+        for tensor in tensors
+        if not any(tensor is each for each in known)
+        and tensor.shape.rank in (2, 4)
+        and None not in tensor.shape.as_list()[1:]
+        and tensor.dtype.is_floating
+    ]
 
 
 def build(
@@ -104,7 +119,7 @@ def build(
         y = None if label_shape is None else tf.placeholder(tf.float32, [None, *label_shape], "y")
         with blaming(path, file.lacks_classes):
             tower: Any = file.tower(x, _labels(y, loss), list(shape), file.classes, training, y is None)
-            output = _output(path, tower)
+            output = _output(path, tower, x.graph, layers)
             _check_output(path, output, label_shape, labels)
             tower.label_kind = labels
             with tf.name_scope(digits.GraphKeys.LOSS):
@@ -190,14 +205,37 @@ def _layer_tensors(graph: Any, layers: Layers) -> dict[str, Any]:
     return outputs
 
 
-def _output(path: Path, tower: Any) -> Any:
-    """Return the network's output. Raise ModelError unless it is one tensor of rank 2 or 4."""
+def _outputs(path: Path, tower: Any) -> list[tuple[str, Any]]:
+    """Return the outputs with their keys in a dict, else an empty text. Raise ModelError unless all have rank 2 or 4."""
     with tf.variable_scope(digits.GraphKeys.MODEL):
-        output = tower.inference
-    if not isinstance(output, tf.Tensor) or output.shape.rank not in (2, 4):
-        raise ModelError(
-            f"{path}: inference returns {output}; it must return one tensor of images, (N, H, W, C), or of vectors, (N, C)"
-        )
+        made = tower.inference
+    if isinstance(made, dict):
+        outputs = [(str(key), value) for key, value in made.items()]
+    else:
+        outputs = [("", value) for value in (made if isinstance(made, (list, tuple)) and len(made) > 1 else [made])]
+    for _, output in outputs:
+        if not isinstance(output, tf.Tensor) or output.shape.rank not in (2, 4):
+            raise ModelError(
+                f"{path}: inference returns {made}; it must return one tensor of images, (N, H, W, C), or of vectors, (N, C), or "
+                "several of them"
+            )
+    return outputs
+
+
+def _output(path: Path, tower: Any, graph: Any, layers: Layers) -> Any:
+    """Return the one output of the network for training and testing. Raise ModelError if there are several, or several inputs."""
+    outputs = _outputs(path, tower)
+    for what, names in (("inputs", [node.name for node in layers.sources]), ("outputs", layers.titles)):
+        if len(names) > 1:
+            raise ModelError(
+                f"{path}: has {len(names)} {what} ({', '.join(names)}); training and testing want one; cut the network to one, "
+                f"with {setting('outputs', example='NAME')}"
+            )
+    if len(outputs) == 1 and not layers.is_cut:
+        return outputs[0][1]
+    output = graph.get_tensor_by_name(layers.tensors[layers.output].name)
+    if len(outputs) == 1 or tower.is_graph:  # a loss of several outputs knows them; any other one compares what remains
+        tower.inference = output
     return output
 
 
@@ -232,6 +270,11 @@ def _named_loss(path: Path, loss: Loss, output: Any, y: Any) -> tuple[Any, list[
 
 def _own_losses(path: Path, tower: Any) -> list[tuple[Any, list[Any]]]:
     """Return the losses of the file with their variables. Raise ModelError unless each is a scalar."""
+    if not hasattr(type(tower), "loss"):
+        raise ModelError(
+            f"{path}: class {type(tower).__name__} has no loss; add it as a method under @model_property, or specify "
+            f"{setting('loss', example='NAME')}"
+        )
     loss = tower.loss
     parts = loss if isinstance(loss, list) else [{"loss": loss, "vars": tf.trainable_variables()}]
     for part in parts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow
 
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, setting
 from multiseg.network import IMAGES
 from multiseg_tensorflow import allowed, definitions, digits, folding, switches
 from multiseg_tensorflow.stored import Stored, names_file
@@ -30,15 +30,17 @@ MAX_LISTED = 8  # tensors in an error message
 class Plain:
     """A graph with its input, output and weights, for images of any size.
 
-    ``weights`` are the initial values by variable name, ``reads`` maps the names of tensors to the variables that replace
-    them, ``frozen`` are the variables that are not trained, ``fixed`` are the values of the graph's other placeholders, and
-    ``folded`` the variables of the file that are replaced by what is computed from them.
+    ``weights`` are the initial values by variable name, ``reads`` maps the names of tensors to the variables that replace them,
+    ``outputs`` are tensors by their titles, ``more`` the inputs after the first, ``frozen`` are the variables that are not
+    trained, ``fixed`` are the values of the graph's other placeholders, and ``folded`` the variables of the file that are
+    replaced by what is computed from them.
     """
 
     path: Path
     definition: Any
     input: Any
-    output: Any
+    outputs: dict[str, Any]
+    more: list[Any]
     weights: dict[str, Any]
     reads: dict[str, str]
     frozen: set[str]
@@ -60,43 +62,55 @@ class Plain:
         return first is not None and first <= 4 and (last is None or last > 4)
 
 
-def plain(path: Path, stored: Stored) -> Plain:
-    """Find the input, output and weights of a graph.
+def plain(path: Path, stored: Stored, chosen: Sequence[str] = ()) -> Plain:
+    """Find the inputs, outputs and weights of a graph.
 
-    Raises ModelError that names the file, and lists the candidates if the input or output is ambiguous.
+    ``chosen`` are names of tensors that are the outputs if the file does not say which. Raises ModelError that names the file,
+    and lists the candidates if the input or output is ambiguous.
     """
     graph = stored.graph
-    if stored.output is None:
-        dependent = _dependent(_inputs(graph) if stored.input is None else [_tensor(path, graph, stored.input)])
-        stored.output = _single_name(path, "output", _final_tensors(graph, dependent), _images(graph, dependent))
-    output = _scores(_tensor(path, graph, stored.output))
-    fed = [] if stored.input is None else [_tensor(path, graph, stored.input).op]
-    allowed.check(path, graph, [output.op], fed)
-    graph = definitions.prune(graph, output, stored.input)
-    output = graph.get_tensor_by_name(output.name)
+    _choose(path, stored)
+    specified = list(stored.inputs.values()) if stored.input is None else [stored.input]
+    if stored.output is None and not stored.outputs:
+        dependent = _dependent([_tensor(path, graph, name) for name in specified] or _inputs(graph))
+        finals = _final_tensors(graph, dependent)
+        if len(finals) > 1 and chosen:
+            stored.outputs = {name: _tensor(path, graph, name).name for name in chosen}
+        else:
+            stored.output = _single_name(path, "output", finals, _images(graph, dependent))
+    titled = stored.outputs if stored.output is None else {"": stored.output}
+    outputs = {title: _scores(_tensor(path, graph, name)) for title, name in titled.items()}
+    fed = [_tensor(path, graph, name).op for name in specified]
+    allowed.check(path, graph, [output.op for output in outputs.values()], fed)
+    graph = definitions.prune(graph, list(outputs.values()), specified)
+    outputs = {title: graph.get_tensor_by_name(output.name) for title, output in outputs.items()}
     dropouts = switches.masks(graph)
-    if stored.input is None:
+    if not specified:
         probabilities = {op for mask in dropouts for op in mask.placeholders}
         images = [tensor for tensor in _inputs(graph) if tensor.op not in probabilities]
-        stored.input = _single_name(path, "input", [tensor for tensor in images if tensor.shape.rank in (None, 4)])
-    source = _tensor(path, graph, stored.input)
-    if output.op not in _dependent([source]):
-        raise ModelError(
-            f"{path}: the output {output.name} does not depend on the input {source.name}; specify other tensors in "
-            f"{names_file(path).name}"
-        )
-    graph, folded = folding.fold(graph, output.op.name, stored.values, source)
-    source, output = graph.get_tensor_by_name(source.name), graph.get_tensor_by_name(output.name)
+        images = [tensor for tensor in images if tensor.shape.rank in (None, 4)]
+        several = len(images) > 1 and all(tensor.shape.rank == 4 for tensor in images)
+        specified = [tensor.name for tensor in images] if several else [_single_name(path, "input", images)]
+    sources = [_tensor(path, graph, name) for name in specified]
+    for output in outputs.values():
+        if output.op not in _dependent(sources):
+            raise ModelError(
+                f"{path}: the output {output.name} does not depend on the input {sources[0].name}; specify other tensors in "
+                f"{names_file(path).name}"
+            )
+    graph, folded = folding.fold(graph, [output.op.name for output in outputs.values()], stored.values, sources)
+    sources = [graph.get_tensor_by_name(source.name) for source in sources]
+    outputs = {title: graph.get_tensor_by_name(output.name) for title, output in outputs.items()}
+    ends, fed = [output.op for output in outputs.values()], [source.op for source in sources]
     # operations before an input within the graph are not computed
-    needed = reachable(
-        [output.op], lambda op: () if op is source.op else [*(t.op for t in op.inputs), *op.control_inputs]
-    )
-    placeholders = [op for op in graph.get_operations() if op.type in INPUTS and op in needed and op is not source.op]
-    fixed = _fixed(path, placeholders, output, switches.masks(graph), stored.specified)
+    needed = reachable(ends, lambda op: () if op in fed else [*(t.op for t in op.inputs), *op.control_inputs])
+    source, *more = [source for source in sources if source.op in needed]
+    placeholders = [op for op in graph.get_operations() if op.type in INPUTS and op in needed and op not in fed]
+    fixed = _fixed(path, placeholders, ends, switches.masks(graph), stored.specified)
     weights, reads, frozen = definitions.weights(path, [op for op in graph.get_operations() if op in needed], stored)
-    inputs = {*reads, *fixed, source.name}
-    definition = definitions.extract(definitions.with_variable_values(graph), [output.op.name], inputs)
-    return Plain(path, definition, source, output, weights, reads, frozen, fixed, folded)
+    inputs = {*reads, *fixed, *(tensor.name for tensor in sources)}
+    definition = definitions.extract(definitions.with_variable_values(graph), [op.name for op in ends], inputs)
+    return Plain(path, definition, source, outputs, more, weights, reads, frozen, fixed, folded)
 
 
 class GraphTower(digits.Tower):
@@ -104,11 +118,11 @@ class GraphTower(digits.Tower):
 
     def __init__(self, graph: Plain, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.graph = graph
+        self.graph, self.is_graph = graph, True
 
     @digits.model_property
     def inference(self) -> Any:
-        """The output of the graph for ``x``, with variables in place of its weights."""
+        """The output of the graph for ``x``, or a dict of several, with variables in place of its weights."""
         graph = self.graph
         channels = graph.shape[2]
         if channels not in (None, self.input_shape[2]):
@@ -128,17 +142,37 @@ class GraphTower(digits.Tower):
             mapping.update({read: tf.convert_to_tensor(variables[name]) for read, name in graph.reads.items()})
             for name, value in graph.fixed.items():
                 mapping[name] = tf.constant(value.training if self.is_training else value.inference)
+        mapping.update({tensor.name: self._further(tensor) for tensor in graph.more})
         scope = digits.GraphKeys.MODEL + "/"
         try:
-            (output,) = tf.import_graph_def(
-                graph.definition, input_map=mapping, return_elements=[graph.output.name], name=scope
-            )
+            outputs = tf.import_graph_def(
+                graph.definition, input_map=mapping, return_elements=[each.name for each in graph.outputs.values()],
+                name=scope,
+            )  # fmt: skip
         except ValueError as error:
             raise ModelError(
                 f"{graph.path}: its graph cannot process images (H, W, C) of {tuple(self.input_shape)}: "
                 f"{str(error).partition(chr(10))[0]}"
             ) from error
-        return digits.nchw_to_nhwc(output) if graph.channels_first and output.shape.rank == 4 else output
+        outputs = [
+            digits.nchw_to_nhwc(output) if graph.channels_first and output.shape.rank == 4 else output
+            for output in outputs
+        ]
+        return outputs[0] if list(graph.outputs) == [""] else dict(zip(graph.outputs, outputs))  # noqa: B905
+
+    def _further(self, tensor: Any) -> Any:
+        """Return what is fed to an input after the first: a placeholder of its own, of the size of the images if it has none."""
+        shape = tensor.shape.as_list() if tensor.shape.rank else []
+        name = tensor.op.name.rpartition("/")[2]
+        if len(shape) != 4:
+            if not shape or None in shape[1:]:
+                raise ModelError(f"{self.graph.path}: does not specify the size of its input {tensor.name}")
+            return tf.cast(tf.placeholder(tf.float32, shape, name), tensor.dtype)
+        first = self.graph.channels_first
+        sizes = [shape[2], shape[3], shape[1]] if first else shape[1:]
+        sizes = [own or size for own, size in zip(sizes, self.input_shape)]  # noqa: B905
+        x = tf.placeholder(tf.float32, [None, *sizes], name)
+        return tf.cast(digits.nhwc_to_nchw(x) if first else x, tensor.dtype)
 
     @digits.model_property
     def loss(self) -> Any:
@@ -149,6 +183,25 @@ class GraphTower(digits.Tower):
         last = definitions.origin(output)
         logits = last.inputs[0] if last.type == "Softmax" else output
         return digits.classification_loss(logits, self.y)
+
+
+def _choose(path: Path, stored: Stored) -> None:
+    """Keep the images, and vectors, of a signature with several inputs or outputs: scores rather than the classes of these.
+
+    Other inputs are switches and probabilities of dropout; other outputs are losses and counts. What is one only is found in the
+    graph, as without a signature.
+    """
+    tensors = {key: _tensor(path, stored.graph, name) for key, name in stored.inputs.items()}
+    numeric = {key: tensor for key, tensor in tensors.items() if tensor.dtype.is_floating or tensor.dtype.is_integer}
+    images = {key: tensor for key, tensor in numeric.items() if tensor.shape.rank == 4}
+    stored.inputs = {key: tensor.name for key, tensor in images.items()} if len(images) > 1 else {}
+    tensors = {key: _tensor(path, stored.graph, name) for key, name in stored.outputs.items()}
+    scores = {key: _scores(tensor) for key, tensor in tensors.items() if tensor.shape.rank in (2, 4, None)}
+    scores = {
+        key: tensor for key, tensor in scores.items() if tensor.dtype.is_floating and tensors[key] is tensor
+    } or scores
+    names = {key: tensor.name for key, tensor in scores.items()}
+    stored.outputs = names if len(set(names.values())) > 1 else {}
 
 
 def tower(graph: Plain) -> Any:
@@ -208,10 +261,11 @@ def _single_name(path: Path, end: str, tensors: list[Any], others: Iterable[Any]
     if len(tensors) == 1:
         return str(tensors[0].name)
     listed = ", ".join(f"{tensor.name} {tensor.shape}" for tensor in tensors[:MAX_LISTED] or others) or "none"
+    option = f"as {setting('outputs', example='NAME')}, or " if end == "output" else ""
     more = f" and {len(tensors) - MAX_LISTED} more" if len(tensors) > MAX_LISTED else ""
     raise ModelError(
         f"{path}: has {len(tensors) or 'no'} {end}s for images instead of one; candidates: {listed}{more}; specify the {end} "
-        f'in {names_file(path).name} in the same folder: {{"{end}": "NAME:0"}}'
+        f'{option}in {names_file(path).name} in the same folder: {{"{end}": "NAME:0"}}'
     )
 
 
@@ -227,13 +281,13 @@ def _tensor(path: Path, graph: Any, name: str) -> Any:
 
 
 def _fixed(
-    path: Path, ops: list[Any], output: Any, dropouts: list[Mask], specified: dict[str, Any]
+    path: Path, ops: list[Any], outputs: list[Any], dropouts: list[Mask], specified: dict[str, Any]
 ) -> dict[str, Values]:
     """Return the values of the placeholders ``ops`` besides the image's, by the name of their tensor.
 
     ``specified`` are those of the names file. Raises ModelError if neither it nor the graph determines a value.
     """
-    known = switches.values_of([op for op in ops if op.name not in specified], output, dropouts)
+    known = switches.values_of([op for op in ops if op.name not in specified], outputs, dropouts)
     for op in ops:
         if op.name in specified:
             array = np.array(specified[op.name]).astype(op.outputs[0].dtype.as_numpy_dtype)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from multiseg_tensorflow import files, keras_weights, kinds, weights_files
+from multiseg_tensorflow.describing.layers import Layers
+from multiseg_tensorflow.files import NetworkFile
 from multiseg_tensorflow.graph import read_layers
 
 
@@ -19,13 +21,22 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
     height, width, channels = file.image_shape(input_shape)
     layers = read_layers(file, (height, width, channels), dropouts=True)
     return {
-        "input": layers.source.name,
+        "input": layers.sources[0].name,
         "input_shape": [channels, height, width],
+        "more_inputs": layers.more_inputs(),
         "layers": layers.to_dicts(),
-        "outputs": [layers.output],
+        "outputs": layers.outputs,
+        "output_titles": layers.titles,
         "shared": layers.shared(),
-        "loss": file.loss or "the file's own",
+        "loss": _loss(file, layers),
     }
+
+
+def _loss(file: NetworkFile, layers: Layers) -> str | None:
+    """Return the loss in words; None if there is none. That of a graph is multiseg's, of one output."""
+    if file.plain:
+        return file.loss if len(layers.outputs) == 1 else None
+    return "the file's own" if hasattr(file.tower, "loss") else None
 
 
 def read_weights(path: str, network: str | None = None, input_shape: list[int] | None = None) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Stored:
 
     ``values`` are the values of its variables, by the name of the variable's operation. ``input`` and ``output`` are the
     names of tensors if the file, or the JSON file next to it, specifies them; ``specified`` are the values of placeholders in
-    the JSON file.
+    the JSON file. ``inputs`` and ``outputs`` are the names of tensors by their keys in a signature with several of them.
     """
 
     graph: Any
@@ -46,6 +46,8 @@ class Stored:
     input: str | None = None
     output: str | None = None
     specified: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
 
 
 def read(path: Path, head: bytes, seed: int) -> Stored:
@@ -229,16 +231,17 @@ def _value(op: Any) -> Any:
 
 
 def _signature(path: Path, signatures: Any) -> dict[str, Any]:
-    """Return the input and the output of the serving signature, without a side that has several tensors.
-
-    Those are specified in the JSON file next to the graph.
-    """
+    """Return the input and the output of the serving signature, or the ``inputs`` or ``outputs`` if there are several."""
     usable = {name: signature for name, signature in signatures.items() if signature.inputs and signature.outputs}
     chosen = usable.get(SIGNATURE) or (next(iter(usable.values())) if len(usable) == 1 else None)
     if chosen is None:
         return {}
-    sides = {"input": list(chosen.inputs.values()), "output": list(chosen.outputs.values())}
-    return {key: tensors[0].name for key, tensors in sides.items() if len(tensors) == 1}
+    sides = {"input": chosen.inputs, "output": chosen.outputs}
+    ends: dict[str, Any] = {}
+    for side, infos in sides.items():
+        named = {key: infos[key].name for key in sorted(infos)}
+        ends |= {side: next(iter(named.values()))} if len(named) == 1 else {f"{side}s": named}
+    return ends
 
 
 def _read_names(path: Path) -> dict[str, Any]:

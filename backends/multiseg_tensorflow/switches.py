@@ -81,12 +81,12 @@ def masks(graph: Any) -> list[Mask]:
     return found
 
 
-def values_of(ops: Iterable[Any], output: Any, dropouts: Iterable[Mask]) -> dict[str, Values | None]:
+def values_of(ops: Iterable[Any], outputs: Sequence[Any], dropouts: Iterable[Mask]) -> dict[str, Values | None]:
     """Return the values of placeholders by the name of their operation; None where their use does not tell them.
 
-    ``ops`` are the placeholders besides the image's, ``output`` is the network's output. A probability of dropout is that for
-    which nothing is dropped, also in training. A placeholder that switches random numbers or the statistics of the batch on has
-    the value without them in inference, and the other one in training.
+    ``ops`` are the placeholders besides the image's, ``outputs`` are the last operations of the network. A probability of dropout
+    is that for which nothing is dropped, also in training. A placeholder that switches random numbers or the statistics of the
+    batch on has the value without them in inference, and the other one in training.
     """
     dropouts = list(dropouts)
     scalars = [op for op in ops if is_scalar(op)]
@@ -96,10 +96,10 @@ def values_of(ops: Iterable[Any], output: Any, dropouts: Iterable[Mask]) -> dict
             kept = _probability(op, [mask for mask in dropouts if op in mask.placeholders])
             values[op.name] = None if kept is None else Values(kept, kept)
     known = {name: value.inference for name, value in values.items() if value is not None}
-    used = reachable([output.op], _sources)
+    used = reachable(outputs, _sources)
     for op in scalars:
         if values[op.name] is None:
-            values[op.name] = _phase(op, output, dropouts, known)
+            values[op.name] = _phase(op, outputs, dropouts, known)
         if op not in used:  # operations wait for it, but the output does not depend on its value
             values[op.name] = Values(*[_candidates(op)[0]] * 2)
         default = constant(op.inputs[0]) if op.type == "PlaceholderWithDefault" else None
@@ -165,10 +165,10 @@ def _probability(op: Any, dropouts: list[Mask]) -> Any:
     return (zero, one)[votes.pop()] if len(votes) == 1 else None
 
 
-def _phase(op: Any, output: Any, dropouts: list[Mask], known: Mapping[str, Any]) -> Values | None:
+def _phase(op: Any, outputs: Sequence[Any], dropouts: list[Mask], known: Mapping[str, Any]) -> Values | None:
     """Return the values of a placeholder that switches the operations of training on; None if it does not."""
     zero, one = _candidates(op)
-    needed = [_needed(output, Constants({**known, op.name: value})) for value in (zero, one)]
+    needed = [_needed(outputs, Constants({**known, op.name: value})) for value in (zero, one)]
     if needed[0] == needed[1]:
         return None
     kept = {mask.random for mask in dropouts if all(other.name in known for other in mask.placeholders)}
@@ -181,9 +181,9 @@ def _phase(op: Any, output: Any, dropouts: list[Mask], known: Mapping[str, Any])
     return Values(zero, one) if effects[0] < effects[1] else Values(one, zero)
 
 
-def _needed(output: Any, constants: Constants) -> set[Any]:
-    """Return the operations that an output depends on, without those that a constant condition or a product with 0 omits."""
-    waiting, needed = [output.op], set()
+def _needed(outputs: Sequence[Any], constants: Constants) -> set[Any]:
+    """Return the operations that the outputs depend on, without those that a constant condition or a product with 0 omits."""
+    waiting, needed = list(outputs), set()
     while waiting:
         op = waiting.pop()
         if op in needed:

@@ -87,9 +87,8 @@ def load(chosen: Choice) -> type[digits.Tower]:
         raise ModelError(
             f"{path}: has no class {wanted}(Tower); define one with the properties inference and loss{others}"
         )
-    for name in ("inference", "loss"):
-        if not hasattr(model, name):
-            raise ModelError(f"{path}: class {wanted} has no {name}; add it as a method under @model_property")
+    if not hasattr(model, "inference"):
+        raise ModelError(f"{path}: class {wanted} has no inference; add it as a method under @model_property")
     return model
 
 

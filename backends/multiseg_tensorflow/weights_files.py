@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +181,8 @@ def _write_network(
         x = tf.placeholder(tf.float32, [None, *shape], "x")
         scope = contextlib.nullcontext() if file.plain else tf.variable_scope(digits.GraphKeys.MODEL)
         with blaming(network), scope:
-            output = file.tower(x, None, list(shape), None, False, True).inference
+            made = file.tower(x, None, list(shape), None, False, True).inference
+        outputs = made.values() if isinstance(made, dict) else made if isinstance(made, (list, tuple)) else [made]
         variables = {variable.op.name: variable for variable in tf.global_variables()}
         layouts = weights_of(variables, layer_weights)
         shapes = {layout.name: layout.shape for layout in layouts.values()}
@@ -191,23 +192,25 @@ def _write_network(
         values = {**weights, **{name: others[name] for name in taken}}
         check_weights(str(network), {name: shape for name, shape in shapes.items() if name in values}, values)
         rest = {name: layout.name for name, layout in layouts.items() if layout.name not in values}
-        _check_unused(network, output, rest)
+        if not file.outputs:
+            _check_unused(network, list(outputs), rest)
         with tf.Session() as session:
             session.run(tf.global_variables_initializer())
             for name, layout in layouts.items():
                 if name not in rest:
                     variable = variables[name]
                     variable.load(layout.from_neutral(values[layout.name], variable.shape.as_list()), session)
-            tf.train.Saver(allow_empty=True).save(session, path, write_state=False)
-    return {"taken": taken, "started": list(rest.values())}
+            kept = [variable for name, variable in variables.items() if name not in rest] if file.outputs else None
+            tf.train.Saver(kept, allow_empty=True).save(session, path, write_state=False)
+    return {"taken": taken, "started": [] if file.outputs else list(rest.values())}
 
 
-def _check_unused(network: Path, output: Any, rest: Mapping[str, str]) -> None:
-    """Raise ModelError if the output depends on a variable without a value; the layers do not cover every such variable.
+def _check_unused(network: Path, outputs: Sequence[Any], rest: Mapping[str, str]) -> None:
+    """Raise ModelError if an output depends on a variable without a value; the layers do not cover every such variable.
 
     ``rest`` maps the names of the operations of these variables to their neutral names.
     """
-    waiting, visited = [output.op], set()
+    waiting, visited = [output.op for output in outputs], set()
     while waiting:
         op = waiting.pop()
         if op.name not in visited:

@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, setting
 from multiseg.files import read_bytes
+from multiseg.topology.names import unused
 from multiseg.worker import choice, helper_modules
 from multiseg.worker.choice import Choice
 from multiseg_torch import candidates, kinds
@@ -25,6 +27,7 @@ FACTORIES = (
     "network", "build_network", "create_network", "get_network", "make_network", "build_model", "create_model", "get_model",
     "make_model",
 )  # fmt: skip
+INPUT = "input"  # name of the first input in descriptions
 MADE = ("model", "net", "network")  # common names of a module that the file instantiates itself
 FACTORY = (
     "define a function network(params) that returns the module, or a dict with model, loss, trainBatchSize and "
@@ -43,6 +46,7 @@ class Loaded:
     crop: int | None  # side in pixels of the square crops that DIGITS trains on
     path: str = ""  # of the file
     files: tuple[str, ...] = ()  # others that it runs, relative to its folder
+    input_shapes: tuple[tuple[int, ...], ...] = ()  # of several inputs, without the batch, if the file states them
 
 
 def load(path: str, input_shape: tuple[int, int, int]) -> Loaded:
@@ -162,12 +166,45 @@ def from_table(path: str, made: Any) -> Loaded:
         if size is not None and (not isinstance(size, int) or size < 1):
             raise ModelError(f"{path}: {key} is {size!r}; it must be a whole number from 1")
         sizes.append(size)
-    return Loaded(model, loss, sizes[0], sizes[1], sizes[2], files=tuple(table.get("files", ())))
+    shapes = table.get("inputShapes", ())
+    if not all(isinstance(size, int) and size > 0 for shape in shapes for size in shape):
+        raise ModelError(
+            f"{path}: inputShapes is {shapes!r}; it must be a list of sizes for each input, as in [[3, 64, 64]]"
+        )
+    return Loaded(
+        model, loss, sizes[0], sizes[1], sizes[2], files=tuple(table.get("files", ())),
+        input_shapes=tuple(tuple(shape) for shape in shapes),
+    )  # fmt: skip
+
+
+def inputs_of(loaded: Loaded, shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a model's inputs by name, for images of ``shape`` (C, H, W).
+
+    The inputs are the arguments of forward without a default. Those after the first have the shape that the file states, with the
+    size of the images if the file states that of the first; without one that of the images.
+    """
+    names = [INPUT, *_required(loaded.model)[1:]]
+    stated = loaded.input_shapes if len(loaded.input_shapes) == len(names) else (shape,) * len(names)
+    inputs: dict[str, tuple[int, ...]] = {INPUT: shape}
+    for name, own in zip(names[1:], stated[1:]):
+        follows = len(own) == 3 and own[1:] == stated[0][1:]
+        inputs[unused(name, inputs)] = (own[0], *shape[1:]) if follows else own
+    return inputs
+
+
+def _required(model: nn.Module) -> list[str]:
+    """Return the arguments of a model's forward that have no default."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [each.name for each in parameters if each.kind in positional and each.default is inspect.Parameter.empty]
 
 
 @torch.no_grad()
-def trial(path: str, model: nn.Module, images: Tensor, several: bool = False) -> Any:
-    """Return the model's output for ``images`` (N, C, H, W); with ``several`` it need not be one tensor.
+def trial(path: str, model: nn.Module, images: Sequence[Tensor], several: bool = False) -> Any:
+    """Return the model's output for ``images``, (N, C, H, W) of each input; with ``several`` it need not be one tensor.
 
     Raises ModelError, naming the file, the failing layer, its weights' and its input's shapes, if the forward pass fails or
     does not return one tensor.
@@ -183,9 +220,9 @@ def trial(path: str, model: nn.Module, images: Tensor, several: bool = False) ->
             entered.pop()
 
         hooks += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-    shape = tuple(images.shape[1:])
+    shape = " and ".join(str(tuple(tensor.shape[1:])) for tensor in images)
     try:
-        made = model(images)
+        made = model(*images)
     except Exception as error:
         told = str(error).splitlines() or [type(error).__name__]
         raise ModelError(f"{path}: cannot take images of {shape} (C, H, W): {_at(entered)}{told[0]}") from error
@@ -193,7 +230,11 @@ def trial(path: str, model: nn.Module, images: Tensor, several: bool = False) ->
         for hook in hooks:
             hook.remove()
     if not isinstance(made, Tensor) and not (several and isinstance(made, (list, tuple, dict))):
-        raise ModelError(f"{path}: gives a {type(made).__name__}; it must give one output")
+        names = [name for name in made if isinstance(made[name], Tensor)] if isinstance(made, dict) else []
+        listed = f" ({', '.join(map(str, names))})" if names else ""
+        several_outputs = isinstance(made, (list, tuple, dict)) and len(made) > 1
+        remedy = f"; cut the network to one, with {setting('outputs', example='NAME')}" if several_outputs else ""
+        raise ModelError(f"{path}: gives a {type(made).__name__}{listed}; training and testing want one output{remedy}")
     return made
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.network import CLASSES, Array, LossTerms, NetworkSpec
-from multiseg_torch import backend, files, loss_terms, losses, lowering, probabilities, scores, single_values
+from multiseg.worker import choice
+from multiseg_torch import backend, files, loss_terms, losses, lowering, probabilities, scores, selecting, single_values
 from multiseg_torch.class_losses import ClassLoss
 from multiseg_torch.describing import tracing
 from multiseg_torch.solver import Solver
@@ -41,7 +42,7 @@ class Network(network.Network):
         torch.utils.deterministic.fill_uninitialized_memory = (
             False  # a debugging aid that costs a pass over every new tensor
         )
-        loaded = files.load(spec.model, spec.input_shape)
+        loaded, outputs = files.load(spec.model, spec.input_shape), choice.read(spec.model).outputs
         self.spec = spec = replace(spec, model=loaded.path)
         for module in loaded.model.modules() if spec.solver else ():
             if hasattr(module, "own_gradient"):  # of a Torch7 file
@@ -65,6 +66,15 @@ class Network(network.Network):
             False  # TF32 keeps 10 of float32's 23 mantissa bits
         )
         self.model = loaded.model.to(self.device)
+        if len(inputs := files.inputs_of(loaded, spec.input_shape)) > 1:
+            raise ModelError(
+                f"{spec.model}: has {len(inputs)} inputs ({', '.join(inputs)}); training and testing want one; write a module "
+                "that takes one"
+            )
+        if outputs:
+            images = torch.zeros(2, *spec.input_shape, device=self.device)
+            files.trial(spec.model, self.model.eval(), [images], several=True)
+            selecting.select(spec.model, self.model, outputs, images)
         self.criterion = loaded.loss or losses.smooth_l1()
         if spec.loss is not None:
             self.criterion = losses.named(spec)
@@ -79,7 +89,7 @@ class Network(network.Network):
         self.model.eval()
         with single_values.recorded(self.model) as self.single_values:
             output = files.trial(
-                self.spec.model, self.model, torch.zeros(1, *self.spec.input_shape, device=self.device)
+                self.spec.model, self.model, [torch.zeros(1, *self.spec.input_shape, device=self.device)]
             )
         shape = tuple(output.shape[1:])
         if not self.spec.fits(shape):

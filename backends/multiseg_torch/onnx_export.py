@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from multiseg.errors import ModelError, SettingsError
+from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.network import Array, check_weights
+from multiseg.topology.names import unused
 from multiseg_torch import files, onnx_graph
 from multiseg_torch.describing import tracing
 from multiseg_torch.weights import neutral_weights, unflattened
@@ -21,40 +22,48 @@ AXES = ("batch", None, "height", "width")  # names of the dynamic axes
 
 
 def write(
-    path: str, title: str, weights: Mapping[str, Array], images: Sequence[Array], values: Sequence[str],
-    metadata: Mapping[str, str], out: str, tolerance: float, image_type: str | None = None, argmax: bool = False,
+    path: str, title: str, weights: Mapping[str, Array], images: Sequence[Sequence[Array]], inputs: Sequence[str],
+    outputs: Sequence[str], metadata: Mapping[str, str], out: str, tolerance: float, image_type: str | None = None,
+    argmax: bool = False,
 ) -> list[Array]:  # fmt: skip
     """Write the network of a Python file with these weights as the ONNX file ``out``; ``title`` names it in messages.
 
-    ``images``: batches (N, C, H, W), the first of the network's size. The file accepts any batch size, and, if there is a second
-    batch of another size, any height and width, unless the exporter or onnxruntime fails with it. ``values`` are the names of
-    input and output. ``image_type`` and ``argmax`` are those of multiseg_torch.onnx_graph.extended; what is returned and compared
-    is the network without these additions. Returns onnxruntime's output for the first batch.
+    ``images``: batches, a (N, C, H, W) for each input, the first of the network's size. The file accepts any batch size, and, if
+    there is a second batch of another size, any height and width, unless the exporter or onnxruntime fails with it. ``inputs``
+    and ``outputs`` are their names in the file. ``image_type`` and ``argmax`` are those of multiseg_torch.onnx_graph.extended;
+    what is returned and compared is the network without these additions. Returns onnxruntime's outputs for the first batch.
     Raises SettingsError if ONNX's packages are missing;
     ModelError if the weights do not fit, the network cannot be exported, or outputs differ from PyTorch's by more than
     ``tolerance`` times the largest value.
     """
     _check_packages()
+    if (image_type is not None or argmax) and (len(inputs) > 1 or len(outputs) > 1):
+        raise ModelError(
+            f"{title}: has {len(inputs)} inputs and {len(outputs)} outputs; preprocessing and argmax are for networks with one "
+            f"of each; choose an output with {setting('outputs', example='NAME')}"
+        )
     taken = {onnx_graph.IMAGE if image_type is not None else None, onnx_graph.CLASSES if argmax else None}
-    values = [f"{value}_of_network" if value in taken else value for value in values]
-    model = _loaded(path, title, weights, images[0])
+    names = [f"{value}_of_network" if value in taken else value for value in (*inputs, *outputs)]
+    for place, name in enumerate(names):  # an output may be called like an input
+        names[place] = unused(name, names[:place])
+    model = _loaded(path, title, weights, images[0][0])
     expected = [_alone(model, batch, title) for batch in images]
     _normalise_each(model)
     _check_independence(model, title, images[0])
     for count in range(len(images), 0, -1):
         try:
-            content = _exported(model, title, images[count - 1], values, metadata, sizes=count > 1)
-            outputs = _run(content, title, images[:count])
-            _compare(title, outputs, expected, tolerance)
+            content = _exported(model, title, images[count - 1], names, metadata, sizes=count > 1)
+            results = _run(content, title, images[:count])
+            _compare(title, outputs, results, expected, tolerance)
             break
         except ModelError:
             if count == 1:
                 raise
     if image_type is not None or argmax:
         content = onnx_graph.extended(content, title, image_type, argmax)
-        _run(content, title, [np.zeros(images[0].shape, image_type or "float32")])
+        _run(content, title, [[np.zeros(images[0][0].shape, image_type or "float32")]])
     Path(out).write_bytes(content)
-    return outputs[:1]
+    return results[0]
 
 
 class _OfEach(nn.Module):
@@ -77,21 +86,24 @@ def _normalise_each(model: nn.Module) -> None:
                 setattr(parent, name, _OfEach(module))
 
 
-def _alone(model: nn.Module, images: Array, title: str) -> Array:
+def _alone(model: nn.Module, images: Sequence[Array], title: str) -> list[Array]:
     """Return the outputs for images that are predicted one by one. Raises ModelError if one image alone is not possible."""
     try:
-        return np.concatenate([_forward(model, images[place : place + 1]) for place in range(len(images))])
+        results = [_forward(model, [array[place : place + 1] for array in images]) for place in range(len(images[0]))]
+        return [np.concatenate(parts) for parts in zip(*results)]
     except ValueError as error:  # batch normalisation of one value per channel
         raise ModelError(f"{title}: cannot predict one image alone: {_first_line(error)}") from error
 
 
-def _check_independence(model: nn.Module, title: str, images: Array) -> None:
+def _check_independence(model: nn.Module, title: str, images: Sequence[Array]) -> None:
     """Raise ModelError if an answer depends on the other images of its batch; multiseg predicts them alone, ONNX cannot."""
-    other = np.concatenate([images[:1], 2 * images[:1] + 1])
-    alone, together = _forward(model, other[:1])[0], _forward(model, other)[0]
-    largest = np.abs(alone).max(initial=0)
-    if np.isfinite(largest) and not np.abs(alone - together).max(initial=0) <= 1e-3 * largest:
-        layers, _ = tracing.layers_of(model, torch.from_numpy(other))
+    other = [np.concatenate([array[:1], 2 * array[:1] + 1]) for array in images]
+    for alone, together in zip(_forward(model, [array[:1] for array in other]), _forward(model, other)):
+        largest = np.abs(alone[0]).max(initial=0)
+        if not np.isfinite(largest) or np.abs(alone[0] - together[0]).max(initial=0) <= 1e-3 * largest:
+            continue
+        tensors = [torch.from_numpy(array) for array in other]
+        layers, *_ = tracing.layers_of(model, tensors, [str(place) for place in range(len(tensors))])
         names = [layer["name"] for layer in layers if "prediction_statistics" in layer.get("parameters", {})]
         raise ModelError(
             f"{title}: its output depends on the other images of a batch"
@@ -123,22 +135,31 @@ def _loaded(path: str, title: str, weights: Mapping[str, Array], images: Array) 
 
 
 @torch.no_grad()
-def _forward(model: nn.Module, images: Array) -> Array:
-    output: Array = model(torch.from_numpy(images)).numpy()
-    return output
+def _forward(model: nn.Module, images: Sequence[Array]) -> list[Array]:
+    """Return the outputs for an array of each input."""
+    outputs = model(*(torch.from_numpy(array) for array in images))
+    return [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
 
 def _exported(
-    model: nn.Module, title: str, images: Array, values: Sequence[str], metadata: Mapping[str, str], sizes: bool
+    model: nn.Module,
+    title: str,
+    images: Sequence[Array],
+    names: Sequence[str],
+    metadata: Mapping[str, str],
+    sizes: bool,
 ) -> bytes:
-    """Return the network as the bytes of an ONNX file. Raise ModelError if it cannot be exported."""
+    """Return the bytes of an ONNX file; ``names`` are those of inputs and outputs. Raise ModelError if that is not possible."""
     import onnx
 
-    axes = {axis: name for axis, name in enumerate(AXES) if name and (sizes or axis == 0)}
+    axes = [
+        {axis: name for axis, name in enumerate(AXES) if name and (axis == 0 or (sizes and array.ndim == len(AXES)))}
+        for array in images
+    ]
     try:
         program = torch.onnx.export(
-            model, (torch.from_numpy(images),), dynamo=True, input_names=[values[0]], output_names=[values[1]],
-            dynamic_shapes=(axes,), external_data=False, verbose=False,
+            model, tuple(torch.from_numpy(array) for array in images), dynamo=True, input_names=names[: len(images)],
+            output_names=names[len(images) :], dynamic_shapes=tuple(axes), external_data=False, verbose=False,
         )  # fmt: skip
         proto = program.model_proto
         for part in [*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output]:
@@ -152,8 +173,8 @@ def _exported(
     return content
 
 
-def _run(content: bytes, title: str, images: Sequence[Array]) -> list[Array]:
-    """Return onnxruntime's outputs for the batches."""
+def _run(content: bytes, title: str, images: Sequence[Sequence[Array]]) -> list[list[Array]]:
+    """Return onnxruntime's outputs for the batches, an array for each output."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -161,21 +182,29 @@ def _run(content: bytes, title: str, images: Sequence[Array]) -> list[Array]:
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
-        return [session.run(None, {name: batch})[0] for batch in images]
+        names = [entry.name for entry in session.get_inputs()]
+        return [session.run(None, dict(zip(names, batch))) for batch in images]
     except Exception as error:  # onnxruntime's exceptions have no common base class
         raise ModelError(f"{title}: onnxruntime cannot run the exported network: {_first_line(error)}") from error
 
 
-def _compare(title: str, outputs: Sequence[Array], expected: Sequence[Array], tolerance: float) -> None:
-    for output, other in zip(outputs, expected):
+def _compare(
+    title: str,
+    names: Sequence[str],
+    results: Sequence[Sequence[Array]],
+    expected: Sequence[Sequence[Array]],
+    tolerance: float,
+) -> None:
+    pairs = [triple for batch in zip(results, expected) for triple in zip(names, *batch)]
+    for name, output, other in pairs:
+        of = f" {name!r}" if len(names) > 1 else ""
         alike = output.shape == other.shape and np.array_equal(np.isfinite(output), np.isfinite(other))
         finite = np.isfinite(other)
         largest = np.abs(other[finite]).max(initial=1e-30)
         apart = np.abs(output[finite] - other[finite]).max(initial=0) / largest if alike else np.inf
         if not apart <= tolerance:
             raise ModelError(
-                f"{title}: onnxruntime's output differs from PyTorch's by {apart:.1e} of its largest value, more than "
+                f"{title}: onnxruntime's output{of} differs from PyTorch's by {apart:.1e} of its largest value, more than "
                 f"{tolerance:g}; the file is not written"
             )
 

@@ -26,27 +26,32 @@ def describe(path: str, input_shape: list[int] | tuple[int, int, int] | None) ->
         )
     channels, height, width = input_shape
     torch.manual_seed(0)
-    loaded = files.load(path, (channels, height, width))
+    loaded, chosen = files.load(path, (channels, height, width)), choice.read(path).outputs
     path = loaded.path
     loaded.model.eval()
     if loaded.crop:  # the network receives crops of this size
         height, width = min(height, loaded.crop), min(width, loaded.crop)
-    images = torch.zeros(2, channels, height, width)
+    inputs = files.inputs_of(loaded, (channels, height, width))
+    images = [torch.zeros(2, *shape) for shape in inputs.values()]
     files.trial(path, loaded.model, images, several=True)
     try:
-        layers, outputs = tracing.layers_of(loaded.model, images)
+        layers, outputs, titles = tracing.layers_of(loaded.model, images, list(inputs))
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
-    last = layers[-1]["type"] if layers else ""
+    if len(chosen) == 1 and chosen[0] in titles:  # the file's loss compares the only output that is left
+        outputs, titles = [outputs[titles.index(chosen[0])]], list(chosen)
+    last = next((layer["type"] for layer in reversed(layers) if outputs[0] in layer.get("outputs", ())), "")
     return {
         "input": tracing.INPUT,
         "input_shape": [channels, height, width],
+        "more_inputs": {name: list(shape) for name, shape in inputs.items() if name != tracing.INPUT},
         "layers": layers,
         "outputs": outputs,
+        "output_titles": titles,
         "shared": tracing.shared(loaded.model, layers),
         "loss": losses.loss_in_words(loaded.loss),
         "loss_labels": losses.labels_of(loaded.loss),
-        "objective": _objective(loaded.loss, last, outputs[0]),
+        "objective": _objective(loaded.loss, last, outputs[0]) if len(outputs) == 1 else None,
         "cross_entropy": losses.is_cross_entropy(loaded.loss, last),
     }
 

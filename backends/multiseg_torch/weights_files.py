@@ -13,6 +13,7 @@ from torch import Tensor
 from multiseg.errors import ModelError, setting
 from multiseg.files import read_bytes
 from multiseg.network import Array, check_weights
+from multiseg.worker import choice
 from multiseg_torch import files
 from multiseg_torch.kinds import is_t7
 from multiseg_torch.torch7 import snapshot
@@ -38,6 +39,7 @@ def write(
     channels, height, width = input_shape
     torch.manual_seed(0)
     own = files.load(network, (channels, height, width)).model.state_dict()
+    cut = bool(choice.read(network).outputs)  # then the weights of other layers are left out
     names = {name: neutral_name(name) for name, value in own.items() if value.is_floating_point()}
     shapes = {neutral: tuple(own[name].shape) for name, neutral in names.items()}
     taken = [name for name in shapes if name not in weights and name in others and others[name].shape == shapes[name]]
@@ -46,9 +48,16 @@ def write(
     state = {
         name: _tensor(values[names[name]]).to(value.dtype) if names.get(name) in values else value.clone()
         for name, value in own.items()
+        if not cut or names.get(name) in values or _counter(name, values)
     }
     torch.save(state, path)
-    return {"taken": taken, "started": [name for name in shapes if name not in values]}
+    return {"taken": taken, "started": [] if cut else [name for name in shapes if name not in values]}
+
+
+def _counter(name: str, values: Mapping[str, Array]) -> bool:
+    """Return whether an array is the count of batches of a normalisation whose statistics are among the values."""
+    layer, _, part = name.rpartition(".")
+    return part == "num_batches_tracked" and f"{layer}.running_var" in values
 
 
 def _of_names(weights: Mapping[str, Array]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from multiseg.cli.model import CLASSES, MODEL_OPTION, network_file, shape_of, sizes
+from multiseg.cli.model import CLASSES, MODEL_OPTION, OUTPUTS, names_of, network_file, shape_of, sizes
 from multiseg.errors import SettingsError
 from multiseg.files import json_text
 
@@ -38,11 +38,12 @@ FILE = click.Path(path_type=Path)
 @sizes
 @CLASSES
 @MODEL_OPTION
+@OUTPUTS
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def convert(
     source: Path, to: str, output: Path, network: Path | None, source_network: Path | None, with_network: Path | None,
     pairs: tuple[str, ...], channels: Literal["image", "keep"], snapshot: str, input_shape: str | None, dataset: Path | None,
-    classes: int | None, model_option: tuple[str, ...], as_json: bool,
+    classes: int | None, model_option: tuple[str, ...], outputs: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Write the weights of a run, or of a weights file of any framework, as another framework's weights file.
 
@@ -63,6 +64,7 @@ def convert(
         channels=channels, input_shape=shape_of(input_shape, dataset),
         label_shape=Dataset.open(dataset).train.label_shape if dataset else None,
         snapshot=snapshot if snapshot in ("last", "best") else _epoch(snapshot), with_network=with_network,
+        outputs=names_of(outputs),
     )  # fmt: skip
     click.echo(json_text(found.to_json()) if as_json else found)
 

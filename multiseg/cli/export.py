@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from multiseg.cli.model import CLASSES, FILE, MODEL_OPTION, network_file, shape_of, sizes
+from multiseg.cli.model import CLASSES, FILE, MODEL_OPTION, OUTPUTS, names_of, network_file, shape_of, sizes
 
 
 @click.command()
@@ -25,9 +25,11 @@ from multiseg.cli.model import CLASSES, FILE, MODEL_OPTION, network_file, shape_
 @sizes
 @CLASSES
 @MODEL_OPTION
+@OUTPUTS
 def export(
     file: Path, to: str, output: Path, weights: Path | None, with_preprocessing: bool, with_argmax: bool,
     input_shape: str | None, dataset: Path | None, classes: int | None, model_option: tuple[str, ...],
+    outputs: str | None,
 ) -> None:  # fmt: skip
     """Write the network in FILE, in a format of any backend or a run folder, as source of another framework, or as ONNX.
 
@@ -49,7 +51,7 @@ def export(
         file = network_file(file, dataset, classes, model_option)
     path = files.export(
         file, to, output, shape_of(input_shape, dataset), labels, weights,
-        with_preprocessing=with_preprocessing, with_argmax=with_argmax,
+        with_preprocessing=with_preprocessing, with_argmax=with_argmax, outputs=names_of(outputs),
     )  # fmt: skip
     for note in files.exported_notes(path):
         click.echo(f"note: {note}", err=True)

@@ -40,6 +40,11 @@ MODEL_OPTION = click.option(
     metavar="NAME=VALUE",
     help="Global variable that a Lua file reads, e.g. opt.depth=18; may be repeated.",
 )
+OUTPUTS = click.option(
+    "--outputs",
+    metavar="NAME[,NAME...]",
+    help="Cut the network to these layers, named as `multiseg describe` lists them, and the layers they need.",
+)
 
 
 @click.command()
@@ -48,11 +53,12 @@ MODEL_OPTION = click.option(
 @sizes
 @CLASSES
 @MODEL_OPTION
+@OUTPUTS
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.pass_context
 def describe(
     ctx: click.Context, file: Path, other: Path | None, input_shape: str | None, dataset: Path | None,
-    classes: int | None, model_option: tuple[str, ...], as_json: bool,
+    classes: int | None, model_option: tuple[str, ...], outputs: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """List the layers of the network in FILE, in a format of any backend; with OTHER, list the differences of the two.
 
@@ -62,14 +68,16 @@ def describe(
     The exit status is 1 if they differ. A network file written in Python is executed: load only files you trust.
     """
     shape = shape_of(input_shape, dataset)
-    topology = topology_of(file, shape, dataset, classes, model_option)
+    topology = topology_of(file, shape, dataset, classes, model_option, outputs)
     if other is None:
         if as_json:
             click.echo(json_text(topology.to_json()))
         else:
             _print_table(topology)
+            for note in topology.notes:
+                click.echo(visible(f"note: {note}"), err=True)
         return
-    found = topology.diff(topology_of(other, shape, dataset, classes, model_option))
+    found = topology.diff(topology_of(other, shape, dataset, classes, model_option, outputs))
     if as_json:
         files = {"files": [str(file), str(other)], "equal": not found}
         click.echo(json_text({**files, "differences": list(found), "notes": list(found.notes)}))
@@ -87,10 +95,11 @@ def describe(
 @sizes
 @CLASSES
 @MODEL_OPTION
+@OUTPUTS
 @click.option("--scale", type=float, help="Size of a .png.  [default: 2, less for a large network]")
 def visualize(
     file: Path, output: Path, scale: float | None, input_shape: str | None, dataset: Path | None, classes: int | None,
-    model_option: tuple[str, ...],
+    model_option: tuple[str, ...], outputs: str | None,
 ) -> None:  # fmt: skip
     """Draw the network in FILE, in a format of any backend: its layers from top to bottom, with the shapes between them.
 
@@ -101,7 +110,8 @@ def visualize(
     from multiseg.topology.drawing import check_name
 
     check_name(output)
-    topology_of(file, shape_of(input_shape, dataset), dataset, classes, model_option).to_svg(output, scale)
+    shape = shape_of(input_shape, dataset)
+    topology_of(file, shape, dataset, classes, model_option, outputs).to_svg(output, scale)
     click.echo(output)
 
 
@@ -137,7 +147,7 @@ def classes_of(dataset: Path | None, classes: int | None) -> int | None:
 
 def topology_of(
     file: Path, shape: tuple[int, int, int] | None, dataset: Path | None = None, classes: int | None = None,
-    model_option: tuple[str, ...] = (),
+    model_option: tuple[str, ...] = (), outputs: str | None = None,
 ) -> Topology:  # fmt: skip
     """Describe the network in a file, or of a name, for the classes that are specified, else those of a dataset."""
     from multiseg.model_files import shipped
@@ -145,12 +155,20 @@ def topology_of(
 
     if shipped.find(file) is not None:
         shape = shape or shipped.get(str(file)).input_shape
-        return describe(file, shape, classes=classes_of(dataset, classes), model_options=options_of(model_option))
-    return describe(network_file(file, dataset, classes, model_option), shape)
+        return describe(
+            file, shape, classes=classes_of(dataset, classes), model_options=options_of(model_option),
+            outputs=names_of(outputs),
+        )  # fmt: skip
+    return describe(network_file(file, dataset, classes, model_option, outputs), shape)
 
 
-def network_file(file: Path, dataset: Path | None, classes: int | None, model_option: tuple[str, ...]) -> Path:
-    """Return the network file that is meant, with the classes that are specified, else those of the dataset's labels."""
+def network_file(
+    file: Path, dataset: Path | None, classes: int | None, model_option: tuple[str, ...], outputs: str | None = None
+) -> Path:
+    """Return the network file that is meant, with the classes that are specified, else those of the dataset's labels.
+
+    ``outputs`` are the names of the outputs that it is cut to, separated by commas; None for all of it.
+    """
     from multiseg.dataset import Dataset
     from multiseg.model_files import choosing, shipped
     from multiseg.network import CLASSES
@@ -158,7 +176,19 @@ def network_file(file: Path, dataset: Path | None, classes: int | None, model_op
     required = classes is not None
     if shipped.find(file) is not None or (dataset and Dataset.open(dataset).labels.kind == CLASSES):
         classes = classes_of(dataset, classes)
-    return choosing.path_of(file, classes=classes, options=options_of(model_option), required=required)
+    return choosing.path_of(
+        file, classes=classes, options=options_of(model_option), required=required, outputs=names_of(outputs)
+    )
+
+
+def names_of(text: str | None) -> tuple[str, ...]:
+    """Return the names in the value of --outputs, none without one."""
+    if text is None:
+        return ()
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise SettingsError(f"--outputs {text!r} is not of the form NAME or NAME,NAME")
+    return names
 
 
 def options_of(given: tuple[str, ...]) -> dict[str, Any]:

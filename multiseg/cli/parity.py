@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from multiseg.cli.model import CLASSES, MODEL_OPTION, options_of
+from multiseg.cli.model import CLASSES, MODEL_OPTION, OUTPUTS, names_of, options_of
 from multiseg.cli.train import deviations, numbers, weights_of_classes
 from multiseg.errors import SettingsError
 from multiseg.files import json_text
@@ -37,6 +37,7 @@ AS_PATH = click.Path(path_type=Path)
 )
 @CLASSES
 @MODEL_OPTION
+@OUTPUTS
 @click.option("--steps", default=20, show_default=True, help="Training steps to compare.")
 @click.option("--solver", default="sgd", show_default=True, help="A solver of the recipe equal.")
 @click.option("--learning-rate", type=float, help="Base learning rate; it decreases to half.  [default: the recipe's]")
@@ -57,7 +58,7 @@ def parity(
     ctx: click.Context, dataset: Path, backends: tuple[str, ...], models: tuple[Path, ...], weights: tuple[Path, ...],
     steps: int, solver: str, learning_rate: float | None, loss: str | None, loss_option: tuple[str, ...],
     class_weights: str | None, batch_size: int | None, subtract_mean: str, divide_std: str | None,
-    classes: int | None, model_option: tuple[str, ...],
+    classes: int | None, model_option: tuple[str, ...], outputs: str | None,
     seed: int, threads: int, no_lowering: bool, require_complete: bool, output: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Check that networks compute and train alike in several frameworks, every number against a float64 reference.
@@ -80,6 +81,7 @@ def parity(
             loss=loss, loss_options=numbers(loss_option, "--loss-option"), class_weights=weights_of_classes(class_weights),
             batch_size=batch_size, subtract_mean=subtract_mean, divide_std=deviations(divide_std), seed=seed, threads=threads,
             lowering=not no_lowering, progress=status.update, classes=classes, model_options=options_of(model_option),
+            outputs=names_of(outputs),
         )  # fmt: skip
     if output is not None:
         parity.to_html(output)

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from multiseg.cli import ARGUMENTS
 from multiseg.cli.events import print_json
-from multiseg.cli.model import CLASSES, MODEL_OPTION, options_of
+from multiseg.cli.model import CLASSES, MODEL_OPTION, OUTPUTS, names_of, options_of
 from multiseg.dataset.fitting import OF_DATASET
 from multiseg.settings.losses import LOSSES
 from multiseg.settings.metrics import IN_PROGRESS, SELECTING
@@ -35,6 +35,7 @@ from multiseg.settings.schedules import DEFAULT
 )
 @CLASSES
 @MODEL_OPTION
+@OUTPUTS
 @click.option("--epochs", default=150, show_default=True)
 @click.option(
     "--recipe",
@@ -169,7 +170,7 @@ def train(
     loss_option: tuple[str, ...], class_weights: str | None, multiplier: tuple[str, ...], mean: str | None,
     divide_std: str | None,
     lr_policy: str | None, lr_option: tuple[str, ...], augment: tuple[str, ...], model_option: tuple[str, ...],
-    tensorboard: bool, page: Path | None, resume: bool, skip_damaged: bool,
+    outputs: str | None, tensorboard: bool, page: Path | None, resume: bool, skip_damaged: bool,
     parallel: int | None, scheduler: str | None, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Train a network in one framework, or several of them, from a file of JOBS (TOML).
@@ -210,7 +211,8 @@ def train(
         loss_options=numbers(loss_option, "--loss-option"), class_weights=weights_of_classes(class_weights),
         multipliers=multipliers(multiplier), lr_policy=policy,
         augment=pairs(augment, "--augment"), mean=None if mean is None else channel_values(mean, "--mean"),
-        divide_std=deviations(divide_std), model_options=options_of(model_option), **settings,
+        divide_std=deviations(divide_std), model_options=options_of(model_option), outputs=names_of(outputs),
+        **settings,
     )  # fmt: skip
     try:
         listener = print_json if as_json else True

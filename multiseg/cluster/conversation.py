@@ -135,6 +135,7 @@ class Conversation:
             elif key == "model" and value is not None:
                 model = self._model()
                 settings[key], settings["model_options"] = f"{key}/{model.name}", {}
+                settings["outputs"] = []  # in the file of the choice
                 origins[key] = choosing.word_of(model) or str(model)
             elif value is not None:
                 path = Path(value).resolve()
@@ -217,7 +218,7 @@ class Conversation:
     def _model(self) -> Path:
         """Return the job's network file, or the file of a choice in one."""
         assert self._job.model is not None
-        return choosing.path_of(self._job.model, options=self._job.model_options).resolve()
+        return choosing.path_of(self._job.model, options=self._job.model_options, outputs=self._job.outputs).resolve()
 
     def _files(self) -> dict[str, Path]:
         """Return the files that an attempt needs, by their names in its folder."""

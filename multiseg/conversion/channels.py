@@ -69,8 +69,8 @@ def orders_of_values(topology: Topology, input: bool, output: bool) -> dict[str,
 
 
 def _wanted(topology: Topology, input: bool, output: bool) -> dict[str, Order | None]:
-    """Return the order of input and outputs: reversed where they are colours, else None."""
-    ends = {topology.input: input, **dict.fromkeys(topology.outputs, output)}
+    """Return the order of inputs and outputs: reversed where they are colours, else None."""
+    ends = {**dict.fromkeys(topology.inputs, input), **dict.fromkeys(topology.outputs, output)}
     return {
         value: REVERSED if reverse and _is_colours(topology.shapes[value]) else None for value, reverse in ends.items()
     }

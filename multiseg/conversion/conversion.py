@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +39,7 @@ def convert(
     source_network: str | Path | None = None, map: Mapping[str, str] | None = None, channels: Channels = "image",
     input_shape: tuple[int, int, int] | None = None, label_shape: tuple[int, int, int] | None = None,
     snapshot: str | float = "last", with_network: str | Path | None = None,
-    classes: int | None = None, model_options: Mapping[str, Any] | None = None,
+    classes: int | None = None, model_options: Mapping[str, Any] | None = None, outputs: Sequence[str] = (),
 ) -> Converted:  # fmt: skip
     """Write the weights of a run (``snapshot``: last, best or an epoch) or of a weights file in the format ``to``.
 
@@ -49,7 +49,8 @@ def convert(
     weights file, ``input_shape`` (C, H, W) the shape of the images that the networks are described for, as in
     :func:`multiseg.describe`, ``label_shape`` that of their labels.
 
-    ``classes`` and ``model_options`` are as in :func:`multiseg.describe`, for both network files.
+    ``classes`` and ``model_options`` are as in :func:`multiseg.describe`, for both network files. ``outputs`` are the names of
+    layers that the source's network is cut to: only the weights that they need are converted.
 
     Parameters are matched by ``map``, of layers or of parameters; else by structure if both networks are known, else by name,
     else by shape if exactly one fits. With channels="image" the new network computes the same from the same image: if it is fed
@@ -60,8 +61,8 @@ def convert(
     no file is written then.
     """
     network, source_network = (
-        None if file is None else choosing.path_of(file, classes=classes, options=model_options)
-        for file in (network, source_network)
+        None if file is None else choosing.path_of(file, classes=classes, options=model_options, outputs=names)
+        for file, names in ((network, ()), (source_network, outputs))
     )
     path, network_path = Path(out), None if with_network is None else Path(with_network)
     backend = _check(to, path, channels, network, network_path)
@@ -76,10 +77,10 @@ def convert(
             run = source if isinstance(source, Run) else frameworks.opened(Run.open(source, snapshot))
             _check_run(run, source_network, input_shape)
             same_network = network is None and network_path is None and (backend is None or backend.name == run.backend)
-            content = of_run(run, state=backend is None, described=not same_network)
+            content = of_run(run, state=backend is None, described=not same_network, outputs=outputs)
         else:
             own = None if source_network is None else Path(source_network)
-            content = of_file(Path(source), own, input_shape, label_shape, frameworks)
+            content = of_file(Path(source), own, input_shape, label_shape, frameworks, outputs)
         if not content.weights:
             raise ModelError(f"{content.title}: holds no weights, so that there is nothing to convert")
         if network is not None:

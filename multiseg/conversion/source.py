@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +13,15 @@ from multiseg.conversion.frameworks import Frameworks, InputShape
 from multiseg.conversion.parameters import ParameterSet
 from multiseg.dataset.labels import Labels, are_colours
 from multiseg.errors import ModelError, SettingsError, setting
-from multiseg.model_files import kinds
+from multiseg.model_files import choosing, kinds
 from multiseg.model_files.weights_file import Array, NeutralWeights
 from multiseg.network import CLASSES, IMAGES, LabelKind
 from multiseg.run.run import Run
 from multiseg.run.state import neutral_of
 from multiseg.topology import Shape, Topology
+from multiseg.topology.cutting import cut
 from multiseg.topology.vocabulary import types
+from multiseg.worker import choice
 
 SOFTMAX = types(lambda row: row.category == "softmax")
 
@@ -62,17 +64,22 @@ class Source:
         return ParameterSet(self.title, shapes, self.topology)
 
 
-def of_run(run: Run, state: bool, described: bool) -> Source:
-    """Return a run's snapshot as the source, with the solver's ``state`` and the network's topology on request."""
+def of_run(run: Run, state: bool, described: bool, outputs: Sequence[str] = ()) -> Source:
+    """Return a run's snapshot as the source, with the solver's ``state`` and the network's topology on request.
+
+    ``outputs``: the names of the outputs that the network is cut to.
+    """
     backend = registry.get(run.backend)
     content = neutral_of(run) if state else NeutralWeights(run.worker().call("get_weights"), backend.channel_order)
+    network = choosing.with_outputs(run.model, outputs) if outputs else run.model
+    topology = cut(run.topology, outputs) if described or outputs else None
     return Source(
         title=str(run.path),
-        content=content,
+        content=_needed(content, topology, network),
         order=backend.channel_order,
         backend=backend,
-        network=run.model,
-        topology=run.topology if described else None,
+        network=network,
+        topology=topology,
         input_shape=run.input_shape,
         label_shape=run.label_shape,
         labels=(run.labels or Labels()).kind,
@@ -80,22 +87,32 @@ def of_run(run: Run, state: bool, described: bool) -> Source:
 
 
 def of_file(
-    file: Path, network: Path | None, input_shape: InputShape | None, label_shape: Shape | None, frameworks: Frameworks
-) -> Source:
-    """Return a weights file as the source; without ``network`` a network in the file itself is used."""
+    file: Path, network: Path | None, input_shape: InputShape | None, label_shape: Shape | None, frameworks: Frameworks,
+    outputs: Sequence[str] = (),
+) -> Source:  # fmt: skip
+    """Return a weights file as the source; without ``network`` a network in the file itself is used, cut to ``outputs``.
+
+    Raises SettingsError for outputs without a network.
+    """
     own, topology = network, None
     if network is not None:
         topology = frameworks.describe(network, input_shape)
     elif kinds.is_network(file):
         try:
-            own, topology = file, frameworks.describe(file, input_shape)
+            own = choosing.with_outputs(file, outputs) if outputs else file
+            topology = frameworks.describe(own, input_shape)
         except ModelError:
-            if input_shape is not None:
+            if input_shape is not None or outputs:
                 raise
             own = None  # the shape of its images is unknown, so that only its weights can be used
+    elif outputs:
+        raise SettingsError(
+            f"{setting('outputs', list(outputs))}: needs the network of {file.name}; specify its file with "
+            f"{setting('source_network', example='FILE')}"
+        )
     backend = None if own is None else kinds.kind_of(own, "network")[0]
     shape = input_shape if topology is None else image_shape(topology)
-    content = frameworks.read(file, own, shape)
+    content = _needed(frameworks.read(file, own, shape), topology, own)
     return Source(
         title=str(file),
         content=content,
@@ -106,6 +123,14 @@ def of_file(
         input_shape=shape,
         label_shape=label_shape,
     )
+
+
+def _needed(content: NeutralWeights, topology: Topology | None, network: Path | None) -> NeutralWeights:
+    """Return the weights of the layers of a network that is cut to some of its outputs; all of one that is not."""
+    if topology is None or network is None or not choice.read(network).outputs:
+        return content
+    kept = {name: value for name, value in content.weights.items() if name in topology.weights}
+    return NeutralWeights(kept, content.channel_order)
 
 
 def image_shape(topology: Topology) -> InputShape:
@@ -120,14 +145,15 @@ def makes_colours(topology: Topology, label_shape: Shape | None, described: Iter
     The shape of its labels decides where it is known, else the network's last layer and the kind of labels that its files' own
     losses take (``described``). Raises SettingsError where neither is known.
     """
-    output = topology.shapes[topology.outputs[0]]
-    if len(output) != 3 or output[0] != 3:
+    shapes = topology.shapes
+    images = {value for value in topology.outputs if len(shapes[value]) == 3 and shapes[value][0] == 3}
+    if not images:
         return False
     if label_shape is not None:
         return are_colours(label_shape)
-    last = next((layer for layer in topology.layers if topology.outputs[0] in layer.outputs), None)
+    last = [layer.type for layer in topology.layers if images.intersection(layer.outputs)]
     kinds = [network.loss_labels for network in described]
-    if (last and last.type in SOFTMAX) or CLASSES in kinds:
+    if (last and all(type in SOFTMAX for type in last)) or CLASSES in kinds:
         return False
     if IMAGES in kinds:
         return True

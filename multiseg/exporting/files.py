@@ -8,7 +8,7 @@ has ``names(topology)``, which returns the name of each layer in the file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from multiseg.exporting.source import check_name, source
 from multiseg.files import read_bytes, write_text
 from multiseg.model_files import choosing
 from multiseg.model_files.writing import check_output
+from multiseg.run.reading import is_run
 from multiseg.run.run import Run
 from multiseg.topology import Topology, notes
 
@@ -30,19 +31,19 @@ def export(
     network: str | Path | Run | Topology, to: str, out: str | Path,
     input_shape: tuple[int, int, int] | None = None, label_shape: tuple[int, int, int] | None = None,
     weights: str | Path | Run | None = None, *, with_preprocessing: bool = False, with_argmax: bool = False,
-    classes: int | None = None, model_options: Mapping[str, Any] | None = None,
+    classes: int | None = None, model_options: Mapping[str, Any] | None = None, outputs: Sequence[str] = (),
 ) -> Path:  # fmt: skip
     """Write a network (a file, a run's, or a described one) as source of the backend ``to`` or as ONNX, and return its path.
 
     ``network`` may be the name of a network (multiseg.model_files.shipped), or ``FILE.py:NAME(ARGUMENTS)``; ``classes`` and
     ``model_options`` are as in :func:`multiseg.describe`. ``to`` is a backend's name or ``onnx``.
     ``input_shape`` (C, H, W) is as in :func:`multiseg.describe`; the file is right for images of this size, with comments on
-    lines that may not be right for others.
+    lines that may not be right for others. ``outputs`` are the names of layers that the network is cut to.
 
     A source file has no weights. Its loss is the cross entropy that a run names, else the backend's own loss of images, or the
-    cross entropy if labels are class indices:
-    with ``label_shape``, if a network with this output reads such labels as class indices; without it, if the network's own
-    loss takes class indices, or its output is not an image.
+    cross entropy if labels are class indices: with ``label_shape``, if a network with this output reads such labels as class
+    indices; without it, if the network's own loss takes class indices, or its output is not an image. It has none if the network
+    has several inputs or outputs, whose names and order are in comments at its head.
 
     What the file does not express is named in comments at its head: a loss of the network's own that is replaced, and the mean
     that is subtracted from images first. A prototxt states a mean of one number per channel as ``mean_value``, unless it is a
@@ -63,13 +64,16 @@ def export(
 
     path = Path(out)
     if isinstance(network, (str, Path)):
-        network = choosing.path_of(network, classes=classes, options=model_options, required=classes is not None)
+        of_file = () if is_run(Path(network)) else outputs
+        network = choosing.path_of(
+            network, classes=classes, options=model_options, required=classes is not None, outputs=of_file
+        )
     elif classes is not None or model_options:
         raise SettingsError(f"{setting('classes')} and {setting('model_options')}: are for network files")
     if to == onnx_export.KIND:
         return onnx_export.export(
             network, path, input_shape, Path(weights) if isinstance(weights, str) else weights,
-            with_preprocessing=with_preprocessing, with_argmax=with_argmax,
+            with_preprocessing=with_preprocessing, with_argmax=with_argmax, outputs=outputs,
         )  # fmt: skip
     for name, value in (("with_preprocessing", with_preprocessing), ("with_argmax", with_argmax)):
         if value:
@@ -86,7 +90,7 @@ def export(
     check_output(path, [file_of(network)])
     with ExitStack() as stack:
         run = run_of(network, stack)
-        topology = with_loss_of(run, with_mean_of(run, described(network, run, input_shape)))
+        topology = with_loss_of(run, with_mean_of(run, described(network, run, input_shape, outputs)))
         declared_labels = Labels()
         if run and label_shape is None:
             label_shape, declared_labels = run.label_shape, run.labels or declared_labels

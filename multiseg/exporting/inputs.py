@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from multiseg.run.reading import is_run
 from multiseg.run.run import Run
 from multiseg.settings.resolved import OWN_MEAN
 from multiseg.topology import Topology
+from multiseg.topology.cutting import cut
 
 
 def run_of(given: Path | Run | Topology, stack: ExitStack) -> Run | None:
@@ -28,14 +30,22 @@ def file_of(given: Path | Run | Topology | None) -> Path | None:
     return given.path if isinstance(given, Run) else given if isinstance(given, Path) else None
 
 
-def described(network: Path | Run | Topology, run: Run | None, input_shape: tuple[int, int, int] | None) -> Topology:
-    """Return the topology of a network for images of ``input_shape`` (C, H, W); default for a run: the shape of its dataset."""
+def described(
+    network: Path | Run | Topology,
+    run: Run | None,
+    input_shape: tuple[int, int, int] | None,
+    outputs: Sequence[str] = (),
+) -> Topology:
+    """Return the topology of a network for images of ``input_shape`` (C, H, W); default for a run: the shape of its dataset.
+
+    That of a run, and a described one, is cut to ``outputs``; a file of choices states its own.
+    """
     if isinstance(network, Topology):
-        return network
+        return cut(network, outputs)
     if run is None:
         assert isinstance(network, Path)
         return describe(network, input_shape)
-    return run.topology if input_shape is None else describe(run.model, input_shape)
+    return cut(run.topology if input_shape is None else describe(run.model, input_shape), outputs)
 
 
 def with_mean_of(run: Run | None, topology: Topology) -> Topology:

@@ -30,10 +30,11 @@ from multiseg.layout import Floats, Layout, swap_red_blue
 from multiseg.model_files import kinds, reading, writing
 from multiseg.run.run import Run
 from multiseg.topology import Topology
+from multiseg.topology.cutting import cut
 from multiseg.topology.geometry import Geometry, NotLocal
 from multiseg.topology.matching import match
 from multiseg.topology.writing import ONLY
-from multiseg.worker import pool
+from multiseg.worker import choice, pool
 from multiseg.worker.client import Worker
 
 KIND = "onnx"
@@ -70,6 +71,7 @@ def export(
     *,
     with_preprocessing: bool = False,
     with_argmax: bool = False,
+    outputs: Sequence[str] = (),
 ) -> Path:
     """Write ``network`` with ``weights`` (default: its own) to ``out`` atomically; see multiseg.export.
 
@@ -81,9 +83,9 @@ def export(
     backend = _writer()
     with ExitStack() as stack:
         run = inputs.run_of(network, stack)
-        topology = inputs.described(network, run, input_shape)
+        topology = inputs.described(network, run, input_shape, outputs)
         with_mean = inputs.with_mean_of(run, topology)
-        trained = _trained(network, topology, weights, run, stack)
+        trained = _trained(network, topology, weights, run, stack, outputs)
         text = source.source(backend, replace(topology, objective=None), classes=False)
         images = _images(topology, text)
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="multiseg-")))
@@ -94,7 +96,8 @@ def export(
             "title": topology.source,
             "weights": _named(backend, topology, trained.weights),
             "images": images,
-            "values": [topology.input, topology.outputs[0]],
+            "inputs": list(topology.inputs),
+            "outputs": list(topology.titles),
             "metadata": _metadata(with_mean, trained),
             "out": str(folder / "network.onnx"),
             "tolerance": TOLERANCE,
@@ -104,9 +107,10 @@ def export(
         assert backend.onnx is not None
         module, _, function = backend.onnx.partition(":")
         worker = worker or stack.enter_context(pool.start(backend))
-        outputs = worker.call("read", module=module, function=function, arguments=arguments)
+        arrays = worker.call("read", module=module, function=function, arguments=arguments)
         if trained.run is not None:
-            _check_against(trained.run, topology, images[0], outputs[0])
+            names = cut(trained.run.topology, outputs).outputs
+            _check_against(trained.run, topology, names, images[0][0], arrays)
         write_bytes(out, (folder / "network.onnx").read_bytes())
     return out
 
@@ -127,15 +131,16 @@ def _writer() -> Backend:
 
 
 def _trained(
-    network: Path | Run | Topology, topology: Topology, weights: Path | Run | None, run: Run | None, stack: ExitStack
-) -> Trained:
+    network: Path | Run | Topology, topology: Topology, weights: Path | Run | None, run: Run | None, stack: ExitStack,
+    outputs: Sequence[str],
+) -> Trained:  # fmt: skip
     """Return ``weights``, else those of the run, else those in the network file itself. Raises ModelError if there are none."""
     source_run = run if weights is None else inputs.run_of(weights, stack)
     if source_run is not None:
-        return _of_run(source_run, topology)
+        return _of_run(source_run, topology, outputs)
     file = network if isinstance(network, Path) else None
-    if weights is None and file is not None and _holds_weights(file):
-        weights = file
+    if weights is None and file is not None and _holds_weights(choice.read(file).file):
+        weights = choice.read(file).file
     if weights is None:
         raise ModelError(
             f"{topology.source}: contains no weights, which an ONNX file requires; "
@@ -155,9 +160,9 @@ def _holds_weights(path: Path) -> bool:
     return True
 
 
-def _of_run(run: Run, topology: Topology) -> Trained:
-    """Return the weights of a run. Raises ModelError if its network differs from ``topology``."""
-    names = match(topology, run.topology).parameters
+def _of_run(run: Run, topology: Topology, outputs: Sequence[str]) -> Trained:
+    """Return the weights of a run, cut to ``outputs``. Raises ModelError if its network differs from ``topology``."""
+    names = match(topology, cut(run.topology, outputs)).parameters
     weights = {names.get(name, name): value for name, value in run.worker().call("get_weights").items()}
     assert run.snapshot is not None
     metadata = {"run": run.name, "backend": run.backend, "epoch": f"{run.snapshot.epoch:g}"}
@@ -198,8 +203,8 @@ def _named(backend: Backend, topology: Topology, weights: Mapping[str, Array]) -
     return {names.get(name, name): value for name, value in weights.items()}
 
 
-def _images(topology: Topology, text: str) -> list[Array]:
-    """Return batches for export and comparison: of the described size, and of a larger size if the network supports it."""
+def _images(topology: Topology, text: str) -> list[list[Array]]:
+    """Return batches for export and comparison, an array for each input: of the described size, and a larger one if possible."""
     channels, height, width = topology.input_shape
     sizes = [(height, width)]
     try:
@@ -210,8 +215,17 @@ def _images(topology: Topology, text: str) -> list[Array]:
         pass
     draw = np.random.default_rng(0)
     # the second image is negative: a ReLU that is 0 for one of the images may not be for the other
-    pixels = [draw.uniform(0, 255, (2 + n, channels, *size)) for n, size in enumerate(sizes)]
-    return [(batch * (-1) ** np.arange(len(batch))[:, None, None, None]).astype(np.float32) for batch in pixels]
+    batches = []
+    for number, size in enumerate(sizes):
+        shapes = [(channels, *size), *topology.more_inputs.values()]
+        pixels = [draw.uniform(0, 255, (2 + number, *shape)) for shape in shapes]
+        batches.append([np.float32(array * _signs(array)) for array in pixels])
+    return batches
+
+
+def _signs(array: Array) -> Array:
+    """Return 1 and -1 in turn for the images of a batch."""
+    return (-1.0) ** np.arange(len(array)).reshape(-1, *[1] * (array.ndim - 1))
 
 
 def _metadata(topology: Topology, trained: Trained) -> dict[str, str]:
@@ -236,17 +250,22 @@ def _mean(mean: Sequence[float], channel_order: str) -> str:
     return json.dumps([[[float(f"{value:.9g}")]] for value in ordered])
 
 
-def _check_against(run: Run, topology: Topology, images: Array, output: Array) -> None:
-    """Raise ModelError unless the framework that trained the run computes the same output for the images."""
+def _check_against(run: Run, topology: Topology, names: Sequence[str], images: Array, outputs: Sequence[Array]) -> None:
+    """Raise ModelError unless the run's framework computes the same ``outputs``, its values ``names``, for the images."""
     layout = Layout(
         registry.get(run.backend).data_order, "RGB", None
     )  # their colours are in the network's order already
-    prediction, _, _ = run.worker().call("predict", features=layout.features(images), labels=None)
-    expected = layout.activation(prediction).reshape(output.shape)
-    difference = float(np.abs(output - expected).max() / max(np.abs(expected).max(), 1e-30))
+    # the run's own output, or the layers that it is cut to
+    within = tuple(names) != run.topology.outputs
+    prediction, _, activations = run.worker().call(
+        "predict", features=layout.features(images), labels=None, activations=within
+    )
     tolerance = TOLERANCE if run.environment.get("device") == "cpu" else ON_A_GPU
-    if not difference <= tolerance:
-        raise ModelError(
-            f"{topology.source}: the ONNX file's output differs from {run.title}'s by {difference:.1e} of its largest value, "
-            f"more than {tolerance:g}; the file was not written"
-        )
+    for name, output in zip(names, outputs, strict=True):
+        expected = layout.activation(activations[name] if within else prediction).reshape(output.shape)
+        difference = float(np.abs(output - expected).max() / max(np.abs(expected).max(), 1e-30))
+        if not difference <= tolerance:
+            raise ModelError(
+                f"{topology.source}: the ONNX file's output differs from {run.title}'s by {difference:.1e} of its largest "
+                f"value, more than {tolerance:g}; the file was not written"
+            )

@@ -28,7 +28,9 @@ class Job(JobRequest):
       of one (``multiseg models``).
     - ``model`` may be ``FILE.py:NAME(ARGUMENTS)``, ``package.module:NAME(ARGUMENTS)`` or ``FILE.lua:NAME``, a class or
       function of a file; ``model_options``: global variables that a Lua file reads, ``{"opt.depth": 18}``; ``classes``: the
-      number of classes of a network chosen by name or of a file that leaves it open, by default that of the dataset's labels.
+      number of classes of a network chosen by name or of a file that leaves it open, by default that of the dataset's labels;
+      ``outputs``: the name of the layer, as :func:`multiseg.describe` lists it, that the network is cut to, e.g. ``["score"]`` of
+      a network with auxiliary outputs.
     - ``subtract_mean``: ``pixel``, ``image`` or ``none``; features only. None: ``mean``, else the network file's ``mean_value``,
       else ``pixel``. A scale in a prototxt is part of the network.
     - ``mean``: a mean of one's own, a number for each channel (or one for all), colours in the order B, G, R as in Caffe.

@@ -53,3 +53,4 @@ class JobRequest:
     val_crop: str | None = None
     classes: int | None = None
     model_options: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Sequence[str] = ()

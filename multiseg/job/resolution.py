@@ -148,12 +148,14 @@ def _model(job: JobRequest, backend: Backend, dataset: Dataset | None) -> Path:
     if dataset is not None and not (classes and job.model is None and job.loss is None):
         outputs, channels = outputs_of(dataset)
     if job.model is None:
-        return shipped.of_default(backend, job.classes or outputs, channels)
+        model = shipped.of_default(backend, job.classes or outputs, channels)
+        return choosing.with_outputs(model, job.outputs) if job.outputs else model
     if job.classes is None and not classes and shipped.find(job.model) is None:
         outputs = None  # the channels of label images are no number of classes
     return choosing.path_of(
-        job.model, backend, job.classes or outputs, channels, job.model_options, required=job.classes is not None
-    )
+        job.model, backend, job.classes or outputs, channels, job.model_options,
+        required=job.classes is not None, outputs=job.outputs,
+    )  # fmt: skip
 
 
 def _origins(job: JobRequest, model: Path, backend: Backend) -> dict[str, str]:

@@ -118,4 +118,6 @@ def _is_choice(key: str, value: Any) -> bool:
     """Return whether a value lists alternatives, one per job; a setting that is itself a list needs a list of lists, or words."""
     if key == "class_weights":
         return isinstance(value, list) and any(isinstance(item, (list, str)) for item in value)
-    return isinstance(value, list) and (key != "freeze" or any(isinstance(item, list) for item in value))
+    return isinstance(value, list) and (
+        key not in ("freeze", "outputs") or any(isinstance(item, list) for item in value)
+    )

@@ -11,7 +11,7 @@ import importlib
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -30,9 +30,11 @@ WORD = re.compile(r"(?P<file>.+?):(?P<name>[A-Za-z_]\w*(?:\.\w+)*)(?P<arguments>
 
 def path_of(
     model: str | Path, backend: Backend | None = None, classes: int | None = None, channels: int | None = None,
-    options: Mapping[str, Any] | None = None, required: bool = False,
+    options: Mapping[str, Any] | None = None, required: bool = False, outputs: Sequence[str] = (),
 ) -> Path:  # fmt: skip
     """Return the path of a network file for what a user specifies; a choice within a file is written to a file of its own.
+
+    ``outputs`` are the names of the outputs that the network is cut to (multiseg.topology.cutting), none for all of it.
 
     ``classes`` is the number of outputs of a network that is chosen by name, and of a file that leaves it open, such as those of
     DIGITS; with ``required`` a file that states its own is an error. ``backend`` and ``channels`` select the file of a name, see
@@ -40,6 +42,23 @@ def path_of(
 
     Raises SettingsError for options or classes of a file that takes none, and ModelError for invalid arguments.
     """
+    path = _path_of(model, backend, classes, channels, options, required)
+    return with_outputs(path, outputs) if outputs else path
+
+
+def with_outputs(path: Path, outputs: Sequence[str]) -> Path:
+    """Return a file of choices for a network file, or for the choice in it, that is cut to these outputs."""
+    if isinstance(outputs, str) or not all(isinstance(name, str) and name for name in outputs):
+        raise SettingsError(f"{setting('outputs', outputs)}: must be a list of names of layers, as in ['conv4_3']")
+    known = choice.read(path)
+    known = known if choice.is_choice(path) else replace(known, file=path.resolve(), root=path.resolve().parent)
+    return _written(f"{path.stem}.json", replace(known, outputs=tuple(outputs)).to_json())
+
+
+def _path_of(
+    model: str | Path, backend: Backend | None, classes: int | None, channels: int | None,
+    options: Mapping[str, Any] | None, required: bool,
+) -> Path:  # fmt: skip
     if shipped.find(model) is not None:
         if options:
             raise SettingsError(

@@ -6,7 +6,7 @@ Neutral weights are stored as safetensors, which is read without a backend (mult
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from multiseg.model_files.choosing import path_of
 from multiseg.model_files.kinds import head_of, kind_of
 from multiseg.model_files.weights_file import NeutralWeights
 from multiseg.topology import Topology
+from multiseg.topology.cutting import cut
 from multiseg.worker import choice
 from multiseg.worker.client import Worker
 
@@ -30,17 +31,19 @@ def describe(
     worker: Worker | None = None,
     classes: int | None = None,
     model_options: Mapping[str, Any] | None = None,
+    outputs: Sequence[str] = (),
 ) -> Topology:
     """Return the topology of the network in ``file``, of any backend's format, for images of ``input_shape`` (C, H, W).
 
     ``file`` may be the name of a network (multiseg.model_files.shipped), or ``FILE.py:NAME(ARGUMENTS)``, a class or function of a
     file, with Python literals as arguments. ``classes`` is the number of outputs of a network chosen by name, or of a file that
-    leaves it open; ``model_options`` are global variables that a Lua file reads, ``{"opt.depth": 18}``.
+    leaves it open; ``model_options`` are global variables that a Lua file reads, ``{"opt.depth": 18}``. ``outputs`` are the names
+    of layers that the network is cut to: those layers and the layers that they need.
     Default: the input shape in the file. A network file written in Python is executed, in ``worker`` or else in a new process of
     its backend. Raises ModelError naming the file, and BackendUnavailable if the file needs a framework that is not installed.
     """
     channels = None if input_shape is None else int(input_shape[0])
-    path = path_of(file, None, classes, channels, model_options, required=True)
+    path = path_of(file, None, classes, channels, model_options, required=True, outputs=outputs)
     backend, kind = kind_of(path, "network")
     shape = None if input_shape is None else [int(size) for size in input_shape]
     if shape is not None and (len(shape) != 3 or min(shape) < 1):
@@ -48,7 +51,8 @@ def describe(
             f"{setting('input_shape', tuple(shape))}: must be three integers of at least 1: channels, height, width"
         )
     description = ask(backend, "describe", worker, path=str(path.resolve()), input_shape=shape)
-    return Topology.of(choice.read(path).title, kind.name, description)
+    chosen = choice.read(path)
+    return cut(Topology.of(chosen.title, kind.name, description), chosen.outputs)
 
 
 def mean_of_file(path: Path) -> list[float] | None:

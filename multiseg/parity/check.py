@@ -52,11 +52,12 @@ def check_parity(
     subtract_mean: str = "pixel", divide_std: str | Sequence[float] | None = None,
     seed: int = 1, device: str = "auto", threads: int = 0, lowering: bool = True,
     progress: Progress | None = None, classes: int | None = None, model_options: Mapping[str, Any] | None = None,
+    outputs: Sequence[str] = (),
 ) -> Parity:  # fmt: skip
     """Check that networks compute and train equally: same weights, same batches of ``dataset``, each number against float64.
 
-    ``models``: network files of any format, or run folders, ``classes`` and ``model_options`` as in :func:`multiseg.describe`;
-    default: the FCN of each backend. ``backends``: names of the backends
+    ``models``: network files of any format, or run folders, ``classes``, ``model_options`` and ``outputs`` as in
+    :func:`multiseg.describe`; default: the FCN of each backend. ``backends``: names of the backends
     that compute; default: all installed ones for a single model or none, each model's own for several. A single model is
     computed by every backend, and exported to those that cannot read it; by default, those that it cannot be exported to are left
     out with the reason. Of several models each is computed by its own backend, and the first also by the other ``backends``.
@@ -84,6 +85,7 @@ def check_parity(
         "batch_size": batch_size, "subtract_mean": subtract_mean, "divide_std": divide_std,
         "seed": seed, "device": device, "threads": threads,
         "lowering": lowering, "classes": classes, "model_options": model_options,
+        "outputs": outputs,
     }  # fmt: skip
     plan = ParityPlan(data, _paths(models), list(backends or []), _paths(weights), options)
     with tempfile.TemporaryDirectory(prefix="multiseg-parity-") as folder:

@@ -23,6 +23,7 @@ from multiseg.model_files.kinds import kind_of
 from multiseg.network import CLASSES
 from multiseg.parity.weights import run_of
 from multiseg.reference.bounded import Array
+from multiseg.run.reading import is_run
 from multiseg.run.run import Run
 from multiseg.settings.resolved import Settings
 from multiseg.settings.solvers import NEUTRAL_BATCH_SIZE
@@ -71,6 +72,7 @@ class ParityPlan:
         size = min(NEUTRAL_BATCH_SIZE, len(dataset.train)) if size is None else size
         options = dict(options)
         self._classes, self._model_options = options.pop("classes", None), options.pop("model_options", None)
+        self._outputs: Sequence[str] = options.pop("outputs", ())
         self._options = {**options, "recipe": "equal", "batch_size": size, "val_batch_size": size}
         backends = list(dict.fromkeys(backends))
         self.mean = mean_of(dataset, options["subtract_mean"])
@@ -92,11 +94,16 @@ class ParityPlan:
             named = shipped.find(model)
             if named is None:
                 classes = self._classes or (outputs if self.dataset.labels.kind == CLASSES else None)
-                files.append(choosing.path_of(model, classes=classes, options=self._model_options))
+                files.append(self._path(model, classes))
                 continue
             chosen = [registry.get(name) for name in backends or registry.names()] if len(models) == 1 else [None]
-            files += [shipped.file_of(named, one, self._classes or outputs, channels) for one in chosen]
+            named_files = [shipped.file_of(named, one, self._classes or outputs, channels) for one in chosen]
+            files += [choosing.with_outputs(file, self._outputs) if self._outputs else file for file in named_files]
         return list(dict.fromkeys(files)) if len(models) == 1 else files
+
+    def _path(self, model: Path, classes: int | None) -> Path:
+        outputs = () if is_run(model) else self._outputs
+        return choosing.path_of(model, classes=classes, options=self._model_options, outputs=outputs)
 
     def _entries(self, models: list[Path], runs: Sequence[Run | None], backends: Sequence[str]) -> list[Entry]:
         if not models:

@@ -78,15 +78,15 @@ class Trace:
 
     @property
     def output(self) -> Bounded:
-        """Output of the network."""
+        """The first output of the network; others are in ``values``."""
         return self.values[self.topology.outputs[0]]
 
 
 def forward(
     topology: Topology, weights: Mapping[str, Array], images: Array, given: Mapping[str, Array] | None = None,
-    training: bool = False,
+    training: bool = False, more_images: Mapping[str, Array] | None = None,
 ) -> Trace:  # fmt: skip
-    """Compute each layer for images (N, C, H, W), which are taken as exact.
+    """Compute each layer for images (N, C, H, W), which are taken as exact; ``more_images`` are those of further inputs.
 
     ``given`` are outputs of layers in a framework, by the names of values. They are taken as the exact inputs of the layers
     after them, so that the bound of a result covers that layer alone. Other values are passed on as computed, with their
@@ -95,7 +95,8 @@ def forward(
     """
     given = given or {}
     trace = Trace(topology)
-    trace.values[topology.input] = exact(images)
+    for name, array in {topology.input: images, **(more_images or {})}.items():
+        trace.values[name] = exact(array)
     for layer in topology.layers:
         inputs = [trace.values[name] for name in layer.inputs]
         if layer.type not in RULES and all(name in given for name in layer.outputs):

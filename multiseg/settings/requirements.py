@@ -95,6 +95,7 @@ REQUIREMENTS: dict[str, Condition] = {
     "ignore_index": whole(0).or_none(),
     "classes": whole(1).or_none(),
     "model_options": Condition("must be a mapping of names of variables", lambda value: isinstance(value, Mapping)),
+    "outputs": Condition("must be a list of names of layers", _names_layers),
     "seed": Condition("must be 0 to 2**31-1", lambda value: is_whole(value) and 0 <= value < 2**31).or_none(),
     "learning_rate": above_0(" above 0").or_none(),
     "val_interval": above_0(" of epochs above 0, e.g. 0.5"),

@@ -44,7 +44,7 @@ class Alignment:
         """Return whether both wires come from paired nodes, skipping nodes without a partner."""
         source, other_source = through(wire, self.forth), through(other, self.back)
         if source.node is None or other_source.node is None:
-            return source.node is other_source.node
+            return source.node is other_source.node and source.output == other_source.output
         return self.forth[source.node] is other_source.node and source.output == other_source.output
 
     def _pair(self, node: Node, other: Node) -> None:

@@ -15,19 +15,20 @@ COMPACT = types(lambda row: row.compact)
 
 @dataclass(eq=False)
 class Block:
-    """One box: its ``layers`` (none for the network's input), the ``shapes`` of its outputs, and the blocks that it ``reads``."""
+    """One box: its ``layers``, none for an ``input``, the ``shapes`` of its outputs, and the blocks that it ``reads``."""
 
     layers: list[Layer]
     shapes: tuple[Shape, ...]
     reads: list[Block] = field(default_factory=list)
+    input: str = ""
 
 
 def blocks(topology: Description) -> list[Block]:
-    """Return the boxes in topological order; the first is the network's input."""
+    """Return the boxes in topological order; the first are the network's inputs."""
     uses = Counter(name for layer in topology.layers for name in layer.inputs)
     uses.update(topology.outputs)
-    boxes = [Block([], (topology.input_shape,))]
-    producers = {topology.input: boxes[0]}
+    boxes = [Block([], (shape,), input=name) for name, shape in topology.inputs.items()]
+    producers = {box.input: box for box in boxes}
     for layer in topology.layers:
         previous = producers[layer.inputs[0]]
         is_only_reader = len(layer.inputs) == 1 and uses[layer.inputs[0]] == 1 and len(previous.shapes) == 1

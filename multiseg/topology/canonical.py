@@ -101,7 +101,7 @@ class Canonical:
 def canonical(topology: Description, apart: Container[str] = ()) -> Canonical:
     """Return the canonical form of a topology. Layers named in ``apart`` are not merged with others."""
     shapes = topology.shapes
-    values = {topology.input: Wire(None, 0, topology.input_shape)}
+    values = {name: Wire(None, place, shape) for place, (name, shape) in enumerate(topology.inputs.items())}
     for layer in topology.layers:
         sources = _translate(layer, [values[name] for name in layer.inputs])
         for name, (node, output) in zip(layer.outputs, sources, strict=True):
@@ -120,7 +120,7 @@ def canonical(topology: Description, apart: Container[str] = ()) -> Canonical:
 
     layers = tuple((node.signature(), node.wiring(number)) for node in nodes)
     output_numbers = tuple((number(wire), wire.output) for wire in outputs)
-    return Canonical(nodes, outputs, (topology.input_shape, layers, output_numbers), unused)
+    return Canonical(nodes, outputs, (tuple(topology.inputs.values()), layers, output_numbers), unused)
 
 
 def _translate(layer: Layer, inputs: list[Wire]) -> list[tuple[Node | None, int]]:

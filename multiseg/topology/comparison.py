@@ -60,8 +60,10 @@ def compare(one: Description, other: Description) -> Difference:
     names = {name for name, _ in common}
     comparison = _Comparison(canonical(one, names), canonical(other, names), titles, one.kind == other.kind)
     lines = comparison.lines()
-    if one.input_shape != other.input_shape:
-        sizes = f"{words.size(one.input_shape)} in {titles[0]}, {words.size(other.input_shape)} in {titles[1]}"
+    shapes = [list(network.inputs.values()) for network in (one, other)]
+    if shapes[0] != shapes[1]:
+        listed = [words.listed(list(map(words.size, each))) for each in shapes]
+        sizes = f"{listed[0]} in {titles[0]}, {listed[1]} in {titles[1]}"
         lines = [f"input: {sizes}", *lines]
     return Difference(*titles, tuple(lines) or ("the same layers are connected differently",), notes)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from multiseg.network import LabelKind
@@ -22,7 +22,12 @@ class Description:
     pixels whose label is not ignored. ``objective`` is the file's cross entropy in detail, as the plain values of
     multiseg.topology.objective.Objective; None if it is unknown or another loss. ``mean`` is what the
     file has subtracted from images before the network, a number for each channel, colours as B, G, R; None if it states none.
-    ``notes`` are sentences about what a file written of the network cannot express.
+    ``notes`` are sentences about what a file written of the network cannot express; ``remarks`` are sentences that become
+    notes if the network is cut at the layer of that name (multiseg.topology.cutting).
+
+    ``aliases`` are further names of values, such as Caffe's blobs. ``more_inputs`` are the inputs after the first, with their
+    shapes. ``output_titles`` are the names that the file itself gives its outputs, such as the keys of a dict; empty if they are
+    the names of the values.
     """
 
     source: str
@@ -38,6 +43,25 @@ class Description:
     objective: Mapping[str, Any] | None = None
     mean: tuple[float, ...] | None = None
     notes: tuple[str, ...] = ()
+    remarks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    more_inputs: Mapping[str, Shape] = field(default_factory=dict)
+    output_titles: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> dict[str, Shape]:
+        """Shapes (C, H, W) of all inputs, without the batch, by name; the first is ``input``."""
+        return {self.input: self.input_shape, **self.more_inputs}
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """Name of each output for users: the file's own, else that of its value."""
+        return self.output_titles or self.outputs
+
+    @property
+    def trains(self) -> bool:
+        """Whether the network has one input and one output, as training wants."""
+        return len(self.outputs) == 1 and not self.more_inputs
 
     @property
     def leading(self) -> tuple[Layer, ...]:
@@ -55,7 +79,7 @@ class Description:
         outputs = {
             name: shape for layer in self.layers for name, shape in zip(layer.outputs, layer.shapes, strict=True)
         }
-        return {self.input: self.input_shape, **outputs}
+        return {**self.inputs, **outputs}
 
     @property
     def weights(self) -> dict[str, Shape]:
@@ -103,7 +127,13 @@ class Description:
             "kind": self.kind,
             "input": self.input,
             "input_shape": list(self.input_shape),
+            **(
+                {"more_inputs": {name: list(shape) for name, shape in self.more_inputs.items()}}
+                if self.more_inputs
+                else {}
+            ),
             "outputs": list(self.outputs),
+            **({"output_titles": list(self.output_titles)} if self.titles != self.outputs else {}),
             "loss": self.loss,
             "loss_labels": self.loss_labels,
             "cross_entropy": self.cross_entropy,

@@ -95,13 +95,13 @@ def _inside(point: Point) -> Point:
 
 
 def _name(topology: Description, block: Block) -> str:
-    return block.layers[-1].name if block.layers else topology.input
+    return block.layers[-1].name if block.layers else block.input
 
 
 def _heads(topology: Description, block: Block) -> tuple[str, list[str], list[str]]:
     """Return a block's title, the lines below it, and its strips."""
     if not block.layers:
-        return topology.input, ["input"], []
+        return block.input, ["input"], []
     head, *strips = block.layers
     return head.name, _lines(head), [_strip(layer) for layer in strips]
 
@@ -164,7 +164,7 @@ def _fill(layer: Layer) -> str:
 def _title(topology: Description, block: Block) -> str:
     """Return the tooltip of a box: all facts about its layers."""
     if not block.layers:
-        return f"{topology.input}: input {words.size(topology.input_shape)}"
+        return f"{block.input}: input {words.size(block.shapes[0])}"
     return "\n".join(map(_facts, block.layers))
 
 

@@ -49,6 +49,8 @@ class Geometry:
     @classmethod
     def of(cls, topology: Topology) -> Geometry:
         """Return the geometry of a network. Raises NotLocal if a layer is not local."""
+        if topology.more_inputs:
+            raise NotLocal("has several inputs")
         steps: dict[str, tuple[Fraction, Fraction]] = {topology.input: (Fraction(1), Fraction(1))}
         for layer in topology.layers:
             before = steps[layer.inputs[0]]

@@ -25,11 +25,12 @@ class Reader(Protocol):
     def describe(self, path: str, input_shape: list[int] | None) -> dict[str, Any]:
         """Return the description of a network file for images of ``input_shape`` (C, H, W), as plain values.
 
-        Keys: ``input`` (name of the one input), ``input_shape``, ``layers``, ``outputs`` (names of values), ``loss`` (text, or
+        Keys: ``input`` (name of the first input), ``input_shape``, ``layers``, ``outputs`` (names of values), ``loss`` (text, or
         None), ``loss_labels``, ``cross_entropy``, ``objective``, ``mean`` (optional; multiseg.topology.description), and
-        ``shared``, groups of names of layers with a weight in common. Each layer is a dict with ``name``, ``type``,
-        ``inputs`` and ``parameters`` in the vocabulary of multiseg.topology, ``outputs`` if they are not just its name, and for
-        types beyond the vocabulary ``shapes`` and ``weights``. If ``input_shape`` is None, the file must specify it.
+        ``shared``, groups of names of layers with a weight in common. Optional are ``more_inputs`` (shapes of further inputs by
+        name), ``output_titles``, ``aliases`` and ``remarks`` (multiseg.topology.description). Each layer is a dict with ``name``,
+        ``type``, ``inputs`` and ``parameters`` in the vocabulary of multiseg.topology, ``outputs`` if they are not just its name,
+        and for types beyond the vocabulary ``shapes`` and ``weights``. If ``input_shape`` is None, the file must specify it.
         """
         ...
 
@@ -85,20 +86,21 @@ class OnnxWriter(Protocol):
         path: str,
         title: str,
         weights: Mapping[str, Array],
-        images: Sequence[Array],
-        values: Sequence[str],
+        images: Sequence[Sequence[Array]],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
         metadata: Mapping[str, str],
         out: str,
         tolerance: float,
         image_type: str | None = None,
         argmax: bool = False,
     ) -> list[Array]:
-        """Write the network file ``path`` with ``weights`` as the ONNX file ``out`` and return its outputs for ``images``.
+        """Write the network file ``path`` with ``weights`` as the ONNX file ``out``; return its outputs for the first images.
 
-        ``title`` names the network in messages; ``images`` are batches (N, C, H, W), the first of the network's size; ``values``
-        are the names of the input and the output in the file; ``tolerance`` is the largest difference from the framework's
-        output that is accepted, as a fraction of the largest output. The last two are passed only if they are requested:
-        ``image_type``, uint8 or float32, for an input of images as they are read, colours as R, G, B, whose preprocessing is in
-        the graph; ``argmax`` for class indices in the place of the output.
+        ``title`` names the network in messages; ``images`` are batches, a (N, C, H, W) for each input, the first of the network's
+        size; ``inputs`` and ``outputs`` are the names of inputs and outputs in the file; ``tolerance`` is the largest difference
+        from the framework's output that is accepted, as a fraction of the largest output. The last two are passed only if they
+        are requested: ``image_type``, uint8 or float32, for an input of images as they are read, colours as R, G, B, whose
+        preprocessing is in the graph; ``argmax`` for class indices in the place of the output.
         """
         ...

@@ -27,7 +27,7 @@ def match(one: Topology, other: Topology) -> Match:
         difference = one.diff(other)
         raise ModelError(f"{one.source} and {other.source} are not the same network: {difference.first}")
     parameters: dict[str, str] = {}
-    values = {other.input: one.input}
+    values = dict(zip(other.inputs, one.inputs, strict=True))
     for node, partner in zip(one.canonical.nodes, other.canonical.nodes, strict=True):
         parameters |= {partner.weights[part]: node.weights[part] for part in node.weights if part in partner.weights}
         values |= dict(zip(_values(partner), _values(node), strict=False))

@@ -36,6 +36,10 @@ def mean_note(source: str, mean: Sequence[float]) -> str:
 
 def loss_notes(topology: Description, classes: bool) -> list[str]:
     """Return the sentence for a network's own loss that the file replaces by another; none for losses of images."""
+    if not topology.trains:
+        several = f"{len(topology.outputs)} outputs" if len(topology.outputs) > 1 else f"{len(topology.inputs)} inputs"
+        text = f"the loss of {topology.source} ({topology.loss}) is not in this file, which has {several}; train a part of it"
+        return [] if topology.loss is None else [f"{text} that has one of each, with --outputs NAME"]
     own, used = topology.objective, objective_of(topology, classes)
     known = own is not None and used is not None and Objective.from_json(own).kind == used.kind
     replaced_images = topology.loss_labels == IMAGES and not classes

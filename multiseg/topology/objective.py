@@ -59,7 +59,10 @@ def objective_of(topology: Description, classes: bool) -> Objective | None:
 
     With ``classes``, labels are class indices: the result is the file's own cross entropy, else the mean. Otherwise it is the
     file's own cross entropy of a sigmoid, if it has one. ``scores`` is a value of the network that is computed for its output.
+    None for a network with several inputs or outputs, whose file has no loss.
     """
+    if not topology.trains:
+        return None
     own = None if topology.objective is None else Objective.from_json(topology.objective)
     kind = "softmax" if classes else "sigmoid"
     if own is None or own.kind != kind:
@@ -67,7 +70,7 @@ def objective_of(topology: Description, classes: bool) -> Objective | None:
             return None
         own = Objective(kind)
     layers = topology.leading
-    values = {topology.input, *(value for layer in layers for value in layer.outputs)}
+    values = {*topology.inputs, *(value for layer in layers for value in layer.outputs)}
     if own.scores in values:
         return own
     last = layers[-1] if layers else None

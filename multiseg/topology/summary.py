@@ -45,7 +45,23 @@ def row(layer: Layer) -> LayerRow:
 def headline(topology: Description) -> str:
     """Return a summary of the network in one line."""
     return (
-        f"{topology.source}: {topology.kind}, input {words.size(topology.input_shape)}, {len(topology.layers)} layers, "
+        f"{topology.source}: {topology.kind}, {_ends(topology)}{len(topology.layers)} layers, "
         f"{topology.parameter_count:,} weights, {words.quantity(topology.multiply_adds)} multiply-adds per image, "
         f"loss: {topology.loss or 'none in the file'}"
     )
+
+
+def _ends(topology: Description) -> str:
+    """Return the sizes of the inputs, and if there are several outputs their names and sizes, each followed by a comma."""
+    inputs, shapes = topology.inputs, topology.shapes
+    if len(inputs) == 1:
+        text = f"input {words.size(topology.input_shape)}, "
+    else:
+        text = f"inputs {words.listed([f'{name} {words.size(shape)}' for name, shape in inputs.items()])}, "
+    if len(topology.outputs) == 1:
+        return text
+    outputs = [
+        f"{title} {words.size(shapes[value])}" if title == value else f"{title} ({value}) {words.size(shapes[value])}"
+        for title, value in zip(topology.titles, topology.outputs, strict=True)
+    ]
+    return f"{text}outputs {words.listed(outputs)}, "

@@ -54,7 +54,8 @@ class Topology(Description):
         Shapes, weights and multiply-adds are inferred for the types of the vocabulary; for others the reader specifies
         ``shapes`` and ``weights``. Raises ModelError naming the file and the layer that cannot take its inputs.
         """
-        known: dict[str, Shape] = {description["input"]: tuple(description["input_shape"])}
+        more_inputs = {name: tuple(shape) for name, shape in description.get("more_inputs", {}).items()}
+        known: dict[str, Shape] = {description["input"]: tuple(description["input_shape"]), **more_inputs}
         layers = []
         for node in description["layers"]:
             layer = _layer(source, node, known)
@@ -73,6 +74,10 @@ class Topology(Description):
             shared=tuple(tuple(group) for group in description.get("shared", ())),
             objective=description.get("objective"),
             mean=None if description.get("mean") is None else tuple(description["mean"]),
+            remarks={name: tuple(texts) for name, texts in description.get("remarks", {}).items()},
+            aliases=dict(description.get("aliases", {})),
+            more_inputs=more_inputs,
+            output_titles=tuple(description.get("output_titles", ())),
         )
 
 

@@ -24,17 +24,12 @@ class Refused(ValueError):
 
 
 class Writer:
-    """Writes the layers that lead to the one output of a topology. A subclass has a method for each type, in ``rules``."""
+    """Writes the layers that lead to the outputs of a topology. A subclass has a method for each type, in ``rules``."""
 
     title: ClassVar[str]  # name of the framework, for messages
     rules: ClassVar[Mapping[str, Callable[[Any, Layer], None]]]
 
     def __init__(self, topology: Topology) -> None:
-        if len(topology.outputs) != 1:
-            raise ModelError(
-                f"{topology.source}: has {len(topology.outputs)} outputs ({', '.join(topology.outputs)}); a network file for "
-                "training must have one"
-            )
         self.topology = topology
         self.notes: list[str] = []  # what the file does not express, see multiseg.topology.notes
         self.shapes = topology.shapes
@@ -68,10 +63,27 @@ class Writer:
         following = self.layers[self.place + 1 : self.place + 2]
         readers, last = self.readers[value], value in self.topology.outputs
         return (
-            (last and not readers)
+            (last and not readers and len(self.topology.outputs) == 1)
             if not following
             else not last and {id(each) for each in readers} == {id(following[0])}
         )
+
+    def ends(self, inputs: Mapping[str, str], outputs: Sequence[str]) -> list[str]:
+        """Return sentences that name several inputs and outputs in their order, none for a network with one of each.
+
+        ``inputs`` are the names in the file of the values of the inputs, ``outputs`` those of the outputs.
+        """
+        topology = self.topology
+        if topology.trains:
+            return []
+        named = {
+            "Inputs": [(inputs[name], shape) for name, shape in topology.inputs.items()],
+            "Outputs": [(name, self.shapes[value]) for name, value in zip(outputs, topology.outputs, strict=True)],
+        }
+        return [
+            f"{what}: {', '.join(f'{name} ' + 'x'.join(map(str, shape)) for name, shape in each)}."
+            for what, each in named.items()
+        ]
 
     @property
     def size(self) -> str:

@@ -29,7 +29,8 @@ class Choice:
 
     ``root`` is the folder that imports of the file start from. ``name`` is that of a class or function in the file, ``arguments``
     the source of its arguments with parentheses, None without any. ``options`` are variables that a Lua file reads, by their
-    names with dots. ``classes`` is the number of classes if the file leaves it open and it is known.
+    names with dots. ``classes`` is the number of classes if the file leaves it open and it is known. ``outputs`` are the names of
+    the outputs that the network is cut to, none for all of it.
     """
 
     file: Path
@@ -38,6 +39,7 @@ class Choice:
     arguments: Optional[str] = None  # noqa: UP045
     options: Mapping[str, Any] = field(default_factory=dict)
     classes: Optional[int] = None  # noqa: UP045
+    outputs: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -67,6 +69,7 @@ class Choice:
             "arguments": self.arguments,
             "options": dict(self.options),
             "classes": self.classes,
+            **({"outputs": list(self.outputs)} if self.outputs else {}),
         }
         return json.dumps(content) + "\n"
 
@@ -80,8 +83,9 @@ def read(path: str | os.PathLike[str]) -> Choice:
         content = read_json(file)
         root = Path(os.path.normpath(file.resolve().parent / content["root"]))
         return Choice(
-            root / content["file"], root, content["name"], content["arguments"], content["options"], content["classes"]
-        )
+            root / content["file"], root, content["name"], content["arguments"], content["options"], content["classes"],
+            tuple(content.get("outputs", ())),
+        )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{file}: is damaged; specify the network file again ({error})") from error
 

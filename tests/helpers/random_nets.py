@@ -35,7 +35,7 @@ def network(seed: int, batch: int, layers: int = 14) -> str:
         try:
             placed = placing.infer(_with(net, layer), "net", {})
             if batch == 1:
-                described(placed[1:], "net", "data")
+                described(placed[1:], "net", ["data"])
         except ModelError:
             continue  # parameters that do not fit
         made = placed[-1]

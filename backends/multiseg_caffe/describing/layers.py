@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, setting
 from multiseg.topology.names import unused
 from multiseg.topology.vocabulary import VOCABULARY
 from multiseg_caffe.describing import fork_layers, windows
@@ -21,32 +21,32 @@ from multiseg_caffe.weights import is_statistic, part
 MOVING_AVERAGE_FRACTION = 0.999  # Caffe's default, src/caffe/proto/caffe.proto
 
 
-def described(placed: list[Placed], path: str, image: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def described(placed: list[Placed], path: str, inputs: list[str]) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Return the layers as in multiseg.model_files, and the name of the value that each blob holds after the last layer.
 
     One layer of Caffe may become several, the last of which has its name; a Split becomes none.
     Raises ModelError that names a layer without neutral description.
     """
-    values = {image: image}
+    values = {name: name for name in inputs}
     nodes: list[dict[str, Any]] = []
-    taken = {image}
+    taken = set(inputs)
     for item in placed:
         layer = item.layer
         try:
             steps = _steps(item)
         except WrongLayer as error:
             raise ModelError(f"{path}: layer {layer.name!r} ({layer.type}): {error}") from error
-        inputs = [values[bottom] for bottom in layer.bottom]
+        read = [values[bottom] for bottom in layer.bottom]
         channels = _scaled_channels(item)
         if channels:  # the factors are a vector; the vocabulary has an image of one pixel
             factors = _free(f"{layer.name}_reshape", taken)
             shape = {"shape": [channels, 1, 1]}
-            nodes.append({"name": factors, "type": "Reshape", "inputs": inputs[1:], "parameters": shape})
-            inputs = [inputs[0], factors]
+            nodes.append({"name": factors, "type": "Reshape", "inputs": read[1:], "parameters": shape})
+            read = [read[0], factors]
         for number, (kind, parameters) in enumerate(steps, 1):
             last = number == len(steps)
             name = _free(layer.name if last else f"{layer.name}_{kind.lower()}", taken)
-            node: dict[str, Any] = {"name": name, "type": kind, "inputs": inputs, "parameters": parameters}
+            node: dict[str, Any] = {"name": name, "type": kind, "inputs": read, "parameters": parameters}
             if last and len(layer.top) > 1:
                 node["outputs"] = [f"{name}:{i}" for i in range(len(layer.top))]
             if kind not in VOCABULARY:
@@ -55,8 +55,8 @@ def described(placed: list[Placed], path: str, image: str) -> tuple[list[dict[st
             if last:
                 node.update(_training(item))
             nodes.append(node)
-            inputs = node.get("outputs", [name])
-        values.update(zip(layer.top, inputs if steps else inputs * len(layer.top), strict=True))
+            read = node.get("outputs", [name])
+        values.update(zip(layer.top, read if steps else read * len(layer.top), strict=True))
     return nodes, values
 
 
@@ -81,7 +81,10 @@ def _free(name: str, taken: set[str]) -> str:
 def _steps(placed: Placed) -> list[Step]:
     """Return the neutral layers for one layer of Caffe. Raises WrongLayer if it cannot be described."""
     if None in placed.tops or None in placed.bottoms:
-        raise WrongLayer("only Caffe itself can compute the output shape of this type; it cannot be described")
+        raise WrongLayer(
+            "only Caffe itself can compute the output shape of this type; it cannot be described; cut the network before it, "
+            f"with {setting('outputs', example='NAME')}"
+        )
     bottoms = [shape for shape in placed.bottoms if shape is not None]
     if any(not top or top[0] != bottom[0] for top in placed.tops if top is not None for bottom in bottoms):
         raise WrongLayer("works across the images of a batch; a description is of one image")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, setting
 from multiseg_caffe.describing.axes import Shape, listed
 from multiseg_caffe.describing.shapes import COUNTS, IN_PLACE, MANY, READERS, RULES, UNRULED
 from multiseg_caffe.describing.windows import WrongLayer
@@ -63,7 +63,10 @@ def _place(layer: Any, blobs: Mapping[str, Shape | None], producers: Mapping[str
     """Return a layer with its shapes. ``blobs`` and ``producers`` are the shapes and layers of the blobs before it."""
     if layer.type not in RULES and layer.type not in UNRULED and layer.type not in also:
         types = sorted({*RULES, *UNRULED, *also})
-        raise WrongLayer(f"BVLC Caffe has no layer of this type{near(layer.type, types)}")
+        raise WrongLayer(
+            f"BVLC Caffe has no layer of this type{near(layer.type, types)}; if it is not needed, cut the network before it, "
+            f"with {setting('outputs', example='NAME')}"
+        )
     if layer.type in READERS and layer.bottom:
         raise WrongLayer(f"reads a dataset, so it cannot read {layer.bottom[0]!r}; remove bottom")
     if layer.type == "Python" and not (layer.python_param.module and layer.python_param.layer):

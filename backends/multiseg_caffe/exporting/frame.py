@@ -52,7 +52,7 @@ class PrototxtFrame(Writer):
         super().__init__(topology)
         self.objective = objective
         self.names = distinct((layer.name for layer in self.layers), str, RESERVED)
-        values = [topology.input, *(value for layer in self.layers for value in layer.outputs)]
+        values = [*topology.inputs, *(value for layer in self.layers for value in layer.outputs)]
         self.blobs = distinct(values, lambda value: "data" if value == topology.input else value, ("label", "loss"))
         self.producers = {value: layer for layer in self.layers for value in layer.outputs}
         self.padding: dict[str, list[int]] = {}  # padding of values that only convolutions read, which then pad them
@@ -62,9 +62,11 @@ class PrototxtFrame(Writer):
     def text(self) -> str:
         """Return the text of the file."""
         topology, own = self.topology, self.objective
+        ends = self._outputs()
         head = [
             f"# {topology.source} ({topology.kind}) in Caffe, for images of {self.size} (channels, height, width):",
-            "# for training, validation and deployment, all in one.",
+            "# for training, validation and deployment, all in one." if topology.trains else "# without a loss.",
+            *(f"# {sentence}" for sentence in self.ends(self.blobs, ends)),
             *comments([*self.notes, *self._weighted_note()]),
             f"name: {json.dumps(topology.source, ensure_ascii=False)}",
         ]
@@ -74,9 +76,14 @@ class PrototxtFrame(Writer):
         for rule in WITH_LABELS:
             self._write("data", "Data", [], ["data"], [*_with_mean(topology.mean), rule])
             self._write("label", "Data", [], ["label"], [*_scaled(1.0 if own is None else own.label_scale), rule])
+        for name, size in topology.more_inputs.items():
+            more = [("input_param", [("shape", [("dim", each) for each in (1, *size)])])]
+            self._write(self._fresh(f"{self.blobs[name]}_input"), "Input", [], [self.blobs[name]], more)
         data, self.lines = self.lines, []
         output = self.blobs[topology.outputs[0]]
-        if own is not None:
+        if not topology.trains:
+            pass
+        elif own is not None:
             assert own.scores is not None
             kind = "SoftmaxWithLoss" if own.kind == "softmax" else "SigmoidCrossEntropyLoss"
             fields = [*_weighted(own.weight), *self._loss_fields(own), *WITH_LABELS]
@@ -91,6 +98,16 @@ class PrototxtFrame(Writer):
             self._write("loss_each", "Reduction", ["loss_difference"], ["loss_each"], [*per_image, *WITH_LABELS])
             self._write("loss", "Reduction", ["loss_each"], ["loss"], [*mean, *WITH_LABELS])
         return "\n".join([*head, *data, *body, *self.lines]) + "\n"
+
+    def _outputs(self) -> list[str]:
+        """Return the blobs of the outputs. Of several, those that another layer reads get a blob of their own, as Caffe's are."""
+        values = self.topology.outputs
+        ends = [self.blobs[value] for value in values]
+        for place, value in enumerate(values):
+            if len(values) > 1 and self.readers[value]:
+                ends[place] = self._fresh(f"{self.blobs[value]}_output")
+                self._write(ends[place], "Split", [self.blobs[value]], [ends[place]], [])
+        return ends
 
     def _weighted_note(self) -> list[str]:
         """Return the note for a loss that is divided by the sum of the labels' weights, which no layer of Caffe does."""
@@ -142,7 +159,8 @@ class PrototxtFrame(Writer):
         ``here`` adds a comment that the layer is right for this size of images only.
         """
         bottoms = [self.blobs[value] for value in layer.inputs]
-        if layer.type in IN_PLACE and self._may_overwrite(layer.inputs[0]):
+        one_of_several = len(self.topology.outputs) > 1 and layer.outputs[0] in self.topology.outputs
+        if layer.type in IN_PLACE and self._may_overwrite(layer.inputs[0]) and not one_of_several:
             self.blobs[layer.outputs[0]] = bottoms[0]
         if here:
             self.lines.append(self.only)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from multiseg.topology.names import unused
 from multiseg_tensorflow import digits
 from multiseg_tensorflow.describing.rules import RULES
-from multiseg_tensorflow.describing.walk import Node, Value, Walk
+from multiseg_tensorflow.describing.walk import Node, Value, Walk, neutral_shape
 from multiseg_tensorflow.dropout import Dropout
 from multiseg_tensorflow.tensors import reachable
 from multiseg_tensorflow.weights import Weight, split_name
@@ -18,14 +18,41 @@ from multiseg_tensorflow.weights import Weight, split_name
 
 @dataclass(frozen=True)
 class Layers:
-    """The layers of a graph. ``weights`` are keyed by the name of the variable's operation, ``tensors`` by the value's name."""
+    """The layers of a graph. ``weights`` are keyed by the name of the variable's operation, ``tensors`` by the value's name.
+
+    ``outputs`` are the names of values, ``titles`` the file's own names of these; ``sources`` are the inputs.
+    """
 
     nodes: list[Node]
-    output: str
+    outputs: list[str]
+    titles: list[str]
     weights: dict[str, Weight]
     tensors: dict[str, Any]
-    source: Node
-    output_shape: list[int | None]  # (H, W, C) or (C,), without the batch axis
+    sources: list[Node]
+    is_cut: bool = False
+
+    @property
+    def output(self) -> str:
+        """The name of the only output."""
+        return self.outputs[0]
+
+    @property
+    def output_shape(self) -> list[int | None]:
+        """The shape of the only output, (H, W, C) or (C,), without the batch axis."""
+        shape: list[int | None] = self.tensors[self.output].shape.as_list()[1:]
+        return shape
+
+    def cut(self, names: Sequence[str]) -> Layers:
+        """Return the layers with only these outputs, or unchanged without names, or if one of them is unknown."""
+        titled = dict(zip(self.titles, self.outputs))  # noqa: B905
+        values = [titled.get(name, name) for name in names]
+        if not names or not all(value in self.tensors for value in values):
+            return self
+        return replace(self, outputs=values, titles=list(names), is_cut=True)
+
+    def more_inputs(self) -> dict[str, list[int]]:
+        """Return the shapes of the inputs after the first by name."""
+        return {node.name: neutral_shape(node.tensor, "NHWC") for node in self.sources[1:]}
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return the layers in the format of multiseg.model_files."""
@@ -55,27 +82,39 @@ class Layers:
         return [names for names in users.values() if len(names) > 1]
 
 
-def read(x: Any, output: Any, scopes: Collection[str] = ()) -> Layers:
-    """Return the layers between the images ``x`` (N, H, W, C) and ``output``; only their batch size may be unknown.
+def read(inputs: Sequence[Any], outputs: Sequence[tuple[str, Any]], scopes: Collection[str] = ()) -> Layers:
+    """Return the layers between the images (N, H, W, C) of each input and the outputs; only their batch size may be unknown.
 
-    ``scopes`` are those of the layers of a Keras model, by which its layers without weights are named.
+    ``outputs`` are tensors with their titles, empty for those without one. ``scopes`` are those of the layers of a Keras model,
+    by which its layers without weights are named.
     """
-    walk = Walk(x, output, RULES)
-    for op in x.graph.get_operations():
-        if op in walk.path_ops and op is not x.op:
+    names: list[str] = []
+    for tensor in inputs:
+        names.append(unused(_path(tensor.op.name), names) if names else "data")
+    walk = Walk(dict(zip(names, inputs)), [tensor for _, tensor in outputs], RULES)  # noqa: B905
+    ends = [node.op for node in walk.sources]
+    for op in inputs[0].graph.get_operations():
+        if op in walk.path_ops and op not in ends:
             walk.visit(op)
-    last = walk.values.get(output.ref())
-    if last is None:  # the walk cannot follow the operations before the output, e.g. a loop
-        (last,) = walk.add(output.op, f"tf.{output.op.type}", [walk.values[x.ref()]])
-    needed = reachable([last.node], lambda node: (value.node for value in node.inputs))
+    last: list[Value] = []
+    for _, output in outputs:
+        value = walk.values.get(output.ref())
+        if value is None:  # the walk cannot follow the operations before the output, e.g. a loop
+            (value,) = walk.add(output.op, f"tf.{output.op.type}", [walk.values[inputs[0].ref()]])
+        last.append(value)
+    needed = reachable([value.node for value in last], lambda node: (value.node for value in node.inputs))
     nodes = [node for node in walk.nodes if node in needed]
-    weights = _assign_names(nodes, scopes)
+    weights = _assign_names(nodes, names, scopes)
     tensors = {
         name: tensor
         for node in nodes
         for name, tensor in zip(node.outputs(), [node.tensor] if node.count == 1 else node.tensors)  # noqa: B905
     }
-    return Layers(nodes, _name(last), weights, tensors, walk.source, output.shape.as_list()[1:])
+    titled: dict[str, str] = {}
+    for value, (title, tensor) in zip(last, outputs):  # noqa: B905
+        titled.setdefault(_name(value), title or _name(value))
+        tensors.setdefault(_name(value), tensor)  # of a network that passes its input on
+    return Layers(nodes, list(titled), list(titled.values()), weights, tensors, walk.sources)
 
 
 def _name(value: Value) -> str:
@@ -83,9 +122,9 @@ def _name(value: Value) -> str:
     return value.node.outputs()[value.index]
 
 
-def _assign_names(nodes: list[Node], scopes: Collection[str]) -> dict[str, Weight]:
+def _assign_names(nodes: list[Node], inputs: Sequence[str], scopes: Collection[str]) -> dict[str, Weight]:
     """Set the name of every layer, and return the weights by the name of the variable's operation."""
-    taken = {"data"}
+    taken = set(inputs)
     weights: dict[str, Weight] = {}
     for node in nodes:
         variables = [ref.variable for ref in node.weights.values() if ref.variable is not None]
@@ -146,12 +185,12 @@ def with_dropouts(layers: Layers, dropouts: Iterable[Dropout]) -> Layers:
     nodes: list[Node] = []
     replacements: dict[Node, Node] = {}
     taken = {node.name for node in layers.nodes}
-    for node in [layers.source, *layers.nodes]:
+    for node in [*layers.sources, *layers.nodes]:
         node.inputs = [
             replace(value, node=replacements[value.node]) if value.node in replacements else value
             for value in node.inputs
         ]
-        if node is not layers.source:
+        if node not in layers.sources:
             nodes.append(node)
         dropout, last = by_source.get(node.tensor.name), node
         while dropout is not None and node.count == 1:
@@ -161,5 +200,8 @@ def with_dropouts(layers: Layers, dropouts: Iterable[Dropout]) -> Layers:
             nodes.append(layer)
             replacements[node] = last = layer
             dropout = by_source.get(dropout.result.outputs[0].name)  # dropout of dropout
-    output = next((layer.name for node, layer in replacements.items() if node.name == layers.output), layers.output)
-    return replace(layers, nodes=nodes, output=output)
+    renamed = {node.name: layer.name for node, layer in replacements.items() if node.count == 1}
+    pairs = zip(layers.titles, layers.outputs)  # noqa: B905
+    titles = [renamed.get(title, title) if title == name else title for title, name in pairs]
+    outputs = [renamed.get(name, name) for name in layers.outputs]
+    return replace(layers, nodes=nodes, outputs=outputs, titles=titles)

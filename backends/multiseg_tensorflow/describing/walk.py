@@ -9,7 +9,7 @@ layer of the type ``tf.OPERATION`` with its shapes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -93,15 +93,18 @@ Rule = Callable[["Walk", Any], "list[Value] | None"]
 class Walk:
     """Visits the operations of a graph in order and applies ``rules``; the public methods are for the rules."""
 
-    def __init__(self, x: Any, output: Any, rules: Mapping[str, Rule]) -> None:
+    def __init__(self, inputs: Mapping[str, Any], outputs: Sequence[Any], rules: Mapping[str, Rule]) -> None:
         self.rules = rules
-        self.input_dependent = reachable([x.op], consumers)
-        ancestors = reachable([output.op], lambda op: (tensor.op for tensor in op.inputs))
+        self.input_dependent = reachable([tensor.op for tensor in inputs.values()], consumers)
+        ancestors = reachable([output.op for output in outputs], lambda op: (tensor.op for tensor in op.inputs))
         self.path_ops = self.input_dependent & ancestors
-        self.source = Node(x.op, "Input", [], tensor=x, name="data")
-        self.values: dict[Any, Value] = {x.ref(): Value(self.source, layout="NHWC")}
+        self.sources = [Node(tensor.op, "Input", [], tensor=tensor, name=name) for name, tensor in inputs.items()]
+        self.values: dict[Any, Value] = {
+            source.tensor.ref(): Value(source, layout="NHWC" if source.tensor.shape.rank == 4 else None)
+            for source in self.sources
+        }
         self.nodes: list[Node] = []
-        self.dropouts = {entry.result: entry for entry in dropout.find(x.graph)}
+        self.dropouts = {entry.result: entry for entry in dropout.find(self.sources[0].op.graph)}
 
     def visit(self, op: Any) -> None:
         """Convert one operation; its inputs must have been visited before."""

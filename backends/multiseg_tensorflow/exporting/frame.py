@@ -27,15 +27,20 @@ class TowerFrame(PythonWriter):
     def __init__(self, topology: Topology, objective: Objective | None = None) -> None:
         super().__init__(topology, objective)
         self.scopes = distinct((layer.name for layer in self.layers), scope_name)
-        values = [topology.input, *(value for layer in self.layers for value in layer.outputs)]
+        values = [*topology.inputs, *(value for layer in self.layers for value in layer.outputs)]
         self.values = identifiers(values, {*RESERVED, *FUNCTIONS})
         self.values[topology.input] = "self.x"
         self.steps: list[str] = []
+        for name, shape in topology.more_inputs.items():
+            sizes = ", ".join(map(str, (*shape[1:], shape[0])))
+            self.steps.append(
+                f"{self.values[name]} = tf.placeholder(tf.float32, [None, {sizes}], '{scope_name(name)}')"
+            )
 
     def text(self) -> str:
         """Return the source of the whole file."""
         topology = self.topology
-        loss = self._loss()
+        loss = self._loss() if topology.trains else ""
         code = "\n".join([*self.steps, loss])
         used: list[str] = []
         for name, function in FUNCTIONS.items():
@@ -44,6 +49,7 @@ class TowerFrame(PythonWriter):
         lines = [
             f"# {topology.source} ({topology.kind}) in TensorFlow 1, as DIGITS loads it, for images of {self.size}",
             "# (channels, height, width).",
+            *(f"# {sentence}" for sentence in self.ends(self._input_names(), topology.titles)),
             *comments(self.notes),
             "from model import Tower",
             "from utils import model_property",
@@ -59,13 +65,14 @@ class TowerFrame(PythonWriter):
             "    @model_property",
             "    def inference(self):",
             *(f"        {line}" for line in self.steps),
-            f"        return {self.values[topology.outputs[0]]}",
-            "",
-            "    @model_property",
-            "    def loss(self):",
-            f"        return {loss}",
+            f"        return {', '.join(self.values[value] for value in topology.outputs)}",
+            *(["", "    @model_property", "    def loss(self):", f"        return {loss}"] if loss else []),
         ]
         return "\n".join(lines) + "\n"
+
+    def _input_names(self) -> dict[str, str]:
+        """Return the names of the inputs for users: that of the images, and the placeholders of the others."""
+        return {self.topology.input: "self.x", **{name: scope_name(name) for name in self.topology.more_inputs}}
 
     def _loss(self) -> str:
         """Return the expression of the loss.

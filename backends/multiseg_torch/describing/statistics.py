@@ -16,8 +16,12 @@ ORDERS = {  # arguments in order, of the function for users and of the one that 
 }
 
 
-def mark_training(model: nn.Module, images: Tensor, layers: Sequence[dict[str, Any]]) -> None:
+def mark_training(
+    model: nn.Module, images: Tensor, layers: Sequence[dict[str, Any]], more: Sequence[Tensor] = ()
+) -> None:
     """Mark the BatchNormalization layers that use stored statistics in training too; ``layers`` are those of the evaluation.
+
+    ``more`` are the tensors of further inputs.
 
     The model, which is in evaluation mode, runs once in training mode; its buffers and the random numbers stay as they were. A
     model that fails in training mode is taken to use the statistics of the batch there.
@@ -32,7 +36,7 @@ def mark_training(model: nn.Module, images: Tensor, layers: Sequence[dict[str, A
         try:
             model.train()
             with torch.random.fork_rng(), recorder:
-                model(images.clone())
+                model(images.clone(), *(tensor.clone() for tensor in more))
         except Exception:  # of any class: the model's own code
             pass
         finally:

@@ -5,7 +5,7 @@ The model runs once, on two images, as ordinary Python, so loops and conditions 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,26 +20,50 @@ from multiseg.topology.names import unused
 from multiseg.topology.vocabulary import VOCABULARY, ShapeError, infer
 from multiseg_torch.describing import effects, functions, modules, statistics, swish, values
 from multiseg_torch.describing.functions import Call, Said
+from multiseg_torch.files import INPUT as INPUT
 from multiseg_torch.lowering import PatchConv2d, PatchConvTranspose2d
 
-INPUT = "input"
 
+def layers_of(
+    model: nn.Module, images: Sequence[Tensor], inputs: Sequence[str] = (INPUT,)
+) -> tuple[list[dict[str, Any]], list[str], list[str]]:
+    """Return the layers in execution order, in the format of multiseg.model_files, the names of the outputs, and their titles.
 
-def layers_of(model: nn.Module, images: Tensor) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the layers in execution order, in the format of multiseg.model_files, and the names of the outputs.
-
-    Raises ModelError unless the model returns tensors that depend on the images, one or several in lists, tuples and dicts.
+    ``images`` are tensors for the inputs of these names. The titles are the keys of a dict that the model returns, else the
+    names. Raises ModelError unless the model returns tensors that depend on the images, one or several in lists, tuples and
+    dicts.
     """
     model.eval()
-    recorder = _Recorder(model, images)
+    recorder = _Recorder(model, images, inputs)
     with torch.no_grad(), recorder.watching(), recorder:
-        made = model(images)
-    outputs = list(dict.fromkeys(recorder.known(_tensors([made]))))
+        made = model(*images)
+    titled: dict[str, str] = {}
+    for tensor, title in _titled(made):
+        for name in recorder.known([tensor]):
+            titled.setdefault(name, title or name)
+    outputs = list(titled)
     if not outputs:
         raise ModelError("returns no tensor that depends on its input")
     layers = swish.folded(recorder.layers, outputs)
-    statistics.mark_training(model, images, layers)
-    return layers, outputs
+    statistics.mark_training(model, images[0], layers, images[1:])
+    return layers, outputs, list(titled.values())
+
+
+def tensors_of(made: Any) -> list[Tensor]:
+    """Return the tensors that a model returns, in the order of its lists, tuples and dicts."""
+    return [tensor for tensor, _ in _titled(made)]
+
+
+def place_of(model: nn.Module, images: Tensor, name: str) -> int | None:
+    """Return the place, among the tensors that a model returns, of the one with this title or name; None without one."""
+    recorder = _Recorder(model, [images], [INPUT])
+    with torch.no_grad(), recorder.watching(), recorder:
+        made = model(images)
+    pairs = list(_titled(made))
+    for words in ([title for _, title in pairs], [recorder.names.get(id(tensor), "") for tensor, _ in pairs]):
+        if name in words:
+            return words.index(name)
+    return None
 
 
 def shared(model: nn.Module, layers: list[dict[str, Any]]) -> list[list[str]]:
@@ -57,7 +81,7 @@ def activations_of(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, 
 
     Outputs are copied immediately, as the next layer may modify them in place.
     """
-    keeper = _Keeper(model, images)
+    keeper = _Keeper(model, [images], [INPUT])
     with torch.no_grad(), keeper.watching(), keeper:
         made = model(images)
     kept = {value for layer in swish.folded(keeper.layers, [keeper.names[id(made)]]) for value in layer["outputs"]}
@@ -67,14 +91,16 @@ def activations_of(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, 
 class _Recorder(TorchFunctionMode):
     """Recorder of calls; calls inside a module that is a single layer are not recorded."""
 
-    def __init__(self, model: nn.Module, images: Tensor) -> None:
+    def __init__(self, model: nn.Module, images: Sequence[Tensor], inputs: Sequence[str]) -> None:
         super().__init__()
-        self.model, self.batch = model, images.shape[0]
-        self.names: dict[int, str] = {id(images): INPUT}  # names of values, by the id of their tensors
-        self.alive: list[Any] = [images]  # keeps tensors alive, so that no id is reused
+        self.model, self.batch = model, images[0].shape[0]
+        self.names = {
+            id(tensor): name for tensor, name in zip(images, inputs)
+        }  # names of values, by the id of their tensors
+        self.alive: list[Any] = [*images]  # keeps tensors alive, so that no id is reused
         self.parameters = {id(each): name for name, each in [*model.named_parameters(), *model.named_buffers()]}
         self.computed: dict[int, tuple[str, set[str]]] = {}  # values computed from weights: how, and their names
-        self.taken = {INPUT}
+        self.taken = set(inputs)
         self.layers: list[dict[str, Any]] = []
         self.scope: list[str] = []
         self.within = 0
@@ -293,8 +319,8 @@ class _Recorder(TorchFunctionMode):
 class _Keeper(_Recorder):
     """Recorder that keeps the layers' outputs."""
 
-    def __init__(self, model: nn.Module, images: Tensor) -> None:
-        super().__init__(model, images)
+    def __init__(self, model: nn.Module, images: Sequence[Tensor], inputs: Sequence[str]) -> None:
+        super().__init__(model, images, inputs)
         self.made: dict[str, Array] = {}
 
     def _add(
@@ -335,6 +361,21 @@ def _tensors(values: Iterable[Any]) -> Iterable[Tensor]:
             yield from _tensors(value)
         elif isinstance(value, dict):
             yield from _tensors(value.values())
+
+
+def _titled(made: Any) -> Iterable[tuple[Tensor, str]]:
+    """Return the tensors that a model returns, with their keys in dicts, joined by dots; without any, an empty text."""
+    if isinstance(made, dict):
+        for key, value in made.items():
+            for tensor, title in _titled(value):
+                yield tensor, f"{key}.{title}" if title else str(key)
+    elif isinstance(made, (list, tuple)):
+        fields = getattr(made, "_fields", [""] * len(made))  # of a named tuple
+        for field, value in zip(fields, made):
+            for tensor, title in _titled(value):
+                yield tensor, f"{field}.{title}" if field and title else field or title
+    elif isinstance(made, Tensor):
+        yield made, ""
 
 
 def _is_layer(module: nn.Module) -> bool:

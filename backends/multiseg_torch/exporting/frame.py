@@ -24,7 +24,7 @@ class ModuleFrame(PythonWriter):
         super().__init__(topology, objective)
         names = [layer.name for layer in self.layers]
         self.modules = identifiers(names, RESERVED)
-        values = [topology.input, *(value for layer in self.layers for value in layer.outputs)]
+        values = [*topology.inputs, *(value for layer in self.layers for value in layer.outputs)]
         self.values = identifiers(values, RESERVED)
         self.constructors: list[str] = []  # lines of __init__
         self.steps: list[str] = []  # lines of forward
@@ -33,8 +33,8 @@ class ModuleFrame(PythonWriter):
 
     def text(self) -> str:
         """Return the complete file."""
-        topology, loss = self.topology, self._loss()
-        output = self.values[topology.outputs[0]]
+        topology, loss = self.topology, self._loss() if self.topology.trains else ""
+        outputs = [self.values[value] for value in topology.outputs]
         stem = re.sub(r"\W", "_", PurePath(topology.source).stem, flags=re.ASCII)
         name = "".join(part[:1].upper() + part[1:] for part in stem.split("_"))
         name = (
@@ -54,7 +54,7 @@ class ModuleFrame(PythonWriter):
             classes_used += [text] * loss.startswith(start)
         used = "\n".join([*self.constructors, *self.steps, *classes_used])
         lines = [
-            f'"""{topology.source} ({topology.kind}) in PyTorch, for images of {self.size} (channels, height, width)."""',
+            *self._docstring(),
             *comments(self.notes),
             "",
             *["import torch"] * ("torch." in used),
@@ -69,17 +69,27 @@ class ModuleFrame(PythonWriter):
             "        super().__init__()",
             *(f"        {line}" for line in self.constructors),
             "",
-            f"    def forward(self, {self.values[topology.input]}):",
+            f"    def forward(self, {', '.join(self.values[name] for name in topology.inputs)}):",
             *(f"        {line}" for line in self.steps),
-            *[f"        {output}.scores = scores  # the loss compares these"] * (self.scores is not None),
-            f"        return {output}",
+            *[f"        {outputs[0]}.scores = scores  # the loss compares these"] * (self.scores is not None),
+            f"        return {', '.join(outputs)}",
             "",
             "",
             "def network(params):",
             '    """params["inputShape"] is [channels, height, width]."""',
-            f'    return {{"model": {name}(), "loss": {loss}}}',
+            f'    return {{"model": {name}()' + (f', "loss": {loss}' if loss else "") + self._shapes() + "}",
         ]
         return "\n".join(lines) + "\n"
+
+    def _shapes(self) -> str:
+        shapes = [list(shape) for shape in self.topology.inputs.values()]
+        return f', "inputShapes": {shapes}' if len(shapes) > 1 else ""
+
+    def _docstring(self) -> list[str]:
+        topology = self.topology
+        head = f"{topology.source} ({topology.kind}) in PyTorch, for images of {self.size} (channels, height, width)."
+        ends = self.ends({name: self.values[name] for name in topology.inputs}, topology.titles)
+        return [f'"""{head}', "", *ends, '"""'] if ends else [f'"""{head}"""']
 
     def _loss(self) -> str:
         """Return the constructor of the loss."""

@@ -496,8 +496,8 @@ BAD = [
     ("batch", INPUT + layer("Concat", "concat_param { axis: 0 }", "data data"), r"works across the images of a batch"),
     (
         "inputs",
-        INPUT + INPUT.replace("data", "more").replace('"in"', '"in2"') + layer("ReLU"),
-        r"has several inputs, 'data' and 'more'",
+        'layer { name: "data" type: "Data" top: "more" }\n' + data("") + BODY,
+        r"has several inputs, 'more' and 'data'",
     ),
     ("no size", BODY + loss(), r"does not specify the size of its input; set input_shape=\(channels, height, width\)"),
     ("input_dim", 'input: "data" input_dim: 1 input_dim: 2\n' + BODY, r"input_dim four times"),

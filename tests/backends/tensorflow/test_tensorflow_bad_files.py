@@ -195,7 +195,7 @@ BAD = {
     "text": (text_as_pb, ["notes.pb", "is not a TensorFlow network", "GraphDef"]),
     "wrong text": (wrong_text, ["wrong.pbtxt", "4:3", "colour"]),
     "an unknown operation": (unknown_operation, ["unknown.pb", "'FancyBiasAdd'", "export the graph without it"]),
-    "two inputs": (two_inputs, ["2 inputs", "image:0", "depth:0", "frozen.pb.json", '"input"']),
+    "two inputs": (two_inputs, ["frozen.pb", "2 inputs", "data, depth", "training and testing want one"]),
     "two outputs": (two_outputs, ["two.pb", "2 outputs", "output:0", "edges:0", "two.pb.json"]),
     "a graph that trains": (
         a_graph_that_trains,

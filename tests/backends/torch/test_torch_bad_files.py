@@ -217,6 +217,9 @@ def test_the_worker_lives_on(worker: Worker, tmp_path: Path) -> None:
 
 def test_a_network_with_a_table_as_output_is_one_for_description_only(tmp_path: Path) -> None:
     path = tmp_path / "net.lua"
-    path.write_text("return nn.ConcatTable():add(nn.ReLU())")
-    with pytest.raises(ModelError, match=r"net\.lua: gives a list; it must give one output"):
+    path.write_text("return nn.ConcatTable():add(nn.ReLU()):add(nn.Abs())")
+    message = (
+        r"net\.lua: gives a list; training and testing want one output; cut the network to one, with outputs='NAME'"
+    )
+    with pytest.raises(ModelError, match=message.replace("'NAME'", "NAME")):
         load("torch", path, *SHAPES["autoencoder"])

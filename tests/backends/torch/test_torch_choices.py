@@ -211,5 +211,10 @@ def test_a_network_with_several_outputs_is_described_and_says_that_training_need
     )
     topology = multiseg.describe(f"{file}:Net()", SHAPE)
     assert topology.outputs == ("a", "b") and [topology.shapes[name][0] for name in topology.outputs] == [2, 3]
-    with pytest.raises(ModelError, match=r"has 2 outputs \(a, b\); a network file for training must have one"):
-        multiseg.export(topology, "caffe", tmp_path / "net.prototxt")
+    assert topology.titles == ("aux", "out")
+    inner = multiseg.describe(f"{file}:Net()", SHAPE, outputs=["aux"])
+    assert inner.outputs == ("a",) and [layer.name for layer in inner.layers] == ["a"]
+    with pytest.raises(
+        ModelError, match=r"net.py:Net\(\): outputs='ax': no layer or output has this name; similar names: aux"
+    ):
+        multiseg.describe(f"{file}:Net()", SHAPE, outputs=["ax"])

@@ -67,11 +67,23 @@ def test_what_cannot_be_said_is_refused_by_name_all_at_once_and_nothing_written(
     assert not any(tmp_path.iterdir())
 
 
-def test_several_outputs_are_refused() -> None:
-    two = [layer("a", "Relu", "data"), layer("b", "Abs", "data")]
-    description = {"input": "data", "input_shape": (3, 8, 8), "layers": two, "outputs": ["a", "b"]}
-    with pytest.raises(ModelError, match=r"net.lua: has 2 outputs \(a, b\)"):
-        source("torch", Topology.of("net.lua", "test", description))
+def test_several_outputs_have_their_names_in_the_file_and_no_loss() -> None:
+    two = [layer("a", "Relu", "data"), layer("b", "Abs", "a")]
+    description = {
+        "input": "data", "input_shape": (3, 8, 8), "layers": two, "outputs": ["a", "b"], "output_titles": ["main", "aux"],
+        "loss": "of both",
+    }  # fmt: skip
+    described = Topology.of("net.lua", "test", description)
+    for backend, returned in (
+        ("torch", "return a, b\n"),
+        ("tensorflow", "return a, b\n"),
+        ("caffe", 'top: "a_output"'),
+    ):
+        text = source(backend, described)
+        assert returned in text
+        assert "Outputs: main 3x8x8, aux 3x8x8." in text or "Outputs: a_output 3x8x8, b 3x8x8." in text
+        assert "Note: the loss of net.lua (of both) is not in this file, which has 2 outputs" in text
+        assert "SoftmaxWithLoss" not in text and '"loss":' not in text and "def loss" not in text
 
 
 def test_an_unknown_backend_lists_the_known_and_a_name_must_end_as_the_files_do(tmp_path: Path) -> None:

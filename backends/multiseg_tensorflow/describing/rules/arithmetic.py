@@ -39,7 +39,7 @@ def _cast(walk: Walk, op: Any) -> list[Value] | None:
     value = walk.value(op.inputs[0])
     if (
         value is None
-        or value.node is not walk.source
+        or value.node not in walk.sources
         or not (op.outputs[0].dtype.is_floating or op.outputs[0].dtype.is_integer)
     ):
         return None
