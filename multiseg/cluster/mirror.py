@@ -80,8 +80,8 @@ class Mirror:
     def _file(self, name: str, stamp: wire.Stamp, read: Read) -> bool:
         content = b""
         for places in wire.messages({name: stamp}):
-            for piece in read(places):
-                if piece is None:  # replaced meanwhile: the next listing has another stamp
+            for place, piece in zip(places, read(places), strict=True):
+                if piece is None or len(piece) != place[2]:  # replaced meanwhile: the next listing has another stamp
                     return False
                 content += piece
         path = wire.inside(self._folder, name)
@@ -99,8 +99,8 @@ class Mirror:
             try:
                 for places in wire.messages(files):
                     pieces = read(places)
-                    for (file, start, *_), piece in zip(places, pieces, strict=True):
-                        if piece is None:
+                    for (file, start, size, _), piece in zip(places, pieces, strict=True):
+                        if piece is None or len(piece) != size:
                             return False
                         wire.write(part, [(file.removeprefix(f"{IN_SNAPSHOTS}{name}/"), start, piece)])
                 sync_tree(part)

@@ -106,8 +106,12 @@ def write(folder: Path, pieces: list[Piece]) -> None:
 
 def inside(folder: Path, name: str) -> Path:
     """Return the path of a file in the folder. Raise RunError for a name that refers to a path outside of it."""
+    try:
+        name.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        raise RunError(f"{name[:80]!r}: is not the name of a file; the sender is not multiseg") from None
     parts = Path(name).parts
     outside = not parts or Path(name).is_absolute() or ".." in parts or "\0" in name
-    if outside or max(len(part.encode(errors="surrogatepass")) for part in parts) > LONGEST_NAME:
+    if outside or max(len(part.encode(errors="surrogateescape")) for part in parts) > LONGEST_NAME:
         raise RunError(f"{name[:80]!r}: is not the name of a file in {folder}; the sender is not multiseg")
     return folder / name

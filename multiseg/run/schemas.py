@@ -25,7 +25,7 @@ from multiseg.schema import (
     or_none,
 )
 
-LONGEST_NAME = 255  # bytes of a file's name
+LONGEST_NAME, LONGEST_PATH = 255, 4096  # bytes of a file's name and of a path, in usual file systems
 
 
 def _is_file_name(value: Any) -> bool:
@@ -45,6 +45,14 @@ def _shape_of(value: Any, axes: int = 3) -> tuple[int, ...] | None:
     return None if shape is None else (len(value), *shape)
 
 
+def _is_path(value: Any) -> bool:
+    if not TEXT.valid(value):
+        return False
+    path: bytes = value.encode(errors="surrogateescape")
+    return len(path) < LONGEST_PATH and all(len(part) <= LONGEST_NAME for part in path.split(b"/"))
+
+
+PATH = Kind("a path", _is_path)
 FILE_NAME = Kind(f"the name of a file in {MODEL}/ of the run", _is_file_name)
 SIZE = list_of(POSITIVE, "two positive whole numbers", 2)
 NUMBERS = list_of(NUMBER, "a list of numbers")
@@ -79,9 +87,9 @@ JOB_VALUES: Schema = {
     "settings.val_interval": optional(NUMBER),
     "settings.crop": optional(or_none(SIZE)),
     "settings.val_crop": optional(or_none(SIZE)),
-    "model_path": optional(or_none(TEXT)),
+    "model_path": optional(or_none(PATH)),
     "dataset": OBJECT,
-    "dataset.path": TEXT,
+    "dataset.path": PATH,
     "dataset.content_hash": TEXT,
     "dataset.values": optional(TEXT),
     "dataset.exif": optional(TEXT),
