@@ -7,6 +7,7 @@ weights change, and so are data types: multiseg computes in float32. Weights are
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,10 +57,11 @@ NOT_ACTIVATIONS = ("get", "serialize", "deserialize")
 MAX_DEPTH = 64
 
 
-def reduced(path: Path, config: Any, activations: Any) -> Config:
+def reduced(path: Path, config: Any, keras: Any) -> Config:
     """Return the class name and configuration of a model, checked and reduced.
 
-    ``activations`` is the module of Keras's activations. Raises ModelError that names the layer or function that is refused.
+    ``keras`` is the module, which is asked for the arguments of layers and the names of activations. Raises ModelError that
+    names the layer or function that is refused.
     """
     if not isinstance(config, dict) or config.get("class_name") not in MODELS:
         name = config.get("class_name") if isinstance(config, dict) else config
@@ -67,7 +69,7 @@ def reduced(path: Path, config: Any, activations: Any) -> Config:
             f"{path}: its model is an object of the class {str(name)[:60]!r}, whose Python code is not in the file; multiseg "
             "reads Functional and Sequential models. Export it in its own program, with model.export(FOLDER), and use that folder"
         )
-    return _Checker(path, activations).model(config, 0)
+    return _Checker(path, keras).model(config, 0)
 
 
 def input_layers(config: Config) -> list[Config]:
@@ -78,9 +80,9 @@ def input_layers(config: Config) -> list[Config]:
 class _Checker:
     """Checks and reduces the configurations of one file."""
 
-    def __init__(self, path: Path, activations: Any) -> None:
+    def __init__(self, path: Path, keras: Any) -> None:
         self._path = path
-        self._activations = activations
+        self._keras = keras
 
     def model(self, entry: Mapping[str, Any], depth: int) -> Config:
         """Return a model's entry, with the entries of its layers."""
@@ -90,6 +92,7 @@ class _Checker:
         if not isinstance(config, dict) or not isinstance(config.get("layers"), list) or depth > MAX_DEPTH:
             raise ModelError(f"{self._path}: the configuration of its model is damaged: it has no list of layers")
         layers = [self._layer(layer, depth) for layer in config["layers"]]
+        _count_calls_from_0(layers)
         keys = ("name", "trainable", "input_layers", "output_layers", "build_input_shape")
         kept = {key: config[key] for key in keys if key in config}
         if entry["class_name"] == "Sequential":
@@ -121,6 +124,9 @@ class _Checker:
         if "module" in entry and not is_operation:
             identity.update(module="keras.layers", registered_name=None)
         reduced = {key: self._value(key, value, name) for key, value in config.items() if not LEFT_OUT.fullmatch(key)}
+        arguments = inspect.signature(getattr(self._keras.layers, class_name, object)).parameters
+        for key in [key for key in reduced if INITIALISER.fullmatch(key) and key not in arguments]:
+            del reduced[key]  # Keras 2 states initialisers that a layer does not have
         for key, neutral in NEUTRAL.items():
             if key in reduced and (key == "dtype" or neutral is None or reduced[key] == neutral):
                 del reduced[key]
@@ -168,7 +174,7 @@ class _Checker:
             entry = {**value, "name": f"{name}'s activation"}
             return {key: part for key, part in self._layer(entry, 0).items() if key not in ("name", "inbound_nodes")}
         is_name = isinstance(value, str) and re.fullmatch(r"[a-z]\w*", value) and value not in NOT_ACTIVATIONS
-        if value is None or (is_name and hasattr(self._activations, value)):
+        if value is None or (is_name and hasattr(self._keras.activations, value)):
             return value
         function = value.get("config") if isinstance(value, dict) else value
         raise ModelError(
@@ -209,6 +215,26 @@ def _identity(entry: Mapping[str, Any]) -> Config:
         return {"class_name": name}
     module = f"keras.src.models.{name.lower()}"
     return {"class_name": name, "module": module, "registered_name": name}
+
+
+def _count_calls_from_0(layers: list[Config]) -> None:
+    """Change the numbers of calls of models within a model, in place: Keras 2 counts from 1, as each is called for itself first.
+
+    Its calls are lists (layer, call, output, arguments); those of Keras 3 are not changed.
+    """
+    calls = [
+        tensor
+        for layer in layers
+        for node in layer.get("inbound_nodes", ())
+        if isinstance(node, list)
+        for tensor in node
+        if isinstance(tensor, list) and len(tensor) >= 3 and isinstance(tensor[1], int)
+    ]
+    for name in [layer["name"] for layer in layers if layer["class_name"] in MODELS]:
+        of_model = [call for call in calls if call[0] == name]
+        first = min((call[1] for call in of_model), default=0)
+        for call in of_model:
+            call[1] -= first
 
 
 def _with_input(layers: list[Config]) -> list[Config]:

@@ -36,7 +36,7 @@ def load(path: Path, any_size: bool = False) -> Any:
     """
     with as_tensorflow_2(), _weights_file(path) as (config, weights_file):
         keras = _keras(path)
-        reduced = configs.reduced(path, config, keras.activations)
+        reduced = configs.reduced(path, config, keras)
         for layer in configs.input_layers(reduced) if any_size else ():
             shape = layer.get("batch_shape", [])
             layer["batch_shape"] = [*shape[:1], None, None, *shape[3:]] if len(shape) == 4 else shape

@@ -113,9 +113,10 @@ def _scopes(model: Any) -> Iterator[None]:
     """Name the operations of each layer by its path, and use the form of it that descriptions know (keras_models.forms)."""
     wrapped = []
     calls: dict[str, int] = {}
+    rows = rows_of_pixels(model)
     for path, layer in [("", model), *layers_of(model)]:
         if "call" not in vars(layer):
-            layer.call = _within(path, layer, calls)
+            layer.call = _within(path, layer, calls, (lambda inputs: inputs) if layer is rows else form_of(layer))
             wrapped.append(layer)
     try:
         yield
@@ -124,9 +125,28 @@ def _scopes(model: Any) -> Iterator[None]:
             del layer.call
 
 
-def _within(path: str, layer: Any, calls: dict[str, int]) -> Callable[..., Any]:
-    """Return the method ``call`` of a layer that creates operations in a scope of its path, numbered if it is called again."""
-    call = form_of(layer) or layer.call
+def rows_of_pixels(model: Any) -> Any:
+    """Return the layer that reshapes the image of scores to a row for each pixel, (H * W, C), at the end of a model; else None.
+
+    Only activations may follow it. Without it the output is the image, and the activations of its channels are the same.
+    """
+    operation = model.outputs[0]._keras_history.operation
+    while type(operation).__name__ in ("Activation", "Softmax"):
+        operation = operation.input._keras_history.operation
+    if type(operation).__name__ != "Reshape" or len(operation.input.shape) != 4 or len(operation.output.shape) != 3:
+        return None
+    height, width, channels = operation.input.shape[1:]
+    pixels, last = operation.output.shape[1:]
+    is_image = last == channels and (pixels is None or height is None or width is None or pixels == height * width)
+    return operation if is_image else None
+
+
+def _within(path: str, layer: Any, calls: dict[str, int], form: Callable[..., Any] | None) -> Callable[..., Any]:
+    """Return the method ``call`` of a layer that creates operations in a scope of its path, numbered if it is called again.
+
+    ``form`` is another computation in its place.
+    """
+    call = form or layer.call
 
     def scoped(*arguments: Any, **named: Any) -> Any:
         number = calls.get(path, 0)

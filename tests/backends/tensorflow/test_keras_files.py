@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +60,8 @@ values = {".".join(weight.path.split("/")[-2:]): weight.numpy() for weight in sm
 np.savez(folder + "trained.npz", losses=losses, draws=draws, **values)
 dense = [L.Conv2D(2, 3, padding="same"), L.Flatten(), L.Dense(64), L.Reshape((8, 8, 1))]
 save(keras.Sequential([keras.Input((8, 8, 1)), *dense]), "dense.h5")
+rows = [L.Conv2D(4, 3, padding="same"), L.Reshape((96, 4)), L.Activation("softmax")]
+save(keras.Sequential([keras.Input((8, 12, 1)), *rows]), "rows.keras")
 doubling = keras.Sequential([keras.Input((8, 8, 1)), L.Lambda(lambda x: 2 * x, name="double")])
 save(doubling, "lambda.keras")
 save(doubling, "lambda.h5")
@@ -99,6 +102,51 @@ def test_a_model_predicts_as_in_keras_and_its_description_computes_the_same(fold
     topology = Topology.of(file, "", description)
     again = forward(topology, weights, made["images"].transpose(0, 3, 1, 2)).output.value
     assert np.allclose(again.transpose(0, 2, 3, 1), made["expected"], atol=1e-5)
+
+
+def test_a_configuration_in_the_manner_of_keras_2_loads(folder: Path, tmp_path: Path) -> None:
+    import h5py
+    from multiseg_tensorflow import reader
+
+    def calls(node: Any) -> Any:
+        """A call in a list: of (layer, number of its call, output, arguments); models within the model count from 1."""
+        tensors = node["args"][0] if isinstance(node["args"][0], list) else node["args"]
+        histories = [tensor["config"]["keras_history"] for tensor in tensors]
+        return [[name, number + (name == "encoder"), output, {}] for name, number, output in histories]
+
+    def changed(model: Any) -> None:
+        for layer in model["layers"]:
+            config = layer["config"]
+            layer["inbound_nodes"] = [calls(node) for node in layer["inbound_nodes"]]
+            if layer["class_name"] == "Functional":
+                layer["class_name"] = "Model"
+                changed(config)
+                continue
+            config["dtype"] = "float32"
+            if "batch_shape" in config:
+                config["batch_input_shape"] = config.pop("batch_shape")
+            if layer["class_name"] == "SeparableConv2D":
+                initialiser = {"class_name": "GlorotUniform", "config": {"seed": None, "dtype": "float32"}}
+                config.update(groups=1, kernel_initializer=initialiser, kernel_regularizer=None)
+            if layer["class_name"] == "BatchNormalization":
+                config["axis"] = [3]
+
+    shutil.copy(folder / "model.h5", tmp_path / "old.hdf5")
+    with h5py.File(tmp_path / "old.hdf5", "a") as file:
+        model = json.loads(file.attrs["model_config"])
+        changed(model["config"])
+        file.attrs["model_config"] = json.dumps({**model, "class_name": "Model"})
+    old, new = (reader.describe(str(file), None) for file in (tmp_path / "old.hdf5", folder / "model.h5"))
+    assert old == new
+    weights = [reader.read_weights(str(file)) for file in (tmp_path / "old.hdf5", folder / "model.h5")]
+    assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[1])
+
+
+def test_a_last_reshape_to_rows_of_pixels_is_left_out(folder: Path) -> None:
+    made = keras_files.predicted(folder / "rows.keras")
+    output = load(folder / "rows.keras", 1, 8, 12, 4).predict(made["images"], None)[0]
+    assert output.shape == (2, 8, 12, 4)
+    assert np.allclose(output.reshape(2, 96, 4), made["expected"], atol=1e-6)
 
 
 def test_training_is_that_of_keras(folder: Path) -> None:
