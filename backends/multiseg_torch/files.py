@@ -21,7 +21,7 @@ from multiseg.files import read_bytes
 from multiseg.topology.names import unused
 from multiseg.worker import choice, helper_modules
 from multiseg.worker.choice import Choice
-from multiseg_torch import candidates, kinds
+from multiseg_torch import absent, candidates, kinds
 
 FACTORIES = (
     "network", "build_network", "create_network", "get_network", "make_network", "build_model", "create_model", "get_model",
@@ -84,8 +84,7 @@ def _run_python(chosen: Choice, params: dict[str, Any]) -> Any:
     if spec is None or spec.loader is None:
         raise ModelError(f"{path}: is not a PyTorch network file; supported are .py, .lua and .t7")
     try:
-        with helper_modules.helpers(chosen.file, root=chosen.root):
-            return helper_modules.in_folder_if_needed(chosen.file, lambda: _network(chosen, spec, params))
+        return _executed(chosen, spec, params, frozenset())
     except ModelError:
         raise
     except SyntaxError as error:
@@ -100,6 +99,18 @@ def _run_python(chosen: Choice, params: dict[str, Any]) -> Any:
         raise ModelError(f"{where}: {type(error).__name__}{f': {message}' if message else ''}{hint}") from error
     except BaseException as error:
         raise ModelError(f"{path}: {type(error).__name__}") from error
+
+
+def _executed(chosen: Choice, spec: ModuleSpec, params: dict[str, Any], absent_packages: frozenset[str]) -> Any:
+    """Execute the file; again, with a package that is not installed, if that is one for programs around the network."""
+    try:
+        with helper_modules.helpers(chosen.file, root=chosen.root), absent.importable(absent_packages):
+            return helper_modules.in_folder_if_needed(chosen.file, lambda: _network(chosen, spec, params))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in absent.PACKAGES or package in absent_packages:
+            raise
+        return _executed(chosen, spec, params, absent_packages | {package})
 
 
 def _network(chosen: Choice, spec: ModuleSpec, params: dict[str, Any]) -> Any:

@@ -256,7 +256,14 @@ def _softplus(call: Call) -> Said:
 
 
 def _softmax(kind: str) -> Callable[[Call], Said]:
-    return lambda call: None if call.dim is None else (kind, {"axis": call.axis(call.dim)})
+    """Return the rule of a softmax; without ``dim`` PyTorch takes axis 1, or 0 of one or three axes, the batch."""
+
+    def rule(call: Call) -> Said:
+        if call.dim is None and len(call.read) in (1, 3):
+            return None
+        return kind, {"axis": call.axis(1 if call.dim is None else call.dim)}
+
+    return rule
 
 
 def _lrn(call: Call) -> Said:

@@ -5,7 +5,7 @@ The model runs once, on two images, as ordinary Python, so loops and conditions 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,7 +18,7 @@ from multiseg.errors import ModelError
 from multiseg.network import Array
 from multiseg.topology.names import unused
 from multiseg.topology.vocabulary import VOCABULARY, ShapeError, infer
-from multiseg_torch.describing import effects, functions, modules, statistics, swish, values
+from multiseg_torch.describing import effects, functions, modules, parts, statistics, swish, values
 from multiseg_torch.describing.functions import Call, Said
 from multiseg_torch.files import INPUT as INPUT
 from multiseg_torch.lowering import PatchConv2d, PatchConvTranspose2d
@@ -173,10 +173,14 @@ class _Recorder(TorchFunctionMode):
         used = {self.parameters[id(each)] for each in read if id(each) in self.parameters}
         used |= {parameter for each in read if id(each) in self.computed for parameter in self.computed[id(each)][1]}
         layer, weights = self._owner(plain.strip("_"), used)
-        settings = values.of_call(function, args, kwargs, self._reference)
+        settings = values.of_call(function, args, kwargs, self.reference)
         if outputs[0].dtype != read[0].dtype:
             settings["dtype"] = values.plain(outputs[0].dtype)
         said = None
+        if plain in ("cat", "concat", "concatenate"):
+            args = parts.computed(self, layer, args, kwargs, outputs[0])
+            read = list(_tensors([*args, *kwargs.values()]))
+            inputs = self.known(read)
         args, kwargs, read, constants = self._without_constants(plain, args, kwargs)
         if plain in functions.FUNCTIONS and not constants:
             order, rule = functions.FUNCTIONS[plain]
@@ -204,11 +208,11 @@ class _Recorder(TorchFunctionMode):
         if len(outputs) == len(read) == 1 and id(read[0]) in self.parameters and plain in effects.RESHAPES:
             self.parameters[id(outputs[0])] = self.parameters[id(read[0])]
             return
-        arguments = values.plain([*args, *kwargs.values()], self._reference)
+        arguments = values.plain([*args, *kwargs.values()], self.reference)
         for each in outputs:
             self.computed[id(each)] = f"{plain.strip('_')}({', '.join(map(str, arguments))})", names
 
-    def _reference(self, tensor: Tensor) -> str | None:
+    def reference(self, tensor: Tensor) -> str | None:
         """Return what a tensor is in the network, None for a constant."""
         if id(tensor) in self.names:
             return "input"
@@ -216,6 +220,17 @@ class _Recorder(TorchFunctionMode):
             return str(self.parameters[id(tensor)]).rpartition(".")[2]
         computed = self.computed.get(id(tensor))
         return None if computed is None else computed[0]
+
+    def derived(
+        self, layer: str, kind: str, parameters: Any, read: Tensor, compute: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Record a layer that the network does not call, and return its output."""
+        self.within += 1
+        made = compute(read)
+        self.within -= 1
+        name = self._free(f"{layer}.{kind.lower()}")
+        self._add(name, kind, (kind, parameters), self.known([read]), [read], [made], {}, {})
+        return made
 
     def _without_constants(
         self, plain: str, args: Any, kwargs: Mapping[str, Any]
@@ -227,7 +242,7 @@ class _Recorder(TorchFunctionMode):
         remain = False
         if plain in effects.ARITHMETIC:
             numbers = [
-                values.uniform(each) if isinstance(each, Tensor) and self._reference(each) is None else None
+                values.uniform(each) if isinstance(each, Tensor) and self.reference(each) is None else None
                 for each in args[:2]
             ]
             pair = [each if number is None else number for each, number in zip(args, numbers)]
@@ -237,7 +252,7 @@ class _Recorder(TorchFunctionMode):
             if kwargs:
                 kwargs = {
                     name: values.uniform(each)
-                    if isinstance(each, Tensor) and self._reference(each) is None and values.uniform(each) is not None
+                    if isinstance(each, Tensor) and self.reference(each) is None and values.uniform(each) is not None
                     else each
                     for name, each in kwargs.items()
                 }

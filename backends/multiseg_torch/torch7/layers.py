@@ -347,6 +347,9 @@ class Padding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         axis = self.dimension - 1 + (self.dims is not None and x.ndim != self.dims)
+        if axis == 1 and x.ndim == 4:  # a constant for each channel: in the vocabulary, padding is around an image
+            added = x.new_full((x.shape[0], abs(self.pad), *x.shape[2:]), self.value)
+            return torch.cat([added, x] if self.pad < 0 else [x, added], 1)
         pads = [0, 0] * (x.ndim - 1 - axis) + [max(-self.pad, 0), max(self.pad, 0)]
         return F.pad(x, pads, value=self.value)
 

@@ -218,3 +218,68 @@ def test_a_network_with_several_outputs_is_described_and_says_that_training_need
         ModelError, match=r"net.py:Net\(\): outputs='ax': no layer or output has this name; similar names: aux"
     ):
         multiseg.describe(f"{file}:Net()", SHAPE, outputs=["ax"])
+
+
+ABSENT = """from torch import nn
+from package_that_nobody_has import models
+from package_that_nobody_has.vision import helper
+try:
+    import other_package_that_nobody_has
+except ImportError:
+    other_package_that_nobody_has = None
+
+def plain():
+    assert other_package_that_nobody_has is None
+    return nn.Conv2d(1, 2, 1)
+
+def pretrained():
+    return models.resnet18(pretrained=True)
+
+def derived():
+    class Net(models.resnet.ResNet):
+        pass
+    return Net()
+"""
+
+
+def test_packages_around_the_network_need_not_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only their use is an error, and a file that has an alternative takes it; any other package must be installed."""
+    import sys
+
+    from multiseg_torch import absent
+
+    file = tmp_path / "net.py"
+    file.write_text(ABSENT)
+    with pytest.raises(ModelError, match=r"net.py:2: ModuleNotFoundError: No module named 'package_that_nobody_has'"):
+        load(f"{file}:plain")
+    names = {"package_that_nobody_has", "other_package_that_nobody_has"}
+    monkeypatch.setattr(absent, "PACKAGES", frozenset(names))
+    assert shapes(f"{file}:plain") == [(2, 1, 1, 1)]
+    for function, name in (("pretrained", "models.resnet18"), ("derived", "models.resnet.ResNet")):
+        message = f"ImportError: package_that_nobody_has.{name} is needed, but package_that_nobody_has is not installed"
+        with pytest.raises(ModelError, match=message):
+            load(f"{file}:{function}")
+    assert not names.intersection(sys.modules)
+
+
+def test_constant_channels_are_computed_from_the_others(tmp_path: Path) -> None:
+    """As ENet pads its channels; a Softmax without dim is over the channels. Against PyTorch's own output."""
+    import numpy as np
+    import torch
+
+    from multiseg import reference
+
+    file = tmp_path / "net.py"
+    file.write_text(
+        "import torch\nfrom torch import nn\n\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.last = nn.Softmax()\n\n    def forward(self, x):\n"
+        "        n, c, h, w = x.size()\n"
+        "        return self.last(torch.cat((torch.ones(n, 3, h, w), x, torch.zeros(n, 5, h, w)), 1))\n"
+    )
+    topology = multiseg.describe(f"{file}:Net", (2, 4, 5))
+    assert [layer.type for layer in topology.layers] == ["Mul", "Add", "Slice", "Mul", "Slice", "Concat", "Softmax"]
+    x = np.random.default_rng(0).standard_normal((1, 2, 4, 5))
+    expected = torch.softmax(torch.cat((torch.ones(1, 3, 4, 5), torch.tensor(x), torch.zeros(1, 5, 4, 5)), 1), 1)
+    assert np.abs(reference.forward(topology, {}, x).output.value - expected.numpy()).max() <= 1e-12
+    exported = multiseg.describe(multiseg.export(topology, "caffe", tmp_path / "net.prototxt"))
+    assert not exported.diff(topology)
