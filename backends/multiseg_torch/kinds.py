@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from multiseg.backend import FileKind
+from multiseg.files import read_bytes
 from multiseg.worker.choice import reads_classes
 
 
@@ -19,8 +20,25 @@ def is_lua(head: bytes, path: Path) -> bool:
 
 
 def is_python(head: bytes, path: Path) -> bool:
-    """Return whether the file is a Python module that imports torch or torchvision."""
-    return re.search(rb"^(?:\xef\xbb\xbf)?[ \t]*(import|from)\s+torch(vision)?\b", head, re.MULTILINE) is not None
+    """Return whether the file is a Python module that imports torch or torchvision, or has them from a file beside it.
+
+    So does a file that has ``nn`` from ``from .parts import *`` and derives its classes from nn.Module.
+    """
+    imports_torch = re.compile(rb"^(?:\xef\xbb\xbf)?[ \t]*(import|from)\s+torch(vision)?\b", re.MULTILINE)
+    if imports_torch.search(head):
+        return True
+    if re.search(rb"^[ \t]*class\s+\w+\s*\(.*\bnn\.(Module|Sequential)\b", head, re.MULTILINE):
+        return True
+    beside = re.findall(rb"^[ \t]*from\s+\.?(\w+)\s+import\s", head, re.MULTILINE)
+    return any(imports_torch.search(_head(path.parent / f"{name.decode()}.py")) for name in dict.fromkeys(beside))
+
+
+def _head(path: Path) -> bytes:
+    """Return the start of a file; nothing if it is not a file."""
+    try:
+        return read_bytes(path, 1 << 16) if path.is_file() else b""
+    except OSError:
+        return b""
 
 
 def is_t7(head: bytes, path: Path) -> bool:

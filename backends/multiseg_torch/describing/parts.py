@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from multiseg_torch.describing import values
@@ -41,9 +43,10 @@ def computed(recorder: Recorder, layer: str, args: Any, kwargs: Mapping[str, Any
         count, rest = divmod(each.shape[axis], source.shape[axis])
         constant = recorder.derived(layer, "Mul", {"value": 0}, source, lambda x: x * 0)
         if value:
-            constant = recorder.derived(layer, "Add", {"value": value}, constant, lambda x, v=value: x + v)
+            constant = recorder.derived(layer, "Add", {"value": value}, constant, partial(torch.add, other=value))
         replaced += [constant] * count
         if rest:
             cut = {"axes": [axis], "starts": [0], "ends": [rest]}
-            replaced.append(recorder.derived(layer, "Slice", cut, constant, lambda x, n=rest: x.narrow(axis, 0, n)))
+            first = partial(torch.narrow, dim=axis, start=0, length=rest)
+            replaced.append(recorder.derived(layer, "Slice", cut, constant, first))
     return [replaced, *args[1:]]

@@ -65,3 +65,20 @@ def test_a_vector_of_weights_is_no_network(tmp_path: Path) -> None:
     (tmp_path / "a.t7").write_bytes(T7_VECTOR)
     with pytest.raises(ModelError, match="is a Torch7 weights, which contains weights; expected is: "):
         kind_of(tmp_path / "a.t7", "network")
+
+
+def test_pytorch_is_recognised_where_another_file_imports_it(tmp_path: Path) -> None:
+    (tmp_path / "parts.py").write_text("import torch.nn as nn\n\ndef build():\n    return nn.ReLU()\n")
+    (tmp_path / "numbers_.py").write_text("WIDTH = 3\n")
+    texts = {
+        '"""A network."""\nfrom .parts import *\n\nclass Net(nn.Module):\n    pass\n': True,
+        "from .parts import build\n\ndef network(params):\n    return build()\n": True,
+        "from numbers_ import WIDTH\nfrom .absent import x\n": False,
+    }
+    for text, recognised in texts.items():
+        (tmp_path / "net.py").write_text(text)
+        if recognised:
+            assert kind_of(tmp_path / "net.py", "network")[1].name == "PyTorch module"
+        else:
+            with pytest.raises(ModelError, match="found text"):
+                kind_of(tmp_path / "net.py", "network")
