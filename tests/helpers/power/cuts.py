@@ -137,10 +137,10 @@ def versions(disk: Disk, recording: Recording, names: str) -> list[Tree]:
     return found
 
 
-def one_of(known: list[Tree], names: str, read: Callable[[Path], object] | None = None) -> Callable[[Cut, Path], str]:
+def one_of(known: list[Tree], names: str, read: Callable[[Path], str] | None = None) -> Callable[[Cut, Path], str]:
     """Return a check that the last version that was complete at the cut, or the next one, is there whole.
 
-    ``read`` reads the output; for a mixture of two versions in several files it must raise a MultisegError.
+    ``read`` reads an output of several files that is neither; it must raise a MultisegError, or return the result in a word.
     """
 
     def check(cut: Cut, folder: Path) -> str:
@@ -151,8 +151,7 @@ def one_of(known: list[Tree], names: str, read: Callable[[Path], object] | None 
                 return "new" if number > complete else "old"
         if read is not None and complete < len(known) - 1:
             put(cut.tree, folder)
-            read(folder)
-            raise Lost("a mixture is read without an error")
+            return read(folder)
         raise Lost(f"it is neither version {complete} nor a later one")
 
     return check

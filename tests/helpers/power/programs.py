@@ -59,11 +59,11 @@ def train(folder: str, dataset: str, backend: str, model: str | None, keep: str 
         mark("end")
 
 
-def convert(folder: str, weights: list[str], to: str, out: str) -> None:
+def convert(folder: str, weights: list[str], to: str, out: str, network: str | None = None) -> None:
     """Write weights in a format, then other weights over them."""
     with lending.everywhere():
         for number, path in enumerate(weights):
-            multiseg.convert(path, to, Path(folder, out))
+            multiseg.convert(path, to, Path(folder, out), network=network, input_shape=network and (1, 8, 8))
             mark(f"{number + 1}")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import multiseg
@@ -19,6 +20,7 @@ from helpers.power import programs
 from helpers.power.bench import OUTPUTS, Programs, Recorded
 from helpers.power.cuts import Cut, Tally, cuts, judge, one_of, put, versions
 from helpers.power.runs import RUN, WholeRun, checker
+from multiseg.model_files import weights_file
 
 FURTHER = int(os.environ.get("MULTISEG_TEST_CUTS", "25"))  # random states of each kind after every change, nightly
 EACH_RUN_AND_NIGHTLY = pytest.mark.parametrize("further", [0, pytest.param(FURTHER, marks=pytest.mark.nightly)])
@@ -43,6 +45,36 @@ def test_an_output_is_the_old_or_the_new(name: str, further: int, run: Programs,
     recorded = run.recorded(name, name, **arguments(run.inputs))
     check = one_of(versions(recorded.disk(), recorded.recording, names), names)
     show(name, judge(cuts(recorded.disk(), recorded.recording, 1, further), check, scratch))
+
+
+@pytest.mark.needs("tensorflow")
+@pytest.mark.nightly
+def test_a_checkpoint_of_two_conversions_is_refused(run: Programs, scratch: Path, show: Show) -> None:
+    """It consists of several files. With the values of one conversion it may be read, as where only the graph is missing."""
+    folder = run.inputs.folder / "checkpoint"
+    folder.mkdir()
+    network = write_model(folder, "tensorflow")
+    shapes = {"conv1.weight": (4, 1, 3, 3), "conv1.bias": (4,), "conv2.weight": (1, 4, 1, 1), "conv2.bias": (1,)}
+    weights = []
+    for number in (1, 2):
+        arrays = {name: np.full(shape, number, np.float32) for name, shape in shapes.items()}
+        weights.append(folder / f"{number}.safetensors")
+        weights_file.write(weights[-1], weights_file.NeutralWeights(arrays))
+    recorded = run.recorded(
+        "convert-tf", "convert", weights=list(map(str, weights)), to="tf", out="net.ckpt", network=str(network)
+    )
+    names = r"(net\.ckpt.*|checkpoint)"
+
+    def read(found: Path) -> str:
+        multiseg.convert(found / "net.ckpt", "safetensors", folder / "read.safetensors")
+        values = {
+            value for array in weights_file.read(folder / "read.safetensors").weights.values() for value in array.flat
+        }
+        assert values in ({1.0}, {2.0}), f"a mixture is read without an error: {values}"
+        return "weights of one conversion"
+
+    check = one_of(versions(recorded.disk(), recorded.recording, names), names, read)
+    show("convert to tf", judge(cuts(recorded.disk(), recorded.recording, 1, 10), check, scratch))
 
 
 @pytest.mark.parametrize(
