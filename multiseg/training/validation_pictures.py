@@ -40,7 +40,7 @@ class ValidationPictures:
     ) -> None:
         self._folder, self._split, self._labels, self._foreground = folder / PICTURES, split, labels, foreground
         self._change = CentreCrop(crop, split.name) if crop and len(split) else None
-        self._inputs: list[npt.NDArray[Any]] = []  # of the images whose input and target are written
+        self._inputs: dict[int, npt.NDArray[Any]] = {}  # by index, of the images whose input and target are written
         self._seen = 0  # outputs of the current validation
 
     def begin(self) -> None:
@@ -54,8 +54,8 @@ class ValidationPictures:
         for output in outputs[: COUNT - self._seen]:
             with suppress(OSError, MultisegError, ValueError):
                 self._folder.mkdir(exist_ok=True)
-                if self._seen == len(self._inputs):
-                    self._inputs.append(self._write_pair(self._seen))
+                if self._seen not in self._inputs:
+                    self._inputs[self._seen] = self._write_pair(self._seen)
                 self._save(f"{self._seen}-output.png", self._picture(output, self._inputs[self._seen]))
             self._seen += 1
 
