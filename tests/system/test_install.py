@@ -1,4 +1,4 @@
-"""The wheel and the editable install, each in a fresh environment without any framework."""
+"""The wheel, built from the source distribution, and the editable install, each in a fresh environment without any framework."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built wheel."""
+    """The wheel that is built from the source distribution, as for an upload."""
     folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, source], check=True)
+    subprocess.run([sys.executable, "-m", "build", "--outdir", folder, source], check=True, stdout=subprocess.DEVNULL)
     (built,) = folder.glob("multiseg-*.whl")
     return built
 
