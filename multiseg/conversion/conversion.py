@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -29,6 +28,7 @@ from multiseg.model_files import choosing, weights_file, writing
 from multiseg.model_files.weights_file import Array, NeutralWeights
 from multiseg.run.reading import is_run
 from multiseg.run.run import Run
+from multiseg.scratch import TemporaryFolder
 
 NEUTRAL = "safetensors"
 Channels = Literal["image", "keep"]
@@ -71,7 +71,7 @@ def convert(
     _check_outputs(path, network_path, inputs)
     with ExitStack() as stack:
         frameworks = stack.enter_context(Frameworks())
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="multiseg-"))
+        scratch = str(stack.enter_context(TemporaryFolder()).path)
         stack.enter_context(_errors_without(scratch, (network_path or path).parent))
         if isinstance(source, Run) or is_run(Path(source)):
             run = source if isinstance(source, Run) else frameworks.opened(Run.open(source, snapshot))
@@ -212,13 +212,13 @@ def _for_target_order(content: Source, target: Target, weights: dict[str, Array]
 def _staged(path: Path) -> Iterator[Path]:
     """Yield a path in a temporary folder; on success all files there move to the folder of ``path``, on failure none."""
     try:
-        staging = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
+        staging = TemporaryFolder(f".{path.name}.", path.parent)
     except OSError as error:  # of the temporary folder
         raise OSError(error.errno, error.strerror, str(path)) from error
-    with staging as folder, _errors_without(folder, path.parent):
-        yield Path(folder) / path.name
-        files.sync_tree(Path(folder))
-        for file in sorted(Path(folder).iterdir()):
+    with staging, _errors_without(str(staging.path), path.parent):
+        yield staging.path / path.name
+        files.sync_tree(staging.path)
+        for file in staging.files():
             place = path.parent / file.name
             if place.is_symlink():
                 files.write_bytes(place, file.read_bytes())

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from multiseg.files import write_bytes
 from multiseg.layout import Floats, Layout, swap_red_blue
 from multiseg.model_files import kinds, reading, writing
 from multiseg.run.run import Run
+from multiseg.scratch import TemporaryFolder
 from multiseg.topology import Topology
 from multiseg.topology.cutting import cut
 from multiseg.topology.geometry import Geometry, NotLocal
@@ -88,7 +88,7 @@ def export(
         trained = _trained(network, topology, weights, run, stack, outputs)
         text = source.source(backend, replace(topology, objective=None), classes=False)
         images = _images(topology, text)
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="multiseg-")))
+        folder = stack.enter_context(TemporaryFolder()).path
         file = folder / f"network{backend.formats[0]}"
         file.write_text(text)
         arguments = {

@@ -6,11 +6,8 @@ All commands and functions resolve what the user specifies with :func:`path_of`.
 
 from __future__ import annotations
 
-import atexit
 import importlib
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -22,6 +19,7 @@ from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.files import write_text
 from multiseg.model_files import roots, shipped
 from multiseg.model_files.kinds import kind_of
+from multiseg.scratch import folder_until_the_end
 from multiseg.worker import choice
 from multiseg.worker.choice import Choice
 
@@ -171,7 +169,6 @@ def _name(chosen: Choice) -> str:
 
 @cache
 def _written(name: str, text: str) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="multiseg-network-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = folder_until_the_end("network")
     write_text(folder / name, text)
     return folder / name

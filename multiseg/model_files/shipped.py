@@ -6,10 +6,7 @@ the comment "number of classes"; :func:`file_of` returns a copy with another num
 
 from __future__ import annotations
 
-import atexit
 import re
-import shutil
-import tempfile
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -20,6 +17,7 @@ from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.files import read_text, write_text
 from multiseg.model_files.kinds import kind_of
 from multiseg.network import CLASSES, IMAGES, LabelKind
+from multiseg.scratch import folder_until_the_end
 
 PACKAGE = "multiseg_models"
 Shape = tuple[int, int, int]
@@ -135,8 +133,7 @@ def text_with_classes(text: str, classes: int) -> str:
 
 @cache
 def _copy(path: Path, classes: int) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix=f"multiseg-{path.stem}-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = folder_until_the_end(path.stem)
     write_text(folder / path.name, text_with_classes(read_text(path), classes))
     return folder / path.name
 

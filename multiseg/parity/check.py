@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from multiseg.parity.twin import without_dropout
 from multiseg.parity.weights import has_colour_output, read_weights
 from multiseg.reference import gradient
 from multiseg.reference.bounded import Array, Bounded
+from multiseg.scratch import TemporaryFolder
 from multiseg.settings.losses import NEUTRAL_LOSSES
 from multiseg.topology import Topology
 from multiseg.topology.words import listed
@@ -88,12 +88,12 @@ def check_parity(
         "outputs": outputs,
     }  # fmt: skip
     plan = ParityPlan(data, _paths(models), list(backends or []), _paths(weights), options)
-    with tempfile.TemporaryDirectory(prefix="multiseg-parity-") as folder:
+    with TemporaryFolder() as folder:
         report = progress or (lambda text: None)
         entry = plan.entries[0]
         report(entry.name)
         with pool.start(entry.backend, entry.settings.threads) as worker:
-            check = _Check(plan, steps, loss, Path(folder), worker, report)
+            check = _Check(plan, steps, loss, folder.path, worker, report)
             check.compare(0, worker)
         for number, entry in list(enumerate(plan.entries))[1:]:
             report(entry.name)

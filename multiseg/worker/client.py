@@ -20,6 +20,7 @@ from typing import Any
 from multiseg import errors
 from multiseg.backend import Backend, package_folder
 from multiseg.files import open_own
+from multiseg.scratch import TemporaryFolder
 from multiseg.worker import boot, protocol
 
 TAIL_LINES = 15
@@ -65,11 +66,11 @@ class Worker:
         self._log = open(open_own(log, "a"), "ab") if log else tempfile.TemporaryFile()  # noqa: SIM115, PTH123 - closed in close
         self._log_start = self._log.seek(0, os.SEEK_END)
         # the worker's temporary files, removed however the worker ends
-        self._scratch = tempfile.TemporaryDirectory(prefix="multiseg-", ignore_cleanup_errors=True)
+        self._scratch = TemporaryFolder()
         ours, theirs = socket.socketpair()
         lifeline_theirs, self._lifeline = os.pipe()
         fds = (theirs.fileno(), lifeline_theirs)
-        command = [python, "-u", boot.__file__, *map(str, fds), self._scratch.name, json.dumps(packages)]
+        command = [python, "-u", boot.__file__, *map(str, fds), str(self._scratch.path), json.dumps(packages)]
         try:
             self._process = subprocess.Popen(
                 command,
@@ -77,7 +78,7 @@ class Worker:
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
                 pass_fds=fds,
-                env=environment(backend, threads) | {"TMPDIR": self._scratch.name},
+                env=environment(backend, threads) | {"TMPDIR": str(self._scratch.path)},
             )
         except OSError as error:
             os.close(self._lifeline)
@@ -209,7 +210,7 @@ class Worker:
             self._process.kill()
             self._process.wait()
         self._log.close()
-        self._scratch.cleanup()
+        self._scratch.remove()
 
     def __enter__(self) -> Worker:
         return self
@@ -261,7 +262,6 @@ class Worker:
         self._connection.close()
         os.close(self._lifeline)
         self._log.close()
-        self._scratch._finalizer.detach()  # type: ignore[attr-defined] # else the child's exit removes the parent's folder
         self._process.returncode = 0  # it is no child of this process, which must not wait for it
 
 

@@ -5,7 +5,6 @@ They write no files, and need only the dataset and the network file.
 
 from __future__ import annotations
 
-import tempfile
 from collections import deque
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,6 +15,7 @@ from multiseg.dataset import Dataset
 from multiseg.errors import SettingsError, TrainingError, TrainingStopped
 from multiseg.run.reading import is_run
 from multiseg.run.run import Run
+from multiseg.scratch import TemporaryFolder
 from multiseg.settings.loaded import LoadedSettings
 from multiseg.settings.resolved import Settings
 from multiseg.training.distributed.leader import common
@@ -38,7 +38,7 @@ def follow(settings: Settings, dataset: Dataset, folder: Path, ranks: Ranks) -> 
     spec = network_spec(settings, dataset)
     with ExitStack() as stack:
         if settings.exported:
-            exported = Path(stack.enter_context(tempfile.TemporaryDirectory())) / settings.exported
+            exported = stack.enter_context(TemporaryFolder()).path / settings.exported
             export(settings, spec, exported)
             spec = replace(spec, model=str(exported))
         # closed after the worker, because torchrun sends a signal to all processes as soon as one of them ends
