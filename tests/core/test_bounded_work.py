@@ -179,7 +179,7 @@ def test_users_files_are_read_by_one_function_that_refuses_all_but_regular_files
             call = ast.unparse(node)
             called = ast.unparse(node.func)
             reads = called.endswith((".read_text", ".read_bytes")) and not call.startswith(("files(", "files."))
-            opens = called == "open" or (
+            opens = (called == "open" and not call.startswith("open(open_own(")) or (
                 called.endswith(".open") and re.search(r"\((['\"]rb?['\"]|newline=.*)?\)$", call)
             )
             if reads or opens:

@@ -36,6 +36,12 @@ def test_it_is_the_same_in_the_end(run: Path, tmp_path: Path, monkeypatch: pytes
     assert not list((tmp_path / "copy/snapshots").glob(".*"))
 
 
+def test_a_training_that_failed_before_it_began_leaves_nothing_to_copy(tmp_path: Path) -> None:
+    copy = Mirror(tmp_path / "copy", "all", "l1")
+    assert copy.update(wire.listing(tmp_path / "run"), lambda places: wire.read(tmp_path / "run", places), ended=True)
+    assert not (tmp_path / "copy").exists()
+
+
 def test_at_each_moment_it_can_be_gone_on_from(run: Path, tmp_path: Path) -> None:
     """The connection is lost after one message, then after two, and so on: what is there fits together."""
     for count in range(30):
