@@ -198,7 +198,7 @@ IN_SEVERAL_WORDS = {
     "dropout-channels": {"caffe"}, "thresholded-value": TF | {"caffe"}, "thresholded-both": TF,
     "resize-nearest": {"caffe"}, "elu": TF, "thresholded": TF,
     "softmax-width": TF, "sum": TF | TORCH, "div": {"caffe"}, "constants": ALL, "reshape": TF,
-    "resize-nearest-size": TORCH, "sum-width": TF, "mean-height": TF,
+    "sum-width": TF, "mean-height": TF,
 }  # fmt: skip
 
 
