@@ -3,10 +3,6 @@ same of the same picture."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +15,7 @@ from google.protobuf import text_format
 from multiseg_caffe import deploy, prototxt
 
 import multiseg
-from helpers import exported, pycaffe, small_models, zoo
+from helpers import alone, exported, pycaffe, small_models, zoo
 from helpers.exported import random_weights
 from helpers.nightly import nightly
 from multiseg import backend as registry
@@ -184,13 +180,7 @@ def outputs(moved: dict[str, Moved], tmp_path_factory: pytest.TempPathFactory) -
             paths = {"net": net, "weights": each.files[backend], "images": folder / f"{name}.npy"}
             out = folder / f"{name}-{backend}.npy"
             jobs.append({key: str(path) for key, path in {**paths, "out": out}.items()} | {"shape": each.shape})
-        (folder / "jobs.json").write_text(json.dumps(jobs))
-        python = os.environ.get(registry.get(backend).python_variable, sys.executable)
-        done = subprocess.run(
-            [python, "-c", code, str(folder / "jobs.json")], capture_output=True, text=True, timeout=200,
-            env=os.environ | registry.get(backend).environment,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-900:]
+        alone.run(backend, code, jobs, folder)
         for name in moved:
             found[name][backend] = np.load(folder / f"{name}-{backend}.npy")
     caffes = pycaffe.run(

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +10,7 @@ import onnxruntime
 import pytest
 
 import multiseg
-from helpers import pycaffe
+from helpers import alone, pycaffe
 from helpers.exported import random_weights
 from multiseg import backend as registry
 from multiseg import reference
@@ -85,13 +81,7 @@ TENSORS = {
 
 def run(backend: str, code: str, jobs: list[dict[str, Any]], folder: Path) -> list[list[Array]]:
     """What a framework alone, without multiseg, computes for each job: its outputs in their order."""
-    (folder / "jobs.json").write_text(json.dumps(jobs))
-    python = os.environ.get(registry.get(backend).python_variable, sys.executable)
-    done = subprocess.run(
-        [python, "-c", code, str(folder / "jobs.json")], capture_output=True, text=True, timeout=200,
-        env=os.environ | registry.get(backend).environment,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-900:]
+    alone.run(backend, code, jobs, folder)
     return [list(np.load(job["out"]).values()) for job in jobs]
 
 

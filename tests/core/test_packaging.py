@@ -1,4 +1,4 @@
-"""The list of packages in pyproject.toml holds all of them: one that it lacks is missing from the wheel."""
+"""What belongs to the distribution: all packages are listed, and no module hides a framework."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+from multiseg import backend as registry
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,3 +23,15 @@ def test_every_package_is_listed() -> None:
         for file in (ROOT / source).glob("multiseg*/**/__init__.py")
     }
     assert set(listed) == packages and len(listed) == len(packages)
+
+
+def test_no_module_has_the_name_of_a_framework() -> None:
+    """Such a module would be imported in place of the framework by a program that runs in its folder."""
+    folders = ("multiseg", "backends", "models", "tests", "examples", "benchmarks", "docs")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    assert len(files) > 500
+    names = {*registry.names(), "keras", "numpy", "lmdb"}
+    assert names > {"caffe", "torch", "tensorflow"}
+    assert [
+        path for path in files if path.stem in names or (path.stem == "__init__" and path.parent.name in names)
+    ] == []

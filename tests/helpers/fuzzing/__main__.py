@@ -66,7 +66,7 @@ def _group(options: argparse.Namespace, group: str, inputs: int) -> int:
 
 
 def _process(options: argparse.Namespace) -> int:
-    module = importlib.import_module(f"helpers.fuzzing.{options.group[0]}")
+    module = importlib.import_module(f"helpers.fuzzing.{options.group[0]}_readers")
     folder = Path(os.environ["TMPDIR"], "samples")
     folder.mkdir()
     module.samples(folder)
