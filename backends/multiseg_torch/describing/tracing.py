@@ -5,6 +5,7 @@ The model runs once, on two images, as ordinary Python, so loops and conditions 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -66,6 +67,18 @@ def place_of(model: nn.Module, images: Tensor, name: str) -> int | None:
     return None
 
 
+def call_of(model: nn.Module, images: Tensor, name: str) -> tuple[str, int] | None:
+    """Return the module whose call computes a layer or value, and the number of that call from 0; None if a function does.
+
+    A layer that is called several times is its last call, as in multiseg.topology.cutting.
+    """
+    recorder = _Recorder(model, [images], [INPUT])
+    with torch.no_grad(), recorder.watching(), recorder:
+        model(images)
+    values = [layer["outputs"][0] for layer in recorder.layers if layer["name"] == name]
+    return recorder.calls.get(values[-1] if values else name)
+
+
 def shared(model: nn.Module, layers: list[dict[str, Any]]) -> list[list[str]]:
     """Return the names of the layers that share a parameter, one list per shared parameter."""
     users: dict[int, list[str]] = {}
@@ -104,6 +117,10 @@ class _Recorder(TorchFunctionMode):
         self.layers: list[dict[str, Any]] = []
         self.scope: list[str] = []
         self.within = 0
+        self.counts: Counter[str] = Counter()  # calls of each module that is a single layer
+        self.calls: dict[
+            str, tuple[str, int]
+        ] = {}  # value -> the module that computes it, and the number of the call from 0
 
     def watching(self) -> ExitStack:
         """Return a stack with hooks on all modules; closing it removes them."""
@@ -114,7 +131,8 @@ class _Recorder(TorchFunctionMode):
             else:
                 enter, leave = self._inner(name)
             stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
-            stack.callback(module.register_forward_hook(leave, with_kwargs=True).remove)
+            # before the module's other hooks, so that their copies of its output are recorded as that output
+            stack.callback(module.register_forward_hook(leave, with_kwargs=True, prepend=True).remove)
         return stack
 
     def _leaf(self, name: str) -> tuple[Any, Any]:
@@ -125,6 +143,9 @@ class _Recorder(TorchFunctionMode):
             self.within -= 1
             if not self.within:
                 self._note_module(name or "model", module, [*_tensors([*arguments, *named.values()])], made)
+                if isinstance(made, Tensor) and id(made) in self.names:
+                    self.calls[self.names[id(made)]] = name, self.counts[name]
+            self.counts[name] += 1
 
         return enter, leave
 

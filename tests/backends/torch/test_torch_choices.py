@@ -220,6 +220,34 @@ def test_a_network_with_several_outputs_is_described_and_says_that_training_need
         multiseg.describe(f"{file}:Net()", SHAPE, outputs=["ax"])
 
 
+def test_a_network_is_cut_at_the_call_of_a_module_that_its_description_names(tmp_path: Path) -> None:
+    """A module that is called twice is two layers; its other calls, and layers that overwrite its output, do not matter."""
+    import torch
+    from multiseg_torch import selecting
+    from multiseg_torch.describing import tracing
+
+    file = tmp_path / "net.py"
+    file.write_text(
+        "from torch import nn\n\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.a, self.b, self.c = (nn.Conv2d(1, 1, 3, padding=1) for _ in range(3))\n"
+        "        self.relu = nn.ReLU(inplace=True)\n\n"
+        "    def forward(self, x):\n        return self.c(self.relu(self.b(self.relu(self.a(x)))))\n"
+    )
+    images = torch.randn(2, *SHAPE)
+    for name in ("a", "relu", "relu:2"):
+        path = str(choosing.path_of(f"{file}:Net()", outputs=[name]))
+        layers = [layer.name for layer in multiseg.describe(path, SHAPE).layers]
+        model = load(path).model.eval()
+        with torch.no_grad():
+            expected = model.a(images)
+            for layer in layers[1:]:
+                expected = model.b(expected) if layer == "b" else expected.relu()
+            selecting.select(path, model, [name], images)
+            output, activations = tracing.activations_of(model, images)
+            assert torch.equal(output, expected) and torch.equal(model(images), expected), name
+        assert (activations[name] == expected.numpy()).all()
+
+
 ABSENT = """from torch import nn
 from package_that_nobody_has import models
 from package_that_nobody_has.vision import helper
