@@ -83,9 +83,16 @@ def _bounded(template: str) -> str:
 def _parsed(text: str) -> Reference | None:
     """Return a reference in a template; None for text of a damaged file that has the same marks."""
     try:
-        return Reference(**json.loads(text))
+        reference = Reference(**json.loads(text))
     except (ValueError, TypeError, RecursionError):
         return None
+    whole = (
+        isinstance(reference.name, str)
+        and isinstance(reference.value, (str, type(None)))
+        and isinstance(reference.keys, (list, tuple))
+        and all(isinstance(key, str) for key in reference.keys)
+    )
+    return reference if whole else None
 
 
 def in_notation(template: str, notation: Callable[[Reference], str]) -> str:
@@ -115,7 +122,7 @@ class MultisegWarning(UserWarning):
 
     def __init__(self, message: str) -> None:
         self.template = _bounded(message)
-        super().__init__(in_notation(message, str))
+        super().__init__(in_notation(self.template, str))
 
 
 class SettingsError(MultisegError, ValueError):

@@ -18,7 +18,15 @@ from multiseg.cli import main
 from multiseg.cli.convert import convert
 from multiseg.cli.notation import message
 from multiseg.cli.train import train
-from multiseg.errors import BackendUnavailable, ModelError, MultisegError, SettingsError, TrainingStopped, setting
+from multiseg.errors import (
+    BackendUnavailable,
+    ModelError,
+    MultisegError,
+    MultisegWarning,
+    SettingsError,
+    TrainingStopped,
+    setting,
+)
 
 KEEP = '"keep"'
 OPTIONS = {  # a reference to a setting -> its notations in Python and in `multiseg train`
@@ -127,11 +135,14 @@ def test_messages_that_quote_damaged_files_have_a_bounded_length() -> None:
     assert "characters left out" in str(error)
     assert len(str(ModelError("a\ufdd0{}\ufdd1" * 100_000))) < 5000
     assert len(str(ModelError('a\ufdd0{"name": "x"}\ufdd1' * 100_000))) < 5000
+    assert len(str(MultisegWarning(text))) < 5200
     short = ModelError("y" * 4000)
     assert str(short) == "y" * 4000
 
 
-@pytest.mark.parametrize("inside", ["", "{}", '{"name": 1', '["a"]', "x" * 5000])
+@pytest.mark.parametrize(
+    "inside", ["", "{}", '{"name": 1', '["a"]', '{"name": 1}', '{"name": "a", "keys": 5}', "x" * 5000]
+)
 def test_the_marks_of_references_in_a_strangers_text_are_text(inside: str) -> None:
     error = ModelError(f"a \ufdd0{inside}\ufdd1 b")
     assert str(error).startswith("a ") and str(error).endswith(" b")
