@@ -124,8 +124,10 @@ def write_sheet(dataset: Dataset, out: str | os.PathLike[str], count: int = 24) 
     )
     try:
         write_text(path, text)
-    except (OSError, SettingsError) as error:
-        raise DatasetError(f"{path}: cannot be written: {getattr(error, 'strerror', '') or error}") from error
+    except SettingsError as error:
+        raise DatasetError(error) from error
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path
 
 

@@ -69,6 +69,8 @@ def save_image(image: Image.Image, path: str | os.PathLike[str]) -> Path:
         content = io.BytesIO()
         image.save(content, form)
         write_bytes(Path(path), content.getvalue(), durable=False)
+    except SettingsError as error:
+        raise ImageError(error) from error
     except (OSError, ValueError) as error:
         raise ImageError(f"{os.fspath(path)}: cannot be written: {error}") from error
     return Path(path)
