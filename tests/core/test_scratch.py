@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -91,3 +93,17 @@ def test_a_forked_child_removes_nothing(folder: Path) -> None:
     assert kept.is_dir()
     scratch._until_the_end.pop().remove()
     assert not kept.exists()
+
+
+def test_without_locks_folders_are_used_and_not_swept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lustre is often mounted without them."""
+
+    def flock(*_: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with TemporaryFolder() as first:
+        age(first.path)
+        with TemporaryFolder():
+            assert first.path.is_dir()
+    assert list(folder.iterdir()) == []
