@@ -37,6 +37,7 @@ from multiseg.dataset.voc import have_one_size, read_layout
 from multiseg.dataset.writing import RecordWriter
 from multiseg.errors import DatasetError, MultisegWarning, SettingsError, setting
 from multiseg.images import MOST_PIXELS, Channels, Exif, Values, decode, read_bytes
+from multiseg.schema import POSITIVE
 
 Progress = Callable[[int, int], None]
 
@@ -73,8 +74,8 @@ class CreationOptions:
         _one_of("exif", self.exif, get_args(Exif))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise SettingsError(f"{setting('seed')} {self.seed!r} must be a whole number, 0 or more")
-        if isinstance(self.max_pixels, bool) or not isinstance(self.max_pixels, int) or self.max_pixels < 1:
-            raise SettingsError(f"{setting('max_pixels', self.max_pixels)}: must be a whole number from 1")
+        if not POSITIVE.valid(self.max_pixels):
+            raise SettingsError(f"{setting('max_pixels', self.max_pixels)}: must be a whole number from 1 to 2**63-1")
         try:
             valid = 0 <= Fraction(self.val_percent) < 100
         except (TypeError, ValueError, OverflowError):

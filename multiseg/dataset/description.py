@@ -45,10 +45,12 @@ _VALUES: Schema = {  # of the file; what earlier versions did not write is optio
         key: optional(TEXT)
         for key in ("channels", "label_channels", "feature_encoding", "label_encoding", "exif", "values")
     },
-    "val_percent": optional(NUMBER),
+    "val_percent": optional(
+        Kind("a number", lambda value: NUMBER.valid(value) or TEXT.valid(value))
+    ),  # perhaps as text
     "mixed_sizes": optional(FLAG),
     "max_pixels": optional(WHOLE),
-    "seed": optional(or_none(WHOLE)),
+    "seed": optional(or_none(Kind("a whole number", lambda value: type(value) is int))),  # of any size
     "labels": optional(ANY),  # checked by Labels.from_json
     "label_values": optional(mapping_of(_VALUE_COUNTS, "an object of counts by value")),
     "warnings": optional(list_of(TEXT, "a list of texts")),

@@ -429,7 +429,7 @@ def test_images_of_too_many_pixels_are_refused_or_allowed(kind: str, name: str, 
     )
 
 
-@pytest.mark.parametrize("value", [0, -1, 1.5, True, "x"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "x", 2**63])
 def test_the_limit_of_pixels_is_a_number(value: Any, source: Path, tmp_path: Path) -> None:
     fails(
         source,
@@ -438,3 +438,9 @@ def test_the_limit_of_pixels_is_a_number(value: Any, source: Path, tmp_path: Pat
         rf"max_pixels={value!r}: must be a whole number",
         max_pixels=value,
     )
+
+
+@pytest.mark.parametrize("option", [{"seed": 2**70}, {"val_percent": "20"}])
+def test_a_dataset_of_unusual_values_of_its_options_opens(option: dict[str, Any], source: Path, tmp_path: Path) -> None:
+    dataset = Dataset.create(tmp_path / "x", input=source / "input", target=source / "target", **option)
+    assert Dataset.open(dataset.path).info.items() >= option.items()
