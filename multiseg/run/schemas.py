@@ -5,6 +5,7 @@ Keys that later versions have are not checked; those that earlier versions did n
 
 from __future__ import annotations
 
+import math
 from pathlib import PurePath
 from typing import Any
 
@@ -40,6 +41,8 @@ def _shape_of(value: Any, axes: int = 3) -> tuple[int, ...] | None:
     """Return the shape of nested lists of numbers, () for a number; None for anything else, or more than ``axes`` axes."""
     if not isinstance(value, list):
         return () if NUMBER.valid(value) else None
+    if set(map(type, value)) == {float} and axes:  # a mean image has very many
+        return (len(value),) if all(map(math.isfinite, value)) else None
     shapes = {_shape_of(item, axes - 1) for item in value} if axes else {None}
     shape = shapes.pop() if len(shapes) == 1 else None
     return None if shape is None else (len(value), *shape)

@@ -63,10 +63,11 @@ class Snapshot:
     def verify(self) -> None:
         """Raise RunError if the snapshot, the history up to it or the settings of the run differ from the sums in it.
 
-        The message names the file and the newest older snapshot without damage. A snapshot that was made before there were sums
-        is a MultisegWarning.
+        The message names the file and the newest older snapshot without damage. The files of the run's network, which all
+        snapshots need, are verified, too. A snapshot that was made before there were sums is a MultisegWarning.
         """
         run = self.path.parent.parent
+        sums.verify_model(run)
         try:
             sums.verify(self.path, run)
         except RunError as error:
@@ -76,7 +77,7 @@ class Snapshot:
                 f"the snapshot before it without damage is {good.path.name}: resume from there with "
                 f"{setting('skip_damaged', True)}, or test with {setting('snapshot', good.position.epoch)}"
                 if good
-                else "there is no snapshot before it without damage: copy the run again, or train again"
+                else f"there is no snapshot before it without damage: {sums.COPY_AGAIN}"
             )
             raise RunError(f"{error.template}; {fix}") from error
 

@@ -17,6 +17,7 @@ from multiseg.run.schemas import SUMS_VALUES
 from multiseg.schema import problem
 
 RECORDED = "sums"  # key of job.json: the snapshots of this run have sums
+COPY_AGAIN = "copy the run again, or train again"
 TOTAL = "sums"  # key of the file with the sums: the sum of the others
 MOVED = {
     "dataset": ("path",),
@@ -29,17 +30,17 @@ def text_of(snapshot: Path, run: Path, rows: int) -> str:
     """Return the content of SUMS: the sums of the files in ``snapshot``, of the first ``rows`` rows of the history, and of the
     settings of ``run``."""
     files = {file.relative_to(snapshot).as_posix(): _of_file(file) for file in _files(snapshot)}
-    content = {"files": files, "history": _of_history(run, rows), "rows": rows, "settings": _of_settings(run)}
+    content = {"files": files, "history": _of_history(run, rows), "rows": rows, "settings": _of_settings(read_job(run))}
     return _text(content)
 
 
 def verify(snapshot: Path, run: Path) -> None:
     """Raise RunError naming the first file that differs from the sums of a snapshot, or that is missing or surplus.
 
-    The files of the run's network are verified, too. A snapshot that was made before there were sums is a MultisegWarning.
+    A snapshot that was made before there were sums is a MultisegWarning.
     """
-    verify_model(run)
-    content = _read(snapshot, run)
+    job = read_job(run)  # large if it has a mean image
+    content = _read(snapshot, job)
     if content is None:
         return
     actual = {file.relative_to(snapshot).as_posix(): file for file in _files(snapshot)}
@@ -54,7 +55,7 @@ def verify(snapshot: Path, run: Path) -> None:
         raise RunError(
             f"{run / HISTORY}: is damaged: its first {content['rows']} rows are not those with which {snapshot.name} was written"
         )
-    if _of_settings(run) != content["settings"]:
+    if _of_settings(job) != content["settings"]:
         raise RunError(
             f"{run / JOB}: is damaged or was changed: its settings are not those with which {snapshot.name} was written"
         )
@@ -68,18 +69,18 @@ def verify_model(run: Path) -> None:
     for name, digest in sorted((read_job(run).get("model_files") or {}).items()):
         path = run / MODEL / name
         if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
-            raise RunError(f"{run / JOB}: is damaged: it names {name!r} as a file of the network")
+            raise RunError(f"{run / JOB}: is damaged: it names {name!r} as a file of the network; {COPY_AGAIN}")
         if not path.is_file():
-            raise RunError(f"{path}: is missing")
+            raise RunError(f"{path}: is missing; {COPY_AGAIN}")
         if _of_file(path) != digest:
-            raise RunError(f"{path}: is damaged or was changed: its SHA-256 is not that in {JOB}")
+            raise RunError(f"{path}: is damaged or was changed: its SHA-256 is not that in {JOB}; {COPY_AGAIN}")
 
 
-def _read(snapshot: Path, run: Path) -> dict[str, Any] | None:
+def _read(snapshot: Path, job: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the content of the file with the sums, None for a snapshot that was made before there were sums."""
     path = snapshot / SUMS
     if not path.exists():
-        if read_job(run).get(RECORDED):
+        if job.get(RECORDED):
             raise RunError(f"{path}: is missing")
         warnings.warn(
             MultisegWarning(
@@ -126,11 +127,11 @@ def _of_history(run: Path, rows: int) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
-def _of_settings(run: Path) -> str:
+def _of_settings(job: Mapping[str, Any]) -> str:
     """Return the sum of the content of job.json, without paths and the environment."""
-    job = {
+    settings = {
         key: {inner: value[inner] for inner in value if inner not in MOVED[key]} if MOVED.get(key) else value
-        for key, value in read_job(run).items()
+        for key, value in job.items()
         if MOVED.get(key) != ()
     }
-    return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
