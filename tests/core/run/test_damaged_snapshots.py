@@ -110,6 +110,15 @@ def _change_position(key: str, value: Any) -> Callable[[Path], None]:
     return change
 
 
+def _name_of_network(name: str) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        job = json.loads((run / "job.json").read_text())
+        job["model_files"][name] = "0" * 64
+        (run / "job.json").write_text(json.dumps(job))
+
+    return change
+
+
 NETWORK = "snapshots/epoch-0002/network.npz"
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a flipped bit": (lambda run: flip(run / NETWORK), NETWORK),
@@ -127,6 +136,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a missing history": (lambda run: (run / "history.csv").unlink(), "history.csv"),
     "another network": (lambda run: flip(run / "model/model.json", 20), "model/model.json"),
     "a missing network": (lambda run: (run / "model/model.json").unlink(), "model/model.json"),
+    "a name of a network that no file can have": (_name_of_network("a" * 300), "model/aaa"),
     "another setting": (_change_setting, "job.json"),
 }  # fmt: skip
 
