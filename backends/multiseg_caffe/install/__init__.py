@@ -106,9 +106,8 @@ def _install_from(
         if failure := load_failure(wheel, target):
             raise InstallError(f"{wheel.name}, from {wheels}, does not load here: {failure}")
         if wheel_dir is None and wheel.parent == Path(folder):
-            beside = (
-                Path(wheels) / wheel.name
-            )  # where the wheel came from, if that is a folder; else it goes to the cache
+            # where the wheel came from, if that is a folder; else it goes to the cache
+            beside = Path(wheels) / wheel.name
             kept = beside if beside.is_file() else _copy_to(cache_folder() / "fetched", wheel)
         else:
             kept = _copy_to(wheel_dir, wheel)
@@ -123,7 +122,7 @@ def _copy_to(wheel_dir: str | Path | None, wheel: Path) -> Path:
         return wheel
     folder = Path(wheel_dir).expanduser().resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copy(wheel, folder))
+    return wheel if wheel.resolve().parent == folder else Path(shutil.copy(wheel, folder))
 
 
 def cache_folder() -> Path:
