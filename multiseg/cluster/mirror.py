@@ -48,9 +48,8 @@ class Mirror:
         if names.JOB in changed and all(name in self._seen for name in listing if name.startswith(IN_MODEL)):
             complete = self._file(names.JOB, changed[names.JOB], read) and complete
         if names.JOB not in self._seen:
-            return (
-                names.JOB not in listing and complete
-            )  # a training that failed before it began leaves nothing to copy
+            # a training that failed before it began leaves nothing to copy
+            return names.JOB not in listing and complete
         rest = [name for name in plain if name not in first and name != names.JOB]
         complete = all([self._file(name, changed[name], read) for name in rest]) and complete
         if (names.HISTORY in changed or folders) and not self._history(listing.get(names.HISTORY), read):

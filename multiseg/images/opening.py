@@ -14,9 +14,8 @@ from multiseg.errors import ImageError, setting
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 ARRAY_SUFFIX = ".npy"  # of an array saved by NumPy
-MOST_PIXELS = (
-    1 << 26
-)  # of an image unless the user allows more: 8192x8192. A file of 100 kB may contain many times that
+# of an image unless the user allows more: 8192x8192. A file of 100 kB may contain many times that
+MOST_PIXELS = 1 << 26
 FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP")
 MOST_TAGS = 4096  # of a TIFF file; there are about a hundred
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"

@@ -237,9 +237,8 @@ class RunFolder:
         writer = csv.DictWriter(text, [*COLUMNS, *other_columns])
         writer.writeheader()
         writer.writerows(self.rows)
-        write_text(
-            self.path / names.HISTORY, text.getvalue(), sync_folder=False, follow=False
-        )  # synchronised with the snapshot
+        # synchronised with the snapshot
+        write_text(self.path / names.HISTORY, text.getvalue(), sync_folder=False, follow=False)
 
     def _summarize(self, last: bool = False, **values: Any) -> None:
         best = self.best_row()
