@@ -58,11 +58,13 @@ def _offsets(crop: Any, producers: dict[str, Any]) -> list[int]:
 
 
 def _ancestors(blob: str, producers: dict[str, Any]) -> Iterator[str]:
-    """Return a blob and those that it is computed from, by the first input of each layer."""
-    yield blob
-    while blob in producers and producers[blob].bottom and producers[blob].bottom[0] != blob:
-        blob = producers[blob].bottom[0]
+    """Yield a blob and those that it is computed from, by the first input of each layer; once each, also where a cycle is."""
+    visited: set[str] = set()
+    while blob not in visited:
         yield blob
+        visited.add(blob)
+        if blob in producers and producers[blob].bottom:
+            blob = producers[blob].bottom[0]
 
 
 def _to(blob: str, ancestor: str, producers: dict[str, Any], axis: int) -> Map:

@@ -62,6 +62,8 @@ def test_crops_align_by_coordinates_as_in_the_published_files(tmp_path: Path) ->
         (convolution("b", "data", 2, 3, "stride: 2"), r"do not align: y in the first is 0.5 y"),
         ('layers { name: "b" type: INNER_PRODUCT bottom: "data" top: "b" inner_product_param { num_output: 2 } }',
          r"layer 'b' \(InnerProduct\) before it has no coordinates; specify crop_param"),
+        ('layers { name: "b" type: RELU bottom: "c" top: "b" } layers { name: "c" type: RELU bottom: "b" top: "c" }',
+         r"its inputs 'data' and 'b' have no common ancestor"),
     ],
 )  # fmt: skip
 def test_inputs_that_do_not_align_are_an_error(tmp_path: Path, layer: str, message: str) -> None:
