@@ -19,30 +19,31 @@ MIN_ALLOWED = 1 << 24  # bytes of arrays that any file may have
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """Open an HDF5 file for reading, as an ``h5py.File``.
+def opened(path: Path, title: str | Path | None = None) -> Iterator[Any]:
+    """Open an HDF5 file for reading, as an ``h5py.File``. ``title`` names it in messages, ``path`` by default.
 
     Raises ModelError if it is damaged, refers to data in other files, or declares arrays far larger than the file; and
     BackendUnavailable without h5py.
     """
+    title = path if title is None else title
     try:
         import h5py
     except ImportError as error:
         raise BackendUnavailable(
-            f"{path}: is an HDF5 file, which the package h5py reads; it is not installed in this Python ({error}): "
+            f"{title}: is an HDF5 file, which the package h5py reads; it is not installed in this Python ({error}): "
             "pip install 'multiseg[hdf5]'"
         ) from error
     try:
         with open_regular(path) as source:
             size = source.seek(0, 2)
         with h5py.File(path, "r") as file:
-            _check(path, file, h5py, max(MAX_EXPANSION * size, MIN_ALLOWED))
+            _check(title, file, h5py, max(MAX_EXPANSION * size, MIN_ALLOWED))
             yield file
     except (OSError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{path}: is not a complete HDF5 file: {error}; copy or write it again") from error
+        raise ModelError(f"{title}: is not a complete HDF5 file: {error}; copy or write it again") from error
 
 
-def _check(path: Path, file: Any, h5py: Any, allowed: int) -> None:
+def _check(title: str | Path, file: Any, h5py: Any, allowed: int) -> None:
     """Raise ModelError if a link or an array of the file refers to other files, or if its arrays are too large."""
     visited, waiting, total = set(), [file], 0
     while waiting:
@@ -50,7 +51,7 @@ def _check(path: Path, file: Any, h5py: Any, allowed: int) -> None:
         for name in group:
             link = group.get(name, getlink=True)
             if isinstance(link, h5py.ExternalLink):
-                raise ModelError(f"{path}: its {group.name}/{name} is a link to another file, which is not followed")
+                raise ModelError(f"{title}: its {group.name}/{name} is a link to another file, which is not followed")
             if isinstance(link, h5py.SoftLink):
                 continue  # to an object of this file
             member = group[name]
@@ -62,10 +63,10 @@ def _check(path: Path, file: Any, h5py: Any, allowed: int) -> None:
                 waiting.append(member)
             elif isinstance(member, h5py.Dataset):
                 if member.external or member.is_virtual:
-                    raise ModelError(f"{path}: the data of {member.name} is in another file, which is not read")
+                    raise ModelError(f"{title}: the data of {member.name} is in another file, which is not read")
                 total += member.nbytes
     if total > allowed:
-        raise ModelError(f"{path}: declares arrays of {total} bytes, far more than it contains; it is damaged")
+        raise ModelError(f"{title}: declares arrays of {total} bytes, far more than it contains; it is damaged")
 
 
 def root_names(path: Path, head: bytes) -> list[str]:

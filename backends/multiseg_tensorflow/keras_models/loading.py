@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import zipfile
@@ -17,7 +16,7 @@ from tensorflow.python.framework import tensor_shape
 
 from multiseg import hdf5
 from multiseg.errors import BackendUnavailable, ModelError
-from multiseg.files import read_bytes
+from multiseg.files import parse_json, read_bytes
 from multiseg_tensorflow.keras_models import config as configs
 from multiseg_tensorflow.kinds import is_keras_archive
 
@@ -103,7 +102,7 @@ def _weights_file(path: Path) -> Iterator[tuple[Any, str]]:
     if is_archive:
         with tempfile.TemporaryDirectory(prefix="multiseg-keras-") as folder:
             config = _unpacked(path, Path(folder))
-            with hdf5.opened(Path(folder, WEIGHTS)):
+            with hdf5.opened(Path(folder, WEIGHTS), f"{path}: {WEIGHTS} in it"):
                 pass
             yield config, str(Path(folder, WEIGHTS))
         return
@@ -122,6 +121,7 @@ def _unpacked(path: Path, folder: Path) -> Any:
     """Write the weights in an archive to a folder and return its configuration. Raises ModelError if it is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
+            size = path.stat().st_size
             members = {member.filename: member for member in archive.infolist()}
             missing = [name for name in (CONFIG, WEIGHTS) if name not in members]
             if missing:
@@ -130,7 +130,8 @@ def _unpacked(path: Path, folder: Path) -> Any:
                 )
             for name in (CONFIG, WEIGHTS):
                 member = members[name]
-                if member.file_size > MAX_EXPANSION * max(member.compress_size, 1024):
+                stored = min(member.compress_size, size)  # what the archive says, and what there is
+                if member.file_size > MAX_EXPANSION * max(stored, 1024):
                     raise ModelError(f"{path}: {name} in it expands to {member.file_size} bytes; it is damaged")
             if members[CONFIG].file_size > MAX_CONFIG:
                 raise ModelError(
@@ -147,8 +148,8 @@ def _unpacked(path: Path, folder: Path) -> Any:
 def _json(path: Path, text: Any) -> Any:
     """Return the configuration of a model that is stored as JSON."""
     try:
-        return json.loads(text)
-    except (ValueError, TypeError, RecursionError) as error:
+        return parse_json(text)
+    except (ValueError, TypeError) as error:
         raise ModelError(
             f"{path}: the configuration of its model is not JSON ({error}); save the model again"
         ) from error

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from helpers import keras_files
-from multiseg import convert, describe
+from multiseg import convert, describe, hdf5
 from multiseg.errors import ModelError
-from multiseg.model_files import kinds, reading
+from multiseg.model_files import choosing, kinds, reading
 from multiseg.network import NetworkSpec
 from multiseg.reference.network import forward
 from multiseg.topology import Topology
@@ -192,6 +192,8 @@ def test_weights_without_their_model_load_into_it(folder: Path) -> None:
     loaded = reader.read_weights(str(folder / "model.weights.h5"), str(folder / "model.keras"), [3, 16, 24])
     assert stored.keys() == loaded.keys()
     assert all(np.array_equal(stored[name], loaded[name]) for name in stored)
+    cut = choosing.path_of(folder / "model.keras", outputs=["conv"])
+    assert reader.read_weights(str(folder / "model.weights.h5"), str(cut), [3, 16, 24]).keys() == stored.keys()
     with pytest.raises(ModelError, match="numbered weights of Keras"):
         reader.read_weights(str(folder / "model.weights.h5"))
 
@@ -259,6 +261,9 @@ def test_damaged_and_inflated_files_are_refused(folder: Path, tmp_path: Path) ->
     with zipfile.ZipFile(tmp_path / "bomb.keras", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("config.json", " " * (1 << 24))
         archive.writestr("model.weights.h5", b"")
+    with zipfile.ZipFile(tmp_path / "weights.keras", "w") as archive:
+        archive.writestr("config.json", "{}")
+        archive.writestr("model.weights.h5", hdf5.SIGNATURE)
     (tmp_path / "cut.keras").write_bytes((folder / "small.keras").read_bytes()[:3000])
     with h5py.File(tmp_path / "declares.h5", "w") as file:
         file.attrs["model_config"] = "{}"
@@ -269,6 +274,7 @@ def test_damaged_and_inflated_files_are_refused(folder: Path, tmp_path: Path) ->
     for name, message in (
         ("bomb.keras", "config.json in it expands to"), ("cut.keras", "is not a complete Keras archive"),
         ("declares.h5", "declares arrays of"), ("links.h5", "is a link to another file"),
+        ("weights.keras", "model.weights.h5 in it: is not a complete HDF5 file"),
     ):  # fmt: skip
         with pytest.raises(ModelError, match=f"{name}: .*{message}|{name}: {message}"):
             loading.load(tmp_path / name)
