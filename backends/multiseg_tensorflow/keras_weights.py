@@ -10,6 +10,7 @@ import numpy as np
 
 from multiseg import hdf5
 from multiseg.errors import ModelError
+from multiseg.worker import choice
 from multiseg_tensorflow import files, kinds
 from multiseg_tensorflow.digits import GraphKeys
 from multiseg_tensorflow.graph import read_layers
@@ -22,7 +23,7 @@ def read(path: Path, network: Path | None, input_shape: Sequence[int] | None) ->
 
     Without such a network, the weights have the names in the file, which Keras 3 does not store. Raises ModelError.
     """
-    if network is not None and kinds.is_keras_model(files.read_head(network), network):
+    if network is not None and _is_keras_model(network):
         file = files.load(network)
         assert file.keras is not None
         loading.load_weights(path, file.keras.model)
@@ -42,6 +43,11 @@ def read(path: Path, network: Path | None, input_shape: Sequence[int] | None) ->
             "(.keras, .h5) as their network, or save the model itself, model.save('model.keras')"
         )
     return of_names(path, arrays)
+
+
+def _is_keras_model(network: Path) -> bool:
+    file = choice.read(network).file  # of a network that is cut to some of its outputs, too
+    return kinds.is_keras_model(files.read_head(file), file)
 
 
 def _strings(values: Any) -> list[str]:
