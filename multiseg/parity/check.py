@@ -220,7 +220,8 @@ class _Check:
             return "steps, because gradients differ"
         if self.steps:
             follow = self._follow(entry.name)
-            self._add(comparing.steps(trained, spec, self.plan, self.steps, self.start, loss, follow))
+            base = self.plan.entries[0].settings.learning_rate
+            self._add(comparing.steps(trained, spec, self.plan.batch, base, self.steps, self.start, loss, follow))
         return None
 
     def _add(self, rows: list[ParityRow]) -> bool:

@@ -14,7 +14,7 @@ from multiseg.backend import Backend
 from multiseg.errors import MultisegError
 from multiseg.network import NetworkSpec
 from multiseg.parity.explanation import of_gradient, of_layer, of_step
-from multiseg.parity.plan import ParityBatch, ParityPlan
+from multiseg.parity.plan import ParityBatch
 from multiseg.parity.rows import ParityRow
 from multiseg.parity.side import ParitySide
 from multiseg.parity.twin import scores_of
@@ -225,7 +225,8 @@ def _agreeing(
 def steps(
     side: ParitySide,
     spec: NetworkSpec,
-    plan: ParityPlan,
+    batch_of: Callable[[int], ParityBatch],
+    base: float,
     count: int,
     weights: Weights,
     loss: Loss,
@@ -234,16 +235,17 @@ def steps(
     """Compare the weights after each of ``count`` training steps; stops after the first step that differs beyond rounding.
 
     The reference computes each step from the side's own weights before it, with a solver state accumulated from the gradients
-    there. The tolerance is therefore that of one step, without the rounding that training amplifies. ``each`` is called with
-    step (from 1) and weights. Raises NotComputable if the weights leave the range of float32.
+    there. The tolerance is therefore that of one step, without the rounding that training amplifies. ``batch_of`` returns the
+    batch of a step (from 0), ``base`` is the learning rate of the first one. ``each`` is called with step (from 1) and weights.
+    Raises NotComputable if the weights leave the range of float32.
     """
     assert spec.solver is not None
     side.load(spec)
     side.set_weights(weights)
     solver = Solver(spec.solver["name"], {key: value for key, value in spec.solver.items() if key != "name"})
-    base, seed, rows = plan.entries[0].settings.learning_rate, spec.seed, list[ParityRow]()
+    seed, rows = spec.seed, list[ParityRow]()
     for step in range(count):
-        batch = plan.batch(step)
+        batch = batch_of(step)
         # the rate decreases, so that a solver that includes it in the momentum gives a different result
         rate = float(np.float32(base * (1 - 0.5 * step / count)))
         alternatives = _moved(_turns(side.reference, weights, batch, _shown(side, batch), loss), side)
