@@ -35,7 +35,6 @@ from multiseg.scratch import TemporaryFolder
 from multiseg.settings.losses import NEUTRAL_LOSSES
 from multiseg.topology import Topology
 from multiseg.topology.words import listed
-from multiseg.training.preparation import network_spec
 from multiseg.worker import pool
 from multiseg.worker.client import Worker
 
@@ -120,14 +119,14 @@ class _Check:
         self, plan: ParityPlan, steps: int, loss: str | None, folder: Path, worker: Worker, say: Progress
     ) -> None:
         self.plan, self.steps, self.folder, self.say = plan, steps, folder, say
-        spec = network_spec(plan.entries[0].settings, plan.dataset)
+        spec = plan.spec(plan.entries[0])
         self.input_shape, self.label_shape = spec.input_shape, spec.label_shape
         self.first = self._described(plan.entries[0].path, worker)
         if self.first.shared_weights:
             raise ModelError(
                 f"{self.first.source}: layers share weights ({listed(self.first.shared_weights)}), which parity does not support"
             )
-        self.classes = read_as_classes(self.first, self.label_shape, plan.dataset.labels.kind)
+        self.classes = read_as_classes(self.first, self.label_shape, plan.label_kind)
         # class indices have their cross entropy unless another loss is specified
         requested = plan.entries[0].settings
         own = self.classes and loss is None and not requested.class_weights
@@ -194,7 +193,7 @@ class _Check:
         side = self._side(entry, number, worker)
         if side is None:
             return "numbers, because the networks differ"
-        spec = replace(network_spec(entry.settings, self.plan.dataset), loss=self.loss, loss_options=self.loss_options)
+        spec = replace(self.plan.spec(entry), loss=self.loss, loss_options=self.loss_options)
         if self.loss is None:
             spec = replace(spec, class_weights=())
         side.load(replace(spec, solver=gradient.SOLVER))
@@ -278,7 +277,7 @@ class _Check:
     def _colours(self, backend: Backend) -> tuple[bool, bool]:
         """Return whether input and output are colours that this backend has in reverse order."""
         other = backend.channel_order != "RGB"
-        return other and self.input_shape[0] == 3, other and has_colour_output(self.plan.dataset, self.first)
+        return other and self.input_shape[0] == 3, other and has_colour_output(self.label_shape, self.first)
 
     def _weights(self, entry: Entry, number: int, side: ParitySide) -> Weights:
         """Return the weights of a side: the common ones (set by the first side), or its own, after comparing them with these."""
@@ -291,7 +290,7 @@ class _Check:
             return self.start
         if entry.weights is None:
             return self.start
-        file_weights = read_weights(entry.weights, entry.path, side.topology, self.plan.dataset)
+        file_weights = read_weights(entry.weights, entry.path, side.topology, self.label_shape)
         side_weights = {name: file_weights[side_name] for side_name, name in side.matching.names.items()}
         for name, expected in self.start.items():
             row = ParityRow.of(entry.name, "weights", name, reference.exact(expected), side_weights[name])
@@ -302,7 +301,7 @@ class _Check:
     def _start(self, entry: Entry, side: ParitySide) -> dict[str, Array]:
         names = side.matching.names.values()
         if entry.weights is not None:
-            return read_weights(entry.weights, entry.path, self.first, self.plan.dataset)
+            return read_weights(entry.weights, entry.path, self.first, self.label_shape)
         initial = start_weights(self.first, entry.settings.seed)
         return {name: initial[name] for name in names}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,13 +21,14 @@ from multiseg.job.job import Job
 from multiseg.layout import Layout
 from multiseg.model_files import choosing, shipped
 from multiseg.model_files.kinds import kind_of
-from multiseg.network import CLASSES
+from multiseg.network import CLASSES, LabelKind, NetworkSpec
 from multiseg.parity.weights import run_of
 from multiseg.reference.bounded import Array
 from multiseg.run.reading import is_run
 from multiseg.run.run import Run
 from multiseg.settings.resolved import Settings
 from multiseg.settings.solvers import NEUTRAL_BATCH_SIZE
+from multiseg.training.preparation import network_spec
 from multiseg.worker import choice
 
 
@@ -50,8 +52,49 @@ class ParityBatch:
     images: Array
 
 
-class ParityPlan:
-    """The sides of a check and the batches that all of them compute. Raises the same errors as check_parity."""
+class Plan(ABC):
+    """The sides of a check, ``entries``, and the batches that all of them compute.
+
+    ``optional``: names of backends that are left out if they cannot compute the model. ``label_kind``: the kind of labels that
+    the images have. ``mean`` is subtracted from the images, which are divided by ``std``; None for neither.
+    """
+
+    entries: list[Entry]
+    optional: set[str]
+    label_kind: LabelKind
+    mean: Array | None
+    std: Array | None
+
+    @abstractmethod
+    def spec(self, entry: Entry) -> NetworkSpec:
+        """Return the specification of a side's network."""
+
+    @abstractmethod
+    def batch(self, step: int) -> ParityBatch:
+        """Return the batch of a step, counted from 0."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings that all sides share, as plain values."""
+
+    def layout(self, backend: Backend) -> Layout:
+        """Return the layout of a backend's batches."""
+        return Layout(backend.data_order, backend.channel_order, self.mean, std=self.std)
+
+    def prepared(self, features: Array, labels: Array) -> ParityBatch:
+        """Return the batch of neutral images and labels."""
+        return ParityBatch(features, labels, Layout("NCHW", "RGB", self.mean, std=self.std).features(features))
+
+    @property
+    def subtracted(self) -> Array | None:
+        """The mean in the units of the network's input: divided by the deviation; None without a mean."""
+        if self.mean is None or self.std is None:
+            return self.mean
+        return (self.mean / self.std.reshape(-1, *[1] * (self.mean.ndim - 1))).astype(np.float32)
+
+
+class ParityPlan(Plan):
+    """A plan for a dataset. Raises the same errors as check_parity."""
 
     def __init__(
         self,
@@ -67,7 +110,8 @@ class ParityPlan:
                 "specify one for the first model, or one for each"
             )
         self.dataset = dataset
-        self.optional: set[str] = set()  # names of backends that are left out if they cannot compute the model
+        self.label_kind = dataset.labels.kind
+        self.optional = set()
         size = options["batch_size"]
         size = min(NEUTRAL_BATCH_SIZE, len(dataset.train)) if size is None else size
         options = dict(options)
@@ -144,7 +188,7 @@ class ParityPlan:
         return Entry(name, backend, path, settings, weights)
 
     def batch(self, step: int) -> ParityBatch:
-        """Return the batch of a step, counted from 0: the complete batches of the training epochs, in order."""
+        """Return the batch of a step: the complete batches of the training epochs, in order."""
         count, size, seed = len(self.dataset.train), self._options["batch_size"], self._options["seed"]
         epoch, place = divmod(step, max(count // size, 1))
         split, indices = self.dataset.train, epoch_order(count, seed, epoch)[place * size : (place + 1) * size]
@@ -153,21 +197,12 @@ class ParityPlan:
         else:
             features, labels = CentreCrop(self.crop, split.name)(*split.pairs(indices), indices)
         assert labels is not None  # the settings were resolved for this dataset
-        return ParityBatch(features, labels, Layout("NCHW", "RGB", self.mean, std=self.std).features(features))
+        return self.prepared(features, labels)
 
-    def layout(self, backend: Backend) -> Layout:
-        """Return the layout of a backend's batches."""
-        return Layout(backend.data_order, backend.channel_order, self.mean, std=self.std)
-
-    @property
-    def subtracted(self) -> Array | None:
-        """The mean in the units of the network's input: divided by the deviation; None without a mean."""
-        if self.mean is None or self.std is None:
-            return self.mean
-        return (self.mean / self.std.reshape(-1, *[1] * (self.mean.ndim - 1))).astype(np.float32)
+    def spec(self, entry: Entry) -> NetworkSpec:
+        return network_spec(entry.settings, self.dataset)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings that all sides share, as plain values."""
         settings = self.entries[0].settings
         return {
             "dataset": str(self.dataset.path), "solver": settings.solver, "learning_rate": settings.learning_rate,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from multiseg.conversion.channels import reordered
 from multiseg.conversion.matching import ALL_OF_TARGET, match_parameters
 from multiseg.conversion.parameters import ParameterSet
-from multiseg.dataset import Dataset
 from multiseg.dataset.labels import are_colours
 from multiseg.errors import ModelError
 from multiseg.model_files import reading
@@ -22,14 +22,15 @@ def run_of(path: Path) -> Run | None:
     return Run.open(path) if is_run(path) else None
 
 
-def has_colour_output(dataset: Dataset, topology: Topology) -> bool:
-    """Whether the network's output is an image with three colour channels, as the dataset's labels are."""
-    labels = dataset.train.label_shape
-    return are_colours(labels) and topology.shapes[topology.outputs[0]] == labels
+def has_colour_output(label_shape: Sequence[int], topology: Topology) -> bool:
+    """Whether the network's output is an image with three colour channels, as labels of ``label_shape`` (C, H, W) are."""
+    return are_colours(label_shape) and topology.shapes[topology.outputs[0]] == tuple(label_shape)
 
 
-def read_weights(source: Path | Run, network: Path, topology: Topology, dataset: Dataset) -> dict[str, Array]:
+def read_weights(source: Path | Run, network: Path, topology: Topology, label_shape: Sequence[int]) -> dict[str, Array]:
     """Return the weights of a file or a run by the names of the network that ``topology`` describes; ``network`` is its file.
+
+    ``label_shape`` (C, H, W) is that of the labels.
 
     Raises ModelError if they do not fit.
     """
@@ -45,7 +46,7 @@ def read_weights(source: Path | Run, network: Path, topology: Topology, dataset:
         values, description, order, title = dict(neutral.weights), None, neutral.channel_order or "RGB", str(source)
     own = ParameterSet(title, {name: value.shape for name, value in values.items()}, description)
     matching = match_parameters(own, ParameterSet(topology.source, topology.weights, topology), ALL_OF_TARGET)
-    colours = topology.input_shape[0] == 3, has_colour_output(dataset, topology)
+    colours = topology.input_shape[0] == 3, has_colour_output(label_shape, topology)
     try:
         return reordered(topology, matching.take(values), order, "RGB", colours)
     except ModelError as error:
