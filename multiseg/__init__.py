@@ -3,14 +3,12 @@
 Importing this brings in no framework; each name below is imported when it is first used.
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import TYPE_CHECKING, Any
-
-from multiseg._version import __version__ as __version__
-
+# this module imports nothing: until multiseg.cli.starting is imported, Ctrl-C at the command is shown as a traceback
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
+    from multiseg._version import __version__ as __version__
     from multiseg.conversion import convert
     from multiseg.dataset import Dataset
     from multiseg.dataset.scenes import create_images
@@ -38,6 +36,7 @@ _WHERE = {
     "export": "multiseg.exporting",
     "read_jobs": "multiseg.jobs",
     "train_jobs": "multiseg.jobs",
+    "__version__": "multiseg._version",
 }
 
 __all__ = [
@@ -57,9 +56,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _WHERE:
         raise AttributeError(f"module 'multiseg' has no attribute {name!r}")
+    import importlib
+
     value = getattr(importlib.import_module(_WHERE[name]), name)
     globals()[name] = value
     return value

@@ -1,8 +1,6 @@
 """The ``multiseg`` command. Each command is in its own module, which is imported when the command is invoked."""
 
-from __future__ import annotations
-
-from multiseg.cli.starting import INTERRUPTED, LINE, interrupts
+from multiseg.cli.starting import INTERRUPTED, LINE, Interrupts
 
 # isort: split
 import importlib
@@ -107,7 +105,7 @@ class LazyGroup(click.Group):
         if not standalone_mode:
             return run(args, standalone_mode=False, **options)
         try:
-            with interrupts():
+            with Interrupts():
                 result = run(args, standalone_mode=False, **options)
             sys.exit(result if isinstance(result, int) else 0)
         except click.ClickException as error:

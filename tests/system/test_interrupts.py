@@ -45,6 +45,47 @@ def test_create_dataset(delay: float, images: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+# imported when Python starts: looks at every import of a module, before it happens
+WATCH = """
+import os, signal, sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler and name.startswith("multiseg"):
+            print("UNPROTECTED", name, flush=True)
+        if name == os.environ.get("INTERRUPT"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Watch())
+"""
+
+
+@pytest.mark.parametrize("arguments", [["multiseg"], ["-m", "multiseg"], ["-m", "multiseg.cli"]])
+def test_the_first_import_handles_interrupts(arguments: list[str], tmp_path: Path) -> None:
+    """Until then only small modules are imported: those of the packages, and the one that handles interrupts."""
+    (tmp_path / "sitecustomize.py").write_text(WATCH)
+    (tmp_path / "multiseg").write_text("import sys\nfrom multiseg.cli import main\nsys.exit(main())\n")
+    places = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
+    command = [sys.executable, *arguments[:-1], str(tmp_path / "multiseg") if len(arguments) == 1 else arguments[1]]
+
+    def run(*options: str, interrupt: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *options], env=environment | {"INTERRUPT": interrupt}, capture_output=True, text=True
+        )
+
+    done = run("--version", interrupt="")
+    assert done.returncode == 0 and "multiseg, version" in done.stdout
+    unprotected = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("UNPROTECTED")}
+    main_module = {f"{arguments[1]}.__main__"} if len(arguments) > 1 else set()
+    assert (
+        {"multiseg.cli.starting"} <= unprotected <= {"multiseg", "multiseg.cli", "multiseg.cli.starting"} | main_module
+    )
+    for module in ["importlib.metadata", "multiseg.cli.notation", "multiseg.cli.model"]:
+        done = run("describe", "--help", interrupt=module)
+        assert (done.returncode, done.stderr.strip()) == (130, "multiseg: interrupted"), module
+
+
 def test_a_program_that_imports_the_command_keeps_its_handler() -> None:
     program = "import signal, multiseg.cli; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
     subprocess.run([sys.executable, "-c", program], check=True)
