@@ -54,19 +54,31 @@ OUTPUTS = click.option(
 @CLASSES
 @MODEL_OPTION
 @OUTPUTS
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Page (.html) to write: FILE and OTHER in one drawing."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.pass_context
 def describe(
     ctx: click.Context, file: Path, other: Path | None, input_shape: str | None, dataset: Path | None,
-    classes: int | None, model_option: tuple[str, ...], outputs: str | None, as_json: bool,
+    classes: int | None, model_option: tuple[str, ...], outputs: str | None, output: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """List the layers of the network in FILE, in a format of any backend; with OTHER, list the differences of the two.
 
     FILE may be the name of a network, see `multiseg models`, or a class or function in a file, with Python literals as
     arguments: net.py:Net(classes=11), package.module:create(), net.lua:createModel.
 
-    The exit status is 1 if they differ. A network file written in Python is executed: load only files you trust.
+    The exit status is 1 if they differ. With -o, a page shows both networks in one drawing: layers that are the same, changed
+    with the parameters that differ, added or missing. A network file written in Python is executed: load only files you trust.
     """
+    if output is not None:
+        from multiseg.topology.difference_page import check_name
+
+        if other is None:
+            raise click.UsageError(
+                "-o draws two networks, FILE and OTHER; use `multiseg visualize` to draw the network of one file"
+            )
+        check_name(output)
     shape = shape_of(input_shape, dataset)
     topology = topology_of(file, shape, dataset, classes, model_option, outputs)
     if other is None:
@@ -78,11 +90,15 @@ def describe(
                 click.echo(visible(f"note: {note}"), err=True)
         return
     found = topology.diff(topology_of(other, shape, dataset, classes, model_option, outputs))
+    if output is not None:
+        found.to_html(output)
     if as_json:
         files = {"files": [str(file), str(other)], "equal": not found}
         click.echo(json_text({**files, "differences": list(found), "notes": list(found.notes)}))
     else:
         click.echo(visible(str(found)))
+        if output is not None:
+            click.echo(output)
     if found:
         ctx.exit(1)
 

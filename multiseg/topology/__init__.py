@@ -1,6 +1,6 @@
 """The neutral description of networks: layers, shapes, comparison and drawing."""
 
-from multiseg.topology.comparison import Difference
+from multiseg.topology.difference import Difference
 from multiseg.topology.layer import Layer, Shape
 from multiseg.topology.topology import Topology
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from multiseg.topology.description import Description
@@ -23,8 +24,11 @@ class Block:
     input: str = ""
 
 
-def blocks(topology: Description) -> list[Block]:
-    """Return the boxes in topological order; the first are the network's inputs."""
+def blocks(topology: Description, apart: Container[str] = ()) -> list[Block]:
+    """Return the boxes in topological order; the first are the network's inputs.
+
+    Layers whose first output is in ``apart`` share their box with no other layer.
+    """
     uses = Counter(name for layer in topology.layers for name in layer.inputs)
     uses.update(topology.outputs)
     boxes = [Block([], (shape,), input=name) for name, shape in topology.inputs.items()]
@@ -32,7 +36,8 @@ def blocks(topology: Description) -> list[Block]:
     for layer in topology.layers:
         previous = producers[layer.inputs[0]]
         is_only_reader = len(layer.inputs) == 1 and uses[layer.inputs[0]] == 1 and len(previous.shapes) == 1
-        if layer.type in COMPACT and is_only_reader and previous.layers:
+        separate = layer.outputs[0] in apart or (previous.layers and previous.layers[0].outputs[0] in apart)
+        if layer.type in COMPACT and is_only_reader and previous.layers and not separate:
             previous.layers.append(layer)
             block = previous
         else:

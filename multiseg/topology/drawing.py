@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -35,6 +37,35 @@ FILLS = {  # by the category of the vocabulary
     "normalisation": STRIP_FILL,
 }
 OTHER_FILL = "#dfe3e8"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How a box differs from an ordinary one: its colour, a ``sign`` before its title, ``lines`` below its parameters.
+
+    ``target``: address that it links to; ``shape``: the text on its output.
+    """
+
+    fill: str = PAPER
+    sign: str = ""
+    lines: Sequence[str] = ()
+    target: str = ""
+    shape: str = ""
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The marks of a drawing: ``box`` and ``line`` return the mark of a box, and colour and dashes of a line to its reader.
+
+    Layers whose first output is in ``apart`` have a box of their own.
+    """
+
+    box: Callable[[Block], Mark | None]
+    line: Callable[[Block, Block], tuple[str, bool]] = lambda source, reader: (GREY, False)
+    apart: Container[str] = ()
+
+
+UNMARKED = Marks(lambda block: None)
 
 
 def check_name(path: Path) -> None:
@@ -77,16 +108,18 @@ def to_html(topology: Description) -> str:
     )
 
 
-def picture(topology: Description) -> Picture:
-    """Return the topology as a picture."""
-    boxes = blocks(topology)
-    sizes = {block: _size(topology, block) for block in boxes}
-    placed = place(boxes, {block: block.reads for block in boxes}, sizes)
+def picture(topology: Description, marks: Marks = UNMARKED) -> Picture:
+    """Return the topology as a picture, with ``marks`` on boxes and lines."""
+    boxes = [_Box(block, marks.box(block)) for block in blocks(topology, marks.apart)]
+    of = {box.block: box for box in boxes}
+    placed = place(boxes, {box: [of[read] for read in box.block.reads] for box in boxes}, {b: b.size for b in boxes})
     groups = []
-    for (source, _), points in placed.lines.items():
-        title = f"{_name(topology, source)}: {' and '.join(map(words.size, source.shapes))}"
-        groups.append(Group(title, (Arrow(tuple(_inside(point) for point in points), GREY),)))
-    groups += [_box(topology, block, _inside(placed.places[block]), sizes[block]) for block in boxes]
+    for (source, reader), points in placed.lines.items():
+        title = f"{source.name}: {' and '.join(map(words.size, source.block.shapes))}"
+        colour, dashed = marks.line(source.block, reader.block)
+        arrow = Arrow(tuple(_inside(point) for point in points), colour, dashed=dashed)
+        groups.append(Group(title, (arrow,)))
+    groups += [box.group(_inside(placed.places[box])) for box in boxes]
     return Picture(placed.width + 2 * MARGIN, placed.height + 2 * MARGIN, groups)
 
 
@@ -94,16 +127,55 @@ def _inside(point: Point) -> Point:
     return point[0] + MARGIN, point[1] + MARGIN
 
 
-def _name(topology: Description, block: Block) -> str:
-    return block.layers[-1].name if block.layers else block.input
+class _Box:
+    """A block with its texts: a title, the lines below it, its strips, and the shape of its output."""
 
+    def __init__(self, block: Block, mark: Mark | None) -> None:
+        self.block, self.mark = block, mark or Mark("")
+        self.name = block.layers[-1].name if block.layers else block.input
+        if block.layers:
+            head, *strips = block.layers
+            self.title, self.lines, self.strips = head.name, _lines(head), [_strip(layer) for layer in strips]
+        else:
+            self.title, self.lines, self.strips = block.input, ["input"], []
+        self.title = f"{self.mark.sign} {self.title}" if self.mark.sign else self.title
+        self.lines += self.mark.lines
+        self.shape = self.mark.shape or " | ".join(map(words.size, block.shapes))
 
-def _heads(topology: Description, block: Block) -> tuple[str, list[str], list[str]]:
-    """Return a block's title, the lines below it, and its strips."""
-    if not block.layers:
-        return block.input, ["input"], []
-    head, *strips = block.layers
-    return head.name, _lines(head), [_strip(layer) for layer in strips]
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height, including the shape label below it."""
+        texts = [text_width(text, BODY) for text in (*self.lines, *self.strips, self.shape)]
+        width = max(text_width(self.title, TITLE, bold=True), *texts) + 24
+        return width, 10 + LINE * (1 + len(self.lines)) + STRIP * len(self.strips) + 10 + PILL
+
+    def group(self, position: Point) -> Group:
+        """Return the shapes of the box at a position: the centre (x) and top (y)."""
+        (x, y), (width, height) = position, self.size
+        left, bottom = x - width / 2, y + height - PILL - 10
+        fill = self.mark.fill or (_fill(self.block.layers[0]) if self.block.layers else PAPER)
+        strip_fill = self.mark.fill or STRIP_FILL
+        top_height = bottom - y - STRIP * len(self.strips)
+        shapes: list[Box | Text | Arrow] = [Box(left, y, width, bottom - y, strip_fill if self.strips else fill)]
+        if self.strips:  # square corners at the boundary to the strips
+            shapes += [Box(left, y, width, top_height, fill), Box(left, y + top_height - 8, width, 8, fill, radius=0)]
+        shapes.append(Box(left, y, width, bottom - y, None, GREY))
+        shapes.append(Text(x, y + 5 + LINE / 2, self.title, TITLE, INK, bold=True))
+        shapes += [Text(x, y + 5 + LINE * (row + 1.5), line, BODY, INK) for row, line in enumerate(self.lines)]
+        shapes += [
+            Text(x, y + top_height + STRIP * (row + 0.5), strip, BODY, INK) for row, strip in enumerate(self.strips)
+        ]
+        label_width = text_width(self.shape, BODY) + 14
+        shapes.append(Arrow(((x, bottom), (x, bottom + 10)), GREY, head=False))
+        shapes.append(Box(x - label_width / 2, bottom + 10, label_width, PILL, PAPER, GREY, PILL / 2))
+        shapes.append(Text(x, bottom + 10 + PILL / 2, self.shape, BODY, INK))
+        return Group(self._tooltip(), tuple(shapes), self.mark.target)
+
+    def _tooltip(self) -> str:
+        """Return all facts about the layers."""
+        if not self.block.layers:
+            return f"{self.block.input}: input {words.size(self.block.shapes[0])}"
+        return "\n".join([*map(_facts, self.block.layers), *self.mark.lines])
 
 
 def _lines(layer: Layer) -> list[str]:
@@ -122,50 +194,9 @@ def _strip(layer: Layer) -> str:
     return f"{layer.name}: {layer.type}{' ' + parameters if parameters and len(parameters) < LONGEST / 2 else ''}"
 
 
-def _shape(block: Block) -> str:
-    return " | ".join(map(words.size, block.shapes))
-
-
-def _size(topology: Description, block: Block) -> tuple[float, float]:
-    """Return width and height of a block, including the shape label below it."""
-    title, lines, strips = _heads(topology, block)
-    texts = [text_width(text, BODY) for text in (*lines, *strips, _shape(block))]
-    width = max(text_width(title, TITLE, bold=True), *texts) + 24
-    return width, 10 + LINE * (1 + len(lines)) + STRIP * len(strips) + 10 + PILL
-
-
-def _box(topology: Description, block: Block, position: Point, size: tuple[float, float]) -> Group:
-    title, lines, strips = _heads(topology, block)
-    (x, y), (width, height) = position, size
-    left, bottom = x - width / 2, y + height - PILL - 10
-    fill = _fill(block.layers[0]) if block.layers else PAPER
-    top_height = bottom - y - STRIP * len(strips)
-    shapes: list[Box | Text | Arrow] = [Box(left, y, width, bottom - y, STRIP_FILL if strips else fill)]
-    if strips:  # square corners at the boundary to the strips
-        shapes += [Box(left, y, width, top_height, fill), Box(left, y + top_height - 8, width, 8, fill, radius=0)]
-    shapes.append(Box(left, y, width, bottom - y, None, GREY))
-    shapes.append(Text(x, y + 5 + LINE / 2, title, TITLE, INK, bold=True))
-    shapes += [Text(x, y + 5 + LINE * (number + 1.5), line, BODY, INK) for number, line in enumerate(lines)]
-    shapes += [
-        Text(x, y + top_height + STRIP * (number + 0.5), strip, BODY, INK) for number, strip in enumerate(strips)
-    ]
-    label_width = text_width(_shape(block), BODY) + 14
-    shapes.append(Arrow(((x, bottom), (x, bottom + 10)), GREY, head=False))
-    shapes.append(Box(x - label_width / 2, bottom + 10, label_width, PILL, PAPER, GREY, PILL / 2))
-    shapes.append(Text(x, bottom + 10 + PILL / 2, _shape(block), BODY, INK))
-    return Group(_title(topology, block), tuple(shapes))
-
-
 def _fill(layer: Layer) -> str:
     row = VOCABULARY.get(layer.type)
     return FILLS.get(row.category, OTHER_FILL) if row else OTHER_FILL
-
-
-def _title(topology: Description, block: Block) -> str:
-    """Return the tooltip of a box: all facts about its layers."""
-    if not block.layers:
-        return f"{block.input}: input {words.size(block.shapes[0])}"
-    return "\n".join(map(_facts, block.layers))
 
 
 def _facts(layer: Layer) -> str:

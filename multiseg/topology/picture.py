@@ -50,19 +50,24 @@ class Text:
 
 @dataclass(frozen=True)
 class Arrow:
-    """A line through points that starts and ends vertically, curved if not straight; ``head``: with an arrowhead."""
+    """A line through points that starts and ends vertically, curved if not straight; ``head``: with an arrowhead.
+
+    ``dashed`` applies to SVG.
+    """
 
     points: tuple[Point, ...]
     colour: str
     head: bool = True
+    dashed: bool = False
 
 
 @dataclass(frozen=True)
 class Group:
-    """Shapes with a tooltip."""
+    """Shapes with a tooltip. In SVG they are a link if there is a ``target``, an address within the page."""
 
     title: str
     shapes: tuple[Box | Text | Arrow, ...]
+    target: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,10 @@ class Picture:
         size = f'width="{self.width:g}" height="{self.height:g}" viewBox="0 0 {self.width:g} {self.height:g}"'
         lines = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="{FONTS}" text-anchor="middle">']
         for group in self.groups:
+            lines += [f"<a href={quoteattr(group.target)}>"] if group.target else []
             lines.append(f"<g><title>{escape(group.title)}</title>")
             lines += [_svg(shape) for shape in group.shapes]
-            lines.append("</g>")
+            lines.append("</g></a>" if group.target else "</g>")
         return "\n".join([*lines, "</svg>\n"])
 
     def to_png(self, scale: float | None = None) -> bytes:
@@ -141,7 +147,8 @@ def _svg(shape: Box | Text | Arrow) -> str:
         middle = (start[1] + end[1]) / 2
         curve = f"C{start[0]:.1f},{middle:.1f} {end[0]:.1f},{middle:.1f} {end[0]:.1f},{end[1]:.1f}"
         path += f"V{end[1]:.1f}" if start[0] == end[0] else curve
-    drawn = f'<path d="{path}" fill="none" stroke="{shape.colour}" stroke-width="1.5"/>'
+    dashes = ' stroke-dasharray="5 4"' if shape.dashed else ""
+    drawn = f'<path d="{path}" fill="none" stroke="{shape.colour}" stroke-width="1.5"{dashes}/>'
     if shape.head:
         corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in _head(shape))
         drawn += f'<polygon points="{corners}" fill="{shape.colour}"/>'

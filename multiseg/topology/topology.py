@@ -9,8 +9,9 @@ from typing import Any
 
 from multiseg.errors import ModelError
 from multiseg.topology.canonical import Canonical, canonical
-from multiseg.topology.comparison import Difference, compare
+from multiseg.topology.comparison import compare
 from multiseg.topology.description import Description
+from multiseg.topology.difference import Difference
 from multiseg.topology.layer import Layer, Shape
 from multiseg.topology.vocabulary import VOCABULARY, ShapeError, infer
 
@@ -35,7 +36,7 @@ class Topology(Description):
 
     def diff(self, other: Topology) -> Difference:
         """Return the differences from another network in words; false if the networks are equal."""
-        return compare(self, other)
+        return Difference(**vars(compare(self, other)))
 
     def to_svg(self, path: str | Path, scale: float | None = None) -> Path:
         """Draw the network into a .svg, .png or .html file: boxes from top to bottom with the shapes that pass between them.

@@ -79,6 +79,10 @@ def test_two_files_that_differ_exit_1(other: Path) -> None:
     found = json.loads(run("describe", FCN, other, *SHAPE, "--json").output)
     assert found["equal"] is False
     assert found["differences"] == result.output.splitlines()
+    page = other.with_suffix(".html")
+    drawn = run("describe", FCN, other, *SHAPE, "-o", page)
+    assert (drawn.exit_code, drawn.output) == (1, f"{result.output}{page}\n")
+    assert "stride 16 → 8" in page.read_text()
 
 
 def test_the_shape_may_come_from_a_dataset(dataset: multiseg.Dataset) -> None:
@@ -105,6 +109,8 @@ def test_visualize(tmp_path: Path, ending: str) -> None:
         (("describe", __file__), "is not a network file of a known kind"),
         (("visualize", FCN, *SHAPE, "-o", "OUT/t.pdf"), "is drawn as .svg, .png or .html"),
         (("visualize", FCN, *SHAPE, "-o", "OUT/missing/t.svg"), "t.svg: cannot be written: there is no folder"),
+        (("describe", FCN, FCN, *SHAPE, "-o", "OUT/t.svg"), "t.svg: the drawing of two networks is a page"),
+        (("describe", FCN, FCN, *SHAPE, "-o", "OUT/missing/t.html"), "t.html: cannot be written: there is no folder"),
         (("visualize", FCN, "-o", "OUT/t.svg"), "--input-shape C,H,W or --dataset DIR"),
     ],
 )

@@ -1,0 +1,39 @@
+"""The pages with the drawing of a network in a real browser, without network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from helpers.networks import fcn, topology
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_the_differences_of_two_networks(browser: Browser, tmp_path: Path, width: int, scheme: str) -> None:
+    """Choosing boxes by click, key and button shows their parameters, at both widths."""
+    names = [f'<img src="x" onerror="alert({number})">' for number in range(2)]
+    nodes = [topology(fcn(stride), name, (1, 32, 32)) for stride, name in zip((16, 8), names, strict=True)]
+    path = nodes[0].diff(nodes[1]).to_html(tmp_path / "diff.html")
+    complaints: list[str] = []
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)  # type: ignore[arg-type]
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: complaints.append(dialog.message))
+    page.goto(path.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    detail = page.locator(".graph-detail:visible")
+    assert detail.count() == 1
+    assert detail.locator("h3").inner_text() == "conv2: changed"  # the first difference
+    assert detail.locator(".differs td").all_inner_texts() == ["16", "8"]
+    page.locator(".graph-drawing a", has_text="deconv").click()
+    assert detail.locator("h3").inner_text() == "deconv: same"
+    page.locator(".graph-drawing a").first.focus()
+    page.keyboard.press("Enter")
+    assert detail.locator("h3").all_inner_texts() == ["conv1: same", "relu1: same"]
+    page.get_by_role("button", name="Next difference").click()
+    assert detail.locator("h3").inner_text() == "conv2: changed"
+    assert page.url.endswith("#layer-2")
+    page.close()
+    assert complaints == []
