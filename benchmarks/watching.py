@@ -57,8 +57,19 @@ def training(folder: Path, backend: str) -> Iterator[tuple[subprocess.Popen[byte
     multiseg.Dataset.create(folder / "dataset", input=images / "input", target=images / "target", seed=1)
     run = folder / "run"
     command = [sys.executable, "-m", "multiseg.cli", "train", "--dataset", folder / "dataset", "--backend", backend]
-    options = ["--run", run, "--epochs", "10000", "--snapshot-interval", "10000", "--val-interval", "10000", "--threads", "1"]
-    process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    options = [
+        "--run",
+        run,
+        "--epochs",
+        "10000",
+        "--snapshot-interval",
+        "10000",
+        "--val-interval",
+        "10000",
+        "--threads",
+        "1",
+    ]
+    process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
     try:
         while not steps(run):
             if process.poll() is not None:
