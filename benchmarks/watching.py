@@ -2,8 +2,8 @@
 
 python benchmarks/watching.py [--backend torch] [--turns 12] [--seconds 10]
 
-The training is the tutorial's network at its batch size. Its processor time per step is read from Linux (/proc) with the worker's,
-so other load on the machine counts little. While it is watched, a client reads the page's events as a browser does.
+The training is the tutorial's network at its batch size. Its processor time per step is read from Linux (/proc), with the
+worker's, so other load on the machine counts little. While it is watched, a client reads the events as a browser does.
 """
 
 from __future__ import annotations
