@@ -150,7 +150,7 @@ class _Check:
             str, Array
         ] = {}  # the initial weights of all sides, by the reference's names, for images in RGB
         self.whole: Bounded | None = None  # the reference's output, computed end to end
-        self.kept: list[Weights] = []  # the first side's weights after each step
+        self.kept: list[Path] = []  # files of the first side's weights after each step, if there are other sides
 
     def _described(self, path: Path, worker: Worker) -> Topology:
         """Return the topology of the reference, read in ``worker`` if its backend can read the file."""
@@ -229,13 +229,16 @@ class _Check:
         return all(row.ok for row in rows)
 
     def _follow(self, name: str) -> Callable[[int, Weights], None]:
-        lead, apart = not self.kept, self.parity.apart
+        lead, apart = not self.kept and len(self.plan.entries) > 1, self.parity.apart
 
         def follow(step: int, weights: Weights) -> None:
             if lead:
-                self.kept.append(weights)
+                # in files, so that memory does not grow with the number of steps
+                self.kept.append(self.folder / f"step{step}.npz")
+                np.savez(self.kept[-1], **dict[str, Any](weights))
             elif step <= len(self.kept):
-                apart.setdefault(name, []).append(_apart(self.kept[step - 1], weights))
+                with np.load(self.kept[step - 1]) as kept:
+                    apart.setdefault(name, []).append(_apart(kept, weights))
             self.say(f"{name}, step {step} of {self.steps}")
 
         return follow

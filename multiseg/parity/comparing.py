@@ -142,8 +142,7 @@ def gradients(side: ParitySide, batch: ParityBatch, weights: Weights, loss: Loss
     """Compare the gradient of each parameter, from output to input. The side must have the solver of reference.gradient."""
     side.set_weights(weights)
     alternatives = _moved(_turns(side.reference, weights, batch, _shown(side, batch), loss), side)
-    side.train_step(batch.features, batch.labels, gradient.RATE, 0)
-    after = side.get_weights()
+    after, alternatives = _trained(side, batch, gradient.RATE, 0, alternatives)
 
     def judged(slopes: Slopes) -> tuple[None, list[ParityRow]]:
         found: list[ParityRow] = []
@@ -190,6 +189,19 @@ def _moved(turns: Iterable[Slopes], side: ParitySide) -> Iterator[Slopes]:
     """Yield the gradients of only the parameters that the side trains."""
     for slopes in turns:
         yield {name: value for name, value in slopes.items() if name in side.trained}
+
+
+def _trained(
+    side: ParitySide, batch: ParityBatch, rate: float, seed: int, turns: Iterator[Slopes]
+) -> tuple[dict[str, Array], Iterator[Slopes]]:
+    """Return the side's weights after one training step, and the gradients, of which the first are computed meanwhile."""
+    finish = side.begin_step(batch.features, batch.labels, rate, seed)
+    try:
+        first = next(turns)
+    except BaseException:
+        finish()
+        raise
+    return finish(), itertools.chain([first], turns)
 
 
 def _slopes(trace: reference.Trace, batch: ParityBatch, loss: Loss) -> Slopes:
@@ -249,8 +261,8 @@ def steps(
         # the rate decreases, so that a solver that includes it in the momentum gives a different result
         rate = float(np.float32(base * (1 - 0.5 * step / count)))
         alternatives = _moved(_turns(side.reference, weights, batch, _shown(side, batch), loss), side)
-        side.train_step(batch.features, batch.labels, rate, step_seed(seed, step))
-        judge = _Step(side.name, step + 1, solver, weights, side.get_weights(), rate)
+        after, alternatives = _trained(side, batch, rate, step_seed(seed, step), alternatives)
+        judge = _Step(side.name, step + 1, solver, weights, after, rate)
         solver, step_rows = _agreeing(alternatives, judge.rows)
         rows += step_rows
         weights = judge.after

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -80,7 +80,9 @@ class ParitySide:
 
     def get_weights(self) -> dict[str, Array]:
         """Return the weights by the reference's names."""
-        weights = self.worker.call("get_weights")
+        return self._named(self.worker.call("get_weights"))
+
+    def _named(self, weights: Weights) -> dict[str, Array]:
         own = self._reversed({name: weights[name] for name in self.matching.names})
         shapes = self.reference.weights
         return {name: own[mine].reshape(shapes[name]) for mine, name in self.matching.names.items()}
@@ -109,10 +111,24 @@ class ParitySide:
             output = output[:, ::-1]
         return output, None if loss is None else float(loss), values
 
-    def train_step(self, features: Array, labels: Array, rate: float, seed: int) -> float:
-        """Run one training step and return the loss before the update."""
+    def begin_step(self, features: Array, labels: Array, rate: float, seed: int) -> Callable[[], dict[str, Array]]:
+        """Start one training step; return a function that waits for its end and returns the weights after it.
+
+        Meanwhile this process can compute the reference's step.
+        """
         batch = {"features": self.layout.features(features), "labels": self.layout.labels(labels)}
-        return float(self.worker.call("train_step", **batch, rate=rate, seed=seed))
+        step = self.worker.submit("train_step", **batch, rate=rate, seed=seed)
+        weights = self.worker.submit("get_weights")
+
+        def finish() -> dict[str, Array]:
+            try:
+                self.worker.result(step)
+            except BaseException:
+                self.worker.abandon(weights)
+                raise
+            return self._named(self.worker.result(weights))
+
+        return finish
 
 
 def _shaped(values: Array, shape: tuple[int, ...]) -> Array:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +18,7 @@ Array = npt.NDArray[Any]
 U = 2.0**-24  # float32's unit roundoff
 LAMBDA = 10.0  # of the probabilistic bound: it fails for one in 10^21 roundings of a sum
 PIECE = 1 << 16  # elements of a large array that are processed at once, so that they stay in the processor's cache
+FEW_PIECES = 4  # per thread; with fewer it is not worth its start
 TINY = 2.0**-126  # the smallest normal float32: results below it may be flushed to 0
 
 # Relative errors of functions in multiples of U: twice the units in the last place that OpenCL allows single precision (OpenCL C
@@ -68,6 +71,23 @@ class Bounded:
 def pieces(count: int) -> Iterator[slice]:
     """Return slices that divide ``count`` elements into pieces of PIECE."""
     return (slice(at, at + PIECE) for at in range(0, count, PIECE))
+
+
+def for_pieces(count: int, work: Callable[[slice], None]) -> None:
+    """Call ``work`` for each of the :func:`pieces`, of large arrays in as many threads as the process has cores."""
+    threads = min(len(os.sched_getaffinity(0)), count // (FEW_PIECES * PIECE))
+    if threads < 2:
+        for part in pieces(count):
+            work(part)
+        return
+    handling = np.geterr()  # which threads do not inherit
+
+    def handled(part: slice) -> None:
+        with np.errstate(**handling):
+            work(part)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(handled, pieces(count)))
 
 
 def exact(array: Array) -> Bounded:

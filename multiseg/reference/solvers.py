@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from multiseg.reference.bounded import ROOT, Array, Bounded, U, gamma, pieces
+from multiseg.reference.bounded import ROOT, Array, Bounded, U, for_pieces, gamma
 
 FEW = 6 + 2 * ROOT  # number of roundings of an update
 PAIRED = ("adadelta", "adam")  # with two state arrays per parameter; the others have one
@@ -44,17 +44,20 @@ class Solver:
         count = 2 if self.name in PAIRED else 1
         state = self.state.get(name) or [Bounded(np.zeros(shape), np.zeros(shape)) for _ in range(count)]
         after, *new_state = [Bounded(np.empty(shape), np.empty(shape)) for _ in range(1 + count)]
-        for part in pieces(before.size):
+
+        def move(part: slice) -> None:
             old, g = before.ravel()[part].astype(np.float64), _part(gradient, part)
             if decay:
-                value = g.value + decay * old
-                g = Bounded(value, g.bound + gamma(2) * (g.size + np.abs(decay * old)))
+                decayed = decay * old
+                g = Bounded(g.value + decayed, g.bound + gamma(2) * (g.size + np.abs(decayed)))
             state_part = [_part(each, part) for each in state]
             change = UPDATES[self.name](state_part, g, rate, self.options, self.steps)
             value = old - change.value
             new_weights = Bounded(value, change.bound + U * (np.abs(value) + change.bound))
             for whole, piece in zip((after, *new_state), (new_weights, *state_part), strict=True):
                 whole.value.ravel()[part], np.asarray(whole.bound).ravel()[part] = piece.value, piece.bound
+
+        for_pieces(before.size, move)
         self.state[name] = new_state
         return after
 
