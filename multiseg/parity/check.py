@@ -22,6 +22,7 @@ from multiseg.network import IMAGES
 from multiseg.parity import comparing
 from multiseg.parity.comparing import Loss, Weights
 from multiseg.parity.explanation import of_weights
+from multiseg.parity.memory import freed_memory_kept
 from multiseg.parity.plan import Entry, ParityPlan
 from multiseg.parity.result import Parity
 from multiseg.parity.rows import ParityRow
@@ -87,7 +88,7 @@ def check_parity(
         "outputs": outputs,
     }  # fmt: skip
     plan = ParityPlan(data, _paths(models), list(backends or []), _paths(weights), options)
-    with TemporaryFolder() as folder:
+    with TemporaryFolder() as folder, freed_memory_kept():
         report = progress or (lambda text: None)
         entry = plan.entries[0]
         report(entry.name)
