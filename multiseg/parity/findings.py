@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from multiseg.parity.rows import ParityRow, order, percent, plain, sentence, worst_steps
@@ -62,7 +62,7 @@ class Findings:
     @property
     def table(self) -> list[dict[str, Any]]:
         """One dict of plain values by layer or parameter, stage and side; of the steps, the one nearest to its tolerance."""
-        return [{**asdict(row), "ok": row.ok} for row in worst_steps(self.rows)]
+        return [row.to_dict() for row in worst_steps(self.rows)]
 
     @property
     def headline(self) -> str:
@@ -97,5 +97,5 @@ class Findings:
             "notes": self.notes,
             "left_out": self.left_out,
             "apart": {side: [plain(value) for value in values] for side, values in self.apart.items()},
-            "rows": [{key: plain(value) for key, value in {**asdict(row), "ok": row.ok}.items()} for row in self.rows],
+            "rows": [{key: plain(value) for key, value in row.to_dict().items()} for row in self.rows],
         }

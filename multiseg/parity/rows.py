@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
+from multiseg.parity.detail import Detail, Planes, not_finite
 from multiseg.reference.bounded import TINY, Array, Bounded, pieces
 
 LARGEST = float(np.finfo(np.float32).max)
 STAGES = ("network", "weights", "forward", "output", "loss", "gradient", "step")
+DRAWN = ("forward", "output")  # stages whose tensors the page shows
 TITLES = {
     "network": "Networks",
     "weights": "Weights that were given",
@@ -34,8 +36,13 @@ class ParityRow:
     - ``share``: the largest ratio of a difference to its tolerance, and ``tolerance`` the tolerance at that element; above 1 is
       more than rounding. A tolerance follows from sums of ``terms`` terms (multiseg.reference.bounded).
     - ``resolution``: the mean tolerance relative to the largest value of the reference; smaller errors may go undetected.
-    - ``unjudged``: the number of elements without a finite value or tolerance in the reference; ``words``: the reason for a
-      failure, or None.
+    - ``unjudged``: the number of elements without a finite value or tolerance in the reference; ``not_finite``: the number of
+      elements that are NaN or infinite where the reference is finite; ``words``: the reason for a failure, or None.
+    - ``mean``, ``median``, ``percentile_99``: of the differences. ``worst``: the index of the element that is nearest to its
+      tolerance or farthest beyond it, with the reference's value ``expected`` and the framework's ``measured``. ``histogram``:
+      the number of elements by their share of the tolerance (multiseg.parity.detail.SHARES). Steps within their tolerance have
+      no median, percentile and histogram.
+    - ``planes``: the tensors around the worst element, of layers, outputs, and whatever is beyond its tolerance.
     """
 
     side: str
@@ -50,6 +57,29 @@ class ParityRow:
     step: int | None = None
     unjudged: int = 0
     words: str | None = None
+    not_finite: int = 0
+    mean: float = 0.0
+    median: float | None = None
+    percentile_99: float | None = None
+    worst: tuple[int, ...] | None = None
+    expected: float | None = None
+    measured: float | None = None
+    histogram: tuple[int, ...] = ()
+    planes: Planes | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def verdict(self) -> str:
+        """``equal``, ``rounding``, ``different``, ``not finite``, or ``incomparable`` (networks or shapes that differ)."""
+        if self.not_finite:
+            return "not finite"
+        if self.ok:
+            return "rounding" if self.absolute else "equal"
+        return "different" if math.isfinite(self.share) else "incomparable"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the tensors as plain values."""
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "planes"}
+        return {**values, "ok": self.ok, "verdict": self.verdict}
 
     @property
     def ok(self) -> bool:
@@ -66,8 +96,8 @@ class ParityRow:
         if not measured.size:
             return cls(side, stage, name, step=step)
         bounds = np.broadcast_to(expected.bound, measured.shape).ravel()
-        largest = size = total = share = tolerance = 0.0
-        unjudged = 0
+        largest = size = total = share = tolerance = summed = 0.0
+        unjudged = worst = 0
         for part in pieces(measured.size):
             value, allowed = expected.value.ravel()[part], bounds[part] + TINY
             # elements beyond the range of float32, or NaN, in the reference cannot be compared
@@ -77,13 +107,15 @@ class ParityRow:
                 value, allowed = np.where(comparable, value, 0.0), np.where(comparable, allowed, 1.0)
             difference = np.abs(np.where(comparable, measured.ravel()[part], 0.0) - value)
             if not np.isfinite(difference).all():
-                return cls.wrong(side, stage, name, "is not finite", step)
+                return cls._not_finite(side, stage, name, expected, measured, step)
             shares = difference / allowed
-            worst = int(shares.argmax())
-            if shares[worst] >= share:
-                share, tolerance = float(shares[worst]), float(allowed[worst])
+            nearest = int(shares.argmax())
+            if shares[nearest] >= share:
+                share, tolerance, worst = float(shares[nearest]), float(allowed[nearest]), part.start + nearest
             largest, size = max(largest, float(difference.max())), max(size, float(np.abs(value).max()))
-            total += float(allowed.sum())
+            total, summed = total + float(allowed.sum()), summed + float(difference.sum())
+        place = tuple(int(at) for at in np.unravel_index(worst, measured.shape))
+        detail = Detail.of(expected, measured) if stage != "step" or share > 1 else None
         return cls(
             side,
             stage,
@@ -96,6 +128,37 @@ class ParityRow:
             terms=expected.terms,
             step=step,
             unjudged=unjudged,
+            mean=summed / max(measured.size - unjudged, 1),
+            median=None if detail is None else detail.median,
+            percentile_99=None if detail is None else detail.percentile,
+            worst=place,
+            expected=float(expected.value[place]),
+            measured=float(measured[place]),
+            histogram=detail.histogram if detail else (),
+            planes=Planes.of(expected.value, measured, place) if stage in DRAWN or share > 1 else None,
+        )
+
+    @classmethod
+    def _not_finite(
+        cls, side: str, stage: str, name: str, expected: Bounded, measured: Array, step: int | None
+    ) -> ParityRow:
+        """Return the row of an array that has NaN or infinity where the reference is finite."""
+        bounds = np.broadcast_to(expected.bound, measured.shape).ravel()
+        comparable = np.isfinite(bounds) & (np.abs(expected.value.ravel()) < LARGEST)
+        count, place, words = not_finite(expected, measured, comparable)
+        detail = Detail.of(expected, measured)
+        return replace(
+            cls.wrong(side, stage, name, words, step),
+            terms=expected.terms,
+            not_finite=count,
+            mean=math.inf,
+            median=detail.median,
+            percentile_99=detail.percentile,
+            worst=place,
+            expected=float(expected.value[place]),
+            measured=float(measured[place]),
+            histogram=detail.histogram,
+            planes=Planes.of(expected.value, measured, place),
         )
 
     @classmethod
@@ -120,6 +183,8 @@ def figures(row: ParityRow) -> str:
     """Return the largest difference and its share of the tolerance, as in "1.3e-05, 28 %"."""
     if row.stage in ("network", "weights"):
         return ("equal" if row.stage == "weights" else "the same") if row.ok else f"{row.absolute:.1e}"
+    if not math.isfinite(row.share):
+        return row.verdict
     return f"{row.absolute:.1e}, {percent(row.share)}" if row.absolute else "0"
 
 

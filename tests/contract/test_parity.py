@@ -176,7 +176,11 @@ def test_what_cannot_be_compared_is_told_at_once(dataset: Any, tmp_path: Path) -
     [
         (np.array([1.0, 2.0]), 0.0, None),
         (np.array([1.0, 2.5]), 2.5, None),
-        (np.array([1.0, np.nan]), np.inf, "is not finite"),
+        (
+            np.array([1.0, np.nan]),
+            np.inf,
+            "is not finite: NaN in 1 of 2 elements, first at [1], where the reference is 2",
+        ),
         (np.array([1.0]), np.inf, "has the shape (1,), not (2,)"),
     ],
 )
