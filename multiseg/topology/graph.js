@@ -8,7 +8,7 @@ for (const graph of document.querySelectorAll(".graph")) {
 
   function choose(name, scroll) {
     const detail = details.find(each => holds(each, name));
-    if (!detail) return;
+    if (!detail) return null;
     for (const each of details) each.classList.toggle("chosen", each === detail);
     for (const box of boxes) {
       const chosen = holds(detail, id(box));
@@ -16,6 +16,12 @@ for (const graph of document.querySelectorAll(".graph")) {
       if (chosen) box.setAttribute("aria-current", "true"); else box.removeAttribute("aria-current");
       if (chosen && scroll) box.scrollIntoView({ block: "center", inline: "center" });
     }
+    return detail;
+  }
+
+  function follow(name, scroll) {
+    const detail = choose(name, scroll);
+    if (!detail) return;
     try { history.replaceState(null, "", "#" + detail.id); } catch { /* a page within a frame has no address */ }
   }
 
@@ -24,7 +30,7 @@ for (const graph of document.querySelectorAll(".graph")) {
     const link = event.target.closest("a[href^='#']");
     if (!link || !details.some(each => holds(each, id(link)))) return;
     event.preventDefault();
-    choose(id(link), !graph.querySelector(".graph-drawing").contains(link));
+    follow(id(link), !graph.querySelector(".graph-drawing").contains(link));
   });
   for (const button of graph.querySelectorAll("button[data-step]")) {
     button.addEventListener("click", () => {
@@ -33,11 +39,11 @@ for (const graph of document.querySelectorAll(".graph")) {
       const at = order.findIndex(each => each.classList.contains("chosen"));
       const step = Number(button.dataset.step);
       const next = at < 0 ? (step > 0 ? 0 : order.length - 1) : (at + step + order.length) % order.length;
-      choose(order[next].id, true);
+      follow(order[next].id, true);
     });
   }
   const first = details.find(each => "notable" in each.dataset) || details[0];
   const wanted = decodeURIComponent(location.hash.slice(1));
   if (wanted && details.some(each => holds(each, wanted))) choose(wanted, true);
-  else if (first) choose(first.id, false);
+  else if (first) choose(first.id, false);  // without an address: the browser would scroll to it
 }

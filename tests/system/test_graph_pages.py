@@ -22,6 +22,7 @@ def test_the_differences_of_two_networks(browser: Browser, tmp_path: Path, width
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("dialog", lambda dialog: complaints.append(dialog.message))
     page.goto(path.as_uri())
+    assert page.evaluate("scrollY") == 0
     assert page.evaluate("document.documentElement.scrollWidth") == width
     detail = page.locator(".graph-detail:visible")
     assert detail.count() == 1
