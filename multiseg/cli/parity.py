@@ -18,7 +18,9 @@ AS_PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.option("--dataset", required=True, type=AS_PATH, help="Folder of the dataset whose batches are used.")
+@click.option(
+    "--dataset", type=AS_PATH, help="Folder of the dataset whose batches are used; required without --against."
+)
 @click.option(
     "--backend",
     "backends",
@@ -38,28 +40,38 @@ AS_PATH = click.Path(path_type=Path)
 @CLASSES
 @MODEL_OPTION
 @OUTPUTS
-@click.option("--steps", default=20, show_default=True, help="Training steps to compare.")
-@click.option("--solver", default="sgd", show_default=True, help="A solver of the recipe equal.")
+@click.option(
+    "--against",
+    type=AS_PATH,
+    metavar="GOLDEN.safetensors",
+    help="Golden file to check against instead of a dataset: it has network, weights, batches and the reference's values.",
+)
+@click.option("--steps", type=int, help="Training steps to compare.  [default: 20]")
+@click.option("--solver", help="A solver of the recipe equal.  [default: sgd]")
 @click.option("--learning-rate", type=float, help="Base learning rate; it decreases to half.  [default: the recipe's]")
 @click.option("--loss", type=click.Choice(list(LOSSES)), help="Loss.  [default: l2, or cross entropy of classes]")
 @click.option("--loss-option", multiple=True, metavar="NAME=VALUE", help="A parameter of --loss; may be repeated.")
 @click.option("--class-weights", metavar="WEIGHTS", help="As in `multiseg train`.")
 @click.option("--batch-size", type=int, help="Images per step.  [default: 16, at most the number of images]")
-@click.option("--subtract-mean", default="pixel", show_default=True, type=click.Choice(["pixel", "image", "none"]))
+@click.option("--subtract-mean", type=click.Choice(["pixel", "image", "none"]), help="[default: pixel]")
 @click.option("--divide-std", metavar="NUMBER,...", help="Standard deviation to divide by, as of `multiseg train`.")
-@click.option("--seed", default=1, show_default=True, help="Seed of the initial weights and the order of the images.")
+@click.option("--seed", type=int, help="Seed of the initial weights and the order of the images.  [default: 1]")
 @click.option("--threads", default=0, help="Number of threads per backend.  [default: all cores]")
 @click.option("--no-lowering", is_flag=True, help="Do not compute convolutions as one matrix product.")
 @click.option("--require-complete", is_flag=True, help="Also exit with status 1 if something could not be compared.")
+@click.option(
+    "--save", type=AS_PATH, metavar="GOLDEN.safetensors", help="Golden file to write, for later checks with --against."
+)
 @click.option("-o", "--output", type=AS_PATH, help="Page (.html) to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.pass_context
 def parity(
-    ctx: click.Context, dataset: Path, backends: tuple[str, ...], models: tuple[Path, ...], weights: tuple[Path, ...],
-    steps: int, solver: str, learning_rate: float | None, loss: str | None, loss_option: tuple[str, ...],
-    class_weights: str | None, batch_size: int | None, subtract_mean: str, divide_std: str | None,
-    classes: int | None, model_option: tuple[str, ...], outputs: str | None,
-    seed: int, threads: int, no_lowering: bool, require_complete: bool, output: Path | None, as_json: bool,
+    ctx: click.Context, dataset: Path | None, backends: tuple[str, ...], models: tuple[Path, ...],
+    weights: tuple[Path, ...], against: Path | None, steps: int | None, solver: str | None,
+    learning_rate: float | None, loss: str | None, loss_option: tuple[str, ...],
+    class_weights: str | None, batch_size: int | None, subtract_mean: str | None, divide_std: str | None,
+    classes: int | None, model_option: tuple[str, ...], outputs: str | None, seed: int | None,
+    threads: int, no_lowering: bool, require_complete: bool, save: Path | None, output: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Check that networks compute and train alike in several frameworks, every number against a float64 reference.
 
@@ -67,6 +79,9 @@ def parity(
     step are compared; differences beyond rounding are listed by name, and so is what could not be compared. Without --model each
     backend computes its own FCN. The exit status is 1 if any difference is beyond rounding. A network file written in Python is
     executed: load only files you trust.
+
+    --save keeps the reference in a golden file, and --against checks a single framework with it: on another machine, or later.
+    It decides the settings of the training.
     """
     from rich.console import Console
 
@@ -81,7 +96,7 @@ def parity(
             loss=loss, loss_options=numbers(loss_option, "--loss-option"), class_weights=weights_of_classes(class_weights),
             batch_size=batch_size, subtract_mean=subtract_mean, divide_std=deviations(divide_std), seed=seed, threads=threads,
             lowering=not no_lowering, progress=status.update, classes=classes, model_options=options_of(model_option),
-            outputs=names_of(outputs),
+            outputs=names_of(outputs), save=save, against=against,
         )  # fmt: skip
     if output is not None:
         parity.to_html(output)

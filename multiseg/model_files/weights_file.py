@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from multiseg.backend import ChannelOrder
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, setting
 from multiseg.files import parse_json, read_bytes, write_bytes
 
 FORMAT = "multiseg"
+GOLDEN = "multiseg golden"  # format of the golden files of multiseg.parity
 SOLVER = "solver/"  # prefix of the names of solver arrays
 
 Array = npt.NDArray[np.float32]
@@ -82,6 +83,8 @@ def read(path: Path) -> NeutralWeights:
             arrays = {name: file.get_tensor(name).astype(np.float32, copy=False) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: cannot be read as safetensors: {error}") from error
+    if metadata.get("format") == GOLDEN:
+        raise ModelError(f"{path}: is a golden file of parity, not weights; specify it with {setting('against', example='FILE')}")
     if metadata.get("format") != FORMAT:
         return NeutralWeights(arrays)
     order = metadata.get("channel_order")

@@ -1,6 +1,6 @@
 """Proving that frameworks agree: the same weights and batches through each, every number against a float64 reference."""
 
-from multiseg.parity.check import check_parity
+from multiseg.parity.checking import check_parity
 from multiseg.parity.result import Parity
 from multiseg.parity.rows import ParityRow
 

@@ -1,29 +1,28 @@
-"""check_parity: compare networks one after another with the float64 reference of the first."""
+"""One parity check: compares networks one after another with the float64 reference of the first, or of a golden file."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from multiseg import reference
 from multiseg.backend import Backend
-from multiseg.dataset import Dataset
 from multiseg.dataset.labels import read_as_classes
-from multiseg.errors import BackendUnavailable, ModelError, MultisegError, SettingsError, setting
+from multiseg.errors import ModelError, MultisegError
 from multiseg.exporting import source
 from multiseg.model_files.kinds import kind_of
 from multiseg.model_files.reading import describe
-from multiseg.network import IMAGES
-from multiseg.parity import comparing
+from multiseg.network import IMAGES, NetworkSpec
+from multiseg.parity import comparing, golden_keeping, golden_values
 from multiseg.parity.comparing import Loss, Weights
 from multiseg.parity.explanation import of_weights
-from multiseg.parity.memory import freed_memory_kept
-from multiseg.parity.plan import Entry, ParityPlan
+from multiseg.parity.golden_plan import GoldenPlan
+from multiseg.parity.golden_values import Recipe
+from multiseg.parity.plan import Entry, Plan
 from multiseg.parity.result import Parity
 from multiseg.parity.rows import ParityRow
 from multiseg.parity.side import ParitySide
@@ -32,7 +31,6 @@ from multiseg.parity.twin import without_dropout
 from multiseg.parity.weights import has_colour_output, read_weights
 from multiseg.reference import gradient
 from multiseg.reference.bounded import Array, Bounded
-from multiseg.scratch import TemporaryFolder
 from multiseg.settings.losses import NEUTRAL_LOSSES
 from multiseg.topology import Topology
 from multiseg.topology.words import listed
@@ -40,94 +38,28 @@ from multiseg.worker import pool
 from multiseg.worker.client import Worker
 
 Progress = Callable[[str], None]
+# those that do not need the reference if there is a golden file
+KEPT_STAGES = ("network", "weights", "stored", "output")
 
 
-def check_parity(
-    dataset: Dataset | str | Path, backends: Sequence[str] | None = None,
-    models: Sequence[str | Path] | str | Path | None = None, weights: Sequence[str | Path] | str | Path | None = None,
-    steps: int = 20, *, solver: str = "sgd", solver_options: Mapping[str, float] | None = None,
-    learning_rate: float | None = None, loss: str | None = None,
-    loss_options: Mapping[str, float] | None = None,
-    class_weights: str | Sequence[float] | None = None, batch_size: int | None = None,
-    subtract_mean: str = "pixel", divide_std: str | Sequence[float] | None = None,
-    seed: int = 1, device: str = "auto", threads: int = 0, lowering: bool = True,
-    progress: Progress | None = None, classes: int | None = None, model_options: Mapping[str, Any] | None = None,
-    outputs: Sequence[str] = (),
-) -> Parity:  # fmt: skip
-    """Check that networks compute and train equally: same weights, same batches of ``dataset``, each number against float64.
-
-    ``models``: network files of any format, or run folders, ``classes``, ``model_options`` and ``outputs`` as in
-    :func:`multiseg.describe`; default: the FCN of each backend. ``backends``: names of the backends
-    that compute; default: all installed ones for a single model or none, each model's own for several. A single model is
-    computed by every backend, and exported to those that cannot read it; by default, those that it cannot be exported to are left
-    out with the reason. Of several models each is computed by its own backend, and the first also by the other ``backends``.
-
-    The reference is the description of the first network, computed in float64 NumPy. Compared with it are: the output of each
-    layer for the inputs that the layer had; the output end to end; the loss; the gradient of each parameter; the weights after
-    each of ``steps`` steps of the recipe `equal` (``solver``, ``learning_rate`` etc. as in :class:`multiseg.Job`). Tolerances
-    are bounds of the rounding to float32 (multiseg.reference.bounded). After the first difference of a side, stages that depend
-    on it are not compared.
-
-    ``loss``, ``loss_options`` and ``class_weights`` are as in :class:`multiseg.Job`; by default the loss is `l2`, or of class
-    indices the network file's own.
-
-    ``weights``: files or run folders: one for the first network, used for all, or one for each model, which are compared as
-    well; default: random weights from ``seed`` (multiseg.parity.start). ``progress`` is called with a description of each step.
-
-    Raises SettingsError, DatasetError, ModelError and BackendUnavailable if the networks cannot be compared at all.
-    """
-    if not isinstance(steps, int) or steps < 0:
-        raise SettingsError(f"{setting('steps', steps)}: must be an integer of at least 0")
-    data = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
-    options = {
-        "solver": solver, "solver_options": dict(solver_options or {}), "learning_rate": learning_rate, "loss": loss,
-        "loss_options": dict(loss_options or {}), "class_weights": class_weights,
-        "batch_size": batch_size, "subtract_mean": subtract_mean, "divide_std": divide_std,
-        "seed": seed, "device": device, "threads": threads,
-        "lowering": lowering, "classes": classes, "model_options": model_options,
-        "outputs": outputs,
-    }  # fmt: skip
-    plan = ParityPlan(data, _paths(models), list(backends or []), _paths(weights), options)
-    with TemporaryFolder() as folder, freed_memory_kept():
-        report = progress or (lambda text: None)
-        entry = plan.entries[0]
-        report(entry.name)
-        with pool.start(entry.backend, entry.settings.threads) as worker:
-            check = _Check(plan, steps, loss, folder.path, worker, report)
-            check.compare(0, worker)
-        for number, entry in list(enumerate(plan.entries))[1:]:
-            report(entry.name)
-            try:
-                with pool.start(entry.backend, entry.settings.threads) as worker:
-                    check.compare(number, worker)
-            except (ModelError, BackendUnavailable) as error:
-                if entry.backend.name not in plan.optional:
-                    raise
-                check.leave_out(entry.name, str(error))
-        return check.parity
-
-
-def _paths(names: Any) -> list[Path]:
-    if names is None:
-        return []
-    return [Path(names)] if isinstance(names, (str, Path)) else [Path(each) for each in names]
-
-
-class _Check:
+class Check:
     """One check: describes the reference, if possible in the ``worker`` of the first side, then compares one side at a time."""
 
     def __init__(
-        self, plan: ParityPlan, steps: int, loss: str | None, folder: Path, worker: Worker, say: Progress
+        self, plan: Plan, steps: int, loss: str | None, folder: Path, worker: Worker | None, say: Progress
     ) -> None:
         self.plan, self.steps, self.folder, self.say = plan, steps, folder, say
         spec = plan.spec(plan.entries[0])
         self.input_shape, self.label_shape = spec.input_shape, spec.label_shape
-        self.first = self._described(plan.entries[0].path, worker)
+        self.golden = plan.golden if isinstance(plan, GoldenPlan) else None
+        self.first = self.golden.topology if self.golden else self._described(plan.entries[0].path, worker)
         if self.first.shared_weights:
             raise ModelError(
                 f"{self.first.source}: layers share weights ({listed(self.first.shared_weights)}), which parity does not support"
             )
-        self.classes = read_as_classes(self.first, self.label_shape, plan.label_kind)
+        self.classes = (
+            self.golden.classes if self.golden else read_as_classes(self.first, self.label_shape, plan.label_kind)
+        )
         # class indices have their cross entropy unless another loss is specified
         requested = plan.entries[0].settings
         own = self.classes and loss is None and not requested.class_weights
@@ -140,7 +72,8 @@ class _Check:
             "class_weights": list(requested.class_weights),
             "steps": steps,
         }
-        self.parity = Parity(self.first.source, [], settings)
+        within = f" in {self.golden.path.name}" if self.golden else ""
+        self.parity = Parity(self.first.source + within, [], settings)
         self.twin, dropped = without_dropout(self.first)
         if dropped:
             self.parity.notes.append(
@@ -152,11 +85,44 @@ class _Check:
         ] = {}  # the initial weights of all sides, by the reference's names, for images in RGB
         self.whole: Bounded | None = None  # the reference's output, computed end to end
         self.kept: list[Path] = []  # files of the first side's weights after each step, if there are other sides
+        self.trained: tuple[str, ...] = ()  # the parameters that the solver of the first side updates
+        if isinstance(plan, GoldenPlan):
+            self._begin(plan)
 
-    def _described(self, path: Path, worker: Worker) -> Topology:
-        """Return the topology of the reference, read in ``worker`` if its backend can read the file."""
+    def _begin(self, plan: GoldenPlan) -> None:
+        """Take the initial weights and the output of a golden file, and compare its values with what is computed here."""
+        golden, recipe = plan.golden, plan.recipe()
+        self.start, self.whole = dict(golden.weights), golden.values.layers[self.first.outputs[0]]
+        self.say(f"the reference of {golden.path.name}")
+        rows, notes = golden_values.compared(golden.path.name, golden.values, recipe)
+        self.parity.recomputed, self.parity.notes = rows, [*self.parity.notes, *notes]
+        if not self.parity.reference_changed:
+            self.parity.notes.append(
+                f"this version of multiseg computes what {golden.path.name} has, which multiseg {golden.version} wrote: "
+                f"{len(rows)} arrays, compared to the rounding of float64"
+            )
+        if golden.values.left_out:
+            self.parity.left_out.append(f"training, which {golden.path.name} does not have: {golden.values.left_out}")
+
+    def keep(self, path: Path) -> None:
+        """Write the reference to a golden file. Raises ModelError if it cannot be computed."""
+        settings, spec = self.plan.entries[0].settings, self._spec(self.plan.entries[0])
+        recipe = Recipe(
+            self.first, self.start, self.trained, self.plan.batch,
+            lambda topology: Loss.of(topology, self.loss, self.classes, spec),
+            settings.solver, settings.learning_rate, self.steps,
+        )  # fmt: skip
+        self.parity.notes.append(golden_keeping.keep(path, self.plan, recipe, self.classes, spec, self.say))
+
+    def _spec(self, entry: Entry) -> NetworkSpec:
+        """Return the specification of a side's network, with the loss of the check."""
+        spec = replace(self.plan.spec(entry), loss=self.loss, loss_options=self.loss_options)
+        return replace(spec, class_weights=()) if self.loss is None else spec
+
+    def _described(self, path: Path, worker: Worker | None) -> Topology:
+        """Return the topology of a network file, read in ``worker`` if its backend can read the file."""
         owner, _ = kind_of(path, "network")
-        if not owner.reader_needs_framework or owner.name == worker.backend.name:
+        if worker and (not owner.reader_needs_framework or owner.name == worker.backend.name):
             return self._used(path, worker)
         with pool.start(owner, 1) as other:
             return self._used(path, other)
@@ -177,7 +143,7 @@ class _Check:
             stopped = f"the rest: {error}"
         except MultisegError as error:  # if it names the exported file, name the user's instead
             message = re.sub(
-                re.escape(str(self.folder)) + r"/\S+\.\w+", f"{entry.path} in {entry.backend.title}", str(error)
+                re.escape(str(self.folder)) + r"/\S+\.\w+", f"{entry.path} in {entry.backend.title}", error.template
             )
             raise type(error)(message) from error
         if stopped:
@@ -194,11 +160,11 @@ class _Check:
         side = self._side(entry, number, worker)
         if side is None:
             return "numbers, because the networks differ"
-        spec = replace(self.plan.spec(entry), loss=self.loss, loss_options=self.loss_options)
-        if self.loss is None:
-            spec = replace(spec, class_weights=())
+        spec = self._spec(entry)
         side.load(replace(spec, solver=gradient.SOLVER))
-        own = self._weights(entry, number, side)
+        if self._leads(number):
+            self.trained = tuple(name for name in self.first.weights if name in side.trained)
+        own, stored = self._weights(entry, number, side), self.golden.values if self.golden else None
         batch, loss = self.plan.batch(0), Loss.of(self.first, self.loss, self.classes, spec)
         # a file's own loss may report more than its gradient covers, such as penalties of the weights
         is_loss_known = self.loss is not None or side.path != entry.path or Loss.of(side.topology, None, True).classes
@@ -206,7 +172,7 @@ class _Check:
             self.parity.notes.append(f"{entry.name}: the loss is not compared, because it is the file's own")
         if not self._add(
             comparing.forward(
-                side, batch, own, self.start, self.whole, loss if is_loss_known else None, self.plan.subtracted
+                side, batch, own, self.start, self.whole, loss if is_loss_known else None, self.plan.subtracted, stored
             )
         ):
             return "training, because the forward pass differs"
@@ -216,8 +182,10 @@ class _Check:
         if trained is not side:
             trained.load(replace(spec, solver=gradient.SOLVER))
         loss = Loss.of(trained.reference, self.loss, self.classes, spec)
-        if not self._add(comparing.gradients(trained, batch, self.start, loss)):
+        if not self._add(comparing.gradients(trained, batch, self.start, loss, stored)):
             return "steps, because gradients differ"
+        if self.parity.reference_changed:
+            return "layers, gradients and steps one by one, because the reference changed"
         if self.steps:
             follow = self._follow(entry.name)
             base = self.plan.entries[0].settings.learning_rate
@@ -225,7 +193,12 @@ class _Check:
         return None
 
     def _add(self, rows: list[ParityRow]) -> bool:
-        """Add rows and return whether all are within their tolerances."""
+        """Add rows and return whether all are within their tolerances.
+
+        If the reference differs from the golden file, only rows that compare with values in the file are added.
+        """
+        if self.parity.reference_changed:
+            rows = [row for row in rows if row.stage in KEPT_STAGES]
         self.parity.rows += rows
         return all(row.ok for row in rows)
 
@@ -240,20 +213,34 @@ class _Check:
             elif step <= len(self.kept):
                 with np.load(self.kept[step - 1]) as kept:
                     apart.setdefault(name, []).append(_apart(kept, weights))
+            if self.golden and step == self.steps and self.golden.values.weights:
+                distance = _apart(self.golden.values.weights, weights)
+                self.parity.notes.append(
+                    f"{name}: after {step} steps its weights differ from those in {self.golden.path.name} by up to "
+                    f"{distance:.1e} of a parameter's largest weight"
+                )
             self.say(f"{name}, step {step} of {self.steps}")
 
         return follow
 
     # --- sides and weights
 
+    def _leads(self, number: int) -> bool:
+        """Whether a side decides network and weights of the reference."""
+        return self.golden is None and not number
+
     def _side(self, entry: Entry, number: int, worker: Worker) -> ParitySide | None:
         """Return the side, or None if its network differs from the reference, after adding rows for the differences."""
         path, first = entry.path, self.first
-        if kind_of(path, "network")[0].name != entry.backend.name:
+        of_golden = self.golden is not None and path == self.golden.path
+        if of_golden or kind_of(path, "network")[0].name != entry.backend.name:
             path = self._exported(first, entry.backend, f"side{number}")
         topology = self._used(path, worker)
-        if path == entry.path and number:
-            differences = [ParityRow.wrong(entry.name, "network", first.source, line) for line in first.diff(topology)]
+        if not self._leads(number) and (path == entry.path or (self.golden and not of_golden)):
+            file_topology = topology if path == entry.path else self._described(entry.path, worker)
+            differences = [
+                ParityRow.wrong(entry.name, "network", first.source, line) for line in first.diff(file_topology)
+            ]
             self.parity.rows += differences or [ParityRow(entry.name, "network", first.source)]
             if differences:
                 return None
@@ -285,7 +272,7 @@ class _Check:
 
     def _weights(self, entry: Entry, number: int, side: ParitySide) -> Weights:
         """Return the weights of a side: the common ones (set by the first side), or its own, after comparing them with these."""
-        if not number:
+        if self._leads(number):
             self.start = self._start(entry, side)
             try:
                 self.whole = reference.forward(self.first, self.start, self.plan.batch(0).images).output

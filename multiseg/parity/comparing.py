@@ -14,6 +14,7 @@ from multiseg.backend import Backend
 from multiseg.errors import MultisegError
 from multiseg.network import NetworkSpec
 from multiseg.parity.explanation import of_gradient, of_layer, of_step
+from multiseg.parity.golden import GoldenValues
 from multiseg.parity.plan import ParityBatch
 from multiseg.parity.rows import ParityRow
 from multiseg.parity.side import ParitySide
@@ -93,11 +94,13 @@ def forward(
     whole: Bounded | None,
     loss: Loss | None,
     mean: object,
+    stored: GoldenValues | None = None,
 ) -> list[ParityRow]:
     """Compare each layer, the output end to end, and the loss if it is not None, with the side's ``own`` weights.
 
-    Each layer of the reference gets the framework's inputs. ``whole`` is the reference's output, computed end to end. Raises
-    NotComputable if the reference cannot compute a layer.
+    Each layer of the reference gets the framework's inputs. ``whole`` is the reference's output, computed end to end. ``stored``
+    are the values of a golden file, which are compared end to end, too. Raises NotComputable if the reference cannot compute a
+    layer.
     """
     side.set_weights(own)
     last = side.reference.outputs[0]
@@ -118,10 +121,16 @@ def forward(
                 words = of_layer(trace, layer, outputs, weights, outputs[name], mean)
                 row = replace(row, words="; ".join(filter(None, [row.words, words])))
             rows.append(row)
+    for name, value in (stored.layers if stored else {}).items():
+        if name in outputs and name != last:
+            rows.append(ParityRow.of(side.name, "stored", name, value, outputs[name]))
     if whole is not None:
         rows.append(ParityRow.of(side.name, "output", last, whole, output))
     if measured is None or loss is None:
         return rows
+    if stored and stored.loss:
+        kept = returned_loss(stored.loss, side.backend)
+        rows.append(ParityRow.of(side.name, "stored", "loss", kept, np.asarray(measured)))
     values, _, _ = loss.at(trace, batch.labels)
     rows.append(ParityRow.of(side.name, "loss", "loss", returned_loss(values, side.backend), np.asarray(measured)))
     return rows
@@ -138,8 +147,13 @@ def _fitting(topology: Topology, made: Weights) -> dict[str, Array]:
     return {name: value for name, value in made.items() if value.shape[1:] == shapes[name]}
 
 
-def gradients(side: ParitySide, batch: ParityBatch, weights: Weights, loss: Loss) -> list[ParityRow]:
-    """Compare the gradient of each parameter, from output to input. The side must have the solver of reference.gradient."""
+def gradients(
+    side: ParitySide, batch: ParityBatch, weights: Weights, loss: Loss, stored: GoldenValues | None = None
+) -> list[ParityRow]:
+    """Compare the gradient of each parameter, from output to input. The side must have the solver of reference.gradient.
+
+    Those of a golden file, ``stored``, are compared as well: their bounds are propagated from the images on.
+    """
     side.set_weights(weights)
     alternatives = _moved(_turns(side.reference, weights, batch, _shown(side, batch), loss), side)
     after, alternatives = _trained(side, batch, gradient.RATE, 0, alternatives)
@@ -155,7 +169,14 @@ def gradients(side: ParitySide, batch: ParityBatch, weights: Weights, loss: Loss
             found.append(row)
         return None, found
 
-    return _agreeing(alternatives, judged)[1]
+    rows = _agreeing(alternatives, judged)[1]
+    for name, value in (stored.gradients if stored else {}).items():
+        if name in after and name in side.trained:
+            bound = value.bound + gradient.rounding(weights[name], value.value)
+            measured = gradient.from_step(weights[name], after[name])
+            row = ParityRow.of(side.name, "stored", f"gradient of {name}", replace(value, bound=bound), measured)
+            rows.append(row)
+    return rows
 
 
 def _shown(side: ParitySide, batch: ParityBatch) -> dict[str, Array]:
@@ -170,9 +191,8 @@ def _turns(topology: Topology, weights: Weights, batch: ParityBatch, shown: Weig
     of 0 may then have the other sign, so both signs are tried for the inputs nearest to 0. With batch statistics the outputs
     for prediction do not apply, and the reference computes all layers itself.
     """
-    if any(layer.type in BATCH_STATISTICS for layer in topology.layers):
-        trace = reference.forward(topology, weights, batch.images, training=True)
-        yield _slopes(trace, batch, loss)
+    if _has_batch_statistics(topology):
+        yield slopes_alone(topology, weights, batch, loss)
         return
     trace = reference.forward(topology, weights, batch.images, shown)
     yield _slopes(trace, batch, loss)
@@ -183,6 +203,16 @@ def _turns(topology: Topology, weights: Weights, batch: ParityBatch, shown: Weig
             for name, place in chosen:
                 other[name].flat[place] = np.nextafter(np.float32(0), -shown[name].flat[place] or np.float32(1))
             yield _slopes(reference.forward(topology, weights, batch.images, other), batch, loss)
+
+
+def _has_batch_statistics(topology: Topology) -> bool:
+    return any(layer.type in BATCH_STATISTICS for layer in topology.layers)
+
+
+def slopes_alone(topology: Topology, weights: Weights, batch: ParityBatch, loss: Loss) -> Slopes:
+    """Return the reference's gradients of a training pass, without values from a framework. Raises NotComputable."""
+    trace = reference.forward(topology, weights, batch.images, training=_has_batch_statistics(topology))
+    return _slopes(trace, batch, loss)
 
 
 def _moved(turns: Iterable[Slopes], side: ParitySide) -> Iterator[Slopes]:
@@ -258,8 +288,7 @@ def steps(
     seed, rows = spec.seed, list[ParityRow]()
     for step in range(count):
         batch = batch_of(step)
-        # the rate decreases, so that a solver that includes it in the momentum gives a different result
-        rate = float(np.float32(base * (1 - 0.5 * step / count)))
+        rate = rate_of(base, step, count)
         alternatives = _moved(_turns(side.reference, weights, batch, _shown(side, batch), loss), side)
         after, alternatives = _trained(side, batch, rate, step_seed(seed, step), alternatives)
         judge = _Step(side.name, step + 1, solver, weights, after, rate)
@@ -275,6 +304,14 @@ def steps(
                 f"{rate:.3g}"
             )
     return rows
+
+
+def rate_of(base: float, step: int, count: int) -> float:
+    """Return the learning rate of a step of ``count``, from 0.
+
+    It decreases, so that a solver that includes it in the momentum gives a different result.
+    """
+    return float(np.float32(base * (1 - 0.5 * step / count)))
 
 
 @dataclass(frozen=True)

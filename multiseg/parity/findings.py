@@ -16,6 +16,7 @@ class Findings:
     ``notes``: remarks on the comparison; ``left_out``: what was not compared, and why. ``apart``: for each side the
     distance of its weights from the first side's after each step: the largest difference of a parameter relative to its largest
     weight. It has no tolerance, because training amplifies rounding.
+    ``recomputed``: in a check against a golden file, its values beside those that this version of multiseg computes.
     """
 
     reference: str
@@ -25,11 +26,24 @@ class Findings:
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     apart: dict[str, list[float]] = field(default_factory=dict)
+    recomputed: list[ParityRow] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
         """Whether all differences that were compared are within their tolerances; see ``complete``."""
-        return all(row.ok for row in self.rows)
+        return all(row.ok for row in (*self.recomputed, *self.rows))
+
+    @property
+    def reference_changed(self) -> str | None:
+        """The first value of a golden file that this version of multiseg computes differently, in words; None if all agree."""
+        row = next((row for row in self.recomputed if not row.ok), None)
+        if row is None:
+            return None
+        size = row.words or f"by up to {row.absolute:.3g}, {row.relative:.2g} of the largest value"
+        return (
+            f"the reference changed: this version of multiseg does not compute what {row.side} has; {row.name} is the first that "
+            f"differs: {size}"
+        )
 
     @property
     def complete(self) -> bool:
@@ -46,12 +60,12 @@ class Findings:
     def first_divergence(self) -> str | None:
         """The first difference beyond rounding, in words; None if there is none."""
         row = self.first
-        return None if row is None else sentence(row)
+        return self.reference_changed or (None if row is None else sentence(row))
 
     @property
     def differences(self) -> list[str]:
         """The first difference of each side, in words; if the networks differ, all differences between them."""
-        sentences = []
+        sentences = [self.reference_changed] if self.reference_changed else []
         for side in sorted(self.sides, key=lambda name: self.first is None or name != self.first.side):
             wrong = [row for row in self.rows if row.side == side and not row.ok]
             first = min(wrong, key=order, default=None)
@@ -97,5 +111,9 @@ class Findings:
             "notes": self.notes,
             "left_out": self.left_out,
             "apart": {side: [plain(value) for value in values] for side, values in self.apart.items()},
-            "rows": [{key: plain(value) for key, value in row.to_dict().items()} for row in self.rows],
+            "reference_changed": self.reference_changed,
+            **{
+                key: [{name: plain(value) for name, value in row.to_dict().items()} for row in rows]
+                for key, rows in (("rows", self.rows), ("recomputed", self.recomputed))
+            },
         }

@@ -13,6 +13,7 @@ WORDS = {
     "network": "Whether the files hold the same network, by their neutral descriptions.",
     "weights": "Each network's own weights beside those of the first. Copies are exact, so the tolerance is 0.",
     "forward": "Each layer's output beside the float64 result from the same inputs that the layer had.",
+    "stored": "What each layer outputs, the loss and the gradients, beside the values and tolerances that the file has.",
     "output": "The network's output beside float64's from the image on.",
     "loss": "The loss of a batch.",
     "gradient": "Of the loss, for each parameter; beside float64's, from the layers' outputs as the framework has them.",

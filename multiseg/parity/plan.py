@@ -93,6 +93,12 @@ class Plan(ABC):
         return (self.mean / self.std.reshape(-1, *[1] * (self.mean.ndim - 1))).astype(np.float32)
 
 
+def side_name(backend: Backend, model: Path, names: Sequence[str]) -> str:
+    """Return the name of a side after those with ``names``: a backend and its network file, with a number if both repeat."""
+    name = f"{backend.title} ({choice.read(model).title})"
+    return name if name not in names else f"{name}, {len(names) + 1}"
+
+
 class ParityPlan(Plan):
     """A plan for a dataset. Raises the same errors as check_parity."""
 
@@ -177,8 +183,7 @@ class ParityPlan(Plan):
             pairs += [(registry.get(name), models[0]) for name in backends if name not in owner_names]
         entries: list[Entry] = []
         for number, (backend, model) in enumerate(pairs):
-            name = f"{backend.title} ({choice.read(model).title})"
-            name = name if all(entry.name != name for entry in entries) else f"{name}, {number + 1}"
+            name = side_name(backend, model, [entry.name for entry in entries])
             entry_weights = self._given[number] if number < min(len(self._given), len(models)) else None
             entries.append(self._entry(backend, model, name, entry_weights))
         return entries

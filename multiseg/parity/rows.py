@@ -13,12 +13,13 @@ from multiseg.parity.detail import Detail, Planes, not_finite
 from multiseg.reference.bounded import TINY, Array, Bounded, pieces
 
 LARGEST = float(np.finfo(np.float32).max)
-STAGES = ("network", "weights", "forward", "output", "loss", "gradient", "step")
+STAGES = ("network", "weights", "forward", "stored", "output", "loss", "gradient", "step")
 DRAWN = ("forward", "output")  # stages whose tensors the page shows
 TITLES = {
     "network": "Networks",
     "weights": "Weights that were given",
     "forward": "Forward, layer by layer",
+    "stored": "Values in the golden file, end to end",
     "output": "Output, end to end",
     "loss": "Loss",
     "gradient": "Gradients",
@@ -210,6 +211,7 @@ def sentence(row: ParityRow) -> str:
     """Describe a row that is beyond its tolerance."""
     subject = {
         "forward": f"layer {row.name!r} is the first that differs",
+        "stored": f"{row.name!r} is the first that differs from the golden file",
         "output": f"the output {row.name!r} differs",
         "loss": "the loss differs",
         "gradient": f"the gradient of {row.name!r} is the first that differs",

@@ -137,20 +137,19 @@ def multiseg_dataset(multiseg_images: Path, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture
-def multiseg_parity(
-    request: pytest.FixtureRequest, multiseg_dataset: Dataset, pytestconfig: pytest.Config
-) -> Callable[..., Parity]:
-    """multiseg_parity(model, *models, backends=None, weights=None, steps=20, ...): fail the test, with the first difference, if
-    networks do not compute and train alike.
+def multiseg_parity(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Callable[..., Parity]:
+    """multiseg_parity(model, *models, backends=None, weights=None, steps=20, against=None, ...): fail the test, with the first
+    difference, if networks do not compute and train alike.
 
     Calls :func:`multiseg.check_parity` on ``multiseg_dataset``: one file on all ``multiseg_backends``, or several files, each on
-    its own backend. Further options are passed on. Anything that could not be compared also fails, unless ``complete=False``.
-    Returns the Parity on success.
+    its own backend. With ``against``, a golden file (docs/parity.md#golden-files), the dataset is not used; without a model its
+    network is exported to the backends. Further options are passed on. Anything that could not be compared also fails, unless
+    ``complete=False``. Returns the Parity on success.
     """
 
     def check(
-        *models: str | Path, backends: Sequence[str] | None = None, weights: str | Path | None = None, steps: int = 20,
-        complete: bool = True, **options: Any,
+        *models: str | Path, backends: Sequence[str] | None = None, weights: str | Path | None = None,
+        steps: int | None = None, complete: bool = True, against: str | Path | None = None, **options: Any,
     ) -> Parity:  # fmt: skip
         __tracebackhide__ = True
         from multiseg.parity import check_parity
@@ -160,8 +159,15 @@ def multiseg_parity(
             names = request.getfixturevalue("multiseg_backends")
             if not names:
                 pytest.skip(f"no backend is available (see `multiseg backends`); {OPTION} makes this a failure")
+        dataset = None if against is not None else request.getfixturevalue("multiseg_dataset")
         parity = check_parity(
-            multiseg_dataset, backends=names or None, models=models or None, weights=weights, steps=steps, **options
+            dataset,
+            backends=names or None,
+            models=models or None,
+            weights=weights,
+            steps=steps,
+            against=against,
+            **options,
         )
         page = _report(pytestconfig, request.node.nodeid, parity)
         if not parity.ok:

@@ -1,0 +1,132 @@
+"""check_parity: plan a check, and compare its networks one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from multiseg.dataset import Dataset
+from multiseg.errors import BackendUnavailable, ModelError, SettingsError, setting
+from multiseg.parity import golden_file, golden_keeping
+from multiseg.parity.check import Check, Progress
+from multiseg.parity.golden_plan import GoldenPlan, refuse_conflicts
+from multiseg.parity.memory import freed_memory_kept
+from multiseg.parity.plan import ParityPlan, Plan
+from multiseg.parity.result import Parity
+from multiseg.scratch import TemporaryFolder
+from multiseg.worker import pool
+
+DEFAULTS: dict[str, Any] = {"steps": 20, "solver": "sgd", "subtract_mean": "pixel", "seed": 1}
+
+
+def check_parity(
+    dataset: Dataset | str | Path | None = None, backends: Sequence[str] | None = None,
+    models: Sequence[str | Path] | str | Path | None = None, weights: Sequence[str | Path] | str | Path | None = None,
+    steps: int | None = None, *, solver: str | None = None, solver_options: Mapping[str, float] | None = None,
+    learning_rate: float | None = None, loss: str | None = None,
+    loss_options: Mapping[str, float] | None = None,
+    class_weights: str | Sequence[float] | None = None, batch_size: int | None = None,
+    subtract_mean: str | None = None, divide_std: str | Sequence[float] | None = None,
+    seed: int | None = None, device: str = "auto", threads: int = 0, lowering: bool = True,
+    progress: Progress | None = None, classes: int | None = None, model_options: Mapping[str, Any] | None = None,
+    outputs: Sequence[str] = (), save: str | Path | None = None, against: str | Path | None = None,
+) -> Parity:  # fmt: skip
+    """Check that networks compute and train equally: same weights, same batches of ``dataset``, each number against float64.
+
+    ``models``: network files of any format, or run folders, ``classes``, ``model_options`` and ``outputs`` as in
+    :func:`multiseg.describe`; default: the FCN of each backend. ``backends``: names of the backends
+    that compute; default: all installed ones for a single model or none, each model's own for several. A single model is
+    computed by every backend, and exported to those that cannot read it; by default, those that it cannot be exported to are left
+    out with the reason. Of several models each is computed by its own backend, and the first also by the other ``backends``.
+
+    The reference is the description of the first network, computed in float64 NumPy. Compared with it are: the output of each
+    layer for the inputs that the layer had; the output end to end; the loss; the gradient of each parameter; the weights after
+    each of ``steps`` (default: 20) steps of the recipe `equal` (``solver``, by default `sgd`, ``learning_rate`` etc. as in
+    :class:`multiseg.Job`). Tolerances are bounds of the rounding to float32 (multiseg.reference.bounded). After the first
+    difference of a side, stages that depend on it are not compared.
+
+    ``loss``, ``loss_options`` and ``class_weights`` are as in :class:`multiseg.Job`; by default the loss is `l2`, or of class
+    indices the network file's own.
+
+    ``weights``: files or run folders: one for the first network, used for all, or one for each model, which are compared as
+    well; default: random weights from ``seed``, by default 1 (multiseg.parity.start). ``subtract_mean`` is by default `pixel`.
+    ``progress`` is called with a description of each step.
+
+    ``save``: a golden file (.safetensors) to write: network, weights, batches, and all that the reference computes.
+    ``against``: a golden file to check with instead of a dataset: the network in it is exported to each of the ``backends``, or
+    each of the ``models`` is compared with it and computed with its weights. The file decides the settings of the training; those
+    that are specified must be the same. The reference is computed again, and compared with the file (``recomputed``).
+
+    Raises SettingsError, DatasetError, ModelError and BackendUnavailable if the networks cannot be compared at all.
+    """
+    requested: dict[str, Any] = {
+        "steps": steps, "solver": solver, "solver_options": dict(solver_options or {}), "learning_rate": learning_rate,
+        "loss": loss, "loss_options": dict(loss_options or {}), "class_weights": class_weights,
+        "batch_size": batch_size, "subtract_mean": subtract_mean, "divide_std": divide_std, "seed": seed,
+    }  # fmt: skip
+    options = {
+        "device": device, "threads": threads, "lowering": lowering, "classes": classes, "model_options": model_options,
+        "outputs": outputs,
+    }  # fmt: skip
+    if steps is not None and (not isinstance(steps, int) or steps < 0):
+        raise SettingsError(f"{setting('steps', steps)}: must be an integer of at least 0")
+    path = None if save is None else Path(save)
+    if path is not None:
+        golden_keeping.check_path(path)
+    sides = _paths(models), list(backends or []), _paths(weights)
+    plan: Plan
+    if against is not None:
+        plan = _golden_plan(Path(against), dataset, path, requested, sides, options)
+        steps, loss = plan.golden.steps, plan.golden.loss
+    else:
+        if dataset is None:
+            raise SettingsError(
+                f"{setting('dataset')}: is missing; specify it, or a golden file with {setting('against', example='FILE')}"
+            )
+        data = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
+        del requested["steps"]
+        steps = DEFAULTS["steps"] if steps is None else steps
+        chosen = {name: DEFAULTS.get(name) if value is None else value for name, value in requested.items()}
+        plan = ParityPlan(data, *sides, {**chosen, **options})
+    with TemporaryFolder() as folder, freed_memory_kept():
+        report = progress or (lambda text: None)
+        check = None if against is None else Check(plan, steps, loss, folder.path, None, report)
+        for number, entry in enumerate(plan.entries):
+            report(entry.name)
+            try:
+                with pool.start(entry.backend, entry.settings.threads) as worker:
+                    check = check or Check(plan, steps, loss, folder.path, worker, report)
+                    check.compare(number, worker)
+            except (ModelError, BackendUnavailable) as error:
+                if check is None or entry.backend.name not in plan.optional:
+                    raise
+                check.leave_out(entry.name, str(error))
+        assert check is not None
+        if not check.parity.sides:
+            raise BackendUnavailable(f"{against}: no backend can compute it: {'; '.join(check.parity.left_out)}")
+        if path is not None:
+            check.keep(path)
+        return check.parity
+
+
+def _golden_plan(
+    against: Path, dataset: object, save: Path | None, requested: Mapping[str, Any],
+    sides: tuple[list[Path], list[str], list[Path]], options: Mapping[str, Any],
+) -> GoldenPlan:  # fmt: skip
+    """Return the plan of a check against a golden file. Raises SettingsError for what it excludes."""
+    if dataset is not None:
+        raise SettingsError(
+            f"{setting('dataset')} and {setting('against')}: specify one of them; a golden file has the batches that it needs"
+        )
+    if save is not None:
+        raise SettingsError(f"{setting('save')} and {setting('against')}: specify one of them")
+    golden = golden_file.read(against)
+    refuse_conflicts(golden, requested)
+    return GoldenPlan(golden, *sides, options)
+
+
+def _paths(names: Any) -> list[Path]:
+    if names is None:
+        return []
+    return [Path(names)] if isinstance(names, (str, Path)) else [Path(each) for each in names]
