@@ -30,7 +30,9 @@ VERSION = 1
 MOST_BYTES = 1 << 30
 NO_DIGEST = "0" * 64
 DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
-DTYPES = {"float64": "F64", "float32": "F32", "int64": "I64", "uint8": "U8", "uint16": "U16"}  # of safetensors
+# what safetensors calls the types of images, labels and values
+DTYPES = {f"{kind}{bits}": f"{kind[0].upper()}{bits}" for kind in ("int", "uint", "float") for bits in (16, 32, 64)}
+DTYPES |= {"int8": "I8", "uint8": "U8"}
 LARGEST = np.finfo(np.float32).max
 
 
