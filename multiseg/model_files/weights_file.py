@@ -84,7 +84,9 @@ def read(path: Path) -> NeutralWeights:
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: cannot be read as safetensors: {error}") from error
     if metadata.get("format") == GOLDEN:
-        raise ModelError(f"{path}: is a golden file of parity, not weights; specify it with {setting('against', example='FILE')}")
+        raise ModelError(
+            f"{path}: is a golden file of parity, not weights; specify it with {setting('against', example='FILE')}"
+        )
     if metadata.get("format") != FORMAT:
         return NeutralWeights(arrays)
     order = metadata.get("channel_order")

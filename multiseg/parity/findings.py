@@ -39,10 +39,12 @@ class Findings:
         row = next((row for row in self.recomputed if not row.ok), None)
         if row is None:
             return None
-        size = row.words or f"by up to {row.absolute:.3g}, {row.relative:.2g} of the largest value"
+        size = (
+            f"it {row.words}" if row.words else f"by up to {row.absolute:.3g}, {row.relative:.2g} of the largest value"
+        )
         return (
-            f"the reference changed: this version of multiseg does not compute what {row.side} has; {row.name} is the first that "
-            f"differs: {size}"
+            f"the reference changed: this version of multiseg does not compute what {row.side} has; the first difference is in "
+            f"{row.name}: {size}"
         )
 
     @property

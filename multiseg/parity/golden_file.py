@@ -70,9 +70,11 @@ def _bounded(values: GoldenValues) -> dict[str, Bounded]:
 
 def rounded_up(bound: Array) -> Array:
     """Return a bound as float32 that is not smaller."""
-    single = np.minimum(bound, LARGEST).astype(np.float32)
-    above: Array = np.nextafter(single, np.float32(np.inf))
-    return np.where(single < np.minimum(bound, LARGEST), above, single)
+    finite = np.minimum(bound, LARGEST)
+    single = finite.astype(np.float32)
+    with np.errstate(over="ignore"):  # of the largest number, which is not rounded down
+        above: Array = np.nextafter(single, np.float32(np.inf))
+    return np.where(single < finite, above, single)
 
 
 def packed(content: Mapping[str, Any], arrays: Mapping[str, Array]) -> bytes:

@@ -123,7 +123,7 @@ def _row(side: str, name: str, stored: Bounded, again: Bounded | None, finer: fl
 def _stepped(side: str, steps: int, name: str, stored: Array, again: GoldenValues) -> ParityRow:
     title = f"the weights {name!r} after {steps} step{'s' * (steps != 1)}"
     if name not in again.weights:
-        return ParityRow.wrong(side, "reference", title, "are not computed")
+        return ParityRow.wrong(side, "reference", title, "is not computed")
     allowed = np.full(stored.shape, U * float(np.abs(stored).max(initial=0)))
     return ParityRow.of(side, "reference", title, Bounded(stored, allowed), again.weights[name])
 
