@@ -25,8 +25,10 @@ from multiseg.report.grid import load_grid
 from multiseg.report.networks import networks
 from multiseg.report.scan import scan
 from multiseg.report.side_by_side import SideBySide
+from multiseg.run.processes import Processes
 from multiseg.settings.metrics import LOSS, METRICS, Metric, columns
 
+MOST_PROCESSES = 4  # of backends at a time; one of TensorFlow takes about half a gigabyte
 PICTURE_BYTES = 4_000_000  # limit for the gallery, so that the page can be sent by mail
 
 
@@ -52,6 +54,9 @@ class Page:
 def render(comparison: SideBySide) -> Page:
     """Render the page. Starts the runs' backends for the pictures, and ends them."""
     facts = comparison.facts
+    processes = Processes(MOST_PROCESSES)
+    for each in facts:
+        each.run.processes = processes
     try:
         of_classes = class_scan(facts, comparison.images) if comparison.images and has_classes(facts) else None
         of_images = scan(facts, comparison.images) if comparison.images and not of_classes else None
@@ -60,6 +65,7 @@ def render(comparison: SideBySide) -> Page:
     finally:
         for each in facts:
             each.run.close()
+            each.run.processes = None
     seen = of_classes or of_images
     curves = _curves(facts)
     deciding = verdict.deciding_metric(facts)

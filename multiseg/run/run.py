@@ -32,6 +32,7 @@ from multiseg.model_files.reading import describe
 from multiseg.network import CLASSES, NetworkSpec
 from multiseg.run import names
 from multiseg.run.history_files import export_history
+from multiseg.run.processes import Processes
 from multiseg.run.reading import read_history, read_job, read_summary
 from multiseg.run.snapshots import Snapshot, snapshots
 from multiseg.settings.binary import foreground_of_outputs
@@ -57,6 +58,7 @@ class Run:
         self.name = path.resolve().name
         self._worker: Worker | None = None
         self._starting, self._pid = threading.Lock(), os.getpid()
+        self.processes: Processes | None = None  # a bound on those of several runs
 
     @classmethod
     def open(cls, folder: str | Path, snapshot: str | float = "last") -> Run:
@@ -174,7 +176,8 @@ class Run:
         if self.snapshot is None:
             raise RunError(f"{self.path}: has no snapshot yet; train it first")
         self.snapshot.verify()
-        worker = pool.start(registry.get(self.backend), self.settings["threads"])
+        backend, threads = registry.get(self.backend), self.settings["threads"]
+        worker = self.processes.obtain(self, backend, threads) if self.processes else pool.start(backend, threads)
         try:
             worker.call("load", spec=self.spec().to_json())
             worker.call("restore", folder=str(self.snapshot.path.resolve()))
@@ -182,6 +185,12 @@ class Run:
             worker.close()
             raise
         return worker
+
+    def give_up(self) -> Worker | None:
+        """Return the backend's process without ending it, None if there is none; the next test obtains another one."""
+        with self._starting:
+            worker, self._worker = self._worker, None
+            return worker
 
     def spec(self, trains: bool = False) -> NetworkSpec:
         """Return the network specification for the backend: for prediction, or with ``trains`` for training."""

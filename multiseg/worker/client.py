@@ -71,6 +71,8 @@ class Worker:
         lifeline_theirs, self._lifeline = os.pipe()
         fds = (theirs.fileno(), lifeline_theirs)
         command = [python, "-u", boot.__file__, *map(str, fds), str(self._scratch.path), json.dumps(packages)]
+        # inherited by the process: only the program handles these signals, also while the process starts
+        signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             self._process = subprocess.Popen(
                 command,
@@ -80,10 +82,13 @@ class Worker:
                 pass_fds=fds,
                 env=environment(backend, threads) | {"TMPDIR": str(self._scratch.path)},
             )
-        except OSError as error:
-            os.close(self._lifeline)
+        except BaseException as error:
+            os.close(self._lifeline)  # a process that was started before an interrupt ends with this
             ours.close()
             self._log.close()
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+            if not isinstance(error, OSError):
+                raise
             raise errors.WorkerError(f"{backend.title}: {python} cannot be run: {error.strerror}") from error
         finally:
             theirs.close()
@@ -91,6 +96,7 @@ class Worker:
         self._connection = Connection(ours.detach())
         _workers.add(self)
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals)  # an interrupt that was held back is raised here
             self.probed: dict[str, Any] = self.call("open", module=backend.module)
         except (errors.BackendUnavailable, errors.WorkerError) as error:
             self.close()
@@ -194,23 +200,31 @@ class Worker:
         return self.result(self.submit(method, **arguments))
 
     def close(self) -> None:
-        """End the process: by a message if it is idle, else by force. Safe to call twice."""
+        """End the process, also a stopped one: by a message if it is idle, else by force. Safe to call twice."""
         if self._closed:
             return
         self._closed = True
-        if not self._in_flight:
-            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                protocol.send(self._connection, {"call": "close", "arguments": {}})
-                self._process.wait(CLOSE_SECONDS)
+        try:  # an interrupt does not leave the process behind
+            if not self._in_flight:
+                self._process.send_signal(signal.SIGCONT)
+                with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                    protocol.send(self._connection, {"call": "close", "arguments": {}})
+                    self._process.wait(CLOSE_SECONDS)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        """End the process by force, after a moment in which it may remove its files, and release what belongs to it."""
         self._connection.close()
         os.close(self._lifeline)
         try:
-            self._process.wait(CLOSE_SECONDS)
-        except subprocess.TimeoutExpired:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(CLOSE_SECONDS)
+        finally:
             self._process.kill()
             self._process.wait()
-        self._log.close()
-        self._scratch.remove()
+            self._log.close()
+            self._scratch.remove()
 
     def __enter__(self) -> Worker:
         return self

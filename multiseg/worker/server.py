@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import os
 import platform
@@ -86,8 +87,8 @@ def serve(connection_fd: int, lifeline_fd: int, scratch: str) -> None:
     # signals may be sent to the whole process group, but only the program handles them: it writes a snapshot first
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    lifeline = threading.Thread(target=_end_with_parent, args=(lifeline_fd, scratch), daemon=True)
-    lifeline.start()
+    _continue_at_end(lifeline_fd)
+    threading.Thread(target=_end_with_parent, args=(lifeline_fd, scratch), daemon=True).start()
     connection = Connection(connection_fd)
     calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
     # read ahead: the next batch arrives while this one is computed, and neither side blocks on the other's reading
@@ -111,7 +112,7 @@ def serve(connection_fd: int, lifeline_fd: int, scratch: str) -> None:
             protocol.send(connection, answer)
         except OSError:
             break
-    lifeline.join()  # the program has ended: that thread removes the temporary files and ends the process
+    _end(scratch)  # the program has ended, or gave this process up
 
 
 def _read(connection: Connection, calls: queue.SimpleQueue[Any]) -> None:
@@ -122,7 +123,22 @@ def _read(connection: Connection, calls: queue.SimpleQueue[Any]) -> None:
         calls.put(None)
 
 
+def _continue_at_end(lifeline_fd: int) -> None:
+    """Have the kernel continue this process, if it is stopped, when the program ends (Linux).
+
+    PR_SET_PDEATHSIG would send its signal as soon as the thread ends that started this process.
+    """
+    if hasattr(fcntl, "F_SETSIG"):
+        fcntl.fcntl(lifeline_fd, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(lifeline_fd, fcntl.F_SETSIG, signal.SIGCONT)
+        fcntl.fcntl(lifeline_fd, fcntl.F_SETFL, fcntl.fcntl(lifeline_fd, fcntl.F_GETFL) | os.O_ASYNC)
+
+
 def _end_with_parent(lifeline_fd: int, scratch: str) -> None:
     os.read(lifeline_fd, 1)  # nothing is ever written: this returns when the program ends, even if it is killed
+    _end(scratch)
+
+
+def _end(scratch: str) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     os._exit(1)

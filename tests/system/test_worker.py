@@ -101,6 +101,49 @@ def test_no_worker_outlives_its_program(backend: str, dataset: Any, tmp_path: Pa
     assert not scratch.exists()
 
 
+def test_a_stopped_worker_ends_with_its_program(backend: str) -> None:
+    code = (
+        "import time\nfrom multiseg import backend\nfrom multiseg.worker.client import Worker\n"
+        f"worker = Worker(backend.get({backend!r}))\nprint(worker.pid, flush=True)\ntime.sleep(60)"
+    )
+    program = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert program.stdout is not None
+    worker = int(program.stdout.readline())
+    os.kill(worker, signal.SIGSTOP)
+    program.kill()
+    program.wait()
+    assert gone(worker)
+
+
+def test_a_stopped_worker_can_be_closed(backend: str) -> None:
+    worker = Worker(registry.get(backend))
+    os.kill(worker.pid, signal.SIGSTOP)
+    worker.close()
+    assert not alive(worker.pid)
+
+
+def test_an_interrupt_while_a_worker_starts_leaves_no_process(backend: str) -> None:
+    code = (
+        "import os, signal, sys\nfrom multiseg import backend\nfrom multiseg.worker.client import Worker\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "def interrupt(event, arguments):\n"
+        "    if event == 'subprocess.Popen':\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.addaudithook(interrupt)\n"
+        "try:\n"
+        f"    Worker(backend.get({backend!r}))\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted', open(f'/proc/self/task/{os.getpid()}/children').read(), flush=True)\n"
+        "    sys.stdin.read()"
+    )
+    pipes: Any = dict.fromkeys(["stdin", "stdout"], subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) as program:
+        assert program.stdout is not None
+        word, *children = program.stdout.readline().split()
+        assert word == "interrupted"
+        assert all(gone(int(child)) for child in children)  # while the program still runs
+
+
 def test_a_python_without_the_framework_is_one_import_error(
     backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

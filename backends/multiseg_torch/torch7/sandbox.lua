@@ -61,16 +61,52 @@ string.gmatch = function(...) return noted(gmatch(...)) end
 string.gfind, string.dump = nil
 table.concat, table.sort = noted(table.concat), noted(table.sort)
 
+-- Lua 5.1 counts in C integers, which wrap: unpack then writes beyond its stack. No network file needs such numbers.
+local most_values, most_bytes, most_printed = 8000, 64 * 2^20, 2^20
+local unpack_all, join, rep, length, format, max = unpack, table.concat, string.rep, string.len, string.format, math.max
+
+-- fails if the elements from first to last of a list are more than a function may take
+local function bounded(name, list, first, last, most)
+   if type(list) ~= 'table' then return end  -- the function itself reports this, and what is no number
+   first, last = tonumber(first == nil and 1 or first), tonumber(last == nil and #list or last)
+   if not first or not last then return end
+   if not (first > -2^31 and last < 2^31 - 1 and last - first < most) then
+      fail(format('%s: elements %.0f to %.0f of a table; at most %.0f can be taken at once', name, first, last, most))
+   end
+end
+
+function unpack(list, first, last)
+   bounded('unpack', list, first, last, most_values)
+   return unpack_all(list, first, last)
+end
+
+function table.concat(list, separator, first, last)
+   bounded('table.concat', list, first, last, most_bytes)
+   return join(list, separator, first, last)
+end
+
+function string.rep(text, count)
+   local number = tonumber(count)
+   if number and type(text) == 'string' and not (max(length(text), 1) * number <= most_bytes) then
+      fail(format('string.rep: %.0f times %d bytes; at most %.0f bytes can be made', number, length(text), most_bytes))
+   end
+   return rep(text, count)
+end
+
 -- Torch7's LuaJIT is built with the functions of Lua 5.2
 table.unpack, table.pack = unpack, function(...) return {n = select('#', ...), ...} end
 
 os, io, debug, package, python, module, coroutine, newproxy, gcinfo, getfenv, setfenv = nil
 dofile, loadfile, load, loadstring = nil
 function collectgarbage() return 0 end
+local printed = 0
 function print(...)
    local line = {}
    for i = 1, select('#', ...) do line[i] = tostring((select(i, ...))) end
-   stderr:write(table.concat(line, '\t'), '\n')
+   local text = join(line, '\t')
+   printed = printed + length(text) + 1
+   if printed > most_printed then fail(format('prints more than %.0f bytes', most_printed)) end
+   stderr:write(text, '\n')
 end
 
 -- CUDA's packages: missing if required within pcall, otherwise aliases of nn
