@@ -25,6 +25,7 @@ _BEGIN, _END = "\ufdd0", "\ufdd1"
 _REFERENCE = re.compile(f"{_BEGIN}(.*?){_END}", re.DOTALL)
 MOST_REFERENCES = 50
 LONGEST_TEXT, LONGEST_VALUE = 4000, 500  # characters between two references in a message, and of the value in one
+LONGEST_MESSAGE = MOST_REFERENCES * (LONGEST_TEXT + LONGEST_VALUE)  # characters of a message of any kind
 
 
 @dataclass(frozen=True)

@@ -202,8 +202,7 @@ class Conversation:
             self._send(client, {f"{attempt.DATASET}/{name}": path for name, path in files.items()})
             self._call(client, attempt.answer)
         elif kind == "ended":
-            while not self._update(client, ended=True):
-                time.sleep(POLL_SECONDS)
+            self._mirror.finish(lambda: self._update(client, ended=True), lambda: self._stop.asked)
             self._call(client, attempt.answer)
         else:
             self._changed = self._changed or kind != "step"

@@ -9,11 +9,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from multiseg.cluster import wire
+from multiseg.errors import RunError
 from multiseg.files import make_folder, rename, sync_tree, write_bytes
 from multiseg.run import names, snapshots
 from multiseg.run.folder import RunFolder
 from multiseg.run.reading import is_run, read_history
 
+MOST_ATTEMPTS = 50  # to fetch the files of a training that has ended
+PAUSE_SECONDS = 0.2  # between two of them
 SHARE = 10  # fetching snapshots during training takes at most 1/SHARE of the time
 LAST = names.SUMMARY  # fetched last, since it marks a run as finished
 IN_SNAPSHOTS = f"{names.SNAPSHOTS}/"
@@ -31,14 +34,22 @@ class Mirror:
         self._folder, self._keep, self._metric = folder, keep, metric
         self._seen: dict[str, wire.Stamp] = {}
         self._due = 0.0  # when the next snapshot may be fetched
+        self.missing: list[str] = []  # files of the last listing that were changed while they were read
 
     def update(self, listing: Mapping[str, wire.Stamp], read: Read, ended: bool) -> bool:
         """Fetch the changed files of a listing; snapshots only at intervals, or if training has ``ended``.
 
-        Returns whether the copy is complete.
+        Returns whether the copy is complete. Raises RunError for a listing that is invalid, or that does not fit on the disk.
         """
         listing = wire.checked(listing)
+        try:
+            return self._update(listing, read, ended)
+        finally:
+            self.missing = [name for name, stamp in listing.items() if name != LAST and self._seen.get(name) != stamp]
+
+    def _update(self, listing: Mapping[str, wire.Stamp], read: Read, ended: bool) -> bool:
         changed = {name: stamp for name, stamp in listing.items() if self._seen.get(name) != stamp}
+        self._check_space(sum(size for size, _ in changed.values()))
         folders = sorted({name.split("/")[1] for name in changed if name.startswith(IN_SNAPSHOTS)})
         plain = [name for name in changed if not name.startswith(IN_SNAPSHOTS) and name not in (LAST, names.HISTORY)]
         # job.json makes the folder a run, which is resumed with the model beside it; other files follow, because a folder with
@@ -67,6 +78,33 @@ class Mirror:
         self._remove_old_snapshots()
         return complete
 
+    def finish(self, update: Callable[[], bool], stopped: Callable[[], bool]) -> None:
+        """Call ``update`` until the copy is complete, a bounded number of times, or once more after ``stopped``.
+
+        Raises RunError that names the files which keep changing.
+        """
+        for _ in range(MOST_ATTEMPTS):
+            last = stopped()
+            if update():
+                return
+            if last:
+                break
+            time.sleep(PAUSE_SECONDS)
+        files = ", ".join(self.missing[:5]) or "files"
+        raise RunError(
+            f"{self._folder}: {files} of the run kept changing in the worker after the training had ended, and could not be "
+            "copied; end the program that writes them, and start the job again to complete the run"
+        )
+
+    def _check_space(self, size: int) -> None:
+        """Raise RunError if this many bytes are more than the disk of the copy has free."""
+        existing = next(path for path in (self._folder.absolute(), *self._folder.absolute().parents) if path.exists())
+        free = shutil.disk_usage(existing).free
+        if size > free:
+            raise RunError(
+                f"{self._folder}: the files of the run in the worker have {size} bytes, and {free} are free here"
+            )
+
     def _history(self, stamp: wire.Stamp | None, read: Read) -> bool:
         """Fetch the current history; it contains the rows of all snapshots in the listing."""
         content = read([(names.HISTORY, *wire.ALL)])[0]
@@ -79,12 +117,13 @@ class Mirror:
         return True
 
     def _file(self, name: str, stamp: wire.Stamp, read: Read) -> bool:
-        content = b""
+        pieces: list[bytes] = []
         for places in wire.messages({name: stamp}):
             for place, piece in zip(places, read(places), strict=True):
                 if piece is None or len(piece) != place[2]:  # replaced meanwhile: the next listing has another stamp
                     return False
-                content += piece
+                pieces.append(piece)
+        content = b"".join(pieces)
         path = wire.inside(self._folder, name)
         make_folder(path.parent)
         write_bytes(path, content, sync_folder=name in (names.JOB, LAST) or name.startswith(IN_MODEL))

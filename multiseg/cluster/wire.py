@@ -16,6 +16,7 @@ Stamp = tuple[int, int]  # of a file: size in bytes, modification time in nanose
 Place = tuple[
     str, int, int, int
 ]  # part of a file: its name, first byte, number of bytes, modification time of the file
+MOST_FILES = 100_000  # of a run
 LONGEST_NAME = 255  # bytes, of all usual file systems
 ALL = (
     0,
@@ -54,6 +55,8 @@ def checked(stamps: object) -> dict[str, Stamp]:
     """Return a listing that was received. Raises RunError for anything else, and for names of files outside the folder."""
     if not isinstance(stamps, Mapping):
         raise RunError("received what is not a listing of files; the sender is not multiseg")
+    if len(stamps) > MOST_FILES:
+        raise RunError(f"received a listing of {len(stamps)} files; a run has at most {MOST_FILES}")
     for name, stamp in stamps.items():
         whole = isinstance(stamp, (tuple, list)) and len(stamp) == 2 and all(type(part) is int for part in stamp)
         if not isinstance(name, str) or not whole or not all(0 <= part < 2**63 for part in stamp):

@@ -1,13 +1,16 @@
 """Find a dataset by its content: in a local folder, in the store of copies, or at a URL to copy it from.
 
-A store contains verified copies, each in a folder named by the dataset's identity. URLs are those that fsspec supports
-(``s3://``, ``https://``, ``file://``, ...), each with the package that its protocol needs.
+A store contains verified copies, each in a folder named by the dataset's identity. Beside each is a file with the sizes and times
+of its files when it was verified: a copy whose files have others is verified again before it is used.
+
+URLs are those that fsspec supports (``s3://``, ``https://``, ``file://``, ...), each with the package that its protocol needs.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -19,7 +22,7 @@ from typing import Any
 
 from multiseg.dataset.description import FILE, computed_hash, parse_description, read_description
 from multiseg.errors import DatasetError
-from multiseg.files import make_folder, read_bytes, rename, sync_tree
+from multiseg.files import make_folder, read_bytes, rename, sync_tree, write_json
 
 POLL_SECONDS = 0.2
 _IDENTITY = re.compile("[0-9a-f]{64}-(?:none|[0-9a-f]{16})")  # it is the name of a folder in the store
@@ -70,7 +73,10 @@ def find(wanted: str, places: list[str], store_folder: Path) -> Path | None:
     """Return a folder whose content has the identity ``wanted``: the store's copy, or one of ``places`` visible here."""
     copy = store_folder / wanted
     if copy.is_dir():
-        return copy
+        if _is_verified(copy, wanted):
+            return copy
+        with _store_errors(store_folder):
+            shutil.rmtree(copy)  # a process that reads it keeps its files
     for place in places:
         folder = Path(place.removeprefix("file://"))
         with suppress(DatasetError, OSError):  # the folder here has other content
@@ -118,7 +124,7 @@ def fetch(url: str, wanted: str, store_folder: Path) -> Path:
 
 def keep(folder: Path, wanted: str, store_folder: Path, origin: str) -> Path:
     """Verify a copy by hashing its records, and move it into the store. Raise DatasetError for other content."""
-    actual = _identity(computed_hash(folder), _mean(folder))
+    actual = identity_of_records(folder)
     if content_hash(actual) != content_hash(wanted):
         raise DatasetError(
             f"{origin}: its copy has the content hash {actual[:12]}..., not {wanted[:12]}...; it was changed, or damaged in "
@@ -131,7 +137,43 @@ def keep(folder: Path, wanted: str, store_folder: Path, origin: str) -> Path:
     with _store_errors(store_folder):
         sync_tree(folder)
         rename(folder, store_folder / wanted)
+        write_json(_stamps_file(store_folder / wanted), _stamps(store_folder / wanted))
     return store_folder / wanted
+
+
+def _stamps(copy: Path) -> dict[str, list[int]]:
+    """Return size and modification time of the files of a copy; LMDB writes its lock whenever it opens a database."""
+    files = {path.relative_to(copy).as_posix(): path.stat() for path in copy.rglob("*") if path.is_file()}
+    return {
+        name: [status.st_size, status.st_mtime_ns]
+        for name, status in sorted(files.items())
+        if not name.endswith("lock.mdb")
+    }
+
+
+def _stamps_file(copy: Path) -> Path:
+    return copy.with_name(f".{copy.name}.stamps")
+
+
+def _is_verified(copy: Path, wanted: str) -> bool:
+    """Return whether a copy in the store has its content: its files are as they were, or their hashes are right."""
+    stamps = _stamps(copy)
+    with suppress(OSError, ValueError):
+        if json.loads(read_bytes(_stamps_file(copy))) == stamps:
+            return True
+    try:
+        if identity_of_records(copy) != wanted:
+            return False
+    except (DatasetError, OSError):
+        return False
+    with suppress(OSError):  # a store that cannot be written: it is verified each time
+        write_json(_stamps_file(copy), stamps)
+    return True
+
+
+def identity_of_records(folder: Path) -> str:
+    """Return a dataset's identity from its records and its mean image, not from its description."""
+    return _identity(computed_hash(folder), _mean(folder))
 
 
 def _mean(folder: Path) -> bytes | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from multiseg.dataset import Dataset
-from multiseg.errors import MultisegError, TrainingStopped
+from multiseg.errors import LONGEST_MESSAGE, MultisegError, TrainingStopped, shortened
 from multiseg.job.job import Job
 from multiseg.run.folder import RunFolder
 from multiseg.training.signals import Stop
@@ -27,6 +27,11 @@ class Outcome:
     status: Literal["finished", "skipped", "stopped", "failed"]
     error: str = ""
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(
+            self, "error", shortened(self.error, LONGEST_MESSAGE)
+        )  # that of another library has any length
 
 
 def train_one(name: str, job: Job, folder: Path, stop: Stop | None = None, report: Report | None = None) -> Outcome:

@@ -17,7 +17,7 @@ from typing import Any
 from multiseg.dataset import Dataset
 from multiseg.dataset.cropping import crop_shapes
 from multiseg.dataset.fitting import is_mixed, shapes_of
-from multiseg.errors import RunError, WorkerError, setting
+from multiseg.errors import LONGEST_MESSAGE, RunError, WorkerError, setting, shortened
 from multiseg.files import LINK, json_text, make_folder, open_own, read_json, sync_one, write_json, write_text
 from multiseg.layout import Layout
 from multiseg.model_files import copies
@@ -145,9 +145,10 @@ class RunFolder:
                 self._remove(keep_log=isinstance(error, WorkerError))
             elif self.rows:
                 status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+                message = shortened(str(error), LONGEST_MESSAGE)  # that of another library has any length
                 with suppress(OSError):  # the disk itself may have failed
-                    self._summarize(status=status, error=str(error))
-                    self.log({"event": status, "error": str(error)})
+                    self._summarize(status=status, error=message)
+                    self.log({"event": status, "error": message})
             raise
 
     def _remove(self, keep_log: bool) -> None:

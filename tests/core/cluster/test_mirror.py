@@ -189,3 +189,39 @@ def test_what_is_no_listing_is_refused_before_anything_is_written(listing: Any, 
     with pytest.raises(RunError, match="the sender is not multiseg"):
         Mirror(tmp_path / "copy", "all", "l1").update(listing, read, ended=True)
     assert not (tmp_path / "copy").exists()
+
+
+def test_a_file_that_keeps_changing_does_not_block(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "PAUSE_SECONDS", 0.0)
+    copy, updates, log = Mirror(tmp_path / "copy", "all", "l1"), [], run / "worker.log"
+
+    def update() -> bool:
+        stale = wire.listing(run)
+        updates.append(len(updates))
+        log.write_text("x" * len(updates))
+        os.utime(log, ns=(len(updates), 1 + len(updates)))
+        return copy.update(stale, lambda places: wire.read(run, places), ended=True)
+
+    with pytest.raises(RunError, match=r"copy: worker\.log of the run kept changing in the worker"):
+        copy.finish(update, lambda: False)
+    assert len(updates) == mirror.MOST_ATTEMPTS
+    assert snapshots(tmp_path / "copy") and not (tmp_path / "copy/summary.json").exists()  # it is resumed
+    with pytest.raises(RunError, match="kept changing"):
+        copy.finish(update, lambda: True)  # after Ctrl-C
+    assert len(updates) == mirror.MOST_ATTEMPTS + 1
+    assert copy.update(wire.listing(run), lambda places: wire.read(run, places), ended=True)
+    assert copy.missing == [] and contents(tmp_path / "copy") == contents(run)
+
+
+def test_a_listing_that_is_too_large_is_refused(run: Path, tmp_path: Path) -> None:
+    def read(places: list[wire.Place]) -> list[bytes | None]:
+        raise AssertionError("nothing is read")
+
+    copy = Mirror(tmp_path / "copy", "all", "l1")
+    with pytest.raises(
+        RunError, match=rf"the files of the run in the worker have {2**62} bytes, and \d+ are free here"
+    ):
+        copy.update({"job.json": (2**62, 1)}, read, ended=False)
+    with pytest.raises(RunError, match="a listing of 100001 files; a run has at most 100000"):
+        copy.update({f"{number}": (0, 1) for number in range(100_001)}, read, ended=False)
+    assert not (tmp_path / "copy").exists()

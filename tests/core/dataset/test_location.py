@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -60,6 +61,25 @@ def test_a_copy_that_lost_its_mean_image_is_refused(url: str, dataset: Any, cach
     with pytest.raises(DatasetError, match=rf"{url}: the mean image train_db/mean.binaryproto of its copy differs, or"):
         location.fetch(url, wanted, cache)
     assert not list(cache.iterdir())
+
+
+def test_a_copy_that_was_changed_is_verified_again(url: str, dataset: Any, cache: Path) -> None:
+    wanted = location.identity(dataset.path)
+    copy = location.local(url)
+    mean, records = copy / "train_db/mean.binaryproto", copy / "train_db/features/data.mdb"
+    for path in (mean, records):  # another time, the same content: it stays
+        os.utime(path, ns=(1, 1))
+    marked = copy / "marked"
+    marked.touch()
+    assert location.local(url) == copy and marked.exists()
+    content = records.read_bytes()
+    assert b"IDAT" in content  # of the records, which are PNG
+    records.write_bytes(content.replace(b"IDAT", b"IDAS"))
+    assert location.local(url) == copy and not marked.exists()  # copied again
+    assert location.identity_of_records(copy) == wanted
+    mean.write_bytes(mean.read_bytes()[:-1] + b"\0")
+    (cache / f".{wanted}.stamps").unlink()  # of a version that did not write it
+    assert location.find(wanted, [], cache) is None and not copy.exists()
 
 
 @pytest.mark.parametrize(("place", "words"), [
