@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from multiseg.errors import BackendUnavailable, ModelError
+from multiseg.errors import BackendUnavailable, ModelError, MultisegError
 from multiseg.files import open_regular
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -39,7 +39,10 @@ def opened(path: Path, title: str | Path | None = None) -> Iterator[Any]:
         with h5py.File(path, "r") as file:
             _check(title, file, h5py, max(MAX_EXPANSION * size, MIN_ALLOWED))
             yield file
-    except (OSError, KeyError, RuntimeError) as error:
+    except MultisegError:
+        raise
+    # ValueError: types of numbers that do not exist, names that are not text
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"{title}: is not a complete HDF5 file: {error}; copy or write it again") from error
 
 

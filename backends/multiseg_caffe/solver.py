@@ -183,7 +183,8 @@ class Solver:
         path.unlink()
 
     def restore(self, folder: Path) -> None:
-        """Read the files that :meth:`save` writes."""
+        """Read the files that :meth:`save` writes. Raises ModelError for a solver state of other parameters."""
+        solver_state.check(folder / STATE, WEIGHTS, [blob.data.shape for blob in self._blobs])
         working_directory = Path.cwd()
         os.chdir(folder)  # the solver state refers to its weights by a relative path
         try:

@@ -6,12 +6,18 @@ blob for each parameter, in the net's order; parameters that share memory have o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
+from multiseg.errors import ModelError
+from multiseg.files import read_bytes
 from multiseg.network import Array
+from multiseg_caffe.proto import SolverState
 from multiseg_caffe.weights import assign, neutral
 
 Owner = tuple[str, int]  # a layer, and the index of one of its parameters
@@ -23,6 +29,33 @@ def owners(params: Mapping[str, Any]) -> list[Owner]:
     for owner, blob in _blobs(params):
         first.setdefault(blob.data.ctypes.data, owner)
     return list(first.values())
+
+
+def check(path: Path, weights: str, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raise ModelError if a file is no SolverState of the weights file ``weights`` and of parameters of these shapes.
+
+    Caffe ends its process for a damaged file, takes arrays of any size, and loads weights from any path that the file names.
+    """
+    state = SolverState()
+    try:
+        state.ParseFromString(read_bytes(path))
+    except DecodeError as error:
+        raise ModelError(f"{path}: is damaged: {error}; resume from another snapshot") from error
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    if state.learned_net != weights:
+        raise ModelError(f"{path}: names the weights file {state.learned_net!r}, not {weights!r}; it is damaged")
+    if len(state.history) % max(len(shapes), 1):
+        raise ModelError(
+            f"{path}: has {len(state.history)} arrays for {len(shapes)} parameters; it is damaged, or of another network"
+        )
+    for index, blob in enumerate(state.history):
+        shape, count = shapes[index % len(shapes)], len(blob.data or blob.double_data)
+        if tuple(blob.shape.dim) != shape or count != math.prod(shape):
+            raise ModelError(
+                f"{path}: its array {index} has {count} numbers and the shape {list(blob.shape.dim)[:9]}, and the parameter has "
+                f"the shape {list(shape)}; it is damaged, or of another network"
+            )
 
 
 def named(layers: Mapping[str, Any], params: Mapping[str, Any], slots: Sequence[str], history: Sequence[Array]) -> Any:

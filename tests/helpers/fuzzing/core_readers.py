@@ -12,13 +12,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
+from multiseg_caffe.blobs import blob_of
+from multiseg_caffe.proto import SolverState
 from PIL import Image, PngImagePlugin
 
 import multiseg
 from helpers import small_models
 from helpers.fuzzing.reader import Reader
 from helpers.t7_writer import Torch, t7, tensor
+from multiseg import hdf5
 from multiseg.cluster.mirror import Mirror
 from multiseg.dataset import Dataset
 from multiseg.dataset.check import check_dataset
@@ -38,6 +42,7 @@ from multiseg.model_files.reading import cropping_of_file, mean_of_file, read_we
 from multiseg.worker import choice, protocol
 
 SHAPE = (1, 8, 8)
+STATE = [(2, 1, 3, 3), (2,)]  # shapes of the parameters of the solver state
 JOBS = """
 runs = "runs"
 parallel = 2
@@ -142,6 +147,13 @@ def _networks(folder: Path) -> None:
     state = {"momentum/conv.weight": weights["conv.weight"]}
     weights_file.write(folder / "w.safetensors", weights_file.NeutralWeights(weights, "RGB", state, solver))
     multiseg.convert(folder / "w.safetensors", "caffemodel", folder / "w.caffemodel")
+    with h5py.File(folder / "w.caffemodel.h5", "w") as file:
+        for layer in ("conv", "up/conv"):
+            for index, shape in enumerate(STATE):
+                file[f"data/{layer}/{index}"] = np.ones(shape, np.float32)
+    history = [blob_of(np.ones(shape, np.float32)) for shape in STATE]
+    state = SolverState(iter=3, learned_net="network.caffemodel", history=history)
+    (folder / "network.solverstate").write_bytes(state.SerializeToString())
     linear = Torch("nn.SpatialConvolution", nInputPlane=1, nOutputPlane=1, kW=1, kH=1, dW=1, dH=1, padW=0, padH=0,
                    weight=tensor(np.ones((1, 1, 1, 1), np.float32)), bias=tensor(np.ones(1, np.float32)))  # fmt: skip
     for name, ascii in {"net.t7": False, "ascii.t7": True}.items():
@@ -282,6 +294,22 @@ def _image(path: Path) -> None:
     )
 
 
+def _hdf5(path: Path) -> Any:
+    from multiseg_caffe import hdf5_weights
+
+    return hdf5_weights.layers(path, None)
+
+
+def _names_in_hdf5(path: Path) -> Any:
+    return hdf5.root_names(path, path.read_bytes()[:4096])
+
+
+def _solver_state(path: Path) -> None:
+    from multiseg_caffe import solver_state
+
+    solver_state.check(path, "network.caffemodel", STATE)
+
+
 def _network(path: Path) -> None:
     mean_of_file(path)
     cropping_of_file(path)
@@ -322,6 +350,9 @@ def _choice(path: Path) -> None:
 READERS = [
     *(Reader(f"prototxt {name}", f"{name}.prototxt", _network, weight) for name, weight in {"net": 3.0, "unet": 0.5}.items()),
     Reader("caffemodel", "w.caffemodel", read_weights, 3),
+    Reader("caffemodel in HDF5", "w.caffemodel.h5", _hdf5, 2),
+    Reader("names in HDF5", "w.caffemodel.h5", _names_in_hdf5),
+    Reader("solverstate", "network.solverstate", _solver_state, 2),
     Reader("safetensors", "w.safetensors", lambda path: weights_file.read(path), 2),
     *(Reader(f"kind of {file}", file, _kinds, 0.7) for file in ("net.prototxt", "net.py", "net.lua", "net.t7", "w.caffemodel")),
     Reader("t7", "net.t7", _t7, 2),
