@@ -26,7 +26,7 @@ from parts.setup import Bench
 
 import multiseg
 
-PARTS = ("step", "floor", "job", "choice", "inference", "scaling", "startup")
+PARTS = ("step", "networks", "floor", "job", "choice", "inference", "scaling", "startup")
 PACKAGES = ("multiseg", "numpy", "torch", "tensorflow_cpu", "keras", "pycaffe", "pillow", "lmdb")
 
 

@@ -85,6 +85,8 @@ class Backend:
     distributed: str | None = (
         None  # worker-side module with `Network` (multiseg.network.RankNetwork), see multiseg.training.ranks
     )
+    compiles: bool = False  # whether the training step can be compiled
+    precisions: tuple[str, ...] = ("float32",)  # precisions of a training step, of multiseg.network.PRECISIONS
     not_distributed: str = ""  # the reason if ``distributed`` is None, for messages
     environment: Mapping[str, str] = field(default_factory=dict)  # set in the worker before anything is imported
 

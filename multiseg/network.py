@@ -25,6 +25,8 @@ Array = npt.NDArray[np.float32]
 LossTerms = list[tuple[float, float]]  # of a batch, see Network.evaluate
 STEPS = "steps"  # in a solver's state: the number of updates
 
+FLOAT32, BF16 = PRECISIONS = ("float32", "bf16")  # in which a training step computes
+
 LabelKind = Literal["images", "classes"]
 IMAGES: LabelKind = "images"  # a value for each element of the network's output
 CLASSES: LabelKind = "classes"  # a class index from 0 for each pixel, or (labels of one pixel) for each image
@@ -47,6 +49,10 @@ class NetworkSpec:
     defines for all backends. ``multipliers`` maps patterns (fnmatch) of parameter names to multipliers of learning rate (``lr``)
     and weight decay (``decay``); see :func:`factors`. ``accumulate``: a training step receives up to this many batches, processes
     them one after the other and updates once, with the average gradient over all images.
+
+    ``compile`` and ``precision`` concern the training step only: whether the framework compiles it, and FLOAT32 or BF16. With
+    BF16, parameters, solver state and loss are float32. Predictions and evaluations are computed in float32 without compilation.
+    A backend receives only values that its declaration allows.
     """
 
     model: str
@@ -69,6 +75,8 @@ class NetworkSpec:
     mixed_sizes: bool = False
     ignore_index: int | None = None
     class_weights: tuple[float, ...] = ()
+    compile: bool = False
+    precision: str = FLOAT32
 
     def label_kind(self, output: Sequence[int]) -> LabelKind:
         """Return how a network with an ``output`` of this shape, (C, H, W) or (C,), reads the labels of this specification."""
@@ -146,8 +154,9 @@ class Network(ABC):
         the model's own loss; ``classes``, the number of classes if its loss takes class indices, else None; ``ignored``, the
         class indices that it ignores besides the specification's; ``files``, those that the network file refers to, relative to
         its folder; ``single_values``, the layers that normalise a batch by statistics of one value per image and channel;
-        ``logits``, whether the loss computes the sigmoid of the output itself; ``label_range``, the smallest and the largest
-        label that the loss takes; and ``input_type``, the name of the type of its images if they are integers."""
+        ``compile_seconds``, the time that compiling the training step took; ``logits``, whether the loss computes the sigmoid of
+        the output itself; ``label_range``, the smallest and the largest label that the loss takes; and ``input_type``,
+        the name of the type of its images if they are integers."""
 
     @abstractmethod
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:

@@ -26,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from multiseg.errors import ModelError, SettingsError, WorkerError, setting
 from multiseg.network import Array, NetworkSpec, RankNetwork
 from multiseg_torch import losses, network
+from multiseg_torch.computing import Forward
 
 JOIN = timedelta(minutes=10)  # for all ranks to connect
 WAIT = timedelta(days=1)  # in an all-reduce: upper bound for rank 0's validation or snapshot
@@ -42,6 +43,10 @@ class Network(network.Network, RankNetwork):
     """One rank's replica. The model and its snapshots are the same as in single-process training."""
 
     def __init__(self, spec: NetworkSpec) -> None:
+        if spec.compile:
+            raise SettingsError(
+                f"{setting('compile', True)}: is not available for a training in several processes; leave it out, or {ALONE}"
+            )
         self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         if spec.device != "cpu" and torch.cuda.is_available():
             torch.cuda.set_device(_gpu())
@@ -63,6 +68,7 @@ class Network(network.Network, RankNetwork):
                 self.model, process_group=group, find_unused_parameters=True, gradient_as_bucket_view=True,
                 **{BUFFERS: False},
             )  # fmt: skip
+        self.forward = Forward(spec, self.parallel, self.part, self.device, self.order)
 
     def _check_mean(self) -> None:
         """Raise ModelError if the batch's gradient is not the mean of the gradients of its shards."""
@@ -110,12 +116,12 @@ class Network(network.Network, RankNetwork):
         """
         count = len(features)
         if count:
-            output, target = self.parallel(self._tensor(features)), self._tensor(labels)
+            output, target = self.forward(self._tensor(features)), self._tensor(labels)
         else:
-            output = self.parallel(torch.zeros(1, *self.spec.input_shape, device=self.device))
+            output = self.forward(torch.zeros(1, *self.spec.input_shape, device=self.device))
             target = torch.zeros(1, *self.spec.label_shape, device=self.device)
         if self._scores is not None:
-            output.scores = self._scores
+            output.scores = self._scores.float()
         loss = self.loss(output, target)
         # DistributedDataParallel divides by the number of ranks, which assumes equal numbers of images
         (loss * (count * self.size / images)).backward()

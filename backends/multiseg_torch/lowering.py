@@ -58,6 +58,14 @@ class Product(torch.autograd.Function):
         return of_a, Product.apply(a.mT, gradient.mT).mT
 
 
+def _multiplied(a: Tensor, b: Tensor) -> Tensor:
+    """Return :func:`product` with gradients; like PyTorch's own products, in the data type of torch.autocast where that is on."""
+    if torch.is_autocast_enabled(a.device.type):
+        dtype = torch.get_autocast_dtype(a.device.type)
+        a, b = a.to(dtype), b.to(dtype)
+    return Product.apply(a, b)  # type: ignore[no-any-return]
+
+
 class PatchConv2d(nn.Conv2d):
     """Conv2d with kernel == stride and no padding: multiply patches (N*h*w, C*k*k) by the weights and reshape to NCHW."""
 
@@ -70,9 +78,9 @@ class PatchConv2d(nn.Conv2d):
         x = x[:, :, : h * kh, : w * kw]  # pixels beyond the last complete window are ignored
         patches = x.reshape(n, groups, c // groups, h, kh, w, kw).permute(1, 0, 3, 5, 2, 4, 6)
         weight = self.weight.reshape(groups, self.out_channels // groups, -1)
-        out = Product.apply(patches.reshape(groups, n * h * w, -1), weight)
+        out = _multiplied(patches.reshape(groups, n * h * w, -1), weight)
         out = out.reshape(groups, n, h, w, -1).permute(1, 0, 4, 2, 3).reshape(n, self.out_channels, h, w)
-        return out if self.bias is None else out + self.bias[:, None, None]
+        return out if self.bias is None else out + self.bias[:, None, None].to(out.dtype)
 
 
 class PatchConvTranspose2d(nn.ConvTranspose2d):
@@ -83,10 +91,15 @@ class PatchConvTranspose2d(nn.ConvTranspose2d):
             return super().forward(x, output_size)
         (kh, kw), groups, (n, c, h, w) = self.kernel_size, self.groups, x.shape
         pixels = x.reshape(n, groups, c // groups, h, w).permute(1, 0, 3, 4, 2).reshape(groups, n * h * w, -1)
-        out = Product.apply(pixels, self.weight.reshape(groups, c // groups, -1).mT)
+        out = _multiplied(pixels, self.weight.reshape(groups, c // groups, -1).mT)
         out = out.reshape(groups, n, h, w, -1, kh, kw).permute(1, 0, 4, 2, 5, 3, 6)
         out = out.reshape(n, self.out_channels, h * kh, w * kw)
-        return out if self.bias is None else out + self.bias[:, None, None]
+        return out if self.bias is None else out + self.bias[:, None, None].to(out.dtype)
+
+
+def layers(model: nn.Module) -> list[nn.Module]:
+    """Return the layers of ``model`` that are lowered."""
+    return [module for module in model.modules() if isinstance(module, (PatchConv2d, PatchConvTranspose2d))]
 
 
 def lower(model: nn.Module) -> list[str]:

@@ -15,8 +15,20 @@ from multiseg import network
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.network import CLASSES, Array, LossTerms, NetworkSpec
 from multiseg.worker import choice
-from multiseg_torch import backend, files, loss_terms, losses, lowering, probabilities, scores, selecting, single_values
+from multiseg_torch import (
+    backend,
+    files,
+    loss_terms,
+    losses,
+    lowering,
+    memory_format,
+    probabilities,
+    scores,
+    selecting,
+    single_values,
+)
 from multiseg_torch.class_losses import ClassLoss
+from multiseg_torch.computing import Forward
 from multiseg_torch.describing import tracing
 from multiseg_torch.solver import Solver
 from multiseg_torch.weights import neutral_weights, unflattened
@@ -84,6 +96,12 @@ class Network(network.Network):
         self._check_shapes()
         self.lowered = lowering.lower(self.model) if spec.lowering else []
         self.solver = Solver(spec, self.model) if spec.solver else None
+        self.order = torch.contiguous_format
+        if spec.solver:
+            images = torch.zeros(2, *spec.input_shape, device=self.device)
+            self.order = memory_format.chosen(self.model, bool(self.lowered), images)
+        self.forward = Forward(spec, self.model, self.batch_size, self.device, self.order)
+        self.compile_seconds = self.forward.compile() if spec.compile and spec.solver else None
 
     def _check_shapes(self) -> None:
         self.model.eval()
@@ -121,22 +139,23 @@ class Network(network.Network):
             "lowered": self.lowered,
             "trained": self.solver.trained if self.solver else {},
             "files": self.files,
+            **({} if self.compile_seconds is None else {"compile_seconds": round(self.compile_seconds, 1)}),
         }
 
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:
         assert self.solver is not None
         torch.manual_seed(seed)
         self.model.train()
-        total = 0.0
+        totals = []
         with self.solver.gradients():
             for start in range(0, len(features), self.batch_size):
                 part = slice(start, start + self.batch_size)
-                loss = self.loss(self.model(self._tensor(features[part])), self._tensor(labels[part]))
+                loss = self.loss(self.forward(self._tensor(features[part])), self._tensor(labels[part]))
                 loss = loss * (len(features[part]) / len(features))
                 loss.backward()
-                total += float(loss.detach())
+                totals.append(loss.detach())
         self.solver.step(rate)
-        return total
+        return sum(map(float, totals))  # reading a loss waits for a GPU, so it comes last
 
     @torch.no_grad()
     def predict(
@@ -165,7 +184,10 @@ class Network(network.Network):
         )
 
     def _tensor(self, array: Array) -> Tensor:
-        return torch.from_numpy(array).to(self.device)
+        tensor = torch.from_numpy(array)
+        if self.device.type == "cuda":  # from pinned memory the copy does not make the program wait
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor
 
     def get_weights(self, state: bool = False) -> dict[str, Array]:
         if state:
@@ -196,4 +218,4 @@ class Network(network.Network):
             self.solver.load_state_dict(state["optimizer"])
 
     def close(self) -> None:
-        del self.model, self.solver
+        del self.model, self.solver, self.forward

@@ -21,4 +21,4 @@ def test() -> None:
         network.predict(features, None)
 
 
-serve(train if given["what"] == "train" else test)
+serve(train if given["what"] == "train" else test, clock=given.get("clock", "wall"))

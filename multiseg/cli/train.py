@@ -13,6 +13,7 @@ from multiseg.cli import ARGUMENTS
 from multiseg.cli.events import print_json
 from multiseg.cli.model import CLASSES, MODEL_OPTION, OUTPUTS, names_of, options_of
 from multiseg.dataset.fitting import OF_DATASET
+from multiseg.network import FLOAT32, PRECISIONS
 from multiseg.settings.losses import LOSSES
 from multiseg.settings.metrics import IN_PROGRESS, SELECTING
 from multiseg.settings.schedules import DEFAULT
@@ -99,6 +100,13 @@ from multiseg.settings.schedules import DEFAULT
     "--lowering/--no-lowering",
     default=True,
     help="Compute convolutions whose kernel equals their stride as one matrix product.",
+)
+@click.option("--compile", is_flag=True, help="Compile the training step; the first training takes longer to start.")
+@click.option(
+    "--precision",
+    default=FLOAT32,
+    show_default=True,
+    help=f"Precision of the training step: {' or '.join(PRECISIONS)}; weights are kept in float32.",
 )
 @click.option(
     "--val-interval",

@@ -38,6 +38,8 @@ class JobRequest:
     device: str = "auto"
     threads: int = 0
     lowering: bool = True
+    compile: bool = False
+    precision: str = "float32"
     val_interval: float = 1
     snapshot_interval: float = 1
     keep: str = "best"

@@ -28,6 +28,7 @@ from multiseg.settings.requirements import is_whole
 from multiseg.settings.resolved import OWN_MEAN, Settings
 from multiseg.settings.schedules import Schedule
 from multiseg.settings.solvers import NEUTRAL, NEUTRAL_BATCH_SIZE, multiplier_problems, option_problems
+from multiseg.settings.step import step_problems
 from multiseg.training.ranks import current
 
 Value = TypeVar("Value")
@@ -61,6 +62,8 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
     mean = _mean_of_job(job, model, problems)
     if dataset is not None:
         problems += _dataset_problems(job, dataset, augmentation, mean, crops)
+    mixed = dataset is not None and is_mixed(dataset)
+    problems += step_problems(job.compile, job.precision, backend, mixed and crops.crop is None)
     if problems or schedule is None or augmentation is None:
         raise SettingsError("; ".join(problems))
 
@@ -69,7 +72,6 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
         rate = neutral.rate if neutral else backend.learning_rate
     default_size = NEUTRAL_BATCH_SIZE if equal else None
     ignore = dataset.labels.ignore if job.ignore_index is None and dataset is not None else job.ignore_index
-    mixed = dataset is not None and is_mixed(dataset)
     return Settings(
         backend=backend,
         model=model.resolve(),
@@ -97,6 +99,8 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
         device=job.device,
         threads=job.threads or current().threads,
         lowering=job.lowering,
+        compile=job.compile,
+        precision=job.precision,
         val_interval=job.val_interval,
         snapshot_interval=job.snapshot_interval,
         keep=job.keep,

@@ -16,11 +16,14 @@ from multiseg.errors import SettingsError
 from multiseg.pages.numbers import number, significant
 from multiseg.report.facts import RunFacts
 from multiseg.settings.metrics import LOSS, METRICS, SELECTING, Metric
+from multiseg.settings.step import DEFAULTS
 from multiseg.topology.words import listed
 
 MEASURED = SELECTING
 # settings in which compared runs may differ: backend, its network file, seed, and settings that do not affect results
-FREE = {"backend", "model", "exported", "seed", "device", "threads", "lowering", "snapshot_interval", "keep"}
+FREE = {
+    "backend", "model", "exported", "seed", "device", "threads", "lowering", "compile", "snapshot_interval", "keep",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ def agreement(facts: Sequence[RunFacts]) -> Agreement:
 
 def _group_key(facts: RunFacts) -> str:
     """Return a text that is equal for runs that differ only in backend and seed."""
-    settings = {key: value for key, value in facts.run.settings.items() if key not in FREE}
+    settings = {key: value for key, value in {**DEFAULTS, **facts.run.settings}.items() if key not in FREE}
     return json.dumps([facts.content, facts.epoch, facts.shapes, settings], sort_keys=True)
 
 
@@ -251,6 +254,7 @@ def _differing(facts: Sequence[RunFacts]) -> str:
     """Return the settings in which the runs differ, in parentheses; empty if there are none."""
     values = [
         {
+            **DEFAULTS,
             **each.run.settings,
             "dataset": each.content,
             "weights' shapes": each.shapes,

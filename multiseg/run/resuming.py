@@ -11,6 +11,7 @@ from multiseg.model_files import copies
 from multiseg.run.names import MODEL
 from multiseg.run.reading import read_job
 from multiseg.settings.resolved import OWN_MEAN, Settings
+from multiseg.settings.step import DEFAULTS
 
 RESTARTED = ("batch_size", "val_batch_size", "accumulate")  # may differ if the run has no snapshot, and starts again
 # None is a value of its own, which does not take that of the run; it is that of runs before there was the setting
@@ -65,7 +66,7 @@ def completed(
                 f"{settings.model.parent / name}: has changed since {path} began; the run's own copy is {model.parent / name}"
             )
     requested = completed_settings.to_json()
-    for key, value in {**dict.fromkeys(OPTIONAL), **stored}.items():
+    for key, value in {**dict.fromkeys(OPTIONAL), **DEFAULTS, **stored}.items():
         unset = key not in requested or (requested[key] is None and key not in OPTIONAL)
         if not unset and key not in free and requested[key] != value:
             raise RunError(

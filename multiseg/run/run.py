@@ -36,6 +36,7 @@ from multiseg.run.processes import Processes
 from multiseg.run.reading import read_history, read_job, read_summary
 from multiseg.run.snapshots import Snapshot, snapshots
 from multiseg.settings.binary import foreground_of_outputs
+from multiseg.settings.step import DEFAULTS
 from multiseg.topology import Topology
 from multiseg.topology.geometry import Geometry, NotLocal
 from multiseg.worker import pool
@@ -205,6 +206,7 @@ class Run:
             loss_options=settings.get("loss_options", {}),
             **{key: settings[key] for key in common_keys},
             **({key: settings[key] for key in training_keys} if trains else {"solver": None}),
+            **({key: settings.get(key, value) for key, value in DEFAULTS.items()} if trains else {}),
             frozen=tuple(settings["freeze"]) if trains else (),
             labels=(self.labels or Labels()).kind,
             mixed_sizes=self.mixed_sizes,

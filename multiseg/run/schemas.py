@@ -76,6 +76,8 @@ JOB_VALUES: Schema = {
     "settings.threads": WHOLE,
     "settings.device": TEXT,
     "settings.lowering": FLAG,
+    "settings.compile": optional(FLAG),
+    "settings.precision": optional(TEXT),
     "settings.recipe": TEXT,
     "settings.learning_rate": NUMBER,
     "settings.solver": OBJECT,

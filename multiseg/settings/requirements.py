@@ -10,6 +10,7 @@ from typing import Any
 from multiseg.dataset.cropping import CENTRE, NONE, read_size
 from multiseg.dataset.fitting import OF_DATASET
 from multiseg.errors import setting
+from multiseg.network import PRECISIONS
 from multiseg.settings.metrics import SELECTING
 
 RECIPES = ("tutorial", "equal")
@@ -87,6 +88,8 @@ REQUIREMENTS: dict[str, Condition] = {
     "val_crop": one_of(CENTRE, NONE).or_none(),
     "keep": one_of(*KEEP),
     "device": one_of(*DEVICES),
+    "compile": Condition("must be true or false", lambda value: isinstance(value, bool)),
+    "precision": one_of(*PRECISIONS),
     "epochs": whole(1),
     "batch_size": whole(1).or_none(),
     "val_batch_size": whole(1).or_none(),

@@ -52,6 +52,8 @@ class Settings:
     device: str
     threads: int
     lowering: bool
+    compile: bool
+    precision: str
     val_interval: float
     snapshot_interval: float
     keep: str

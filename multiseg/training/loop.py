@@ -80,6 +80,7 @@ class Loop:
             "folder": self.settings.origins.get("folder", str(self.folder.path)),
             **({"weights": transferred} if transferred else {}),
             **({"zero_layers": list(zero)} if zero else {}),
+            **{key: value for key, value in self.settings.network.items() if key == "compile_seconds"},
             **({"exported": self.settings.exported, "loss": self.settings.loss_name} if self.settings.exported else {}),
         })  # fmt: skip
         try:

@@ -74,6 +74,8 @@ def spec_of(settings: Settings, shape: Shape, label_shape: Shape, labels: LabelK
         threads=settings.threads,
         device=settings.device,
         lowering=settings.lowering,
+        compile=settings.compile,
+        precision=settings.precision,
         frozen=settings.freeze,
         recipe=settings.recipe,
         multipliers=settings.multipliers,

@@ -79,6 +79,9 @@ class Bar:
                     highlight=False,
                     soft_wrap=True,
                 )
+            if "compile_seconds" in event:
+                text = f"the training step was compiled in {event['compile_seconds']:.0f} s"
+                self.progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
             for line in _notes_of_start(event):
                 self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
         elif event["event"] == "step":

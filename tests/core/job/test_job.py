@@ -59,3 +59,17 @@ def test_training_into_a_folder_that_is_in_use_leaves_it_alone(dataset: Any, tmp
     with pytest.raises(RunError, match="exists already"):
         multiseg.Job(dataset=dataset).train(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_backend_refuses_to_compile_and_precisions_that_it_lacks() -> None:
+    with pytest.raises(SettingsError) as caught:
+        multiseg.Job(dataset="x", backend="caffe", compile=True, precision="bf16").resolve()
+    for words in (
+        "compile=True: backend caffe does not compile its training step; leave it out, or use a backend that does: torch",
+        "precision='bf16': backend caffe trains in float32; leave it out, or use a backend that supports it: torch",
+    ):
+        assert words in str(caught.value)
+    with pytest.raises(SettingsError, match="precision='fp8': choose one of float32, bf16"):
+        multiseg.Job(dataset="x", precision="fp8").resolve()
+    kept = multiseg.Job(dataset="x", compile=True, precision="bf16").resolve().to_json()
+    assert (kept["compile"], kept["precision"]) == (True, "bf16")
