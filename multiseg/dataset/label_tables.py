@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from multiseg.errors import DatasetError, SettingsError, setting
@@ -96,7 +95,8 @@ def read_map(source: str | os.PathLike[str] | Mapping[Any, Any]) -> dict[Key, in
         entries = [(name, key, value) for key, value in source.items()]
     else:
         text = os.fspath(source)
-        if not Path(text).exists() and re.fullmatch(r"\s*\d+\s*[:=]\s*\d+\s*(,\s*\d+\s*[:=]\s*\d+\s*)*", text):
+        # a long text is no name of a file
+        if not os.path.exists(text) and re.fullmatch(r"\s*\d+\s*[:=]\s*\d+\s*(,\s*\d+\s*[:=]\s*\d+\s*)*", text):  # noqa: PTH110
             lines = text.split(",")
             where = [name] * len(lines)
         else:

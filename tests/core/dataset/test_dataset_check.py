@@ -272,6 +272,15 @@ def test_a_dataset_of_an_earlier_version_has_no_sum_of_its_mean(ours: Path) -> N
     assert problems(ours) == ["dataset.json: is damaged: its content_hash is not that of its databases"]
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "nul\0", "y" * 300 + "/data.mdb"])
+def test_a_description_with_names_that_no_file_can_have(name: str, ours: Path) -> None:
+    description = json.loads((ours / "dataset.json").read_text())
+    del description["sum"]
+    files, databases = {**description["files"], name: "0" * 64}, {**description["databases"], name: "0" * 64}
+    (ours / "dataset.json").write_text(json.dumps({**description, "files": files, "databases": databases}))
+    assert f"{name}: is missing" in problems(ours)
+
+
 @pytest.mark.parametrize("step", [401, pytest.param(1, marks=pytest.mark.nightly)])
 def test_every_changed_byte_of_a_dataset_is_found(step: int, tmp_path: Path) -> None:
     for kind in ("input", "target"):

@@ -180,6 +180,9 @@ def test_a_map_of_values(tmp_path: Path) -> None:
         dataset = Dataset.create(tmp_path / str(number), labels="classes", label_map=source, **options)
         assert stored(dataset) == EXPECTED
     assert read_map({"128 64 128": 3, (0, 0, 1): "4"}) == {(128, 64, 128): 3, (0, 0, 1): 4}
+    assert read_map(",".join(f"{value}:{value // 2}" for value in range(256))) == {
+        value: value // 2 for value in range(256)
+    }
 
 
 def fails(root: Path, error: type[MultisegError], message: str, options: dict[str, Any]) -> None:
