@@ -39,6 +39,17 @@ IMPORTING = {
     "backends/torch/test_torch_probabilities.py": {"torch"},
     "contract/test_differential.py": {"torch"},
 }
+# Files that take longest, and the folders in the order in which they start: at the end two processes share short files.
+LONGEST = (
+    "system/test_cluster_jobs.py",
+    "system/test_examples.py",
+    "system/test_ranks.py",
+    "contract/test_training.py",
+    "contract/test_converting.py",
+    "system/power/test_power_cuts.py",
+    "system/test_install.py",
+)
+FOLDERS = ("system", "contract", "backends", "core")
 collect_ignore = [path for path, backends in IMPORTING.items() if not backends <= set(REQUIRED)]
 
 Loaded = Callable[..., Worker]
@@ -59,7 +70,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     unknown = sorted(set(REQUIRED) - set(ALL))
     if unknown:
         pytest.exit(f"MULTISEG_TEST_BACKENDS names {unknown[0]!r}; known are: {', '.join(ALL)}", 4)
-    if not REQUIRED or session.config.option.collectonly:
+    in_worker = hasattr(session.config, "workerinput")  # of pytest-xdist, whose main process has checked
+    if not REQUIRED or session.config.option.collectonly or in_worker:
         return
     problems = [status.problem for status in multiseg.backends() if status.name in REQUIRED and not status.available]
     if problems:
@@ -87,6 +99,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         items[:] = [item for item in items if wanted(item)]
         config.hook.pytest_deselected(items=left_out)
+    items.sort(key=_start_order)
+
+
+def _start_order(item: pytest.Item) -> tuple[int, int]:
+    path = item.path.relative_to(TESTS)
+    long = LONGEST.index(path.as_posix()) if path.as_posix() in LONGEST else len(LONGEST)
+    return long, FOLDERS.index(path.parts[0])
 
 
 @pytest.fixture(scope="session")
