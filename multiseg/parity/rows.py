@@ -13,17 +13,17 @@ from multiseg.parity.detail import Detail, Planes, not_finite
 from multiseg.reference.bounded import TINY, Array, Bounded, pieces
 
 LARGEST = float(np.finfo(np.float32).max)
-STAGES = ("network", "weights", "forward", "stored", "output", "loss", "gradient", "step")
+STAGES = ("network", "weights", "forward", "output", "loss", "gradient", "step", "stored")
 DRAWN = ("forward", "output")  # stages whose tensors the page shows
 TITLES = {
     "network": "Networks",
     "weights": "Weights that were given",
     "forward": "Forward, layer by layer",
-    "stored": "Values in the golden file, end to end",
     "output": "Output, end to end",
     "loss": "Loss",
     "gradient": "Gradients",
     "step": "Weights after each step",
+    "stored": "Values in the golden file, end to end",
 }
 
 

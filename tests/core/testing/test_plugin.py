@@ -157,8 +157,8 @@ def test_a_users_file_is_checked_in_five_lines(tmp_path: Path) -> None:
     assert "<html" in page.read_text().lower() and "my-network-is-the-same" in page.name
 
 
-def test_what_differs_is_the_tests_failure(tmp_path: Path) -> None:
-    """A network that multiplies its output by 1.001 where nobody looks; in words, without a traceback."""
+def faulty_packages(tmp_path: Path) -> str:
+    """Return a PYTHONPATH with a copy of the backend that multiplies its output by 1.001."""
     packages = tmp_path / "packages" / "numpy_backend"
     packages.mkdir(parents=True)
     for file in (FOURTH / "numpy_backend").glob("*.*"):
@@ -167,13 +167,40 @@ def test_what_differs_is_the_tests_failure(tmp_path: Path) -> None:
     right = "mixed * scale + offset"
     assert code.count(right) == 1
     (packages / "network.py").write_text(code.replace(right, right.replace("mixed", "1.001 * mixed")))
+    return os.pathsep.join([str(packages.parent), str(FOURTH)])
+
+
+def test_what_differs_is_the_tests_failure(tmp_path: Path) -> None:
+    """A network that multiplies its output by 1.001 where nobody looks; in words, without a traceback."""
+    path = faulty_packages(tmp_path)
     network(tmp_path, "my_network.py")
     write(tmp_path, test_it=FIVE_LINES)
-    path = os.pathsep.join([str(packages.parent), str(FOURTH)])
     done = run(tmp_path, "--multiseg-backends=numpy", "--multiseg-report=pages", PYTHONPATH=path)
     assert done.returncode == 1, done.stdout
     assert "layer 'scale' is the first that differs" in done.stdout and "for details see pages/" in done.stdout
     assert "Traceback" not in done.stdout and "check_parity(" not in done.stdout
+
+
+def test_a_golden_file_is_checked_without_a_dataset(tmp_path: Path) -> None:
+    """Written by a test, and checked by one of a project that has no dataset: where all is right, and where it is not."""
+    network(tmp_path)
+    saving = "def test_it(multiseg_parity):\n    multiseg_parity('network.json', steps=2, save='golden.safetensors')\n"
+    write(tmp_path, test_it=saving)
+    done = run(tmp_path, "--multiseg-backends=numpy")
+    assert done.returncode == 0, done.stdout
+    none = (
+        "import pytest\n"
+        "@pytest.fixture(scope='session')\n"
+        "def multiseg_dataset():\n"
+        "    raise AssertionError('no dataset is needed')\n"
+    )
+    checking = "def test_it(multiseg_parity):\n    multiseg_parity('network.json', against='golden.safetensors')\n"
+    write(tmp_path, conftest=none, test_it=checking)
+    done = run(tmp_path, "--multiseg-backends=numpy")
+    assert done.returncode == 0, done.stdout
+    done = run(tmp_path, "--multiseg-backends=numpy", PYTHONPATH=faulty_packages(tmp_path))
+    assert done.returncode == 1 and "layer 'scale' is the first that differs" in done.stdout, done.stdout
+    assert "Traceback" not in done.stdout
 
 
 def test_a_project_brings_its_own_dataset(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Readers of run folders: each file of one, of a small run in NumPy."""
+"""Readers of run folders: each file of one, of a small run in NumPy; and of golden files."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 import multiseg
+from helpers.fuzzing import golden_readers
 from helpers.fuzzing.reader import Reader
 from multiseg.files import json_text
 from multiseg.report.facts import environment, gather, settings
@@ -42,6 +43,7 @@ def samples(folder: Path) -> None:
     multiseg.Dataset.create(
         folder / "dataset", input=folder / "input", target=folder / "target", val_percent=40, seed=1
     )
+    golden_readers.samples(folder)
     job(folder).train(folder / "run", progress=False)
     (folder / "run" / ".request").write_text("stop")
     shutil.copytree(folder / "run", folder / "running" / "run")  # of which the summary is not written yet
@@ -140,4 +142,5 @@ READERS = [
     Reader("position.json, resumed", f"{SNAPSHOT}/position.json", _resumed, 0.5),
     Reader("sums.json", f"{SNAPSHOT}/sums.json", _snapshot, 3),
     Reader("network of a snapshot", f"{SNAPSHOT}/network.npz", _snapshot, 0.5),
+    *golden_readers.READERS,
 ]
