@@ -22,6 +22,7 @@ from multiseg.topology import Topology
 FINER = 2.0**-29
 SLACK = 4.0  # both values that are compared are rounded, and second-order terms
 NUDGE = 2.0**-40  # relative change of weights that measures how much a training amplifies rounding
+CHAOS = 100.0  # ratio of two differences of a training that amplifies them until they are as large as the weights
 # where maxima are equal but for the rounding of float64, their places differ between machines
 PLACES = "MaxUnpool"
 WIDER = 1.01  # ratio of the tolerances of two versions from which a note names it
@@ -103,7 +104,7 @@ def compared(side: str, stored: GoldenValues, recipe: Recipe) -> tuple[list[Pari
     notes = _widened(stored, again)
     if not all(row.ok for row in stepped.values()) and all(row.ok for row in rows):
         amplified = _amplified(recipe)
-        unsure = [name for name, row in stepped.items() if not row.ok and row.absolute <= amplified.get(name, 0)]
+        unsure = [name for name, row in stepped.items() if not row.ok and row.absolute <= CHAOS * amplified.get(name, 0)]
         if unsure:
             notes.append(
                 f"weights after {recipe.steps} steps are not compared with the file, because this training amplifies the "
