@@ -27,7 +27,8 @@ from multiseg.parity.golden import Golden, GoldenValues
 from multiseg.reference.bounded import Array, Bounded
 
 VERSION = 1
-MOST_BYTES = 1 << 30
+MOST_BYTES = 1 << 30  # of all arrays
+MOST_HEADER = 1 << 27  # of safetensors
 NO_DIGEST = "0" * 64
 DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 # what safetensors calls the types of images, labels and values
@@ -107,7 +108,11 @@ def _with_digest(data: bytes, digest: str) -> bytes:
 def read(path: Path) -> Golden:
     """Return the content of a golden file. Raises ModelError if it is damaged, of another kind, or of a newer version."""
     try:
-        data = read_bytes(path, MOST_BYTES + (1 << 24))
+        if path.stat().st_size > MOST_BYTES + MOST_HEADER:
+            raise ModelError(
+                f"{path}: is not a golden file of parity, or is damaged: it has more than {MOST_BYTES:,} bytes"
+            )
+        data = read_bytes(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
     content, arrays = unpacked(path, data)

@@ -104,7 +104,9 @@ def compared(side: str, stored: GoldenValues, recipe: Recipe) -> tuple[list[Pari
     notes = _widened(stored, again)
     if not all(row.ok for row in stepped.values()) and all(row.ok for row in rows):
         amplified = _amplified(recipe)
-        unsure = [name for name, row in stepped.items() if not row.ok and row.absolute <= CHAOS * amplified.get(name, 0)]
+        unsure = [
+            name for name, row in stepped.items() if not row.ok and row.absolute <= CHAOS * amplified.get(name, 0)
+        ]
         if unsure:
             notes.append(
                 f"weights after {recipe.steps} steps are not compared with the file, because this training amplifies the "
