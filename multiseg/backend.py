@@ -82,6 +82,9 @@ class Backend:
     weights_format: str = ""  # name of its weights file format when writing, e.g. pt
     writer: str | None = None  # "module:function" that writes weights files, see multiseg.model_files
     writer_needs_framework: bool = True  # whether that module runs only in the backend's process
+    # "module:function" that writes a program without multiseg which computes an exported file, in its process; see
+    # multiseg.topology.interfaces.AloneWriter
+    alone: str | None = None
     distributed: str | None = (
         None  # worker-side module with `Network` (multiseg.network.RankNetwork), see multiseg.training.ranks
     )

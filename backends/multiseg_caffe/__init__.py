@@ -20,6 +20,7 @@ backend = Backend(
     clips_losses=True,
     weights_format="caffemodel",
     writer="multiseg_caffe.weights_files:write",
+    alone="multiseg_caffe.alone:lines",
     writer_needs_framework=False,
     default_model="multiseg_models:fcn.prototxt",
     data_order="NCHW",

@@ -17,6 +17,7 @@ backend = Backend(
     open_classes="multiseg_tensorflow.kinds:leaves_classes_open",
     weights_format="tf",
     writer="multiseg_tensorflow.weights_files:write",
+    alone="multiseg_tensorflow.alone:lines",
     default_model="multiseg_models:fcn_tensorflow.py",
     data_order="NHWC",
     channel_order="RGB",

@@ -20,6 +20,7 @@ backend = Backend(
     open_classes="multiseg_torch.kinds:leaves_classes_open",
     weights_format="pt",
     writer="multiseg_torch.weights_files:write",
+    alone="multiseg_torch.alone:lines",
     default_model="multiseg_models:fcn_torch.py",
     data_order="NCHW",
     channel_order="RGB",

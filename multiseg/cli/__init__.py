@@ -35,6 +35,7 @@ COMMANDS = {
     "watch": "multiseg.cli.watch:watch",
     "compare": "multiseg.cli.compare:compare",
     "parity": "multiseg.cli.parity:parity",
+    "fuzz": "multiseg.cli.fuzz:fuzz",
     "export": "multiseg.cli.export:export",
     "convert": "multiseg.cli.convert:convert",
     "models": "multiseg.cli.models:models",

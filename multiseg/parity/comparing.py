@@ -291,6 +291,7 @@ def steps(
         rate = rate_of(base, step, count)
         alternatives = _moved(_turns(side.reference, weights, batch, _shown(side, batch), loss), side)
         after, alternatives = _trained(side, batch, rate, step_seed(seed, step), alternatives)
+        after = {**weights, **after}  # a file may lack parameters that do not count, such as unused averages
         judge = _Step(side.name, step + 1, solver, weights, after, rate)
         solver, step_rows = _agreeing(alternatives, judge.rows)
         rows += step_rows

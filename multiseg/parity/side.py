@@ -74,9 +74,12 @@ class ParitySide:
 
     def set_weights(self, weights: Weights) -> None:
         """Set the reference's weights; parameters that the reference does not have keep the file's values."""
-        own = self._reversed(self.matching.take(weights))
-        shaped = {name: value.reshape(self._own[name].shape) for name, value in own.items()}
-        self.worker.call("set_weights", weights={**self._own, **shaped})
+        self.worker.call("set_weights", weights=self._reversed(self.named(weights)))
+
+    def named(self, weights: Weights) -> dict[str, Array]:
+        """Return the reference's weights by the names and shapes of the file, with the file's values of further parameters."""
+        own = self.matching.take(weights)
+        return {**self._own, **{name: value.reshape(self._own[name].shape) for name, value in own.items()}}
 
     def get_weights(self) -> dict[str, Array]:
         """Return the weights by the reference's names."""

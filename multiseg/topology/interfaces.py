@@ -104,3 +104,19 @@ class OnnxWriter(Protocol):
         preprocessing is in the graph; ``argmax`` for class indices in the place of the output.
         """
         ...
+
+
+class AloneWriter(Protocol):
+    """Writes a program that computes an exported network with the framework alone, in the backend's process."""
+
+    def __call__(
+        self, network: str, weights: str, input_shape: Sequence[int], output: str, parameter: str | None
+    ) -> list[str]:
+        """Return lines of Python that set ``measured`` (an array) and ``version`` (a text) from the dict of arrays ``batch``.
+
+        ``network`` is a file of the exporter, ``weights`` one of the writer for it; the lines refer to them by their names, in
+        the current folder. ``batch["input"]`` is (N, C, H, W), without preprocessing, for images of ``input_shape``. Without
+        ``parameter``, ``measured`` is the value ``output``; else the gradient of the neutral ``parameter`` for the gradient
+        ``batch["output_gradient"]`` of that value, in prediction. The lines import nothing of multiseg.
+        """
+        ...

@@ -234,6 +234,8 @@ def pad(parameters: Parameters, inputs: list[Shape]) -> Inferred:
     shape = (channels, height + top + bottom, width + left + right)
     if min(shape) < 1:
         raise ShapeError(f"pads away all of its input of {height}x{width}")
+    if parameters["mode"] == "reflect" and (max(top, bottom) >= height or max(left, right) >= width):
+        raise ShapeError(f"reflects as many pixels as its input of {height}x{width} has, or more")
     return [shape], {}, 0
 
 

@@ -1,0 +1,174 @@
+"""fuzz: check random networks in all backends, reduce those that differ, and collect them in a folder with a page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from multiseg import backend as registry
+from multiseg.backend import Backend
+from multiseg.campaign.networks import draw_case
+from multiseg.campaign.outcome import Outcome, Outcomes, Verdict
+from multiseg.campaign.page import render
+from multiseg.campaign.result import Campaign
+from multiseg.errors import ModelError, MultisegError, SettingsError, WorkerError
+from multiseg.exporting import source
+from multiseg.files import make_folder, write_text
+from multiseg.parity import case as cases
+from multiseg.parity.case import Case
+from multiseg.parity.reduction import reduce as reduce_case
+from multiseg.parity.reproduction import write
+from multiseg.parity.result import Parity
+from multiseg.scratch import TemporaryFolder
+from multiseg.worker import pool
+from multiseg.worker.client import Worker
+
+PAGE, PARTS = "index.html", "parts"
+RENEWED = 500  # networks after which a backend gets a new process, because some frameworks keep memory for each network
+EVERY = 200  # networks between two versions of the page
+
+Progress = Callable[["Campaign"], None]
+
+
+def fuzz(
+    networks: int = 1000, seed: int = 1, backends: Sequence[str] | None = None, output: str | Path | None = None, *,
+    first: int = 0, reduce: bool = True, progress: Progress | None = None,
+) -> Campaign:  # fmt: skip
+    """Check the random networks ``first`` to ``networks`` - 1 of the campaign ``seed`` in each backend, against float64.
+
+    Network, weights, batch, loss and solver follow from ``seed`` and the number of the network. The forward pass, the loss, the
+    gradients and two steps are compared as in :func:`multiseg.check_parity`. ``backends``: default: all that are installed.
+
+    ``output``: a folder, new or of the same campaign, which is continued: results.jsonl has the outcomes, index.html is their
+    page, and ``parts`` has the reduced part of each network that differs (unless not ``reduce``). Ctrl-C keeps what was found.
+    ``progress`` is called after each network.
+
+    Raises SettingsError for a folder of another campaign, BackendUnavailable if a framework cannot be loaded.
+    """
+    for name, value in {"networks": networks, "first": first, "seed": seed}.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise SettingsError(f"{name}={value!r}: must be an integer of at least 0")
+    chosen = [registry.get(name) for name in dict.fromkeys(backends or registry.names())]
+    if not backends:
+        chosen = [backend for backend in chosen if backend.exporter is not None]
+    folder = None if output is None else Path(output)
+    if folder is not None:
+        make_folder(folder)
+    campaign = Campaign(Outcomes(seed, folder), tuple(backend.name for backend in chosen), networks)
+    with _Checks(seed, folder, reduce) as checks:
+        begin, done = time.monotonic(), campaign.outcomes.done
+        try:
+            for number in range(first, networks):
+                todo = [backend for backend in chosen if (number, backend.name) not in done]
+                case = draw_case(seed, number) if todo else None
+                for backend in todo:
+                    assert case is not None
+                    campaign.outcomes.add(checks.outcome(number, case, backend))
+                    campaign.checked += 1
+                    campaign.seconds = time.monotonic() - begin
+                if todo and progress is not None:
+                    progress(campaign)
+                if todo and number % EVERY == EVERY - 1:
+                    _write_page(campaign, folder)
+        except KeyboardInterrupt:
+            campaign.interrupted = True
+            checks.stop()
+    _write_page(campaign, folder)
+    return campaign
+
+
+def _write_page(campaign: Campaign, folder: Path | None) -> None:
+    if folder is not None:
+        write_text(folder / PAGE, render(campaign))
+
+
+class _Checks:
+    """The processes of the backends, and the folder of temporary network files."""
+
+    def __init__(self, seed: int, folder: Path | None, reduces: bool) -> None:
+        self.seed, self.folder, self.reduces = seed, folder, reduces
+        self._workers: dict[str, tuple[Worker, int]] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> _Checks:
+        self.files = self._stack.enter_context(TemporaryFolder()).path
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._stack.close()
+
+    def stop(self) -> None:
+        """End the processes."""
+        for worker, _ in self._workers.values():
+            worker.close()
+        self._workers.clear()
+
+    def _worker(self, backend: Backend) -> Worker:
+        worker, uses = self._workers.get(backend.name, (None, 0))
+        if worker is None or worker.closed or uses >= RENEWED:
+            if worker is not None:
+                worker.close()
+            worker, uses = pool.start(backend, 1), 0
+        self._workers[backend.name] = worker, uses + 1
+        return worker
+
+    def outcome(self, number: int, case: Case, backend: Backend) -> Outcome:
+        """Check a case in a backend, and reduce it if it differs."""
+        begin = time.monotonic()
+        facts = Outcome(
+            number, backend.name, "agrees", types=tuple(layer.type for layer in case.topology.layers), loss=case.loss or "",
+            solver=case.solver["name"],
+        )  # fmt: skip
+        values = vars(facts)
+
+        def result(verdict: Verdict, words: str = "", **more: object) -> Outcome:
+            seconds = round(time.monotonic() - begin, 3)
+            return Outcome(**{**values, "verdict": verdict, "words": words, "seconds": seconds, **more})  # type: ignore[arg-type]
+
+        try:
+            source.source(backend, case.topology, case.classes)
+        except ModelError as error:
+            return result("not expressible", str(error))
+        worker = self._worker(backend)
+        try:
+            with np.errstate(all="ignore"):
+                parity = cases.check(case, backend, worker, self.files)
+        except WorkerError as error:
+            worker.close()
+            return result("crash", str(error))
+        except MultisegError as error:
+            return result("error", str(error))
+        count = len(parity.rows)
+        if parity.ok:
+            return result("agrees" if parity.complete else "partly", _rest(parity), comparisons=count)
+        words = parity.first_divergence or ""
+        return result("differs", words, comparisons=count, **self._reduced(number, case, backend, worker, parity))
+
+    def _reduced(self, number: int, case: Case, backend: Backend, worker: Worker, parity: Parity) -> dict[str, object]:
+        """Reduce a case that differs, write it to the folder, and return facts of the part."""
+        first = parity.first
+        if self.folder is None or not self.reduces or first is None:
+            return {}
+        part = Path(PARTS) / f"{number}_{backend.name}"
+        try:
+            reduction = reduce_case(case, first, backend, worker, self.files)
+            reproduction = write(
+                reduction, backend, worker, self.folder / part, f"network {number} of seed {self.seed}"
+            )
+        except WorkerError as error:
+            worker.close()
+            return {"words": f"{parity.first_divergence}; while it was reduced: {error}"}
+        types = tuple(layer.type for layer in reduction.case.topology.layers)
+        return {"part": str(part), "layers": types, "alone": reproduction.alone}
+
+
+def _rest(parity: Parity) -> str:
+    """Return what was not compared, in words."""
+    unjudged = [row for row in parity.rows if row.unjudged]
+    lines = [*parity.left_out, *(f"{row.unjudged} numbers of {row.name} ({row.stage})" for row in unjudged[:1])]
+    return "; ".join(lines)
