@@ -37,7 +37,7 @@ class Case:
     """Everything that a check of one network depends on.
 
     - ``topology``: the reference; ``weights``: float32, by its names. ``images`` (N, C, H, W) are float32, as the network
-      receives them, colours in RGB. ``labels`` (N, C, H, W), None for a check of prediction alone.
+      receives them, with their channels in the same order in every backend. ``labels`` (N, C, H, W), None for a check of prediction alone.
     - ``loss``: a named loss with ``loss_options`` and ``class_weights``; None for the file's own; ``classes``: whether the labels
       are class indices, of which ``ignore`` does not count.
     - ``solver``: of the recipe `equal`, ``name`` and options; ``rate``: its first learning rate, ``steps``: their number.
@@ -96,12 +96,10 @@ def side_of(
     path.write_text(source.source(backend, written, case.classes))
     channels, height, width = topology.input_shape
     described = describe(path, (channels, height, width), worker)
-    other = backend.channel_order != "RGB"
-    output = topology.shapes[topology.outputs[0]]
-    colour_output = case.labels is not None and case.labels.shape[1:] == output and output[0] == 3
+    # the images of a case are no colours, so that no backend reverses their channels
     return ParitySide(
         backend.title, backend, worker, path, topology, replace(described, layers=described.leading),
-        Layout(backend.data_order, backend.channel_order, None), (other and channels == 3, other and colour_output),
+        Layout(backend.data_order, backend.channel_order, None), (False, False),
     )  # fmt: skip
 
 

@@ -66,11 +66,13 @@ class ParitySide:
         self.trained = {name for own, name in self.matching.names.items() if own in trained}
 
     def _same_values(self) -> dict[str, str]:
-        """Values of the same name and shape, computed by the same type of layer."""
-        types = {name: layer.type for layer in self.reference.layers for name in layer.outputs}
-        values = [name for layer in self.topology.layers for name in layer.outputs if types.get(name) == layer.type]
-        own, shapes = self.topology.shapes, self.reference.shapes
-        return {name: name for name in values if own[name] == shapes[name]}
+        """Values of the same name and shape, computed by the same layer; another one may have the name of a layer that a file
+        writes as several ones, such as a normalisation without its factors."""
+        signatures, own = (
+            {node.value: (node.shape, node.signature()) for node in topology.canonical.nodes}
+            for topology in (self.reference, self.topology)
+        )
+        return {name: name for name, signature in own.items() if signatures.get(name) == signature}
 
     def set_weights(self, weights: Weights) -> None:
         """Set the reference's weights; parameters that the reference does not have keep the file's values."""

@@ -164,7 +164,10 @@ class PrototxtFrame(Writer):
             self.blobs[layer.outputs[0]] = bottoms[0]
         if here:
             self.lines.append(self.only)
-        tops = [self.blobs[value] for value in layer.outputs]
+        # an unread mask of a pooling would be another output of the network
+        read = [value for value in layer.outputs[1:] if self.readers[value] or value in self.topology.outputs]
+        values = [layer.outputs[0], *read] if layer.type == "MaxPool" else layer.outputs
+        tops = [self.blobs[value] for value in values]
         self._write(self.names[layer.name], type, bottoms, tops, [*fixed(layer), *fields])
 
     def _may_overwrite(self, value: str) -> bool:
