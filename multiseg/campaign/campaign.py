@@ -15,7 +15,7 @@ from multiseg.campaign.networks import draw_case
 from multiseg.campaign.outcome import Outcome, Outcomes, Verdict
 from multiseg.campaign.page import render
 from multiseg.campaign.result import Campaign
-from multiseg.errors import ModelError, MultisegError, SettingsError, WorkerError
+from multiseg.errors import ModelError, MultisegError, SettingsError
 from multiseg.exporting import source
 from multiseg.files import make_folder, write_text
 from multiseg.parity import case as cases
@@ -138,11 +138,8 @@ class _Checks:
         try:
             with np.errstate(all="ignore"):
                 parity = cases.check(case, backend, worker, self.files)
-        except WorkerError as error:
-            worker.close()
-            return result("crash", str(error))
         except MultisegError as error:
-            return result("error", str(error))
+            return result("crash" if worker.closed else "error", str(error))
         count = len(parity.rows)
         if parity.ok:
             return result("agrees" if parity.complete else "partly", _rest(parity), comparisons=count)
@@ -160,8 +157,7 @@ class _Checks:
             reproduction = write(
                 reduction, backend, worker, self.folder / part, f"network {number} of seed {self.seed}"
             )
-        except WorkerError as error:
-            worker.close()
+        except MultisegError as error:
             return {"words": f"{parity.first_divergence}; while it was reduced: {error}"}
         types = tuple(layer.type for layer in reduction.case.topology.layers)
         return {"part": str(part), "layers": types, "alone": reproduction.alone}

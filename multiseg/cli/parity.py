@@ -62,6 +62,13 @@ AS_PATH = click.Path(path_type=Path)
 @click.option(
     "--save", type=AS_PATH, metavar="GOLDEN.safetensors", help="Golden file to write, for later checks with --against."
 )
+@click.option(
+    "--reduce",
+    "parts",
+    type=AS_PATH,
+    metavar="DIR",
+    help="New folder for the smallest part of each network that differs, with a program that shows it.",
+)
 @click.option("-o", "--output", type=AS_PATH, help="Page (.html) to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.pass_context
@@ -71,7 +78,8 @@ def parity(
     learning_rate: float | None, loss: str | None, loss_option: tuple[str, ...],
     class_weights: str | None, batch_size: int | None, subtract_mean: str | None, divide_std: str | None,
     classes: int | None, model_option: tuple[str, ...], outputs: str | None, seed: int | None,
-    threads: int, no_lowering: bool, require_complete: bool, save: Path | None, output: Path | None, as_json: bool,
+    threads: int, no_lowering: bool, require_complete: bool, save: Path | None, parts: Path | None,
+    output: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Check that networks compute and train alike in several frameworks, every number against a float64 reference.
 
@@ -96,7 +104,7 @@ def parity(
             loss=loss, loss_options=numbers(loss_option, "--loss-option"), class_weights=weights_of_classes(class_weights),
             batch_size=batch_size, subtract_mean=subtract_mean, divide_std=deviations(divide_std), seed=seed, threads=threads,
             lowering=not no_lowering, progress=status.update, classes=classes, model_options=options_of(model_option),
-            outputs=names_of(outputs), save=save, against=against,
+            outputs=names_of(outputs), save=save, against=against, reduce=parts,
         )  # fmt: skip
     if output is not None:
         parity.to_html(output)
@@ -150,6 +158,8 @@ def _print(parity: Parity) -> None:
         click.echo(f"not compared: {each}")
     for note in parity.notes:
         click.echo(f"note: {note}")
+    for part in parity.reduced:
+        click.echo(f"reduced: {part}")
     click.echo(("agrees: " if parity.ok else "differs: ") + parity.headline)
     if not parity.ok:
         for line in parity.differences[1:]:

@@ -37,7 +37,8 @@ class Case:
     """Everything that a check of one network depends on.
 
     - ``topology``: the reference; ``weights``: float32, by its names. ``images`` (N, C, H, W) are float32, as the network
-      receives them, with their channels in the same order in every backend. ``labels`` (N, C, H, W), None for a check of prediction alone.
+      receives them, with their channels in the same order in every backend. ``labels`` (N, C, H, W), None for a check of
+      prediction alone.
     - ``loss``: a named loss with ``loss_options`` and ``class_weights``; None for the file's own; ``classes``: whether the labels
       are class indices, of which ``ignore`` does not count.
     - ``solver``: of the recipe `equal`, ``name`` and options; ``rate``: its first learning rate, ``steps``: their number.

@@ -18,12 +18,13 @@ from multiseg.exporting import source
 from multiseg.model_files.kinds import kind_of
 from multiseg.model_files.reading import describe
 from multiseg.network import IMAGES, NetworkSpec
-from multiseg.parity import comparing, golden_keeping, golden_values
+from multiseg.parity import comparing, golden_keeping, golden_values, reducing
 from multiseg.parity.comparing import Loss, Weights
 from multiseg.parity.explanation import of_weights
 from multiseg.parity.golden_plan import GoldenPlan
 from multiseg.parity.golden_values import Recipe
 from multiseg.parity.plan import Entry, Plan
+from multiseg.parity.reducing import Compared
 from multiseg.parity.result import Parity
 from multiseg.parity.rows import ParityRow
 from multiseg.parity.side import ParitySide
@@ -85,6 +86,7 @@ class Check:
             str, Array
         ] = {}  # the initial weights of all sides, by the reference's names, for images in RGB
         self.whole: Bounded | None = None  # the reference's output, computed end to end
+        self.compared: Compared | None = None  # what the last side was compared with
         self.kept: list[Path] = []  # files of the first side's weights after each step, if there are other sides
         self.trained: tuple[str, ...] = ()  # the parameters that the solver of the first side updates
         if isinstance(plan, GoldenPlan):
@@ -150,6 +152,16 @@ class Check:
         if stopped:
             self.parity.left_out.append(f"{entry.name}: {stopped}")
 
+    def reduce(self, number: int, worker: Worker, folder: Path) -> None:
+        """Write the smallest part that differs of the side that was compared last, if it differs, to a new folder in ``folder``."""
+        entry = self.plan.entries[number]
+        row = self.parity.first_of(entry.name)
+        if row is not None and self.compared is not None and not self.parity.reference_changed:
+            self.say(f"{entry.name}, reducing")
+            self.parity.reduced.append(
+                reducing.reduce_side(self.compared, row, entry, worker, self.folder, folder, number)
+            )
+
     def leave_out(self, side: str, reason: str) -> None:
         """Remove a side that cannot be computed, and note why."""
         self.parity.sides[:] = [name for name in self.parity.sides if name != side]
@@ -158,14 +170,16 @@ class Check:
 
     def _compare(self, entry: Entry, number: int, worker: Worker) -> str | None:
         """Compare one side. Returns a description of what was not compared, None if everything was."""
+        spec, rate = self._spec(entry), self.plan.entries[0].settings.learning_rate
+        self.compared = Compared(self.first, self.start, self.plan.batch(0), spec, self.classes, rate, self.steps)
         side = self._side(entry, number, worker)
         if side is None:
             return "numbers, because the networks differ"
-        spec = self._spec(entry)
         side.load(replace(spec, solver=gradient.SOLVER))
         if self._leads(number):
             self.trained = tuple(name for name in self.first.weights if name in side.trained)
         own, stored = self._weights(entry, number, side), self.golden.values if self.golden else None
+        self.compared = replace(self.compared, start=self.start, side=side, own=own)
         batch, loss = self.plan.batch(0), Loss.of(self.first, self.loss, self.classes, spec)
         # a file's own loss may report more than its gradient covers, such as penalties of the weights
         is_loss_known = self.loss is not None or side.path != entry.path or Loss.of(side.topology, None, True).classes
@@ -189,8 +203,7 @@ class Check:
             return "layers, gradients and steps one by one, because the reference changed"
         if self.steps:
             follow = self._follow(entry.name)
-            base = self.plan.entries[0].settings.learning_rate
-            self._add(comparing.steps(trained, spec, self.plan.batch, base, self.steps, self.start, loss, follow))
+            self._add(comparing.steps(trained, spec, self.plan.batch, rate, self.steps, self.start, loss, follow))
         return None
 
     def _add(self, rows: list[ParityRow]) -> bool:
@@ -242,6 +255,8 @@ class Check:
             differences = [
                 ParityRow.wrong(entry.name, "network", first.source, line) for line in first.diff(file_topology)
             ]
+            assert self.compared is not None
+            self.compared.other = file_topology
             self.parity.rows += differences or [ParityRow(entry.name, "network", first.source)]
             if differences:
                 return None

@@ -8,7 +8,7 @@ from typing import Any
 
 from multiseg.dataset import Dataset
 from multiseg.errors import BackendUnavailable, ModelError, SettingsError, setting
-from multiseg.parity import golden_file, golden_keeping
+from multiseg.parity import golden_file, golden_keeping, reducing
 from multiseg.parity.check import Check, Progress
 from multiseg.parity.golden_plan import GoldenPlan, refuse_conflicts
 from multiseg.parity.memory import freed_memory_kept
@@ -31,6 +31,7 @@ def check_parity(
     seed: int | None = None, device: str = "auto", threads: int = 0, lowering: bool = True,
     progress: Progress | None = None, classes: int | None = None, model_options: Mapping[str, Any] | None = None,
     outputs: Sequence[str] = (), save: str | Path | None = None, against: str | Path | None = None,
+    reduce: str | Path | None = None,
 ) -> Parity:  # fmt: skip
     """Check that networks compute and train equally: same weights, same batches of ``dataset``, each number against float64.
 
@@ -58,6 +59,9 @@ def check_parity(
     each of the ``models`` is compared with it and computed with its weights. The file decides the settings of the training; those
     that are specified must be the same. The reference is computed again, and compared with the file (``recomputed``).
 
+    ``reduce``: a new folder; of each side that differs, the smallest part that still does is written to a folder there, with a
+    program that shows it without multiseg (docs/parity.md). The result's ``reduced`` describes the parts.
+
     Raises SettingsError, DatasetError, ModelError and BackendUnavailable if the networks cannot be compared at all.
     """
     requested: dict[str, Any] = {
@@ -71,6 +75,9 @@ def check_parity(
     }  # fmt: skip
     if steps is not None and (not isinstance(steps, int) or steps < 0):
         raise SettingsError(f"{setting('steps', steps)}: must be an integer of at least 0")
+    parts = None if reduce is None else Path(reduce)
+    if parts is not None:
+        reducing.check_folder(parts)
     path = None if save is None else Path(save)
     if path is not None:
         golden_keeping.check_path(path)
@@ -98,6 +105,8 @@ def check_parity(
                 with pool.start(entry.backend, entry.settings.threads) as worker:
                     check = check or Check(plan, steps, loss, folder.path, worker, report)
                     check.compare(number, worker)
+                    if parts is not None:
+                        check.reduce(number, worker, parts)
             except (ModelError, BackendUnavailable) as error:
                 if check is None or entry.backend.name not in plan.optional:
                     raise

@@ -17,6 +17,7 @@ class Findings:
     distance of its weights from the first side's after each step: the largest difference of a parameter relative to its largest
     weight. It has no tolerance, because training amplifies rounding.
     ``recomputed``: in a check against a golden file, its values beside those that this version of multiseg computes.
+    ``reduced``: the smallest parts that differ, in words, if they were requested.
     """
 
     reference: str
@@ -27,6 +28,7 @@ class Findings:
     left_out: list[str] = field(default_factory=list)
     apart: dict[str, list[float]] = field(default_factory=dict)
     recomputed: list[ParityRow] = field(default_factory=list)
+    reduced: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -57,6 +59,10 @@ class Findings:
         """The first comparison beyond its tolerance, by stage, step, and order of computation; None if there is none."""
         wrong = [row for row in self.rows if not row.ok]
         return min(wrong, key=order, default=None)
+
+    def first_of(self, side: str) -> ParityRow | None:
+        """Return the first comparison of a side beyond its tolerance, None if there is none."""
+        return min((row for row in self.rows if row.side == side and not row.ok), key=order, default=None)
 
     @property
     def first_divergence(self) -> str | None:
@@ -112,6 +118,7 @@ class Findings:
             "settings": self.settings,
             "notes": self.notes,
             "left_out": self.left_out,
+            "reduced": self.reduced,
             "apart": {side: [plain(value) for value in values] for side, values in self.apart.items()},
             "reference_changed": self.reference_changed,
             **{

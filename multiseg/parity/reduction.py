@@ -12,7 +12,7 @@ import numpy as np
 
 from multiseg import reference
 from multiseg.backend import Backend
-from multiseg.errors import ModelError, MultisegError, WorkerError
+from multiseg.errors import ModelError, MultisegError
 from multiseg.parity import case as cases
 from multiseg.parity.case import Case
 from multiseg.parity.parts import FACTORS, node_of, part_of
@@ -83,7 +83,7 @@ class _Search:
     def __post_init__(self) -> None:
         self.begin = time.monotonic()
         self.network = self.case.topology
-        self.stages = STAGES[self.original.stage]
+        self.stages = STAGES.get(self.original.stage, STAGES["forward"])
         if self.original.stage in cases.TRAINING:
             self.network, _ = without_dropout(self.network)
         self.case = replace(self.case, topology=self.network)
@@ -130,9 +130,9 @@ class _Search:
         stages = ["gradient", *wanted] if wanted else []
         try:
             parity = cases.check(part, self.backend, self.worker, self.folder, stages, self.lowering)
-        except WorkerError:
-            raise
         except MultisegError:
+            if self.worker.closed:
+                raise
             return None  # the part is not computed by this backend
         first = parity.first
         return first if first is not None and first.stage in self.stages else None
