@@ -75,7 +75,7 @@ class Outcomes:
         try:
             head, *rows = [json.loads(line) for line in complete.splitlines()]
             outcomes = [_outcome(row) for row in rows]
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise SettingsError(f"{path}: is not a file of a campaign's outcomes; specify another folder") from error
         if not isinstance(head, dict) or head.get("seed") != self.seed or head.get("multiseg") != __version__:
             raise SettingsError(

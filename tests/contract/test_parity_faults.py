@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -94,18 +95,32 @@ FAULTS = {
 }
 
 
+# the layers of the parts that some of them are reduced to
+REDUCED = {"epsilon": ["bn"], "bgr": ["conv1"], "gradient": ["up"], "nesterov": ["conv1"]}
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_mistake_in_a_backend_is_found_and_named(
-    fault: str, colours: multiseg.Dataset, right: Path, faulty: None, monkeypatch: pytest.MonkeyPatch
+    fault: str, colours: multiseg.Dataset, right: Path, faulty: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert colours.mean_pixel is not None
     monkeypatch.setenv("MULTISEG_FAULT", fault)
     monkeypatch.setenv("MEAN", " ".join(map(str, colours.mean_pixel)))
-    found = check(colours, right)
+    parts = tmp_path / "parts" if fault in REDUCED else None
+    found = check(colours, right, reduce=parts)
     assert not found.ok
     assert found.first_divergence.startswith("Faulty (small.prototxt): ")
     for words in FAULTS[fault]:
         assert words in found.first_divergence
+    if parts is not None:
+        facts = json.loads((parts / "faulty" / "reduced.json").read_text())
+        assert facts["layers"] == REDUCED[fault] and facts["differs_on_its_own"]
+        assert facts["part_difference"]["stage"] == facts["difference"]["stage"]
+        # the mistake is in the backend: the framework alone has none
+        assert facts["shown_by_the_framework_alone"] is (None if fault == "nesterov" else False)
+        assert {"part_caffe.prototxt", "part_torch.py", "batch.npz"} <= {
+            path.name for path in (parts / "faulty").iterdir()
+        }
 
 
 def test_without_a_mistake_nothing_is_found(colours: multiseg.Dataset, right: Path, faulty: None) -> None:
@@ -127,16 +142,23 @@ FILES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+REDUCED_FILES = {"stride": ["conv1"], "relu": ["bn", "relu"]}
+
+
 @pytest.mark.parametrize("fault", FILES)
 def test_a_mistake_in_a_network_file_is_found_and_named(
     fault: str, colours: multiseg.Dataset, right: Path, tmp_path: Path
 ) -> None:
     changed, words = FILES[fault]
     other = files.export(topology(**changed), "torch", tmp_path / "other.py")
-    found = multiseg.check_parity(colours, models=[right, other], steps=0, threads=1)
+    parts = tmp_path / "parts" if fault in REDUCED_FILES else None
+    found = multiseg.check_parity(colours, models=[right, other], steps=0, threads=1, reduce=parts)
     assert not found.ok
     assert "other.py" in found.sides[1]
     assert words.replace("small.py", "small.prototxt") in found.first_divergence
+    if parts is not None:
+        facts = json.loads((parts / "torch" / "reduced.json").read_text())
+        assert facts["layers"] == REDUCED_FILES[fault] and facts["shown_by_the_framework_alone"]
 
 
 def conversions() -> dict[str, tuple[str, Any, str]]:
