@@ -153,7 +153,7 @@ class Check:
             self.parity.left_out.append(f"{entry.name}: {stopped}")
 
     def reduce(self, number: int, worker: Worker, folder: Path) -> None:
-        """Write the smallest part that differs of the side that was compared last, if it differs, to a new folder in ``folder``."""
+        """Write the smallest part of the side that was compared last, if it differs, to a new folder in ``folder``."""
         entry = self.plan.entries[number]
         row = self.parity.first_of(entry.name)
         if row is not None and self.compared is not None and not self.parity.reference_changed:
