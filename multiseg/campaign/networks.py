@@ -129,12 +129,13 @@ class _Drawing:
         if len(shape) == 2:
             last = self.add("Reshape", [last], {"shape": [0, -1, 1]})
         outputs = self.draw.randint(1, 4)
+        loss = self.draw.choice([name for name, row in LOSSES.items() if row.labels != CLASSES or outputs > 1])
         if len(self.shapes[last]) == 1:
             last = self.add("Gemm", [last], {"num_output": outputs})
+            if LOSSES[loss].labels != CLASSES:  # labels of images are compared with images
+                last = self.add("Reshape", [last], {"shape": [-1, 1, 1]})
         else:
             last = self.add("Conv", [last], {"num_output": outputs, "kernel_shape": [1, 1]})
-        names = [name for name, row in LOSSES.items() if row.labels != CLASSES or outputs > 1]
-        loss = self.draw.choice(names)
         if loss == BINARY and self.draw.random() < 0.3:
             last = self.add("Sigmoid", [last])
         elif LOSSES[loss].labels == CLASSES and self.draw.random() < 0.4:
