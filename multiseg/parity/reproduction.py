@@ -29,6 +29,7 @@ from multiseg.topology.words import listed
 from multiseg.worker.client import Worker
 
 SCRIPT, BATCH, WEIGHTS, REPORT, FACTS = "show.py", "batch.npz", "weights.safetensors", "README.md", "reduced.json"
+ROW = ("stage", "name", "step", "absolute", "relative", "tolerance", "share", "terms", "words")  # in the facts
 SECONDS = 120  # that the program may take
 TAIL = """\
 expected, bound = batch['expected'], batch['bound']
@@ -214,7 +215,9 @@ def facts(reproduction: Reproduction, backend: Backend, title: str) -> dict[str,
         "seconds": round(reduction.seconds, 2),
         "remarks": list(reproduction.remarks),
         "multiseg": __version__,
-        **{key: None if row is None else {k: plain(v) for k, v in vars(row).items()} for key, row in rows.items()},
+        **{
+            key: None if row is None else {name: plain(getattr(row, name)) for name in ROW} for key, row in rows.items()
+        },
     }
 
 
