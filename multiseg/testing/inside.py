@@ -43,7 +43,7 @@ def signatures(module: str) -> list[str]:
 def file_signatures(module: str, reader: str, functions: Mapping[str, str]) -> list[str]:
     """Return what differs between a backend's file functions and the protocols of multiseg.topology.interfaces.
 
-    ``functions`` maps ``exporter``, ``writer`` and ``onnx`` to "module:function", as far as the backend has them.
+    ``functions`` maps ``exporter``, ``writer``, ``onnx`` and ``alone`` to "module:function", as far as the backend has them.
     """
     problems = []
     for name in ("describe", "read_weights"):
@@ -52,6 +52,7 @@ def file_signatures(module: str, reader: str, functions: Mapping[str, str]) -> l
         "exporter": interfaces.Exporter,
         "writer": interfaces.WeightsWriter,
         "onnx": interfaces.OnnxWriter,
+        "alone": interfaces.AloneWriter,
     }
     for role, path in functions.items():
         problems += _differing(path, protocols[role].__call__)

@@ -55,7 +55,7 @@ class Interface(Subject):
     def test_its_file_functions_have_the_protocols_signatures(self, bench: Bench) -> None:
         declared = bench.backend
         functions = {
-            role: getattr(declared, role) for role in ("exporter", "writer", "onnx") if getattr(declared, role)
+            role: getattr(declared, role) for role in ("exporter", "writer", "onnx", "alone") if getattr(declared, role)
         }
         problems = bench.inside("file_signatures", reader=declared.reader, functions=functions)
         assert not problems, "\n".join(problems)
