@@ -8,6 +8,8 @@ import pytest
 
 from multiseg.campaign.campaign import fuzz
 from multiseg.campaign.outcome import NAME, Outcome, Outcomes
+from multiseg.campaign.page import render
+from multiseg.campaign.result import Campaign
 from multiseg.errors import SettingsError
 
 
@@ -46,3 +48,24 @@ def test_a_folder_of_another_seed_is_an_error(tmp_path: Path) -> None:
 def test_numbers_are_checked_first() -> None:
     with pytest.raises(SettingsError, match="networks=-1"):
         fuzz(-1, backends=[])
+
+
+def test_the_page_lists_alarms_and_counts() -> None:
+    outcomes = Outcomes(7)
+    outcomes.add(Outcome(0, "torch", "agrees", comparisons=1200, types=("Conv", "Relu")))
+    outcomes.add(
+        Outcome(
+            1,
+            "torch",
+            "differs",
+            "layer '<b>' differs",
+            comparisons=9,
+            types=("Conv",),
+            part="parts/1_torch",
+            layers=("Conv",),
+        )
+    )
+    text = render(Campaign(outcomes, ("torch",), 2))
+    assert "1 alarm<" in text and "1,209 comparisons" in text and "layer &#39;&lt;b&gt;&#39; differs" in text
+    assert 'href="parts/1_torch/README.md"' in text
+    assert "<tr><td>Conv</td><td>2</td>" in text and "<tr><td>Gemm</td><td>0</td>" in text
