@@ -32,7 +32,7 @@ def lines(network: str, weights: str, input_shape: Sequence[int], output: str, p
         "tf.disable_eager_execution()",
         f"from {Path(network).stem} import UserModel",
         f"with tf.variable_scope({digits.GraphKeys.MODEL!r}):",
-        "    x = tf.constant(batch['input'].transpose(0, 2, 3, 1))",
+        f"    x = tf.placeholder(tf.float32, [None, {input_shape[1]}, {input_shape[2]}, {input_shape[0]}])",
         "    output = UserModel(x).inference",
     ]
     channels_first = "({0}.transpose(0, 3, 1, 2) if {0}.ndim == 4 else {0})"
@@ -46,7 +46,7 @@ def lines(network: str, weights: str, input_shape: Sequence[int], output: str, p
             "gradient = batch['output_gradient']",
             f"gradient = {channels_first.replace('0, 3, 1, 2', '0, 2, 3, 1').format('gradient')}",
             f"variable = next(each for each in tf.global_variables() if each.op.name == {variable!r})",
-            "gradient, = tf.gradients(output, variable, gradient.reshape(output.shape))",
+            "gradient, = tf.gradients(output, variable, gradient.reshape(-1, *output.shape[1:]))",
         ]
         target = "gradient"
         measured = f"measured = measured.reshape({weight.view}).transpose({weight.axes})"
@@ -56,7 +56,7 @@ def lines(network: str, weights: str, input_shape: Sequence[int], output: str, p
         f"    tf.train.Saver().restore(session, {'./' + Path(weights).name!r})"
         if read_layers(files.load(Path(network)), (input_shape[1], input_shape[2], input_shape[0])).weights
         else "    session.run(tf.global_variables_initializer())",
-        f"    measured = session.run({target})",
+        f"    measured = session.run({target}, {{x: batch['input'].transpose(0, 2, 3, 1)}})",
         measured,
         "version = f'TensorFlow {tf.__version__}'",
     ]

@@ -125,7 +125,7 @@ def forward(
         if name in outputs and name != last:
             rows.append(ParityRow.of(side.name, "stored", name, value, outputs[name]))
     if whole is not None:
-        rows.append(ParityRow.of(side.name, "output", last, whole, output))
+        rows.append(ParityRow.of(side.name, "output", last, whole, side.output(batch.features)))
     if measured is None or loss is None:
         return rows
     if stored and stored.loss:

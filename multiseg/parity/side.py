@@ -110,11 +110,15 @@ class ParitySide:
                 if own in self._orders:
                     made = np.take(made, np.argsort(self._orders[own]), 1)
                 values[name] = _shaped(made, shapes[name])
-        last = self.reference.outputs[0]
-        output = _shaped(self.layout.activation(output), shapes[last])
-        if self.colours[1]:
-            output = output[:, ::-1]
-        return output, None if loss is None else float(loss), values
+        return self._output(output), None if loss is None else float(loss), values
+
+    def output(self, features: Array) -> Array:
+        """Return the output (N, ...) as users compute it: without outputs of layers, a framework may compute several as one."""
+        return self._output(self.worker.call("predict", features=self.layout.features(features), labels=None)[0])
+
+    def _output(self, made: Array) -> Array:
+        output = _shaped(self.layout.activation(made), self.reference.shapes[self.reference.outputs[0]])
+        return output[:, ::-1] if self.colours[1] else output
 
     def begin_step(self, features: Array, labels: Array, rate: float, seed: int) -> Callable[[], dict[str, Array]]:
         """Start one training step; return a function that waits for its end and returns the weights after it.
