@@ -19,7 +19,7 @@ def lines(network: str, weights: str, input_shape: Sequence[int], output: str, p
         ]
         name = f"backward_{name}"
     text += [
-        f"net = caffe.Net({name!r}, {Path(weights).name!r}, caffe.TEST)",
+        f"net = caffe.Net({name!r}, {f'{Path(weights).name!r}, ' if Path(weights).exists() else ''}caffe.TEST)",
         "data = net.blobs[net.inputs[0]]",
         "data.reshape(*batch['input'].shape)",
         "net.reshape()",

@@ -18,7 +18,7 @@ def lines(network: str, weights: str, input_shape: Sequence[int], output: str, p
         "module = importlib.util.module_from_spec(spec)",
         "spec.loader.exec_module(module)",
         f"model = module.network({{'inputShape': {list(input_shape)}}})['model'].eval()",
-        f"model.load_state_dict(torch.load({Path(weights).name!r}))",
+        *([f"model.load_state_dict(torch.load({Path(weights).name!r}))"] if Path(weights).exists() else []),
         "output = model(torch.from_numpy(batch['input']))",
     ]
     if parameter is None:

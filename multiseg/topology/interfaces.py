@@ -114,7 +114,8 @@ class AloneWriter(Protocol):
     ) -> list[str]:
         """Return lines of Python that set ``measured`` (an array) and ``version`` (a text) from the dict of arrays ``batch``.
 
-        ``network`` is a file of the exporter, ``weights`` one of the writer for it; the lines refer to them by their names, in
+        ``network`` is a file of the exporter, ``weights`` one of the writer for it, which does not exist if
+        the network has no weights; the lines refer to them by their names, in
         the current folder. ``batch["input"]`` is (N, C, H, W), without preprocessing, for images of ``input_shape``. Without
         ``parameter``, ``measured`` is the value ``output``; else the gradient of the neutral ``parameter`` for the gradient
         ``batch["output_gradient"]`` of that value, in prediction. The lines import nothing of multiseg.
