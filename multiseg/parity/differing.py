@@ -11,7 +11,7 @@ from multiseg.parity.parts import part_of
 from multiseg.reference.bounded import Array
 from multiseg.topology import Layer, Topology
 from multiseg.topology.alignment import Alignment
-from multiseg.topology.canonical import Node, canonical
+from multiseg.topology.canonical import canonical
 
 
 def differing_case(case: Case, other: Topology, values: Mapping[str, Array]) -> tuple[tuple[str, ...], Case]:
@@ -34,7 +34,7 @@ def differing_case(case: Case, other: Topology, values: Mapping[str, Array]) -> 
 
 
 def _first(one: Topology, other: Topology) -> tuple[list[Layer], list[Layer]]:
-    """Return the first layers that differ, of both networks: a pair of layers, or one layer more or less after such a pair."""
+    """Return the first layers that differ, of both networks; an Identity is in the place of one that is missing."""
     common = {(layer.name, layer.type) for layer in one.layers} & {(layer.name, layer.type) for layer in other.layers}
     names = {name for name, _ in common}
     forms = canonical(one, names), canonical(other, names)
@@ -42,22 +42,20 @@ def _first(one: Topology, other: Topology) -> tuple[list[Layer], list[Layer]]:
     for node in forms[0].nodes:
         partner = pairs.forth.get(node)
         if partner is None and node.layer.name not in forms[1].unused:
-            return _with_previous(node, pairs.forth)
+            return [node.layer], [_nothing(node.layer)]
         if partner is not None and node.signature() != partner.signature():
             return [node.layer], [partner.layer]
     for node in forms[1].nodes:
         if node not in pairs.back and node.layer.name not in forms[0].unused:
-            others, layers = _with_previous(node, pairs.back)
-            return layers, others
+            return [_nothing(node.layer)], [node.layer]
     raise ModelError("the networks have the same layers, which are connected differently")
 
 
-def _with_previous(node: Node, pairs: Mapping[Node, Node]) -> tuple[list[Layer], list[Layer]]:
-    """Return a layer without a partner after the layer before it, and the partner of that one."""
-    before = node.inputs[0].node if node.inputs else None
-    if before is None or before not in pairs:
-        raise ModelError(f"{node.layer.name!r} is missing in one of the networks, and no layer before it is in both")
-    return [before.layer, node.layer], [pairs[before].layer]
+def _nothing(layer: Layer) -> Layer:
+    """Return the Identity in the place of a layer. Raises ModelError if it joins several values."""
+    if len(layer.inputs) > 1:
+        raise ModelError(f"{layer.name!r}, which joins {len(layer.inputs)} values, is missing in one of the networks")
+    return replace(layer, type="Identity", parameters={}, weights={}, outputs=layer.outputs[:1])
 
 
 def _renamed(layers: Sequence[Layer], others: Sequence[Layer], one: Topology) -> list[Layer]:

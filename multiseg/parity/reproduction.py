@@ -33,7 +33,10 @@ ROW = ("stage", "name", "step", "absolute", "relative", "tolerance", "share", "t
 SECONDS = 120  # that the program may take
 TAIL = """\
 expected, bound = batch['expected'], batch['bound']
-measured = np.asarray(measured, np.float64).reshape(expected.shape)
+measured = np.asarray(measured, np.float64)
+if measured.size != expected.size:
+    sys.exit(print(version, '- differs beyond rounding: shape', measured.shape, 'for', expected.shape) or 1)
+measured = measured.reshape(expected.shape)
 difference = np.abs(measured - expected)
 wrong = ~(difference <= bound)
 worst = np.unravel_index((difference / bound).argmax(), expected.shape)
