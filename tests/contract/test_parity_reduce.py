@@ -41,7 +41,7 @@ def test_a_fault_of_a_framework_is_reduced(coloured: multiseg.Dataset, tmp_path:
     assert found.first is not None and found.first.stage == "output"
     assert all(row.ok for row in found.rows if row.stage == "forward")
     facts = json.loads((tmp_path / "parts/tensorflow/reduced.json").read_text())
-    assert len(facts["layers"]) == 3 and facts["layers"][0] == "conv"
+    assert len(facts["layers"]) == 3 and {"mul", "Maximum"} <= set(facts["layers"])
     assert facts["differs_on_its_own"] and facts["shown_by_the_framework_alone"]
     assert "multiseg" not in (tmp_path / "parts/tensorflow/show.py").read_text()
     assert "reduced to 3 of" in found.reduced[0]
