@@ -100,7 +100,7 @@ def side_of(
     # the images of a case are no colours, so that no backend reverses their channels
     return ParitySide(
         backend.title, backend, worker, path, topology, replace(described, layers=described.leading),
-        Layout(backend.data_order, backend.channel_order, None), (False, False),
+        Layout(backend.data_order, "RGB", None), (False, False),
     )  # fmt: skip
 
 
