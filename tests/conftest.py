@@ -176,11 +176,11 @@ def own_processes(lent_workers: None, monkeypatch: pytest.MonkeyPatch) -> Callab
 
 @pytest.fixture
 def load(backend: str, dataset: Any) -> Iterator[Loaded]:
-    """load(**settings of a Job): a worker with that job's network in it, 2 threads."""
+    """load(**settings of a Job): a worker with that job's network in it, on one thread."""
     workers: list[Worker] = []
 
     def loaded(predict_only: bool = False, **settings: Any) -> Worker:
-        resolved = Job(dataset=dataset, backend=backend, **{"seed": 3, "threads": 2, **settings}).resolve()
+        resolved = Job(dataset=dataset, backend=backend, **{"seed": 3, "threads": 1, **settings}).resolve()
         spec = network_spec(resolved, dataset).to_json()
         worker = lend(backend, resolved.threads)
         workers.append(worker)
@@ -199,7 +199,7 @@ def trained(dataset: Any, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
     def run(backend: str) -> Path:
         if not (folder / backend).exists():
-            Job(dataset=dataset, backend=backend, epochs=1, seed=2, threads=2).train(folder / backend, progress=False)
+            Job(dataset=dataset, backend=backend, epochs=1, seed=2, threads=1).train(folder / backend, progress=False)
         return folder / backend
 
     return run

@@ -16,7 +16,7 @@ def test_backends_differ_by_less_than_seeds(dataset: multiseg.Dataset, tmp_path:
     runs = []
     for backend, seed in trainings:
         job = multiseg.Job(
-            dataset=dataset, backend=backend, recipe="equal", epochs=2, seed=seed, threads=2, keep="last"
+            dataset=dataset, backend=backend, recipe="equal", epochs=2, seed=seed, threads=1, keep="last"
         )
         runs.append(job.train(tmp_path / f"{backend}-{seed}", progress=False))
     comparison = multiseg.compare(runs, images=0)

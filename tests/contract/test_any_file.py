@@ -23,7 +23,7 @@ PAIRS = [
     for target in ("caffe", "tensorflow", "torch")
     if target != owner
 ]
-QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 54, "seed": 3, "threads": 2}
+QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 54, "seed": 3, "threads": 1}
 
 
 @pytest.mark.parametrize(("file", "target"), PAIRS)

@@ -60,6 +60,7 @@ WRITTEN = {"rich": RICH, "colours": COLOURS}
 NETS = {
     "fcn": (1, 32, 32), "rich": (3, 12, 12), "colours": (3, 8, 8), **{name: shape for name, (shape, _) in zoo.SHAPES.items()},
 }  # fmt: skip
+LARGE = ["fcn", "alexnet", "fcn8s"]
 
 TORCH = """
 import importlib.util, json, sys, numpy, torch
@@ -127,7 +128,7 @@ def moved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     selected = {item.callspec.params.get("net") for item in request.session.items if hasattr(item, "callspec")}
     found = {}
     for name, shape in NETS.items():
-        if name in ("alexnet", "fcn8s") and name not in selected:
+        if name in LARGE and name not in selected:
             continue
         folder = tmp_path_factory.mktemp(name)
         file = package_folder("multiseg_models") / "fcn.prototxt" if name == "fcn" else zoo.NETS / f"{name}.prototxt"
@@ -201,7 +202,7 @@ def bgr(images: Array) -> Array:
     return np.ascontiguousarray(images[:, ::-1]) if images.shape[1] == 3 else images
 
 
-@pytest.mark.parametrize("net", nightly(NETS, ["alexnet", "fcn8s"]))
+@pytest.mark.parametrize("net", nightly(NETS, LARGE))
 def test_weights_come_back_to_the_bit(net: str, moved: dict[str, Moved]) -> None:
     found = read_weights(moved[net].files["caffe"])
     assert {name: value.tobytes() for name, value in found.items()} == {
@@ -219,7 +220,7 @@ def test_weights_come_back_to_the_bit(net: str, moved: dict[str, Moved]) -> None
     assert there == colours.get(net, there)
 
 
-@pytest.mark.parametrize("net", nightly(NETS, ["alexnet", "fcn8s"]))
+@pytest.mark.parametrize("net", nightly(NETS, LARGE))
 def test_every_framework_makes_the_same_of_the_same_picture(net: str, outputs: dict[str, dict[str, Array]]) -> None:
     expected = outputs[net]["first"]
     assert np.ptp(expected) > 0
@@ -261,15 +262,18 @@ def test_a_checkpoint_is_read_by_the_graph_beside_it_or_by_its_network(moved: di
 def test_without_any_network_names_stay_and_dense_layers_over_images_are_refused(
     moved: dict[str, Moved], tmp_path: Path
 ) -> None:
-    first = moved["fcn"].files["caffe"]
+    first = moved["autoencoder"].files["caffe"]
     multiseg.convert(first, "pt", tmp_path / "a.pt")
     multiseg.convert(tmp_path / "a.pt", "tf", tmp_path / "a.ckpt")
     multiseg.convert(tmp_path / "a.ckpt", "caffemodel", tmp_path / "a.caffemodel")
-    np.testing.assert_equal(dict(read_weights(tmp_path / "a.caffemodel")), moved["fcn"].weights)
-    feed = {"data": moved["fcn"].images}
+    np.testing.assert_equal(dict(read_weights(tmp_path / "a.caffemodel")), moved["autoencoder"].weights)
+    feed = {"data": moved["autoencoder"].images}
     made, expected = pycaffe.run(
         tmp_path,
-        [{"net": moved["fcn"].deploy, "weights": path, "feed": feed} for path in (tmp_path / "a.caffemodel", first)],
+        [
+            {"net": moved["autoencoder"].deploy, "weights": path, "feed": feed}
+            for path in (tmp_path / "a.caffemodel", first)
+        ],
     )
     np.testing.assert_equal(made, expected)
     with pytest.raises(ModelError, match=r"takes \d+ inputs, which seem to be a flattened image; .*network=FILE"):

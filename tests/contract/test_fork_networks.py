@@ -19,7 +19,7 @@ pytestmark = pytest.mark.needs("caffe", "tensorflow", "torch")
 FORKS = {"MaxUnpool": "Upsample", "Resize": "Interp"}
 
 
-@pytest.mark.parametrize("net", nightly(fork_nets.SHAPES, ["segnet", "icnet"]))
+@pytest.mark.parametrize("net", nightly(fork_nets.SHAPES, ["segnet", "icnet", "enet"]))
 def test_steps_agree_in_all_frameworks(net: str, tmp_path: Path) -> None:
     shape = fork_nets.SHAPES[net]
     file = fork_nets.write(net, tmp_path)
@@ -39,7 +39,7 @@ def test_steps_agree_in_all_frameworks(net: str, tmp_path: Path) -> None:
         assert {row.name for row in rows if row.stage == "forward"} == set(described.shapes) - {described.input}
 
 
-@pytest.mark.parametrize("net", fork_nets.SHAPES)
+@pytest.mark.parametrize("net", nightly(fork_nets.SHAPES, ["segnet", "pspnet"]))
 def test_weights_move_through_all_frameworks_and_back_to_the_bit(net: str, tmp_path: Path) -> None:
     shape = fork_nets.SHAPES[net]
     file = fork_nets.write(net, tmp_path)

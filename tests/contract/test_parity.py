@@ -23,7 +23,7 @@ from multiseg.reference.class_losses import cross_entropy
 
 pytestmark = pytest.mark.needs("caffe", "tensorflow", "torch")
 
-QUICK: dict[str, Any] = {"batch_size": 4, "learning_rate": 1e-7, "threads": 2}
+QUICK: dict[str, Any] = {"batch_size": 4, "learning_rate": 1e-7, "threads": 1}
 STAGES = {"forward", "output", "loss", "gradient", "step"}
 
 
@@ -36,7 +36,7 @@ def test_steps_of_the_fcn_agree_in_all_frameworks(channels: int, steps: int, dat
     models = None if channels == 1024 else narrowed(tmp_path, channels)
     found = multiseg.check_parity(
         dataset, backends=["caffe", "torch", "tensorflow"] if models is None else None, models=models, steps=steps,
-        batch_size=2, threads=2,
+        batch_size=2, threads=1,
     )  # fmt: skip
     assert found.ok, str(found)
     assert found.first_divergence is None and found.notes == []
@@ -112,7 +112,7 @@ def test_other_solvers_of_the_recipe_agree(solver: str, tmp_path: Path) -> None:
     data = zoo.dataset("autoencoder", tmp_path / "dataset")
     model = zoo.NETS / "autoencoder.prototxt"
     found = multiseg.check_parity(
-        data, ["caffe", "torch", "tensorflow"], model, steps=3, solver=solver, batch_size=4, threads=2,
+        data, ["caffe", "torch", "tensorflow"], model, steps=3, solver=solver, batch_size=4, threads=1,
         subtract_mean="none",
     )  # fmt: skip
     assert found.ok, str(found)
@@ -262,7 +262,7 @@ def test_what_cannot_be_compared_is_no_agreement(dataset: Any, tmp_path: Path) -
 
 
 def test_a_training_that_leaves_float32_is_told_as_that(dataset: Any) -> None:
-    found = multiseg.check_parity(dataset, ["torch"], steps=3, batch_size=2, threads=2, learning_rate=1e25)
+    found = multiseg.check_parity(dataset, ["torch"], steps=3, batch_size=2, threads=1, learning_rate=1e25)
     assert found.ok and "choose a learning rate below" in found.left_out[0]
     json.dumps(found.to_dict(), allow_nan=False)
 

@@ -32,6 +32,7 @@ def test_the_tutorial(backends: list[str], tmp_path: Path) -> None:
     assert (tmp_path / "tutorial/grid.png").is_file()
 
 
+@pytest.mark.nightly  # test_demo.py trains and compares all backends
 def test_the_comparison_of_backends(backends: list[str], dataset: multiseg.Dataset, tmp_path: Path) -> None:
     available = [found.name for found in multiseg.backends() if found.available]
     said = script("compare_backends.py", dataset.path, tmp_path / "out", "--epochs", 1, cwd=tmp_path)
@@ -51,10 +52,22 @@ def test_the_migration_from_caffe(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(("name", "count"), [("semantic_segmentation", 20), ("medical", 20)])
-def test_class_segmentation(backends: list[str], tmp_path: Path, name: str, count: int) -> None:
-    chosen = [word for backend in backends for word in ("--backend", backend)]
-    printed = script(f"{name}.py", tmp_path / "out", "--count", count, "--epochs", 1, *chosen, cwd=tmp_path)
+@pytest.mark.parametrize(
+    ("name", "chosen"),
+    [
+        ("semantic_segmentation", slice(0, 1)),
+        ("medical", slice(-1, None)),
+        *(
+            pytest.param(name, slice(None), marks=pytest.mark.nightly, id=f"{name}-all")
+            for name in ("semantic_segmentation", "medical")
+        ),
+    ],
+)
+def test_class_segmentation(backends: list[str], tmp_path: Path, name: str, chosen: slice) -> None:
+    """In one backend each; in all of them nightly."""
+    backends = backends[chosen]
+    options = [word for backend in backends for word in ("--backend", backend)]
+    printed = script(f"{name}.py", tmp_path / "out", "--count", 20, "--epochs", 1, *options, cwd=tmp_path)
     out = tmp_path / "out"
     assert "| Run | Version |" in printed
     assert (out / "report.html").is_file()

@@ -37,10 +37,13 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh environment's Python with multiseg in it."""
     folder = tmp_path_factory.mktemp(request.param)
-    venv.create(folder / "env", with_pip=True)
+    venv.create(
+        folder / "env"
+    )  # installed into by the pip of this environment: its own would take longer than multiseg
     python = folder / "env/bin/python"
     what = [request.getfixturevalue("wheel")] if request.param == "wheel" else ["-e", request.getfixturevalue("source")]
-    subprocess.run([python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", *what], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", python]
+    subprocess.run([*pip, "install", "-q", "-c", ROOT / "constraints.txt", *what], check=True)
     return python
 
 

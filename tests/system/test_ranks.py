@@ -68,7 +68,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def jobs(odd: multiseg.Dataset, files: Path) -> dict[str, multiseg.Job]:
-    """Trainings over several epochs that end with a smaller batch: of 50 steps and more, and the tutorial's network of 25."""
+    """Trainings over several epochs that end with a smaller batch: of 50 steps and more, and the tutorial's network of 10."""
     job = multiseg.Job(
         dataset=odd.path, model=files / "small.py", seed=5, threads=1, loss="l2", lr_policy="fixed", keep="last",
         device="cpu",
@@ -81,7 +81,7 @@ def jobs(odd: multiseg.Dataset, files: Path) -> dict[str, multiseg.Job]:
         "adam": replace(job, epochs=10, batch_size=8, **adam),
         # 7 updates an epoch, of which the last one is of one image, and a layer that is never used
         "accumulate": replace(job, model=files / "unused.py", epochs=8, batch_size=2, accumulate=3, **adam),
-        "fcn": replace(job, model=None, epochs=5, batch_size=8, loss=None),  # its own loss, and the tutorial's solver
+        "fcn": replace(job, model=None, epochs=2, batch_size=8, loss=None),  # its own loss, and the tutorial's solver
     }
 
 
@@ -138,7 +138,7 @@ def test_two_ranks_train_as_one_process(
     one = job.train(tmp_path / "one", progress=False)
     halves = replace(job, batch_size=job.batch_size // 2, accumulate=job.accumulate * 2)
     rounding = difference(halves.train(tmp_path / "halves", progress=False), one)
-    assert two.history[-1]["iteration"] >= (STEPS if job.model else 25)
+    assert two.history[-1]["iteration"] >= (STEPS if job.model else 10)
     assert difference(two, one) < 5 * rounding < 1e-4
     assert_same_history(two, one)
     assert two.environment["processes"] == 2 and "processes" not in one.environment
