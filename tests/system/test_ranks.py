@@ -22,6 +22,7 @@ import pytest
 import multiseg
 from helpers import small_models
 from helpers.lending import weights_of
+from helpers.nightly import nightly
 from helpers.processes import children, gone
 from helpers.void_masks import void_masks
 from multiseg.errors import ModelError, SettingsError, TrainingStopped, WorkerError
@@ -288,7 +289,7 @@ def wait_for(there: Callable[[], bool], process: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", nightly([signal.SIGTERM, signal.SIGINT], [signal.SIGINT]))
 def test_a_signal_ends_all_ranks_with_a_snapshot(
     jobs: dict[str, multiseg.Job], runs: dict[str, multiseg.Run], tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -311,7 +312,7 @@ def test_a_signal_ends_all_ranks_with_a_snapshot(
         assert_same(job.train(tmp_path / "run", resume=True, progress=False), runs["adam"])
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", nightly([0, 1], [0]))
 def test_the_death_of_a_rank_ends_the_others(
     jobs: dict[str, multiseg.Job], runs: dict[str, multiseg.Run], tmp_path: Path, rank: int
 ) -> None:
