@@ -55,7 +55,7 @@ class Case:
         assert specification is not None and specification.loader is not None
         module = importlib.util.module_from_spec(specification)
         specification.loader.exec_module(module)
-        params = {"inputShape": [1, *self.image], "nclasses": self.classes or None}
+        params = {"inputShape": list(self.image), "nclasses": self.classes or None}
         model: nn.Module = module.network(params)["model"]
         return model
 
