@@ -75,7 +75,7 @@ class Check:
             "steps": steps,
         }
         within = f" in {self.golden.path.name}" if self.golden else ""
-        self.parity = Parity(self.first.source + within, [], settings)
+        self.parity = Parity(self.first.source + within, [], settings, network=self.first)
         self.twin, dropped = without_dropout(self.first)
         if dropped:
             self.parity.notes.append(

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from multiseg.parity.rows import ParityRow, order, percent, plain, sentence, worst_steps
+from multiseg.topology import Topology
 from multiseg.topology.words import listed
 
 
 @dataclass
 class Findings:
-    """``rows`` in the order of STAGES; ``reference`` names the network that they are compared with.
+    """``rows`` in the order of STAGES; ``reference`` names the network that they are compared with, ``network`` describes it.
 
     ``notes``: remarks on the comparison; ``left_out``: what was not compared, and why. ``apart``: for each side the
     distance of its weights from the first side's after each step: the largest difference of a parameter relative to its largest
@@ -29,6 +30,7 @@ class Findings:
     apart: dict[str, list[float]] = field(default_factory=dict)
     recomputed: list[ParityRow] = field(default_factory=list)
     reduced: list[str] = field(default_factory=list)
+    network: Topology | None = field(default=None, repr=False)
 
     @property
     def ok(self) -> bool:

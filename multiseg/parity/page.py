@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from importlib.resources import files
 
 from multiseg._version import __version__
 from multiseg.pages import templates
+from multiseg.parity.detail import SHARES
 from multiseg.parity.findings import Findings
+from multiseg.parity.graph import graph
 from multiseg.parity.rows import TITLES, figures, percent, rows_by_stage
+from multiseg.topology import graph_page
 
 WORDS = {
     "network": "Whether the files hold the same network, by their neutral descriptions.",
@@ -25,6 +29,7 @@ def render(parity: Findings) -> str:
     """Return the page's HTML."""
     environment = templates.environment("multiseg.parity")
     environment.filters["short"] = lambda number: "0" if not number else f"{number:.1e}" if number < 1e300 else "–"
+    environment.filters["finite"] = math.isfinite
     environment.filters["percent"] = percent
     environment.filters["figures"] = figures
     steps = max((len(each) for each in parity.apart.values()), default=0)
@@ -35,6 +40,12 @@ def render(parity: Findings) -> str:
             (step, {side: values[step] for side, values in parity.apart.items() if step < len(values)})
             for step in range(steps)
         ],
+        graph=graph(parity),
+        bars=len(SHARES) + 1,
+        within_bars=SHARES.index(1.0) + 1,
+        graph_style=graph_page.style(),
+        script=graph_page.script(),
+        policy=graph_page.policy(graph_page.script()),
         css=files("multiseg.pages").joinpath("page.css").read_text(),
         version=__version__,
     )
