@@ -17,6 +17,15 @@ from multiseg.settings.losses import LOSSES
 AS_PATH = click.Path(path_type=Path)
 
 
+def _images(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    """Return a number of images, or "all"."""
+    if value is None or value == "all":
+        return value
+    if not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(f"{value!r} is not a number of images of at least 1, or all")
+    return int(value)
+
+
 @click.command()
 @click.option(
     "--dataset", type=AS_PATH, help="Folder of the dataset whose batches are used; required without --against."
@@ -53,6 +62,12 @@ AS_PATH = click.Path(path_type=Path)
 @click.option("--loss-option", multiple=True, metavar="NAME=VALUE", help="A parameter of --loss; may be repeated.")
 @click.option("--class-weights", metavar="WEIGHTS", help="As in `multiseg train`.")
 @click.option("--batch-size", type=int, help="Images per step.  [default: 16, at most the number of images]")
+@click.option(
+    "--images",
+    metavar="N|all",
+    callback=_images,
+    help="Number of training images to compare the layers' outputs for.  [default: those of the first batch]",
+)
 @click.option("--subtract-mean", type=click.Choice(["pixel", "image", "none"]), help="[default: pixel]")
 @click.option("--divide-std", metavar="NUMBER,...", help="Standard deviation to divide by, as of `multiseg train`.")
 @click.option("--seed", type=int, help="Seed of the initial weights and the order of the images.  [default: 1]")
@@ -78,8 +93,8 @@ def parity(
     learning_rate: float | None, loss: str | None, loss_option: tuple[str, ...],
     class_weights: str | None, batch_size: int | None, subtract_mean: str | None, divide_std: str | None,
     classes: int | None, model_option: tuple[str, ...], outputs: str | None, seed: int | None,
-    threads: int, no_lowering: bool, require_complete: bool, save: Path | None, parts: Path | None,
-    output: Path | None, as_json: bool,
+    images: int | str | None, threads: int, no_lowering: bool, require_complete: bool, save: Path | None,
+    parts: Path | None, output: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Check that networks compute and train alike in several frameworks, every number against a float64 reference.
 
@@ -104,7 +119,7 @@ def parity(
             loss=loss, loss_options=numbers(loss_option, "--loss-option"), class_weights=weights_of_classes(class_weights),
             batch_size=batch_size, subtract_mean=subtract_mean, divide_std=deviations(divide_std), seed=seed, threads=threads,
             lowering=not no_lowering, progress=status.update, classes=classes, model_options=options_of(model_option),
-            outputs=names_of(outputs), save=save, against=against, reduce=parts,
+            outputs=names_of(outputs), save=save, against=against, reduce=parts, images=images,
         )  # fmt: skip
     if output is not None:
         parity.to_html(output)

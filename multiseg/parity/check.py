@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ from multiseg.exporting import source
 from multiseg.model_files.kinds import kind_of
 from multiseg.model_files.reading import describe
 from multiseg.network import IMAGES, NetworkSpec
-from multiseg.parity import comparing, golden_keeping, golden_values, reducing
+from multiseg.parity import comparing, golden_keeping, golden_values, images, reducing
 from multiseg.parity.comparing import Loss, Weights
 from multiseg.parity.explanation import of_weights
 from multiseg.parity.golden_plan import GoldenPlan
 from multiseg.parity.golden_values import Recipe
-from multiseg.parity.plan import Entry, Plan
+from multiseg.parity.plan import Entry, ParityBatch, ParityPlan, Plan
 from multiseg.parity.reducing import Compared
 from multiseg.parity.result import Parity
 from multiseg.parity.rows import ParityRow
@@ -48,9 +48,10 @@ class Check:
     """One check: describes the reference, if possible in the ``worker`` of the first side, then compares one side at a time."""
 
     def __init__(
-        self, plan: Plan, steps: int, loss: str | None, folder: Path, worker: Worker | None, say: Progress
-    ) -> None:
-        self.plan, self.steps, self.folder, self.say = plan, steps, folder, say
+        self, plan: Plan, steps: int, loss: str | None, folder: Path, worker: Worker | None, say: Progress,
+        images: int = 0,
+    ) -> None:  # fmt: skip
+        self.plan, self.steps, self.folder, self.say, self.images = plan, steps, folder, say, images
         spec = plan.spec(plan.entries[0])
         self.input_shape, self.label_shape = spec.input_shape, spec.label_shape
         self.golden = plan.golden if isinstance(plan, GoldenPlan) else None
@@ -73,6 +74,7 @@ class Check:
             "loss_options": self.loss_options,
             "class_weights": list(requested.class_weights),
             "steps": steps,
+            **({"images": self.images} if self.images else {}),
         }
         within = f" in {self.golden.path.name}" if self.golden else ""
         self.parity = Parity(self.first.source + within, [], settings, network=self.first)
@@ -185,11 +187,12 @@ class Check:
         is_loss_known = self.loss is not None or side.path != entry.path or Loss.of(side.topology, None, True).classes
         if not is_loss_known:
             self.parity.notes.append(f"{entry.name}: the loss is not compared, because it is the file's own")
-        if not self._add(
-            comparing.forward(
-                side, batch, own, self.start, self.whole, loss if is_loss_known else None, self.plan.subtracted, stored
-            )
-        ):
+        rows = comparing.forward(
+            side, batch, own, self.start, self.whole, loss if is_loss_known else None, self.plan.subtracted, stored
+        )
+        if self.images and isinstance(self.plan, ParityPlan):
+            rows = self._more_images(side, rows, batch, self.plan.more_batches(self.images))
+        if not self._add(rows):
             return "training, because the forward pass differs"
         trained = self._trained(side, number)
         if trained is None:
@@ -205,6 +208,18 @@ class Check:
             follow = self._follow(entry.name)
             self._add(comparing.steps(trained, spec, self.plan.batch, rate, self.steps, self.start, loss, follow))
         return None
+
+    def _more_images(
+        self, side: ParitySide, rows: list[ParityRow], first: ParityBatch, batches: Iterator[ParityBatch]
+    ) -> list[ParityRow]:
+        """Return the rows of the layers for all images that the check covers, and keep the worst image."""
+        rows, worst = images.extended(
+            side, rows, first, batches, self.start, self.plan.subtracted,
+            lambda count: self.say(f"{side.name}, {count:,} of {self.images:,} images"),
+        )  # fmt: skip
+        if worst is not None:
+            self.parity.worst_images[side.name] = worst
+        return rows
 
     def _add(self, rows: list[ParityRow]) -> bool:
         """Add rows and return whether all are within their tolerances.

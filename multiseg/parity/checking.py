@@ -11,6 +11,7 @@ from multiseg.errors import BackendUnavailable, ModelError, SettingsError, setti
 from multiseg.parity import golden_file, golden_keeping, reducing
 from multiseg.parity.check import Check, Progress
 from multiseg.parity.golden_plan import GoldenPlan, refuse_conflicts
+from multiseg.parity.images import count_of
 from multiseg.parity.memory import freed_memory_kept
 from multiseg.parity.plan import ParityPlan, Plan
 from multiseg.parity.result import Parity
@@ -32,6 +33,7 @@ def check_parity(
     progress: Progress | None = None, classes: int | None = None, model_options: Mapping[str, Any] | None = None,
     outputs: Sequence[str] = (), save: str | Path | None = None, against: str | Path | None = None,
     reduce: str | Path | None = None,
+    images: int | str | None = None,
 ) -> Parity:  # fmt: skip
     """Check that networks compute and train equally: same weights, same batches of ``dataset``, each number against float64.
 
@@ -53,6 +55,9 @@ def check_parity(
     ``weights``: files or run folders: one for the first network, used for all, or one for each model, which are compared as
     well; default: random weights from ``seed``, by default 1 (multiseg.parity.start). ``subtract_mean`` is by default `pixel`.
     ``progress`` is called with a description of each step.
+
+    ``images``: how many of the training images the layers' outputs are compared for, or `all`; default: those of the first batch.
+    One batch is in memory at a time, and the image with the worst difference is kept (``worst_images``).
 
     ``save``: a golden file (.safetensors) to write: network, weights, batches, and all that the reference computes.
     ``against``: a golden file to check with instead of a dataset: the network in it is exported to each of the ``backends``, or
@@ -81,6 +86,11 @@ def check_parity(
     path = None if save is None else Path(save)
     if path is not None:
         golden_keeping.check_path(path)
+    if images is not None and against is not None:
+        raise SettingsError(
+            f"{setting('images')} and {setting('against')}: specify one; a golden file has its own images"
+        )
+    more_images = 0
     sides = _paths(models), list(backends or []), _paths(weights)
     plan: Plan
     if against is not None:
@@ -92,6 +102,7 @@ def check_parity(
                 f"{setting('dataset')}: is missing; specify it, or a golden file with {setting('against', example='FILE')}"
             )
         data = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
+        more_images = count_of(images, len(data.train))
         del requested["steps"]
         steps = DEFAULTS["steps"] if steps is None else steps
         chosen = {name: DEFAULTS.get(name) if value is None else value for name, value in requested.items()}
@@ -103,7 +114,7 @@ def check_parity(
             report(entry.name)
             try:
                 with pool.start(entry.backend, entry.settings.threads) as worker:
-                    check = check or Check(plan, steps, loss, folder.path, worker, report)
+                    check = check or Check(plan, steps, loss, folder.path, worker, report, more_images)
                     check.compare(number, worker)
                     if parts is not None:
                         check.reduce(number, worker, parts)

@@ -110,17 +110,8 @@ def forward(
         # the output may have another size than the labels; without labels the layers can still be compared
         output, measured, outputs = side.predict(batch.features, None)
     outputs.setdefault(last, output)
-    trace = reference.forward(side.reference, weights, batch.images, _fitting(side.reference, outputs))
-    rows: list[ParityRow] = []
-    for layer in side.reference.layers:
-        for name in layer.outputs:
-            if name not in outputs or layer.type not in RULES:
-                continue
-            row = ParityRow.of(side.name, "forward", name, trace.computed[name], outputs[name])
-            if not row.ok and all(each.ok for each in rows):
-                words = of_layer(trace, layer, outputs, weights, outputs[name], mean)
-                row = replace(row, words="; ".join(filter(None, [row.words, words])))
-            rows.append(row)
+    trace = reference.forward(side.reference, weights, batch.images, fitting(side.reference, outputs))
+    rows = layers(side, trace, outputs, weights, mean)
     for name, value in (stored.layers if stored else {}).items():
         if name in outputs and name != last:
             rows.append(ParityRow.of(side.name, "stored", name, value, outputs[name]))
@@ -136,12 +127,29 @@ def forward(
     return rows
 
 
+def layers(
+    side: ParitySide, trace: reference.Trace, outputs: Weights, weights: Weights, mean: object, explained: bool = True
+) -> list[ParityRow]:
+    """Compare the outputs of the layers with the reference; ``explained``: search for the cause of the first difference."""
+    rows: list[ParityRow] = []
+    for layer in side.reference.layers:
+        for name in layer.outputs:
+            if name not in outputs or layer.type not in RULES:
+                continue
+            row = ParityRow.of(side.name, "forward", name, trace.computed[name], outputs[name])
+            if explained and not row.ok and all(each.ok for each in rows):
+                words = of_layer(trace, layer, outputs, weights, outputs[name], mean)
+                row = replace(row, words="; ".join(filter(None, [row.words, words])))
+            rows.append(row)
+    return rows
+
+
 def returned_loss(values: list[Bounded], backend: Backend) -> Bounded:
     """Return the value of a loss that a backend returns: the first and exact one, or the last if it clips probabilities."""
     return values[-1 if backend.clips_losses else 0]
 
 
-def _fitting(topology: Topology, made: Weights) -> dict[str, Array]:
+def fitting(topology: Topology, made: Weights) -> dict[str, Array]:
     """Return the layers' outputs that have the expected shape."""
     shapes = topology.shapes
     return {name: value for name, value in made.items() if value.shape[1:] == shapes[name]}

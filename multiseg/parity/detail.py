@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,23 @@ class Planes:
         top, left = (max(0, min(at - CROP // 2, size - CROP)) for at, size in ((row, height), (column, width)))
         crops = [plane[top : top + CROP, left : left + CROP].astype(np.float32) for plane in planes]
         return cls(crops[0], crops[1], (top, left), (height, width), (row - top, column - left))
+
+
+@dataclass(frozen=True)
+class WorstImage:
+    """The image for which a side is nearest to its tolerance or farthest beyond it.
+
+    ``index`` in the training data; the ``layer`` with the largest ``share`` of its tolerance; the image (C, H, W) as stored.
+    """
+
+    index: int
+    layer: str
+    share: float
+    pixels: Array = field(repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the image as plain values."""
+        return {"index": self.index, "layer": self.layer, "share": self.share}
 
 
 @dataclass(frozen=True, eq=False)

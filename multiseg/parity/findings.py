@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from multiseg.parity.detail import WorstImage
 from multiseg.parity.rows import ParityRow, order, percent, plain, sentence, worst_steps
 from multiseg.topology import Topology
 from multiseg.topology.words import listed
@@ -17,6 +18,7 @@ class Findings:
     ``notes``: remarks on the comparison; ``left_out``: what was not compared, and why. ``apart``: for each side the
     distance of its weights from the first side's after each step: the largest difference of a parameter relative to its largest
     weight. It has no tolerance, because training amplifies rounding.
+    ``worst_images``: if several batches were compared, the image of each side that is nearest to its tolerance.
     ``recomputed``: in a check against a golden file, its values beside those that this version of multiseg computes.
     ``reduced``: the smallest parts that differ, in words, if they were requested.
     """
@@ -31,6 +33,7 @@ class Findings:
     recomputed: list[ParityRow] = field(default_factory=list)
     reduced: list[str] = field(default_factory=list)
     network: Topology | None = field(default=None, repr=False)
+    worst_images: dict[str, WorstImage] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -122,6 +125,10 @@ class Findings:
             "left_out": self.left_out,
             "reduced": self.reduced,
             "apart": {side: [plain(value) for value in values] for side, values in self.apart.items()},
+            "worst_images": {
+                side: {name: plain(value) for name, value in image.to_dict().items()}
+                for side, image in self.worst_images.items()
+            },
             "reference_changed": self.reference_changed,
             **{
                 key: [{name: plain(value) for name, value in row.to_dict().items()} for row in rows]

@@ -7,6 +7,7 @@ from importlib.resources import files
 
 from multiseg._version import __version__
 from multiseg.pages import templates
+from multiseg.pages.pictures import photo
 from multiseg.parity.detail import SHARES
 from multiseg.parity.findings import Findings
 from multiseg.parity.graph import graph
@@ -41,6 +42,7 @@ def render(parity: Findings) -> str:
             for step in range(steps)
         ],
         graph=graph(parity),
+        worst_images=[(side, image, photo(image.pixels, 192)) for side, image in parity.worst_images.items()],
         bars=len(SHARES) + 1,
         within_bars=SHARES.index(1.0) + 1,
         graph_style=graph_page.style(),

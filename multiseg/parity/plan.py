@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class ParityBatch:
-    """Neutral images and labels (N, C, H, W), and the images as float32 with the mean subtracted and divided by the deviation."""
+    """Neutral images and labels (N, C, H, W), and the images as float32 with the mean subtracted and divided by the deviation.
+
+    ``indices``: the numbers of the images in the dataset, empty if they are from elsewhere.
+    """
 
     features: Array
     labels: Array
     images: Array
+    indices: tuple[int, ...] = ()
 
 
 class Plan(ABC):
@@ -196,13 +200,23 @@ class ParityPlan(Plan):
         """Return the batch of a step: the complete batches of the training epochs, in order."""
         count, size, seed = len(self.dataset.train), self._options["batch_size"], self._options["seed"]
         epoch, place = divmod(step, max(count // size, 1))
-        split, indices = self.dataset.train, epoch_order(count, seed, epoch)[place * size : (place + 1) * size]
+        return self._batch(epoch_order(count, seed, epoch)[place * size : (place + 1) * size])
+
+    def more_batches(self, images: int) -> Iterator[ParityBatch]:
+        """Yield batches of the training images after the first batch, up to ``images`` with it; the last one may be smaller."""
+        size, seed = self._options["batch_size"], self._options["seed"]
+        indices = epoch_order(len(self.dataset.train), seed, 0)[:images]
+        for start in range(size, len(indices), size):
+            yield self._batch(indices[start : start + size])
+
+    def _batch(self, indices: Any) -> ParityBatch:
+        split = self.dataset.train
         if self.crop is None:
             features, labels = split.read(indices)
         else:
             features, labels = CentreCrop(self.crop, split.name)(*split.pairs(indices), indices)
         assert labels is not None  # the settings were resolved for this dataset
-        return self.prepared(features, labels)
+        return replace(self.prepared(features, labels), indices=tuple(int(index) for index in indices))
 
     def spec(self, entry: Entry) -> NetworkSpec:
         return network_spec(entry.settings, self.dataset)

@@ -43,6 +43,8 @@ class ParityRow:
       tolerance or farthest beyond it, with the reference's value ``expected`` and the framework's ``measured``. ``histogram``:
       the number of elements by their share of the tolerance (multiseg.parity.detail.SHARES). Steps within their tolerance have
       no median, percentile and histogram.
+    - ``images``: the number of images that a row of several batches covers, and ``image`` the one in the dataset with the worst
+      element. Maximum, mean, histogram and counts are those of all images, median, percentile and resolution those of its batch.
     - ``planes``: the tensors around the worst element, of layers, outputs, and whatever is beyond its tolerance.
     """
 
@@ -66,6 +68,8 @@ class ParityRow:
     expected: float | None = None
     measured: float | None = None
     histogram: tuple[int, ...] = ()
+    images: int | None = None
+    image: int | None = None
     planes: Planes | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -137,6 +141,22 @@ class ParityRow:
             measured=float(measured[place]),
             histogram=detail.histogram if detail else (),
             planes=Planes.of(expected.value, measured, place) if stage in DRAWN or share > 1 else None,
+        )
+
+    def joined(self, other: ParityRow) -> ParityRow:
+        """Return the row for the images of both rows, which have the same name."""
+        counts = sum(self.histogram), sum(other.histogram)
+        total = sum(row.mean * count for row, count in zip((self, other), counts, strict=True) if count)
+        return replace(
+            other if other.share > self.share else self,
+            absolute=max(self.absolute, other.absolute),
+            relative=max(self.relative, other.relative),
+            mean=total / max(sum(counts), 1),
+            unjudged=self.unjudged + other.unjudged,
+            not_finite=self.not_finite + other.not_finite,
+            histogram=tuple(map(sum, zip(self.histogram, other.histogram, strict=True))),
+            images=(self.images or 0) + (other.images or 0),
+            words=self.words or other.words,
         )
 
     @classmethod

@@ -32,17 +32,8 @@ def test_the_differences_of_two_networks(browser: Browser, tmp_path: Path, width
     names = [f'<img src="x" onerror="alert({number})">' for number in range(2)]
     nodes = [topology(fcn(stride), name, (1, 32, 32)) for stride, name in zip((16, 8), names, strict=True)]
     path = nodes[0].diff(nodes[1]).to_html(tmp_path / "diff.html")
-<<<<<<< HEAD
-    complaints: list[str] = []
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)  # type: ignore[arg-type]
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: complaints.append(dialog.message))
-    page.goto(path.as_uri())
-    assert page.evaluate("scrollY") == 0
-=======
     page, complaints = opened(browser, path, width, scheme)
->>>>>>> 57338f1 (Parity's page: the network coloured by the share of the bound, with histogram, worst element and tensors of each layer)
+    assert page.evaluate("scrollY") == 0
     assert page.evaluate("document.documentElement.scrollWidth") == width
     detail = page.locator(".graph-detail:visible")
     assert detail.count() == 1
