@@ -92,6 +92,7 @@ class Comparison(SideBySide):
         return {
             "headline": self.headline,
             "comparable": self.comparable,
+            "partings": [parting.to_dict() for parting in self.partings],
             "agreement": seed_agreement.to_dict() if seed_agreement else None,
             "runs": [_plain(each) for each in self.facts],
             "settings": self._differing(settings(self.facts)),

@@ -17,6 +17,11 @@ def write(comparison: SideBySide) -> str:
     """Return the headline, the table of metrics (best values bold), differences of backends and seeds, and of settings."""
     facts = comparison.facts
     parts = [_escaped(comparison.headline), table(results(comparison))]
+    partings = comparison.partings
+    if partings:
+        parts.append(
+            "\n".join(["Histories of one seed:", "", *(f"- {_escaped(str(parting))}" for parting in partings)])
+        )
     agreement = comparison.agreement
     if agreement:
         parts.append(_escaped(" ".join([agreement.headline, agreement.basis, *agreement.missing])))

@@ -83,6 +83,7 @@ def render(comparison: SideBySide) -> Page:
         class_curves=curves["classes"],
         shared_loss=verdict.share_loss(facts),
         agreement=comparison.agreement,
+        partings=comparison.partings,
         times=times,
         scan=of_images,
         class_scan=of_classes,

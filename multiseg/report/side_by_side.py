@@ -9,6 +9,7 @@ from multiseg.errors import SettingsError
 from multiseg.report import verdict
 from multiseg.report.agreement import Agreement, agreement
 from multiseg.report.facts import RunFacts, gather
+from multiseg.report.parting import Parting, partings
 from multiseg.run.run import Run
 
 
@@ -32,6 +33,11 @@ class SideBySide:
     def headline(self) -> str:
         """One sentence: the best run, and its training time."""
         return verdict.headline(self.facts, self.comparable)
+
+    @property
+    def partings(self) -> list[Parting]:
+        """Where the histories of runs of one seed in the recipe `equal` part; empty if there are no such runs."""
+        return partings(self.facts)
 
     @property
     def agreement(self) -> Agreement | None:
