@@ -20,8 +20,8 @@ from multiseg.exporting import source
 from multiseg.files import make_folder, write_text
 from multiseg.parity import case as cases
 from multiseg.parity.case import Case
-from multiseg.parity.reduction import reduce as reduce_case
-from multiseg.parity.reproduction import write
+from multiseg.parity.reduction.reproduction import write
+from multiseg.parity.reduction.search import reduce as reduce_case
 from multiseg.parity.result import Parity
 from multiseg.scratch import TemporaryFolder
 from multiseg.worker import pool

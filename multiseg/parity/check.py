@@ -18,13 +18,16 @@ from multiseg.exporting import source
 from multiseg.model_files.kinds import kind_of
 from multiseg.model_files.reading import describe
 from multiseg.network import IMAGES, NetworkSpec
-from multiseg.parity import comparing, golden_keeping, golden_values, images, reducing
+from multiseg.parity import comparing, images
 from multiseg.parity.comparing import Loss, Weights
 from multiseg.parity.explanation import of_weights
-from multiseg.parity.golden_plan import GoldenPlan
-from multiseg.parity.golden_values import Recipe
+from multiseg.parity.golden import keeping as golden_keeping
+from multiseg.parity.golden import values as golden_values
+from multiseg.parity.golden.plan import GoldenPlan
+from multiseg.parity.golden.values import Recipe
 from multiseg.parity.plan import Entry, ParityBatch, ParityPlan, Plan
-from multiseg.parity.reducing import Compared
+from multiseg.parity.reduction import reducing
+from multiseg.parity.reduction.reducing import Compared
 from multiseg.parity.result import Parity
 from multiseg.parity.rows import ParityRow
 from multiseg.parity.side import ParitySide

@@ -8,12 +8,14 @@ from typing import Any
 
 from multiseg.dataset import Dataset
 from multiseg.errors import BackendUnavailable, ModelError, SettingsError, setting
-from multiseg.parity import golden_file, golden_keeping, reducing
 from multiseg.parity.check import Check, Progress
-from multiseg.parity.golden_plan import GoldenPlan, refuse_conflicts
+from multiseg.parity.golden import file as golden_file
+from multiseg.parity.golden import keeping as golden_keeping
+from multiseg.parity.golden.plan import GoldenPlan, refuse_conflicts
 from multiseg.parity.images import count_of
 from multiseg.parity.memory import freed_memory_kept
 from multiseg.parity.plan import ParityPlan, Plan
+from multiseg.parity.reduction import reducing
 from multiseg.parity.result import Parity
 from multiseg.scratch import TemporaryFolder
 from multiseg.worker import pool

@@ -14,8 +14,8 @@ from multiseg.backend import Backend
 from multiseg.errors import MultisegError
 from multiseg.network import NetworkSpec
 from multiseg.parity.explanation import of_gradient, of_layer, of_step
-from multiseg.parity.golden import GoldenValues
 from multiseg.parity.plan import ParityBatch
+from multiseg.parity.reference_values import ReferenceValues
 from multiseg.parity.rows import ParityRow
 from multiseg.parity.side import ParitySide
 from multiseg.parity.twin import scores_of
@@ -94,7 +94,7 @@ def forward(
     whole: Bounded | None,
     loss: Loss | None,
     mean: object,
-    stored: GoldenValues | None = None,
+    stored: ReferenceValues | None = None,
 ) -> list[ParityRow]:
     """Compare each layer, the output end to end, and the loss if it is not None, with the side's ``own`` weights.
 
@@ -156,7 +156,7 @@ def fitting(topology: Topology, made: Weights) -> dict[str, Array]:
 
 
 def gradients(
-    side: ParitySide, batch: ParityBatch, weights: Weights, loss: Loss, stored: GoldenValues | None = None
+    side: ParitySide, batch: ParityBatch, weights: Weights, loss: Loss, stored: ReferenceValues | None = None
 ) -> list[ParityRow]:
     """Compare the gradient of each parameter, from output to input. The side must have the solver of reference.gradient.
 

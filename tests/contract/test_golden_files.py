@@ -10,7 +10,7 @@ import pytest
 import multiseg
 from multiseg.errors import BackendUnavailable
 from multiseg.exporting import files
-from multiseg.parity import golden_file
+from multiseg.parity.golden import file as golden_file
 from multiseg.topology import Topology
 
 pytestmark = pytest.mark.needs("tensorflow", "torch")

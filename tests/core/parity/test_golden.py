@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 import multiseg
 from multiseg.errors import ModelError, MultisegError, SettingsError
-from multiseg.parity import golden_file
+from multiseg.parity.golden import file as golden_file
 from multiseg.parity.result import Parity
 from multiseg.reference import linear, network, solvers
 from multiseg.reference.bounded import Bounded, gamma

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from multiseg.parity.comparing import Loss
-from multiseg.parity.golden_values import Recipe, compared, computed
+from multiseg.parity.golden.values import Recipe, compared, computed
 from multiseg.parity.plan import ParityBatch
 from multiseg.parity.start import start_weights
 from multiseg.topology import Topology

@@ -9,8 +9,9 @@ from typing import Any
 import multiseg
 from helpers.fuzzing.reader import Reader
 from multiseg import backend as registry
-from multiseg.parity import golden_content, golden_file
-from multiseg.parity.golden_plan import GoldenPlan
+from multiseg.parity.golden import content as golden_content
+from multiseg.parity.golden import file as golden_file
+from multiseg.parity.golden.plan import GoldenPlan
 
 OPTIONS: dict[str, Any] = {
     "device": "auto", "threads": 1, "lowering": True, "classes": None, "model_options": None, "outputs": (),

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from multiseg.errors import ModelError
-from multiseg.parity.golden import Golden, GoldenValues
+from multiseg.parity.golden.golden import Golden
+from multiseg.parity.reference_values import ReferenceValues
 from multiseg.reference.bounded import Array, Bounded
 from multiseg.schema import (
     FLAG,
@@ -144,7 +145,7 @@ def golden(path: Path, content: Any, arrays: Mapping[str, Array]) -> Golden:
         for name, shape in zip(layer.outputs, layer.shapes, strict=True)
     }
     kept = [name for name in topology.weights if f"gradients/{name}" in arrays]
-    values = GoldenValues(
+    values = ReferenceValues(
         layers,
         [reader.bounded(f"loss/{place}", ()) for place in range(2) if f"loss/{place}" in arrays],
         {name: reader.bounded(f"gradients/{name}", topology.weights[name]) for name in kept},

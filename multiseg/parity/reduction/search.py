@@ -15,7 +15,7 @@ from multiseg.backend import Backend
 from multiseg.errors import ModelError, MultisegError
 from multiseg.parity import case as cases
 from multiseg.parity.case import Case
-from multiseg.parity.parts import FACTORS, node_of, part_of
+from multiseg.parity.reduction.parts import FACTORS, node_of, part_of
 from multiseg.parity.rows import ParityRow
 from multiseg.parity.twin import without_dropout
 from multiseg.reference.bounded import Array

@@ -10,8 +10,8 @@ import numpy as np
 
 from multiseg import reference
 from multiseg.parity.comparing import Loss, Weights, rate_of, slopes_alone
-from multiseg.parity.golden import GoldenValues
 from multiseg.parity.plan import ParityBatch
+from multiseg.parity.reference_values import ReferenceValues
 from multiseg.parity.rows import ParityRow
 from multiseg.parity.twin import without_dropout
 from multiseg.reference.bounded import Array, Bounded, U
@@ -45,7 +45,7 @@ class Recipe:
     steps: int
 
 
-def computed(recipe: Recipe, progress: Callable[[str], None] = lambda text: None) -> GoldenValues:
+def computed(recipe: Recipe, progress: Callable[[str], None] = lambda text: None) -> ReferenceValues:
     """Compute everything in float64. Raises NotComputable if the forward pass has a layer beyond the vocabulary."""
     with np.errstate(all="ignore"):
         batch = recipe.batch(0)
@@ -59,8 +59,8 @@ def computed(recipe: Recipe, progress: Callable[[str], None] = lambda text: None
             gradients = {name: value for name, value in slopes.items() if name in recipe.trained}
             after = _trained(recipe, twin, recipe.weights, progress)
         except reference.NotComputable as error:
-            return GoldenValues(trace.computed, loss, gradients, {}, str(error))
-    return GoldenValues(trace.computed, loss, gradients, after)
+            return ReferenceValues(trace.computed, loss, gradients, {}, str(error))
+    return ReferenceValues(trace.computed, loss, gradients, after)
 
 
 def _trained(recipe: Recipe, twin: Topology, weights: Weights, progress: Callable[[str], None]) -> dict[str, Array]:
@@ -79,7 +79,7 @@ def _trained(recipe: Recipe, twin: Topology, weights: Weights, progress: Callabl
     return moved
 
 
-def compared(side: str, stored: GoldenValues, recipe: Recipe) -> tuple[list[ParityRow], list[str]]:
+def compared(side: str, stored: ReferenceValues, recipe: Recipe) -> tuple[list[ParityRow], list[str]]:
     """Compute the values of a file again; return a row for each of them, and notes. ``side`` names the file in the rows.
 
     A row is beyond its tolerance if this version of multiseg computes something else than the version that wrote the file. The
@@ -123,7 +123,7 @@ def _row(side: str, name: str, stored: Bounded, again: Bounded | None, finer: fl
     return ParityRow.of(side, "reference", name, Bounded(stored.value, allowed), again.value)
 
 
-def _stepped(side: str, steps: int, name: str, stored: Array, again: GoldenValues) -> ParityRow:
+def _stepped(side: str, steps: int, name: str, stored: Array, again: ReferenceValues) -> ParityRow:
     title = f"the weights {name!r} after {steps} step{'s' * (steps != 1)}"
     if name not in again.weights:
         return ParityRow.wrong(side, "reference", title, "is not computed")
@@ -147,7 +147,7 @@ def _amplified(recipe: Recipe) -> dict[str, float]:
     return {name: float(np.abs(one[name] - other[name]).max(initial=0)) for name in one}
 
 
-def _widened(stored: GoldenValues, again: GoldenValues) -> list[str]:
+def _widened(stored: ReferenceValues, again: ReferenceValues) -> list[str]:
     """Return a note if the tolerances of this version differ from those in the file."""
     ratios = {
         name: float(np.sum(ours[name].bound) / np.sum(theirs[name].bound))

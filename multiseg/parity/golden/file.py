@@ -1,6 +1,6 @@
-"""Write and read golden files: safetensors with the arrays of multiseg.parity.golden.Golden, and the rest as JSON.
+"""Write and read golden files: safetensors with the arrays of multiseg.parity.golden.golden.Golden, and the rest as JSON.
 
-The metadata have ``format``, ``version`` of the format, ``content`` (JSON, see multiseg.parity.golden_content) and ``sha256``,
+The metadata have ``format``, ``version`` of the format, ``content`` (JSON, see multiseg.parity.golden.content) and ``sha256``,
 that of the whole file with zeros in its place. Arrays are named ``weights/PARAMETER``, ``layers/VALUE``,
 ``gradients/PARAMETER``, ``after/PARAMETER``, ``loss/PLACE``, ``features``, ``labels``, ``batches``, ``mean`` and ``std``. The
 bounds of an array, float32 and rounded up, have its name after ``bounds/``; values without them are exact. The same content
@@ -22,8 +22,9 @@ from multiseg._version import __version__
 from multiseg.errors import ModelError, setting
 from multiseg.files import parse_json, read_bytes, write_bytes
 from multiseg.model_files.weights_file import GOLDEN, recognised
-from multiseg.parity import golden_content
-from multiseg.parity.golden import Golden, GoldenValues
+from multiseg.parity.golden import content as golden_content
+from multiseg.parity.golden.golden import Golden
+from multiseg.parity.reference_values import ReferenceValues
 from multiseg.reference.bounded import Array, Bounded
 
 VERSION = 1
@@ -61,7 +62,7 @@ def write(golden: Golden) -> int:
     return len(data)
 
 
-def _bounded(values: GoldenValues) -> dict[str, Bounded]:
+def _bounded(values: ReferenceValues) -> dict[str, Bounded]:
     return {
         **{f"layers/{name}": value for name, value in values.layers.items()},
         **{f"gradients/{name}": value for name, value in values.gradients.items()},

@@ -22,7 +22,7 @@ from multiseg.model_files.weights_file import write as write_neutral
 from multiseg.model_files.writing import write_weights
 from multiseg.parity import case as cases
 from multiseg.parity.case import Case
-from multiseg.parity.reduction import Reduction
+from multiseg.parity.reduction.search import Reduction
 from multiseg.parity.rows import plain, sentence
 from multiseg.reference.bounded import TINY, Array, Bounded
 from multiseg.topology.words import listed

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from multiseg.errors import ModelError
 from multiseg.parity.case import Case
-from multiseg.parity.parts import part_of
+from multiseg.parity.reduction.parts import part_of
 from multiseg.reference.bounded import Array
 from multiseg.topology import Layer, Topology
 from multiseg.topology.alignment import Alignment

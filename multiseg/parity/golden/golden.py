@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multiseg.reference.bounded import Array, Bounded
+from multiseg.parity.reference_values import ReferenceValues
+from multiseg.reference.bounded import Array
 from multiseg.topology import Topology
 
 
 @dataclass(frozen=True)
-class GoldenValues:
-    """What the reference computes, from the images to the weights after the last step, without any framework.
-
-    ``layers``: the outputs of layers (N, ...) by the names of values; ``loss``: its exact value, then Caffe's if that differs;
-    ``gradients`` by the names of parameters; all float64 with the bound of float32's rounding, propagated from the images.
-    ``weights``: the trained parameters after the last step, float64; empty without steps. ``left_out``: what could not be
-    computed, in words; None if everything was.
-    """
-
-    layers: Mapping[str, Bounded]
-    loss: list[Bounded] = field(default_factory=list)
-    gradients: Mapping[str, Bounded] = field(default_factory=dict)
-    weights: Mapping[str, Array] = field(default_factory=dict)
-    left_out: str | None = None
-
-
-@dataclass(frozen=True)
 class Golden:
-    """The content of a golden file, see multiseg.parity.golden_file.
+    """The content of a golden file, see multiseg.parity.golden.file.
 
     ``topology`` is the network, ``classes`` whether its loss takes class indices; ``settings`` are plain values: those that a
     check with this file may not change. ``weights`` are the initial ones, float32, for images in RGB; ``trained`` names those
@@ -49,7 +33,7 @@ class Golden:
     batches: Array
     mean: Array | None
     std: Array | None
-    values: GoldenValues
+    values: ReferenceValues
     version: str = ""  # of the multiseg that wrote the file
 
     @property

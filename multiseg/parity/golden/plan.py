@@ -15,8 +15,8 @@ from multiseg.model_files import choosing, shipped
 from multiseg.model_files.kinds import kind_of
 from multiseg.network import NetworkSpec
 from multiseg.parity.comparing import Loss
-from multiseg.parity.golden import Golden
-from multiseg.parity.golden_values import Recipe
+from multiseg.parity.golden.golden import Golden
+from multiseg.parity.golden.values import Recipe
 from multiseg.parity.plan import Entry, ParityBatch, Plan, side_name
 from multiseg.parity.weights import run_of
 from multiseg.run.run import Run

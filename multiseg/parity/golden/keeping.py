@@ -11,9 +11,9 @@ import numpy as np
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.files import target
 from multiseg.network import NetworkSpec
-from multiseg.parity import golden_file
-from multiseg.parity.golden import Golden
-from multiseg.parity.golden_values import Recipe, computed
+from multiseg.parity.golden import file as golden_file
+from multiseg.parity.golden.golden import Golden
+from multiseg.parity.golden.values import Recipe, computed
 from multiseg.parity.plan import Plan
 from multiseg.reference import NotComputable
 from multiseg.reference.bounded import Array

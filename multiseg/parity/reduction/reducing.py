@@ -14,10 +14,10 @@ from multiseg.network import CLASSES, NetworkSpec
 from multiseg.parity import case as cases
 from multiseg.parity.case import Case
 from multiseg.parity.comparing import Weights
-from multiseg.parity.differing import differing_case
 from multiseg.parity.plan import Entry, ParityBatch
-from multiseg.parity.reduction import Reduction, reduce, values_of
-from multiseg.parity.reproduction import SCRIPT, Reproduction, write
+from multiseg.parity.reduction.differing import differing_case
+from multiseg.parity.reduction.reproduction import SCRIPT, Reproduction, write
+from multiseg.parity.reduction.search import Reduction, reduce, values_of
 from multiseg.parity.rows import ParityRow
 from multiseg.parity.side import ParitySide
 from multiseg.settings.losses import LOSSES
