@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from multiseg.errors import ModelError
 from multiseg.topology import Shape
 
 Parameters = dict[str, Any]
@@ -72,7 +73,9 @@ def batch_norm(draw: random.Random, shape: Shape) -> Parameters:
 
 
 def lrn(draw: random.Random, shape: Shape) -> Parameters:
-    """Return the parameters of a local response normalisation."""
+    """Return the parameters of a local response normalisation. Raises ModelError without an image."""
+    if len(shape) != 3:
+        raise ModelError("frameworks normalise images only")
     return {
         "size": draw.choice([3, 5]), "alpha": draw.choice([1e-4, 0.5]), "beta": draw.choice([0.75, 0.5]),
         "bias": draw.choice([1.0, 2.0]), "within_channel": draw.random() < 0.3,

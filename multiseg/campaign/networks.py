@@ -97,7 +97,9 @@ class _Drawing:
                 "indices": True,
             }
             pooled = self.add("MaxPool", [first], parameters, outputs=2)
-            return self.add(kind, [pooled, pooled[:-1] + "1"], {"sizes": list(shape[1:])})
+            indices = pooled[:-1] + "1"
+            self.shapes.pop(indices)  # integers, of which no other layer computes
+            return self.add(kind, [pooled, indices], {"sizes": list(shape[1:])})
         if kind in POSITIVE:
             first = self.add("Softplus", [first])
         if kind == "Exp":

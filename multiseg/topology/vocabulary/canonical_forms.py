@@ -149,12 +149,19 @@ def concat(layer: Layer, parameters: Parameters, inputs: list[Shape]) -> Canonic
 
 
 def elementwise(layer: Layer, parameters: Parameters, inputs: list[Shape]) -> CanonicalForm:
-    """Return Sum for Add and Sub of several inputs, Identity where a constant or a single input changes nothing."""
+    """Return Sum for Add and Sub of several inputs, Identity where a constant or a single input changes nothing.
+
+    A constant that is subtracted or divided by is one that is added or multiplied by.
+    """
     if len(inputs) == 1 and "value" in layer.parameters:
         constant = parameters["value"]
-        value = comparable(float(constant) if isinstance(constant, int) else constant)
-        neutral = 1 if layer.type in ("Mul", "Div") else 0
-        return ("Identity" if value == neutral else layer.type), {"value": value}
+        kind, value = layer.type, float(constant) if isinstance(constant, int) else constant
+        if isinstance(value, float) and kind == "Sub":
+            kind, value = "Add", -value
+        elif isinstance(value, float) and kind == "Div" and value:
+            kind, value = "Mul", 1 / value
+        neutral = 1 if kind in ("Mul", "Div") else 0
+        return ("Identity" if value == neutral else kind), {"value": comparable(value)}
     if layer.type in ("Sum", "Add", "Sub"):
         if len(inputs) > 1:
             return "Sum", {}

@@ -81,12 +81,20 @@ def test_a_parameter_left_out_is_its_default() -> None:
     ("kind", "value", "form"),
     [
         ("Add", 0.0, "Identity"), ("Sub", 0.0, "Identity"), ("Mul", 1.0, "Identity"), ("Div", 1.0, "Identity"),
-        ("Mul", 0.0, "Mul"), ("Div", 0.5, "Div"),
+        ("Mul", 0.0, "Mul"), ("Div", 0.5, "Mul"), ("Div", 0.0, "Div"),
     ],
 )  # fmt: skip
 def test_a_constant_that_changes_nothing_is_left_out(kind: str, value: float, form: str) -> None:
     layer = Layer("layer", kind, ("x",), ("layer",), {"value": value}, ((3,),))
     assert canonical_form(layer, [(3,)])[0] == form
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(("Sub", 0.5), ("Add", -0.5)), (("Div", -4.0), ("Mul", -0.25)), (("Div", 3.0), ("Mul", 1 / 3))]
+)
+def test_a_constant_that_is_subtracted_or_divided_by(one: tuple[str, float], other: tuple[str, float]) -> None:
+    layers = [Layer("layer", kind, ("x",), ("layer",), {"value": value}, ((3,),)) for kind, value in (one, other)]
+    assert canonical_form(layers[0], [(3,)]) == canonical_form(layers[1], [(3,)])
 
 
 def test_the_vocabulary_is_imported_without_frameworks_or_pillow() -> None:

@@ -1,0 +1,98 @@
+"""Mistakes in single layers of random networks are found by numbers, and the layer is named."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.mutations import Planted, planted
+from multiseg import backend as registry
+from multiseg.errors import ModelError
+from multiseg.exporting import source
+from multiseg.model_files.reading import describe
+from multiseg.parity import case as cases
+from multiseg.parity.case import Case
+from multiseg.topology import Topology
+from multiseg.topology.comparison import compare
+from multiseg.worker import pool
+from multiseg.worker.client import Worker
+
+SEED = 7
+
+
+@pytest.mark.nightly
+def test_planted_mistakes_are_found_and_named(backend: str, tmp_path: Path) -> None:
+    check(backend, 500, tmp_path)
+
+
+def test_some_planted_mistakes_are_found_and_named(backend: str, tmp_path: Path) -> None:
+    check(backend, 40, tmp_path)
+
+
+def check(backend: str, count: int, folder: Path) -> None:
+    """Plant ``count`` mistakes that move the output beyond rounding: 99 % are found, and 95 % with the layer."""
+    worker = pool.start(registry.get(backend), 1)
+    try:
+        outcomes = {number: tried(each, worker, folder) for number, each in enumerate(mistakes(backend, count))}
+    finally:
+        worker.close()
+    missed = Counter(kind for kind, found, _ in outcomes.values() if not found)
+    unnamed = Counter(kind for kind, found, named in outcomes.values() if found and not named)
+    print(f"{backend}: {count} mistakes of {len({kind for kind, _, _ in outcomes.values()})} kinds; "
+          f"missed: {dict(missed)}; not named: {dict(unnamed)}")  # fmt: skip
+    assert missed.total() <= 0.01 * count, missed
+    assert missed.total() + unnamed.total() <= 0.05 * count, unnamed
+
+
+def mistakes(backend: str, count: int) -> list[Planted]:
+    """Return the first visible mistakes in networks that a backend expresses, of which no kind is more than a twentieth."""
+    exporter = registry.get(backend)
+    kept: list[Planted] = []
+    kinds: Counter[str] = Counter()
+    for number in itertools.count():
+        for each in planted(SEED, number):
+            try:
+                for network in (each.case.topology, each.case.written or each.case.topology):
+                    source.source(exporter, network, each.case.classes)
+            except ModelError:
+                continue
+            if kinds[each.kind] < count // 20 and each.visible:
+                kinds[each.kind] += 1
+                kept.append(each)
+                if len(kept) == count:
+                    return kept
+    raise AssertionError
+
+
+def described(case: Case, network: Topology, worker: Worker, folder: Path) -> Topology:
+    """Return what is read from the file that is written for a network."""
+    path = folder / f"mistake{worker.backend.formats[0]}"
+    path.write_text(source.source(worker.backend, network, case.classes))
+    return describe(path, network.input_shape, worker)
+
+
+def name_in(file: Topology, topology: Topology, name: str) -> str:
+    """Return the name of a layer in a file, where functions have names of the framework: that of the same place in its type."""
+    kind = next(layer.type for layer in topology.layers if layer.name == name)
+    names, others = ([layer.name for layer in each.layers if layer.type == kind] for each in (topology, file))
+    return others[names.index(name)] if len(others) == len(names) else name
+
+
+def tried(mistake: Planted, worker: Worker, folder: Path) -> tuple[str, bool, bool]:
+    """Return the kind of mistake, whether the numbers differ, and whether the first difference names the layer."""
+    case, exporter = mistake.case, worker.backend
+    with np.errstate(all="ignore"):
+        parity = cases.check(case, exporter, worker, folder, stages=())
+    if case.written is None:  # the file is right and its weights are wrong
+        first = parity.first
+        named = first is not None and first.name.partition(".")[0] == mistake.layer
+    else:
+        right, wrong = (described(case, network, worker, folder) for network in (case.topology, case.written))
+        difference = compare(right, wrong).first
+        inside = {mistake.layer, name_in(right, case.topology, mistake.layer)}
+        named = difference is not None and any(name in difference for name in inside)
+    return mistake.kind, not parity.ok, named
