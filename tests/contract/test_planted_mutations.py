@@ -75,11 +75,16 @@ def described(case: Case, network: Topology, worker: Worker, folder: Path) -> To
     return describe(path, network.input_shape, worker)
 
 
-def name_in(file: Topology, topology: Topology, name: str) -> str:
-    """Return the name of a layer in a file, where functions have names of the framework: that of the same place in its type."""
-    kind = next(layer.type for layer in topology.layers if layer.name == name)
-    names, others = ([layer.name for layer in each.layers if layer.type == kind] for each in (topology, file))
-    return others[names.index(name)] if len(others) == len(names) else name
+def names_in(file: Topology, topology: Topology, name: str) -> set[str]:
+    """Return the names of what computes a layer in a file: its own, and those between the layers around it.
+
+    Files write functions without names, and some layers as several functions.
+    """
+    names, others = ([layer.name for layer in each.layers] for each in (topology, file))
+    at = names.index(name)
+    begin = max((others.index(each) + 1 for each in names[:at] if each in others), default=0)
+    end = min((others.index(each) for each in names[at + 1 :] if each in others), default=len(others))
+    return {name, *others[begin:end]}
 
 
 def tried(mistake: Planted, worker: Worker, folder: Path) -> tuple[str, bool, bool]:
@@ -93,6 +98,6 @@ def tried(mistake: Planted, worker: Worker, folder: Path) -> tuple[str, bool, bo
     else:
         right, wrong = (described(case, network, worker, folder) for network in (case.topology, case.written))
         difference = compare(right, wrong).first
-        inside = {mistake.layer, name_in(right, case.topology, mistake.layer)}
+        inside = set.union(*(names_in(file, case.topology, mistake.layer) for file in (right, wrong)))
         named = difference is not None and any(name in difference for name in inside)
     return mistake.kind, not parity.ok, named

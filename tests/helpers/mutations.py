@@ -80,7 +80,7 @@ def _of_parameters(case: Case, layer: Layer, draw: random.Random) -> Iterator[Pl
 
 
 def _of_type(case: Case, layer: Layer) -> Iterator[Planted]:
-    for pair in (each for each in CONFUSED if layer.type in each):
+    for pair in (each for each in CONFUSED if layer.type in each and len(layer.outputs) == 1):
         other = pair[1 - pair.index(layer.type)]
         changed = _changed(case.topology, replace(layer, type=other))
         if changed is not None:
