@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from multiseg.files import read_text
 from multiseg_tensorflow import digits, files
 from multiseg_tensorflow.graph import read_layers
 
@@ -22,7 +23,7 @@ def lines(network: str, weights: str, input_shape: Sequence[int], output: str, p
         "modules['model'].Tower, modules['utils'].model_property = Tower, property",
         "sys.modules.update(modules | {'tensorflow': tf})",
     ]
-    if "slim" in Path(network).read_text():
+    if "slim" in read_text(Path(network)):
         text += [
             "import tf_slim",
             "tf.contrib = modules['tensorflow.contrib']",
