@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,6 @@ from multiseg.errors import ModelError
 from multiseg.exporting import source
 from multiseg.model_files.reading import describe
 from multiseg.parity import case as cases
-from multiseg.parity.case import Case
 from multiseg.topology import Topology
 from multiseg.topology.comparison import compare
 from multiseg.worker import pool
@@ -57,7 +58,7 @@ def mistakes(backend: str, count: int) -> list[Planted]:
         for each in planted(SEED, number):
             try:
                 for network in (each.case.topology, each.case.written or each.case.topology):
-                    source.source(exporter, network, each.case.classes)
+                    source.source(exporter, network, False)
             except ModelError:
                 continue
             if kinds[each.kind] < count // 20 and each.visible:
@@ -68,10 +69,10 @@ def mistakes(backend: str, count: int) -> list[Planted]:
     raise AssertionError
 
 
-def described(case: Case, network: Topology, worker: Worker, folder: Path) -> Topology:
+def described(network: Topology, worker: Worker, folder: Path) -> Topology:
     """Return what is read from the file that is written for a network."""
     path = folder / f"mistake{worker.backend.formats[0]}"
-    path.write_text(source.source(worker.backend, network, case.classes))
+    path.write_text(source.source(worker.backend, network, False))
     return describe(path, network.input_shape, worker)
 
 
@@ -89,15 +90,16 @@ def names_in(file: Topology, topology: Topology, name: str) -> set[str]:
 
 def tried(mistake: Planted, worker: Worker, folder: Path) -> tuple[str, bool, bool]:
     """Return the kind of mistake, whether the numbers differ, and whether the first difference names the layer."""
-    case, exporter = mistake.case, worker.backend
+    # prediction shows it
+    case = replace(mistake.case, labels=None, loss="l2", loss_options={}, class_weights=(), classes=False)
     with np.errstate(all="ignore"):
-        parity = cases.check(case, exporter, worker, folder, stages=())
+        parity = cases.check(case, worker.backend, worker, folder, stages=())
     if case.written is None:  # the file is right and its weights are wrong
         first = parity.first
         named = first is not None and first.name.partition(".")[0] == mistake.layer
     else:
-        right, wrong = (described(case, network, worker, folder) for network in (case.topology, case.written))
+        right, wrong = (described(network, worker, folder) for network in (case.topology, case.written))
         difference = compare(right, wrong).first
         inside = set.union(*(names_in(file, case.topology, mistake.layer) for file in (right, wrong)))
-        named = difference is not None and any(name in difference for name in inside)
+        named = difference is not None and any(re.search(rf"\b{re.escape(name)}\b", difference) for name in inside)
     return mistake.kind, not parity.ok, named

@@ -236,6 +236,9 @@ class _Caffe(ComposedLayers):
         along, sizes = axis(layer, self.input_shape(layer)), layer.parameters["split"]
         points = [("slice_point", sum(sizes[:i])) for i in range(1, len(sizes))]
         self._layer(layer, "Slice", [("slice_param", [("axis", along), *points])])
+        unread = [value for value in layer.outputs if not self.readers[value] and value not in self.topology.outputs]
+        if unread:  # each would be an output of the network
+            self._write(self._fresh(f"{layer.name}_rest"), "Silence", [self.blobs[value] for value in unread], [], [])
 
     def crop(self, layer: Layer) -> None:
         first = axis(layer, self.input_shape(layer))
