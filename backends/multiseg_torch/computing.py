@@ -1,4 +1,4 @@
-"""How a training step computes the network's output: compiled or not, in float32 or bfloat16, and in which order in memory."""
+"""How a training step computes the network's output: compiled or not, in float32 or bfloat16."""
 
 from __future__ import annotations
 
@@ -24,17 +24,15 @@ class Forward:
     compiled anew, and what is compiled depends on the size alone, so that a resumed training computes the same.
     """
 
-    def __init__(
-        self, spec: NetworkSpec, model: nn.Module, batch_size: int, device: torch.device, order: torch.memory_format
-    ) -> None:
-        self._spec, self._model, self._batch_size, self._device, self._order = spec, model, batch_size, device, order
+    def __init__(self, spec: NetworkSpec, model: nn.Module, batch_size: int, device: torch.device) -> None:
+        self._spec, self._model, self._batch_size, self._device = spec, model, batch_size, device
         self._compiled: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the output of the network for images (N, C, H, W)."""
         whole = self._compiled is not None and len(images) == self._batch_size
         function = self._compiled if whole and self._compiled is not None else self._model
-        images, reduced = images.contiguous(memory_format=self._order), self._spec.precision == BF16
+        reduced = self._spec.precision == BF16
         with torch.autocast(self._device.type, torch.bfloat16, enabled=reduced):
             output = function(images)
         converted = (output.float() if reduced else output).contiguous()

@@ -21,7 +21,6 @@ from multiseg_torch import (
     loss_terms,
     losses,
     lowering,
-    memory_format,
     probabilities,
     scores,
     selecting,
@@ -96,11 +95,7 @@ class Network(network.Network):
         self._check_shapes()
         self.lowered = lowering.lower(self.model) if spec.lowering else []
         self.solver = Solver(spec, self.model) if spec.solver else None
-        self.order = torch.contiguous_format
-        if spec.solver:
-            images = torch.zeros(2, *spec.input_shape, device=self.device)
-            self.order = memory_format.chosen(self.model, bool(self.lowered), images)
-        self.forward = Forward(spec, self.model, self.batch_size, self.device, self.order)
+        self.forward = Forward(spec, self.model, self.batch_size, self.device)
         self.compile_seconds = self.forward.compile() if spec.compile and spec.solver else None
 
     def _check_shapes(self) -> None:

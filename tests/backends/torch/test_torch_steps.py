@@ -1,4 +1,4 @@
-"""Training steps of PyTorch: precision, order in memory and compilation change nothing but rounding."""
+"""Training steps of PyTorch: precision and compilation change nothing but rounding."""
 
 from __future__ import annotations
 
@@ -16,29 +16,6 @@ pytestmark = pytest.mark.needs("torch")
 NORMALISED = """
 from torch import nn
 network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1))
-"""
-# reads the numbers of a batch in NCHW, whatever their order in memory
-OF_ADDRESSES = """
-from torch import nn
-class Rows(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3, padding=1)
-    def forward(self, x):
-        n, c, h, w = x.shape
-        return self.conv(x.as_strided((n, c, h, w), (c * h * w, h * w, w, 1)))
-network = Rows()
-"""
-OF_VIEWS = """
-from torch import nn
-class Flat(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv, self.linear = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4 * 6 * 5, 4 * 6 * 5)
-    def forward(self, x):
-        x = self.conv(x)
-        return self.linear(x.view(len(x), -1)).view(len(x), 4, 6, 5)
-network = Flat()
 """
 
 
@@ -83,26 +60,6 @@ def largest_error(net: Any, expected: dict[str, Any], before: dict[str, Any]) ->
     change = max(np.abs(expected[name] - before[name]).max() for name in expected)
     weights = net.get_weights()
     return float(max(np.abs(weights[name] - expected[name]).max() for name in expected) / change)
-
-
-@pytest.mark.parametrize(
-    ("source", "order"), [(NORMALISED, "channels_last"), (OF_ADDRESSES, "contiguous_format"), (OF_VIEWS, "contiguous_format")]
-)  # fmt: skip
-def test_channels_last_is_used_where_the_code_allows_it(tmp_path: Path, source: str, order: str) -> None:
-    import torch
-
-    net = network(tmp_path, source)
-    assert net.order is getattr(torch, order)
-    before, buffers = net.get_weights(), [value.clone() for value in net.model.buffers()]
-    fresh = network(tmp_path, source)  # the trial changes no running average
-    for one, other in zip(buffers, torch.nn.Module.buffers(fresh.model), strict=True):
-        assert torch.equal(one, other)
-    assert not any("running_mean" in name and value.any() for name, value in before.items())
-    images, labels = batch()
-    expected = in_float64(net, images, labels, 0.1)
-    net.train_step(images, labels, 0.1)
-    assert largest_error(net, expected, before) < 1e-4
-    assert all(value.is_contiguous() for value in net.model.state_dict().values())
 
 
 def test_a_step_in_bf16_rounds_to_8_bits_and_keeps_float32(tmp_path: Path) -> None:
