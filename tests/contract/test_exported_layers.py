@@ -197,7 +197,7 @@ IN_SEVERAL_WORDS = {
     "average-padded-counted-up": TF, "lrn-within": TF | TORCH, "lrn-within-bias": TF | TORCH,
     "dropout-channels": {"caffe"}, "thresholded-value": TF | {"caffe"}, "thresholded-both": TF,
     "resize-nearest": {"caffe"}, "elu": TF, "thresholded": TF,
-    "softmax-width": TF, "sum": TF | TORCH, "div": {"caffe"}, "constants": ALL, "reshape": TF,
+    "softmax-width": TF, "sum": TF | TORCH, "div": {"caffe"}, "reshape": TF,
     "sum-width": TF, "mean-height": TF,
 }  # fmt: skip
 
