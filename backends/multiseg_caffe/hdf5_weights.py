@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from multiseg import hdf5
 from multiseg.errors import ModelError
+from multiseg.files import hdf5
 from multiseg.network import Array
 from multiseg.worker import choice
 from multiseg_caffe import prototxt

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from multiseg import hdf5
 from multiseg.backend import FileKind
+from multiseg.files import hdf5
 
 _COMMENT = re.compile(rb"#[^\n]*")
 _LAYER = re.compile(rb"(?:^|[\s;,}])layers?\s*(?::\s*)?\{")

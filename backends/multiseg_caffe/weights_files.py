@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError, EncodeError
 
-from multiseg import hdf5
 from multiseg.errors import ModelError, setting
-from multiseg.files import read_bytes, write_bytes
+from multiseg.files import hdf5, read_bytes, write_bytes
 from multiseg.network import Array, check_weights
 from multiseg.worker import choice
 from multiseg_caffe import hdf5_weights, prototxt, weights

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from multiseg import hdf5
 from multiseg.errors import ModelError
+from multiseg.files import hdf5
 from multiseg.worker import choice
 from multiseg_tensorflow import files, kinds
 from multiseg_tensorflow.digits import GraphKeys

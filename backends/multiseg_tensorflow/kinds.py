@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from multiseg import hdf5
 from multiseg.backend import FileKind
-from multiseg.files import open_regular
+from multiseg.files import hdf5, open_regular
 from multiseg.worker.choice import reads_classes
 
 INDEX_MAGIC = bytes.fromhex("57fb808b247547db")  # last bytes of a checkpoint's index, a LevelDB table

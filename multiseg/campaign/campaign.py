@@ -18,12 +18,12 @@ from multiseg.campaign.result import Campaign
 from multiseg.errors import ModelError, MultisegError, SettingsError
 from multiseg.exporting import source
 from multiseg.files import make_folder, write_text
+from multiseg.files.scratch import TemporaryFolder
 from multiseg.parity import case as cases
 from multiseg.parity.case import Case
 from multiseg.parity.reduction.reproduction import write
 from multiseg.parity.reduction.search import reduce as reduce_case
 from multiseg.parity.result import Parity
-from multiseg.scratch import TemporaryFolder
 from multiseg.worker import pool
 from multiseg.worker.client import Worker
 

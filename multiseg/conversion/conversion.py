@@ -24,11 +24,11 @@ from multiseg.conversion.source import Source, image_shape, makes_colours, of_fi
 from multiseg.conversion.target import Target
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.exporting import source as exporter
+from multiseg.files.scratch import TemporaryFolder
 from multiseg.model_files import choosing, weights_file, writing
 from multiseg.model_files.weights_file import Array, NeutralWeights
 from multiseg.run.reading import is_run
 from multiseg.run.run import Run
-from multiseg.scratch import TemporaryFolder
 
 NEUTRAL = "safetensors"
 Channels = Literal["image", "keep"]

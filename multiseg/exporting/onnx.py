@@ -25,10 +25,10 @@ from multiseg.dataset.dataset import FLOAT
 from multiseg.errors import BackendUnavailable, ModelError, setting
 from multiseg.exporting import inputs, source
 from multiseg.files import write_bytes
+from multiseg.files.scratch import TemporaryFolder
 from multiseg.layout import Floats, Layout, swap_red_blue
 from multiseg.model_files import kinds, reading, writing
 from multiseg.run.run import Run
-from multiseg.scratch import TemporaryFolder
 from multiseg.topology import Topology
 from multiseg.topology.cutting import cut
 from multiseg.topology.geometry import Geometry, NotLocal

@@ -17,9 +17,9 @@ from typing import Any
 from multiseg.backend import Backend
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.files import write_text
+from multiseg.files.scratch import folder_until_the_end
 from multiseg.model_files import roots, shipped
 from multiseg.model_files.kinds import kind_of
-from multiseg.scratch import folder_until_the_end
 from multiseg.worker import choice
 from multiseg.worker.choice import Choice
 

@@ -15,9 +15,9 @@ from multiseg import backend as registry
 from multiseg.backend import Backend, package_folder
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.files import read_text, write_text
+from multiseg.files.scratch import folder_until_the_end
 from multiseg.model_files.kinds import kind_of
 from multiseg.network import CLASSES, IMAGES, LabelKind
-from multiseg.scratch import folder_until_the_end
 
 PACKAGE = "multiseg_models"
 Shape = tuple[int, int, int]

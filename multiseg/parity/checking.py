@@ -8,6 +8,7 @@ from typing import Any
 
 from multiseg.dataset import Dataset
 from multiseg.errors import BackendUnavailable, ModelError, SettingsError, setting
+from multiseg.files.scratch import TemporaryFolder
 from multiseg.parity.check import Check, Progress
 from multiseg.parity.golden import file as golden_file
 from multiseg.parity.golden import keeping as golden_keeping
@@ -17,7 +18,6 @@ from multiseg.parity.memory import freed_memory_kept
 from multiseg.parity.plan import ParityPlan, Plan
 from multiseg.parity.reduction import reducing
 from multiseg.parity.result import Parity
-from multiseg.scratch import TemporaryFolder
 from multiseg.worker import pool
 
 DEFAULTS: dict[str, Any] = {"steps": 20, "solver": "sgd", "subtract_mean": "pixel", "seed": 1}

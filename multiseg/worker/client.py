@@ -20,7 +20,7 @@ from typing import Any
 from multiseg import errors
 from multiseg.backend import Backend, package_folder
 from multiseg.files import open_own
-from multiseg.scratch import TemporaryFolder
+from multiseg.files.scratch import TemporaryFolder
 from multiseg.worker import boot, protocol
 
 TAIL_LINES = 15

@@ -160,7 +160,8 @@ def test_patterns_that_begin_in_each_line_are_noticed() -> None:
 
 # modules that read files of the program itself, or those that it has just written
 OWN_FILES = {
-    "multiseg/files.py", "multiseg/conversion/conversion.py", "multiseg/exporting/onnx.py", "multiseg/worker/server.py",
+    "multiseg/files/reading.py", "multiseg/files/writing.py",
+    "multiseg/conversion/conversion.py", "multiseg/exporting/onnx.py", "multiseg/worker/server.py",
     "multiseg/run/environment.py", "multiseg/worker/client.py", "multiseg/cluster/wire.py", "multiseg/cluster/conversation.py",
     "backends/multiseg_caffe/proto.py", "backends/multiseg_caffe/solver.py", "backends/multiseg_torch/distributed.py",
     "backends/multiseg_torch/torch7/sandbox.py",

@@ -35,3 +35,8 @@ def test_no_module_has_the_name_of_a_framework() -> None:
     assert [
         path for path in files if path.stem in names or (path.stem == "__init__" and path.parent.name in names)
     ] == []
+
+
+def test_few_modules_lie_outside_the_packages_of_concepts() -> None:
+    modules = sorted(path.name for path in (ROOT / "multiseg").glob("*.py"))
+    assert len(modules) <= 8, f"{modules}: move one into the package of its concept (docs/architecture.md)"

@@ -14,9 +14,8 @@ import tensorflow
 from tensorflow.python.eager import context
 from tensorflow.python.framework import tensor_shape
 
-from multiseg import hdf5
 from multiseg.errors import BackendUnavailable, ModelError
-from multiseg.files import parse_json, read_bytes
+from multiseg.files import hdf5, parse_json, read_bytes
 from multiseg_tensorflow.keras_models import config as configs
 from multiseg_tensorflow.kinds import is_keras_archive
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from multiseg.dataset import Dataset
 from multiseg.errors import SettingsError, TrainingError, TrainingStopped
+from multiseg.files.scratch import TemporaryFolder
 from multiseg.run.reading import is_run
 from multiseg.run.run import Run
-from multiseg.scratch import TemporaryFolder
 from multiseg.settings.loaded import LoadedSettings
 from multiseg.settings.resolved import Settings
 from multiseg.training.distributed.leader import common

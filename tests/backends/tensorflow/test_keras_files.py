@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from helpers import keras_files
-from multiseg import convert, describe, hdf5
+from multiseg import convert, describe
 from multiseg.errors import ModelError
+from multiseg.files import hdf5
 from multiseg.model_files import choosing, kinds, reading
 from multiseg.network import NetworkSpec
 from multiseg.reference.network import forward

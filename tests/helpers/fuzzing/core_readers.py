@@ -22,7 +22,6 @@ import multiseg
 from helpers import small_models
 from helpers.fuzzing.reader import Reader
 from helpers.t7_writer import Torch, t7, tensor
-from multiseg import hdf5
 from multiseg.cluster.mirror import Mirror
 from multiseg.dataset import Dataset
 from multiseg.dataset.check import check_dataset
@@ -34,6 +33,7 @@ from multiseg.dataset.records import datum_pixels, mean_blob, parse_datum, raw_d
 from multiseg.dataset.sheet import write_sheet
 from multiseg.dataset.voc import read_layout
 from multiseg.exporting.files import exported_notes
+from multiseg.files import hdf5
 from multiseg.images import decode
 from multiseg.jobs import read_jobs
 from multiseg.model_files import weights_file

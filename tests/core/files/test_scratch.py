@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from multiseg import scratch
-from multiseg.scratch import OWNER, TemporaryFolder, folder_until_the_end, sweep
+from multiseg.files import scratch
+from multiseg.files.scratch import OWNER, TemporaryFolder, folder_until_the_end, sweep
 
 OWN_AND_WAIT = """
 import sys
-from multiseg.scratch import TemporaryFolder
+from multiseg.files.scratch import TemporaryFolder
 folder = TemporaryFolder()
 (folder.path / "file").write_text("content")
 print(folder.path, flush=True)

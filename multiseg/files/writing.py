@@ -1,4 +1,4 @@
-"""Read regular files, and write files and folders such that a reader never sees partial content, not even after a power failure.
+"""Write files and folders such that a reader never sees partial content, not even after a power failure.
 
 All other modules that write what must survive a power failure do it with these functions. A file system promises no more than
 POSIX does: content is on disk after fsync of the file, a name after fsync of its folder.
@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
-import io
 import json
 import math
 import os
 import re
-import stat
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -22,37 +19,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from multiseg.errors import SettingsError
+from multiseg.files.reading import LINK
 
-LINK = "is a symbolic link; replace it by what it refers to"
 LOCK_SECONDS, POLL_SECONDS = 30.0, 0.02  # for which another process may write a file, between two looks
-PIECE = 1 << 20  # bytes of a large file that are read at once
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def open_regular(path: str | os.PathLike[str], follow: bool = True) -> io.FileIO:
-    """Open a regular file for reading, without a buffer.
-
-    Raises OSError naming the path if it cannot be opened, or is a FIFO, a device or a socket: reading these may block forever;
-    also a symbolic link unless ``follow``, for files that belong to a folder: a stranger's link would show any other file.
-    """
-    file = io.FileIO(path, opener=_open_without_blocking if follow else _open_without_following)
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
-    return file
-
-
-def _open_without_blocking(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _open_without_following(path: str, flags: int) -> int:
-    try:
-        return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
-    except OSError as error:
-        if error.errno == errno.ELOOP and os.path.islink(path):  # noqa: PTH114
-            raise OSError(error.errno, LINK, path) from None
-        raise
 
 
 def open_own(path: Path, mode: Literal["a", "w"]) -> int:
@@ -71,52 +41,6 @@ def _open_without_following_for_writing(path: Path, flags: int) -> int:
         if error.errno == errno.ELOOP and path.is_symlink():
             raise OSError(error.errno, LINK, str(path)) from None
         raise
-
-
-def read_bytes(path: str | os.PathLike[str], size: int = -1, follow: bool = True) -> bytes:
-    """Return the content of a regular file, or its first ``size`` bytes. Raises OSError, see :func:`open_regular`."""
-    with open_regular(path, follow) as file:  # takes half the time of Path.read_bytes, which matters for small images
-        return file.readall() if size < 0 else _read(file, size)
-
-
-def _read(file: io.FileIO, size: int) -> bytes:
-    """Return ``size`` bytes, or fewer at the end of the file: a single read of an unbuffered file may return fewer before it."""
-    parts = []
-    while size > 0 and (part := file.read(size)):
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
-
-
-def sha256_of(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a regular file in hex digits, read in pieces. Raises OSError, see :func:`open_regular`."""
-    digest = hashlib.sha256()
-    with open_regular(path) as file:
-        while piece := file.read(PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def read_text(path: str | os.PathLike[str], follow: bool = True) -> str:
-    """Return the content of a regular file in UTF-8 with or without a byte order mark, with line feeds as line ends.
-
-    Raises OSError, see :func:`open_regular`, and UnicodeDecodeError.
-    """
-    text = read_bytes(path, follow=follow).decode("utf-8-sig")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def parse_json(text: str | bytes) -> Any:
-    """Return the value of JSON in a file or a message. Raises ValueError if it is not JSON, or nests too deeply to be read."""
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("it nests too deeply") from None
-
-
-def read_json(path: str | os.PathLike[str], follow: bool = True) -> Any:
-    """Return the value in a JSON file. Raises OSError, see :func:`open_regular`, and ValueError."""
-    return parse_json(read_text(path, follow))
 
 
 def target(path: Path, follow: bool = True) -> Path:

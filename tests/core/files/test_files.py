@@ -90,7 +90,7 @@ def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
 
 
 def test_a_writer_that_stops_is_an_error_after_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(files.writing, "LOCK_SECONDS", 0.1)
     with (tmp_path / ".a.part").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(OSError, match=r"another process is writing it: '.*/a'"):

@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from multiseg import hdf5
 from multiseg.errors import ModelError
+from multiseg.files import hdf5
 
 
 def test_a_name_that_is_not_text(tmp_path: Path) -> None:
