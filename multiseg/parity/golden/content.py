@@ -170,13 +170,13 @@ class _Arrays:
         self.path, self.arrays, self.terms = path, arrays, terms
 
     def array(self, name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
-        found = self.arrays.get(name)
-        if found is None or found.shape != shape or found.dtype != dtype:
-            what = "is missing" if found is None else f"is {found.dtype} of the shape {found.shape}"
+        array = self.arrays.get(name)
+        if array is None or array.shape != shape or array.dtype != dtype:
+            what = "is missing" if array is None else f"is {array.dtype} of the shape {array.shape}"
             raise ModelError(
                 f"{self.path}: is damaged: its array {name!r} {what}, not {np.dtype(dtype)} of the shape {shape}"
             )
-        return found
+        return array
 
     def bounded(self, name: str, shape: tuple[int, ...]) -> Bounded:
         value = self.array(name, shape, np.float64)
@@ -185,18 +185,18 @@ class _Arrays:
         return Bounded(value, bound, self.terms.get(name, 0))
 
     def images(self, name: str, shape: tuple[int, ...]) -> Array:
-        found = self.arrays.get(name)
-        count = 0 if found is None or not found.ndim else len(found)
-        return self.array(name, (count, *shape), np.uint8 if found is None else found.dtype)
+        array = self.arrays.get(name)
+        count = 0 if array is None or not array.ndim else len(array)
+        return self.array(name, (count, *shape), np.uint8 if array is None else array.dtype)
 
     def preprocessing(self, name: str, shape: tuple[int, ...]) -> Array | None:
         """Return a mean or deviation: one number for each channel, or an image; None without it."""
-        found = self.arrays.get(name)
-        if found is None:
+        array = self.arrays.get(name)
+        if array is None:
             return None
         # a mean image may have another size than the crops of images
-        as_image = len(shape) == 3 and found.ndim == 3 and found.shape[0] == shape[0]
-        return self.array(name, found.shape if as_image else shape[:1])
+        as_image = len(shape) == 3 and array.ndim == 3 and array.shape[0] == shape[0]
+        return self.array(name, array.shape if as_image else shape[:1])
 
 
 def _topology(path: Path, description: Mapping[str, Any]) -> Topology:

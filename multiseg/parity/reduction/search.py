@@ -251,11 +251,11 @@ class _Search:
     def _training(self, layers: list[Layer]) -> Iterator[Case]:
         """Yield the part for a comparison of gradients and steps, with the mean squared difference from random labels."""
         output = self._last(layers)
-        made = self.values[output]
-        if made.ndim == 3:
+        values = self.values[output]
+        if values.ndim == 3:
             return
         draw = np.random.default_rng(self.case.seed)
-        labels = made.reshape((*made.shape, 1, 1)[:4]) + draw.normal(size=(*made.shape, 1, 1)[:4])
+        labels = values.reshape((*values.shape, 1, 1)[:4]) + draw.normal(size=(*values.shape, 1, 1)[:4])
         has_weights = any(layer.weights for layer in layers)
         for factors in (False, True) if has_weights else (True,):
             topology, images = part_of(self.network, layers, self.values, output, factors)
@@ -293,10 +293,10 @@ class _Search:
                     candidate = smaller(part)
                 except (ModelError, ValueError):
                     break
-                found = None if candidate is None else self._difference(candidate)
-                if candidate is None or found is None:
+                difference = None if candidate is None else self._difference(candidate)
+                if candidate is None or difference is None:
                     break
-                part, row = candidate, found
+                part, row = candidate, difference
         return part, row
 
 
