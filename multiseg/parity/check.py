@@ -179,7 +179,13 @@ class Check:
         self.compared = Compared(self.first, self.start, self.plan.batch(0), spec, self.classes, rate, self.steps)
         side = self._side(entry, number, worker)
         if side is None:
-            return "numbers, because the networks differ"
+            reason = "numbers, because the networks differ"
+            first = self.plan.entries[0].path
+            return (
+                reason
+                if self.golden
+                else f"{reason}; to see where: multiseg describe {first} {entry.path} -o diff.html"
+            )
         side.load(replace(spec, solver=gradient.SOLVER))
         if self._leads(number):
             self.trained = tuple(name for name in self.first.weights if name in side.trained)
