@@ -119,7 +119,7 @@ def test_killed_anywhere_it_comes_to_the_same_to_the_bit(
     moments = random.Random(backend)
 
     with pytest.raises((WorkerError, RunError), match="SIGKILL"):
-        kill = after(moments.randrange(5, 25), lambda: os.kill(children(os.getpid())[0], signal.SIGKILL))
+        kill = after(moments.randrange(5, 25), lambda: os.kill(children(os.getpid())[-1], signal.SIGKILL))
         job.train(tmp_path / "cut", progress=kill)
 
     settings = json.dumps({**vars(job), "dataset": str(job.dataset)}, default=str)
@@ -168,7 +168,7 @@ def test_a_full_disk_leaves_the_last_snapshot_and_says_why(
         "    if event['event'] == 'snapshot' and event['epoch'] == 1:\n"
         "        files = (Path(sys.argv[2]) / 'snapshots/epoch-0001').iterdir()\n"
         "        half = max(file.stat().st_size for file in files) // 2\n"
-        "        resource.prlimit(children(os.getpid())[0], resource.RLIMIT_FSIZE, (half, half))\n"
+        "        resource.prlimit(children(os.getpid())[-1], resource.RLIMIT_FSIZE, (half, half))\n"
         "multiseg.Job(**json.loads(sys.argv[1])).train(sys.argv[2], progress=limit)\n"
     )
     settings = json.dumps({**vars(job), "dataset": str(job.dataset)}, default=str)

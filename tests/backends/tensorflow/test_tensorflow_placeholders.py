@@ -130,7 +130,7 @@ SWITCHES: dict[str, tuple[str, Callable[[Any, Any], Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize(("form", "name"), itertools.product(PHASES, SWITCHES))
+@pytest.mark.parametrize(("form", "name"), list(itertools.product(PHASES, SWITCHES)))
 def test_a_training_switch_is_told_by_its_use(tmp_path: Path, form: Build, name: str) -> None:
     dtype, truth, off = SWITCHES[name]
     path, images, expected = write(
