@@ -42,7 +42,7 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
         "aliases": {blob: value for blob, value in values.items() if blob not in inputs and blob != value},
         "remarks": cutting.remarks(path),
         "outputs": [values[blob] for blob in network.outputs],
-        "shared": placing.shared(placed),
+        **placing.sharing(placed),
         "mean": _mean(path),
         **losses.described(training, values, sources.label_scale(training, path), path),
     }

@@ -34,7 +34,7 @@ def neutral(layer: Any, blobs: Sequence[Array]) -> dict[str, Array]:
     parts = {}
     for i, blob in enumerate(blobs):
         name = part(layer.type, i)
-        if _transposed(layer, name):
+        if is_transposed(layer, name):
             blob = blob.reshape(blob.shape[-2:]).T
         elif layer.type == "InnerProduct" and name == "weight":
             blob = blob.reshape(blob.shape[-2:])  # (1, 1, N, K) in old files
@@ -53,7 +53,7 @@ def assign(layer: Any, blobs: Sequence[Array], parts: dict[str, Array]) -> None:
         return
     for i, blob in enumerate(blobs):
         name = part(layer.type, i)
-        value = parts[name].T if _transposed(layer, name) else parts[name]
+        value = parts[name].T if is_transposed(layer, name) else parts[name]
         blob[...] = value.reshape(blob.shape)
 
 
@@ -68,5 +68,6 @@ def is_statistic(kind: str, index: int) -> bool:
     return kind == "BatchNorm" or (kind == "BN" and index >= 2)
 
 
-def _transposed(layer: Any, name: str) -> bool:
+def is_transposed(layer: Any, name: str) -> bool:
+    """Return whether Caffe stores this array of a layer as (in, out)."""
     return bool(layer.type == "InnerProduct" and name == "weight" and layer.inner_product_param.transpose)

@@ -27,7 +27,7 @@ def describe(path: str, input_shape: list[int] | None) -> dict[str, Any]:
         "layers": layers.to_dicts(),
         "outputs": layers.outputs,
         "output_titles": layers.titles,
-        "shared": layers.shared(),
+        **layers.sharing(),
         "loss": _loss(file, layers),
     }
 

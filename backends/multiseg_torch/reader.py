@@ -48,7 +48,7 @@ def describe(path: str, input_shape: list[int] | tuple[int, int, int] | None) ->
         "layers": layers,
         "outputs": outputs,
         "output_titles": titles,
-        "shared": tracing.shared(loaded.model, layers),
+        **tracing.sharing(loaded.model, layers),
         "loss": losses.loss_in_words(loaded.loss),
         "loss_labels": losses.labels_of(loaded.loss),
         "objective": _objective(loaded.loss, last, outputs[0]) if len(outputs) == 1 else None,

@@ -39,22 +39,34 @@ def swapped(topology: Topology, weights: Mapping[str, Array], input: bool, outpu
     wanted = _wanted(topology, input, output)
     if not any(wanted.values()):
         return dict(weights)
-    missing = next((name for name in _needed(topology) if name not in weights), None)
+    owners = topology.owners
+    arrays = {owners.get(name, name): value for name, value in weights.items()}
+    missing = next((name for name in _needed(topology) if owners.get(name, name) not in arrays), None)
     if missing is not None:
         raise ModelError(
             f"{topology.source}: uses the weights {missing!r} in several places, or they are missing; {REMEDY}"
         )
     orders = _propagated(topology, wanted)
-    permuted = dict(weights)
+    permuted: dict[str, Array] = {}
     for layer in topology.layers:
-        _follow(layer, orders, permuted)
+        names = {
+            f"{layer.name}.{part}": owners.get(f"{layer.name}.{part}", f"{layer.name}.{part}") for part in layer.weights
+        }
+        own = {name: arrays[array] for name, array in names.items() if array in arrays}
+        _follow(layer, orders, own)
+        for name, array in own.items():
+            if not np.array_equal(permuted.setdefault(names[name], array), array, equal_nan=True):
+                raise ModelError(
+                    f"{topology.source}: layer {layer.name!r} shares the weights {names[name]!r}, but needs them in another "
+                    f"order of colours; {REMEDY}"
+                )
     for value, order in wanted.items():
         if orders.of(value) != order:
             raise ModelError(
                 f"{topology.source}: the channels of {value!r} would be reversed too, as they are added to or concatenated with "
                 f"colours; {REMEDY}"
             )
-    return permuted
+    return {name: permuted.get(owners.get(name, name), value) for name, value in weights.items()}
 
 
 def orders_of_values(topology: Topology, input: bool, output: bool) -> dict[str, Order]:

@@ -18,7 +18,7 @@ from multiseg.exporting import source
 from multiseg.model_files.kinds import kind_of
 from multiseg.model_files.reading import describe
 from multiseg.network import IMAGES, NetworkSpec
-from multiseg.parity import comparing, images
+from multiseg.parity import comparing, images, tying
 from multiseg.parity.comparing import Loss, Weights
 from multiseg.parity.explanation import of_weights
 from multiseg.parity.golden import keeping as golden_keeping
@@ -59,9 +59,10 @@ class Check:
         self.input_shape, self.label_shape = spec.input_shape, spec.label_shape
         self.golden = plan.golden if isinstance(plan, GoldenPlan) else None
         self.first = self.golden.topology if self.golden else self._described(plan.entries[0].path, worker)
-        if self.first.shared_weights:
+        if self.first.untied:
             raise ModelError(
-                f"{self.first.source}: layers share weights ({listed(self.first.shared_weights)}), which parity does not support"
+                f"{self.first.source}: layers share weights in different layouts, or statistics ({listed(self.first.untied)}), "
+                "which parity does not support"
             )
         self.classes = (
             self.golden.classes if self.golden else read_as_classes(self.first, self.label_shape, plan.label_kind)
@@ -276,9 +277,8 @@ class Check:
         topology = self._used(path, worker)
         if not self._leads(number) and (path == entry.path or (self.golden and not of_golden)):
             file_topology = topology if path == entry.path else self._described(entry.path, worker)
-            differences = [
-                ParityRow.wrong(entry.name, "network", first.source, line) for line in first.diff(file_topology)
-            ]
+            lines = list(first.diff(file_topology)) or tying.differences(first, file_topology)
+            differences = [ParityRow.wrong(entry.name, "network", first.source, line) for line in lines]
             assert self.compared is not None
             self.compared.other = file_topology
             self.parity.rows += differences or [ParityRow(entry.name, "network", first.source)]
@@ -322,7 +322,9 @@ class Check:
         if entry.weights is None:
             return self.start
         file_weights = read_weights(entry.weights, entry.path, side.topology, self.label_shape)
-        side_weights = {name: file_weights[side_name] for side_name, name in side.matching.names.items()}
+        side_weights = tying.with_all_names(
+            self.first, {name: file_weights[side_name] for side_name, name in side.matching.names.items()}
+        )
         for name, expected in self.start.items():
             row = ParityRow.of(entry.name, "weights", name, reference.exact(expected), side_weights[name])
             words = None if row.ok else of_weights(self.first, name, expected, side_weights[name])
@@ -330,11 +332,11 @@ class Check:
         return side_weights
 
     def _start(self, entry: Entry, side: ParitySide) -> dict[str, Array]:
-        names = side.matching.names.values()
         if entry.weights is not None:
             return read_weights(entry.weights, entry.path, self.first, self.label_shape)
         initial = start_weights(self.first, entry.settings.seed)
-        return {name: initial[name] for name in names}
+        names = side.matching.names.values()
+        return tying.with_all_names(self.first, {name: initial[name] for name in initial if name in names})
 
 
 def _apart(one: Weights, other: Weights) -> float:

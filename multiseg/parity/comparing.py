@@ -13,7 +13,7 @@ from multiseg import reference
 from multiseg.backend import Backend
 from multiseg.errors import MultisegError
 from multiseg.network import NetworkSpec
-from multiseg.parity.explanation import of_gradient, of_layer, of_step
+from multiseg.parity.explanation import of_gradient, of_layer, of_step, of_use
 from multiseg.parity.plan import ParityBatch
 from multiseg.parity.reference_values import ReferenceValues
 from multiseg.parity.rows import ParityRow
@@ -173,7 +173,9 @@ def gradients(
             wide = replace(value, bound=value.bound + gradient.rounding(weights[name], value.value))
             row = ParityRow.of(side.name, "gradient", name, wide, measured)
             if not row.ok and all(other.ok for other in found):
-                row = replace(row, words=of_gradient(value, weights[name], measured) or row.words)
+                words = of_gradient(value, weights[name], measured)
+                words = words or of_use(_uses(side.reference, weights, batch, loss).get(name, {}), measured)
+                row = replace(row, words=words or row.words)
             found.append(row)
         return None, found
 
@@ -221,6 +223,13 @@ def slopes_alone(topology: Topology, weights: Weights, batch: ParityBatch, loss:
     """Return the reference's gradients of a training pass, without values from a framework. Raises NotComputable."""
     trace = reference.forward(topology, weights, batch.images, training=_has_batch_statistics(topology))
     return _slopes(trace, batch, loss)
+
+
+def _uses(topology: Topology, weights: Weights, batch: ParityBatch, loss: Loss) -> dict[str, dict[str, Bounded]]:
+    """Return the gradient of each use of each parameter, without values from a framework."""
+    trace = reference.forward(topology, weights, batch.images, training=_has_batch_statistics(topology))
+    _, slope, end = loss.at(trace, batch.labels)
+    return reference.backward_by_use(end, slope)
 
 
 def _moved(turns: Iterable[Slopes], side: ParitySide) -> Iterator[Slopes]:

@@ -100,6 +100,15 @@ def of_gradient(expected: Bounded, weights: Array, measured: Array) -> str | Non
     return None
 
 
+def of_use(uses: Mapping[str, Bounded], measured: Array) -> str | None:
+    """Describe a gradient that is that of one use of several, by layer, None if it is not."""
+    if len(uses) > 1:
+        for layer, value in uses.items():
+            if _agrees(value, measured):
+                return f"it is the gradient of its use in {layer!r} alone, of {len(uses)} uses"
+    return None
+
+
 def _agrees(expected: Bounded, measured: Array) -> bool:
     if expected.value.shape != measured.shape:
         return False

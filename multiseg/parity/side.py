@@ -14,6 +14,7 @@ from multiseg.conversion.matching import ALL_OF_SOURCE, ParameterMatch, match_pa
 from multiseg.conversion.parameters import ParameterSet
 from multiseg.layout import Layout
 from multiseg.network import NetworkSpec
+from multiseg.parity.tying import with_all_names, with_unused_names
 from multiseg.reference.bounded import Array
 from multiseg.topology import Topology
 from multiseg.worker.client import Worker
@@ -63,7 +64,8 @@ class ParitySide:
         self.values = self.matching.values or self._same_values()
         self._orders = orders_of_values(self.topology, *self.colours) if any(self.colours) else {}
         trained = described.get("trained", self._own)
-        self.trained = {name for own, name in self.matching.names.items() if own in trained}
+        owners = self.reference.owners
+        self.trained = {owners.get(name, name) for own, name in self.matching.names.items() if own in trained}
 
     def _same_values(self) -> dict[str, str]:
         """Values of the same name and shape, computed by the same layer; another one may have the name of a layer that a file
@@ -81,7 +83,8 @@ class ParitySide:
     def named(self, weights: Weights) -> dict[str, Array]:
         """Return the reference's weights by the names and shapes of the file, with the file's values of further parameters."""
         own = self.matching.take(weights)
-        return {**self._own, **{name: value.reshape(self._own[name].shape) for name, value in own.items()}}
+        shaped = {name: value.reshape(self._own[name].shape) for name, value in own.items()}
+        return with_unused_names(self.topology, shaped, self._own)
 
     def get_weights(self) -> dict[str, Array]:
         """Return the weights by the reference's names."""
@@ -90,7 +93,8 @@ class ParitySide:
     def _named(self, weights: Weights) -> dict[str, Array]:
         own = self._reversed({name: weights[name] for name in self.matching.names})
         shapes = self.reference.weights
-        return {name: own[mine].reshape(shapes[name]) for mine, name in self.matching.names.items()}
+        named = {name: own[mine].reshape(shapes[name]) for mine, name in self.matching.names.items()}
+        return with_all_names(self.reference, named)
 
     def _reversed(self, weights: dict[str, Array]) -> dict[str, Array]:
         if not any(self.colours):

@@ -11,6 +11,7 @@ from multiseg.conversion.parameters import ParameterSet
 from multiseg.dataset.labels import are_colours
 from multiseg.errors import ModelError
 from multiseg.model_files import reading
+from multiseg.parity.tying import arrays_of, with_all_names
 from multiseg.reference.bounded import Array
 from multiseg.run.reading import is_run
 from multiseg.run.run import Run
@@ -45,9 +46,9 @@ def read_weights(source: Path | Run, network: Path, topology: Topology, label_sh
         neutral = reading.read_neutral(source, network, (shape[0], shape[1], shape[2]))
         values, description, order, title = dict(neutral.weights), None, neutral.channel_order or "RGB", str(source)
     own = ParameterSet(title, {name: value.shape for name, value in values.items()}, description)
-    matching = match_parameters(own, ParameterSet(topology.source, topology.weights, topology), ALL_OF_TARGET)
+    matching = match_parameters(own, ParameterSet(topology.source, arrays_of(topology), topology), ALL_OF_TARGET)
     colours = topology.input_shape[0] == 3, has_colour_output(label_shape, topology)
     try:
-        return reordered(topology, matching.take(values), order, "RGB", colours)
+        return reordered(topology, with_all_names(topology, matching.take(values)), order, "RGB", colours)
     except ModelError as error:
         raise ModelError(f"{title}: belongs to a network that is fed {order}; {error}") from error

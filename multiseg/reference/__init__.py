@@ -6,6 +6,6 @@ sums that produce it (multiseg.reference.bounded). Tolerances are therefore deri
 """
 
 from multiseg.reference.bounded import Bounded, exact, gamma
-from multiseg.reference.network import NotComputable, Trace, backward, forward
+from multiseg.reference.network import NotComputable, Trace, backward, backward_by_use, forward
 
-__all__ = ["Bounded", "NotComputable", "Trace", "backward", "exact", "forward", "gamma"]
+__all__ = ["Bounded", "NotComputable", "Trace", "backward", "backward_by_use", "exact", "forward", "gamma"]

@@ -13,7 +13,7 @@ from multiseg.reference.rule import LayerCall, NotComputable, Pull, Rule
 from multiseg.topology import Layer, Topology
 from multiseg.topology.vocabulary import axis_index
 
-__all__ = ["NotComputable", "Trace", "backward", "compute", "forward", "weights_of"]
+__all__ = ["NotComputable", "Trace", "backward", "backward_by_use", "compute", "forward", "weights_of"]
 
 
 def _reduce(call: LayerCall) -> tuple[list[Bounded], Pull]:
@@ -134,11 +134,18 @@ def weights_of(layer: Layer, weights: Mapping[str, Array]) -> dict[str, Array]:
 def backward(trace: Trace, gradient: Bounded) -> dict[str, Bounded]:
     """Return the gradient of each parameter for the ``gradient`` of the output, in the order from output to input.
 
+    That of weights which are used several times is the sum over the uses; it has the first of their names.
+
     Raises NotComputable if the gradient of a layer cannot be computed.
     """
+    return {name: total(list(uses.values())) for name, uses in backward_by_use(trace, gradient).items()}
+
+
+def backward_by_use(trace: Trace, gradient: Bounded) -> dict[str, dict[str, Bounded]]:
+    """Return the gradients of :func:`backward` before they are added: of each use, by the name of the layer's first output."""
     pending: dict[str, list[Bounded]] = {trace.topology.outputs[0]: [gradient]}
-    gradients: dict[str, Bounded] = {}
-    needed = _needed(trace.topology)
+    gradients: dict[str, dict[str, Bounded]] = {}
+    needed, owners = _needed(trace.topology), trace.topology.owners
     for layer, pull in reversed(trace.pulls):
         if not any(name in pending for name in layer.outputs):
             continue
@@ -149,7 +156,9 @@ def backward(trace: Trace, gradient: Bounded) -> dict[str, Bounded]:
         inputs, weights = pull(output_gradients)
         for part, value in weights.items():
             name = f"{layer.name}.{part}"
-            gradients[name] = total([gradients[name], value]) if name in gradients else value
+            uses = gradients.setdefault(owners.get(name, name), {})
+            use = layer.outputs[0]
+            uses[use] = total([uses[use], value]) if use in uses else value
         for name, value in zip(layer.inputs, inputs, strict=True):
             if name in needed:
                 pending.setdefault(name, []).append(value)

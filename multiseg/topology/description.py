@@ -16,7 +16,8 @@ from multiseg.topology.layer import Layer, Shape
 class Description:
     """The layers of a network for prediction, for images of ``input_shape`` (C, H, W).
 
-    ``layers`` are in topological order. ``shared`` are groups of names of layers that have a weight in common.
+    ``layers`` are in topological order. ``shared`` are groups of names of layers that have a weight in common. ``tied`` are the
+    groups of the names of these weights, also in layers that no output depends on, if they have the same neutral layout in all.
     ``loss`` describes the file's own loss in words. ``loss_labels`` is the kind of labels that it takes, None if unknown
     (multiseg.network.LabelKind); ``cross_entropy``: whether it is the unweighted mean cross entropy of the softmax over all
     pixels whose label is not ignored. ``objective`` is the file's cross entropy in detail, as the plain values of
@@ -40,6 +41,7 @@ class Description:
     loss_labels: LabelKind | None = None
     cross_entropy: bool = False
     shared: tuple[tuple[str, ...], ...] = ()
+    tied: tuple[tuple[str, ...], ...] = ()
     objective: Mapping[str, Any] | None = None
     mean: tuple[float, ...] | None = None
     notes: tuple[str, ...] = ()
@@ -96,6 +98,23 @@ class Description:
         return list(dict.fromkeys(layer.name for layer in layers if layer.name in shared))
 
     @property
+    def untied(self) -> list[str]:
+        """Names of the layers that share weights with other layers of which ``tied`` does not have the names."""
+        layers = self.leading
+        names = {layer.name for layer in layers}
+        weights = {f"{layer.name}.{part}" for layer in layers for part in layer.weights}
+        groups = Counter(tuple(name for name in group if name in names) for group in self.shared)
+        groups -= Counter(tuple(name.rpartition(".")[0] for name in group if name in weights) for group in self.tied)
+        return list(dict.fromkeys(name for group in groups if len(group) > 1 for name in group))
+
+    @property
+    def owners(self) -> dict[str, str]:
+        """The first name of each array that has several ones, by each of its names; names of unused layers do not count."""
+        weights = self.weights
+        groups = ([name for name in group if name in weights] for group in self.tied)
+        return {name: group[0] for group in groups for name in group}
+
+    @property
     def parameter_count(self) -> int:
         """Number of elements of all weights."""
         return sum(map(math.prod, self.weights.values()))
@@ -140,6 +159,7 @@ class Description:
             "objective": None if self.objective is None else dict(self.objective),
             "mean": None if self.mean is None else list(self.mean),
             "shared": [list(group) for group in self.shared],
+            **({"tied": [list(group) for group in self.tied]} if self.tied else {}),
             "parameter_count": self.parameter_count,
             "multiply_adds": self.multiply_adds,
             "layers": layers,

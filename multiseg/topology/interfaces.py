@@ -27,10 +27,11 @@ class Reader(Protocol):
 
         Keys: ``input`` (name of the first input), ``input_shape``, ``layers``, ``outputs`` (names of values), ``loss`` (text, or
         None), ``loss_labels``, ``cross_entropy``, ``objective``, ``mean`` (optional; multiseg.topology.description), and
-        ``shared``, groups of names of layers with a weight in common. Optional are ``more_inputs`` (shapes of further inputs by
-        name), ``output_titles``, ``aliases`` and ``remarks`` (multiseg.topology.description). Each layer is a dict with ``name``,
-        ``type``, ``inputs`` and ``parameters`` in the vocabulary of multiseg.topology, ``outputs`` if they are not just its name,
-        and for types beyond the vocabulary ``shapes`` and ``weights``. If ``input_shape`` is None, the file must specify it.
+        ``shared``, groups of names of layers with a weight in common. Optional are ``tied``, ``more_inputs`` (shapes of further
+        inputs by name), ``output_titles``, ``aliases`` and ``remarks`` (multiseg.topology.description). Each layer is a dict with
+        ``name``, ``type``, ``inputs`` and ``parameters`` in the vocabulary of multiseg.topology, ``outputs`` if they are not just
+        its name, and for types beyond the vocabulary ``shapes`` and ``weights``. If ``input_shape`` is None, the file must
+        specify it.
         """
         ...
 

@@ -73,6 +73,7 @@ class Topology(Description):
             loss_labels=description.get("loss_labels"),
             cross_entropy=bool(description.get("cross_entropy")),
             shared=tuple(tuple(group) for group in description.get("shared", ())),
+            tied=tuple(tuple(group) for group in description.get("tied", ())),
             objective=description.get("objective"),
             mean=None if description.get("mean") is None else tuple(description["mean"]),
             remarks={name: tuple(texts) for name, texts in description.get("remarks", {}).items()},

@@ -15,6 +15,7 @@ from multiseg.errors import ModelError, setting
 from multiseg_caffe.describing.axes import Shape, listed
 from multiseg_caffe.describing.shapes import COUNTS, IN_PLACE, MANY, READERS, RULES, UNRULED
 from multiseg_caffe.describing.windows import WrongLayer
+from multiseg_caffe.weights import is_statistic, is_transposed, part
 
 LARGEST = 1 << 31  # Blob::Reshape counts elements in an int
 FILLERS = ("constant", "gaussian", "positive_unitball", "uniform", "xavier", "msra", "bilinear")
@@ -163,14 +164,29 @@ def _check_shared(layer: Any, weights: tuple[Shape, ...], owners: dict[str, tupl
             )
 
 
-def shared(placed: Iterable[Placed]) -> list[list[str]]:
-    """Return groups of names of layers that share weights, ``param { name: ... }``."""
+def sharing(placed: Iterable[Placed]) -> dict[str, list[list[str]]]:
+    """Return the layers that share weights, ``param { name: ... }``, one list of names per array, and the names of the arrays.
+
+    Arrays that these layers read in different layouts have no common neutral array. Nor have statistics, which Caffe stores as
+    sums.
+    """
     users: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
+    layouts: dict[str, set[object]] = {}
     for item in placed:
-        for spec in item.layer.param[: len(item.weights)]:
+        kind = item.layer.type
+        for index, (spec, shape) in enumerate(zip(item.layer.param, item.weights)):  # noqa: B905
             if spec.name:
+                name = part(kind, index)
                 users.setdefault(spec.name, []).append(item.layer.name)
-    return [names for names in users.values() if len(names) > 1]
+                names.setdefault(spec.name, []).append(f"{item.layer.name}.{name}")
+                statistic = (kind, item.layer.name) if is_statistic(kind, index) else None
+                layouts.setdefault(spec.name, set()).add((shape, is_transposed(item.layer, name), statistic))
+    several = [key for key, layers in users.items() if len(layers) > 1]
+    return {
+        "shared": [users[key] for key in several],
+        "tied": [names[key] for key in several if len(layouts[key]) == 1],
+    }
 
 
 def _check_counts(layer: Any) -> None:

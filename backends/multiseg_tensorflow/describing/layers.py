@@ -73,13 +73,27 @@ class Layers:
             for node in self.nodes
         ]
 
-    def shared(self) -> list[list[str]]:
-        """Return the names of the layers that share a variable, one list for each shared variable."""
+    def sharing(self) -> dict[str, list[list[str]]]:
+        """Return the names of the layers that share a variable, one list for each variable, and the names of its neutral array.
+
+        A variable that these layers read in different layouts has no common neutral array.
+        """
         users: dict[str, list[str]] = {}
+        names: dict[str, list[str]] = {}
+        layouts: dict[str, set[Weight]] = {}
         for node in self.nodes:
-            for name in {ref.variable.name for ref in node.weights.values() if ref.variable is not None}:
-                users.setdefault(name, []).append(node.name)
-        return [names for names in users.values() if len(names) > 1]
+            for part, ref in node.weights.items():
+                if ref.variable is not None:
+                    variable = ref.variable.name
+                    users.setdefault(variable, []).append(node.name)
+                    names.setdefault(variable, []).append(f"{node.name}.{part}")
+                    layout = ref.layout("", _variable_shape(ref.variable), *ref.arguments)
+                    layouts.setdefault(variable, set()).add(layout)
+        several = [variable for variable, layers in users.items() if len(set(layers)) > 1]
+        return {
+            "shared": [list(dict.fromkeys(users[variable])) for variable in several],
+            "tied": [names[variable] for variable in several if len(layouts[variable]) == 1],
+        }
 
 
 def read(inputs: Sequence[Any], outputs: Sequence[tuple[str, Any]], scopes: Collection[str] = ()) -> Layers:

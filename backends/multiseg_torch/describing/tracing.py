@@ -23,6 +23,7 @@ from multiseg_torch.describing import effects, functions, modules, parts, statis
 from multiseg_torch.describing.functions import Call, Said
 from multiseg_torch.files import INPUT as INPUT
 from multiseg_torch.lowering import PatchConv2d, PatchConvTranspose2d
+from multiseg_torch.weights import neutral_name
 
 
 def layers_of(
@@ -79,14 +80,15 @@ def call_of(model: nn.Module, images: Tensor, name: str) -> tuple[str, int] | No
     return recorder.calls.get(values[-1] if values else name)
 
 
-def shared(model: nn.Module, layers: list[dict[str, Any]]) -> list[list[str]]:
-    """Return the names of the layers that share a parameter, one list per shared parameter."""
+def sharing(model: nn.Module, layers: list[dict[str, Any]]) -> dict[str, list[list[str]]]:
+    """Return the names of the layers that share a parameter, one list per parameter, and those of the parameter in them."""
     users: dict[int, list[str]] = {}
     for name, value in model.named_parameters(remove_duplicate=False):
-        users.setdefault(id(value), []).append(name.rpartition(".")[0] or "model")
+        users.setdefault(id(value), []).append(neutral_name(name))
     known = {layer["name"] for layer in layers}
-    groups = [[name for name in names if name in known] for names in users.values()]
-    return [names for names in groups if len(names) > 1]
+    tied = [names for names in users.values() if len(names) > 1]
+    layers_of = ([name.rpartition(".")[0] for name in names if name.rpartition(".")[0] in known] for names in tied)
+    return {"shared": [names for names in layers_of if len(names) > 1], "tied": tied}
 
 
 def activations_of(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Array]]:

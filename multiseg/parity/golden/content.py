@@ -224,6 +224,8 @@ def _topology(path: Path, description: Mapping[str, Any]) -> Topology:
                 f"{path}: layer {layer.name!r} ({layer.type}) has the shapes {stored['shapes']} in the file, and "
                 f"{inferred[0]} in this version of multiseg, which reads the layer differently"
             )
-    if topology.more_inputs or topology.shared_weights:
-        raise ModelError(f"{path}: is damaged: its network has several inputs, or layers that share weights")
+    if topology.more_inputs or topology.untied:
+        raise ModelError(
+            f"{path}: is damaged: its network has several inputs, or layers that share weights in several layouts"
+        )
     return topology
