@@ -1,7 +1,8 @@
-"""One parity check: compares networks one after another with the float64 reference of the first, or of a golden file."""
+"""One parity check: compares networks with the float64 reference of the first, or of a golden file."""
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -167,6 +168,15 @@ class Check:
             self.parity.reduced.append(
                 reducing.reduce_side(self.compared, row, entry, worker, self.folder, folder, number)
             )
+
+    def beside(self) -> Check:
+        """Return a check of further sides that can run at the same time, with a result of its own.
+
+        A side must have been compared whose weights after each step are kept.
+        """
+        other = copy.copy(self)
+        other.parity = Parity(self.parity.reference, [], self.parity.settings, recomputed=self.parity.recomputed)
+        return other
 
     def leave_out(self, side: str, reason: str) -> None:
         """Remove a side that cannot be computed, and note why."""

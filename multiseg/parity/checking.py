@@ -1,13 +1,14 @@
-"""check_parity: plan a check, and compare its networks one after another."""
+"""check_parity: plan a check, and compare its networks."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from multiseg.dataset import Dataset
-from multiseg.errors import BackendUnavailable, ModelError, SettingsError, setting
+from multiseg.errors import BackendUnavailable, SettingsError, setting
 from multiseg.files.scratch import TemporaryFolder
 from multiseg.parity.check import Check, Progress
 from multiseg.parity.golden import file as golden_file
@@ -18,7 +19,7 @@ from multiseg.parity.memory import freed_memory_kept
 from multiseg.parity.plan import ParityPlan, Plan
 from multiseg.parity.reduction import reducing
 from multiseg.parity.result import Parity
-from multiseg.worker import pool
+from multiseg.parity.scheduling import compare_sides
 
 DEFAULTS: dict[str, Any] = {"steps": 20, "solver": "sgd", "subtract_mean": "pixel", "seed": 1}
 
@@ -56,7 +57,7 @@ def check_parity(
 
     ``weights``: files or run folders: one for the first network, used for all, or one for each model, which are compared as
     well; default: random weights from ``seed``, by default 1 (multiseg.parity.start). ``subtract_mean`` is by default `pixel`.
-    ``progress`` is called with a description of each step.
+    ``progress`` is called with a description of each step, by one thread at a time.
 
     ``images``: how many of the training images the layers' outputs are compared for, or `all`; default: those of the first batch.
     One batch is in memory at a time, and the image with the worst difference is kept (``worst_images``).
@@ -110,26 +111,26 @@ def check_parity(
         chosen = {name: DEFAULTS.get(name) if value is None else value for name, value in requested.items()}
         plan = ParityPlan(data, *sides, {**chosen, **options})
     with TemporaryFolder() as folder, freed_memory_kept():
-        report = progress or (lambda text: None)
-        check = None if against is None else Check(plan, steps, loss, folder.path, None, report)
-        for number, entry in enumerate(plan.entries):
-            report(entry.name)
-            try:
-                with pool.start(entry.backend, entry.settings.threads) as worker:
-                    check = check or Check(plan, steps, loss, folder.path, worker, report, more_images)
-                    check.compare(number, worker)
-                    if parts is not None:
-                        check.reduce(number, worker, parts)
-            except (ModelError, BackendUnavailable) as error:
-                if check is None or entry.backend.name not in plan.optional:
-                    raise
-                check.leave_out(entry.name, str(error))
-        assert check is not None
+        check = compare_sides(
+            plan, lambda worker: Check(plan, steps, loss, folder.path, worker, _reporting(progress), more_images), parts
+        )
         if not check.parity.sides:
             raise BackendUnavailable(f"{against}: no backend can compute it: {'; '.join(check.parity.left_out)}")
         if path is not None:
             check.keep(path)
         return check.parity
+
+
+def _reporting(progress: Progress | None) -> Progress:
+    """Return a function that calls ``progress`` for one thread at a time."""
+    reporting = threading.Lock()
+
+    def report(text: str) -> None:
+        if progress is not None:
+            with reporting:
+                progress(text)
+
+    return report
 
 
 def _golden_plan(

@@ -35,6 +35,13 @@ class Findings:
     network: Topology | None = field(default=None, repr=False)
     worst_images: dict[str, WorstImage] = field(default_factory=dict)
 
+    def add(self, other: Findings) -> None:
+        """Add what was compared of further sides."""
+        for name in ("sides", "rows", "notes", "left_out", "reduced"):
+            getattr(self, name).extend(getattr(other, name))
+        self.apart |= other.apart
+        self.worst_images |= other.worst_images
+
     @property
     def ok(self) -> bool:
         """Whether all differences that were compared are within their tolerances; see ``complete``."""
