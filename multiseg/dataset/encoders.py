@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from multiseg.dataset.encoding import Chunk, Encoded, EncodingTask, Sum, encode
 from multiseg.errors import DatasetError
+from multiseg.worker.lifeline import continue_at_end
 
 _LANES_PER_HELPER = 2
 _PENDING_CHUNKS_PER_WORKER = 4  # submitted, and not yet yielded
@@ -206,6 +207,8 @@ class _Helper:
 def main(descriptors: list[tuple[int, int]]) -> None:
     """Run a helper process: encode the received chunks, and return records or errors, until the pipes close."""
     lanes: dict[Any, int] = {Connection(pipe): memory for pipe, memory in descriptors}
+    for pipe in lanes:
+        continue_at_end(pipe.fileno())
     try:
         first = next(iter(lanes))
         task = first.recv()

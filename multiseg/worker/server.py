@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib
 import os
 import platform
@@ -21,6 +20,7 @@ from typing import Any
 from multiseg import errors
 from multiseg.network import Network, NetworkSpec, description
 from multiseg.worker import choice, helper_modules, protocol
+from multiseg.worker.lifeline import continue_at_end
 from multiseg.worker.prediction import Prediction
 
 CHANGES = ("train_step", "set_weights", "restore")  # methods of a network that change its weights
@@ -87,7 +87,7 @@ def serve(connection_fd: int, lifeline_fd: int, scratch: str) -> None:
     # signals may be sent to the whole process group, but only the program handles them: it writes a snapshot first
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _continue_at_end(lifeline_fd)
+    continue_at_end(lifeline_fd)
     threading.Thread(target=_end_with_parent, args=(lifeline_fd, scratch), daemon=True).start()
     connection = Connection(connection_fd)
     calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -121,17 +121,6 @@ def _read(connection: Connection, calls: queue.SimpleQueue[Any]) -> None:
             calls.put(protocol.receive(connection))
     except (EOFError, OSError, errors.WorkerError):
         calls.put(None)
-
-
-def _continue_at_end(lifeline_fd: int) -> None:
-    """Have the kernel continue this process, if it is stopped, when the program ends (Linux).
-
-    PR_SET_PDEATHSIG would send its signal as soon as the thread ends that started this process.
-    """
-    if hasattr(fcntl, "F_SETSIG"):
-        fcntl.fcntl(lifeline_fd, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(lifeline_fd, fcntl.F_SETSIG, signal.SIGCONT)
-        fcntl.fcntl(lifeline_fd, fcntl.F_SETFL, fcntl.fcntl(lifeline_fd, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _end_with_parent(lifeline_fd: int, scratch: str) -> None:

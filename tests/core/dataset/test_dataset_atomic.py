@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,20 @@ def children(process: subprocess.Popen[str]) -> list[str]:
     return found
 
 
+def is_asynchronous(fdinfo: Path) -> bool:
+    with suppress(FileNotFoundError):  # closed by now
+        return bool(int(fdinfo.read_text().split()[3], 8) & os.O_ASYNC)
+    return False
+
+
+def wait_for_the_start_of(pids: list[str]) -> None:
+    """Wait until each helper has arranged its end, for which one of its files has the flag O_ASYNC (proc(5), fdinfo)."""
+    end = time.monotonic() + 20
+    while not all(any(is_asynchronous(file) for file in Path(f"/proc/{pid}/fdinfo").iterdir()) for pid in pids):
+        assert time.monotonic() < end, "a helper does not begin"
+        time.sleep(0.01)
+
+
 def wait_for_the_end_of(pids: list[str]) -> None:
     end = time.monotonic() + 20
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
@@ -138,9 +153,14 @@ def test_ctrl_c_leaves_nothing_and_no_processes(images: Path, tmp_path: Path) ->
     wait_for_the_end_of(helpers)
 
 
-def test_helpers_end_with_a_killed_parent(images: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_helpers_end_with_a_killed_parent(stopped: bool, images: Path, tmp_path: Path) -> None:
     with start(images, tmp_path / "out") as process:
         helpers = children(process)
+        if stopped:
+            wait_for_the_start_of(helpers)
+            for helper in helpers:
+                os.kill(int(helper), signal.SIGSTOP)
         process.send_signal(signal.SIGKILL)
     wait_for_the_end_of(helpers)
 
