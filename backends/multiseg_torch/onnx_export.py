@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from multiseg.errors import ModelError, SettingsError, setting
+from multiseg.errors import ModelError, setting
 from multiseg.network import Array, check_weights
 from multiseg.topology.names import unused
-from multiseg_torch import files, onnx_graph
+from multiseg_torch import files, onnx_graph, onnx_tensors
 from multiseg_torch.describing import tracing
+from multiseg_torch.onnx_tensors import compute, described
 from multiseg_torch.weights import neutral_weights, unflattened
+
+__all__ = ["compute", "described", "write"]
 
 AXES = ("batch", None, "height", "width")  # names of the dynamic axes
 
@@ -24,46 +27,54 @@ AXES = ("batch", None, "height", "width")  # names of the dynamic axes
 def write(
     path: str, title: str, weights: Mapping[str, Array], images: Sequence[Sequence[Array]], inputs: Sequence[str],
     outputs: Sequence[str], metadata: Mapping[str, str], out: str, tolerance: float, image_type: str | None = None,
-    argmax: bool = False,
+    argmax: bool = False, values: Sequence[str] = (),
 ) -> list[Array]:  # fmt: skip
     """Write the network of a Python file with these weights as the ONNX file ``out``; ``title`` names it in messages.
 
     ``images``: batches, a (N, C, H, W) for each input, the first of the network's size. The file accepts any batch size, and, if
     there is a second batch of another size, any height and width, unless the exporter or onnxruntime fails with it. ``inputs``
     and ``outputs`` are their names in the file. ``image_type`` and ``argmax`` are those of multiseg_torch.onnx_graph.extended;
-    what is returned and compared is the network without these additions. Returns onnxruntime's outputs for the first batch.
+    what is returned and compared is the network without these additions.
+
+    ``values`` are the names of all outputs of the Python file, if it has more than ``outputs``, with which it begins: the others
+    are no outputs of the ONNX file, but tensors in it of these names, and its metadata state the tensor of each value as
+    ``multiseg.layers``. Returns onnxruntime's outputs for the first batch, followed by the others of ``values``, without those
+    that are no tensor of their own: an empty array stands for these.
+
     Raises SettingsError if ONNX's packages are missing;
     ModelError if the weights do not fit, the network cannot be exported, or outputs differ from PyTorch's by more than
     ``tolerance`` times the largest value.
     """
-    _check_packages()
+    onnx_tensors.check_packages()
     if (image_type is not None or argmax) and (len(inputs) > 1 or len(outputs) > 1):
         raise ModelError(
             f"{title}: has {len(inputs)} inputs and {len(outputs)} outputs; preprocessing and argmax are for networks with one "
             f"of each; choose an output with {setting('outputs', example='NAME')}"
         )
     taken = {onnx_graph.IMAGE if image_type is not None else None, onnx_graph.CLASSES if argmax else None}
-    names = [f"{value}_of_network" if value in taken else value for value in (*inputs, *outputs)]
+    further = list(values[len(outputs) :])
+    names = [f"{value}_of_network" if value in taken else value for value in (*inputs, *outputs, *further)]
     for place, name in enumerate(names):  # an output may be called like an input
         names[place] = unused(name, names[:place])
     model = _loaded(path, title, weights, images[0][0])
     expected = [_alone(model, batch, title) for batch in images]
     _normalise_each(model)
-    _check_independence(model, title, images[0])
+    _check_independence(model, title, images[0], len(outputs))
     for count in range(len(images), 0, -1):
         try:
-            content = _exported(model, title, images[count - 1], names, metadata, sizes=count > 1)
+            content = _exported(model, title, images[count - 1], names, metadata, count > 1, len(outputs), values)
             results = _run(content, title, images[:count])
             _compare(title, outputs, results, expected, tolerance)
             break
         except ModelError:
             if count == 1:
                 raise
+    tensors = onnx_tensors.computed(content, title, images[0], names[len(inputs) + len(outputs) :])
     if image_type is not None or argmax:
         content = onnx_graph.extended(content, title, image_type, argmax)
         _run(content, title, [[np.zeros(images[0][0].shape, image_type or "float32")]])
     Path(out).write_bytes(content)
-    return results[0]
+    return [*results[0], *tensors]
 
 
 class _OfEach(nn.Module):
@@ -95,10 +106,14 @@ def _alone(model: nn.Module, images: Sequence[Array], title: str) -> list[Array]
         raise ModelError(f"{title}: cannot predict one image alone: {_first_line(error)}") from error
 
 
-def _check_independence(model: nn.Module, title: str, images: Sequence[Array]) -> None:
-    """Raise ModelError if an answer depends on the other images of its batch; multiseg predicts them alone, ONNX cannot."""
+def _check_independence(model: nn.Module, title: str, images: Sequence[Array], outputs: int) -> None:
+    """Raise ModelError if one of the first ``outputs`` depends on the other images of a batch.
+
+    multiseg predicts images alone, ONNX cannot.
+    """
     other = [np.concatenate([array[:1], 2 * array[:1] + 1]) for array in images]
-    for alone, together in zip(_forward(model, [array[:1] for array in other]), _forward(model, other)):
+    pairs = zip(_forward(model, [array[:1] for array in other]), _forward(model, other))
+    for alone, together in list(pairs)[:outputs]:
         largest = np.abs(alone[0]).max(initial=0)
         if not np.isfinite(largest) or np.abs(alone[0] - together[0]).max(initial=0) <= 1e-3 * largest:
             continue
@@ -110,17 +125,6 @@ def _check_independence(model: nn.Module, title: str, images: Sequence[Array]) -
             + (f", because of the statistics that {' and '.join(map(repr, names))} uses in prediction" if names else "")
             + "; an ONNX file of it would mix images"
         )
-
-
-def _check_packages() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise SettingsError(
-            f"onnx: {sys.executable} cannot import ONNX's packages ({error}); install them with: pip install 'multiseg[onnx]'"
-        ) from error
 
 
 def _loaded(path: str, title: str, weights: Mapping[str, Array], images: Array) -> nn.Module:
@@ -148,8 +152,11 @@ def _exported(
     names: Sequence[str],
     metadata: Mapping[str, str],
     sizes: bool,
+    outputs: int,
+    values: Sequence[str],
 ) -> bytes:
-    """Return the bytes of an ONNX file; ``names`` are those of inputs and outputs. Raise ModelError if that is not possible."""
+    """Return the bytes of an ONNX file; ``names`` are those of the model's inputs and outputs, of which the file has the first
+    ``outputs`` as its own; ``values`` as in :func:`write`. Raise ModelError if that is not possible."""
     import onnx
 
     axes = [
@@ -157,14 +164,20 @@ def _exported(
         for array in images
     ]
     try:
+        unlike_any = [f"multiseg:{number}" for number in range(len(names))]  # the exporter does not avoid its own names
         program = torch.onnx.export(
-            model, tuple(torch.from_numpy(array) for array in images), dynamo=True, input_names=names[: len(images)],
-            output_names=names[len(images) :], dynamic_shapes=tuple(axes), external_data=False, verbose=False,
+            model, tuple(torch.from_numpy(array) for array in images), dynamo=True, input_names=unlike_any[: len(images)],
+            output_names=unlike_any[len(images) :], dynamic_shapes=tuple(axes), external_data=False, verbose=False,
         )  # fmt: skip
         proto = program.model_proto
+        onnx_tensors.rename(proto, dict(zip(unlike_any, names)))
+        onnx_tensors.keep_outputs(proto, outputs)
         for part in [*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output]:
             del part.metadata_props[:]  # source locations: paths on this machine
-        for key, text in metadata.items():
+        present = onnx_tensors.names_of(proto)
+        layers = {value: name for value, name in zip(values, names[len(images) :]) if name in present}
+        stated = {onnx_tensors.LAYERS: json.dumps(layers)} if layers else {}
+        for key, text in {**metadata, **stated}.items():
             proto.metadata_props.add(key=key, value=text)
         onnx.checker.check_model(proto, full_check=True)
         content: bytes = proto.SerializeToString()
@@ -175,17 +188,7 @@ def _exported(
 
 def _run(content: bytes, title: str, images: Sequence[Sequence[Array]]) -> list[list[Array]]:
     """Return onnxruntime's outputs for the batches, an array for each output."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        names = [entry.name for entry in session.get_inputs()]
-        return [session.run(None, dict(zip(names, batch))) for batch in images]
-    except Exception as error:  # onnxruntime's exceptions have no common base class
-        raise ModelError(f"{title}: onnxruntime cannot run the exported network: {_first_line(error)}") from error
+    return [onnx_tensors.run(content, title, batch) for batch in images]
 
 
 def _compare(

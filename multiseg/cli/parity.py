@@ -41,7 +41,7 @@ def _images(ctx: click.Context, param: click.Parameter, value: str | None) -> in
     "models",
     multiple=True,
     type=AS_PATH,
-    help="Network file, its name, FILE.py:NAME(ARGUMENTS), or run folder; may be repeated.",
+    help="Network file, its name, FILE.py:NAME(ARGUMENTS), run folder, or ONNX file of the first one; may be repeated.",
 )
 @click.option(
     "--weights", multiple=True, type=AS_PATH, help="Weights file or run: one for all, or one for each --model."
@@ -102,6 +102,9 @@ def parity(
     step are compared; differences beyond rounding are listed by name, and so is what could not be compared. Without --model each
     backend computes its own FCN. The exit status is 1 if any difference is beyond rounding. A network file written in Python is
     executed: load only files you trust.
+
+    An ONNX file (--model net.py --weights net.pt --model net.onnx) is computed by onnxruntime, with its own weights, and compared
+    in prediction.
 
     --save keeps the reference in a golden file, and --against checks a single framework with it: on another machine, or later.
     It decides the settings of the training.

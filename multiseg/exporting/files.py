@@ -8,7 +8,7 @@ has ``names(topology)``, which returns the name of each layer in the file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ def export(
     input_shape: tuple[int, int, int] | None = None, label_shape: tuple[int, int, int] | None = None,
     weights: str | Path | Run | None = None, *, with_preprocessing: bool = False, with_argmax: bool = False,
     classes: int | None = None, model_options: Mapping[str, Any] | None = None, outputs: Sequence[str] = (),
+    report: Callable[[str], None] | None = None,
 ) -> Path:  # fmt: skip
     """Write a network (a file, a run's, or a described one) as source of the backend ``to`` or as ONNX, and return its path.
 
@@ -56,9 +57,12 @@ def export(
     then is an image as it is read: uint8 (float32 for runs on images of more than 8 bits), (N, C, H, W), colours as R, G, B.
     ``with_argmax`` makes its output ``classes``, the class indices: int64, (N, H, W).
 
-    Raises BackendUnavailable for an unknown backend; ModelError naming every layer that the backend cannot express, or weights
-    that do not belong to the network; SettingsError without the extra ``onnx``, if ``out`` cannot be written, or if it is one
-    of the files to read. Nothing is written in these cases.
+    The ONNX file is written if onnxruntime computes the framework's outputs for random images, and each layer as float64 does, up
+    to rounding (multiseg.reference.bounded). ``report`` is called with a sentence about the layers that were compared.
+
+    Raises BackendUnavailable for an unknown backend; ModelError naming every layer that the backend cannot express, weights that
+    do not belong to the network, or the first layer that onnxruntime computes otherwise; SettingsError without the extra
+    ``onnx``, if ``out`` cannot be written, or if it is one of the files to read. Nothing is written in these cases.
     """
     from multiseg.exporting import onnx as onnx_export
 
@@ -73,7 +77,7 @@ def export(
     if to == onnx_export.KIND:
         return onnx_export.export(
             network, path, input_shape, Path(weights) if isinstance(weights, str) else weights,
-            with_preprocessing=with_preprocessing, with_argmax=with_argmax, outputs=outputs,
+            with_preprocessing=with_preprocessing, with_argmax=with_argmax, outputs=outputs, report=report,
         )  # fmt: skip
     for name, value in (("with_preprocessing", with_preprocessing), ("with_argmax", with_argmax)):
         if value:

@@ -3,14 +3,15 @@
 described network -> the backend's own network file, in a temporary folder -> its framework's exporter, with the weights
 
 The ONNX file has the same inputs as the network: axes N, C, H, W, colours in the order that the weights were trained with, the
-mean subtracted. Its metadata record this. It is written only if onnxruntime computes the same outputs as the framework.
+mean subtracted. Its metadata record this. It is written only if onnxruntime computes the same outputs as the framework, and each
+layer as float64 does (multiseg.exporting.onnx_layers): its tensors have the names of the network's values.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from multiseg import backend as registry
 from multiseg.backend import Backend
 from multiseg.dataset.dataset import FLOAT
 from multiseg.errors import BackendUnavailable, ModelError, setting
-from multiseg.exporting import inputs, source
+from multiseg.exporting import inputs, onnx_layers, source
 from multiseg.files import write_bytes
 from multiseg.files.scratch import TemporaryFolder
 from multiseg.layout import Floats, Layout, swap_red_blue
@@ -72,6 +73,7 @@ def export(
     with_preprocessing: bool = False,
     with_argmax: bool = False,
     outputs: Sequence[str] = (),
+    report: Callable[[str], None] | None = None,
 ) -> Path:
     """Write ``network`` with ``weights`` (default: its own) to ``out`` atomically; see multiseg.export.
 
@@ -80,13 +82,16 @@ def export(
     """
     check_name(out)
     writing.check_output(out, [inputs.file_of(network), inputs.file_of(weights)])
-    backend = _writer()
+    backend = writer()
     with ExitStack() as stack:
         run = inputs.run_of(network, stack)
         topology = inputs.described(network, run, input_shape, outputs)
         with_mean = inputs.with_mean_of(run, topology)
         trained = _trained(network, topology, weights, run, stack, outputs)
-        text = source.source(backend, replace(topology, objective=None), classes=False)
+        values = (*topology.outputs, *onnx_layers.further_values(topology))
+        text = source.source(
+            backend, replace(topology, outputs=values, output_titles=(), objective=None), classes=False
+        )
         images = _images(topology, text)
         folder = stack.enter_context(TemporaryFolder()).path
         file = folder / f"network{backend.formats[0]}"
@@ -103,6 +108,7 @@ def export(
             "tolerance": TOLERANCE,
             **({"image_type": _image_type(trained.run)} if with_preprocessing else {}),
             **({"argmax": True} if with_argmax else {}),
+            **({"values": list(values)} if len(values) > len(topology.outputs) else {}),
         }
         assert backend.onnx is not None
         module, _, function = backend.onnx.partition(":")
@@ -110,7 +116,12 @@ def export(
         arrays = worker.call("read", module=module, function=function, arguments=arguments)
         if trained.run is not None:
             names = cut(trained.run.topology, outputs).outputs
-            _check_against(trained.run, topology, names, images[0][0], arrays)
+            _check_against(trained.run, topology, names, images[0][0], arrays[: len(names)])
+        weights_by_layer = _of_layers(backend, topology, trained.weights)
+        computed = {name: array for name, array in zip(values, arrays, strict=True) if array.size}
+        compared = onnx_layers.compare(topology, weights_by_layer, images[0], computed)
+        if report is not None:
+            report(str(compared))
         write_bytes(out, (folder / "network.onnx").read_bytes())
     return out
 
@@ -120,7 +131,7 @@ def _image_type(run: Run | None) -> str:
     return "float32" if run is not None and run.values == FLOAT else "uint8"
 
 
-def _writer() -> Backend:
+def writer() -> Backend:
     """Return the backend that writes ONNX files. Raises BackendUnavailable if there is none."""
     for backend in map(registry.get, registry.names()):
         if backend.onnx is not None and backend.exporter is not None:
@@ -188,19 +199,30 @@ def _channel_order(topology: Topology) -> str:
 
 def _named(backend: Backend, topology: Topology, weights: Mapping[str, Array]) -> dict[str, Array]:
     """Return weights by the names of the exported file; unknown names stay as they are, and the ONNX writer rejects them."""
-    assert backend.exporter is not None
-    modules = importlib.import_module(backend.exporter.partition(":")[0]).names(topology)
-    names = {
-        f"{layer.name}.{part}": f"{modules[layer.name]}.{part}"
-        for layer in topology.layers
-        if layer.name in modules
-        for part in layer.weights
-    }
+    names = _names(backend, topology)
     if set(names) <= set(weights):
         return {names[name]: weights[name] for name in names}
     if set(names.values()) <= set(weights):
         return {name: weights[name] for name in names.values()}
     return {names.get(name, name): value for name, value in weights.items()}
+
+
+def _of_layers(backend: Backend, topology: Topology, weights: Mapping[str, Array]) -> dict[str, Array]:
+    """Return weights by the names of the topology, as far as they have names."""
+    named = _named(backend, topology, weights)
+    return {name: named[own] for name, own in _names(backend, topology).items() if own in named}
+
+
+def _names(backend: Backend, topology: Topology) -> dict[str, str]:
+    """Return the names of the parameters in the exported file by their names in the topology."""
+    assert backend.exporter is not None
+    modules = importlib.import_module(backend.exporter.partition(":")[0]).names(topology)
+    return {
+        f"{layer.name}.{part}": f"{modules[layer.name]}.{part}"
+        for layer in topology.layers
+        if layer.name in modules
+        for part in layer.weights
+    }
 
 
 def _images(topology: Topology, text: str) -> list[list[Array]]:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from multiseg.dataset import Dataset
-from multiseg.errors import BackendUnavailable, SettingsError, setting
+from multiseg.errors import BackendUnavailable, ModelError, SettingsError, setting
+from multiseg.exporting import onnx as onnx_export
 from multiseg.files.scratch import TemporaryFolder
+from multiseg.parity import onnx_side
 from multiseg.parity.check import Check, Progress
 from multiseg.parity.golden import file as golden_file
 from multiseg.parity.golden import keeping as golden_keeping
@@ -20,6 +22,8 @@ from multiseg.parity.plan import ParityPlan, Plan
 from multiseg.parity.reduction import reducing
 from multiseg.parity.result import Parity
 from multiseg.parity.scheduling import compare_sides
+from multiseg.worker import pool
+from multiseg.worker.client import Worker
 
 DEFAULTS: dict[str, Any] = {"steps": 20, "solver": "sgd", "subtract_mean": "pixel", "seed": 1}
 
@@ -45,6 +49,8 @@ def check_parity(
     that compute; default: all installed ones for a single model or none, each model's own for several. A single model is
     computed by every backend, and exported to those that cannot read it; by default, those that it cannot be exported to are left
     out with the reason. Of several models each is computed by its own backend, and the first also by the other ``backends``.
+    A model may be an ONNX file that was exported from the first one with the same ``weights``: it is computed by onnxruntime,
+    layer by layer, in prediction.
 
     The reference is the description of the first network, computed in float64 NumPy. Compared with it are: the output of each
     layer for the inputs that the layer had; the output end to end; the loss; the gradient of each parameter; the weights after
@@ -94,7 +100,11 @@ def check_parity(
             f"{setting('images')} and {setting('against')}: specify one; a golden file has its own images"
         )
     more_images = 0
-    sides = _paths(models), list(backends or []), _paths(weights)
+    files = _paths(models)
+    exports = [path for path in files if path.suffix == f".{onnx_export.KIND}"]
+    files = [path for path in files if path not in exports]
+    _check_exports(exports, files, against)
+    sides = files, list(backends or []), _paths(weights)
     plan: Plan
     if against is not None:
         plan = _golden_plan(Path(against), dataset, path, requested, sides, options)
@@ -109,11 +119,20 @@ def check_parity(
         del requested["steps"]
         steps = DEFAULTS["steps"] if steps is None else steps
         chosen = {name: DEFAULTS.get(name) if value is None else value for name, value in requested.items()}
-        plan = ParityPlan(data, *sides, {**chosen, **options})
+        plan = ParityPlan(data, *sides, {**chosen, **options}, all_backends=not exports)
     with TemporaryFolder() as folder, freed_memory_kept():
-        check = compare_sides(
-            plan, lambda worker: Check(plan, steps, loss, folder.path, worker, _reporting(progress), more_images), parts
-        )
+
+        def begin(worker: Worker | None) -> Check:
+            return Check(plan, steps, loss, folder.path, worker, _reporting(progress), more_images)
+
+        # of a golden file only the ONNX files, unless other sides are specified
+        exports_alone = against is not None and bool(exports) and not (files or backends)
+        check = begin(None) if exports_alone else compare_sides(plan, begin, parts)
+        for export in exports:
+            check.say(onnx_side.title(export))
+            backend = onnx_export.writer()
+            with pool.start(backend, threads) as worker:
+                onnx_side.compare(check, export, backend, worker)
         if not check.parity.sides:
             raise BackendUnavailable(f"{against}: no backend can compute it: {'; '.join(check.parity.left_out)}")
         if path is not None:
@@ -147,6 +166,18 @@ def _golden_plan(
     golden = golden_file.read(against)
     refuse_conflicts(golden, requested)
     return GoldenPlan(golden, *sides, options)
+
+
+def _check_exports(exports: Sequence[Path], files: Sequence[Path], against: object) -> None:
+    """Raise SettingsError if there is no network for ONNX files, ModelError if one does not exist."""
+    if exports and not files and against is None:
+        raise SettingsError(
+            f"{exports[0]}: an ONNX file is compared with the network that it was exported from; specify that as the first "
+            f"{setting('model', example='FILE')}"
+        )
+    for path in exports:
+        if not path.is_file():
+            raise ModelError(f"{path}: no such file")
 
 
 def _paths(names: Any) -> list[Path]:

@@ -110,10 +110,7 @@ def of_use(uses: Mapping[str, Bounded], measured: Array) -> str | None:
 
 
 def _agrees(expected: Bounded, measured: Array) -> bool:
-    if expected.value.shape != measured.shape:
-        return False
-    difference = np.abs(measured.astype(np.float64) - expected.value)
-    return bool((difference <= np.broadcast_to(expected.bound, difference.shape) + TINY).all())
+    return expected.nearest(measured)[0] <= 1
 
 
 def _mistakes(topology: Topology, layer: Layer, inputs: list[Bounded], weights: Weights, mean: Any) -> Iterator[Try]:

@@ -113,7 +113,9 @@ class ParityPlan(Plan):
         backends: Sequence[str],
         weights: Sequence[Path],
         options: dict[str, Any],
+        all_backends: bool = True,
     ) -> None:
+        """Plan a check; ``all_backends``: a single model without ``backends`` is computed by all, not by its own alone."""
         if len(weights) > 1 and len(weights) != len(models):
             raise SettingsError(
                 f"{setting('weights')}: {len(weights)} weights for {len(models)} models; "
@@ -122,6 +124,7 @@ class ParityPlan(Plan):
         self.dataset = dataset
         self.label_kind = dataset.labels.kind
         self.optional = set()
+        self._all_backends = all_backends
         size = options["batch_size"]
         size = min(NEUTRAL_BATCH_SIZE, len(dataset.train)) if size is None else size
         options = dict(options)
@@ -178,7 +181,7 @@ class ParityPlan(Plan):
             others = [registry.get(name) for name in registry.names() if name != owners[0].name]
             readers = [backend for backend in others if backend.exporter is not None]
             self.optional = {backend.name for backend in readers}
-            backends = [owners[0].name, *(backend.name for backend in readers)]
+            backends = [owners[0].name, *(backend.name for backend in readers if self._all_backends)]
         if len(models) == 1:
             pairs = [(registry.get(name), models[0]) for name in backends]
         else:

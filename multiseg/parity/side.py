@@ -113,7 +113,7 @@ class ParitySide:
                 made = self.layout.activation(activations[own])
                 if own in self._orders:
                     made = np.take(made, np.argsort(self._orders[own]), 1)
-                values[name] = _shaped(made, shapes[name])
+                values[name] = shaped(made, shapes[name])
         return self._output(output), None if loss is None else float(loss), values
 
     def output(self, features: Array) -> Array:
@@ -121,7 +121,7 @@ class ParitySide:
         return self._output(self.worker.call("predict", features=self.layout.features(features), labels=None)[0])
 
     def _output(self, made: Array) -> Array:
-        output = _shaped(self.layout.activation(made), self.reference.shapes[self.reference.outputs[0]])
+        output = shaped(self.layout.activation(made), self.reference.shapes[self.reference.outputs[0]])
         return output[:, ::-1] if self.colours[1] else output
 
     def begin_step(self, features: Array, labels: Array, rate: float, seed: int) -> Callable[[], dict[str, Array]]:
@@ -144,7 +144,7 @@ class ParitySide:
         return finish
 
 
-def _shaped(values: Array, shape: tuple[int, ...]) -> Array:
+def shaped(values: Array, shape: tuple[int, ...]) -> Array:
     """Remove the axes of one pixel that a backend may add to vectors."""
     whole = (len(values), *shape)
     return values.reshape(whole) if values.size == np.prod(whole) else values

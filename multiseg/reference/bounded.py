@@ -63,6 +63,24 @@ class Bounded:
         """Return value and bound after ``move``, which may only rearrange or omit elements."""
         return Bounded(move(self.value), self.bound if self.exact else move(np.asarray(self.bound)), self.terms)
 
+    def nearest(self, measured: Array) -> tuple[float, float, float]:
+        """Return the largest ratio of a difference of ``measured`` (float32) to its bound; the difference and the bound there.
+
+        The ratio is infinite for another shape, and where ``measured`` is not finite. Elements without a finite value or bound in
+        float32's range are not compared.
+        """
+        if measured.shape != self.value.shape:
+            return math.inf, math.inf, 0.0
+        bound = np.broadcast_to(self.bound, measured.shape) + TINY
+        comparable = np.isfinite(bound) & (self.size < np.finfo(np.float32).max)
+        difference = np.abs(measured - self.value)[comparable]
+        if not difference.size:
+            return 0.0, 0.0, 0.0
+        difference = np.where(np.isfinite(difference), difference, np.inf)
+        shares = difference / bound[comparable]
+        place = int(shares.argmax())
+        return float(shares[place]), float(difference[place]), float(bound[comparable][place])
+
     def rounded(self, terms: float) -> Array:
         """Return the bound plus the error of ``terms`` roundings of the value."""
         return self.bound + gamma(terms) * self.size

@@ -95,14 +95,17 @@ class OnnxWriter(Protocol):
         tolerance: float,
         image_type: str | None = None,
         argmax: bool = False,
+        values: Sequence[str] = (),
     ) -> list[Array]:
         """Write the network file ``path`` with ``weights`` as the ONNX file ``out``; return its outputs for the first images.
 
         ``title`` names the network in messages; ``images`` are batches, a (N, C, H, W) for each input, the first of the network's
         size; ``inputs`` and ``outputs`` are the names of inputs and outputs in the file; ``tolerance`` is the largest difference
-        from the framework's output that is accepted, as a fraction of the largest output. The last two are passed only if they
+        from the framework's output that is accepted, as a fraction of the largest output. The last three are passed only if they
         are requested: ``image_type``, uint8 or float32, for an input of images as they are read, colours as R, G, B, whose
-        preprocessing is in the graph; ``argmax`` for class indices in the place of the output.
+        preprocessing is in the graph; ``argmax`` for class indices in the place of the output; ``values``, the names of all
+        outputs of the network file if there are more than ``outputs``, with which they begin: the others become names of tensors
+        in the ONNX file, whose values follow the returned outputs, an empty array for one that is no tensor of its own.
         """
         ...
 
