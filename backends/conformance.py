@@ -14,7 +14,7 @@ import multiseg_torch.onnx_export
 import multiseg_torch.reader
 import multiseg_torch.weights_files
 
-from multiseg.topology.interfaces import AloneWriter, Exporter, OnnxWriter, Reader, WeightsWriter
+from multiseg.topology.interfaces import AloneWriter, Exporter, OnnxRunner, OnnxWriter, Reader, WeightsWriter
 
 READERS: tuple[Reader, ...] = (multiseg_caffe.reader, multiseg_torch.reader, multiseg_tensorflow.reader)
 EXPORTERS: tuple[Exporter, ...] = (
@@ -28,6 +28,7 @@ WRITERS: tuple[WeightsWriter, ...] = (
     multiseg_tensorflow.weights_files.write,
 )
 ONNX_WRITERS: tuple[OnnxWriter, ...] = (multiseg_torch.onnx_export.write,)
+ONNX_RUNNERS: tuple[OnnxRunner, ...] = (multiseg_torch.onnx_export,)
 ALONE_WRITERS: tuple[AloneWriter, ...] = (
     multiseg_caffe.alone.lines,
     multiseg_torch.alone.lines,

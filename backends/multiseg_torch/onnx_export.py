@@ -38,8 +38,8 @@ def write(
 
     ``values`` are the names of all outputs of the Python file, if it has more than ``outputs``, with which it begins: the others
     are no outputs of the ONNX file, but tensors in it of these names, and its metadata state the tensor of each value as
-    ``multiseg.layers``. Returns onnxruntime's outputs for the first batch, followed by the others of ``values``, without those
-    that are no tensor of their own: an empty array stands for these.
+    ``multiseg.layers``. Returns onnxruntime's outputs for the first batch, followed by all of ``values`` as it computes them if
+    each is an output, so that it cannot compute several layers as one; an empty array for one that is no tensor of its own.
 
     Raises SettingsError if ONNX's packages are missing;
     ModelError if the weights do not fit, the network cannot be exported, or outputs differ from PyTorch's by more than
@@ -69,7 +69,7 @@ def write(
         except ModelError:
             if count == 1:
                 raise
-    tensors = onnx_tensors.computed(content, title, images[0], names[len(inputs) + len(outputs) :])
+    tensors = onnx_tensors.computed(content, title, images[0], names[len(inputs) :] if values else [])
     if image_type is not None or argmax:
         content = onnx_graph.extended(content, title, image_type, argmax)
         _run(content, title, [[np.zeros(images[0][0].shape, image_type or "float32")]])

@@ -108,7 +108,7 @@ def export(
             "tolerance": TOLERANCE,
             **({"image_type": _image_type(trained.run)} if with_preprocessing else {}),
             **({"argmax": True} if with_argmax else {}),
-            **({"values": list(values)} if len(values) > len(topology.outputs) else {}),
+            "values": list(values),
         }
         assert backend.onnx is not None
         module, _, function = backend.onnx.partition(":")
@@ -118,7 +118,9 @@ def export(
             names = cut(trained.run.topology, outputs).outputs
             _check_against(trained.run, topology, names, images[0][0], arrays[: len(names)])
         weights_by_layer = _of_layers(backend, topology, trained.weights)
-        computed = {name: array for name, array in zip(values, arrays, strict=True) if array.size}
+        computed = {
+            name: array for name, array in zip(values, arrays[len(topology.outputs) :], strict=True) if array.size
+        }
         compared = onnx_layers.compare(topology, weights_by_layer, images[0], computed)
         if report is not None:
             report(str(compared))

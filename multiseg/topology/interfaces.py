@@ -101,12 +101,26 @@ class OnnxWriter(Protocol):
 
         ``title`` names the network in messages; ``images`` are batches, a (N, C, H, W) for each input, the first of the network's
         size; ``inputs`` and ``outputs`` are the names of inputs and outputs in the file; ``tolerance`` is the largest difference
-        from the framework's output that is accepted, as a fraction of the largest output. The last three are passed only if they
+        from the framework's output that is accepted, as a fraction of the largest output. The next two are passed only if they
         are requested: ``image_type``, uint8 or float32, for an input of images as they are read, colours as R, G, B, whose
-        preprocessing is in the graph; ``argmax`` for class indices in the place of the output; ``values``, the names of all
-        outputs of the network file if there are more than ``outputs``, with which they begin: the others become names of tensors
-        in the ONNX file, whose values follow the returned outputs, an empty array for one that is no tensor of its own.
+        preprocessing is in the graph; ``argmax`` for class indices in the place of the output.
+
+        ``values`` are the names of all outputs of the network file, which begin with ``outputs``; the others become names of
+        tensors in the ONNX file. The returned outputs are followed by all of ``values`` as onnxruntime computes them if each is
+        an output of the file, an empty array for one that is no tensor of its own.
         """
+        ...
+
+
+class OnnxRunner(Protocol):
+    """Runs ONNX files; functions of the module that also has the :class:`OnnxWriter`."""
+
+    def described(self, path: str) -> dict[str, Any]:
+        """Return ``metadata`` of an ONNX file, its ``inputs`` and ``outputs`` (name and numpy type) and names of ``tensors``."""
+        ...
+
+    def compute(self, path: str, batch: Sequence[Array], names: Sequence[str] | None = None) -> list[Array]:
+        """Return the outputs of an ONNX file for an array of each input, or instead the tensors ``names``; empty if unknown."""
         ...
 
 

@@ -92,7 +92,7 @@ def test_the_file_has_the_outputs_of_the_network_and_tensors_with_the_names_of_l
     evaluator = ReferenceEvaluator(proto)
     expected = evaluator.run(NAMES, {"data": images}, intermediate=True)
     for name in NAMES:
-        assert values[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5 * np.abs(expected[name]).max())
+        assert values[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5 * float(np.abs(expected[name]).max()))
 
 
 def changed_weight(graph: Any) -> None:
@@ -122,7 +122,7 @@ FAULTS: dict[str, tuple[Callable[[Any], None], str, str]] = {
     "pads": (lambda graph: attribute(graph, "conv", "pads", [2, 2, 0, 0]), "conv", "it agrees with padding"),
     "activation": (other_activation, "relu", ""),
     "epsilon": (lambda graph: attribute(graph, "bn", "epsilon", 1e-3), "bn", "it agrees with epsilon 0.001"),
-    "window": (lambda graph: attribute(graph, "pool", "pads", [1, 1, 0, 0]), "pool", "(1, 1, 0, 0)"),
+    "window": (lambda graph: attribute(graph, "pool", "pads", [1, 1, 0, 0]), "pool", ""),
 }
 
 

@@ -19,7 +19,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *s
 # keys of the metadata of an ONNX file (docs/migrate.md) look like dotted names
 ONNX_KEYS = {
     f"multiseg.{key}"
-    for key in ["channel_order", "mean", "std", "source", "kind", "run", "backend", "epoch", "weights"]
+    for key in ["channel_order", "mean", "std", "source", "kind", "run", "backend", "epoch", "weights", "layers"]
 }
 EXAMPLE_PATHS = {"tests/small.net", "tests/dataset"}  # in a user's project
 CODE_BLOCK = re.compile(r"^( *)```.*?^\1```", re.MULTILINE | re.DOTALL)
