@@ -154,8 +154,10 @@ class Network(ABC):
         the model's own loss; ``classes``, the number of classes if its loss takes class indices, else None; ``ignored``, the
         class indices that it ignores besides the specification's; ``files``, those that the network file refers to, relative to
         its folder; ``single_values``, the layers that normalise a batch by statistics of one value per image and channel;
-        ``compile_seconds``, the time that compiling the training step took; ``logits``, whether the loss computes the sigmoid of
-        the output itself; ``label_range``, the smallest and the largest label that the loss takes; and ``input_type``,
+        ``averages``, how batch normalisation updates the averages that it keeps ({name: {``rule``, ``momentum``,
+        ``unbiased``}}, see multiseg.reference.averages.AverageRule); ``compile_seconds``, the time that compiling the training
+        step took; ``logits``, whether the loss computes the sigmoid of the output itself; ``label_range``, the smallest and the
+        largest label that the loss takes; and ``input_type``,
         the name of the type of its images if they are integers."""
 
     @abstractmethod

@@ -17,6 +17,7 @@ from multiseg.errors import ModelError, setting
 from multiseg.network import CLASSES, STEPS, Array, LossTerms, NetworkSpec
 from multiseg.worker import choice
 from multiseg_caffe import (
+    averages,
     backend,
     class_labels,
     class_losses,
@@ -200,6 +201,7 @@ class Network(network.Network):
             "parameters": {name: list(array.shape) for name, array in self.get_weights().items()},
             "lowered": lowered,
             "trained": self.solver.trained if self.solver else {},
+            "averages": self._averages() if self.solver else {},
         }
 
     def _of_own_loss(self) -> dict[str, Any]:
@@ -207,6 +209,11 @@ class Network(network.Network):
         own = prototxt.filtered(self.file, "val", self.spec.model)
         scale = sources.label_scale(own, self.spec.model)
         return {"ignored": losses.ignored(own), **losses.of_probabilities(own, self.output, scale)}
+
+    def _averages(self) -> dict[str, dict[str, Any]]:
+        """Return the rules of the averages that batch normalisation keeps."""
+        net, _ = self._definition("train", (1, *self.spec.input_shape))
+        return averages.rules(net)
 
     def _single_values(self) -> list[str]:
         """Return the names of the layers that normalise a batch by its statistics, of one value per image and channel."""

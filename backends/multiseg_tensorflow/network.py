@@ -16,7 +16,7 @@ import tensorflow
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.network import CLASSES, Array, LabelKind, LossTerms, NetworkSpec
-from multiseg_tensorflow import backend, class_losses, files, losses, probabilities, single_values, user_file
+from multiseg_tensorflow import averages, backend, class_losses, files, losses, probabilities, single_values, user_file
 from multiseg_tensorflow.graph import Shape, UserGraph, build, read_layers
 from multiseg_tensorflow.solver import Solver
 
@@ -91,6 +91,7 @@ class Network(network.Network):
             "parameters": {name: list(weight.shape) for name, weight in self._main.weights.items()},
             "lowered": self._main.lowered,
             "trained": self._solver.trained if self._solver else {},
+            "averages": averages.rules(self._solver.update_ops(), self._main.variables) if self._solver else {},
         }
 
     def _of_probabilities(self) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Solver:
             # report the loss before the update; updating a variable while a gradient still reads it would copy it
             gradients = [gradient for pairs in parts for gradient, _ in pairs]
             with tf.control_dependencies([user.loss, *gradients]):
-                self._single_step = tf.group(*self._update_ops(), *[self._apply(pairs) for pairs in parts])
+                self._single_step = tf.group(*self.update_ops(), *[self._apply(pairs) for pairs in parts])
         else:
             self._build_accumulation(parts)
         momentum = spec.solver.get("momentum", 0.0)
@@ -57,9 +57,9 @@ class Solver:
         """Create the operations that accumulate the gradients of batches, weighted by their fractions, and update once."""
         sums = [[(self._accumulator(variable), variable) for _, variable in pairs] for pairs in parts]
         terms = [(total, g) for pairs, slots in zip(parts, sums) for (g, _), (total, _) in zip(pairs, slots)]  # noqa: B905
-        self._first_batch = tf.group(*self._update_ops(), *[total.assign(self._fraction * g) for total, g in terms])
+        self._first_batch = tf.group(*self.update_ops(), *[total.assign(self._fraction * g) for total, g in terms])
         self._accumulate_batch = tf.group(
-            *self._update_ops(), *[total.assign_add(self._fraction * g) for total, g in terms]
+            *self.update_ops(), *[total.assign_add(self._fraction * g) for total, g in terms]
         )
         self._update = tf.group(*[self._apply([(total.read_value(), v) for total, v in pairs]) for pairs in sums])
 
@@ -93,7 +93,7 @@ class Solver:
     def _is_trained(self, variable: Any) -> bool:
         return self._names[variable.ref()] in self._factors
 
-    def _update_ops(self) -> list[Any]:
+    def update_ops(self) -> list[Any]:
         """Return the update operations of layers that are not frozen, e.g. the moving averages of batch normalisation."""
         frozen = [variable.handle for variable in self._user.variables.values() if not self._is_trained(variable)]
         updates = self._user.graph.get_collection(tf.GraphKeys.UPDATE_OPS)

@@ -16,6 +16,7 @@ from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.network import CLASSES, Array, LossTerms, NetworkSpec
 from multiseg.worker import choice
 from multiseg_torch import (
+    averages,
     backend,
     files,
     loss_terms,
@@ -133,6 +134,7 @@ class Network(network.Network):
             "parameters": {name: list(value.shape) for name, value in neutral_weights(self.model).items()},
             "lowered": self.lowered,
             "trained": self.solver.trained if self.solver else {},
+            "averages": averages.rules(self.model) if self.solver else {},
             "files": self.files,
             **({} if self.compile_seconds is None else {"compile_seconds": round(self.compile_seconds, 1)}),
         }

@@ -15,8 +15,9 @@ from multiseg.exporting import source
 from multiseg.layout import Layout
 from multiseg.model_files.reading import describe
 from multiseg.network import CLASSES, IMAGES, NetworkSpec
-from multiseg.parity import comparing
+from multiseg.parity import comparing, stepping
 from multiseg.parity.comparing import Loss, Weights
+from multiseg.parity.kept_averages import STATISTICS
 from multiseg.parity.plan import ParityBatch
 from multiseg.parity.result import Parity
 from multiseg.parity.side import ParitySide
@@ -27,7 +28,6 @@ from multiseg.settings.losses import LOSSES
 from multiseg.topology import Topology
 from multiseg.worker.client import Worker
 
-STATISTICS = ("running_mean", "running_var")
 NO_LABELS = (1, 1, 1)  # a shape of labels that fits every output
 TRAINING = ("gradient", "step")
 
@@ -144,6 +144,6 @@ def _train(case: Case, side: ParitySide, spec: NetworkSpec, parity: Parity, stag
     parity.rows += comparing.gradients(side, case.batch, case.weights, loss)
     if "step" in stages and case.steps and parity.ok:
         spec = replace(spec, solver=case.solver)
-        parity.rows += comparing.steps(
+        parity.rows += stepping.steps(
             side, spec, lambda step: case.batch, case.rate, case.steps, case.weights, loss, lambda step, weights: None
         )

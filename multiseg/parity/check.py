@@ -19,7 +19,7 @@ from multiseg.exporting import source
 from multiseg.model_files.kinds import kind_of
 from multiseg.model_files.reading import describe
 from multiseg.network import IMAGES, NetworkSpec
-from multiseg.parity import comparing, images, tying
+from multiseg.parity import comparing, images, stepping, tying
 from multiseg.parity.comparing import Loss, Weights
 from multiseg.parity.explanation import of_weights
 from multiseg.parity.golden import keeping as golden_keeping
@@ -226,7 +226,7 @@ class Check:
             return "layers, gradients and steps one by one, because the reference changed"
         if self.steps:
             follow = self._follow(entry.name)
-            self._add(comparing.steps(trained, spec, self.plan.batch, rate, self.steps, self.start, loss, follow))
+            self._add(stepping.steps(trained, spec, self.plan.batch, rate, self.steps, self.start, loss, follow))
         return None
 
     def _more_images(

@@ -13,7 +13,7 @@ from multiseg import reference
 from multiseg.backend import Backend
 from multiseg.errors import MultisegError
 from multiseg.network import NetworkSpec
-from multiseg.parity.explanation import of_gradient, of_layer, of_step, of_use
+from multiseg.parity.explanation import of_gradient, of_layer, of_use
 from multiseg.parity.plan import ParityBatch
 from multiseg.parity.reference_values import ReferenceValues
 from multiseg.parity.rows import ParityRow
@@ -24,11 +24,9 @@ from multiseg.reference.bounded import TINY, Array, Bounded
 from multiseg.reference.class_losses import cross_entropy
 from multiseg.reference.losses import OF_CLASSES, named
 from multiseg.reference.network import RULES
-from multiseg.reference.solvers import Solver
 from multiseg.settings.losses import BINARY
 from multiseg.topology import Topology
 from multiseg.topology.vocabulary import types
-from multiseg.training.steps import step_seed
 
 DOUBTS = 4  # maximum number of ReLU inputs near 0 for which both signs are tried
 KINKED = types(lambda row: row.kinked)
@@ -36,6 +34,14 @@ BATCH_STATISTICS = types(lambda row: row.batch_statistics)
 Weights = Mapping[str, Array]
 Slopes = dict[str, Bounded]
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A training pass of the reference: the gradients of parameters, and the values of layers that they follow from."""
+
+    slopes: Slopes
+    trace: reference.Trace
 
 
 @dataclass(frozen=True)
@@ -163,23 +169,23 @@ def gradients(
     Those of a golden file, ``stored``, are compared as well: their bounds are propagated from the images on.
     """
     side.set_weights(weights)
-    alternatives = _moved(_turns(side.reference, weights, batch, _shown(side, batch), loss), side)
-    after, alternatives = _trained(side, batch, gradient.RATE, 0, alternatives)
+    alternatives = passes(side, weights, batch, shown_by(side, batch), loss)
+    after, alternatives = after_step(side, batch, gradient.RATE, 0, alternatives)
 
-    def judged(slopes: Slopes) -> tuple[None, list[ParityRow]]:
+    def judged(training: Pass) -> tuple[None, list[ParityRow]]:
         found: list[ParityRow] = []
-        for name, value in slopes.items():
+        for name, value in training.slopes.items():
             measured = gradient.from_step(weights[name], after[name])
             wide = replace(value, bound=value.bound + gradient.rounding(weights[name], value.value))
             row = ParityRow.of(side.name, "gradient", name, wide, measured)
             if not row.ok and all(other.ok for other in found):
                 words = of_gradient(value, weights[name], measured)
-                words = words or of_use(_uses(side.reference, weights, batch, loss).get(name, {}), measured)
+                words = words or of_use(_uses(training.trace, batch, loss).get(name, {}), measured)
                 row = replace(row, words=words or row.words)
             found.append(row)
         return None, found
 
-    rows = _agreeing(alternatives, judged)[1]
+    rows = agreeing(alternatives, judged)[1]
     for name, value in (stored.gradients if stored else {}).items():
         if name in after and name in side.trained:
             bound = value.bound + gradient.rounding(weights[name], value.value)
@@ -189,71 +195,71 @@ def gradients(
     return rows
 
 
-def _shown(side: ParitySide, batch: ParityBatch) -> dict[str, Array]:
+def shown_by(side: ParitySide, batch: ParityBatch) -> dict[str, Array]:
     output, _, made = side.predict(batch.features, batch.labels)
     return {side.reference.outputs[0]: output, **made}
 
 
-def _turns(topology: Topology, weights: Weights, batch: ParityBatch, shown: Weights, loss: Loss) -> Iterator[Slopes]:
-    """Yield the reference's gradients, computed from the framework's layer outputs if possible, then admissible alternatives.
+def passes(side: ParitySide, weights: Weights, batch: ParityBatch, shown: Weights, loss: Loss) -> Iterator[Pass]:
+    """Yield a training pass of the reference, from the framework's layer outputs if possible, then admissible alternatives.
 
     The rounding of a training pass may differ from that of the pass that returned the layer outputs. A ReLU input within rounding
     of 0 may then have the other sign, so both signs are tried for the inputs nearest to 0. With batch statistics the outputs
-    for prediction do not apply, and the reference computes all layers itself.
+    for prediction do not apply, and the reference computes all layers itself. The gradients are those of the parameters that the
+    side trains.
     """
-    if _has_batch_statistics(topology):
-        yield slopes_alone(topology, weights, batch, loss)
+
+    def of(trace: reference.Trace) -> Pass:
+        slopes = _slopes(trace, batch, loss)
+        return Pass({name: value for name, value in slopes.items() if name in side.trained}, trace)
+
+    topology = side.reference
+    if has_batch_statistics(topology):
+        yield of(reference.forward(topology, weights, batch.images, training=True))
         return
     trace = reference.forward(topology, weights, batch.images, shown)
-    yield _slopes(trace, batch, loss)
+    yield of(trace)
     doubtful = _doubtful(trace, shown)
     for count in range(1, len(doubtful) + 1):
         for chosen in itertools.combinations(doubtful, count):
             other = {name: value.copy() if name in dict(chosen) else value for name, value in shown.items()}
             for name, place in chosen:
                 other[name].flat[place] = np.nextafter(np.float32(0), -shown[name].flat[place] or np.float32(1))
-            yield _slopes(reference.forward(topology, weights, batch.images, other), batch, loss)
+            yield of(reference.forward(topology, weights, batch.images, other))
 
 
-def _has_batch_statistics(topology: Topology) -> bool:
+def has_batch_statistics(topology: Topology) -> bool:
     return any(layer.type in BATCH_STATISTICS for layer in topology.layers)
 
 
 def slopes_alone(topology: Topology, weights: Weights, batch: ParityBatch, loss: Loss) -> Slopes:
     """Return the reference's gradients of a training pass, without values from a framework. Raises NotComputable."""
-    trace = reference.forward(topology, weights, batch.images, training=_has_batch_statistics(topology))
+    trace = reference.forward(topology, weights, batch.images, training=has_batch_statistics(topology))
     return _slopes(trace, batch, loss)
-
-
-def _uses(topology: Topology, weights: Weights, batch: ParityBatch, loss: Loss) -> dict[str, dict[str, Bounded]]:
-    """Return the gradient of each use of each parameter, without values from a framework."""
-    trace = reference.forward(topology, weights, batch.images, training=_has_batch_statistics(topology))
-    _, slope, end = loss.at(trace, batch.labels)
-    return reference.backward_by_use(end, slope)
-
-
-def _moved(turns: Iterable[Slopes], side: ParitySide) -> Iterator[Slopes]:
-    """Yield the gradients of only the parameters that the side trains."""
-    for slopes in turns:
-        yield {name: value for name, value in slopes.items() if name in side.trained}
-
-
-def _trained(
-    side: ParitySide, batch: ParityBatch, rate: float, seed: int, turns: Iterator[Slopes]
-) -> tuple[dict[str, Array], Iterator[Slopes]]:
-    """Return the side's weights after one training step, and the gradients, of which the first are computed meanwhile."""
-    finish = side.begin_step(batch.features, batch.labels, rate, seed)
-    try:
-        first = next(turns)
-    except BaseException:
-        finish()
-        raise
-    return finish(), itertools.chain([first], turns)
 
 
 def _slopes(trace: reference.Trace, batch: ParityBatch, loss: Loss) -> Slopes:
     _, slope, end = loss.at(trace, batch.labels)
     return reference.backward(end, slope)
+
+
+def _uses(trace: reference.Trace, batch: ParityBatch, loss: Loss) -> dict[str, dict[str, Bounded]]:
+    """Return the gradient of each use of each parameter."""
+    _, slope, end = loss.at(trace, batch.labels)
+    return reference.backward_by_use(end, slope)
+
+
+def after_step(
+    side: ParitySide, batch: ParityBatch, rate: float, seed: int, alternatives: Iterator[Pass]
+) -> tuple[dict[str, Array], Iterator[Pass]]:
+    """Return the side's weights after one training step, and the passes, of which the first is computed meanwhile."""
+    finish = side.begin_step(batch.features, batch.labels, rate, seed)
+    try:
+        first = next(alternatives)
+    except BaseException:
+        finish()
+        raise
+    return finish(), itertools.chain([first], alternatives)
 
 
 def _doubtful(trace: reference.Trace, shown: Weights) -> list[tuple[str, int]]:
@@ -267,89 +273,15 @@ def _doubtful(trace: reference.Trace, shown: Weights) -> list[tuple[str, int]]:
     return [(name, place) for _, name, place in sorted(inputs)[:DOUBTS]]
 
 
-def _agreeing(
-    turns: Iterable[Slopes], judged: Callable[[Slopes], tuple[T, list[ParityRow]]]
+def agreeing(
+    alternatives: Iterable[Pass], judged: Callable[[Pass], tuple[T, list[ParityRow]]]
 ) -> tuple[T, list[ParityRow]]:
-    """Return the result for the first of the alternative gradients with which all rows agree; if none does, for the first one."""
+    """Return the result for the first of the alternative passes with which all rows agree; if none does, for the first one."""
     first_result: tuple[T, list[ParityRow]] | None = None
-    for slopes in turns:
-        result = judged(slopes)
+    for training in alternatives:
+        result = judged(training)
         if all(row.ok for row in result[1]):
             return result
         first_result = first_result or result
     assert first_result is not None
     return first_result
-
-
-def steps(
-    side: ParitySide,
-    spec: NetworkSpec,
-    batch_of: Callable[[int], ParityBatch],
-    base: float,
-    count: int,
-    weights: Weights,
-    loss: Loss,
-    each: Callable[[int, Weights], None],
-) -> list[ParityRow]:
-    """Compare the weights after each of ``count`` training steps; stops after the first step that differs beyond rounding.
-
-    The reference computes each step from the side's own weights before it, with a solver state accumulated from the gradients
-    there. The tolerance is therefore that of one step, without the rounding that training amplifies. ``batch_of`` returns the
-    batch of a step (from 0), ``base`` is the learning rate of the first one. ``each`` is called with step (from 1) and weights.
-    Raises NotComputable if the weights leave the range of float32.
-    """
-    assert spec.solver is not None
-    side.load(spec)
-    side.set_weights(weights)
-    solver = Solver(spec.solver["name"], {key: value for key, value in spec.solver.items() if key != "name"})
-    seed, rows = spec.seed, list[ParityRow]()
-    for step in range(count):
-        batch = batch_of(step)
-        rate = rate_of(base, step, count)
-        alternatives = _moved(_turns(side.reference, weights, batch, _shown(side, batch), loss), side)
-        after, alternatives = _trained(side, batch, rate, step_seed(seed, step), alternatives)
-        after = {**weights, **after}  # a file may lack parameters that do not count, such as unused averages
-        judge = _Step(side.name, step + 1, solver, weights, after, rate)
-        solver, step_rows = _agreeing(alternatives, judge.rows)
-        rows += step_rows
-        weights = judge.after
-        each(step + 1, {row.name: weights[row.name] for row in step_rows})
-        if not all(row.ok for row in rows):
-            break
-        if not all(np.isfinite(value).all() for value in weights.values()):
-            raise reference.NotComputable(
-                f"weights leave the range of float32 at step {step + 1}, in the reference too; choose a learning rate below "
-                f"{rate:.3g}"
-            )
-    return rows
-
-
-def rate_of(base: float, step: int, count: int) -> float:
-    """Return the learning rate of a step of ``count``, from 0.
-
-    It decreases, so that a solver that includes it in the momentum gives a different result.
-    """
-    return float(np.float32(base * (1 - 0.5 * step / count)))
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One training step of a side: its weights before and after it, and the solver before it."""
-
-    side: str
-    number: int
-    solver: Solver
-    before: Weights
-    after: Weights
-    rate: float
-
-    def rows(self, slopes: Slopes) -> tuple[Solver, list[ParityRow]]:
-        """Return the solver after the step, and rows that compare the side's weights with the solver's."""
-        trained, solver = {name: self.before[name] for name in slopes}, self.solver.copy()
-        rows: list[ParityRow] = []
-        for name, value in solver.step(trained, slopes, self.rate).items():
-            row = ParityRow.of(self.side, "step", name, value, self.after[name], self.number)
-            if not row.ok and np.isfinite(row.share) and all(other.ok for other in rows):
-                row = replace(row, words=of_step(self.solver, trained, slopes, self.rate, name, self.after[name]))
-            rows.append(row)
-        return solver, rows

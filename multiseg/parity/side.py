@@ -15,6 +15,7 @@ from multiseg.conversion.parameters import ParameterSet
 from multiseg.layout import Layout
 from multiseg.network import NetworkSpec
 from multiseg.parity.tying import with_all_names, with_unused_names
+from multiseg.reference.averages import AverageRule
 from multiseg.reference.bounded import Array
 from multiseg.topology import Topology
 from multiseg.worker.client import Worker
@@ -44,6 +45,9 @@ class ParitySide:
         self.matching = ParameterMatch({}, "name")  # the reference's parameters by this file's
         self.values: dict[str, str] = {}  # the reference's values of layers by this file's
         self.trained: set[str] = set()  # the parameters that the solver updates
+        self.known: set[str] = set()  # the parameters that this file has
+        # how the framework updates the averages of batch normalisation, as far as it states that
+        self.averages: dict[str, AverageRule] = {}
         self._own: dict[str, Array] = {}
         self._orders: Mapping[
             str, tuple[int, ...]
@@ -64,6 +68,9 @@ class ParitySide:
         self.values = self.matching.values or self._same_values()
         self._orders = orders_of_values(self.topology, *self.colours) if any(self.colours) else {}
         trained = described.get("trained", self._own)
+        self.known = set(self.matching.names.values())
+        rules = described.get("averages", {})
+        self.averages = {name: AverageRule.of(rules[own]) for own, name in self.matching.names.items() if own in rules}
         owners = self.reference.owners
         self.trained = {owners.get(name, name) for own, name in self.matching.names.items() if own in trained}
 

@@ -50,21 +50,31 @@ def _of_affine(call: LayerCall, g: Bounded, normal: Bounded, axes: tuple[int, ..
     return gradients
 
 
+def batch_statistics(x: Bounded, axes: tuple[int, ...]) -> tuple[Bounded, Bounded]:
+    """Return the mean and the biased variance along ``axes``, which are kept as axes of length 1."""
+    count = math.prod(x.value.shape[axis] for axis in axes)
+    mean = Bounded(x.value.mean(axes, keepdims=True), np.mean(np.asarray(x.rounded(count)), axes, keepdims=True))
+    centred = x.value - mean.value
+    # some frameworks compute E[x^2] - E[x]^2, whose rounding error is larger
+    squares = np.square(x.value).mean(axes, keepdims=True)
+    off_variance = (2 * np.abs(centred) * _off_centre(x, mean)).mean(axes, keepdims=True) + 2 * gamma(count) * squares
+    return mean, Bounded(np.square(centred).mean(axes, keepdims=True), off_variance)
+
+
+def _off_centre(x: Bounded, mean: Bounded) -> Array:
+    """Return the bound of the centred values."""
+    return np.asarray(x.bound + mean.bound + gamma(1) * (x.size + mean.size))
+
+
 def _by_batch(
     call: LayerCall, x: Bounded, weight: Array, bias: Array, epsilon: float, axes: tuple[int, ...]
 ) -> tuple[list[Bounded], Pull]:
     """Normalise by the statistics along ``axes``."""
     count = math.prod(x.value.shape[axis] for axis in axes)
-    mean = x.value.mean(axes, keepdims=True)
-    off_mean = np.mean(np.asarray(x.rounded(count)), axes, keepdims=True)
-    centred = x.value - mean
-    off = x.bound + off_mean + gamma(1) * (x.size + np.abs(mean))  # bound of the centred values
-    variance = np.square(centred).mean(axes, keepdims=True)
-    # some frameworks compute E[x^2] - E[x]^2, whose rounding error is larger
-    squares = np.square(x.value).mean(axes, keepdims=True)
-    off_variance = (2 * np.abs(centred) * off).mean(axes, keepdims=True) + 2 * gamma(count) * squares
-    root = 1 / np.sqrt(variance + epsilon)
-    off_root = np.minimum(0.5 * off_variance / (variance + epsilon), 1) * root
+    centre, spread = batch_statistics(x, axes)
+    centred, off = x.value - centre.value, _off_centre(x, centre)
+    root = 1 / np.sqrt(spread.value + epsilon)
+    off_root = np.minimum(0.5 * spread.bound / (spread.value + epsilon), 1) * root
     normal = Bounded(centred * root, off * root + np.abs(centred) * off_root + gamma(FEW) * np.abs(centred * root))
     factor = channelwise(weight, x.value)
     value = normal.value * factor + channelwise(bias, x.value)

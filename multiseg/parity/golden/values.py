@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from multiseg import reference
-from multiseg.parity.comparing import Loss, Weights, rate_of, slopes_alone
+from multiseg.parity.comparing import Loss, Weights, slopes_alone
 from multiseg.parity.plan import ParityBatch
 from multiseg.parity.reference_values import ReferenceValues
 from multiseg.parity.rows import ParityRow
+from multiseg.parity.stepping import rate_of
 from multiseg.parity.twin import without_dropout
 from multiseg.reference.bounded import Array, Bounded, U
 from multiseg.reference.solvers import Solver

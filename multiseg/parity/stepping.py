@@ -1,0 +1,96 @@
+"""Compare training steps of one side with the reference: weights, and the averages that batch normalisation keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from multiseg import reference
+from multiseg.network import NetworkSpec
+from multiseg.parity import kept_averages
+from multiseg.parity.comparing import Loss, Pass, Weights, after_step, agreeing, passes, shown_by
+from multiseg.parity.explanation import of_step
+from multiseg.parity.plan import ParityBatch
+from multiseg.parity.rows import ParityRow
+from multiseg.parity.side import ParitySide
+from multiseg.reference.solvers import Solver
+from multiseg.training.steps import step_seed
+
+
+def steps(
+    side: ParitySide,
+    spec: NetworkSpec,
+    batch_of: Callable[[int], ParityBatch],
+    base: float,
+    count: int,
+    weights: Weights,
+    loss: Loss,
+    each: Callable[[int, Weights], None],
+) -> list[ParityRow]:
+    """Compare the weights after each of ``count`` training steps; stops after the first step that differs beyond rounding.
+
+    So are the averages that batch normalisation keeps, by the rule that the framework states (multiseg.network.Network.describe).
+
+    The reference computes each step from the side's own weights before it, with a solver state accumulated from the gradients
+    there. The tolerance is therefore that of one step, without the rounding that training amplifies. ``batch_of`` returns the
+    batch of a step (from 0), ``base`` is the learning rate of the first one. ``each`` is called with step (from 1) and weights.
+    Raises NotComputable if the weights leave the range of float32.
+    """
+    assert spec.solver is not None
+    side.load(spec)
+    side.set_weights(weights)
+    solver = Solver(spec.solver["name"], {key: value for key, value in spec.solver.items() if key != "name"})
+    seed, rows = spec.seed, list[ParityRow]()
+    for step in range(count):
+        batch = batch_of(step)
+        rate = rate_of(base, step, count)
+        alternatives = passes(side, weights, batch, shown_by(side, batch), loss)
+        after, alternatives = after_step(side, batch, rate, step_seed(seed, step), alternatives)
+        after = {**weights, **after}  # a file may lack parameters that do not count, such as unused averages
+        judge = _Step(side, step + 1, solver, weights, after, rate)
+        solver, step_rows = agreeing(alternatives, judge.rows)
+        rows += step_rows
+        weights = judge.after
+        each(step + 1, {row.name: weights[row.name] for row in step_rows if row.name in side.trained})
+        if not all(row.ok for row in rows):
+            break
+        if not all(np.isfinite(value).all() for value in weights.values()):
+            raise reference.NotComputable(
+                f"weights leave the range of float32 at step {step + 1}, in the reference too; choose a learning rate below "
+                f"{rate:.3g}"
+            )
+    return rows
+
+
+def rate_of(base: float, step: int, count: int) -> float:
+    """Return the learning rate of a step of ``count``, from 0.
+
+    It decreases, so that a solver that includes it in the momentum gives a different result.
+    """
+    return float(np.float32(base * (1 - 0.5 * step / count)))
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One training step of a side: its weights before and after it, and the solver before it."""
+
+    side: ParitySide
+    number: int
+    solver: Solver
+    before: Weights
+    after: Weights
+    rate: float
+
+    def rows(self, training: Pass) -> tuple[Solver, list[ParityRow]]:
+        """Return the solver after the step, and rows that compare the side's weights with the solver's."""
+        slopes = training.slopes
+        trained, solver = {name: self.before[name] for name in slopes}, self.solver.copy()
+        rows: list[ParityRow] = []
+        for name, value in solver.step(trained, slopes, self.rate).items():
+            row = ParityRow.of(self.side.name, "step", name, value, self.after[name], self.number)
+            if not row.ok and np.isfinite(row.share) and all(other.ok for other in rows):
+                row = replace(row, words=of_step(self.solver, trained, slopes, self.rate, name, self.after[name]))
+            rows.append(row)
+        return solver, [*rows, *kept_averages.rows(self.side, training.trace, self.before, self.after, self.number)]
