@@ -34,7 +34,10 @@ def rows(
     for layer in trace.topology.layers:
         if layer.type not in BATCH_STATISTICS:
             continue
-        kept = VOCABULARY[layer.type].complete(layer.parameters)["training_statistics"] == "stored"
+        parameters = VOCABULARY[layer.type].complete(layer.parameters)
+        if parameters["prediction_statistics"] == "batch":  # nothing reads them, and Caffe updates them in prediction too
+            continue
+        kept = parameters["training_statistics"] == "stored"
         for part in STATISTICS:
             name = f"{layer.name}.{part}"
             if part not in layer.weights or (name not in side.averages and not (kept and name in side.known)):
