@@ -35,7 +35,8 @@ def rows(
         if layer.type not in BATCH_STATISTICS:
             continue
         parameters = VOCABULARY[layer.type].complete(layer.parameters)
-        if parameters["prediction_statistics"] == "batch":  # nothing reads them, and Caffe updates them in prediction too
+        # averages that nothing reads; Caffe updates them in prediction too
+        if parameters["prediction_statistics"] == "batch":
             continue
         kept = parameters["training_statistics"] == "stored"
         for part in STATISTICS:
