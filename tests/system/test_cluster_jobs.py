@@ -30,7 +30,8 @@ ENVIRONMENT = {
     "PYTHONPATH": os.pathsep.join(filter(None, [str(FOURTH), os.environ.get("PYTHONPATH")])),
     **{f"MULTISEG_{name}_PYTHON": "/bin/false" for name in ("CAFFE", "TORCH", "TENSORFLOW")},
 }
-LONG = 60  # epochs: some seconds, so that a job is still at work when what happens to it has happened
+# some seconds, so that a job is still at work when what happens to it has happened; few snapshots, which all are fetched
+LONG: dict[str, Any] = {"epochs": 40, "snapshot_interval": 1}
 Start = Callable[..., DaskCluster]
 
 
@@ -136,11 +137,9 @@ def test_a_run_comes_back_as_if_it_had_been_trained_here(three: DaskCluster, job
     assert not folders, "nothing stays with the workers"
 
 
-def test_a_job_of_a_killed_worker_goes_on_elsewhere(
-    three: DaskCluster, start: Start, job: multiseg.Job, tmp_path: Path
-) -> None:
+def test_a_job_of_a_killed_worker_goes_on_elsewhere(start: Start, job: multiseg.Job, tmp_path: Path) -> None:
     cluster = start(1, 1)
-    jobs = {"long": replace(job, epochs=LONG), "short": replace(job, epochs=2), "other": replace(job, epochs=2, seed=4)}
+    jobs = {"long": replace(job, **LONG), "short": replace(job, epochs=2), "other": replace(job, epochs=2, seed=4)}
     names = cluster.names()
 
     def kill(name: str, event: dict[str, Any]) -> None:
@@ -165,7 +164,7 @@ def test_a_job_of_a_killed_worker_goes_on_elsewhere(
 def test_the_scheduler_is_restarted(start: Start, job: multiseg.Job, tmp_path: Path) -> None:
     """Its workers end with it, as Dask's do. What is finished is not run again, the rest goes on."""
     cluster = start(1)
-    jobs = {"short": replace(job, epochs=1), "long": replace(job, epochs=LONG), "waits": replace(job, epochs=1, seed=4)}
+    jobs = {"short": replace(job, epochs=1), "long": replace(job, **LONG), "waits": replace(job, epochs=1, seed=4)}
     assert train_jobs({"short": jobs["short"]}, tmp_path / "there", scheduler=cluster.address)[0].status == "finished"
 
     def restart(name: str, event: dict[str, Any]) -> None:
@@ -189,7 +188,7 @@ def test_a_scheduler_that_stays_away(
     """All jobs wait for it once, not one after the other; and a wish to stop is heard meanwhile."""
     monkeypatch.setattr("multiseg.cluster.connection.PATIENCE_SECONDS", 0)
     cluster = start(1)
-    jobs = {f"j{seed}": replace(job, epochs=LONG, seed=seed) for seed in range(3)}
+    jobs = {f"j{seed}": replace(job, **LONG, seed=seed) for seed in range(3)}
     heard = Heard(
         lambda name, event: event["event"] == "epoch" and event["epoch"] >= 3, lambda *_: cluster.kill("scheduler")
     )
@@ -229,13 +228,14 @@ def test_a_job_waits_for_a_worker_that_can_run_it(start: Start, job: multiseg.Jo
         cluster.add_worker("w1", 1)
 
     heard = Heard(lambda name, event: event["event"] == "epoch" and event["epoch"] >= 3, replace_it)
-    outcomes = train_jobs({"a": replace(job, epochs=LONG)}, tmp_path, scheduler=cluster.address, report=heard)
+    outcomes = train_jobs({"a": replace(job, **LONG)}, tmp_path, scheduler=cluster.address, report=heard)
     assert [each.status for each in outcomes] == ["finished"], outcomes
     names = cluster.names()
     ran = {names[event["worker"]] for _, event in heard.events[-3:] if "worker" in event}
     assert ran == {"w1"} and len(heard.of("attempt")) == 2
 
 
+@pytest.mark.nightly
 def test_a_nanny_starts_the_worker_again(start: Start, job: multiseg.Job, tmp_path: Path) -> None:
     """As `dask worker` does unless told otherwise. What it is called by has a blank in it, and an umlaut."""
     cluster = start()
@@ -248,7 +248,7 @@ def test_a_nanny_starts_the_worker_again(start: Start, job: multiseg.Job, tmp_pa
         os.kill(inner, signal.SIGKILL)
 
     heard = Heard(lambda name, event: event["event"] == "epoch" and event["epoch"] >= 3, kill)
-    table = {"ä b": replace(job, epochs=LONG)}
+    table = {"ä b": replace(job, **LONG)}
     outcomes = train_jobs(table, tmp_path / "rüns", scheduler=cluster.address, report=heard)
     assert [each.status for each in outcomes] == ["finished"], outcomes
     assert len(heard.of("attempt")) == 2 and heard.of("lost") == ["ä b"]
