@@ -51,7 +51,8 @@ class NetworkSpec:
     them one after the other and updates once, with the average gradient over all images.
 
     ``compile`` and ``precision`` concern the training step only: whether the framework compiles it, and FLOAT32 or BF16. With
-    BF16, parameters, solver state and loss are float32. Predictions and evaluations are computed in float32 without compilation.
+    BF16, parameters, solver state and loss are float32. Predictions and evaluations are computed in float32 without compilation,
+    unless ``prediction_precision`` is BF16: `predict` then computes the network as a training step does, for checks of it.
     A backend receives only values that its declaration allows.
     """
 
@@ -77,6 +78,7 @@ class NetworkSpec:
     class_weights: tuple[float, ...] = ()
     compile: bool = False
     precision: str = FLOAT32
+    prediction_precision: str = FLOAT32
 
     def label_kind(self, output: Sequence[int]) -> LabelKind:
         """Return how a network with an ``output`` of this shape, (C, H, W) or (C,), reads the labels of this specification."""

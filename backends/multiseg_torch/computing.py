@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -32,14 +33,14 @@ class Forward:
         """Return the output of the network for images (N, C, H, W)."""
         whole = self._compiled is not None and len(images) == self._batch_size
         function = self._compiled if whole and self._compiled is not None else self._model
-        reduced = self._spec.precision == BF16
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=reduced):
+        with self.precision(self._spec.precision):
             output = function(images)
-        converted = (output.float() if reduced else output).contiguous()
-        scores = getattr(output, "scores", None)  # see multiseg_torch.scores
-        if scores is not None and converted is not output:
-            converted.scores = scores.float() if reduced else scores  # type: ignore[attr-defined]
-        return converted
+        return in_float32(output)
+
+    def precision(self, name: str) -> AbstractContextManager[None]:
+        """Return the context in which the network is computed in FLOAT32 or BF16."""
+        context: AbstractContextManager[None] = torch.autocast(self._device.type, torch.bfloat16, enabled=name == BF16)
+        return context
 
     def compile(self) -> float:
         """Compile the network's output and its gradient for a batch, and return the seconds that it took.
@@ -78,6 +79,19 @@ class Forward:
             for buffer, value in buffers:
                 buffer.copy_(value)
         return time.perf_counter() - start
+
+
+def in_float32(output: Tensor) -> Tensor:
+    """Return the output of a network, contiguous, with its scores if it has them (multiseg_torch.scores); bfloat16 as float32."""
+    converted = _widened(output).contiguous()
+    scores = getattr(output, "scores", None)
+    if scores is not None and converted is not output:
+        converted.scores = _widened(scores)  # type: ignore[attr-defined]
+    return converted
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
 
 
 def _keep_cache() -> None:

@@ -18,6 +18,7 @@ from multiseg.worker import choice
 from multiseg_torch import (
     averages,
     backend,
+    computing,
     files,
     loss_terms,
     losses,
@@ -28,7 +29,6 @@ from multiseg_torch import (
     single_values,
 )
 from multiseg_torch.class_losses import ClassLoss
-from multiseg_torch.computing import Forward
 from multiseg_torch.describing import tracing
 from multiseg_torch.solver import Solver
 from multiseg_torch.weights import neutral_weights, unflattened
@@ -96,7 +96,7 @@ class Network(network.Network):
         self._check_shapes()
         self.lowered = lowering.lower(self.model) if spec.lowering else []
         self.solver = Solver(spec, self.model) if spec.solver else None
-        self.forward = Forward(spec, self.model, self.batch_size, self.device)
+        self.forward = computing.Forward(spec, self.model, self.batch_size, self.device)
         self.compile_seconds = self.forward.compile() if spec.compile and spec.solver else None
 
     def _check_shapes(self) -> None:
@@ -163,9 +163,12 @@ class Network(network.Network):
         seen: dict[str, Array] = {}
         try:
             if activations:
-                output, seen = tracing.activations_of(self.model, images)
+                with self.forward.precision(self.spec.prediction_precision):
+                    output, seen = tracing.activations_of(self.model, images)
             else:
-                output = self.model(images)
+                with self.forward.precision(self.spec.prediction_precision):
+                    output = self.model(images)
+            output = computing.in_float32(output)
         except RuntimeError as error:
             size = "x".join(map(str, features.shape[:0:-1][:2]))
             raise ModelError(f"{self.spec.model}: cannot take an image of {size} pixels: {error}") from error

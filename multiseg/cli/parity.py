@@ -11,6 +11,7 @@ from multiseg.cli.model import CLASSES, MODEL_OPTION, OUTPUTS, names_of, options
 from multiseg.cli.train import deviations, numbers, weights_of_classes
 from multiseg.errors import SettingsError
 from multiseg.files import json_text
+from multiseg.network import FLOAT32, PRECISIONS
 from multiseg.parity import Parity
 from multiseg.settings.losses import LOSSES
 
@@ -73,6 +74,12 @@ def _images(ctx: click.Context, param: click.Parameter, value: str | None) -> in
 @click.option("--seed", type=int, help="Seed of the initial weights and the order of the images.  [default: 1]")
 @click.option("--threads", default=0, help="Number of threads per backend.  [default: all cores]")
 @click.option("--no-lowering", is_flag=True, help="Do not compute convolutions as one matrix product.")
+@click.option(
+    "--precision",
+    default=FLOAT32,
+    show_default=True,
+    help=f"Precision of the networks: {' or '.join(PRECISIONS)}, in which the forward pass alone is compared.",
+)
 @click.option("--require-complete", is_flag=True, help="Also exit with status 1 if something could not be compared.")
 @click.option(
     "--save", type=AS_PATH, metavar="GOLDEN.safetensors", help="Golden file to write, for later checks with --against."
@@ -94,7 +101,7 @@ def parity(
     class_weights: str | None, batch_size: int | None, subtract_mean: str | None, divide_std: str | None,
     classes: int | None, model_option: tuple[str, ...], outputs: str | None, seed: int | None,
     images: int | str | None, threads: int, no_lowering: bool, require_complete: bool, save: Path | None,
-    parts: Path | None, output: Path | None, as_json: bool,
+    parts: Path | None, precision: str, output: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Check that networks compute and train alike in several frameworks, every number against a float64 reference.
 
@@ -122,7 +129,7 @@ def parity(
             loss=loss, loss_options=numbers(loss_option, "--loss-option"), class_weights=weights_of_classes(class_weights),
             batch_size=batch_size, subtract_mean=subtract_mean, divide_std=deviations(divide_std), seed=seed, threads=threads,
             lowering=not no_lowering, progress=status.update, classes=classes, model_options=options_of(model_option),
-            outputs=names_of(outputs), save=save, against=against, reduce=parts, images=images,
+            outputs=names_of(outputs), save=save, against=against, reduce=parts, images=images, precision=precision,
         )  # fmt: skip
     if output is not None:
         parity.to_html(output)

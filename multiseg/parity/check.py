@@ -18,7 +18,7 @@ from multiseg.errors import ModelError, MultisegError
 from multiseg.exporting import source
 from multiseg.model_files.kinds import kind_of
 from multiseg.model_files.reading import describe
-from multiseg.network import IMAGES, NetworkSpec
+from multiseg.network import FLOAT32, IMAGES, NetworkSpec
 from multiseg.parity import comparing, images, stepping, tying
 from multiseg.parity.comparing import Loss, Weights
 from multiseg.parity.explanation import of_weights
@@ -36,7 +36,7 @@ from multiseg.parity.start import start_weights
 from multiseg.parity.twin import without_dropout
 from multiseg.parity.weights import has_colour_output, read_weights
 from multiseg.reference import gradient
-from multiseg.reference.bounded import Array, Bounded
+from multiseg.reference.bounded import PRECISIONS, Array, Bounded, computed_in
 from multiseg.settings.losses import NEUTRAL_LOSSES
 from multiseg.topology import Topology
 from multiseg.topology.words import listed
@@ -127,6 +127,7 @@ class Check:
     def _spec(self, entry: Entry) -> NetworkSpec:
         """Return the specification of a side's network, with the loss of the check."""
         spec = replace(self.plan.spec(entry), loss=self.loss, loss_options=self.loss_options)
+        spec = replace(spec, prediction_precision=spec.precision)
         return replace(spec, class_weights=()) if self.loss is None else spec
 
     def _described(self, path: Path, worker: Worker | None) -> Topology:
@@ -147,7 +148,8 @@ class Check:
         entry = self.plan.entries[number]
         self.parity.sides.append(entry.name)
         try:
-            with np.errstate(all="ignore"):  # rows report numbers that are not finite
+            # rows report numbers that are not finite
+            with np.errstate(all="ignore"), computed_in(PRECISIONS[entry.settings.precision]):
                 stopped = self._compare(entry, number, worker)
         except reference.NotComputable as error:
             stopped = f"the rest: {error}"
@@ -214,6 +216,8 @@ class Check:
             rows = self._more_images(side, rows, batch, self.plan.more_batches(self.images))
         if not self._add(rows):
             return "training, because the forward pass differs"
+        if spec.precision != FLOAT32:
+            return f"training, because in {spec.precision} only the forward pass is compared"
         trained = self._trained(side, number)
         if trained is None:
             return None

@@ -11,6 +11,7 @@ from multiseg.dataset import Dataset
 from multiseg.errors import BackendUnavailable, ModelError, SettingsError, setting
 from multiseg.exporting import onnx as onnx_export
 from multiseg.files.scratch import TemporaryFolder
+from multiseg.network import FLOAT32
 from multiseg.parity import onnx_side
 from multiseg.parity.check import Check, Progress
 from multiseg.parity.golden import file as golden_file
@@ -40,7 +41,7 @@ def check_parity(
     progress: Progress | None = None, classes: int | None = None, model_options: Mapping[str, Any] | None = None,
     outputs: Sequence[str] = (), save: str | Path | None = None, against: str | Path | None = None,
     reduce: str | Path | None = None,
-    images: int | str | None = None,
+    images: int | str | None = None, precision: str = FLOAT32,
 ) -> Parity:  # fmt: skip
     """Check that networks compute and train equally: same weights, same batches of ``dataset``, each number against float64.
 
@@ -73,6 +74,8 @@ def check_parity(
     each of the ``models`` is compared with it and computed with its weights. The file decides the settings of the training; those
     that are specified must be the same. The reference is computed again, and compared with the file (``recomputed``).
 
+    ``precision``: `bf16` compares the forward pass as a training step in bfloat16 computes it (PyTorch), with bounds of that.
+
     ``reduce``: a new folder; of each side that differs, the smallest part that still does is written to a folder there, with a
     program that shows it without multiseg (docs/parity.md). The result's ``reduced`` describes the parts.
 
@@ -85,8 +88,10 @@ def check_parity(
     }  # fmt: skip
     options = {
         "device": device, "threads": threads, "lowering": lowering, "classes": classes, "model_options": model_options,
-        "outputs": outputs,
+        "outputs": outputs, "precision": precision,
     }  # fmt: skip
+    if precision != FLOAT32:
+        _check_alone(precision, {"save": save, "against": against, "reduce": reduce})
     if steps is not None and (not isinstance(steps, int) or steps < 0):
         raise SettingsError(f"{setting('steps', steps)}: must be an integer of at least 0")
     parts = None if reduce is None else Path(reduce)
@@ -104,6 +109,10 @@ def check_parity(
     exports = [path for path in files if path.suffix == f".{onnx_export.KIND}"]
     files = [path for path in files if path not in exports]
     _check_exports(exports, files, against)
+    if exports and precision != FLOAT32:
+        raise SettingsError(
+            f"{setting('precision', precision)}: is not for ONNX files, which are computed in {FLOAT32}"
+        )
     sides = files, list(backends or []), _paths(weights)
     plan: Plan
     if against is not None:
@@ -166,6 +175,16 @@ def _golden_plan(
     golden = golden_file.read(against)
     refuse_conflicts(golden, requested)
     return GoldenPlan(golden, *sides, options)
+
+
+def _check_alone(precision: str, others: Mapping[str, object]) -> None:
+    """Raise SettingsError for arguments that are for float32 only."""
+    for name, value in others.items():
+        if value is not None:
+            raise SettingsError(
+                f"{setting('precision', precision)} and {setting(name, str(value))}: specify one; golden files and parts are of "
+                f"{FLOAT32}"
+            )
 
 
 def _check_exports(exports: Sequence[Path], files: Sequence[Path], against: object) -> None:

@@ -20,7 +20,7 @@ from multiseg.parity.rows import ParityRow
 from multiseg.parity.side import ParitySide
 from multiseg.parity.twin import scores_of
 from multiseg.reference import gradient
-from multiseg.reference.bounded import TINY, Array, Bounded
+from multiseg.reference.bounded import FLOAT32, TINY, Array, Bounded, computed_in
 from multiseg.reference.class_losses import cross_entropy
 from multiseg.reference.losses import OF_CLASSES, named
 from multiseg.reference.network import RULES
@@ -128,7 +128,8 @@ def forward(
     if stored and stored.loss:
         kept = returned_loss(stored.loss, side.backend)
         rows.append(ParityRow.of(side.name, "stored", "loss", kept, np.asarray(measured)))
-    values, _, _ = loss.at(trace, batch.labels)
+    with computed_in(FLOAT32):  # in every precision of the network
+        values, _, _ = loss.at(trace, batch.labels)
     rows.append(ParityRow.of(side.name, "loss", "loss", returned_loss(values, side.backend), np.asarray(measured)))
     return rows
 

@@ -21,7 +21,7 @@ from multiseg.job.job import Job
 from multiseg.layout import Layout
 from multiseg.model_files import choosing, shipped
 from multiseg.model_files.kinds import kind_of
-from multiseg.network import CLASSES, LabelKind, NetworkSpec
+from multiseg.network import CLASSES, FLOAT32, LabelKind, NetworkSpec
 from multiseg.parity.weights import run_of
 from multiseg.reference.bounded import Array
 from multiseg.run.reading import is_run
@@ -197,6 +197,7 @@ class ParityPlan(Plan):
 
     def _entry(self, backend: Backend, path: Path, name: str, weights: Path | Run | None = None) -> Entry:
         settings = Job(dataset=self.dataset, backend=backend.name, model=path, **self._options).resolve(self.dataset)
+        name = name if settings.precision == FLOAT32 else f"{name}, {settings.precision}"
         return Entry(name, backend, path, settings, weights)
 
     def batch(self, step: int) -> ParityBatch:
@@ -231,5 +232,6 @@ class ParityPlan(Plan):
             "loss": settings.loss, "batch_size": settings.batch_size, "seed": settings.seed,
             "subtract_mean": settings.subtract_mean, "divide_std": settings.divide_std,
             "lowering": settings.lowering, "threads": settings.threads,
+            **({} if settings.precision == FLOAT32 else {"precision": settings.precision}),
             "weights": [None if each is None else str(getattr(each, "path", each)) for each in self._given],
         }  # fmt: skip

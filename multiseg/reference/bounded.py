@@ -1,4 +1,4 @@
-"""Numbers with a bound of the rounding error of the same computation in float32."""
+"""Numbers with a bound of the rounding error of the same computation in float32, bfloat16 or TF32."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,15 +29,89 @@ TINY = 2.0**-126  # the smallest normal float32: results below it may be flushed
 EXP, LOG, TANH, POW, ROOT, QUOTIENT = 6, 6, 10, 32, 6, 5
 
 
-def gamma(terms: float) -> float:
-    """Return a bound of the relative error of a sum of n products, in any order: |error| <= gamma(n) * sum |a_i b_i|.
+@dataclass(frozen=True)
+class Precision:
+    """The numbers in which a framework computes: unit roundoffs, the largest relative errors of rounding one number.
+
+    ``operands`` is that of the factors of products in convolutions and dense layers, ``sums`` that of their sums, and ``results``
+    that of what an operation returns; 0 where it is not rounded further than to float32.
+    """
+
+    name: str
+    operands: float = 0.0
+    results: float = 0.0
+    sums: float = U
+
+
+FLOAT32 = Precision("float32")
+# Of p bits a number rounded to nearest has the unit roundoff 2^-p (Higham, as below, section 2.1); bfloat16 has 8. What an
+# operation of torch.autocast takes and returns is bfloat16, its sums are float32.
+BF16 = Precision("bf16", operands=2.0**-8, results=2.0**-8)
+# TF32 has 11 bits. The factors may be truncated instead of rounded, as PTX's mma ignores the lower 13 bits of float32, and tensor
+# cores truncate when they align the terms of a sum (Fasi, Higham, Mikaitis and Pranesh, Numerical behavior of NVIDIA tensor
+# cores, PeerJ Comput. Sci. 7:e330, 2021): twice the unit roundoffs of rounding to nearest.
+TF32 = Precision("tf32", operands=2.0**-10, sums=2 * U)
+PRECISIONS = {each.name: each for each in (FLOAT32, BF16, TF32)}
+STEPS = 6  # operations that frameworks compute a layer without long sums with, at most, each of which rounds its result
+
+_precision: ContextVar[Precision] = ContextVar("precision", default=FLOAT32)
+
+
+@contextmanager
+def computed_in(precision: Precision) -> Iterator[None]:
+    """Let bounds within the context be those of computing in ``precision``; in one thread."""
+    token = _precision.set(precision)
+    try:
+        yield
+    finally:
+        _precision.reset(token)
+
+
+def gamma(terms: float, steps: float | None = None) -> float:
+    """Return a bound of the relative error of a sum of n terms, in any order: |error| <= gamma(n) * sum |a_i|.
+
+    In float32 that of :func:`_summed`. In a precision that rounds the results of operations, this happens ``steps`` times: by
+    default once for each term, up to STEPS times, because longer sums are one operation, which sums in float32.
+    """
+    precision = _precision.get()
+    if not precision.results:
+        return _summed(terms, precision.sums)
+    count = min(max(terms, 1), STEPS) if steps is None else steps
+    return _rounded(_summed(terms, precision.sums), (precision.results, count))
+
+
+def product_gamma(terms: float, steps: float = 1) -> float:
+    """Return the bound as :func:`gamma` does of a sum of n products of weights and inputs: |error| <= bound * sum |a_i b_i|.
+
+    Both factors may be rounded first, and the result ``steps`` times: more than once if a framework adds up partial sums that are
+    rounded.
+    """
+    precision = _precision.get()
+    return _rounded(_summed(terms, precision.sums), (precision.operands, 2), (precision.results, steps))
+
+
+def result_error(steps: float = 1) -> float:
+    """Return a bound of the relative error of rounding results of operations ``steps`` times; 0 in float32, whose functions have
+    errors of their own."""
+    return _rounded(0.0, (_precision.get().results, steps))
+
+
+def _rounded(error: float, *roundings: tuple[float, float]) -> float:
+    """Return the relative error after numbers with the relative ``error`` are rounded: a unit roundoff and how often, each."""
+    if not any(unit for unit, _ in roundings):
+        return error
+    return math.expm1(math.log1p(error) + sum(count * math.log1p(unit) for unit, count in roundings))
+
+
+def _summed(terms: float, unit: float) -> float:
+    """Return a bound of the relative error of a sum of n products in any order, with the unit roundoff ``unit``.
 
     The smaller of the worst case n u / (1 - n u) (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1) and
     the probabilistic exp((lambda sqrt(n) u + n u^2) / (1 - u)) - 1 (Higham and Mary, A New Approach to Probabilistic Rounding
     Error Analysis, SIAM J. Sci. Comput. 41(5), 2019, theorem 2.4), which fails for one in exp(lambda^2 / 2) / 2n sums at most.
     """
-    likely = math.expm1((LAMBDA * math.sqrt(terms) * U + terms * U * U) / (1 - U))
-    return min(terms * U / (1 - terms * U), likely) if terms * U < 0.5 else likely
+    likely = math.expm1((LAMBDA * math.sqrt(terms) * unit + terms * unit * unit) / (1 - unit))
+    return min(terms * unit / (1 - terms * unit), likely) if terms * unit < 0.5 else likely
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +196,7 @@ def total(values: list[Bounded]) -> Bounded:
     value = np.sum([each.value for each in values], axis=0)
     size = np.sum([each.size for each in values], axis=0)
     bound = np.sum([np.broadcast_to(each.bound, value.shape) for each in values], axis=0)
-    return Bounded(value, bound + gamma(len(values) - 1) * size, max(each.terms for each in values))
+    return Bounded(value, bound + gamma(len(values) - 1, len(values) - 1) * size, max(each.terms for each in values))
 
 
 def reduced(x: Bounded, axes: tuple[int, ...], keepdims: bool = False, factor: float = 1.0) -> Bounded:

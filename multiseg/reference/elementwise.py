@@ -14,6 +14,7 @@ from multiseg.reference.bounded import (
     POW,
     QUOTIENT,
     ROOT,
+    STEPS,
     TANH,
     Array,
     Bounded,
@@ -21,6 +22,7 @@ from multiseg.reference.bounded import (
     channelwise,
     gamma,
     reduced,
+    result_error,
     total,
 )
 from multiseg.reference.rule import Gradients, LayerCall, Pull
@@ -146,17 +148,24 @@ def unary(call: LayerCall) -> tuple[list[Bounded], Pull]:
         distance = np.abs(x.value - kink)
         at_kink |= (distance <= x.bound) & ((distance > 0) | function.shared | (not x.exact))
     jump = np.where(at_kink, function.jump, 0.0)
-    bound = _over(off_x, np.abs(slope) + change + jump) + function.ulps * U * size
+    bound = _over(off_x, np.abs(slope) + change + jump) + function.ulps * U * size + _result(function, value, size)
     bound = bound + np.where(at_kink, function.leap(p), 0.0)
 
     def pull(gradients: list[Bounded]) -> Gradients:
         (g,) = gradients
         off = _over(np.broadcast_to(g.bound, value.shape), np.abs(slope) + change + jump) + g.size * (change + jump)
-        off = off + (function.ulps + 2) * U * g.size * slope_size
+        off = off + ((function.ulps + 2) * U + result_error(STEPS)) * g.size * slope_size
         return [Bounded(g.value * slope, off if function.ulps or not g.exact or at_kink.any() else 0.0)], {}
 
     exact = x.exact and not function.ulps
     return [Bounded(value, 0.0 if exact else bound)], pull
+
+
+def _result(function: Function, value: Array, size: Array) -> Array | float:
+    """Return the error of rounding results to fewer bits than float32: of one operation, or of the three of a Swish."""
+    if not function.ulps:
+        return 0.0
+    return result_error(3) * size if function is FUNCTIONS["Swish"] else result_error() * np.abs(value)
 
 
 def _at(quantity: Map | float, x: Array, p: Parameters) -> Array | float:
@@ -251,12 +260,16 @@ def quotient(call: LayerCall) -> tuple[list[Bounded], Pull]:
     one, other = call.inputs
     value = one.value / other.value
     low = np.maximum(other.size - other.bound, np.finfo(float).tiny)
-    y = Bounded(value, (one.bound + np.abs(value) * other.bound) / low + QUOTIENT * U * np.abs(value))
+    y = Bounded(
+        value, (one.bound + np.abs(value) * other.bound) / low + (QUOTIENT * U + result_error()) * np.abs(value)
+    )
 
     def pull(gradients: list[Bounded]) -> Gradients:
         (g,) = gradients
         back = g.value / other.value
-        first = Bounded(back, (g.bound + np.abs(back) * other.bound) / low + QUOTIENT * U * np.abs(back))
+        first = Bounded(
+            back, (g.bound + np.abs(back) * other.bound) / low + (QUOTIENT * U + result_error(2)) * np.abs(back)
+        )
         second = -back * value
         off = first.bound * np.abs(value) + np.abs(back) * y.bound + gamma(3) * np.abs(second)
         return [first, Bounded(second, off)], {}

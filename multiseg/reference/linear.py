@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from multiseg.reference.bounded import Array, Bounded, channelwise, gamma, reduced
+from multiseg.reference.bounded import Array, Bounded, channelwise, gamma, product_gamma, reduced
 from multiseg.reference.rule import Gradients, LayerCall, Pull
 from multiseg.reference.windows import Windows
 from multiseg.topology.vocabulary import window_pads
@@ -15,10 +15,10 @@ from multiseg.topology.vocabulary import window_pads
 Product = Callable[[Array, Array], Array]
 
 
-def _multiplied(product: Product, x: Bounded, w: Bounded, terms: int) -> Bounded:
-    """Return a bilinear map of two bounded arrays; its sums have ``terms`` terms."""
+def _multiplied(product: Product, x: Bounded, w: Bounded, terms: int, steps: int = 1) -> Bounded:
+    """Return a bilinear map of two bounded arrays; its sums have ``terms`` terms, and the result is rounded ``steps`` times."""
     value = product(x.value, w.value)
-    bound = product(x.rounded(terms), w.size)
+    bound = product(x.bound + product_gamma(terms, steps) * x.size, w.size)
     if not w.exact:
         bound = bound + product(x.size, np.asarray(w.bound))
     return Bounded(value, bound, terms)
@@ -37,21 +37,23 @@ def _of_bias(g: Bounded) -> Bounded:
 
 
 def _weighted(
-    call: LayerCall, ahead: Product, back: Product, along: Product, terms: tuple[int, int, int]
-) -> tuple[list[Bounded], Pull]:
+    call: LayerCall, ahead: Product, back: Product, along: Product, terms: tuple[int, int, int],
+    steps: tuple[int, int, int] = (1, 1, 1),
+) -> tuple[list[Bounded], Pull]:  # fmt: skip
     """Compute a layer y = ahead(x, w) + bias.
 
-    ``back(g, w)`` is the adjoint of the map in x, ``along(x, g)`` that in w; ``terms`` are the numbers of terms of their sums.
+    ``back(g, w)`` is the adjoint of the map in x, ``along(x, g)`` that in w; ``terms`` are the numbers of terms of their sums,
+    ``steps`` how often their results are rounded: overlapping windows, and the images of a batch, may be added up one by one.
     """
     (x,), weight = call.inputs, Bounded(np.asarray(call.weights["weight"], np.float64))
-    y = _with_bias(_multiplied(ahead, x, weight, terms[0]), call.weights.get("bias"))
+    y = _with_bias(_multiplied(ahead, x, weight, terms[0], steps[0]), call.weights.get("bias"))
 
     def pull(gradients: list[Bounded]) -> Gradients:
         (g,) = gradients
-        found = {"weight": _multiplied(lambda a, b: along(b, a), g, x, terms[2])}
+        found = {"weight": _multiplied(lambda a, b: along(b, a), g, x, terms[2], steps[2])}
         if "bias" in call.weights:
             found["bias"] = _of_bias(g)
-        return [_multiplied(back, g, weight, terms[1])], found
+        return [_multiplied(back, g, weight, terms[1], steps[1])], found
 
     return [y], pull
 
@@ -67,6 +69,7 @@ def conv(call: LayerCall) -> tuple[list[Bounded], Pull]:
         lambda g, w: windows.spread(g, w, group),
         lambda x, g: windows.correlate(x, g, group),
         (inputs * math.prod(windows.kernel), outputs * windows.overlap, len(x.value) * math.prod(windows.count)),
+        (1, windows.overlap + 1, len(x.value) + 1),
     )
 
 
@@ -82,6 +85,7 @@ def conv_transpose(call: LayerCall) -> tuple[list[Bounded], Pull]:
         lambda g, w: windows.convolve(g, w, group),
         lambda x, g: windows.correlate(g, x, group),
         (inputs * windows.overlap, outputs * math.prod(windows.kernel), len(x.value) * math.prod(windows.count)),
+        (windows.overlap + 1, 1, len(x.value) + 1),
     )
 
 
@@ -107,6 +111,7 @@ def scale(call: LayerCall) -> tuple[list[Bounded], Pull]:
         lambda g, w: g * channelwise(w, g),
         lambda x, g: (x * g).sum(axes),
         (1, 1, size),
+        (2, 2, 2),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from multiseg.reference.bounded import EXP, LOG, POW, ROOT, Array, Bounded, U, channelwise, gamma, reduced
+from multiseg.reference.bounded import EXP, LOG, POW, ROOT, Array, Bounded, U, channelwise, gamma, reduced, result_error
 from multiseg.reference.rule import Gradients, LayerCall, Pull
 from multiseg.reference.windows import Windows
 from multiseg.topology.vocabulary import axis_index
@@ -30,7 +30,7 @@ def batch_norm(call: LayerCall) -> tuple[list[Bounded], Pull]:
     factor, centred = channelwise(weight * root, x.value), x.value - channelwise(mean, x.value)
     value = centred * factor + channelwise(bias, x.value)
     size = (x.size + np.abs(channelwise(mean, x.value))) * np.abs(factor) + np.abs(channelwise(bias, x.value))
-    y = Bounded(value, x.bound * np.abs(factor) + gamma(FEW) * size)
+    y = Bounded(value, x.bound * np.abs(factor) + gamma(FEW, 1) * size)
 
     def pull(gradients: list[Bounded]) -> Gradients:
         (g,) = gradients
@@ -112,14 +112,17 @@ def lrn(call: LayerCall) -> tuple[list[Bounded], Pull]:
     scale = bias + alpha / count * around(np.square(x.value))
     off_scale = alpha / count * (around(2 * x.size * x.bound) + drift(np.square(x.value))) + gamma(count + 4) * scale
     power = scale**-beta
-    off_power = beta * power * off_scale / scale + POW * U * power
+    off_power = beta * power * off_scale / scale + (POW * U + result_error()) * power
     value = x.value * power
     y = Bounded(value, x.bound * power + x.size * off_power + gamma(2) * np.abs(value), count)
 
     def pull(gradients: list[Bounded]) -> Gradients:
         (g,) = gradients
         ratio = g.value * value / scale
-        off_ratio = np.abs(ratio) * (off_scale / scale + 4 * U) + (g.bound * np.abs(value) + g.size * y.bound) / scale
+        off_ratio = (
+            np.abs(ratio) * (off_scale / scale + 4 * U + result_error(3))
+            + (g.bound * np.abs(value) + g.size * y.bound) / scale
+        )
         factor = 2 * alpha * beta / count
         back = g.value * power - factor * x.value * around(ratio)
         off = g.bound * power + g.size * off_power
@@ -161,6 +164,7 @@ def softmax(call: LayerCall) -> tuple[list[Bounded], Pull]:
     else:
         value = shifted - np.log(powers.sum(axis, keepdims=True))
         rounding = gamma(x.value.shape[axis] + 3) + (LOG + 2) * U * (np.abs(value) + np.abs(shifted) + 1)
+        rounding = rounding + result_error() * np.abs(value)
         output = Bounded(value, 2 * np.max(x.bound) + rounding)
 
     def pull(gradients: list[Bounded]) -> Gradients:

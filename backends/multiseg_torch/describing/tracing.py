@@ -375,7 +375,7 @@ class _Keeper(_Recorder):
         super()._add(name, word, said, inputs, read, outputs, weights, settings)
         self.within += 1  # do not record the copy
         for value, tensor in zip(self.layers[-1]["outputs"], outputs):
-            self.made[value] = tensor.cpu().numpy().copy()
+            self.made[value] = _array(tensor)
         self.within -= 1
 
 
@@ -427,3 +427,9 @@ def _is_layer(module: nn.Module) -> bool:
 
 def _torchs(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.nn.modules")
+
+
+def _array(tensor: Tensor) -> Array:
+    """Return a copy of a tensor; bfloat16, which NumPy lacks, as float32."""
+    array: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy().copy()
+    return array
