@@ -18,7 +18,7 @@ from multiseg.errors import ModelError, MultisegError
 from multiseg.exporting import source
 from multiseg.model_files.kinds import kind_of
 from multiseg.model_files.reading import describe
-from multiseg.network import FLOAT32, IMAGES, NetworkSpec
+from multiseg.network import IMAGES, NetworkSpec
 from multiseg.parity import comparing, images, stepping, tying
 from multiseg.parity.comparing import Loss, Weights
 from multiseg.parity.explanation import of_weights
@@ -216,8 +216,6 @@ class Check:
             rows = self._more_images(side, rows, batch, self.plan.more_batches(self.images))
         if not self._add(rows):
             return "training, because the forward pass differs"
-        if spec.precision != FLOAT32:
-            return f"training, because in {spec.precision} only the forward pass is compared"
         trained = self._trained(side, number)
         if trained is None:
             return None

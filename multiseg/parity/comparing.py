@@ -240,14 +240,19 @@ def slopes_alone(topology: Topology, weights: Weights, batch: ParityBatch, loss:
 
 
 def _slopes(trace: reference.Trace, batch: ParityBatch, loss: Loss) -> Slopes:
-    _, slope, end = loss.at(trace, batch.labels)
-    return reference.backward(end, slope)
+    return reference.backward(*_loss_gradient(trace, batch, loss))
 
 
 def _uses(trace: reference.Trace, batch: ParityBatch, loss: Loss) -> dict[str, dict[str, Bounded]]:
     """Return the gradient of each use of each parameter."""
-    _, slope, end = loss.at(trace, batch.labels)
-    return reference.backward_by_use(end, slope)
+    return reference.backward_by_use(*_loss_gradient(trace, batch, loss))
+
+
+def _loss_gradient(trace: reference.Trace, batch: ParityBatch, loss: Loss) -> tuple[reference.Trace, Bounded]:
+    """Return the pass whose output the loss compares, and the gradient of this output, as the network receives it."""
+    with computed_in(FLOAT32):
+        _, slope, end = loss.at(trace, batch.labels)
+    return end, slope.as_result()
 
 
 def after_step(

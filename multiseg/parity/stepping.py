@@ -15,6 +15,7 @@ from multiseg.parity.explanation import of_step
 from multiseg.parity.plan import ParityBatch
 from multiseg.parity.rows import ParityRow
 from multiseg.parity.side import ParitySide
+from multiseg.reference.bounded import FLOAT32, computed_in
 from multiseg.reference.solvers import Solver
 from multiseg.training.steps import step_seed
 
@@ -88,7 +89,9 @@ class _Step:
         slopes = training.slopes
         trained, solver = {name: self.before[name] for name in slopes}, self.solver.copy()
         rows: list[ParityRow] = []
-        for name, value in solver.step(trained, slopes, self.rate).items():
+        with computed_in(FLOAT32):  # in every precision of the network
+            updated = solver.step(trained, slopes, self.rate)
+        for name, value in updated.items():
             row = ParityRow.of(self.side.name, "step", name, value, self.after[name], self.number)
             if not row.ok and np.isfinite(row.share) and all(other.ok for other in rows):
                 row = replace(row, words=of_step(self.solver, trained, slopes, self.rate, name, self.after[name]))

@@ -157,6 +157,11 @@ class Bounded:
         place = int(shares.argmax())
         return float(shares[place]), float(difference[place]), float(bound[comparable][place])
 
+    def as_result(self) -> Bounded:
+        """Return the value with the error of rounding it as the result of an operation; itself in float32."""
+        error = result_error()
+        return Bounded(self.value, self.bound + error * self.size, self.terms) if error else self
+
     def rounded(self, terms: float) -> Array:
         """Return the bound plus the error of ``terms`` roundings of the value."""
         return self.bound + gamma(terms) * self.size

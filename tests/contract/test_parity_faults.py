@@ -130,6 +130,18 @@ def test_without_a_mistake_nothing_is_found(colours: multiseg.Dataset, right: Pa
     assert {row.step for row in found.rows if row.stage == "step"} == {1, 2, 3}
 
 
+# a mistake of the normalisation's epsilon is smaller than bfloat16's rounding
+@pytest.mark.parametrize("fault", ["relu", "transposed", "gradient"])
+def test_a_mistake_is_found_in_bfloat16(
+    fault: str, colours: multiseg.Dataset, right: Path, faulty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MULTISEG_FAULT", fault)
+    found = check(colours, right, steps=0, precision="bf16")
+    assert found.first_divergence.startswith("Faulty (small.prototxt), bf16: ")
+    words = ["the gradient of 'up.", "times what it should be"] if fault == "gradient" else FAULTS[fault]
+    assert all(each in found.first_divergence for each in words)
+
+
 FILES: dict[str, tuple[dict[str, Any], str]] = {
     "stride": ({"conv1": {"strides": [2, 2]}, "up": {"strides": [4, 4]}}, "conv1: stride 1 in small.py, 2 in other.py"),
     "padding": (
