@@ -78,7 +78,7 @@ def _images(ctx: click.Context, param: click.Parameter, value: str | None) -> in
     "--precision",
     default=FLOAT32,
     show_default=True,
-    help=f"Precision of the networks: {' or '.join(PRECISIONS)}, in which the forward pass alone is compared.",
+    help=f"Precision of the networks: {' or '.join(PRECISIONS)}, as of `multiseg train`.",
 )
 @click.option("--require-complete", is_flag=True, help="Also exit with status 1 if something could not be compared.")
 @click.option(

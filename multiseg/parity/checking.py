@@ -74,7 +74,7 @@ def check_parity(
     each of the ``models`` is compared with it and computed with its weights. The file decides the settings of the training; those
     that are specified must be the same. The reference is computed again, and compared with the file (``recomputed``).
 
-    ``precision``: `bf16` compares the forward pass as a training step in bfloat16 computes it (PyTorch), with bounds of that.
+    ``precision``: `bf16` compares networks as a training step in bfloat16 computes them (PyTorch), with the bounds of bfloat16.
 
     ``reduce``: a new folder; of each side that differs, the smallest part that still does is written to a folder there, with a
     program that shows it without multiseg (docs/parity.md). The result's ``reduced`` describes the parts.

@@ -53,6 +53,7 @@ class Function:
         0.0  # added to the size of the result for the relative error of f: size of intermediate values
     )
     slope_offset: Map | float = 0.0  # the same for the slope
+    steps: int = 1  # operations that frameworks may compute f with, each of which rounds its result
 
 
 def _sigmoid(x: Array) -> Array:
@@ -117,6 +118,7 @@ FUNCTIONS: dict[str, Function] = {
         lambda x, p: x * _sigmoid(p["alpha"] * x), _swish_slope, EXP + QUOTIENT + 4, lambda x, p: abs(p["alpha"]) / 2,
         # Caffe computes the sigmoid from a tanh, with a rounding error relative to 1 even if the sigmoid is small
         offset=lambda x, p: np.abs(x), slope_offset=lambda x, p: 1 + np.abs(p["alpha"] * x),
+        steps=3,
     ),
     "Tanh": Function(
         lambda x, p: np.tanh(x), lambda x, p: 1 - np.tanh(x) ** 2, TANH + 2, 0.77, offset=1.0, slope_offset=1.0
@@ -130,6 +132,7 @@ FUNCTIONS: dict[str, Function] = {
     "Pow": Function(
         lambda x, p: x ** _exponent(p), lambda x, p: _exponent(p) * x ** (_exponent(p) - 1), POW,
         lambda x, p: np.abs(_exponent(p) * (_exponent(p) - 1) * x ** (_exponent(p) - 2)),
+        steps=2,  # a third power as two products
     ),
 }  # fmt: skip
 
@@ -162,10 +165,10 @@ def unary(call: LayerCall) -> tuple[list[Bounded], Pull]:
 
 
 def _result(function: Function, value: Array, size: Array) -> Array | float:
-    """Return the error of rounding results to fewer bits than float32: of one operation, or of the three of a Swish."""
+    """Return the error of rounding the results of operations to fewer bits than float32."""
     if not function.ulps:
         return 0.0
-    return result_error(3) * size if function is FUNCTIONS["Swish"] else result_error() * np.abs(value)
+    return result_error(function.steps) * (size if function.steps > 1 else np.abs(value))
 
 
 def _at(quantity: Map | float, x: Array, p: Parameters) -> Array | float:
@@ -184,13 +187,13 @@ def prelu(call: LayerCall) -> tuple[list[Bounded], Pull]:
     below = np.minimum(x.value, 0)
     value = np.where(x.value > 0, x.value, factor * x.value)
     steep = np.maximum(1.0, np.abs(factor))
-    y = Bounded(value, x.bound * steep + gamma(1) * np.abs(value))
+    y = Bounded(value, x.bound * steep + gamma(1, 2) * np.abs(value))  # the slope may be rounded, too
 
     def pull(gradients: list[Bounded]) -> Gradients:
         (g,) = gradients
         tilt = np.where(x.value > 0, 1.0, factor)
         kink = (np.abs(x.value) <= x.bound) & (not x.exact)
-        off = g.bound * steep + gamma(1) * np.abs(g.value * tilt) + np.where(kink, g.size * (1 + steep), 0)
+        off = g.bound * steep + gamma(1, 2) * np.abs(g.value * tilt) + np.where(kink, g.size * (1 + steep), 0)
         back = Bounded(g.value * tilt, off)
         part = Bounded(g.value * below, g.bound * np.abs(below) + g.size * x.bound)
         axes = (0, *range(2, x.value.ndim)) if len(slope) > 1 else tuple(range(x.value.ndim))
