@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 
@@ -54,3 +55,38 @@ def test_gradients_of_gradients_go_through_products() -> None:
         found.append([parameter.grad for parameter in model.parameters()])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_second_factors_of_onednn_have_no_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one window, patches of some channels and gradients of a part of a concatenation are views with gaps, and stay views."""
+    import torch
+    from multiseg_torch import lowering
+    from torch import Tensor, nn
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.down, self.up = nn.Conv2d(2, 5, 12, stride=12), nn.ConvTranspose2d(5, 2, 12, stride=12)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([x, self.up(self.down(x[:, 1:]))], 1)
+
+    onednn, factors = lowering.ONEDNN, []
+
+    def noted(a: Tensor, b: Tensor, *settings: Any) -> Tensor:
+        factors.append(b)
+        result: Tensor = onednn(a, b, *settings)
+        return result
+
+    monkeypatch.setattr(lowering, "ONEDNN", noted)
+    torch.manual_seed(0)
+    plain = Net()
+    lowered = copy.deepcopy(plain)
+    assert lowering.lower(lowered) == ["down", "up"]
+    image = torch.randn(4, 3, 12, 12)
+    for model in (plain, lowered):
+        model(image).square().sum().backward()
+    assert len(factors) == 5  # two outputs, two gradients of weights, one of inputs: the image needs none
+    assert all(each.is_contiguous() or each.t().is_contiguous() for each in factors)
+    for one, other in zip(plain.parameters(), lowered.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
