@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from multiseg.errors import ModelError, SettingsError, WorkerError, setting
 from multiseg.network import Array, NetworkSpec, RankNetwork
 from multiseg_torch import losses, network
-from multiseg_torch.computing import Forward
+from multiseg_torch.computing import Forward, seed_generators
 
 JOIN = timedelta(minutes=10)  # for all ranks to connect
 WAIT = timedelta(days=1)  # in an all-reduce: upper bound for rank 0's validation or snapshot
@@ -93,7 +93,7 @@ class Network(network.Network, RankNetwork):
         images = self._open(len(features))
         if self._message_pending:
             return None
-        torch.manual_seed(seed)
+        seed_generators(seed, self.device)
         self.model.train()
         self._step_failed = True
         loss_sum = torch.zeros(1, dtype=torch.float64)

@@ -141,7 +141,7 @@ class Network(network.Network):
 
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:
         assert self.solver is not None
-        torch.manual_seed(seed)
+        computing.seed_generators(seed, self.device)
         self.model.train()
         totals = []
         with self.solver.gradients():

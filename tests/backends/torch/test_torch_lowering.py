@@ -58,7 +58,7 @@ def test_gradients_of_gradients_go_through_products() -> None:
 
 
 def test_second_factors_of_onednn_have_no_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one window, patches of some channels and gradients of a part of a concatenation are views with gaps, and stay views."""
+    """With one window, patches of some channels and gradients of a part of a concatenation are views with gaps."""
     import torch
     from multiseg_torch import lowering
     from torch import Tensor, nn
