@@ -14,6 +14,7 @@ from multiseg.backend import Backend
 from multiseg.errors import MultisegError
 from multiseg.network import NetworkSpec
 from multiseg.parity.explanation import of_gradient, of_layer, of_use
+from multiseg.parity.loss_explanation import of_loss
 from multiseg.parity.plan import ParityBatch
 from multiseg.parity.reference_values import ReferenceValues
 from multiseg.parity.rows import ParityRow
@@ -130,8 +131,10 @@ def forward(
         rows.append(ParityRow.of(side.name, "stored", "loss", kept, np.asarray(measured)))
     with computed_in(FLOAT32):  # in every precision of the network
         values, _, _ = loss.at(trace, batch.labels)
-    rows.append(ParityRow.of(side.name, "loss", "loss", returned_loss(values, side.backend), np.asarray(measured)))
-    return rows
+        row = ParityRow.of(side.name, "loss", "loss", returned_loss(values, side.backend), np.asarray(measured))
+        if not row.ok and np.isfinite(row.share):
+            row = replace(row, words=of_loss(loss, trace, batch.labels, measured, side.backend.clips_losses))
+    return [*rows, row]
 
 
 def layers(

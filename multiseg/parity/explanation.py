@@ -256,10 +256,18 @@ def _other_updates(solver: Solver, g: Bounded, rate: float, name: str) -> Iterat
             within = other()
             within.state[name] = [Bounded(s.value * solver.last_rate / rate, s.bound * 2) for s in solver.state[name]]
             yield "with the rate kept within the momentum, as Caffe does", within, g, rate
+        for value in (0.5, 0.8, 0.95, 0.99):
+            if value != momentum:
+                yield f"with momentum {value:g} (here {momentum:g})", other(momentum=value), g, rate
     if solver.name == "adam":
         root = (1 - settings["momentum2"] ** t) ** 0.5
         yield "with delta beside the corrected root, as in PyTorch", other(delta=settings["delta"] * root), g, rate
         yield "without bias correction", other(), g, rate * (1 - momentum**t) / root
+    yield from ((words, changed, g, rate) for words, changed in _other_decays(solver, name))
+    if solver.last_rate and solver.last_rate != rate:
+        yield "with the rate of the step before", other(), g, solver.last_rate
+    if settings.get("weight_decay"):
+        yield "without weight decay", other(weight_decay=0.0), g, rate
     for delta in (1e-3, 1e-7, 1e-8, 1e-10):
         if "delta" in settings and settings["delta"] != delta:
             yield f"with delta {delta:g} (here {settings['delta']:g})", other(delta=delta), g, rate
@@ -268,3 +276,23 @@ def _other_updates(solver: Solver, g: Bounded, rate: float, name: str) -> Iterat
             yield f"with weight decay {decay:.3g}", other(weight_decay=decay), g, rate
     for factor in (2, 0.1, 10):
         yield f"with a multiplier of {factor:g} of its learning rate", other(), g, rate * factor
+
+
+DECAYS = {"momentum": (0.5, 0.8, 0.95, 0.99), "momentum2": (0.9, 0.99, 0.9999), "rms_decay": (0.9, 0.95, 0.999)}
+# the state array of each solver that an option decays; that of the others is a sum
+DECAYED = {"rmsprop": {"rms_decay": 0}, "adadelta": {"momentum": 0}, "adam": {"momentum": 0, "momentum2": 1}}
+
+
+def _other_decays(solver: Solver, name: str) -> Iterator[tuple[str, Solver]]:
+    """Yield solvers whose averages have another decay; the state of one step before has it, too."""
+    for key, place in DECAYED.get(solver.name, {}).items():
+        right = solver.options[key]
+        for value in DECAYS[key]:
+            if value == right or solver.steps > 1:
+                continue
+            changed = solver.copy()
+            changed.options = {**solver.options, key: value}
+            if name in changed.state:
+                scale, state = (1 - value) / (1 - right), changed.state[name][place]
+                changed.state[name][place] = Bounded(state.value * scale, np.asarray(state.bound) * scale)
+            yield f"with {key} {value:g} (here {right:g})", changed
