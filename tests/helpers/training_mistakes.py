@@ -18,7 +18,8 @@ from multiseg.parity.case import Case
 from multiseg.parity.comparing import Loss, Slopes, has_batch_statistics
 from multiseg.parity.stepping import rate_of
 from multiseg.parity.twin import without_dropout
-from multiseg.reference.bounded import Bounded
+from multiseg.reference import gradient
+from multiseg.reference.bounded import Array, Bounded
 from multiseg.reference.solvers import Solver
 from multiseg.settings.losses import BINARY, LOSSES
 from multiseg.settings.solvers import NEUTRAL
@@ -60,7 +61,8 @@ class TrainingMistake:
         case, (loss, slopes) = self.case, computed(self.case)
         if self.wrong is not case:
             wrong_loss, wrong_slopes = computed(self.wrong)
-            return apart(loss, wrong_loss) or any(apart(slopes[name], wrong_slopes[name]) for name in slopes)
+            measured = {name: measurable(case.weights[name], value) for name, value in slopes.items()}
+            return apart(loss, wrong_loss) or any(apart(measured[name], wrong_slopes[name]) for name in slopes)
         solver, other = (
             Solver(each["name"], {key: value for key, value in each.items() if key != "name"})
             for each in (case.solver, self.solver or case.solver)
@@ -83,6 +85,11 @@ def computed(case: Case) -> tuple[Bounded, Slopes]:
     trace = reference.forward(twin, case.weights, case.images, training=has_batch_statistics(twin))
     values, slope, end = loss.at(trace, case.batch.labels)
     return values[0], reference.backward(end, slope)
+
+
+def measurable(weights: Array, slope: Bounded) -> Bounded:
+    """A gradient with the rounding of the training step that shows it."""
+    return Bounded(slope.value, slope.bound + gradient.rounding(weights, slope.value))
 
 
 def apart(one: Bounded, other: Bounded) -> bool:
@@ -138,25 +145,26 @@ def of_solvers(case: Case) -> Iterator[TrainingMistake]:
     solver, rates = dict(case.solver), [rate_of(case.rate, step, 2) for step in range(2)]
     name, momentum = solver["name"], solver.get("momentum", 0.0)
 
-    def mistake(kind: str, words: str, rate: Rate = unchanged, **options: Any) -> TrainingMistake:
-        return TrainingMistake(f"{name} {kind}", (words,), case, case, {**solver, **options}, rate)
+    def mistake(kind: str, *words: str, rate: Rate = unchanged, **options: Any) -> TrainingMistake:
+        return TrainingMistake(f"{name} {kind}", words, case, case, {**solver, **options}, rate)
 
-    yield mistake("twice the rate", "multiplier of 2 ", lambda step, rate: 2 * rate)
-    yield mistake("a tenth of the rate", "multiplier of 0.1 ", lambda step, rate: 0.1 * rate)
-    yield mistake("rate of the step before", "the rate of the step before", lambda step, rate: rates[0])
+    yield mistake("twice the rate", "multiplier of 2 ", rate=lambda step, rate: 2 * rate)
+    yield mistake("ten times the rate", "multiplier of 10 ", rate=lambda step, rate: 10 * rate)
+    yield mistake("rate of the step before", "the rate of the step before", rate=lambda step, rate: rates[0])
     if solver["weight_decay"]:
         yield mistake("no weight decay", "without weight decay", weight_decay=0.0)
     else:
         yield mistake("weight decay", "with weight decay 0.01", weight_decay=1e-2)
     if name in ("sgd", "nesterov"):
         other = "nesterov" if name == "sgd" else "sgd"
-        yield mistake("rule", f"with the rule of {other}", name=other)
+        # without momentum, nesterov's first step is sgd's
+        yield mistake("rule", f"with the rule of {other}", *["without momentum"] * (name == "nesterov"), name=other)
         yield mistake("no momentum", "without momentum", name="sgd", momentum=0.0)
         yield mistake("momentum", "with momentum 0.8 ", momentum=0.8)
     if name == "sgd":
         # these two steps are those of a dampening that begins with the second step, and of Caffe's rule
         damped = lambda step, rate: rate * (1 - momentum) if step else rate  # noqa: E731
-        yield mistake("dampening", "with dampening", damped, momentum=momentum / (1 - momentum))
+        yield mistake("dampening", "with dampening", rate=damped, momentum=momentum / (1 - momentum))
         yield mistake("rate within momentum", "kept within the momentum", momentum=momentum * rates[0] / rates[1])
     if "delta" in solver:
         yield mistake("delta", "with delta 0.001 ", delta=1e-3)
@@ -170,7 +178,7 @@ def of_solvers(case: Case) -> Iterator[TrainingMistake]:
         yield mistake("momentum2", "with momentum2 0.99 ", momentum2=0.99)
         yield mistake(
             "no bias correction", "without bias correction",
-            lambda step, rate: rate * (1 - one ** (step + 1)) / (1 - two ** (step + 1)) ** 0.5,
+            rate=lambda step, rate: rate * (1 - one ** (step + 1)) / (1 - two ** (step + 1)) ** 0.5,
         )  # fmt: skip
         large = {**solver, "delta": 1e-2}
         first = replace(case, solver=large, steps=1)
@@ -185,7 +193,8 @@ def of_losses(case: Case) -> Iterator[TrainingMistake]:
     assert case.loss is not None
     for name, row in LOSSES.items():
         if name != case.loss and row.labels == LOSSES[case.loss].labels:
-            yield mistake(f"is {name}", f"with the loss {name}", loss=name, loss_options=dict(row.parameters))
+            words = [f"with the loss {name}"] + ["with the loss smooth_l1"] * (name == "huber")  # equal at delta 1
+            yield mistake(f"is {name}", *words, loss=name, loss_options=dict(row.parameters))
     for key, value in case.loss_options.items():
         other = {1.0: 255.0, 255.0: 1.0}[value] if key == "label_max" else 2 * value
         yield mistake(key, f"with {key} {other:g} ", loss_options={**case.loss_options, key: other})
@@ -213,26 +222,31 @@ def of_labels(case: Case, draw: random.Random) -> Iterator[TrainingMistake]:
     labels, loss = case.batch.labels, case.loss or ""
     kind_of_labels = LOSSES[loss].labels
 
-    def mistake(kind: str, words: str, wrong: Any, right: Case = case, **changed: Any) -> TrainingMistake:
-        return TrainingMistake(f"labels {kind}", (words,), right, replace(right, labels=wrong, **changed))
+    def mistake(kind: str, wrong: Any, *words: str, right: Case = case, **changed: Any) -> TrainingMistake:
+        return TrainingMistake(f"labels {kind}", words, right, replace(right, labels=wrong, **changed))
 
     if labels.shape[2] == labels.shape[3]:
-        yield mistake("transposed", "transposed", np.ascontiguousarray(labels.swapaxes(2, 3)))
-    yield mistake("upside down", "upside down", labels[:, :, ::-1].copy())
-    yield mistake("mirrored", "mirrored", labels[..., ::-1].copy())
-    yield mistake("of other images", "those of the images in reverse order", labels[::-1].copy())
+        yield mistake("transposed", np.ascontiguousarray(labels.swapaxes(2, 3)), "transposed")
+    yield mistake("upside down", labels[:, :, ::-1].copy(), "upside down")
+    yield mistake("mirrored", labels[..., ::-1].copy(), "mirrored")
+    yield mistake("of other images", labels[::-1].copy(), "those of the images in reverse order")
     if kind_of_labels != CLASSES:
-        yield mistake("channels", "in reverse order of their channels", labels[:, ::-1].copy())
+        yield mistake("channels", labels[:, ::-1].copy(), "in reverse order of their channels")
         if loss != BINARY:
-            yield mistake("divided by 255", "divided by 255", (labels / 255).astype(np.float32))
+            yield mistake("divided by 255", (labels / 255).astype(np.float32), "divided by 255")
         return
     classes = case.topology.shapes[case.topology.outputs[0]][0]
     counts = labels != case.ignore if case.ignore is not None else np.ones(labels.shape, bool)
     for shift, words in ((1, "high"), (-1, "low")):
         wrong = np.where(counts, (labels + shift) % classes, labels).astype(np.float32)
-        yield mistake(f"one too {words}", f"with each class one too {words}", wrong)
+        both = ["with each class one too"] * (classes == 2)  # the same
+        yield mistake(f"one too {words}", wrong, f"with each class one too {words}", *both)
     ignored = draw.randrange(classes)
     other = (ignored + 1) % classes
     inside = replace(case, ignore=ignored)
-    yield mistake("ignore off by one", f"if {other} is ignored, not {ignored}", labels, inside, ignore=other)
-    yield mistake("nothing ignored", f"if {ignored} is not ignored", labels, inside, ignore=None)
+    nothing = f"if {ignored} is not ignored"
+    same = [] if (labels == other).any() else [nothing]
+    yield mistake(
+        "ignore off by one", labels, f"if {other} is ignored, not {ignored}", *same, right=inside, ignore=other
+    )
+    yield mistake("nothing ignored", labels, nothing, right=inside, ignore=None)
