@@ -23,6 +23,7 @@ from multiseg.reference.bounded import Array, Bounded
 from multiseg.reference.solvers import Solver
 from multiseg.settings.losses import BINARY, LOSSES
 from multiseg.settings.solvers import NEUTRAL
+from multiseg.topology import Layer
 from multiseg.worker.client import Worker
 
 Rate = Callable[[int, float], float]
@@ -130,7 +131,7 @@ class Mistaken:
 def training_mistakes(seed: int, number: int) -> Iterator[TrainingMistake]:
     """Yield mistakes in the training of the random network ``number`` of a campaign."""
     case = draw_case(seed, number)
-    if not case.trains:
+    if not case.trains or any(map(damages_heap, case.topology.layers)):
         return
     name = sorted(NEUTRAL)[number % len(NEUTRAL)]
     decay = case.solver.get("weight_decay", 0.0)
@@ -139,6 +140,12 @@ def training_mistakes(seed: int, number: int) -> Iterator[TrainingMistake]:
     case = replace(case, steps=0)
     yield from of_losses(case)
     yield from of_labels(case, random.Random(f"labels {seed} {number}"))
+
+
+def damages_heap(layer: Layer) -> bool:
+    """Whether a layer is a convolution of one pixel with a stride, in which TensorFlow dies (docs/upstream-faults.md)."""
+    strides = layer.parameters.get("strides") or [1]
+    return layer.type == "Conv" and max(layer.parameters["kernel_shape"]) == 1 and max(strides) > 1
 
 
 def of_solvers(case: Case) -> Iterator[TrainingMistake]:
