@@ -92,14 +92,17 @@ def tried(mistake: Planted, worker: Worker, folder: Path) -> tuple[str, bool, bo
     """Return the kind of mistake, whether the numbers differ, and whether the first difference names the layer."""
     # prediction shows it
     case = replace(mistake.case, labels=None, loss="l2", loss_options={}, class_weights=(), classes=False)
-    with np.errstate(all="ignore"):
-        parity = cases.check(case, worker.backend, worker, folder, stages=())
+    try:
+        with np.errstate(all="ignore"):
+            parity = cases.check(case, worker.backend, worker, folder, stages=())
+        found, first = not parity.ok, parity.first
+    except ModelError:  # the parameters of networks that differ cannot be matched
+        found, first = True, None
     if case.written is None:  # the file is right and its weights are wrong
-        first = parity.first
         named = first is not None and first.name.partition(".")[0] == mistake.layer
     else:
         right, wrong = (described(network, worker, folder) for network in (case.topology, case.written))
         difference = compare(right, wrong).first
         inside = set.union(*(names_in(file, case.topology, mistake.layer) for file in (right, wrong)))
         named = difference is not None and any(re.search(rf"\b{re.escape(name)}\b", difference) for name in inside)
-    return mistake.kind, not parity.ok, named
+    return mistake.kind, found, named
