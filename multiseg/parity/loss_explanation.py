@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from multiseg import reference
 from multiseg.network import CLASSES
+from multiseg.parity.loss import Loss
 from multiseg.reference.bounded import TINY, Array
 from multiseg.settings.losses import LOSSES
 
-if TYPE_CHECKING:
-    from multiseg.parity.comparing import Loss
-
-Try = tuple[str, "Loss", Array, float]  # words, loss, labels, factor
+Try = tuple[str, Loss, Array, float]  # words, loss, labels, factor
 MOST = 32  # classes that are tried one by one
 
 
