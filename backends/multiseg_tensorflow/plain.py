@@ -82,7 +82,10 @@ def plain(path: Path, stored: Stored, chosen: Sequence[str] = ()) -> Plain:
     outputs = {title: _scores(_tensor(path, graph, name)) for title, name in titled.items()}
     fed = [_tensor(path, graph, name).op for name in specified]
     allowed.check(path, graph, [output.op for output in outputs.values()], fed)
-    graph = definitions.prune(graph, list(outputs.values()), specified)
+    try:
+        graph = definitions.prune(graph, list(outputs.values()), specified)
+    except KeyError as error:
+        raise ModelError(f"{path}: is damaged: an operation names {error.args[0]!r}, which does not exist") from error
     outputs = {title: graph.get_tensor_by_name(output.name) for title, output in outputs.items()}
     dropouts = switches.masks(graph)
     if not specified:

@@ -27,6 +27,7 @@ from multiseg_torch import (
     scores,
     selecting,
     single_values,
+    tensors_only,
 )
 from multiseg_torch.class_losses import ClassLoss
 from multiseg_torch.describing import tracing
@@ -212,7 +213,7 @@ class Network(network.Network):
         torch.save(state, Path(folder) / SNAPSHOT)
 
     def restore(self, folder: str) -> None:
-        state = torch.load(Path(folder) / SNAPSHOT, map_location=self.device, weights_only=True)
+        state = tensors_only.load(Path(folder) / SNAPSHOT, self.device)
         self.model.load_state_dict(state["model"])
         if self.solver is not None:
             self.solver.load_state_dict(state["optimizer"])

@@ -14,7 +14,7 @@ from multiseg.errors import ModelError, setting
 from multiseg.files import read_bytes
 from multiseg.network import Array, check_weights
 from multiseg.worker import choice
-from multiseg_torch import files
+from multiseg_torch import files, tensors_only
 from multiseg_torch.kinds import is_t7
 from multiseg_torch.torch7 import snapshot
 from multiseg_torch.weights import FLAT, named, neutral_name, neutral_weights
@@ -101,7 +101,7 @@ def read(path: str) -> dict[str, Array]:
 
 def _state(path: str) -> dict[str, Tensor]:
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = tensors_only.load(path)
     except Exception as error:  # of many classes: pickle's, zipfile's, torch's own
         if isinstance(error, EOFError) or "PytorchStreamReader" in str(error) or "truncated" in str(error):
             raise ModelError(f"{path}: is cut short or damaged; write or copy it again") from error

@@ -32,14 +32,17 @@ class Prediction:
         self.checked = False
 
     def predict(self, features: Array, labels: Array | None, activations: bool = False) -> Answer:
-        """See multiseg.network.Network.predict; the loss of images that are predicted one by one is the mean of theirs."""
+        """See multiseg.network.Network.predict; the loss of images that are predicted one by one is that of all their labels."""
         answers = self._answers(partial(self.network.predict, activations=activations), features, labels)
         if len(answers) == 1:
             return answers[0]
-        losses = [loss for _, loss, _ in answers if loss is not None]
+        loss = None
+        if labels is not None and answers[0][1] is not None:
+            # not the mean of their losses: images may have unequal numbers of labels that count
+            loss = sum(total / count for total, count in self.evaluate(features, labels)[1] if count)
         return (
             np.concatenate([output for output, _, _ in answers]),
-            float(np.mean(losses)) if losses else None,
+            loss,
             {name: np.concatenate([values[name] for _, _, values in answers]) for name in answers[0][2]},
         )
 

@@ -35,3 +35,13 @@ def test_random_networks_agree(backend: str, tmp_path: Path) -> None:
     assert f"{SHARE} random networks of seed {SEED}" in (tmp_path / campaign.PAGE).read_text()
     # the same call has nothing left to do
     assert campaign.fuzz(first + SHARE, SEED, [backend], tmp_path, first=first).checked == 0
+
+
+# networks that differed once: images with unequal numbers of labels that count, predicted one by one for their batch statistics
+DIFFERED = [(21, 72), (21, 217)]
+
+
+@pytest.mark.parametrize(("seed", "number"), DIFFERED)
+def test_networks_that_differed_agree(seed: int, number: int, backend: str, tmp_path: Path) -> None:
+    result = campaign.fuzz(number + 1, seed, [backend], tmp_path, first=number)
+    assert unexplained(result) == []

@@ -100,7 +100,7 @@ def _resumed(path: Path) -> None:
 def _watched(path: Path) -> None:
     watched = WatchedRun(_run(path))
     watched.read()
-    json.dumps(watched.record(), allow_nan=False)
+    json_text(watched.record())  # as the server sends it: numbers that are not finite become null
 
 
 def _snapshot(path: Path) -> None:
