@@ -148,12 +148,14 @@ class Chaos:
     def _check(self, file: Path, local: dict[str, Any]) -> None:
         """Note each job that did not end once, or not as the local training."""
         ended: Counter[str] = Counter()
+        errors: dict[str, str] = {}
         for line in (self.folder / f"{file.stem}.events").read_text().splitlines():
             try:
                 event = json.loads(line)
             except ValueError:  # of a program that was killed while it wrote
                 continue
             name = event.get("job", "")
+            errors[name] = event.get("error") or errors.get(name, "")
             if event["event"] == "finished":
                 ended[name] += 1
             elif event["event"] == "attempt":
@@ -169,7 +171,10 @@ class Chaos:
                 if learned(runs / name) != expected:
                     self.result.problems.append(f"{file.stem}: {name} differs from the local training")
             except (multiseg.MultisegError, OSError) as error:
-                self.result.problems.append(f"{file.stem}: {name}: {error}")
+                entries = sorted(entry.name for entry in (runs / name).iterdir()) if (runs / name).is_dir() else "none"
+                self.result.problems.append(
+                    f"{file.stem}: {name}: {error}; its last error: {errors.get(name)}; its files: {entries}"
+                )
 
 
 def learned(folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import multiseg
 from multiseg.cluster import mirror, wire
 from multiseg.cluster.mirror import Mirror
 from multiseg.errors import RunError
+from multiseg.run.folder import RunFolder
 from multiseg.run.snapshots import snapshots
 
 
@@ -55,6 +56,8 @@ def test_at_each_moment_it_can_be_gone_on_from(run: Path, tmp_path: Path) -> Non
         try:
             Mirror(folder, "all", "l1").update(wire.listing(run), read, ended=True)
         except ConnectionError:
+            if folder.exists():
+                RunFolder.resume(folder)  # as a new run until job.json is there
             found = snapshots(folder)
             if found:
                 assert found[-1].position.rows <= len(multiseg.Run.open(folder).history)
