@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -65,11 +66,16 @@ def batch_norm(draw: random.Random, shape: Shape) -> Parameters:
     """Return the parameters of a batch normalisation, of all kinds of statistics that files state."""
     parameters: Parameters = {"epsilon": draw.choice([1e-5, 1e-3, 1e-2]), "affine": draw.random() < 0.7}
     statistics = draw.choice(["", "", "batch", "stored"])
-    if statistics == "batch":
+    if statistics == "batch" and math.prod(shape[1:]) > 1:  # one value has no variance, which PyTorch refuses
         parameters["prediction_statistics"] = "batch"
     if statistics == "stored":
         parameters["training_statistics"] = "stored"
     return parameters
+
+
+def dropout(draw: random.Random, shape: Shape) -> Parameters:
+    """Return the parameters of a dropout of elements, or of whole channels of images."""
+    return {"ratio": draw.choice([0.3, 0.5]), "channelwise": draw.choice([True, False]) and len(shape) == 3}
 
 
 def lrn(draw: random.Random, shape: Shape) -> Parameters:
@@ -127,7 +133,9 @@ def reshape(draw: random.Random, shape: Shape) -> Parameters:
 def reduced(draw: random.Random, shape: Shape) -> Parameters:
     """Return the parameters of a mean or a sum over axes."""
     if len(shape) == 3:
-        return {"axes": draw.choice([[2, 3], [1], [2], [3]]), "keepdims": draw.random() < 0.7}
+        axes = draw.choice([[2, 3], [1], [2], [3]])
+        # rows or columns of channels are read back from TensorFlow as (N, L, C), with an operation that transposes them
+        return {"axes": axes, "keepdims": draw.random() < 0.7 or axes in ([2], [3])}
     return {"axes": [draw.randint(1, len(shape))], "keepdims": True}
 
 
@@ -166,7 +174,7 @@ DRAWN: Mapping[str, Draw] = {
     "BatchNormalization": batch_norm,
     "Scale": _with(bias_term=[True, False]),
     "LRN": lrn,
-    "Dropout": _with(ratio=[0.3, 0.5], channelwise=[True, False]),
+    "Dropout": dropout,
     "LeakyRelu": _with(alpha=[0.01, 0.3]),
     "PRelu": prelu,
     "Elu": _with(alpha=[1.0, 0.7]),

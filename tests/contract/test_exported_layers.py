@@ -131,6 +131,7 @@ CASES: dict[str, tuple[list[Step], set[str]]] = {
     "lrn-within-bias": ([("LRN", {"size": 3, "alpha": 0.5, "bias": 2.0, "within_channel": True})], NOT_CAFFE),
     "dropout-channels": ([("Dropout", {"ratio": 0.3, "channelwise": True})], ALL),
     "dropout": ([("Dropout", {"ratio": 0.3})], ALL),
+    "dropout-channels-vector": ([("Flatten", {}), ("Dropout", {"ratio": 0.3, "channelwise": True})], ALL),
     "leaky-relu": ([("LeakyRelu", {"alpha": 0.3})], ALL),
     "elu": ([("Elu", {}), ("Elu", {"alpha": 0.7})], ALL),
     "swish": ([("Swish", {})], ALL),
@@ -164,6 +165,8 @@ CASES: dict[str, tuple[list[Step], set[str]]] = {
     "crop-offsets": ([pool(stride=1), ("Crop", {"axis": 2, "offset": [0, 2]}, ["first", "l0"])], ALL),
     "reshape": ([("Reshape", {"shape": [0, -1, 9]})], ALL),
     "transpose": ([("Transpose", {"perm": [0, 2, 3, 1]})], NOT_CAFFE),
+    # in NHWC the change to NCHW
+    "transpose-to-nchw": ([("Transpose", {"perm": [0, 3, 1, 2]})], ONLY_TORCH),
     "pad-value": ([("Pad", {"pads": [1, 2, 3, 4], "value": 0.5})], NOT_CAFFE),
     "pad-reflect": ([("Pad", {"pads": [1, 2, 3, 4], "mode": "reflect"})], NOT_CAFFE),
     "resize-nearest": ([("Resize", {"mode": "nearest", "scales": [2.0, 3.0], "coordinates": "asymmetric"})], ALL),
@@ -195,7 +198,7 @@ TF, TORCH = {"tensorflow"}, {"torch"}
 IN_SEVERAL_WORDS = {
     "pad-conv-padded": TF | TORCH, "deconv-groups": TF, "average-up": TF, "average-padded": TF, "average-padded-up": TF,
     "average-padded-counted-up": TF, "lrn-within": TF | TORCH, "lrn-within-bias": TF | TORCH,
-    "dropout-channels": {"caffe"}, "thresholded-value": TF | {"caffe"}, "thresholded-both": TF,
+    "dropout-channels": {"caffe"}, "dropout-channels-vector": ALL, "thresholded-value": TF | {"caffe"}, "thresholded-both": TF,
     "resize-nearest": {"caffe"}, "elu": TF, "thresholded": TF,
     "softmax-width": TF, "sum": TF | TORCH, "div": {"caffe"}, "reshape": TF,
     "sum-width": TF, "mean-height": TF,

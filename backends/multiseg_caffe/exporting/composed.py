@@ -19,7 +19,7 @@ class ComposedLayers(PrototxtFrame):
 
     def dropout(self, layer: Layer) -> None:
         fields: Fields = [("dropout_param", [("dropout_ratio", number_field(parameter(layer, "ratio")))])]
-        if not parameter(layer, "channelwise"):
+        if not parameter(layer, "channelwise") or len(self.input_shape(layer)) == 1:  # a channel is one element
             self._layer(layer, "Dropout", fields)
             return
         # dropout of ones, one for each channel, which are the factors of the channels

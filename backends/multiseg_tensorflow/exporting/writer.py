@@ -222,7 +222,7 @@ class _TensorFlow(TowerFrame):
     def dropout(self, layer: Layer) -> None:
         ratio = float(parameter(layer, "ratio"))
         net, shape = self._first(layer), ""
-        if parameter(layer, "channelwise"):
+        if parameter(layer, "channelwise") and len(self.input_shape(layer)) == 3:
             shape = f", [tf.shape({net})[0], 1, 1, {self.input_shape(layer)[0]}]"
         self._assign(layer, f"slim.dropout({net}, {number(1 - ratio)}{shape}, is_training=self.is_training)")
 
@@ -281,6 +281,8 @@ class _TensorFlow(TowerFrame):
         perm = list(layer.parameters["perm"])
         if len(perm) == 4:
             perm = [PLACES[perm[index]] for index in NEUTRAL]
+        if perm == list(PLACES):
+            raise Refused("in TensorFlow's files this transposition is the change from NHWC to NCHW, which is no layer")
         self._assign(layer, f"tf.transpose({self._first(layer)}, {perm})")
 
     def cut(self, layer: Layer) -> None:
