@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "upstream-faults.md"
 PROGRAM = re.compile(r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n# (\w+)\n(.*?)^```$", re.M | re.S)
 PROGRAMS = {title: (backend, code) for title, backend, code in PROGRAM.findall(PAGE.read_text())}
 
-pytestmark = [pytest.mark.needs("caffe", "tensorflow"), pytest.mark.nightly]
+pytestmark = [pytest.mark.needs("caffe", "tensorflow", "torch"), pytest.mark.nightly]
 
 
 @pytest.mark.parametrize("title", PROGRAMS)

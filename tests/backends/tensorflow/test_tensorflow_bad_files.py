@@ -102,6 +102,16 @@ def a_graph_that_trains(folder: Path) -> Path:
     return folder / "train.meta"
 
 
+def a_place_beside_no_operation(folder: Path) -> Path:
+    graph = frozen(folder)
+    next(node for node in graph.node if node.op == "BiasAdd").attr["_class"].list.s.append(
+        b"c:@weightz"
+    )  # TensorFlow skips it: not "loc:@"
+    path = folder / "colocated.pb"
+    path.write_bytes(graph.SerializeToString())
+    return path
+
+
 def no_such_name(folder: Path) -> Path:
     frozen(folder)
     (folder / "frozen.pb.json").write_text('{"output": "probability"}')
@@ -201,6 +211,7 @@ BAD = {
         a_graph_that_trains,
         ["train.meta", "no outputs", "result:0 (?, 8, 8, 1)", "train.meta.json"],
     ),
+    "a place beside no operation": (a_place_beside_no_operation, ["colocated.pb", "is damaged", "'c:@weightz'"]),
     "no input": (no_input, ["none.pb", "no outputs", "none"]),
     "a placeholder": (a_placeholder_without_value, ["scaled.pb", "brightness:0", "scaled.pb.json", '"values"']),
     "no such name": (no_such_name, ["frozen.pb", "no tensor 'probability'", "output"]),
