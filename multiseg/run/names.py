@@ -18,8 +18,10 @@ LOCK = ".lock"  # held by the process that trains
 PROGRESS = ".progress.json"  # the last step, written at most twice a second; for `multiseg watch`
 PICTURES = "pictures"  # outputs for the first validation images, after the last validation
 REQUEST = ".request"  # a request to the process that trains, see multiseg.run.requests
-# the entries of a folder until job.json is written; in a copy from a cluster the log is written by rename
-BEFORE_JOB = {SNAPSHOTS, MODEL, WORKER_LOG, LOCK, f".{JOB}.part", f".{WORKER_LOG}.part"}
+# the entries of a folder until job.json is written: in a copy from a cluster the log is written by rename, and the program writes
+# the progress of a training whose job.json is still on its way; a request may come at any time
+BEFORE_JOB = {SNAPSHOTS, MODEL, WORKER_LOG, LOCK, PROGRESS, REQUEST}
+BEFORE_JOB |= {f".{name}.part" for name in (JOB, WORKER_LOG, PROGRESS, REQUEST)}
 _FILES = {JOB, HISTORY, SUMMARY, EVENTS, PROGRESS, REQUEST}
 OWN = BEFORE_JOB | _FILES | {f".{name}.part" for name in _FILES} | {TENSORBOARD, PICTURES}  # all entries of a run
 
