@@ -4,6 +4,9 @@ Without padding, such a convolution divides the image into patches that do not o
 the patches of the whole batch with the kernel; a transposed convolution is the inverse mapping. Convolution libraries are
 slow for the large kernels where this matters. The kernel layouts, HWIO and transposed HWOI, reshape to matrices without a
 copy.
+
+A convolution of one pixel with a larger stride is the product of the pixels that it reads. With oneDNN, its own gradient
+damages the heap (TensorFlow 2.21, docs/upstream-faults.md).
 """
 
 from __future__ import annotations
@@ -63,11 +66,27 @@ def _is_product(op: Any) -> bool:
         return False
     return bool(
         op.get_attr("data_format") == b"NHWC"
-        and op.get_attr("strides") == [1, *kernel.shape.as_list()[:2], 1]
         and op.get_attr("dilations") == [1, 1, 1, 1]
-        and (op.get_attr("padding") == b"VALID" or (op.get_attr("padding") == b"SAME" and _covered(op)))
+        and (_reads_single_pixels(op) or _divides_image(op))
         # otherwise the convolution is grouped
         and [image.shape.as_list()[3], grid.shape.as_list()[3]] == kernel.shape.as_list()[2:]
+    )
+
+
+def _divides_image(op: Any) -> bool:
+    """Return whether the kernel equals the stride, and there is no padding."""
+    return op.get_attr("strides") == [1, *_sides(op)[0].shape.as_list()[:2], 1] and (
+        op.get_attr("padding") == b"VALID" or (op.get_attr("padding") == b"SAME" and _covered(op))
+    )
+
+
+def _reads_single_pixels(op: Any) -> bool:
+    """Return whether a convolution has a kernel of one pixel and a larger stride; SAME and VALID are then the same."""
+    return (
+        op.type == "Conv2D"
+        and _sides(op)[0].shape.as_list()[:2] == [1, 1]
+        and max(op.get_attr("strides")) > 1
+        and op.get_attr("padding") in (b"VALID", b"SAME")
     )
 
 
@@ -81,7 +100,10 @@ def _product(node: Any, op: Any, device: str) -> Iterator[Any]:
     """Yield the nodes that replace the convolution ``node``; the last one has its name."""
     with tf.Graph().as_default() as fragment:
         arguments = [tf.placeholder(tensor.dtype, tensor.shape) for tensor in op.inputs]
-        if op.type == "Conv2D":
+        if _reads_single_pixels(op):
+            _, rows, columns, _ = op.get_attr("strides")
+            _convolution(arguments[1], arguments[0][:, ::rows, ::columns], True, device)
+        elif op.type == "Conv2D":
             _convolution(arguments[1], arguments[0], _covered(op), device)
         else:
             size = None if _covered(op) else _lengths(op.outputs[0].shape, arguments[0])

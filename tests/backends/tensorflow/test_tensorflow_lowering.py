@@ -49,6 +49,32 @@ return tf.reshape(net, [-1, {size}, {size}, 1])
         assert value == pytest.approx(expected[name], abs=1e-5), name
 
 
+@pytest.mark.parametrize("padding", ["VALID", "SAME"])
+@pytest.mark.parametrize(("size", "known"), [(8, True), (9, True), (9, False)])
+def test_a_kernel_of_one_pixel_reads_single_pixels(tmp_path: Path, padding: str, size: int, known: bool) -> None:
+    """With oneDNN its own gradient damages the heap (docs/upstream-faults.md): it is only computed by hand here."""
+    text = model(f"""
+{"" if known else "self.x = tf.placeholder_with_default(self.x, [None, None, None, 1])"}
+return slim.conv2d(self.x, 1, [1, 1], stride=[2, 3], padding='{padding}', activation_fn=None, scope='only')
+""")
+    lowered = network(tmp_path, text, input_shape=(1, size, size), label_shape=(1, -(-size // 2), -(-size // 3)))
+    assert lowered.describe()["lowered"] == ["only"]
+    draw = np.random.default_rng(0)
+    x = draw.uniform(-1, 1, (3, size, size, 1)).astype(np.float32)
+    read = x[:, ::2, ::3]
+    y = draw.uniform(-1, 1, read.shape).astype(np.float32)
+    before = {name.rpartition(".")[2]: value.item() for name, value in lowered.get_weights().items()}
+    output, loss, _ = lowered.predict(x, y)
+    assert output == pytest.approx(read * before["weight"] + before["bias"], abs=1e-6)
+    difference = output.astype(np.float64) - y
+    scale = loss / np.mean(difference**2)  # of the file's loss
+    lowered.train_step(x, y, 0.1)
+    after = {name.rpartition(".")[2]: value.item() for name, value in lowered.get_weights().items()}
+    for name, factor in (("weight", read), ("bias", 1.0)):
+        slope = 2 * scale * np.mean(difference * factor)
+        assert before[name] - after[name] == pytest.approx(0.1 * slope, abs=1e-6), name
+
+
 @pytest.mark.parametrize(
     "layer",
     [
