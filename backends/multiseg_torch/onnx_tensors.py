@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from multiseg.errors import ModelError, SettingsError
+from multiseg.files import read_bytes
 from multiseg.network import Array
 from multiseg.topology.names import unused
 
@@ -151,7 +151,7 @@ def _read(path: str) -> Any:
     import onnx
 
     try:
-        proto = onnx.load_from_string(Path(path).read_bytes())
+        proto = onnx.load_from_string(read_bytes(path))
         onnx.checker.check_model(proto)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error

@@ -50,7 +50,10 @@ class Mirror:
     def _update(self, listing: Mapping[str, wire.Stamp], read: Read, ended: bool) -> bool:
         changed = {name: stamp for name, stamp in listing.items() if self._seen.get(name) != stamp}
         self._check_space(sum(size for size, _ in changed.values()))
-        folders = sorted({name.split("/")[1] for name in changed if name.startswith(IN_SNAPSHOTS)})
+        # a file beside the folders of snapshots is none of a training's
+        folders = sorted(
+            {name.split("/")[1] for name in changed if name.startswith(IN_SNAPSHOTS) and name.count("/") > 1}
+        )
         plain = [name for name in changed if not name.startswith(IN_SNAPSHOTS) and name not in (LAST, names.HISTORY)]
         # job.json makes the folder a run, which is resumed with the model beside it; other files follow, because a folder with
         # these but without job.json is not taken for a run that has not begun

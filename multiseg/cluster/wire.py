@@ -17,7 +17,8 @@ Place = tuple[
     str, int, int, int
 ]  # part of a file: its name, first byte, number of bytes, modification time of the file
 MOST_FILES = 100_000  # of a run
-LONGEST_NAME = 255  # bytes, of all usual file systems
+LONGEST_PART = 200  # bytes of a name between slashes: usual file systems allow 255, and temporary names are longer
+LONGEST_NAME = 1000  # bytes of a name within the folder: Linux allows paths of 4,096
 ALL = (
     0,
     -1,
@@ -115,6 +116,7 @@ def inside(folder: Path, name: str) -> Path:
         raise RunError(f"{name[:80]!r}: is not the name of a file; the sender is not multiseg") from None
     parts = Path(name).parts
     outside = not parts or Path(name).is_absolute() or ".." in parts or "\0" in name
-    if outside or max(len(part.encode(errors="surrogateescape")) for part in parts) > LONGEST_NAME:
+    lengths = [len(part.encode(errors="surrogateescape")) for part in parts]
+    if outside or max(lengths) > LONGEST_PART or sum(lengths) + len(lengths) > LONGEST_NAME:
         raise RunError(f"{name[:80]!r}: is not the name of a file in {folder}; the sender is not multiseg")
     return folder / name

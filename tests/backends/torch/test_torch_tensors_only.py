@@ -13,6 +13,7 @@ from multiseg_torch import tensors_only
 
 def test_an_error_about_a_long_name_takes_no_time(tmp_path: Path) -> None:
     """PyTorch searches an error's message in quadratic time: a name of 300,000 characters takes it minutes."""
+
     path = tmp_path / "damaged.pt"
     name = "a" * 300_000
     magic, protocol = 0x1950A86A20F9469CFC6C, 1001  # of files before PyTorch 1.6
@@ -26,6 +27,8 @@ def test_an_error_about_a_long_name_takes_no_time(tmp_path: Path) -> None:
 
 
 def test_tensors_are_read_as_by_torch(tmp_path: Path) -> None:
+    from multiseg_torch import tensors_only
+
     state = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, 2])}
     for new in (True, False):
         torch.save(state, tmp_path / "state.pt", _use_new_zipfile_serialization=new)

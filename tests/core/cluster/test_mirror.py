@@ -184,7 +184,7 @@ def test_a_listing_does_not_follow_links_out_of_its_folder(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "listing",
     [[], {"a": 3}, {"a": [1]}, {"a": [-1, 1]}, {"a": [1.5, 1]}, {"a": [2**63, 1]}, {"../a": [1, 1]}, {"/a": [1, 1]},
-     {"a\0": [1, 1]}, {"a/" + "b" * 256: [1, 1]}, {"": [1, 1]}, {3: [1, 1]}],
+     {"a\0": [1, 1]}, {"a/" + "b" * 256: [1, 1]}, {"a/" * 900 + "b": [1, 1]}, {"": [1, 1]}, {3: [1, 1]}],
 )  # fmt: skip
 def test_what_is_no_listing_is_refused_before_anything_is_written(listing: Any, tmp_path: Path) -> None:
     def read(places: list[wire.Place]) -> list[bytes | None]:
@@ -193,6 +193,13 @@ def test_what_is_no_listing_is_refused_before_anything_is_written(listing: Any, 
     with pytest.raises(RunError, match="the sender is not multiseg"):
         Mirror(tmp_path / "copy", "all", "l1").update(listing, read, ended=True)
     assert not (tmp_path / "copy").exists()
+
+
+def test_a_file_beside_the_snapshots_is_not_one(run: Path, tmp_path: Path) -> None:
+    (run / "snapshots/epoch-work.npz").write_bytes(b"x")
+    copy = Mirror(tmp_path / "copy", "all", "l1")
+    assert copy.update(wire.listing(run), lambda places: wire.read(run, places), ended=True)
+    assert len(snapshots(tmp_path / "copy")) == 3 and not (tmp_path / "copy/snapshots/epoch-work.npz").exists()
 
 
 def test_a_file_that_keeps_changing_does_not_block(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
