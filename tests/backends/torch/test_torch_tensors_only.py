@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
-from multiseg_torch import tensors_only
+
+pytestmark = pytest.mark.needs("torch")
 
 
 def test_an_error_about_a_long_name_takes_no_time(tmp_path: Path) -> None:
