@@ -13,6 +13,7 @@ pytestmark = pytest.mark.needs("torch")
 
 def test_an_error_about_a_long_name_takes_no_time(tmp_path: Path) -> None:
     """PyTorch searches an error's message in quadratic time: a name of 300,000 characters takes it minutes."""
+    from multiseg_torch import tensors_only
 
     path = tmp_path / "damaged.pt"
     name = "a" * 300_000
@@ -27,6 +28,7 @@ def test_an_error_about_a_long_name_takes_no_time(tmp_path: Path) -> None:
 
 
 def test_tensors_are_read_as_by_torch(tmp_path: Path) -> None:
+    import torch
     from multiseg_torch import tensors_only
 
     state = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, 2])}
