@@ -128,6 +128,11 @@ def description(network: Network, spec: NetworkSpec) -> dict[str, Any]:
     return {**values, "loss": name, "own_loss": spec.loss is None, "ignored": sorted(ignored)}
 
 
+def loss_of(terms: LossTerms) -> float:
+    """Return the loss that terms added up over batches amount to, see :meth:`Network.evaluate`; 0 if no label counts."""
+    return sum(total / count if count else total for total, count in terms)
+
+
 def label_kind(stated: LabelKind, label_shape: Sequence[int], output: Sequence[int]) -> LabelKind:
     """Return how a network's own loss reads labels of ``label_shape`` (C, H, W): as images, or as class indices.
 

@@ -38,7 +38,7 @@ def export(
     The loss in a source file is the backend's loss of images, or cross entropy if the labels are class indices: those of the
     dataset, or, without a dataset, those of the network's own loss. What the file does not express, another loss of the network
     or a mean that is subtracted first, is named at its head and on standard error. An ONNX file contains weights and no loss;
-    its metadata state the mean, and it is written only if onnxruntime computes each layer right. A layer that the
+    its metadata state the mean, and it is written only if onnxruntime computes each layer correctly. A layer that the
     framework cannot express exactly is an error that names it. A network file written in Python is executed: load only files
     you trust.
     """

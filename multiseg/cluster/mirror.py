@@ -10,7 +10,7 @@ from pathlib import Path
 
 from multiseg.cluster import wire
 from multiseg.errors import RunError
-from multiseg.files import make_folder, rename, sync_one, sync_tree, write_bytes
+from multiseg.files import make_folder, rename, sync_tree, write_bytes
 from multiseg.run import names, snapshots
 from multiseg.run.folder import RunFolder
 from multiseg.run.reading import is_run, read_history
@@ -58,8 +58,6 @@ class Mirror:
         # job.json makes the folder a run, which is resumed with the model beside it; other files follow, because a folder with
         # these but without job.json is not taken for a run that has not begun
         first = [name for name in plain if name.split("/")[0] in names.BEFORE_JOB]
-        if first and not is_run(self._folder):
-            self._mark()
         complete = all([self._file(name, changed[name], read) for name in first])
         if names.JOB in changed and all(name in self._seen for name in listing if name.startswith(IN_MODEL)):
             complete = self._file(names.JOB, changed[names.JOB], read) and complete
@@ -82,13 +80,6 @@ class Mirror:
             complete = self._file(LAST, changed[LAST], read)
         self._remove_old_snapshots()
         return complete
-
-    def _mark(self) -> None:
-        """Mark the folder as that of a training that has not begun: if the program ends before job.json is here, the job can
-        start again."""
-        make_folder(self._folder)
-        (self._folder / names.LOCK).touch()
-        sync_one(self._folder)
 
     def finish(self, update: Callable[[], bool], stopped: Callable[[], bool]) -> None:
         """Call ``update`` until the copy is complete, a bounded number of times, or once more after ``stopped``.

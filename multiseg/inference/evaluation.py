@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from multiseg.dataset.foreground import DARK, Foreground
 from multiseg.errors import DatasetError
-from multiseg.network import CLASSES, IMAGES, LabelKind, LossTerms, label_kind
+from multiseg.network import CLASSES, IMAGES, LabelKind, LossTerms, label_kind, loss_of
 from multiseg.settings.confusion import Confusion
 from multiseg.settings.metrics import LOSS, ImageSums, scores_of
 
@@ -82,7 +82,7 @@ class Evaluation:
         The loss does not depend on the division into batches, see :meth:`multiseg.network.Network.evaluate`. It is 0 if no label
         counts.
         """
-        loss = sum(total / count if count else total for total, count in self._terms) if self._terms else None
+        loss = loss_of(self._terms) if self._terms else None
         return {LOSS: loss, **scores_of(None if self._undefined else self._sums, self._one_label)}
 
     def classes(self, names: Sequence[str] | None = None) -> dict[str, Any]:

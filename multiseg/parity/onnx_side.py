@@ -13,6 +13,7 @@ from multiseg import reference
 from multiseg.backend import Backend
 from multiseg.conversion.channels import orders_of_values
 from multiseg.errors import ModelError, SettingsError, setting
+from multiseg.exporting.onnx_layers import KEEPS_VALUES
 from multiseg.layout import Layout
 from multiseg.parity import comparing
 from multiseg.parity.check import Check
@@ -20,11 +21,8 @@ from multiseg.parity.rows import ParityRow
 from multiseg.parity.side import ParitySide, shaped
 from multiseg.parity.weights import has_colour_output
 from multiseg.reference.bounded import Array
-from multiseg.topology.vocabulary import types
 from multiseg.topology.words import listed
 from multiseg.worker.client import Worker
-
-KEEPS_VALUES = types(lambda row: row.keeps_values)
 
 
 def title(path: Path) -> str:
@@ -118,12 +116,8 @@ class OnnxSide(ParitySide):
         """Do nothing: the file has its weights, which must be the reference's."""
 
     def predict(self, features: Array, labels: Array | None) -> tuple[Array, float | None, dict[str, Array]]:
-        batch, shapes = [self._features(features)], self.reference.shapes
-        arrays = self._call("compute", batch=batch, names=list(self._tensors.values()))
-        values = {}
-        for name, array in zip(self._tensors, arrays, strict=True):
-            own = np.take(array, np.argsort(self._orders[name]), 1) if name in self._orders else array
-            values[name] = shaped(own, shapes[name])
+        arrays = self._call("compute", batch=[self._features(features)], names=list(self._tensors.values()))
+        values = {name: self._value(name, array) for name, array in zip(self._tensors, arrays, strict=True)}
         last = self.reference.outputs[0]
         if last not in values:
             raise ModelError(f"{self.path}: has no tensor of the output {last!r}")
@@ -133,8 +127,12 @@ class OnnxSide(ParitySide):
         """Return the output (N, ...) as users compute it: without further tensors, onnxruntime computes several layers as one."""
         last = self.reference.outputs[0]
         (array,) = self._call("compute", batch=[self._features(features)], names=[self._tensors[last]])
-        own = np.take(array, np.argsort(self._orders[last]), 1) if last in self._orders else array
-        return shaped(own, self.reference.shapes[last])
+        return self._value(last, array)
+
+    def _value(self, name: str, tensor: Array) -> Array:
+        """Return the reference's value ``name`` of its tensor, with the channels in the reference's order."""
+        own = np.take(tensor, np.argsort(self._orders[name]), 1) if name in self._orders else tensor
+        return shaped(own, self.reference.shapes[name])
 
     def compared(self, rows: list[ParityRow]) -> str:
         """Return how many layers were compared, in words."""

@@ -8,7 +8,7 @@ from typing import Any, Optional, TypeVar
 
 import numpy as np
 
-from multiseg.network import Array, LossTerms, Network
+from multiseg.network import Array, LossTerms, Network, loss_of
 
 TOLERANCE = 1e-3  # of the largest output: above rounding, below the effect of other images' statistics
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class Prediction:
         loss = None
         if labels is not None and answers[0][1] is not None:
             # not the mean of their losses: images may have unequal numbers of labels that count
-            loss = sum(total / count for total, count in self.evaluate(features, labels)[1] if count)
+            loss = loss_of(self.evaluate(features, labels)[1])
         return (
             np.concatenate([output for output, _, _ in answers]),
             loss,

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from helpers.mutations import Planted, planted
+from helpers.planting import check_shares
 from multiseg import backend as registry
 from multiseg.errors import ModelError
 from multiseg.exporting import source
@@ -38,15 +39,10 @@ def check(backend: str, count: int, folder: Path) -> None:
     """Plant ``count`` mistakes that move the output beyond rounding: 99 % are found, and 95 % with the layer."""
     worker = pool.start(registry.get(backend), 1)
     try:
-        outcomes = {number: tried(each, worker, folder) for number, each in enumerate(mistakes(backend, count))}
+        outcomes = [tried(each, worker, folder) for each in mistakes(backend, count)]
     finally:
         worker.close()
-    missed = Counter(kind for kind, found, _ in outcomes.values() if not found)
-    unnamed = Counter(kind for kind, found, named in outcomes.values() if found and not named)
-    print(f"{backend}: {count} mistakes of {len({kind for kind, _, _ in outcomes.values()})} kinds; "
-          f"missed: {dict(missed)}; not named: {dict(unnamed)}")  # fmt: skip
-    assert missed.total() <= 0.01 * count, missed
-    assert missed.total() + unnamed.total() <= 0.05 * count, unnamed
+    check_shares(backend, outcomes)
 
 
 def mistakes(backend: str, count: int) -> list[Planted]:

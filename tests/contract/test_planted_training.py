@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 import pytest
 
+from helpers.planting import check_shares
 from helpers.training_mistakes import Mistaken, TrainingMistake, training_mistakes
 from multiseg import backend as registry
 from multiseg.errors import ModelError
@@ -38,12 +39,7 @@ def check(backend: str, count: int, folder: Path) -> None:
         outcomes = [(each.kind, *tried(each, worker, folder)) for each in mistakes(backend, count)]
     finally:
         worker.close()
-    missed = Counter(kind for kind, found, _ in outcomes if not found)
-    unnamed = Counter(kind for kind, found, named in outcomes if found and not named)
-    print(f"{backend}: {count} mistakes of {len({kind for kind, _, _ in outcomes})} kinds; "
-          f"missed: {dict(missed)}; not named: {dict(unnamed)}")  # fmt: skip
-    assert missed.total() <= 0.01 * count, missed
-    assert missed.total() + unnamed.total() <= 0.05 * count, unnamed
+    check_shares(backend, outcomes)
 
 
 def mistakes(backend: str, count: int) -> list[TrainingMistake]:

@@ -47,6 +47,7 @@ def test_at_each_moment_it_can_be_gone_on_from(run: Path, tmp_path: Path) -> Non
     """The connection is lost after one message, then after two, and so on: what is there fits together."""
     for count in range(30):
         folder, left = tmp_path / f"copy{count}", iter(range(count))
+        RunFolder.create(folder)  # as the program does
 
         def read(places: list[wire.Place]) -> list[bytes | None]:
             if next(left, None) is None:  # noqa: B023 - called in this round
@@ -56,9 +57,8 @@ def test_at_each_moment_it_can_be_gone_on_from(run: Path, tmp_path: Path) -> Non
         try:
             Mirror(folder, "all", "l1").update(wire.listing(run), read, ended=True)
         except ConnectionError:
-            if folder.exists():
-                (folder / ".progress.json").write_text("{}")  # which the program writes meanwhile
-                RunFolder.resume(folder)  # as a new run until job.json is there
+            (folder / ".progress.json").write_text("{}")  # which the program writes meanwhile
+            RunFolder.resume(folder)  # as a new run until job.json is there
             found = snapshots(folder)
             if found:
                 assert found[-1].position.rows <= len(multiseg.Run.open(folder).history)
