@@ -92,11 +92,9 @@ def arguments(folder: Path, jobs: list[tuple[multiseg.Job, Path, bool]]) -> list
     return [str(PROGRAM), str(folder), json.dumps(plain, default=str)]
 
 
-def torchrun(looks: float = 0.1) -> list[str]:
-    """The command that starts two ranks on this machine, and looks after them so often, in seconds."""
-    return [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--monitor-interval", str(looks),
-    ]  # fmt: skip
+def torchrun() -> list[str]:
+    """The command that starts two ranks on this machine."""
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 def together(folder: Path, jobs: list[tuple[multiseg.Job, Path, bool]]) -> list[list[list[str]]]:
@@ -236,12 +234,10 @@ def after(event: str, count: int, act: Callable[[], None]) -> Callable[[dict[str
 
 
 @contextmanager
-def started(
-    job: multiseg.Job, folder: Path, looks: float = 0.1
-) -> Iterator[tuple[subprocess.Popen[str], list[int], list[int]]]:
+def started(job: multiseg.Job, folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[int], list[int]]]:
     """A training by two ranks under way, 18 steps on: torchrun, the ranks' programs and their workers. All end with the block."""
     command = [
-        *torchrun(looks), *here_alone(folder), "--log-dir", str(folder / "logs"), "--redirects", "3",
+        *torchrun(), *here_alone(folder), "--log-dir", str(folder / "logs"), "--redirects", "3",
         *arguments(folder, [(job, folder / "run", False)]),
     ]  # fmt: skip
     command.remove("--standalone")
@@ -316,13 +312,17 @@ def test_a_signal_ends_all_ranks_with_a_snapshot(
 def test_the_death_of_a_rank_ends_the_others(
     jobs: dict[str, multiseg.Job], runs: dict[str, multiseg.Run], tmp_path: Path, rank: int
 ) -> None:
-    job = jobs["adam"]
-    with started(job, tmp_path, looks=3) as (launcher, programs, workers):  # they end before torchrun ends them
+    """By themselves: torchrun, which would stop them, is stopped meanwhile."""
+    job, other = jobs["adam"], tmp_path / f"rank-{1 - rank}.json"
+    with started(job, tmp_path) as (launcher, programs, workers):
+        os.kill(launcher.pid, signal.SIGSTOP)
         for pid in (programs[rank], workers[rank]):
             os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: other.exists() and other.stat().st_size > 0, launcher)
+        os.kill(launcher.pid, signal.SIGCONT)
         launcher.wait(60)
         assert all(gone(pid) for pid in (*programs, *workers))
-    (outcome,) = json.loads((tmp_path / f"rank-{1 - rank}.json").read_text())
+    (outcome,) = json.loads(other.read_text())
     assert outcome[0] == "WorkerError" and "another process of this training has ended" in outcome[1]
     assert not (tmp_path / f"rank-{rank}.json").exists()
     assert "Traceback" not in said(tmp_path, 1 - rank, "stderr")
