@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn import metrics
 
 from multiseg.inference.evaluation import Evaluation
 from multiseg.network import CLASSES
@@ -14,6 +13,14 @@ from multiseg.settings.confusion import Confusion, mean
 from multiseg.settings.metrics import MEASURES, METRICS, columns, scores_of
 
 EXACT = 1e-12
+
+
+@pytest.fixture
+def metrics() -> Any:
+    """scikit-learn's metrics. Only the environment `core` has it: wherever it is installed, TensorFlow's Keras imports it too."""
+    from sklearn import metrics
+
+    return metrics
 
 
 def case(name: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -40,7 +47,7 @@ CASES = ("random", "void", "absent", "one class", "one class, always right", "ti
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_metrics_of_pixels_equal_scikit_learn(name: str) -> None:
+def test_metrics_of_pixels_equal_scikit_learn(metrics: Any, name: str) -> None:
     scores, labels = case(name)
     counts = Confusion(7, ignore=(255,))
     counts.add(scores[:2], labels[:2])  # in two batches
@@ -73,7 +80,7 @@ def test_metrics_of_pixels_equal_scikit_learn(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in ("void", "ties")])
-def test_metrics_of_whole_images_equal_scikit_learn(name: str) -> None:
+def test_metrics_of_whole_images_equal_scikit_learn(metrics: Any, name: str) -> None:
     scores, labels = (values[:, :, :1, :1] for values in case(name))
     scores, labels = np.concatenate([scores] * 9), np.concatenate([labels] * 9)
     evaluation = Evaluation(labels=CLASSES)
