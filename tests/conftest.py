@@ -165,10 +165,9 @@ def lent_workers(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def own_processes(lent_workers: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """own_processes(): from now on every training starts a new process, and no other one waits."""
+    """own_processes(): from now on every training starts a new process, which is the newest; monkeypatch.undo() ends this."""
 
     def begin() -> None:
-        lending.end()
         monkeypatch.setattr("multiseg.worker.pool.start", Worker)
 
     return begin

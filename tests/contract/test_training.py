@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import multiseg
-from helpers import lending, small_models
+from helpers import small_models
 from helpers.lending import weights_of
 from helpers.processes import children, gone
 from multiseg import backend as registry
@@ -135,31 +135,31 @@ def test_killed_anywhere_it_comes_to_the_same_to_the_bit(
     program.stdout.close()
     assert all(gone(worker) for worker in workers)
 
+    monkeypatch.undo()  # a stop leaves the worker alive: from here on one worker is lent
     stop = Stop()
     with pytest.raises(TrainingStopped):
         job.train(tmp_path / "cut", resume=True, progress=after(moments.randrange(2, 10), stop.ask), stop=stop)
     cut = job.train(tmp_path / "cut", resume=True, progress=False)
     assert not list((tmp_path / "tmp").iterdir())
-    monkeypatch.undo()
     assert learned(cut) == whole
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_same_seed_gives_the_same_to_the_bit(
-    job: multiseg.Job, short: multiseg.Run, tmp_path: Path, threads: int
-) -> None:
+    job: multiseg.Job, short: multiseg.Run, tmp_path: Path, threads: int, own_processes: Begin,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     first = short if threads == 1 else replace(job, epochs=1, threads=threads).train(tmp_path / "a", progress=False)
     once = learned(first)
-    lending.end()  # the next one is in another process
-    assert learned(replace(job, epochs=1, threads=threads).train(tmp_path / "b", progress=False)) == once
+    own_processes()
+    again = replace(job, epochs=1, threads=threads).train(tmp_path / "b", progress=False)
+    monkeypatch.undo()
+    assert learned(again) == once
     assert learned(replace(job, epochs=1, threads=threads, seed=4).train(tmp_path / "c", progress=False)) != once
 
 
-def test_a_full_disk_leaves_the_last_snapshot_and_says_why(
-    job: multiseg.Job, tmp_path: Path, own_processes: Begin
-) -> None:
+def test_a_full_disk_leaves_the_last_snapshot_and_says_why(job: multiseg.Job, tmp_path: Path) -> None:
     """A limit on the size of files that the worker writes: as on a full disk, a write ends half way."""
-    own_processes()
     program = (
         "import json, os, resource, sys, multiseg\n"
         "from pathlib import Path\n"
