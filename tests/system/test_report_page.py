@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page
 
 import multiseg
+from helpers.nightly import nightly
 
 WIDE, NARROW = 1280, 390
 
@@ -30,8 +32,11 @@ def page_file(
     return multiseg.compare(runs, images=8, grid=images / "grid.png").to_html(folder / "page.html")
 
 
+VIEWS = list(itertools.product((WIDE, NARROW), ("light", "dark")))
+
+
 @pytest.fixture(
-    params=[(width, scheme) for width in (WIDE, NARROW) for scheme in ("light", "dark")],
+    params=nightly(VIEWS, large=[(WIDE, "dark"), (NARROW, "light")]),
     ids=lambda seen: f"{seen[0]}-{seen[1]}",
 )
 def page(browser: Browser, page_file: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
