@@ -19,21 +19,45 @@ from multiseg.inference import Output
 Outputs = dict[Path, npt.NDArray[np.float32]]
 
 
-@pytest.fixture
-def run(backend: str, dataset: multiseg.Dataset, tmp_path: Path) -> Iterator[multiseg.Run]:
-    """A run whose outputs differ between images: in the recipe `tutorial` Caffe's are all alike after one epoch."""
-    job = multiseg.Job(dataset, backend, epochs=1, seed=2, threads=1, recipe="equal", solver="adam")
-    job.train(tmp_path / "run", progress=False).close()
-    with multiseg.Run.open(tmp_path / "run") as opened:
-        yield opened
+@pytest.fixture(scope="module")
+def opened() -> Iterator[dict[str, tuple[multiseg.Run, Outputs]]]:
+    """The runs that these tests share, one of each backend, with their outputs."""
+    runs: dict[str, tuple[multiseg.Run, Outputs]] = {}
+    yield runs
+    for run, _ in runs.values():
+        run.close()
 
 
 @pytest.fixture
-def expected(run: multiseg.Run, images: Path) -> Outputs:
-    """The outputs of ten images, tested one after the other; all of them differ."""
-    outputs = {path: run.test_one(path).array for path in sorted((images / "input").glob("*.png"))[:10]}
-    assert len({output.tobytes() for output in outputs.values()}) == len(outputs)
-    return outputs
+def shared(
+    backend: str,
+    dataset: multiseg.Dataset,
+    images: Path,
+    tmp_path: Path,
+    opened: dict[str, tuple[multiseg.Run, Outputs]],
+) -> tuple[multiseg.Run, Outputs]:
+    """A run, and its outputs of ten images, tested one after the other; all of them differ.
+
+    In the recipe `tutorial` Caffe's are all alike after one epoch.
+    """
+    if backend not in opened:
+        job = multiseg.Job(dataset, backend, epochs=1, seed=2, threads=1, recipe="equal", solver="adam")
+        job.train(tmp_path / "run", progress=False).close()
+        run = multiseg.Run.open(tmp_path / "run")
+        outputs = {path: run.test_one(path).array for path in sorted((images / "input").glob("*.png"))[:10]}
+        assert len({output.tobytes() for output in outputs.values()}) == len(outputs)
+        opened[backend] = run, outputs
+    return opened[backend]
+
+
+@pytest.fixture
+def run(shared: tuple[multiseg.Run, Outputs]) -> multiseg.Run:
+    return shared[0]
+
+
+@pytest.fixture
+def expected(shared: tuple[multiseg.Run, Outputs]) -> Outputs:
+    return shared[1]
 
 
 def test_threads_get_the_outputs_of_their_images(run: multiseg.Run, expected: Outputs) -> None:
