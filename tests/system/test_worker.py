@@ -155,6 +155,8 @@ def test_a_python_without_the_framework_is_one_import_error(
     assert isinstance(caught.value, BackendUnavailable)
     for words in (repr(backend), declared.install, declared.python_variable, "No module named"):
         assert words in str(caught.value)
+    for other in {*registry.names()} - {backend}:  # which would start otherwise
+        monkeypatch.setenv(registry.get(other).python_variable, "/no/such/python")
     with pytest.raises(SystemExit) as ended:
         main(["backends", "--json"])
     assert ended.value.code == 0
