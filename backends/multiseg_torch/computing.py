@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from multiseg.errors import MultisegError, SettingsError, setting
 from multiseg.network import BF16, NetworkSpec
 from multiseg_torch import lowering
+from multiseg_torch.memory_order import ordered
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"  # PyTorch's variable: the folder of compiled code
 
@@ -21,11 +22,14 @@ CACHE = "TORCHINDUCTOR_CACHE_DIR"  # PyTorch's variable: the folder of compiled 
 class Forward:
     """Computes the output of a network for a part of a batch in training, float32 (N, C, H, W), contiguous.
 
+    ``order`` is that of the network's weights and images in memory (multiseg_torch.memory_order).
+
     With ``compile`` parts of ``batch_size`` images are compiled. Others, at the end of an epoch, are not: each size would be
     compiled anew, and what is compiled depends on the size alone, so that a resumed training computes the same.
     """
 
-    def __init__(self, spec: NetworkSpec, model: nn.Module, batch_size: int, device: torch.device) -> None:
+    def __init__(self, spec: NetworkSpec, model: nn.Module, batch_size: int, device: torch.device, order: str) -> None:
+        self._order = order
         self._spec, self._model, self._batch_size, self._device = spec, model, batch_size, device
         self._compiled: Callable[[Tensor], Tensor] | None = None
 
@@ -34,7 +38,7 @@ class Forward:
         whole = self._compiled is not None and len(images) == self._batch_size
         function = self._compiled if whole and self._compiled is not None else self._model
         with self.precision(self._spec.precision):
-            output = function(images)
+            output = function(ordered(images, self._order))
         return in_float32(output)
 
     def precision(self, name: str) -> AbstractContextManager[None]:
@@ -56,7 +60,7 @@ class Forward:
         self._model.train()
         images = torch.zeros(self._batch_size, *self._spec.input_shape, device=self._device)
         with torch.no_grad():
-            if hasattr(self._model(images), "scores"):
+            if hasattr(self._model(ordered(images, self._order)), "scores"):
                 raise SettingsError(
                     f"{setting('compile', True)}: is not available for {self._spec.model}, whose loss compares the scores before "
                     f"its last layer; end the network before its softmax or sigmoid, or leave {setting('compile')} out"

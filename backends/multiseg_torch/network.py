@@ -23,6 +23,7 @@ from multiseg_torch import (
     loss_terms,
     losses,
     lowering,
+    memory_order,
     probabilities,
     scores,
     selecting,
@@ -96,8 +97,9 @@ class Network(network.Network):
         self.val_batch_size = spec.val_batch_size or loaded.val_batch_size or backend.val_batch_size
         self._check_shapes()
         self.lowered = lowering.lower(self.model) if spec.lowering else []
+        self.order = memory_order.choose(self.model, self._trial_images(), trains=spec.solver is not None)
         self.solver = Solver(spec, self.model) if spec.solver else None
-        self.forward = computing.Forward(spec, self.model, self.batch_size, self.device)
+        self.forward = computing.Forward(spec, self.model, self.batch_size, self.device, self.order)
         self.compile_seconds = self.forward.compile() if spec.compile and spec.solver else None
 
     def _check_shapes(self) -> None:
@@ -122,6 +124,11 @@ class Network(network.Network):
             images = torch.zeros(1, *self.spec.input_shape, device=self.device)
             scores.attach(self.model, images, self.spec.model, self.criterion.of_softmax)
 
+    def _trial_images(self) -> Tensor:
+        """Return two images of random numbers, the same for every network of this input shape."""
+        generator = torch.Generator().manual_seed(1)
+        return torch.randn(2, *self.spec.input_shape, generator=generator).to(self.device)
+
     def describe(self) -> dict[str, Any]:
         return {
             "batch_size": self.batch_size,
@@ -134,6 +141,7 @@ class Network(network.Network):
             "device": str(self.device),
             "parameters": {name: list(value.shape) for name, value in neutral_weights(self.model).items()},
             "lowered": self.lowered,
+            "memory_order": self.order,
             "trained": self.solver.trained if self.solver else {},
             "averages": averages.rules(self.model) if self.solver else {},
             "files": self.files,
@@ -160,7 +168,7 @@ class Network(network.Network):
         self, features: Array, labels: Array | None, activations: bool = False
     ) -> tuple[Array, float | None, dict[str, Array]]:
         self.model.eval()
-        images = self._tensor(features)
+        images = memory_order.ordered(self._tensor(features), self.order)
         seen: dict[str, Array] = {}
         try:
             if activations:
@@ -179,7 +187,7 @@ class Network(network.Network):
     @torch.no_grad()
     def evaluate(self, features: Array, labels: Array) -> tuple[Array, LossTerms]:
         self.model.eval()
-        output = self.model(self._tensor(features))
+        output = computing.in_float32(self.model(memory_order.ordered(self._tensor(features), self.order)))
         return output.cpu().numpy(), loss_terms.of(
             self.criterion, self.loss, output, self._tensor(labels), self.batch_size
         )

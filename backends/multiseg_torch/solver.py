@@ -104,7 +104,7 @@ class Solver:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state that :meth:`state_dict` returns."""
-        self._optimizer.load_state_dict(state)
+        solver_state.load(self._optimizer, state)
 
 
 def _sgd(s: Settings, groups: Groups) -> optim.Optimizer:

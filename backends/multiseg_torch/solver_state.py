@@ -57,7 +57,19 @@ def set_state(optimizer: optim.Optimizer, parameters: Parameters, state: Mapping
             own_state[own] = None if fresh else torch.from_numpy(np.array(values[name]))
             if not isinstance(optimizer, optim.SGD):
                 own_state[STEP] = torch.tensor(float(state.get(STEPS, np.array(0))))
-    optimizer.load_state_dict(kept)
+    load(optimizer, kept)
+
+
+def load(optimizer: optim.Optimizer, state: dict[str, Any]) -> None:
+    """Restore an optimizer's ``state_dict``, with each tensor in the memory order of its parameter, which may be another one.
+
+    PyTorch's fused updates (2.13) pair the elements of a parameter and its state by their place in memory.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value).detach()
 
 
 def _slots(optimizer: optim.Optimizer) -> dict[str, str]:
