@@ -110,7 +110,6 @@ def test_training_is_that_of_a_plain_loop(tmp_path: Path, case: str) -> None:
 def test_a_state_in_another_memory_order_continues(solver: str) -> None:
     """Fused updates of a parameter in NHWC from a state in NCHW, as earlier versions wrote it; float64, not fused, is right."""
     import torch
-
     from multiseg_torch import solver_state
 
     draw = torch.Generator().manual_seed(1)
