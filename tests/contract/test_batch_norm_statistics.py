@@ -15,6 +15,7 @@ from helpers.exported import Frameworks, network
 from multiseg import backend as registry
 from multiseg.errors import ModelError
 from multiseg.exporting import files
+from multiseg.layout import Layout
 
 USES: dict[str, dict[str, str]] = {
     "usual": {},
@@ -260,3 +261,26 @@ def test_statistics_of_the_batch_by_hand_do_not_mix_images(
         paths = sorted((coloured.path.parent / "input").glob("*.png"))[:5]
         for path, output in zip(paths, run.test_list(paths), strict=True):
             np.testing.assert_allclose(run.test_one(path).array, output.array, rtol=1e-5, atol=1e-4)
+
+
+def test_layers_of_an_image_do_not_depend_on_the_others_where_the_output_hides_them(
+    backend: str, frameworks: Frameworks, tmp_path: Path
+) -> None:
+    """A softmax over one channel is 1 whatever the normalisation by the batch's statistics makes."""
+    topology = network(
+        ("BatchNormalization", {**USES["batch"], "affine": False}), ("Softmax", {"axis": 1}), shape=(1, 4, 5)
+    )
+    path = files.export(topology, backend, tmp_path / f"net{registry.get(backend).formats[0]}")
+    weights = {name: np.ones(shape, np.float32) for name, shape in topology.weights.items()}
+    images = np.random.default_rng(1).normal(size=(3, 1, 4, 5)).astype(np.float32) * np.array(
+        [1, 2, 4], np.float32
+    ).reshape(3, 1, 1, 1)
+    layout = Layout(registry.get(backend).data_order, "RGB", None)
+    worker = frameworks.load(backend, path, topology, weights)
+    worker.call("predict", features=layout.features(images), labels=None)  # without the layers, nothing is to be seen
+    output, _, seen = worker.call("predict", features=layout.features(images), labels=None, activations=True)
+    assert (output == 1).all()
+    x = images.astype(np.float64)
+    expected = (x - x.mean((1, 2, 3), keepdims=True)) / np.sqrt(x.var((1, 2, 3), keepdims=True) + 1e-5)
+    closest = min(np.abs(layout.activation(value) - expected).max() for value in seen.values() if value.size == x.size)
+    assert closest < 1e-5
