@@ -32,7 +32,7 @@ def test_planted_mistakes_are_found_and_named(backend: str, tmp_path: Path) -> N
 
 
 def test_some_planted_mistakes_are_found_and_named(backend: str, tmp_path: Path) -> None:
-    check(backend, 40, tmp_path)
+    check(backend, 20, tmp_path)
 
 
 def check(backend: str, count: int, folder: Path) -> None:
