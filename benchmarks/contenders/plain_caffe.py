@@ -1,4 +1,4 @@
-"""A pycaffe loop (fill the blobs, solver.step or net.forward) for fcn.prototxt, on batches in memory.
+"""A pycaffe loop (fill the blobs, solver.step or net.forward) for a prototxt, on batches in memory.
 
 Its data layers are inputs here, as BVLC Caffe reads LMDB itself only with OpenCV; its L1Loss, of NVIDIA's fork alone, is what
 multiseg makes of it.
@@ -42,4 +42,4 @@ def test() -> None:
         net.blobs[net.outputs[0]].data.copy()
 
 
-serve(train if given["what"] == "train" else test)
+serve(train if given["what"] == "train" else test, clock=given.get("clock", "wall"))

@@ -1,40 +1,53 @@
-"""A training step of PyTorch on several networks compared with the strongest loop that a user could write.
+"""A training step on several networks compared with the strongest loop that a user of the framework could write.
 
-Plain PyTorch, channels_last and torch.compile, each as a user starts it and with the memory settings of multiseg's workers. By
-processor time of one thread, which other load on the machine affects least.
+PyTorch: plain, channels_last and torch.compile. TensorFlow: a session, the same with XLA, and Keras 3 with jit_compile. Caffe:
+pycaffe's solver. Each as a user starts it and with the memory settings of multiseg's workers. By processor time of one thread,
+which other load on the machine affects least.
 """
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pairing import Contender, by_turns, medians
 
 import multiseg
+from multiseg import backend as registry
+from multiseg.layout import Layout
 from multiseg.training.preparation import spec_of
 from multiseg.worker.client import MEMORY, environment
 from parts.figures import Figure, ratio
-from parts.setup import RATE, Bench, closing
+from parts.setup import PLAIN, RATE, Bench, caffe_net, closing
 
 BENCHMARKS = Path(__file__).parent.parent
 MODELS = BENCHMARKS.parent / "models" / "multiseg_models"
-VARIANTS = ("plain", "channels_last", "torch.compile")
+NETS = BENCHMARKS.parent / "tests" / "nets"
+VARIANTS = {
+    "torch": ("plain", "channels_last", "torch.compile"),
+    "tensorflow": ("plain", "XLA", "Keras with jit"),
+    "caffe": ("plain",),
+}
+XLA = {"TF_XLA_FLAGS": "--tf_xla_cpu_global_jit"}  # in the user's environment: XLA on CPUs needs it
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A network file, its batch, and the shapes (C, H, W) of its images; ``classes`` 0: labels are images."""
+    """A network: its files and targets by backend, its batch, and the shape (C, H, W) of its images.
+
+    ``classes`` 0: labels are images. ``of_images``: one class for a whole image.
+    """
 
     name: str
-    model: Path
+    files: dict[str, Path]
     batch: int
     image: tuple[int, int, int]
     classes: int = 0
-    of_images: bool = False  # one class for a whole image
-    target: float | None = None
+    of_images: bool = False
+    targets: dict[str, float] = field(default_factory=dict)
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -42,61 +55,92 @@ class Subject:
         return () if self.of_images else self.image[1:]
 
 
+def _files(folder: Path, name: str) -> dict[str, Path]:
+    endings = {"torch": "_torch.py", "tensorflow": "_tensorflow.py", "caffe": ".prototxt"}
+    return {backend: folder / f"{name}{ending}" for backend, ending in endings.items()}
+
+
+TARGETS = {"torch": 1.2, "tensorflow": 1.2, "caffe": 1.3}
 SUBJECTS = (
-    Subject("FCN", MODELS / "fcn_torch.py", 4, (1, 32, 32), target=2.2),
-    Subject("FCN", MODELS / "fcn_torch.py", 32, (1, 32, 32), target=4.5),
-    Subject("U-Net", MODELS / "unet_torch.py", 8, (3, 64, 64), 21, target=1.2),
-    Subject("FCN-8s style", BENCHMARKS.parent / "tests" / "nets" / "fcn8s_torch.py", 8, (3, 64, 64), 5, target=1.2),
-    Subject("FCN-AlexNet", MODELS / "fcn_alexnet_torch.py", 2, (3, 128, 128), 21),
-    Subject("LeNet", BENCHMARKS / "networks" / "lenet.py", 64, (1, 28, 28), 10, of_images=True),
+    Subject("FCN", {"torch": MODELS / "fcn_torch.py"}, 4, (1, 32, 32), targets={"torch": 2.2}),
+    Subject("FCN", {"torch": MODELS / "fcn_torch.py"}, 32, (1, 32, 32), targets={"torch": 4.5}),
+    Subject("U-Net", _files(MODELS, "unet"), 8, (3, 64, 64), 21, targets=TARGETS),
+    Subject("FCN-8s style", _files(NETS, "fcn8s"), 8, (3, 64, 64), 5, targets=TARGETS),
+    Subject("FCN-AlexNet", {"torch": MODELS / "fcn_alexnet_torch.py"}, 2, (3, 128, 128), 21),
+    Subject("LeNet", {"torch": BENCHMARKS / "networks" / "lenet.py"}, 64, (1, 28, 28), 10, of_images=True),
 )
 QUICK = ("U-Net", "FCN-8s style")
 
 
 def figures(bench: Bench) -> Iterator[Figure]:
-    if "torch" not in bench.backends:
-        return
-    for subject in SUBJECTS:
-        if bench.quick and subject.name not in QUICK:
-            continue
-        with ExitStack() as stack:
-            rivals = {"multiseg": closing(stack, _ours(bench, subject))}
-            for variant in VARIANTS:
-                for memory in ({}, MEMORY):
-                    name = f"{variant} with the workers' memory" if memory else variant
-                    rivals[name] = closing(stack, _plain(subject, variant, memory))
-            turns = {name: partial(rival.turn, bench.seconds) for name, rival in rivals.items()}
-            times = by_turns(turns, bench.rounds)
-        middle = medians({name: values for name, values in times.items() if name != "multiseg"})
-        best = min(middle, key=lambda name: middle[name])
-        title = f"{subject.name} batch {subject.batch}"
-        yield ratio(f"{title}: best rival ({best}) / multiseg", times, best, "multiseg", "higher", subject.target)
-        for name in middle:
-            yield ratio(f"{title}: {name} / multiseg", times, name, "multiseg", "higher")
+    for backend in bench.backends:
+        for subject in SUBJECTS:
+            if backend in subject.files and not (bench.quick and subject.name not in QUICK):
+                yield from _compared(bench, backend, subject)
 
 
-def _plain(subject: Subject, variant: str, memory: dict[str, str]) -> Contender:
-    return Contender(
-        "plain_torch_network", memory, model=str(subject.model), image=subject.image, labels=subject.labels,
-        classes=subject.classes, batch_size=subject.batch, variant=variant, rate=RATE, clock="processor",
-    )  # fmt: skip
+def _compared(bench: Bench, backend: str, subject: Subject) -> Iterator[Figure]:
+    with ExitStack() as stack:
+        rivals = {"multiseg": closing(stack, _ours(bench, backend, subject))}
+        for variant in VARIANTS[backend]:
+            for memory in ({}, MEMORY):
+                name = f"{variant} with the workers' memory" if memory else variant
+                rivals[name] = closing(stack, _plain(bench, backend, subject, variant, memory))
+        turns = {name: partial(rival.turn, bench.seconds) for name, rival in rivals.items()}
+        times = by_turns(turns, bench.rounds)
+    middle = medians({name: values for name, values in times.items() if name != "multiseg"})
+    best = min(middle, key=lambda name: middle[name])
+    title = f"{backend} {subject.name} batch {subject.batch}"
+    target = subject.targets.get(backend)
+    yield ratio(f"{title}: best rival ({best}) / multiseg", times, best, "multiseg", "higher", target)
+    for name in middle:
+        yield ratio(f"{title}: {name} / multiseg", times, name, "multiseg", "higher")
 
 
-def _ours(bench: Bench, subject: Subject) -> Contender:
-    draw = np.random.default_rng(0)
-    features = draw.normal(size=(subject.batch, *subject.image)).astype(np.float32)
-    shape = (1, 1, 1) if subject.of_images else (1, *subject.image[1:]) if subject.classes else subject.image
-    count = (subject.batch, *shape)
-    labels = draw.integers(0, subject.classes, count) if subject.classes else features.reshape(count)
-    path = bench.folder / f"{subject.model.stem}-{subject.batch}.npz"
-    np.savez(path, features=features, labels=labels.astype(np.float32))
+def _plain(bench: Bench, backend: str, subject: Subject, variant: str, memory: dict[str, str]) -> Contender:
+    given: dict[str, Any] = {"batch_size": subject.batch, "rate": RATE, "clock": "processor", "variant": variant}
+    model = subject.files[backend]
+    if backend == "torch":
+        shapes = {"image": subject.image, "labels": subject.labels, "classes": subject.classes}
+        return Contender("plain_torch_network", memory, model=str(model), **shapes, **given)
+    given["images"] = str(_images(bench, backend, subject))
+    if backend == "caffe":
+        net = caffe_net(model, "train", (subject.batch, *subject.image), (subject.batch, 1, *subject.image[1:]))
+        return Contender("plain_caffe", {"OPENBLAS_NUM_THREADS": "1", **memory}, net=net, what="train", **given)
+    variables = PLAIN[backend] | memory | (XLA if variant == "XLA" else {})
+    if variant == "Keras with jit":
+        return Contender("keras_network", variables, network=model.stem, classes=subject.classes, **given)
+    return Contender("plain_tensorflow_network", variables, model=str(model), classes=subject.classes, **given)
+
+
+def _ours(bench: Bench, backend: str, subject: Subject) -> Contender:
+    shape = _label_shape(subject)
     job = multiseg.Job(
-        dataset="", backend="torch", model=subject.model, batch_size=subject.batch, threads=1, seed=1,
-        loss="cross_entropy" if subject.classes else "smooth_l1",
+        dataset="", backend=backend, model=subject.files[backend], batch_size=subject.batch, threads=1, seed=1,
+        loss=None if backend == "caffe" else "cross_entropy" if subject.classes else "smooth_l1",
     )  # fmt: skip
     settings = job.resolve()
     spec = spec_of(settings, subject.image, shape, "classes" if subject.classes else "images")
     return Contender(
-        "multiseg_step", environment(settings.backend, 1), what="train", batch_size=subject.batch, rate=RATE, images=str(path),
-        size=subject.image[1:], module=settings.backend.module, spec=spec.to_json(), clock="processor",
+        "multiseg_step", environment(settings.backend, 1), what="train", batch_size=subject.batch, rate=RATE,
+        images=str(_images(bench, backend, subject)), size=subject.image[1:], module=settings.backend.module,
+        spec=spec.to_json(), clock="processor",
     )  # fmt: skip
+
+
+def _label_shape(subject: Subject) -> tuple[int, int, int]:
+    if subject.of_images:
+        return 1, 1, 1
+    return (1, *subject.image[1:]) if subject.classes else subject.image
+
+
+def _images(bench: Bench, backend: str, subject: Subject) -> Path:
+    """A batch of random images and labels as the backend takes them, in a file for contenders."""
+    draw = np.random.default_rng(0)
+    features = draw.normal(size=(subject.batch, *subject.image)).astype(np.float32)
+    count = (subject.batch, *_label_shape(subject))
+    labels = draw.integers(0, subject.classes, count) if subject.classes else features.reshape(count)
+    layout = Layout(registry.get(backend).data_order)
+    path = bench.folder / f"{backend}-{subject.files[backend].stem}-{subject.batch}.npz"
+    np.savez(path, features=layout.features(features), labels=layout.labels(labels.astype(np.float32)))
+    return path

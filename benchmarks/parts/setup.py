@@ -123,15 +123,17 @@ def closing(stack: ExitStack, contender: Contender) -> Contender:
     return contender
 
 
-def caffe_net(model: Path, what: What, shape: tuple[int, ...]) -> str:
-    """The file's net as BVLC Caffe takes it, its data layers being inputs."""
+def caffe_net(model: Path, what: What, shape: tuple[int, ...], labels: tuple[int, ...] | None = None) -> str:
+    """The file's net as BVLC Caffe takes it, its data layers being inputs; ``labels``: their shape if not that of the images."""
     from google.protobuf import text_format
     from multiseg_caffe import losses, prototxt, sources
     from multiseg_caffe.deploy import deployed
 
     file = prototxt.read(str(model))
     if what == "train":
-        net = sources.fed(prototxt.filtered(file, "train", str(model)), str(model), {"data": shape, "label": shape})
+        net = sources.fed(
+            prototxt.filtered(file, "train", str(model)), str(model), {"data": shape, "label": labels or shape}
+        )
         return text_format.MessageToString(losses.with_native(net))
     found = deployed(file, str(model)).net
     net = prototxt.of_layers(found.name, found.layer)

@@ -87,10 +87,16 @@ class Prediction:
 
 def _comparable(values: Array) -> bool:
     """Whether values can show a difference: they are finite, and not all 0."""
-    largest = np.abs(values).max(initial=0)
+    largest = np.abs(np.asarray(values, np.float64)).max(initial=0)
     return bool(np.isfinite(largest) and largest > 0)
 
 
 def _differ(alone: Array, among: Array) -> bool:
-    """Whether the values of an image predicted alone differ from those among others by more than rounding."""
-    return _comparable(among) and bool(np.abs(alone - among).max() > TOLERANCE * np.abs(among).max())
+    """Whether the values of an image predicted alone differ from those among others by more than rounding.
+
+    A graph may also compute booleans and unsigned integers, which have no differences of their own.
+    """
+    if not _comparable(among):
+        return False
+    alone, among = np.asarray(alone, np.float64), np.asarray(among, np.float64)
+    return bool(np.abs(alone - among).max() > TOLERANCE * np.abs(among).max())

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import multiseg
+from helpers.exported import Frameworks, network
 from helpers.zoo import NETS, SHAPES, batch, load
 from multiseg import backend as registry
+from multiseg.exporting import files
 from multiseg.layout import Layout
 
 FILES = {"caffe": "{}.prototxt", "torch": "{}_torch.py", "tensorflow": "{}_tensorflow.py"}
@@ -103,3 +105,19 @@ def test_tensorflow_shows_what_it_would_fuse(tmp_path: Path) -> None:
         assert np.abs(made[name] - value).max() < 2e-6 * np.abs(value).max(), name
     assert np.array_equal(output, plain)  # what is shown beside it changes nothing
     assert np.abs(output - made["conv6"]).max() < 2e-6 * np.abs(output).max()
+
+
+def test_layers_that_a_framework_computes_with_booleans(backend: str, tmp_path: Path) -> None:
+    """TensorFlow's graph of a threshold has a layer of booleans."""
+    topology = network(("ThresholdedRelu", {"alpha": 0.3, "value": -0.5}), shape=(2, 4, 4))
+    weights = {name: np.ones(shape, np.float32) for name, shape in topology.weights.items()}
+    images = np.random.default_rng(1).normal(size=(3, 2, 4, 4)).astype(np.float32)
+    layout = Layout(registry.get(backend).data_order)
+    frameworks = Frameworks()
+    try:
+        path = files.export(topology, backend, tmp_path / f"net{registry.get(backend).formats[0]}")
+        worker = frameworks.load(backend, path, topology, weights)
+        output, _, _ = worker.call("predict", features=layout.features(images), labels=None, activations=True)
+    finally:
+        frameworks.close()
+    assert np.allclose(layout.activation(output), np.where(images > 0.3, images, -0.5), rtol=0, atol=1e-6)
