@@ -217,6 +217,14 @@ class Network(ABC):
     def restore(self, folder: str) -> None:
         """Load the files of :meth:`save`; the solver state only if this network was built with a solver."""
 
+    def successor(self, spec: NetworkSpec) -> Network | None:
+        """Return a network for ``spec``, as if it was loaded, that uses parts of this one, which is closed; None if it has to be
+        loaded.
+
+        A backend may implement this for a specification that differs in the solver alone, and a file that did not change.
+        """
+        return None
+
     @abstractmethod
     def close(self) -> None:
         """Release the resources of the framework."""

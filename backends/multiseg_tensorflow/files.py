@@ -12,6 +12,7 @@ from multiseg.files import read_bytes
 from multiseg.worker import choice
 from multiseg_tensorflow import kinds, plain, stored, user_file
 from multiseg_tensorflow.digits import GraphKeys
+from multiseg_tensorflow.identity import Identity
 from multiseg_tensorflow.keras_models import tower
 
 HEAD_SIZE = 1 << 16  # bytes
@@ -41,6 +42,7 @@ class NetworkFile:
     outputs: tuple[str, ...] = ()  # names of the outputs that the network is cut to, none for all of it
     any_shape: tuple[int, int, int] | None = None  # an image shape that the layers can be described for
     keras: tower.KerasFile | None = None  # the model in a file of Keras
+    identity: Identity | None = None  # of a Python file
 
     @property
     def scopes(self) -> frozenset[str]:
@@ -97,16 +99,19 @@ def load(path: Path, seed: int = 0) -> NetworkFile:
             outputs=chosen.outputs, any_shape=shape,
         )  # fmt: skip
     if kinds.is_keras_model(head, path):
-        model = tower.load(path)
-        height, width, channels = model.shape
+        keras = tower.load(path)
+        height, width, channels = keras.shape
         shape = (height, width, channels) if height and width and channels else None
-        weights = {f"{GraphKeys.MODEL}/{name}": value for name, value in model.values().items()}
+        weights = {f"{GraphKeys.MODEL}/{name}": value for name, value in keras.values().items()}
         return NetworkFile(
-            path, tower.tower(model), weights, shape, "l2", True, outputs=chosen.outputs,
-            any_shape=(height or ANY_SIZE, width or ANY_SIZE, channels or 0), keras=model,
+            path, tower.tower(keras), weights, shape, "l2", True, outputs=chosen.outputs,
+            any_shape=(height or ANY_SIZE, width or ANY_SIZE, channels or 0), keras=keras,
         )  # fmt: skip
     if path.suffix == ".py" or kinds.is_digits(head, path):
-        return NetworkFile(path, user_file.load(chosen), classes=chosen.classes, outputs=chosen.outputs)
+        model = user_file.load(chosen)
+        return NetworkFile(
+            path, model, classes=chosen.classes, outputs=chosen.outputs, identity=Identity.of(chosen)
+        )  # fmt: skip
     raise ModelError(
         f"{path}: is not a TensorFlow network; use a DIGITS file with a class UserModel (.py), a GraphDef (.pb, "
         ".pbtxt), a MetaGraph (.meta), the folder of a SavedModel, or a Keras model (.keras, .h5)"

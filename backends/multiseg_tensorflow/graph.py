@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ class UserGraph:
     ``loss`` is the reported loss, including the regularisation terms, and ``terms`` are its terms outside training
     (multiseg_tensorflow.loss_terms); ``losses`` are pairs of a loss to differentiate and its variables. ``variables`` and
     ``weights`` (their layouts) are keyed by neutral name. ``lowered`` are the names of the layers that are computed as one matrix
-    product; ``layers`` are the output tensors by layer name. ``classes`` is the number of classes if the loss takes class
-    indices, and ``ignored`` those that it ignores, as far as they are known.
+    product; ``layers`` are the output tensors by layer name, empty in training. ``classes`` is the number of classes if the loss
+    takes class indices, and ``ignored`` those that it ignores, as far as they are known.
     """
 
     graph: Any
@@ -55,14 +56,37 @@ class UserGraph:
     layers: dict[str, Any]
 
 
+@contextmanager
+def extended(graph: Any) -> Iterator[None]:
+    """Make a graph the default one for adding operations, and finalise it: adding them by mistake is an error then."""
+    graph._unsafe_unfinalize()
+    try:
+        with graph.as_default():
+            yield
+    finally:
+        graph.finalize()
+
+
+_last_read: dict[
+    tuple[Any, ...], Layers
+] = {}  # the layers that were read last, without their nodes, to load the same file
+
+
 def read_layers(file: NetworkFile, shape: Shape, dropouts: bool = False) -> Layers:
     """Return the layers of a network file in inference for images of ``shape``; with the dropout of training if ``dropouts``.
 
-    Raises ModelError if the code in the file fails.
+    Without dropout, those of a file that was read just before are without ``nodes``. Raises ModelError if the code in the file
+    fails.
     """
+    key = (file.identity and file.identity.digest, shape)
+    if not dropouts and key in _last_read:
+        return _last_read[key].cut(file.outputs)
     with tf.Graph().as_default():
         inputs, outputs = _inference(file, shape, None)
         layers = read(inputs, outputs, file.scopes)
+    _last_read.clear()
+    if file.identity is not None:
+        _last_read[key] = replace(layers, nodes=[])  # which the dropout below changes
     if not dropouts:
         return layers.cut(file.outputs)
     with tf.Graph().as_default() as graph:
@@ -80,7 +104,7 @@ def _inference(file: NetworkFile, shape: Shape, label_shape: Any) -> tuple[list[
     with blaming(file.path, file.lacks_classes):
         y = None if label_shape is None else tf.placeholder(tf.float32, label_shape, "y")
         tower = file.tower(x, y, list(shape), file.classes, y is not None, y is None)
-        outputs = _outputs(file.path, tower)
+        outputs = _outputs(file.path, tower, initialised=False)
     return [x, *_more_inputs([output for _, output in outputs], (x, y))], outputs
 
 
@@ -101,12 +125,13 @@ def _more_inputs(outputs: Sequence[Any], known: Sequence[Any]) -> list[Any]:
 def build(
     file: NetworkFile, shape: Shape, label_shape: Shape | None, layers: Layers, *,
     training: bool, loss: Loss | None, labels: LabelKind, seed: int, lowering: bool, device: str, batch_size: int,
-    ignore: int | None = None,
+    ignore: int | None = None, initialised: bool = True,
 ) -> UserGraph:  # fmt: skip
     """Return the graph of a network file, for inference if ``label_shape`` is None; ``layers`` are from :func:`read_layers`.
 
     ``loss`` (of multiseg_tensorflow.losses) overrides the network's own; ``labels`` states how the network reads its labels, and
-    ``ignore`` which class index does not count; ``batch_size`` is that of training.
+    ``ignore`` which class index does not count; ``batch_size`` is that of training. Unless ``initialised``, the initial values of
+    the variables are not the file's, and have to be set.
     Raises ModelError if the code in the file fails, or the output does not match the labels.
     """
     path = file.path
@@ -119,7 +144,7 @@ def build(
         y = None if label_shape is None else tf.placeholder(tf.float32, [None, *label_shape], "y")
         with blaming(path, file.lacks_classes):
             tower: Any = file.tower(x, _labels(y, loss), list(shape), file.classes, training, y is None)
-            output = _output(path, tower, x.graph, layers)
+            output = _output(path, tower, x.graph, layers, initialised)
             _check_output(path, output, label_shape, labels)
             tower.label_kind = labels
             with tf.name_scope(digits.GraphKeys.LOSS):
@@ -163,7 +188,7 @@ def build(
         variables={weights[name].name: variables[name] for name in weights},
         weights={weight.name: weight for weight in weights.values()},
         lowered=[weights[name].name.rpartition(".")[0] for name in map(_kernel, convolutions) if name in weights],
-        layers=_layer_tensors(graph, layers),
+        layers={} if training else _layer_tensors(graph, layers),
     )
 
 
@@ -205,9 +230,16 @@ def _layer_tensors(graph: Any, layers: Layers) -> dict[str, Any]:
     return outputs
 
 
-def _outputs(path: Path, tower: Any) -> list[tuple[str, Any]]:
+def _zeros(getter: Any, *arguments: Any, **options: Any) -> Any:
+    """Create a variable whose initial values are 0 instead of computed ones, which take most of its operations."""
+    if options.get("shape") is not None and callable(options.get("initializer") or tf.zeros_initializer):
+        options["initializer"] = tf.zeros_initializer()
+    return getter(*arguments, **options)
+
+
+def _outputs(path: Path, tower: Any, initialised: bool) -> list[tuple[str, Any]]:
     """Return the outputs with their keys in a dict, else an empty text. Raise ModelError unless all have rank 2 or 4."""
-    with tf.variable_scope(digits.GraphKeys.MODEL):
+    with tf.variable_scope(digits.GraphKeys.MODEL, custom_getter=None if initialised else _zeros):
         made = tower.inference
     if isinstance(made, dict):
         outputs = [(str(key), value) for key, value in made.items()]
@@ -222,9 +254,9 @@ def _outputs(path: Path, tower: Any) -> list[tuple[str, Any]]:
     return outputs
 
 
-def _output(path: Path, tower: Any, graph: Any, layers: Layers) -> Any:
+def _output(path: Path, tower: Any, graph: Any, layers: Layers, initialised: bool) -> Any:
     """Return the one output of the network for training and testing. Raise ModelError if there are several, or several inputs."""
-    outputs = _outputs(path, tower)
+    outputs = _outputs(path, tower, initialised)
     for what, names in (("inputs", [node.name for node in layers.sources]), ("outputs", layers.titles)):
         if len(names) > 1:
             raise ModelError(

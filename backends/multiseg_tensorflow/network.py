@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from multiseg import network
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.network import CLASSES, Array, LabelKind, LossTerms, NetworkSpec
 from multiseg_tensorflow import averages, backend, class_losses, files, losses, probabilities, single_values, user_file
-from multiseg_tensorflow.graph import Shape, UserGraph, build, read_layers
+from multiseg_tensorflow.graph import Shape, UserGraph, build, extended, read_layers
 from multiseg_tensorflow.solver import Solver
 
 tf = tensorflow.compat.v1
@@ -45,7 +46,7 @@ class Network(network.Network):
     """
 
     def __init__(self, spec: NetworkSpec) -> None:
-        self._spec = spec
+        self._requested = spec
         self._path = Path(spec.model)
         self._device = _device(spec.device)
         self._file = files.load(self._path, spec.seed)
@@ -59,21 +60,40 @@ class Network(network.Network):
         self._main = self._build(shape, label_shape if spec.solver else None, training=spec.solver is not None)
         if self._main.classes is not None:
             spec.check_class_weights(self._main.classes)
-        with self._main.graph.as_default(), user_file.blaming(self._path):
-            solver = Solver(self._main, spec) if spec.solver else None
+        self._begin(None)
+        if self._solver is None:
+            self._predictors[shape, None] = _Predictor(self._main, self._session)
+
+    def _begin(self, earlier: Solver | None) -> None:
+        """Add the solver to the graph, with the gradients of an ``earlier`` one, and start a session with initial weights."""
+        spec = self._spec
+        with extended(self._main.graph), user_file.blaming(self._path):
+            solver = Solver(self._main, spec, earlier) if spec.solver else None
             self._variables = tf.global_variables()  # including those of the solver
-            self._saver = tf.train.Saver(self._variables, max_to_keep=None, save_relative_paths=True, allow_empty=True)
             initialise = tf.variables_initializer(self._variables + (solver.accumulators if solver else []))
-        self._solver = solver
-        self._main.graph.finalize()
+        self._solver, self._saver = solver, None
         self._session = self._open(self._main)
         self._session.run(initialise)
         _assign(self._session, self._main.variables, self._stored_weights())
-        if solver is None:
-            self._train = None
-            self._predictors[shape, None] = _Predictor(self._main, self._session)
-        else:
-            self._train = solver.runner(self._session, spec.batch_size or backend.batch_size)
+        self._train = solver.runner(self._session, spec.batch_size or backend.batch_size) if solver else None
+
+    def successor(self, spec: NetworkSpec) -> Network | None:
+        solver = self._solver
+        # if it has no variables, those of the next solver have their names in checkpoints as without it
+        if spec.solver is None or solver is None or solver.slots.variables or solver.accumulators:
+            return None
+        if replace(spec, solver=self._requested.solver) != self._requested:
+            return None
+        if self._file.identity is None or not self._file.identity.is_current():
+            return None
+        network = copy.copy(self)
+        network._requested, network._spec = spec, replace(self._spec, solver=spec.solver)
+        network._begin(solver)
+        self._predictors = {}
+        for predictor in network._predictors.values():
+            predictor.changes = -1  # its weights are those of another session
+        self.close()
+        return network
 
     def describe(self) -> dict[str, Any]:
         spec = self._spec
@@ -167,7 +187,16 @@ class Network(network.Network):
 
     def save(self, folder: str) -> None:
         with self._main.graph.as_default():
-            self._saver.save(self._session, str(Path(folder, CHECKPOINT)))
+            self._savers().save(self._session, str(Path(folder, CHECKPOINT)))
+
+    def _savers(self) -> Any:
+        """Return what writes and reads checkpoints; its operations are added on first use."""
+        if self._saver is None:
+            with extended(self._main.graph):
+                self._saver = tf.train.Saver(
+                    self._variables, max_to_keep=None, save_relative_paths=True, allow_empty=True
+                )
+        return self._saver
 
     def restore(self, folder: str) -> None:
         path = str(Path(folder, CHECKPOINT))
@@ -183,7 +212,7 @@ class Network(network.Network):
                     f"{folder}: {self._path.name} with its solver needs {name} of shape {shape}, but the checkpoint {actual}"
                 )
         self._changes += 1
-        self._saver.restore(self._session, path)
+        self._savers().restore(self._session, path)
 
     def close(self) -> None:
         for predictor in self._predictors.values():
@@ -208,7 +237,9 @@ class Network(network.Network):
                 "numbers"
             )
 
-    def _build(self, shape: Shape, label_shape: Shape | None, training: bool) -> UserGraph:
+    def _build(
+        self, shape: Shape, label_shape: Shape | None, training: bool, initialised: bool = True
+    ) -> UserGraph:  # fmt: skip
         spec = self._spec
         if spec.mixed_sizes:  # one graph for all sizes
             shape, label_shape = _of_any_size(shape), label_shape and _of_any_size(label_shape)
@@ -217,7 +248,7 @@ class Network(network.Network):
             self._file, shape, label_shape, self._layers,
             training=training, loss=loss, labels=self._labels, seed=spec.seed,
             lowering=spec.lowering and not spec.mixed_sizes, ignore=spec.ignore_index,
-            device=self._device, batch_size=spec.batch_size or backend.batch_size,
+            device=self._device, batch_size=spec.batch_size or backend.batch_size, initialised=initialised,
         )  # fmt: skip
 
     def _label_kind(self) -> LabelKind:
@@ -251,7 +282,7 @@ class Network(network.Network):
             key = (_of_any_size(key[0]), key[1] and _of_any_size(key[1]))
         predictor = self._predictors.pop(key, None)
         if predictor is None:
-            user = self._build(*key, training=False)
+            user = self._build(*key, training=False, initialised=False)
             user.graph.finalize()
             predictor = _Predictor(user, self._open(user))
         self._predictors[key] = predictor  # the most recently used is the last

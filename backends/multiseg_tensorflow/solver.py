@@ -23,11 +23,15 @@ Run = Callable[[Array, Array, float, int], float]
 class Solver:
     """The operations of a training step; create it with the graph as default graph.
 
-    ``accumulators`` are the variables that accumulate the gradients of the batches of a step, if there are several.
-    ``trained`` are the learning rate multipliers of the trained variables by neutral name.
+    ``earlier`` is another solver of the graph, of a specification that differs in the solver alone; its gradients are used.
+    ``parts`` are the gradients of each loss with their variables. ``accumulators`` are the variables that accumulate the
+    gradients of the batches of a step, if there are several. ``trained`` are the learning rate multipliers of the trained
+    variables by neutral name.
     """
 
-    def __init__(self, user: UserGraph, spec: NetworkSpec) -> None:
+    parts: list[Pairs]
+
+    def __init__(self, user: UserGraph, spec: NetworkSpec, earlier: Solver | None = None) -> None:
         assert spec.solver is not None
         self._user, self._spec = user, spec
         self._rate = tf.placeholder(tf.float32, [], "rate")
@@ -38,7 +42,8 @@ class Solver:
         self._optimizers: dict[float, Any] = {}  # by learning rate multiplier
         self._optimizer_of: dict[str, Any] = {}  # by neutral name of the trained variable
         self.trained: dict[str, float] = {}
-        parts = [self._gradients(loss, variables) for loss, variables in user.losses]
+        parts = earlier.parts if earlier else [self._gradients(loss, variables) for loss, variables in user.losses]
+        self.parts = parts
         if not any(parts):
             raise ModelError(
                 f"{spec.model}: its loss does not depend on any trained variable; train more layers, or change its loss"

@@ -48,7 +48,8 @@ class Server:
         assert self.module is not None
         source = importlib.import_module(module) if module else self.module
         settings = NetworkSpec.from_json(spec)
-        network: Network = source.Network(settings)
+        earlier = self.network
+        network: Network = (earlier.successor(settings) if earlier and not module else None) or source.Network(settings)
         self.network, self.prediction = network, Prediction(network)
         chosen = choice.read(settings.model)
         described = description(network, replace(settings, model=str(chosen.file)))

@@ -40,10 +40,15 @@ def network(folder: Path, text: str, **settings: Any) -> Network:
     """The network of a file with this text, for 8x8 grey images unless told otherwise; plain gradient descent."""
     from multiseg_tensorflow.network import Network
 
+    return Network(specification(folder, text, **settings))
+
+
+def specification(folder: Path, text: str, **settings: Any) -> NetworkSpec:
+    """The specification of :func:`network`, with the file in its place."""
     path = folder / "net.py"
     path.write_text(text)
     spec = NetworkSpec(
         model=str(path), input_shape=(1, 8, 8), label_shape=(1, 8, 8), solver={"name": "sgd"}, loss=None, seed=1,
         batch_size=None, val_batch_size=None, threads=2, device="cpu", lowering=True,
     )  # fmt: skip
-    return Network(replace(spec, **settings))
+    return replace(spec, **settings)
