@@ -15,6 +15,7 @@ backend = Backend(
     reader_needs_framework=True,
     exporter="multiseg_tensorflow.exporting:source",
     open_classes="multiseg_tensorflow.kinds:leaves_classes_open",
+    fatal="multiseg_tensorflow.faults:fatal",
     weights_format="tf",
     writer="multiseg_tensorflow.weights_files:write",
     alone="multiseg_tensorflow.alone:lines",

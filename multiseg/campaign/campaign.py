@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -92,6 +93,7 @@ class _Checks:
     def __init__(self, seed: int, folder: Path | None, reduces: bool) -> None:
         self.seed, self.folder, self.reduces = seed, folder, reduces
         self._workers: dict[str, tuple[Worker, int]] = {}
+        self._faults: dict[str, set[str]] = {}  # known ones that the process of a backend has met
         self._stack = ExitStack()
 
     def __enter__(self) -> _Checks:
@@ -114,6 +116,7 @@ class _Checks:
             if worker is not None:
                 worker.close()
             worker, uses = pool.start(backend, 1), 0
+            self._faults[backend.name] = set()
         self._workers[backend.name] = worker, uses + 1
         return worker
 
@@ -135,16 +138,34 @@ class _Checks:
         except ModelError as error:
             return result("not expressible", str(error))
         worker = self._worker(backend)
+        self._faults[backend.name] |= _known_faults(case, backend)
         try:
             with np.errstate(all="ignore"):
                 parity = cases.check(case, backend, worker, self.files)
         except MultisegError as error:
-            return result("crash" if worker.closed else "error", str(error))
+            return result(*self._failure(case, backend, worker, str(error)))
         count = len(parity.rows)
         if parity.ok:
             return result("agrees" if parity.complete else "partly", _rest(parity), comparisons=count)
         words = parity.first_divergence or ""
         return result("differs", words, comparisons=count, **self._reduced(number, case, backend, worker, parity))
+
+    def _failure(self, case: Case, backend: Backend, worker: Worker, words: str) -> tuple[Verdict, str]:
+        """Return the verdict on an error, and its words. A process may die of a fault of a network that it trained before."""
+        if not worker.closed:
+            return "error", words
+        faults = sorted(self._faults[backend.name])
+        if not faults:
+            return "crash", words
+        try:
+            with np.errstate(all="ignore"):
+                parity = cases.check(case, backend, self._worker(backend), self.files, lowering=True)
+        except MultisegError as error:
+            return "crash", f"{words}; in a new process, with lowering: {error}"
+        if not parity.ok:
+            return "crash", f"{words}; in a new process, with lowering: {parity.first_divergence}"
+        known = ", ".join(f"docs/upstream-faults.md#{fault}" for fault in faults)
+        return "known fault", f"agrees with lowering in a new process; this one had met {known}: {words}"
 
     def _reduced(self, number: int, case: Case, backend: Backend, worker: Worker, parity: Parity) -> dict[str, object]:
         """Reduce a case that differs, write it to the folder, and return facts of the part."""
@@ -161,6 +182,16 @@ class _Checks:
             return {"words": f"{parity.first_divergence}; while it was reduced: {error}"}
         types = tuple(layer.type for layer in reduction.case.topology.layers)
         return {"part": str(part), "layers": types, "alone": reproduction.alone}
+
+
+def _known_faults(case: Case, backend: Backend) -> set[str]:
+    """Return the faults that may end a process of the backend when it trains this network."""
+    if backend.fatal is None:
+        return set()
+    module, _, function = backend.fatal.partition(":")
+    fatal = getattr(importlib.import_module(module), function)
+    faults = (fatal(layer.type, layer.parameters) for layer in case.topology.layers)
+    return {fault for fault in faults if fault}
 
 
 def _rest(parity: Parity) -> str:

@@ -12,7 +12,7 @@ from multiseg._version import __version__
 from multiseg.errors import SettingsError
 from multiseg.files import read_text
 
-Verdict = Literal["agrees", "partly", "not expressible", "differs", "error", "crash"]
+Verdict = Literal["agrees", "partly", "not expressible", "known fault", "differs", "error", "crash"]
 ALARMS: tuple[Verdict, ...] = ("differs", "error", "crash")
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 NAME = "results.jsonl"
@@ -23,8 +23,9 @@ class Outcome:
     """The outcome of one network in one backend.
 
     - ``verdict``: ``agrees``: every number was compared; ``partly``: all that was compared agrees, ``words`` give the rest;
-      ``not expressible``: the framework has no such layer; ``differs``: the first difference is in ``words``; ``error``: the
-      backend raised an error; ``crash``: its process died.
+      ``not expressible``: the framework has no such layer; ``known fault``: the process died after it trained a layer with a
+      fault of docs/upstream-faults.md, and the network agrees with lowering, which avoids that; ``differs``: the first difference
+      is in ``words``; ``error``: the backend raised an error; ``crash``: its process died.
     - ``comparisons``: their number; ``types``: the types of the network's layers; ``seconds``: of the check; ``part``: the
       folder of the reduced part, relative to the campaign's, ``layers`` the types of its layers, and ``alone`` whether the
       framework alone shows the difference.
