@@ -157,6 +157,7 @@ def test_ctrl_c_leaves_nothing_and_no_processes(images: Path, tmp_path: Path) ->
 def test_helpers_end_with_a_killed_parent(stopped: bool, images: Path, tmp_path: Path) -> None:
     with start(images, tmp_path / "out") as process:
         helpers = children(process)
+        process.send_signal(signal.SIGSTOP)  # or it could end before its helpers are looked at
         if stopped:
             wait_for_the_start_of(helpers)
             for helper in helpers:
