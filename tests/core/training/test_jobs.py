@@ -49,6 +49,19 @@ def learned(run: multiseg.Run) -> dict[str, Any]:
         return {"rows": rows, **{name: file[name].tobytes() for name in file.files}}
 
 
+@pytest.fixture(scope="module")
+def uncut(tmp_path_factory: pytest.TempPathFactory) -> Callable[[multiseg.Job], dict[str, Any]]:
+    """uncut(job): what the job learns where nothing stops it, trained once for all tests."""
+    known: dict[str, dict[str, Any]] = {}
+
+    def trained(job: multiseg.Job) -> dict[str, Any]:
+        if repr(job) not in known:
+            known[repr(job)] = learned(job.train(tmp_path_factory.mktemp("uncut") / "run", progress=False))
+        return known[repr(job)]
+
+    return trained
+
+
 def at(iteration: int, act: Callable[[], None]) -> Callable[[dict[str, Any]], None]:
     """A listener that acts once, when that many steps are done."""
     done: list[int] = []
@@ -142,10 +155,9 @@ def test_the_best_is_told_by_the_metric_that_is_asked_for(job: multiseg.Job, tmp
 @pytest.mark.parametrize("iteration", [1, 5, 11, 18, 29])
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 def test_stopped_anywhere_it_comes_to_the_same_to_the_bit(
-    job: multiseg.Job, tmp_path: Path, iteration: int, solver: str
+    job: multiseg.Job, uncut: Callable[[multiseg.Job], dict[str, Any]], tmp_path: Path, iteration: int, solver: str
 ) -> None:
     job = replace(job, solver=solver, learning_rate=1e-2 if solver == "adam" else 1e-7)
-    whole = job.train(tmp_path / "whole", progress=False)
     stop = Stop()
     with pytest.raises(TrainingStopped, match="continue with resume"):
         job.train(tmp_path / "cut", progress=at(iteration, stop.ask), stop=stop)
@@ -155,7 +167,7 @@ def test_stopped_anywhere_it_comes_to_the_same_to_the_bit(
     steps: Events = []
     cut = job.train(tmp_path / "cut", resume=True, progress=steps.append)
     assert next(event["iteration"] for event in steps if event["event"] == "step") == reached + 1
-    assert learned(cut) == learned(whole)
+    assert learned(cut) == uncut(job)
 
 
 def test_a_finished_run_is_left_as_it_is(job: multiseg.Job, tmp_path: Path) -> None:
@@ -186,12 +198,12 @@ def start(job: multiseg.Job, folder: Path, resume: bool) -> subprocess.Popen[str
 
 @pytest.mark.parametrize("victim", ["worker", "program"])
 def test_killed_at_random_moments_it_comes_to_the_same_to_the_bit(
-    job: multiseg.Job, tmp_path: Path, victim: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    job: multiseg.Job, uncut: Callable[[multiseg.Job], dict[str, Any]], tmp_path: Path, victim: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """SIGKILL after a random event, again and again until the training is through."""
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    whole = learned(job.train(tmp_path / "whole", progress=False))
     moments = random.Random(victim)
     kills, done = 0, False
     while not done:
@@ -213,8 +225,8 @@ def test_killed_at_random_moments_it_comes_to_the_same_to_the_bit(
         assert done or seen >= moment, said
         assert all(gone(worker) for worker in workers)
     assert kills >= 3
-    assert learned(multiseg.Run.open(tmp_path / "cut")) == whole
     assert not list((tmp_path / "tmp").iterdir())
+    assert learned(multiseg.Run.open(tmp_path / "cut")) == uncut(job)
     assert {path.name for path in (tmp_path / "cut").rglob(".*")} == {".lock", ".progress.json"}
 
 
@@ -262,17 +274,18 @@ def test_a_second_ctrl_c_ends_at_once(job: multiseg.Job, tmp_path: Path) -> None
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_stopped_before_its_first_step_it_resumes(job: multiseg.Job, tmp_path: Path) -> None:
+def test_stopped_before_its_first_step_it_resumes(
+    job: multiseg.Job, uncut: Callable[[multiseg.Job], dict[str, Any]], tmp_path: Path
+) -> None:
     stop = Stop()
 
     def listen(event: dict[str, Any]) -> None:
         if event["event"] == "epoch":
             stop.ask()
 
-    whole = job.train(tmp_path / "whole", progress=False)
     with pytest.raises(TrainingStopped, match="after iteration 0"):
         job.train(tmp_path / "cut", progress=listen, stop=stop)
-    assert learned(job.train(tmp_path / "cut", resume=True, progress=False)) == learned(whole)
+    assert learned(job.train(tmp_path / "cut", resume=True, progress=False)) == uncut(job)
 
 
 # --- early end
