@@ -22,6 +22,7 @@ import multiseg
 from helpers import lending
 from helpers.lending import lend
 from helpers.linear_training import SIZE
+from helpers.nightly import nightly
 from helpers.void_masks import void_masks
 from multiseg.job.job import Job
 from multiseg.training.preparation import network_spec
@@ -80,7 +81,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
-        metafunc.parametrize("backend", REQUIRED)
+        first = metafunc.definition.get_closest_marker("first_backend") and REQUIRED
+        metafunc.parametrize("backend", nightly(REQUIRED, large=REQUIRED[1:]) if first else REQUIRED)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

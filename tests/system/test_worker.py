@@ -69,6 +69,7 @@ def worker_of(pid: int) -> int:
     return found
 
 
+@pytest.mark.first_backend
 def test_a_crash_tells_the_last_lines_that_were_printed(backend: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with Worker(registry.get(backend), log=log) as worker:
@@ -101,6 +102,7 @@ def test_no_worker_outlives_its_program(backend: str, dataset: Any, tmp_path: Pa
     assert not scratch.exists()
 
 
+@pytest.mark.first_backend
 def test_a_stopped_worker_ends_with_its_program(backend: str) -> None:
     code = (
         "import time\nfrom multiseg import backend\nfrom multiseg.worker.client import Worker\n"
@@ -115,6 +117,7 @@ def test_a_stopped_worker_ends_with_its_program(backend: str) -> None:
     assert gone(worker)
 
 
+@pytest.mark.first_backend
 def test_a_stopped_worker_can_be_closed(backend: str) -> None:
     worker = Worker(registry.get(backend))
     os.kill(worker.pid, signal.SIGSTOP)
@@ -122,6 +125,7 @@ def test_a_stopped_worker_can_be_closed(backend: str) -> None:
     assert not alive(worker.pid)
 
 
+@pytest.mark.first_backend
 def test_an_interrupt_while_a_worker_starts_leaves_no_process(backend: str) -> None:
     code = (
         "import os, signal, sys\nfrom multiseg import backend\nfrom multiseg.worker.client import Worker\n"
