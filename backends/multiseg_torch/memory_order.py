@@ -5,8 +5,11 @@ The shapes stay (N, C, H, W); only strides differ. Prediction and training use t
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from multiseg_torch import lowering
 
@@ -25,12 +28,16 @@ def choose(model: nn.Module, images: Tensor, trains: bool) -> str:
 
     NHWC needs a CPU, a convolution, no lowered layer, and an output for ``images`` (N, C, H, W) that is the same to rounding,
     because files that read a tensor's memory (``view``, ``as_strided``) may depend on NCHW. If the network ``trains``, its
-    gradient for ``images`` is computed as well. Parameters and buffers keep their values.
+    gradient for ``images`` is computed as well. Parameters and buffers keep their values. Convolutions that PyTorch computes
+    wrongly in NHWC (docs/upstream-faults.md) keep NCHW.
     """
     convolves = any(isinstance(module, CONVOLUTIONS) for module in model.modules())
     if images.device.type != "cpu" or not convolves or lowering.layers(model):
         return "NCHW"
-    expected = _output(model, images[:1])
+    with _Convolutions() as calls:
+        expected = _output(model, images[:1])
+    if calls.faulty:
+        return "NCHW"
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if _agrees(model, images.contiguous(memory_format=torch.channels_last), expected, trains):
         return "NHWC"
@@ -41,6 +48,23 @@ def choose(model: nn.Module, images: Tensor, trains: bool) -> str:
 def ordered(images: Tensor, order: str) -> Tensor:
     """Return images (N, C, H, W) in an order of ORDERS; tensors with other axes as they are."""
     return images.contiguous(memory_format=ORDERS[order]) if images.dim() == 4 else images
+
+
+class _Convolutions(TorchFunctionMode):
+    """Notes whether a convolution of one channel is called with a stride of 1 down and a larger one across.
+
+    With an output one pixel wide, oneDNN in PyTorch 2.13 reads memory beyond such an image in NHWC; sizes of images may vary.
+    """
+
+    faulty = False
+
+    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        if function in (torch.conv2d, nn.functional.conv2d):
+            values = {**dict(zip(("input", "weight", "bias", "stride"), arguments)), **(named or {})}
+            stride = values.get("stride", 1)
+            down, across = (stride, stride) if isinstance(stride, int) else (*stride, *stride)[:2]
+            self.faulty |= values["input"].shape[-3] == 1 and down == 1 < across
+        return function(*arguments, **(named or {}))
 
 
 def _output(model: nn.Module, images: Tensor) -> Tensor:

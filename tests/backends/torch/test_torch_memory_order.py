@@ -39,6 +39,14 @@ CASES = {
     "view": ({"line": "x = x.view(len(x), -1).view(x.shape)"}, "NCHW"),  # an error in NHWC
     "view in training": ({"line": "x = x.view(len(x), -1).view(x.shape) if self.training else x"}, "NCHW"),
     "memory": ({"line": "x = x.as_strided(x.shape, (576, 144, 12, 1))"}, "NCHW"),  # other pixels in NHWC
+    "one channel, strides 1 and 2": (  # wrong in NHWC where the output is one pixel wide, as docs/upstream-faults.md shows
+        {"line": "x = x + nn.functional.conv2d(x[:, :1], self.first.weight[:1, :1], stride=(1, 2)).mean()"},
+        "NCHW",
+    ),
+    "one channel, strides 2": (
+        {"line": "x = x + nn.functional.conv2d(x[:, :1], self.first.weight[:1, :1], stride=2).mean()"},
+        "NHWC",
+    ),
     "reshape": ({"line": "x = x.reshape(len(x), -1).reshape(x.shape)"}, "NHWC"),
 }
 
