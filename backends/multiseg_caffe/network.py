@@ -31,7 +31,7 @@ from multiseg_caffe import (
     weights_files,
 )  # fmt: skip
 from multiseg_caffe.deploy import deployed
-from multiseg_caffe.describing import fork_layers, placing
+from multiseg_caffe.describing import fork_layers, placing, windows
 from multiseg_caffe.solver import WEIGHTS, Solver, set_multipliers
 from multiseg_caffe.sources import DATA, LABEL
 from multiseg_caffe.vectors import without_flatten
@@ -131,6 +131,8 @@ class Network(network.Network):
                 self.ignored = class_labels.ignoring(net, self.spec.ignore_index, path)
         placed = placing.infer(net, path, {}, caffe.layer_type_list())
         blob_shapes = {top: shape for p in placed for top, shape in zip(p.layer.top, p.tops) if shape}  # noqa: B905
+        if state == "train":
+            _check_poolings(net, blob_shapes, path)
         return without_flatten(losses.with_native(net), blob_shapes), blob_shapes
 
     def _label_size(self, shape: tuple[int, ...]) -> tuple[int, int]:
@@ -384,6 +386,24 @@ class Network(network.Network):
     def close(self) -> None:
         self.nets.clear()
         self.solver = self.base = None
+
+
+def _check_poolings(net: Any, shapes: Mapping[str, tuple[int, ...]], path: str) -> None:
+    """Raise ModelError for a maximum pooling with a window outside the image: its gradient is written outside Caffe's memory."""
+    for layer in net.layer:
+        if layer.type != "Pooling" or layer.pooling_param.pool != layer.pooling_param.MAX:
+            continue
+        before, after = shapes.get(layer.bottom[0], ()), shapes.get(layer.top[0], ())
+        if len(before) != 4 or len(after) != 4:
+            continue
+        size, pooled = (before[2], before[3]), (after[2], after[3])
+        window = windows.of_pooling(layer.pooling_param, size)
+        if windows.lies_outside(window, size, pooled):
+            raise ModelError(
+                f"{path}: layer {layer.name!r} (Pooling): its last window lies outside its input of {size[1]}x{size[0]} pixels, "
+                f"where Caffe's output is -3.4e38 and its gradient damages memory; use a kernel_size of at least the stride, "
+                f"or images of another size"
+            )
 
 
 def _loss(net: Any) -> float:

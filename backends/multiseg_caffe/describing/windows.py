@@ -66,6 +66,14 @@ def of_pooling(p: Any, size: Pair) -> Window:
     return window
 
 
+def lies_outside(window: Window, size: Pair, pooled: Pair) -> bool:
+    """Return whether a pooling of images of ``size`` into ``pooled`` has a window without any pixel.
+
+    Caffe rounds the number of windows up, and drops those outside the image only if the layer has a pad.
+    """
+    return any((pooled[i] - 1) * window.stride[i] - window.pad[i] >= size[i] for i in range(2))
+
+
 def _pair(p: Any, name: str, field: str = "") -> Pair:
     """Return a size that is given as one field (``field``, by default ``name``), or as ``name_h`` and ``name_w``."""
     has_height, has_width = p.HasField(f"{name}_h"), p.HasField(f"{name}_w")

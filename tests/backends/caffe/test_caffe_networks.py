@@ -369,6 +369,7 @@ def test_a_softmax_that_is_deployed_alone_is_the_prediction(tmp_path: Path) -> N
                                              r"similar names: pool2, pool1"),
     (('type: "Pooling"', 'type: "Poling"'), r"'pool1' \(Poling\): BVLC Caffe has no layer of this type; similar names: Pooling"),
     (("kernel_size: 5", "kernel_size: 50"), r"layer 'conv1' \(Convolution\): has a 50x50 kernel, larger than its input of 28x28"),
+    (("kernel_size: 2", "kernel_size: 1"), r"layer 'pool1' \(Pooling\): its last window lies outside its input of 24x24 pixels"),
     (('type: "xavier"', 'type: "xaver"'), r"weight_filler \{ type: 'xaver' \} is unknown; similar names: xavier"),
     (('top: "accuracy"', 'top: "accuracy" accuracy_param { top_k: 11 }'), r"has top_k 11 for 10 classes"),
     (('name: "loss"\n  type: "SoftmaxWithLoss"\n  bottom: "ip2"', 'name: "loss"\n  type: "SoftmaxWithLoss"\n  bottom: "conv2"'),
