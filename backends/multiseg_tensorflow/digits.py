@@ -15,8 +15,38 @@ tf = tensorflow.compat.v1
 STAGE_TRAIN, STAGE_VAL, STAGE_INF = "train", "val", "inf"
 
 
+class _Mode:
+    """An attribute of a tower that is another one in training, validation and inference; reading it is noted."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __set__(self, tower: Tower, value: Any) -> None:
+        vars(tower)[self.name] = value
+
+    def __get__(self, tower: Tower | None, owner: type) -> Any:
+        if tower is None:
+            return self
+        vars(tower)["reads_mode"] = True
+        try:
+            return vars(tower)[self.name]
+        except KeyError:
+            raise AttributeError(self.name) from None
+
+
 class Tower:
-    """Base class of `UserModel`. ``input_shape`` is [H, W, C]; ``x`` and ``y`` are NHWC, ``y`` is None in inference."""
+    """Base class of `UserModel`. ``input_shape`` is [H, W, C]; ``x`` and ``y`` are NHWC, ``y`` is None in inference.
+
+    ``reads_mode``, no attribute of DIGITS, is whether the file may have read what differs between training and inference.
+    """
+
+    reads_mode = False
+    y, is_training, is_inference = _Mode(), _Mode(), _Mode()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # a constructor of the file's own receives the values
+        cls.reads_mode = cls.__init__ is not Tower.__init__
 
     def __init__(
         self, x: Any, y: Any, input_shape: list[int], nclasses: int | None, is_training: bool, is_inference: bool

@@ -31,6 +31,7 @@ Shape = tuple[int, int, int]  # H, W, C
 class UserGraph:
     """A graph and its tensors. ``y`` and ``loss`` are None in inference.
 
+    ``reads_mode`` is whether the layers may be others in training, validation and inference (multiseg_tensorflow.digits.Tower).
     ``seed`` is the placeholder of the seed of its random numbers (multiseg_tensorflow.randomness), None without training.
     ``loss`` is the reported loss, including the regularisation terms, and ``terms`` are its terms outside training
     (multiseg_tensorflow.loss_terms); ``losses`` are pairs of a loss to differentiate and its variables. ``variables`` and
@@ -41,6 +42,7 @@ class UserGraph:
 
     graph: Any
     tower: digits.Tower
+    reads_mode: bool
     classes: int | None
     ignored: list[int]
     x: Any
@@ -82,30 +84,35 @@ def read_layers(file: NetworkFile, shape: Shape, dropouts: bool = False) -> Laye
     if not dropouts and key in _last_read:
         return _last_read[key].cut(file.outputs)
     with tf.Graph().as_default():
-        inputs, outputs = _inference(file, shape, None)
+        inputs, outputs, reads_mode = _inference(file, shape, None)
         layers = read(inputs, outputs, file.scopes)
+        dropouts_of_all = [] if reads_mode else dropout.find(tf.get_default_graph())
     _last_read.clear()
     if file.identity is not None:
         _last_read[key] = replace(layers, nodes=[])  # which the dropout below changes
     if not dropouts:
         return layers.cut(file.outputs)
+    if not reads_mode:  # the graph is the same in training
+        mark_training_statistics(layers, layers)
+        return with_dropouts(layers, dropouts_of_all).cut(file.outputs)
     with tf.Graph().as_default() as graph:
-        inputs, outputs = _inference(file, shape, outputs[0][1].shape)
+        inputs, outputs, _ = _inference(file, shape, outputs[0][1].shape)
         mark_training_statistics(layers, read(inputs, outputs, file.scopes))
         return with_dropouts(layers, dropout.find(graph)).cut(file.outputs)
 
 
-def _inference(file: NetworkFile, shape: Shape, label_shape: Any) -> tuple[list[Any], list[tuple[str, Any]]]:
-    """Build the network in the default graph, for training if there is a label shape; return its inputs, and outputs with titles.
+def _inference(file: NetworkFile, shape: Shape, label_shape: Any) -> tuple[list[Any], list[tuple[str, Any]], bool]:
+    """Build the network in the default graph, for training if there is a label shape.
 
-    The batch size is 1, so that all shapes are known.
+    Returns its inputs, its outputs with titles, and whether it may be another one in training and inference. The batch size is 1,
+    so that all shapes are known.
     """
     x = tf.placeholder(tf.float32, [1, *shape], "x")
     with blaming(file.path, file.lacks_classes):
         y = None if label_shape is None else tf.placeholder(tf.float32, label_shape, "y")
         tower = file.tower(x, y, list(shape), file.classes, y is not None, y is None)
         outputs = _outputs(file.path, tower, initialised=False)
-    return [x, *_more_inputs([output for _, output in outputs], (x, y))], outputs
+    return [x, *_more_inputs([output for _, output in outputs], (x, y))], outputs, tower.reads_mode
 
 
 def _more_inputs(outputs: Sequence[Any], known: Sequence[Any]) -> list[Any]:
@@ -146,6 +153,7 @@ def build(
             tower: Any = file.tower(x, _labels(y, loss), list(shape), file.classes, training, y is None)
             output = _output(path, tower, x.graph, layers, initialised)
             _check_output(path, output, label_shape, labels)
+            reads_mode = tower.reads_mode
             tower.label_kind = labels
             with tf.name_scope(digits.GraphKeys.LOSS):
                 losses = (
@@ -176,6 +184,7 @@ def build(
     return UserGraph(
         graph=graph,
         tower=tower,
+        reads_mode=reads_mode,
         classes=min((classes for classes, _ in class_losses), default=None),
         ignored=sorted({value for _, ignored in class_losses for value in ignored}),
         x=in_graph(x),

@@ -142,7 +142,7 @@ class Network(network.Network):
         arrays = [features] if labels is None else [features, labels]
         layer_outputs = predictor.activations(arrays) if activations else {}
         if labels is None:
-            return predictor.run(features), None, layer_outputs
+            return predictor.output(features), None, layer_outputs
         with self._short_errors():
             output, loss = predictor.run(features, labels)
         return output, float(loss), layer_outputs
@@ -280,6 +280,11 @@ class Network(network.Network):
         key = (features.shape[1:], None if labels is None else labels.shape[1:])
         if self._spec.mixed_sizes:
             key = (_of_any_size(key[0]), key[1] and _of_any_size(key[1]))
+        if labels is None:  # a graph with labels may have the same layers
+            same = (
+                other for other, known in self._predictors.items() if other[0] == key[0] and not known.user.reads_mode
+            )
+            key = next(same, key)
         predictor = self._predictors.pop(key, None)
         if predictor is None:
             user = self._build(*key, training=False, initialised=False)
@@ -310,9 +315,8 @@ class _Predictor:
 
     def __init__(self, user: UserGraph, session: Any) -> None:
         self.user, self.session, self.changes = user, session, -1
-        if user.y is None:
-            self.run = session.make_callable(user.output, feed_list=[user.x])
-        else:
+        self.output = session.make_callable(user.output, feed_list=[user.x])
+        if user.y is not None:
             self.run = session.make_callable([user.output, user.loss], feed_list=[user.x, user.y])
             self.evaluate = session.make_callable([user.output, user.terms], feed_list=[user.x, user.y])
 

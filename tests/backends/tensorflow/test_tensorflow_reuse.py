@@ -1,4 +1,4 @@
-"""A network that follows one with another solver computes what a network that is loaded anew computes, bit by bit."""
+"""Graphs that are used again, for another solver or without labels, compute what new graphs compute, bit by bit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.tensorflow_files import model, network, specification
+from helpers.tensorflow_files import LOSS, model, network, specification
 
 pytestmark = pytest.mark.needs("tensorflow")
 
@@ -82,3 +82,47 @@ def test_a_changed_helper_needs_a_loaded_network(tmp_path: Path) -> None:
     helper.write_text("FILTERS = 5\n")
     assert first.successor(specification(tmp_path, text, solver=ADAM)) is None
     assert network(tmp_path, text).get_weights()["first.weight"].shape == (5, 1, 2, 2)
+
+
+FIXED = """
+net = slim.conv2d(self.x, 3, [3, 3], scope='first')
+net = slim.batch_norm(net, is_training=False, scope='norm')
+net = tf.nn.dropout(net, keep_prob=0.5, name='drop')
+return slim.conv2d(net, 1, [1, 1], activation_fn=None, scope='last')
+"""
+
+
+CONSTRUCTOR = """
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+"""
+
+
+@pytest.mark.parametrize("inference", [FIXED, FIXED.replace("tf.nn.dropout(net, keep_prob=0.5, name='drop')", "net")])
+def test_a_network_that_does_not_read_its_mode_is_the_same_in_one_graph(tmp_path: Path, inference: str) -> None:
+    from multiseg_tensorflow.reader import describe
+
+    reading = "assert self.is_training in (False, True)" + inference
+    descriptions, predicted = [], []
+    for number, text in enumerate([model(inference), model(reading), model(inference, LOSS + CONSTRUCTOR)]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        loaded = network(folder, text)
+        descriptions.append(describe(str(folder / "net.py"), [1, 8, 8]))
+        predicted.append([loaded.predict(X, Y, True), loaded.predict(X, None), loaded.predict(MORE, None, True)])
+    assert descriptions[0] == descriptions[1] == descriptions[2]
+    layers = {layer["type"]: layer for layer in descriptions[0]["layers"]}
+    assert layers["BatchNormalization"]["parameters"]["training_statistics"] == "stored"
+    assert ("Dropout" in layers) == ("dropout" in inference)
+    if "dropout" not in inference:
+        np.testing.assert_equal(predicted[0], predicted[1])
+        np.testing.assert_equal(predicted[0], predicted[2])
+
+
+@pytest.mark.parametrize(
+    ("factor", "ratio"), [("3. if self.is_inference else 2.", 1.5), ("1. if self.y is None else 2.", 0.5)]
+)
+def test_a_network_that_reads_its_mode_has_a_graph_for_each(tmp_path: Path, factor: str, ratio: float) -> None:
+    loaded = network(tmp_path, model(f"return self.x * ({factor}) * tf.get_variable('w', [1])"))
+    output, _, _ = loaded.predict(X, Y)
+    np.testing.assert_allclose(loaded.predict(X, None)[0], output * ratio, rtol=1e-6)
