@@ -2,9 +2,10 @@
 
 PyTorch: plain, channels_last and torch.compile. TensorFlow: a session, the same with XLA, and Keras 3 with jit_compile. Caffe:
 pycaffe's solver. Each as a user starts it and with the memory settings of multiseg's workers. By processor time of one thread,
-which other load on the machine affects least.
+which other load on the machine affects least. The plain loop uses the installed pycaffe, or that in the folder PLAIN_CAFFE.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ VARIANTS = {
     "tensorflow": ("plain", "XLA", "Keras with jit"),
     "caffe": ("plain",),
 }
+# a folder with another build of the package caffe, for the plain loop
+OTHER_CAFFE = {"PYTHONPATH": os.environ["PLAIN_CAFFE"]} if "PLAIN_CAFFE" in os.environ else {}
 XLA = {"TF_XLA_FLAGS": "--tf_xla_cpu_global_jit"}  # in the user's environment: XLA on CPUs needs it
 
 
@@ -106,7 +109,8 @@ def _plain(bench: Bench, backend: str, subject: Subject, variant: str, memory: d
     given["images"] = str(_images(bench, backend, subject))
     if backend == "caffe":
         net = caffe_net(model, "train", (subject.batch, *subject.image), (subject.batch, 1, *subject.image[1:]))
-        return Contender("plain_caffe", {"OPENBLAS_NUM_THREADS": "1", **memory}, net=net, what="train", **given)
+        variables = {"OPENBLAS_NUM_THREADS": "1", **memory, **OTHER_CAFFE}
+        return Contender("plain_caffe", variables, net=net, what="train", **given)
     variables = PLAIN[backend] | memory | (XLA if variant == "XLA" else {})
     if variant == "Keras with jit":
         return Contender("keras_network", variables, network=model.stem, classes=subject.classes, **given)
