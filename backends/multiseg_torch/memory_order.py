@@ -51,20 +51,23 @@ def ordered(images: Tensor, order: str) -> Tensor:
 
 
 class _Convolutions(TorchFunctionMode):
-    """Notes whether a convolution of one channel is called with a stride of 1 down and a larger one across.
+    """Notes whether a convolution of one channel has a stride of 1 down and a larger one across.
 
-    With an output one pixel wide, oneDNN in PyTorch 2.13 reads memory beyond such an image in NHWC; sizes of images may vary.
+    With an output one pixel wide, oneDNN in PyTorch 2.13 reads memory beyond such an image in NHWC; sizes of images may vary. The
+    gradient of a transposed convolution with one output channel is such a convolution.
     """
 
     faulty = False
 
     def __torch_function__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
-        if function in (torch.conv2d, nn.functional.conv2d):
+        made = function(*arguments, **(named or {}))
+        if function in (torch.conv2d, torch.conv_transpose2d):
             values = {**dict(zip(("input", "weight", "bias", "stride"), arguments)), **(named or {})}
             stride = values.get("stride", 1)
             down, across = (stride, stride) if isinstance(stride, int) else (*stride, *stride)[:2]
-            self.faulty |= values["input"].shape[-3] == 1 and down == 1 < across
-        return function(*arguments, **(named or {}))
+            image = values["input"] if function is torch.conv2d else made
+            self.faulty |= image.shape[-3] == 1 and down == 1 < across
+        return made
 
 
 def _output(model: nn.Module, images: Tensor) -> Tensor:

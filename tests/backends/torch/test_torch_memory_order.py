@@ -43,6 +43,13 @@ CASES = {
         {"line": "x = x + nn.functional.conv2d(x[:, :1], self.first.weight[:1, :1], stride=(1, 2)).mean()"},
         "NCHW",
     ),
+    "transposed, one channel, strides 1 and 2": (
+        {
+            "line": "x = x + nn.functional.conv_transpose2d(x, self.first.weight[:4, :1, :1, :1].expand(4, 1, 1, 1), "
+            "stride=(1, 2)).mean()"
+        },
+        "NCHW",
+    ),
     "one channel, strides 2": (
         {"line": "x = x + nn.functional.conv2d(x[:, :1], self.first.weight[:1, :1], stride=2).mean()"},
         "NHWC",
