@@ -136,6 +136,7 @@ def test_a_comparison_has_classes_confusion_and_the_worst_images(run: multiseg.R
     assert curves["runs"][0][1] == pytest.approx([row["iou"] for row in tested["per_class"]], abs=1e-3)
 
 
+@pytest.mark.first_backend
 def test_runs_of_another_kind_are_left_out_of_the_pictures(
     run: multiseg.Run, dataset: multiseg.Dataset, backend: str, tmp_path: Path
 ) -> None:
