@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Literal
@@ -146,10 +147,27 @@ def package_folder(package: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
+def _changes() -> tuple[tuple[str, int], ...]:
+    """Return the folders that Python imports from, with the times of their last changes; an installation changes its folder."""
+    changes = []
+    for path in map(os.path.abspath, sys.path):
+        try:
+            changes.append((path, Path(path).stat().st_mtime_ns))
+        except OSError:
+            changes.append((path, 0))
+    return tuple(changes)
+
+
+@lru_cache(maxsize=1)
+def _entry_points(changes: tuple[tuple[str, int], ...]) -> tuple[EntryPoint, ...]:
+    """Return the entry points of backends, which takes milliseconds: the metadata of all installed distributions are read."""
+    return tuple(entry_points(group=GROUP))
+
+
 def entry_point_table() -> dict[str, EntryPoint]:
     """Return the entry points of installed backends by name. Raises BackendUnavailable if two distributions use one name."""
     table: dict[str, EntryPoint] = {}
-    for point in entry_points(group=GROUP):
+    for point in _entry_points(_changes()):
         other = table.setdefault(point.name, point)
         if other.value != point.value:
             raise BackendUnavailable(
