@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 import multiseg
+from helpers import lending
 from multiseg.exporting import files
 from multiseg.model_files.weights_file import NeutralWeights, write
 from multiseg.topology import Topology
@@ -66,9 +68,26 @@ def right(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return files.export(topology(), "caffe", tmp_path_factory.mktemp("right") / "small.prototxt")
 
 
+@pytest.fixture(scope="module")
+def fault_file(lent_workers: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The file that tells the faulty backend its mistake: one process has them all, one after the other."""
+    file = tmp_path_factory.mktemp("fault") / "fault.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MULTISEG_FAULT_FILE", str(file))
+        with lending.everywhere():
+            yield file
+
+
 @pytest.fixture
-def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
+def faulty(fault_file: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """faulty(fault, mean): from the next network on, the backend has this mistake; until then it has none."""
     monkeypatch.syspath_prepend(str(FAULTY))
+
+    def plant(fault: str, mean: Sequence[float] = ()) -> None:
+        fault_file.write_text(json.dumps([fault, list(mean)]))
+
+    plant("")
+    return plant
 
 
 def check(dataset: multiseg.Dataset, model: Path, steps: int = 3, **options: Any) -> Any:
@@ -101,11 +120,10 @@ REDUCED = {"epsilon": ["bn", "bn_scale"], "bgr": ["conv1"], "gradient": ["up"], 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_mistake_in_a_backend_is_found_and_named(
-    fault: str, colours: multiseg.Dataset, right: Path, faulty: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    fault: str, colours: multiseg.Dataset, right: Path, faulty: Callable[..., None], tmp_path: Path
 ) -> None:
     assert colours.mean_pixel is not None
-    monkeypatch.setenv("MULTISEG_FAULT", fault)
-    monkeypatch.setenv("MEAN", " ".join(map(str, colours.mean_pixel)))
+    faulty(fault, [float(value) for value in colours.mean_pixel])
     parts = tmp_path / "parts" if fault in REDUCED else None
     found = check(colours, right, reduce=parts)
     assert not found.ok
@@ -123,7 +141,9 @@ def test_a_mistake_in_a_backend_is_found_and_named(
         }
 
 
-def test_without_a_mistake_nothing_is_found(colours: multiseg.Dataset, right: Path, faulty: None) -> None:
+def test_without_a_mistake_nothing_is_found(
+    colours: multiseg.Dataset, right: Path, faulty: Callable[..., None]
+) -> None:
     found = check(colours, right)
     assert found.ok and found.first_divergence is None
     assert {row.stage for row in found.rows} == {"forward", "output", "loss", "gradient", "step"}
@@ -133,9 +153,9 @@ def test_without_a_mistake_nothing_is_found(colours: multiseg.Dataset, right: Pa
 # a mistake of the normalisation's epsilon is smaller than bfloat16's rounding
 @pytest.mark.parametrize("fault", ["relu", "transposed", "gradient"])
 def test_a_mistake_is_found_in_bfloat16(
-    fault: str, colours: multiseg.Dataset, right: Path, faulty: None, monkeypatch: pytest.MonkeyPatch
+    fault: str, colours: multiseg.Dataset, right: Path, faulty: Callable[..., None]
 ) -> None:
-    monkeypatch.setenv("MULTISEG_FAULT", fault)
+    faulty(fault)
     found = check(colours, right, steps=0, precision="bf16")
     assert found.first_divergence.startswith("Faulty (small.prototxt), bf16: ")
     words = ["the gradient of 'up.", "times what it should be"] if fault == "gradient" else FAULTS[fault]

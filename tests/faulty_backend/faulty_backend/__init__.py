@@ -1,4 +1,4 @@
-"""PyTorch with a mistake: the backend of somebody who got one thing wrong. MULTISEG_FAULT says which."""
+"""PyTorch with a mistake: the backend of somebody who got one thing wrong. MULTISEG_FAULT, or a file, says which."""
 
 from __future__ import annotations
 

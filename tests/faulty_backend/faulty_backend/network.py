@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import multiseg_torch.network as right
@@ -14,7 +16,13 @@ from torch.nn import functional as F
 from multiseg.network import Array, NetworkSpec
 
 probe = right.probe
-FAULT = os.environ.get("MULTISEG_FAULT", "")
+
+
+def planted() -> tuple[str, list[float]]:
+    """The mistake, and the mean for the mistake with it: from MULTISEG_FAULT, or from a file that may change between networks."""
+    file = os.environ.get("MULTISEG_FAULT_FILE")
+    fault, mean = json.loads(Path(file).read_text()) if file else (os.environ.get("MULTISEG_FAULT", ""), [])
+    return fault, mean
 
 
 def _set(name: str, **values: Any) -> Callable[[nn.Module], None]:
@@ -42,10 +50,10 @@ MODEL: dict[str, Callable[[nn.Module], None]] = {
     "epsilon": _set("bn", eps=1e-3),
     "relu": _replace("relu", nn.Identity()),
 }
-IMAGES: dict[str, Callable[[Array], Array]] = {
-    "bgr": lambda images: images[:, ::-1],
-    "hwc": lambda images: images.transpose(0, 2, 3, 1).reshape(images.shape),
-    "mean": lambda images: images + np.array([float(each) for each in os.environ["MEAN"].split()]).reshape(1, -1, 1, 1),
+IMAGES: dict[str, Callable[[Array, list[float]], Array]] = {
+    "bgr": lambda images, mean: images[:, ::-1],
+    "hwc": lambda images, mean: images.transpose(0, 2, 3, 1).reshape(images.shape),
+    "mean": lambda images, mean: images + np.array(mean).reshape(1, -1, 1, 1),
 }
 WEIGHTS: dict[str, tuple[str, Callable[[Array], Array]]] = {
     "transposed": ("conv1.weight", lambda weights: weights.swapaxes(2, 3)),
@@ -56,33 +64,35 @@ WEIGHTS: dict[str, tuple[str, Callable[[Array], Array]]] = {
 class Network(right.Network):
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__(spec)
-        if FAULT in MODEL:
-            MODEL[FAULT](self.model)
+        self.fault, self.mean = planted()
+        if self.fault in MODEL:
+            MODEL[self.fault](self.model)
         if self.solver is not None:
             for group in self.solver._optimizer.param_groups:
-                if FAULT == "dampening":
+                if self.fault == "dampening":
                     group["dampening"] = group["momentum"]
-                if FAULT == "nesterov":
+                if self.fault == "nesterov":
                     group["nesterov"] = group["momentum"] > 0
-                if FAULT == "decay":
+                if self.fault == "decay":
                     group["weight_decay"] = 0.1
 
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:
-        if FAULT == "gradient":  # summed where it should be averaged, which a large rate hides
+        if self.fault == "gradient":  # summed where it should be averaged, which a large rate hides
             rate = rate * len(features)
-        return super().train_step(_images(features), labels, rate, seed)
+        return super().train_step(self._images(features), labels, rate, seed)
 
     def predict(
         self, features: Array, labels: Array | None, activations: bool = False
     ) -> tuple[Array, float | None, dict[str, Array]]:
-        return super().predict(_images(features), labels, activations)
+        return super().predict(self._images(features), labels, activations)
 
     def set_weights(self, weights: Mapping[str, Array], *more: Any) -> None:
-        if FAULT in WEIGHTS:
-            name, change = WEIGHTS[FAULT]
+        if self.fault in WEIGHTS:
+            name, change = WEIGHTS[self.fault]
             weights = {**weights, name: np.ascontiguousarray(change(weights[name]))}
         super().set_weights(weights, *more)
 
-
-def _images(features: Array) -> Array:
-    return np.ascontiguousarray(IMAGES[FAULT](features), dtype=np.float32) if FAULT in IMAGES else features
+    def _images(self, features: Array) -> Array:
+        if self.fault not in IMAGES:
+            return features
+        return np.ascontiguousarray(IMAGES[self.fault](features, self.mean), dtype=np.float32)
