@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection
 from multiprocessing import BufferTooShort
 from multiprocessing.connection import Connection
@@ -20,6 +21,7 @@ from multiseg.errors import WorkerError
 
 ARRAY = "__array__"
 FRAME = 1 << 24  # bytes
+TYPE = re.compile(r"[<>|=][A-Za-z]\d{1,9}")  # as numpy.dtype.str
 
 
 def send(connection: Connection, message: Any) -> None:
@@ -97,6 +99,8 @@ def _with_arrays(value: Any, connection: Connection) -> Any:
 
 def _empty(dtype: str, shape: list[int]) -> np.ndarray[Any, Any]:
     """Return an array for the content of a message. Raise ValueError for one that :func:`send` does not announce."""
+    if not TYPE.fullmatch(str(dtype)):  # numpy also parses text such as "i4,(2,)f8", with errors of Python's grammar
+        raise ValueError(f"an array of {dtype!r}")
     kind = np.dtype(str(dtype))
     if (
         kind.hasobject

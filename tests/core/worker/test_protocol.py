@@ -45,6 +45,7 @@ def test_messages_carry_plain_data_and_arrays() -> None:
         [], {}, {"number": 4, "value": 1}, {"number": 3}, {"number": 3, "error": "x"}, {"number": True, "value": 1},
         {"number": 3, "value": {"__array__": ["O", [1]]}}, {"number": 3, "value": {"__array__": ["<f4", [-1]]}},
         {"number": 3, "value": {"__array__": ["<f4", [1 << 40, 1 << 20]]}}, {"number": 3, "value": {"__array__": 5}},
+        {"number": 3, "value": {"__array__": ["i4,(09)f8", [1]]}},  # a SyntaxError of numpy
     ],
 )  # fmt: skip
 def test_what_is_no_answer_is_a_typed_error(message: Any) -> None:
