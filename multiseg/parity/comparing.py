@@ -156,9 +156,10 @@ def passes(side: ParitySide, weights: Weights, batch: ParityBatch, shown: Weight
     """Yield a training pass of the reference, from the framework's layer outputs if possible, then admissible alternatives.
 
     The rounding of a training pass may differ from that of the pass that returned the layer outputs. A ReLU input within rounding
-    of 0 may then have the other sign, so both signs are tried for the inputs nearest to 0. With batch statistics the outputs
-    for prediction do not apply, and the reference computes all layers itself. The gradients are those of the parameters that the
-    side trains.
+    of 0 may then have the other sign, so both signs are tried for the inputs nearest to 0. Other layers, such as an ELU that a
+    framework computes together with the convolution before it in training only, may differ by their rounding: at last the
+    reference computes all layers itself, with the bounds that follow from the images on. So it does with batch statistics, where
+    the outputs for prediction do not apply. The gradients are those of the parameters that the side trains.
     """
 
     def of(trace: reference.Trace) -> Pass:
@@ -178,6 +179,8 @@ def passes(side: ParitySide, weights: Weights, batch: ParityBatch, shown: Weight
             for name, place in chosen:
                 other[name].flat[place] = np.nextafter(np.float32(0), -shown[name].flat[place] or np.float32(1))
             yield of(reference.forward(topology, weights, batch.images, other))
+    if all(layer.type in RULES for layer in topology.layers):
+        yield of(reference.forward(topology, weights, batch.images))
 
 
 def has_batch_statistics(topology: Topology) -> bool:
