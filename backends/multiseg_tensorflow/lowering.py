@@ -6,7 +6,8 @@ slow for the large kernels where this matters. The kernel layouts, HWIO and tran
 copy.
 
 A convolution of one pixel with a larger stride is the product of the pixels that it reads. With oneDNN, its own gradient
-damages the heap (TensorFlow 2.21, docs/upstream-faults.md).
+damages the heap (TensorFlow 2.21, docs/upstream-faults.md). For the same reason a convolution of one channel with a stride of
+1 down and a larger one across gets a second channel, of zeros: oneDNN reads memory beyond its image.
 """
 
 from __future__ import annotations
@@ -60,14 +61,14 @@ def _sides(op: Any) -> tuple[Any, Any, Any]:
 
 
 def _is_product(op: Any) -> bool:
-    """Return whether a convolution can be replaced by a matrix product over patches."""
+    """Return whether a convolution can be replaced by a matrix product over patches, or by one of two channels."""
     kernel, image, grid = _sides(op)
     if not kernel.shape.is_fully_defined() or image.shape.rank != 4 or grid.shape.rank != 4:
         return False
     return bool(
         op.get_attr("data_format") == b"NHWC"
         and op.get_attr("dilations") == [1, 1, 1, 1]
-        and (_reads_single_pixels(op) or _divides_image(op))
+        and (_reads_single_pixels(op) or _divides_image(op) or _reads_beyond(op))
         # otherwise the convolution is grouped
         and [image.shape.as_list()[3], grid.shape.as_list()[3]] == kernel.shape.as_list()[2:]
     )
@@ -90,6 +91,16 @@ def _reads_single_pixels(op: Any) -> bool:
     )
 
 
+def _reads_beyond(op: Any) -> bool:
+    """Return whether oneDNN may read beyond the image of a convolution: one channel, stride 1 down and a larger one across."""
+    return (
+        op.type == "Conv2D"
+        and _sides(op)[0].shape.as_list()[2] == 1
+        and op.get_attr("strides")[1] == 1 < op.get_attr("strides")[2]
+        and op.get_attr("padding") in (b"VALID", b"SAME")
+    )
+
+
 def _covered(op: Any) -> bool:
     """Return whether the patches are known to cover the image exactly: no remainder, and SAME adds no padding."""
     kernel, image, grid = (tensor.shape.as_list() for tensor in _sides(op))
@@ -103,6 +114,14 @@ def _product(node: Any, op: Any, device: str) -> Iterator[Any]:
         if _reads_single_pixels(op):
             _, rows, columns, _ = op.get_attr("strides")
             _convolution(arguments[1], arguments[0][:, ::rows, ::columns], True, device)
+        elif not _divides_image(op):
+            # not by Pad: TensorFlow computes it together with the convolution, which fails for channels
+            image, kernel = (
+                tf.concat([argument, tf.zeros_like(argument)], axis)
+                for argument, axis in zip(arguments, (3, 2))  # noqa: B905
+            )
+            padding = op.get_attr("padding").decode()
+            tf.nn.conv2d(image, kernel, op.get_attr("strides"), padding, name="output")
         elif op.type == "Conv2D":
             _convolution(arguments[1], arguments[0], _covered(op), device)
         else:

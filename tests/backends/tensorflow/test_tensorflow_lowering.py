@@ -75,6 +75,33 @@ return slim.conv2d(self.x, 1, [1, 1], stride=[2, 3], padding='{padding}', activa
         assert before[name] - after[name] == pytest.approx(0.1 * slope, abs=1e-6), name
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_convolution_of_one_channel_reads_its_image_alone(tmp_path: Path, known: bool) -> None:
+    """oneDNN reads beyond it where the output is one pixel wide (docs/upstream-faults.md)."""
+    text = model(f"""
+{"" if known else "self.x = tf.placeholder_with_default(self.x, [None, None, None, 1])"}
+return slim.conv2d(self.x, 2, [3, 3], stride=[1, 2], padding='VALID', activation_fn=None, scope='only')
+""")
+    lowered = network(tmp_path, text, input_shape=(1, 4, 3), label_shape=(2, 2, 1))
+    assert lowered.describe()["lowered"] == ["only"]
+    draw = np.random.default_rng(0)
+    x, y = draw.uniform(-1, 1, (3, 4, 3, 1)).astype(np.float32), draw.uniform(-1, 1, (3, 2, 1, 2)).astype(np.float32)
+    windows = np.stack([x[:, row : row + 3, :, 0] for row in range(2)], 1)  # of each image and row of the output
+    for _ in range(20):
+        before = {name.rpartition(".")[2]: value for name, value in lowered.get_weights().items()}
+        expected = np.einsum("nrhw,ohw->nro", windows, before["weight"][:, 0]) + before["bias"]
+        freed = [np.full(size, 1e20, np.float32) for size in range(1, 400)]  # what is in memory that is used again
+        del freed
+        output, loss, _ = lowered.predict(x, y)
+        assert output[:, :, 0] == pytest.approx(expected, abs=1e-5)
+        difference = expected.astype(np.float64) - y[:, :, 0]
+        scale = loss / np.mean(difference**2)  # of the file's loss
+        lowered.train_step(x, y, 0.01)
+        after = {name.rpartition(".")[2]: value for name, value in lowered.get_weights().items()}
+        slope = 2 * scale * np.einsum("nro,nrhw->ohw", difference, windows) / difference.size
+        assert before["weight"][:, 0] - after["weight"][:, 0] == pytest.approx(0.01 * slope, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     "layer",
     [
