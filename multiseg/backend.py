@@ -80,9 +80,9 @@ class Backend:
     open_classes: str | None = None
     # whether its cross entropies are of clipped probabilities and summed in one variable of float32, as Caffe's are
     clips_losses: bool = False
-    # "module:function" that returns the section of docs/upstream-faults.md about a fault of the framework that may end a process
-    # which trains a layer (type, parameters) without lowering, or None; needs no framework
-    fatal: str | None = None
+    # "module:function" that returns the section of docs/upstream-faults.md about a fault of the framework that lowering avoids,
+    # in a layer (type, parameters, shape of its first input), or None; needs no framework
+    known_faults: str | None = None
     weights_format: str = ""  # name of its weights file format when writing, e.g. pt
     writer: str | None = None  # "module:function" that writes weights files, see multiseg.model_files
     writer_needs_framework: bool = True  # whether that module runs only in the backend's process

@@ -1,17 +1,19 @@
-"""Faults of TensorFlow that end its process, see docs/upstream-faults.md."""
+"""Faults of TensorFlow that lowering avoids, see docs/upstream-faults.md."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def fatal(kind: str, parameters: Mapping[str, Any]) -> str | None:
-    """Return the fault that may end a process which trains a layer without lowering, None if there is none.
+def known(kind: str, parameters: Mapping[str, Any], input_shape: Sequence[int]) -> str | None:
+    """Return the fault that ends a process which computes a layer without lowering, or makes its numbers wrong; None without one.
 
-    ``kind`` and ``parameters`` are those of multiseg.topology.Layer.
+    ``kind`` and ``parameters`` are those of multiseg.topology.Layer; ``input_shape`` is that of its first input, without images.
     """
     if kind != "Conv" or parameters.get("group", 1) != 1:
         return None
-    one_pixel = set(parameters.get("kernel_shape", ())) == {1}
-    return "training-a-1x1-convolution" if one_pixel and max(parameters.get("strides", [1])) > 1 else None
+    strides = parameters.get("strides", [1])
+    if set(parameters.get("kernel_shape", ())) == {1} and max(strides) > 1:
+        return "training-a-1x1-convolution"
+    return "one-channel-in-channels-last" if input_shape[0] == 1 and strides[0] == 1 < max(strides) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -148,6 +148,8 @@ class _Checks:
         if parity.ok:
             return result("agrees" if parity.complete else "partly", _rest(parity), comparisons=count)
         words = parity.first_divergence or ""
+        if (faults := _known_faults(case, backend)) and self._agrees_lowered(case, backend):
+            return result("known fault", f"agrees with lowering, which avoids {_sections(faults)}: {words}")
         return result("differs", words, comparisons=count, **self._reduced(number, case, backend, worker, parity))
 
     def _failure(self, case: Case, backend: Backend, worker: Worker, words: str) -> tuple[Verdict, str]:
@@ -164,8 +166,15 @@ class _Checks:
             return "crash", f"{words}; in a new process, with lowering: {error}"
         if not parity.ok:
             return "crash", f"{words}; in a new process, with lowering: {parity.first_divergence}"
-        known = ", ".join(f"docs/upstream-faults.md#{fault}" for fault in faults)
-        return "known fault", f"agrees with lowering in a new process; this one had met {known}: {words}"
+        return "known fault", f"agrees with lowering in a new process; this one had met {_sections(faults)}: {words}"
+
+    def _agrees_lowered(self, case: Case, backend: Backend) -> bool:
+        """Return whether a case that differs agrees with lowering."""
+        try:
+            with np.errstate(all="ignore"):
+                return cases.check(case, backend, self._worker(backend), self.files, lowering=True).ok
+        except MultisegError:
+            return False
 
     def _reduced(self, number: int, case: Case, backend: Backend, worker: Worker, parity: Parity) -> dict[str, object]:
         """Reduce a case that differs, write it to the folder, and return facts of the part."""
@@ -185,13 +194,18 @@ class _Checks:
 
 
 def _known_faults(case: Case, backend: Backend) -> set[str]:
-    """Return the faults that may end a process of the backend when it trains this network."""
-    if backend.fatal is None:
+    """Return the faults of the backend that lowering avoids in the layers of a network."""
+    if backend.known_faults is None:
         return set()
-    module, _, function = backend.fatal.partition(":")
-    fatal = getattr(importlib.import_module(module), function)
-    faults = (fatal(layer.type, layer.parameters) for layer in case.topology.layers)
+    module, _, function = backend.known_faults.partition(":")
+    known = getattr(importlib.import_module(module), function)
+    shapes = case.topology.shapes
+    faults = (known(layer.type, layer.parameters, shapes[layer.inputs[0]]) for layer in case.topology.layers)
     return {fault for fault in faults if fault}
+
+
+def _sections(faults: Iterable[str]) -> str:
+    return ", ".join(f"docs/upstream-faults.md#{fault}" for fault in sorted(faults))
 
 
 def _rest(parity: Parity) -> str:

@@ -24,8 +24,8 @@ class Outcome:
 
     - ``verdict``: ``agrees``: every number was compared; ``partly``: all that was compared agrees, ``words`` give the rest;
       ``not expressible``: the framework has no such layer; ``known fault``: the process died after it trained a layer with a
-      fault of docs/upstream-faults.md, and the network agrees with lowering, which avoids that; ``differs``: the first difference
-      is in ``words``; ``error``: the backend raised an error; ``crash``: its process died.
+      fault of docs/upstream-faults.md, or the numbers of such a network differ, and it agrees with lowering, which avoids that;
+      ``differs``: the first difference is in ``words``; ``error``: the backend raised an error; ``crash``: its process died.
     - ``comparisons``: their number; ``types``: the types of the network's layers; ``seconds``: of the check; ``part``: the
       folder of the reduced part, relative to the campaign's, ``layers`` the types of its layers, and ``alone`` whether the
       framework alone shows the difference.

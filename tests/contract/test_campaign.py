@@ -38,8 +38,8 @@ def test_random_networks_agree(backend: str, tmp_path: Path) -> None:
 
 # Networks that differed once: images with unequal numbers of labels that count, predicted one by one for their batch statistics;
 # batch statistics that the output hides; a convolution that PyTorch computes wrongly in NHWC; an ELU that TensorFlow rounds
-# otherwise in training
-DIFFERED = [(21, 72), (21, 217), (31, 5715), (32, 2291), (31, 413)]
+# otherwise in training; factors of a vector, which were not read in TensorFlow
+DIFFERED = [(21, 72), (21, 217), (31, 5715), (32, 2291), (31, 413), (31, 1263)]
 
 
 @pytest.mark.parametrize(("seed", "number"), DIFFERED)

@@ -247,7 +247,7 @@ def _with_weight(
         return unfused(walk, op, value, tensor, other) if adds or op.type == "Mul" else None
     if adds and previous.parameters.get("bias_term") is False:
         return _with_bias(walk, op, value, tensor, weight)
-    if op.type == "Mul" and weight[0] is not None and value.layout is not None:
+    if op.type == "Mul" and weight[0] is not None and (value.layout is not None or tensor.shape.rank == 2):
         return walk.add(
             op, "Scale", [value], {"bias_term": False}, weights={"weight": VariableRef(weight[0], vector_weight)}
         )
