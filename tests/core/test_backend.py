@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -57,10 +58,12 @@ def test_a_backend_that_is_installed_or_removed_meanwhile_is_noticed(
     monkeypatch.syspath_prepend(tmp_path)
     before = registry.names()
     assert before == registry.names()
-    for name in ("first", "second"):
+    for number, name in enumerate(("first", "second"), 1):
         install(tmp_path, name, **{name: "json:dumps"})
+        os.utime(tmp_path, (number, number))  # changes within one tick of the clock would have one time
         assert name in registry.names()
     shutil.rmtree(tmp_path / "first-1.0.dist-info")
+    os.utime(tmp_path, (3, 3))
     assert registry.names() == sorted([*before, "second"])
     monkeypatch.undo()
     assert registry.names() == before
