@@ -13,9 +13,8 @@ from torch.overrides import TorchFunctionMode
 
 from multiseg_torch import lowering
 
-# NCHW / NHWC, processor time of one thread, of 16 stacks of three convolutions (4 to 256 channels, kernels of 1 to 5 pixels,
-# groups, batch sizes 1 to 64, with and without batch normalisation): training 1.0 to 1.85, prediction 1.0 to 2.7. Lowered
-# layers are the exception: their patches are copied from NCHW.
+# U-Net and FCN-8s take less time in NHWC (benchmarks/performance.py --only networks). Lowered layers are the exception: their
+# patches are copied from NCHW.
 ORDERS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 ROUNDING = (

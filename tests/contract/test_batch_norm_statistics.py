@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import multiseg
-from helpers.exported import Frameworks, network
+from helpers.exported import Frameworks, network, random_weights
 from multiseg import backend as registry
 from multiseg.errors import ModelError
 from multiseg.exporting import files
@@ -284,3 +284,27 @@ def test_layers_of_an_image_do_not_depend_on_the_others_where_the_output_hides_t
     expected = (x - x.mean((1, 2, 3), keepdims=True)) / np.sqrt(x.var((1, 2, 3), keepdims=True) + 1e-5)
     closest = min(np.abs(layout.activation(value) - expected).max() for value in seen.values() if value.size == x.size)
     assert closest < 1e-5
+
+
+@pytest.mark.parametrize("size", [5, 6])
+def test_values_without_channels_are_normalised_along_their_first_axis_or_refused(
+    backend: str, size: int, frameworks: Frameworks, tmp_path: Path
+) -> None:
+    """TensorFlow's layer normalises along the last axis; of a square value the shapes of the weights would not tell."""
+    topology = network(("Squeeze", {}), ("BatchNormalization", {}), ("Flatten", {}), shape=(1, 5, size))
+    path = tmp_path / f"net{registry.get(backend).formats[0]}"
+    if backend == "tensorflow":
+        with pytest.raises(ModelError, match=r"normalises along the first axis .* not an image"):
+            files.export(topology, backend, path)
+        return
+    files.export(topology, backend, path)
+    images = np.random.default_rng(1).normal(size=(3, 1, 5, size)).astype(np.float32)
+    weights = random_weights(topology)
+    made = frameworks.predict(backend, path, topology, weights, images)
+    x = images[:, 0].astype(np.float64) * weights["first.weight"].item()
+    norm = {
+        part: weights[f"l1.{part}"][:, None].astype(np.float64)
+        for part in ("weight", "bias", "running_mean", "running_var")
+    }
+    expected = (x - norm["running_mean"]) / np.sqrt(norm["running_var"] + 1e-5) * norm["weight"] + norm["bias"]
+    assert np.allclose(made, expected.reshape(3, -1), rtol=0, atol=1e-5)

@@ -171,6 +171,10 @@ class _TensorFlow(TowerFrame):
         self._assign(layer, f"tf.reduce_{function}({self._first(layer)}, [1, 2], keepdims=True)")
 
     def batch_norm(self, layer: Layer) -> None:
+        if len(self.input_shape(layer)) == 2:
+            raise Refused(
+                f"normalises along the first axis of a value of shape {self.input_shape(layer)}, which is not an image"
+            )
         affine = parameter(layer, "affine")
         options = f"epsilon={number(parameter(layer, 'epsilon'))}"
         if affine is True or affine == "weight":
