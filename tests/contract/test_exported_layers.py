@@ -182,6 +182,13 @@ CASES: dict[str, tuple[list[Step], set[str]]] = {
     "sum-channels": ([("ReduceSum", {"axes": [1], "keepdims": True})], NOT_CAFFE),
     "sum-width": ([("ReduceSum", {"axes": [3]}), ("Reshape", {"shape": [4, 3, 3]})], ALL),
     "mean-height": ([("ReduceMean", {"axes": [2]}), ("Reshape", {"shape": [4, 5, 2]})], NOT_CAFFE),
+    "sum-channels-without-axis": (
+        [("ReduceSum", {"axes": [1]}), ("Tanh", {}), ("Elu", {"alpha": 0.7}), ("Reshape", {"shape": [2, 5, 9]})], NOT_CAFFE,
+    ),
+    "mean-one-channel-without-axis": (
+        [("Conv", {"num_output": 1, "kernel_shape": [1, 1]}), ("ReduceMean", {"axes": [1]}), ("Relu", {}),
+         ("Elu", {"alpha": 0.7}), ("Reshape", {"shape": [2, 5, 9]})], NOT_CAFFE,
+    ),
 }  # fmt: skip
 
 
@@ -201,7 +208,7 @@ IN_SEVERAL_WORDS = {
     "dropout-channels": {"caffe"}, "dropout-channels-vector": ALL, "thresholded-value": TF | {"caffe"}, "thresholded-both": TF,
     "resize-nearest": {"caffe"}, "elu": TF, "thresholded": TF,
     "softmax-width": TF, "sum": TF | TORCH, "div": {"caffe"}, "reshape": TF,
-    "sum-width": TF, "mean-height": TF,
+    "sum-width": TF, "mean-height": TF, "sum-channels-without-axis": TF, "mean-one-channel-without-axis": TF,
 }  # fmt: skip
 
 

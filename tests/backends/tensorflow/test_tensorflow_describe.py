@@ -90,6 +90,10 @@ LAYERS = {
     "return tf.reduce_mean(slim.conv2d(self.x, 3, [3, 3]), [1, 2], keep_dims=True)": "Conv Relu GlobalAveragePool",
     "return slim.fully_connected(tf.reduce_mean(slim.conv2d(self.x, 3, [3, 3]), [1, 2]), 5)":
         "Conv Relu ReduceMean Gemm Relu",
+    "n = tf.tanh(tf.reduce_sum(slim.conv2d(self.x, 3, [3, 3]), 3))\nreturn tf.reduce_mean(n + tf.nn.relu(n), 2)":
+        "Conv Relu ReduceSum Tanh Relu Sum ReduceMean",
+    "n = tf.transpose(tf.reduce_mean(slim.conv2d(self.x, 3, [3, 3]), [1]), [0, 2, 1])\n"
+    "return tf.reduce_mean(tf.tanh(n), 2)": "Conv Relu ReduceMean Tanh ReduceMean",
     # normalisation
     "return tf.nn.lrn(slim.conv2d(self.x, 9, [3, 3]), 2, bias=1.5, alpha=0.3, beta=0.6)": "Conv Relu LRN",
     "return slim.batch_norm(slim.conv2d(self.x, 3, [3, 3], activation_fn=None), is_training=self.is_training)":
@@ -157,3 +161,11 @@ def test_layers_that_share_variables_are_named(tmp_path: Path) -> None:
     found = Topology.of(path.name, "test", described(path, (1, 8, 8)))
     first, second = found.shared_weights
     assert (first, second) == ("s.c", "s.c_1")
+
+
+def test_a_reduction_whose_axes_are_left_in_tensorflows_order_is_no_sum_of_the_vocabulary(tmp_path: Path) -> None:
+    path = tmp_path / "net.py"
+    path.write_text(model("return tf.reduce_mean(tf.reduce_sum(slim.conv2d(self.x, 3, [3, 3]), 2), 1)"))
+    found = Topology.of(path.name, "test", described(path, (1, 7, 8)))
+    reduction = found.layers[2]
+    assert (reduction.type, reduction.shapes) == ("tf.Sum", ((7, 3),))  # (N, H, C)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from multiseg_tensorflow.describing.rules.convolution import merge_groups
-from multiseg_tensorflow.describing.walk import NHWC_AXES, Rule, Value, Walk, neutral_axis
+from multiseg_tensorflow.describing.walk import NHWC_AXES, Rule, Value, Walk, neutral_axis, neutral_shape
 from multiseg_tensorflow.tensors import constant, number
 
 
@@ -29,14 +29,9 @@ def reduce(walk: Walk, op: Any) -> list[Value] | None:
     outputs = walk.add(op, f"Reduce{op.type}", [value], {"axes": neutral, "keepdims": int(keeps)})
     if keeps:
         return outputs
-    return _without_axes(outputs, op, value.layout)
-
-
-def _without_axes(outputs: list[Value], op: Any, layout: str | None) -> list[Value] | None:
-    """Return the outputs of a reduction that removed axes; they have no image layout."""
-    if layout == "NHWC" and op.outputs[0].shape.rank > 2:  # the remaining axes are not in neutral order
-        outputs[0].node.type = op.type
-    return [replace(output, layout=None) for output in outputs]
+    if value.layout == "NHWC" and len(neutral) == 1 and neutral != [1]:  # C is the last of two axes, which it precedes
+        outputs[0].node.type = f"tf.{op.type}"
+    return [replace(output, layout=None) for output in outputs]  # no image layout
 
 
 def concat(walk: Walk, op: Any) -> list[Value] | None:
@@ -130,6 +125,12 @@ def transpose(walk: Walk, op: Any) -> list[Value] | None:
     if value is None or order is None or value.image is not None:
         return None
     order = order.tolist()
+    node = value.node
+    if node.type in ("tf.Mean", "tf.Sum") and node.op.type in ("Mean", "Sum") and order == [0, 2, 1]:
+        if node.tensor is op.inputs[0] and walk.has_single_consumer(node.tensor) and "keepdims" in node.parameters:
+            node.type, node.tensor, node.tensors = f"Reduce{node.op.type}", op.outputs[0], [op.outputs[0]]
+            node.shapes = [neutral_shape(op.outputs[0], None)]
+            return [value]
     if (value.layout, order) in (("NHWC", [0, 3, 1, 2]), ("NCHW", [0, 2, 3, 1])):
         return [replace(value, layout="NCHW" if value.layout == "NHWC" else "NHWC")]
     if value.layout not in ("NHWC", "NCHW") or order[0] != 0:
