@@ -1,19 +1,20 @@
-"""Write a log for TensorBoard with its own package (the extra ``tensorboard``).
+"""Write a log for TensorBoard, without its package: that and tensorboardX import TensorFlow or PyTorch if they are installed.
 
-Only the record writer of that package is used: its event writers import TensorFlow if that is installed, and tensorboardX
-imports PyTorch.
+The format is public: records as TensorFlow's documentation of TFRecord describes them, each one message Event of event.proto.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import struct
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from multiseg.errors import SettingsError, setting
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
 from multiseg.files import read_bytes
 from multiseg.run.names import PICTURES
 from multiseg.settings.metrics import SCORES
@@ -21,16 +22,58 @@ from multiseg.settings.metrics import SCORES
 FLUSH_SECONDS = 5
 EPOCH = (*(metric.key for metric in SCORES), "images_per_second")
 
+# what is written of the messages of event.proto and summary.proto: number, name and type of the fields
+_MESSAGES = {
+    "Image": [(4, "encoded_image_string", "BYTES")],
+    "Value": [(1, "tag", "STRING"), (2, "simple_value", "FLOAT"), (4, "image", ".Image")],
+    "Summary": [(1, "value", "repeated .Value")],
+    "SessionLog": [(1, "status", "INT32")],
+    "Event": [
+        (1, "wall_time", "DOUBLE"), (2, "step", "INT64"), (3, "file_version", "STRING"), (5, "summary", ".Summary"),
+        (7, "session_log", ".SessionLog"),
+    ],
+}  # fmt: skip
+_START = 1  # a status of SessionLog
 
-def require() -> None:
-    """Raise SettingsError if TensorBoard's package cannot be imported."""
-    try:
-        import tensorboard.compat.proto.event_pb2
-        import tensorboard.summary.writer.record_writer  # noqa: F401
-    except ImportError as error:
-        raise SettingsError(
-            f"{setting('tensorboard')}: cannot be loaded ({error}); pip install 'multiseg[tensorboard]'"
-        ) from error
+
+def _event_class() -> Any:
+    """Return the class of Event, in a separate descriptor pool: TensorBoard's own may be in the same process."""
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="multiseg_tensorboard.proto", package="multiseg", syntax="proto2")
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for number, key, kind in fields:
+            label = field.LABEL_REPEATED if kind.startswith("repeated ") else field.LABEL_OPTIONAL
+            kind, _, inner = kind.removeprefix("repeated ").partition(".")
+            options = {"type_name": f".multiseg.{inner}"} if inner else {}
+            number_of_type = field.TYPE_MESSAGE if inner else field.Type.Value(f"TYPE_{kind}")
+            message.field.add(name=key, number=number, label=label, type=number_of_type, **options)
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("multiseg.Event"))
+
+
+_Event = _event_class()
+
+
+def _crc_table() -> list[int]:
+    """Return CRC-32C (Castagnoli) of each byte, least significant bit first: its polynomial, reversed, is 0x82F63B78."""
+    table = list(range(256))
+    for _ in range(8):
+        table = [value >> 1 ^ (0x82F63B78 if value & 1 else 0) for value in table]
+    return table
+
+
+_CRC = _crc_table()
+
+
+def _checksum(data: bytes) -> bytes:
+    """Return TFRecord's masked CRC-32C of ``data``, in 4 bytes."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = crc >> 8 ^ _CRC[(crc ^ byte) & 0xFF]
+    crc ^= 0xFFFFFFFF
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 class Log:
@@ -41,16 +84,10 @@ class Log:
     """
 
     def __init__(self, folder: Path) -> None:
-        require()
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        self._event, self._session, self._summary = Event, SessionLog, Summary
         folder.mkdir(exist_ok=True)
         # TensorBoard reads files in the order of their names
         path = folder / f"events.out.tfevents.{time.time_ns() // 1000:017}.{os.getpid()}"
-        self._writer = RecordWriter(path.open("wb"))
+        self._file = path.open("wb")
         self._flushed = time.monotonic()
         self._pictures = folder.parent / PICTURES
         self._shown: dict[str, int] = {}  # time of the last change of each picture
@@ -60,7 +97,7 @@ class Log:
         """Write one event of multiseg.training."""
         step = event.get("iteration", 0)
         if event["event"] == "start":
-            self._write(step=step + 1, session_log=self._session(status=self._session.START))
+            self._write(step=step + 1, session_log={"status": _START})
         elif event["event"] == "step":
             self._scalars(step, {"step/loss": event["loss"], "step/rate": event["rate"]})
         elif event["event"] == "epoch":
@@ -72,8 +109,9 @@ class Log:
     def _scalars(self, step: int, values: dict[str, float | None]) -> None:
         finite = {tag: value for tag, value in values.items() if value is not None and math.isfinite(value)}
         if finite:
-            scalars = [self._summary.Value(tag=tag, simple_value=value) for tag, value in finite.items()]
-            self._write(step=step, summary=self._summary(value=scalars))
+            self._write(
+                step=step, summary={"value": [{"tag": tag, "simple_value": value} for tag, value in finite.items()]}
+            )
 
     def _images(self, step: int) -> None:
         """Write the pictures of the run folder that have changed: inputs and targets once, outputs after each validation."""
@@ -81,14 +119,15 @@ class Log:
             changed = path.stat().st_mtime_ns
             if self._shown.get(path.name) != changed:
                 self._shown[path.name] = changed
-                image = self._summary.Image(encoded_image_string=read_bytes(path))
-                value = self._summary.Value(tag=f"pictures/{path.stem}", image=image)
-                self._write(step=step, summary=self._summary(value=[value]))
+                image = {"encoded_image_string": read_bytes(path)}
+                self._write(step=step, summary={"value": [{"tag": f"pictures/{path.stem}", "image": image}]})
 
     def _write(self, **fields: Any) -> None:
-        self._writer.write(self._event(wall_time=time.time(), **fields).SerializeToString())
+        data = _Event(wall_time=time.time(), **fields).SerializeToString()
+        size = struct.pack("<Q", len(data))
+        self._file.write(size + _checksum(size) + data + _checksum(data))
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self._writer.flush()
+            self._file.flush()
             self._flushed = time.monotonic()
 
     def __enter__(self) -> Log:
@@ -97,4 +136,4 @@ class Log:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.close()
+        self._file.close()

@@ -39,7 +39,6 @@ from multiseg.training.preparation import (
 from multiseg.training.ranks import Ranks
 from multiseg.training.signals import Stop, listening
 from multiseg.training.tensorboard import Log as TensorBoardLog
-from multiseg.training.tensorboard import require as require_tensorboard
 from multiseg.worker import pool
 from multiseg.worker.client import Worker
 
@@ -59,8 +58,6 @@ def train(
     """Train into ``folder`` and return its Run; see Job.train. ``seed`` is the requested one, None if the job has none."""
     module = ranks.network_module(settings.backend)
     ranks.check_batch_size(settings.batch_size)
-    if tensorboard:
-        require_tensorboard()
     resume = resume or resumes(ranks, folder)
     resumed = RunFolder.resume(folder) if resume else None
     goes_back = False
