@@ -34,7 +34,12 @@ def image(values: Array, side: int | None = None) -> str:
 
 def photo(values: Array, side: int | None = None) -> str:
     """Return an image CHW like :func:`image`, as a JPEG where that is smaller."""
-    return min((_data_uri(reduced(picture_of(values), side), kind) for kind in ("PNG", "JPEG")), key=len)
+    return smallest(picture_of(values), side)
+
+
+def smallest(image: Image.Image, side: int | None = None) -> str:
+    """Return a grey or RGB picture as a PNG, or as a JPEG where that is smaller; reduced if a side is longer than ``side``."""
+    return min((_data_uri(reduced(image, side), kind) for kind in ("PNG", "JPEG")), key=len)
 
 
 def class_map(classes: Array, side: int | None = None) -> str:

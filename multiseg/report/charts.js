@@ -22,6 +22,9 @@ function curveCharts(data) {
   const ticked = (seconds) => seconds % 60 ? duration(seconds)
     : seconds % 3600 ? `${seconds / 60} min` : seconds ? `${seconds / 3600} h` : "0";
 
+  // The values of a run; those of a column that is left out are all missing.
+  const column = (run, key) => run.values[key] ?? run.epoch.map(() => null);
+
   // Lines have different x values if x is time, so each line is a table, and uPlot joins the tables.
   function draw(parent, title, current, { kind, log, wide, stepped }) {
     const across = chosen("x");
@@ -136,21 +139,21 @@ function curveCharts(data) {
     metrics.replaceChildren();
     losses.replaceChildren();
     data.charts.forEach((chart, number) => {
-      const lines = () => data.runs.map((run) => ({ run, label: run.label, key: chart.key, ys: run.values[chart.key] }));
+      const lines = () => data.runs.map((run) => ({ run, label: run.label, key: chart.key, ys: column(run, chart.key) }));
       draw(metrics, chart.title, lines, { ...chart, wide: number === 0, stepped: chart.key === "learning_rate" });
     });
     drawClasses();
     if (data.shared_loss && data.runs.length > 1) {
       for (const [key, title] of [["val_loss", "Validation"], ["train_loss", "Training"]]) {
-        const lines = () => data.runs.map((run) => ({ run, label: run.label, key, ys: run.values[key] }));
+        const lines = () => data.runs.map((run) => ({ run, label: run.label, key, ys: column(run, key) }));
         draw(losses, title, lines, { kind: "number", log: true });
       }
       return;
     }
     for (const [number, run] of data.runs.entries()) {
       const lines = () => [
-        { run: data.runs[number], label: "validation", key: "val_loss", ys: data.runs[number].values.val_loss },
-        { run: data.runs[number], label: "training", ys: data.runs[number].values.train_loss, faint: true },
+        { run: data.runs[number], label: "validation", key: "val_loss", ys: column(data.runs[number], "val_loss") },
+        { run: data.runs[number], label: "training", ys: column(data.runs[number], "train_loss"), faint: true },
       ];
       draw(losses, run.loss ? `${run.label}: ${run.loss}` : run.label, lines, { kind: "number", log: true });
     }

@@ -22,24 +22,34 @@ def class_curves(recorded: Sequence[ClassIou], labels: Sequence[Labels | None]) 
     ``names`` are the classes, ``colours`` theirs, ``runs`` a list for each run of the rows of its history: a list of values by
     class, or None.
     """
-    present = list(dict.fromkeys(name for rows in recorded for row in rows if row for name in row))
+    present = class_names(recorded)
     if not present:
         return None
     return {
         "names": present,
-        "colours": _colours(labels, present),
-        "runs": [[[_short(row.get(name)) for name in present] if row else None for row in rows] for rows in recorded],
+        "colours": class_colours(labels, present),
+        "runs": [class_rows(rows, present) for rows in recorded],
     }
 
 
-def _colours(labels: Sequence[Labels | None], present: Sequence[str]) -> list[list[int]]:
-    """Return the colours (R, G, B) of classes by name: those of the first run that has the class."""
+def class_names(recorded: Sequence[ClassIou]) -> list[str]:
+    """Return the names of all classes with a recorded IoU."""
+    return list(dict.fromkeys(name for rows in recorded for row in rows if row for name in row))
+
+
+def class_rows(rows: ClassIou, present: Sequence[str]) -> list[list[float | None] | None]:
+    """Return the IoU of the classes of these names, in their order, for each row of a run's history."""
+    return [[_short(row.get(name)) for name in present] if row else None for row in rows]
+
+
+def class_colours(labels: Sequence[Labels | None], present: Sequence[str]) -> list[list[int]]:
+    """Return the colours (R, G, B) of classes by name: those of the first run that has the class, grey if none describes it."""
     colours: dict[str, list[int]] = {}
     for one in labels:
         described = one or Labels()
         for index, colour in enumerate(palette(described)):
             colours.setdefault(class_name(described, index), list(colour))
-    return [colours[name] for name in present]
+    return [colours.get(name, [128, 128, 128]) for name in present]
 
 
 def class_iou(folder: Path, history: Sequence[Mapping[str, Any]]) -> ClassIou:

@@ -16,10 +16,10 @@ from multiseg.pages import templates
 from multiseg.pages.numbers import significant
 from multiseg.report import verdict
 from multiseg.report.agreement import times
-from multiseg.report.class_curves import class_curves, class_iou
+from multiseg.report.class_curves import class_curves, class_iou, class_names
 from multiseg.report.class_page import class_data, class_means, class_rows, picture_side
 from multiseg.report.class_scan import ClassScan, class_scan, has_classes
-from multiseg.report.curves import COLOURS, drawn_charts, run_curves
+from multiseg.report.curves import COLOURS, drawn_charts, kept, run_curves, steps_of
 from multiseg.report.facts import RunFacts, environment, foreground_text, settings
 from multiseg.report.grid import load_grid
 from multiseg.report.networks import networks
@@ -106,12 +106,17 @@ def render(comparison: SideBySide) -> Page:
 
 
 def _curves(facts: Sequence[RunFacts]) -> dict[str, Any]:
-    runs = [run_curves(number, each.label, each.loss, each.run.history) for number, each in enumerate(facts)]
+    classes = [class_iou(each.run.path, each.run.history) for each in facts]
+    steps = steps_of([len(each.run.history) for each in facts], len(class_names(classes)))
+    runs = [
+        run_curves(number, each.label, each.loss, each.run.history, step)
+        for number, (each, step) in enumerate(zip(facts, steps, strict=True))
+    ]
     return {
         "runs": runs,
         "charts": drawn_charts(runs),
         "classes": class_curves(
-            [class_iou(each.run.path, each.run.history) for each in facts], [each.run.labels for each in facts]
+            [kept(rows, step) for rows, step in zip(classes, steps, strict=True)], [each.run.labels for each in facts]
         ),
         "shared_loss": verdict.share_loss(facts),
     }

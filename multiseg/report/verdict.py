@@ -9,6 +9,8 @@ from multiseg.report.facts import RunFacts
 from multiseg.settings.metrics import COLUMNS, LOSS, METRICS, SCORES, Metric
 from multiseg.topology.words import listed
 
+MOST_NAMED = 6  # runs in one sentence
+
 
 def deciding_metric(facts: Sequence[RunFacts]) -> Metric | None:
     """Return the metric that ranks the runs: the first one in the order of columns that any of them has.
@@ -66,7 +68,10 @@ def headline(facts: Sequence[RunFacts], comparable: bool) -> str:
         return f"{best[0].label} did best: {score}{_cost(best[0])}{_beside(best[0], facts)}."
     if len(best) == len(facts):
         return f"All runs are equal at {score}; {_quickest(best)}."
-    return f"{listed([each.label for each in best])} did best, equal at {score}; of them, {_quickest(best)}."
+    named = [each.label for each in best]
+    if len(named) > MOST_NAMED:
+        named[MOST_NAMED - 1 :] = [f"{len(named) - MOST_NAMED + 1} others"]
+    return f"{listed(named)} did best, equal at {score}; of them, {_quickest(best)}."
 
 
 def _cost(facts: RunFacts) -> str:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import base64
+from collections.abc import Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from multiseg._version import __version__
-from multiseg.files import read_bytes
 from multiseg.pages import templates
-from multiseg.run.names import PICTURES
+from multiseg.watch.pictures import Pictures
 from multiseg.watch.watcher import Watcher
 
 RELOAD_SECONDS = 5  # of a page without a server, while a run trains
-KINDS = ("input", "target", "output")
+MOST_LOG_BYTES = 1_000_000  # of all runs
 
 
 def render(state: dict[str, Any], live: bool, nonce: str = "") -> str:
@@ -30,23 +28,24 @@ def render(state: dict[str, Any], live: bool, nonce: str = "") -> str:
     )
 
 
-def with_pictures(state: dict[str, Any], watcher: Watcher) -> dict[str, Any]:
-    """Return the state with the pictures of all runs as data URIs, for a page without a server."""
-    return state | {
-        "pictures": {str(record["id"]): _embedded(watcher.folder(record["id"])) for record in state["runs"]}
-    }
+def for_file(state: dict[str, Any], watcher: Watcher, pictures: Pictures) -> dict[str, Any]:
+    """Return the state for a page without a server: with the pictures of all runs, and as many last lines of logs as fit."""
+    folders = {record["id"]: watcher.folder(record["id"]) for record in state["runs"]}
+    found, images = pictures.of({number: folder for number, folder in folders.items() if folder is not None})
+    most = MOST_LOG_BYTES // max(1, len(folders))
+    runs = [record | {"log": _last(record["log"], most)} for record in state["runs"]]
+    return state | {"runs": runs, "pictures": found, "images": images}
 
 
-def _embedded(folder: Path | None) -> dict[str, str]:
-    if folder is None:
-        return {}
-    try:
-        return {
-            path.name: f"data:image/png;base64,{base64.b64encode(read_bytes(path)).decode('ascii')}"
-            for path in sorted((folder / PICTURES).glob("[0-9]-*.png"))
-        }
-    except OSError:
-        return {}
+def _last(lines: Sequence[str], most: int) -> list[str]:
+    """Return the last lines that have at most ``most`` bytes together."""
+    kept: list[str] = []
+    for line in reversed(lines):
+        most -= len(line.encode(errors="replace"))
+        if most < 0:
+            break
+        kept.insert(0, line)
+    return kept
 
 
 def _asset(name: str) -> str:

@@ -10,20 +10,27 @@ from pathlib import Path
 
 from multiseg.errors import MultisegError
 from multiseg.files import write_text
-from multiseg.watch.page import render, with_pictures
+from multiseg.watch.page import for_file, render
+from multiseg.watch.pictures import Pictures
 from multiseg.watch.watcher import Watcher
 
 SECONDS = 2.0  # between two writes
 
 
-def write_page(path: Path, watcher: Watcher) -> bool:
-    """Replace the page at ``path`` atomically, and return whether any of the runs trains or waits.
+class PageFile:
+    """The page of watched runs in the file ``path``."""
 
-    Raises SettingsError if it cannot be a file.
-    """
-    state = watcher.state()
-    write_text(path, render(with_pictures(state, watcher), live=False))
-    return bool(state["active"])
+    def __init__(self, path: Path, watcher: Watcher) -> None:
+        self._path, self._watcher, self._pictures = path, watcher, Pictures()
+
+    def write(self) -> bool:
+        """Replace the page atomically, and return whether any of the runs trains or waits.
+
+        Raises SettingsError if it cannot be a file.
+        """
+        state = self._watcher.state()
+        write_text(self._path, render(for_file(state, self._watcher, self._pictures), live=False))
+        return bool(state["active"])
 
 
 @contextmanager
@@ -35,13 +42,13 @@ def written(path: Path | None, folders: Sequence[Path]) -> Iterator[None]:
     if path is None:
         yield
         return
-    watcher, ended = Watcher(folders), threading.Event()
-    write_page(path, watcher)
+    page, ended = PageFile(path, Watcher(folders)), threading.Event()
+    page.write()
 
     def follow_until_ended() -> None:
         while not ended.wait(SECONDS):
             with suppress(OSError, MultisegError):
-                write_page(path, watcher)
+                page.write()
 
     thread = threading.Thread(target=follow_until_ended, name="multiseg-page", daemon=True)
     thread.start()
@@ -51,10 +58,11 @@ def written(path: Path | None, folders: Sequence[Path]) -> Iterator[None]:
         ended.set()
         thread.join()
         with suppress(OSError, MultisegError):
-            write_page(path, watcher)
+            page.write()
 
 
 def follow(path: Path, watcher: Watcher, sleep: Callable[[float], None] = time.sleep) -> None:
     """Replace the page every SECONDS until all runs have ended."""
-    while write_page(path, watcher):
+    page = PageFile(path, watcher)
+    while page.write():
         sleep(SECONDS)

@@ -11,10 +11,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-from multiseg.errors import RunError
+from multiseg.dataset.labels import Labels
+from multiseg.errors import DatasetError, RunError
 from multiseg.files import json_text, open_regular, read_json, read_text
 from multiseg.pages.numbers import number
-from multiseg.report.class_curves import ClassIou, class_iou
+from multiseg.report.class_curves import ClassIou, class_iou, class_names
 from multiseg.run import names
 from multiseg.run.reading import read_history, read_job
 from multiseg.run.schemas import PROGRESS_VALUES, SUMMARY_VALUES
@@ -26,6 +27,8 @@ RUNNING: tuple[Status, ...] = ("starting", "training", "validating")
 ENDED: tuple[Status, ...] = ("finished", "stopped", "failed")
 SILENT_SECONDS = 60.0  # without a sign of life, after which a training on another machine counts as interrupted
 LOG_LINES, LOG_BYTES = 12, 8000
+MOST_CHARACTERS = 2000  # of an error, of which the page shows four lines
+SETTLED_SECONDS = 5.0  # after its end, in which a run may still change
 DIFFERS_BETWEEN_SEEDS = {"seed", "device", "threads", "snapshot_interval", "keep"}
 
 Stamp = tuple[int, int]  # time of the last change in nanoseconds, and size
@@ -43,7 +46,16 @@ class WatchedRun:
     progress: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
     """Why the folder cannot be read."""
+    parts: tuple[str, ...] = ()
+    """The folders of the path, without links."""
+    labels: Labels | None = None
+    classes: list[str] = field(default_factory=list)
+    """Names of the classes whose IoU is recorded."""
     _stamps: dict[str, Stamp | None] = field(default_factory=dict)
+    _ended: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.parts = self.path.resolve().parts
 
     def read(self) -> bool:
         """Read the files that have changed, and return whether job or history are among them."""
@@ -51,9 +63,11 @@ class WatchedRun:
         try:
             if new and self._stamps[names.JOB]:
                 self.job, self.problem = read_job(self.path), ""
+                self.labels = _labels(self.job, self.path)
             if new:
                 self.history = read_history(self.path / names.HISTORY) if self._stamps[names.HISTORY] else []
                 self.class_iou = class_iou(self.path, self.history)
+                self.classes = class_names([self.class_iou])
         except RunError as error:
             self.problem = str(error)
         if self._changed(names.SUMMARY):
@@ -66,6 +80,8 @@ class WatchedRun:
         stamps = {name: _stamp(self.path / name) for name in files}
         changed = any(self._stamps.get(name) != stamp for name, stamp in stamps.items())
         self._stamps |= stamps
+        if changed:
+            self._ended = None
         return changed
 
     @property
@@ -120,12 +136,25 @@ class WatchedRun:
         return float(training + validation * epochs / interval)
 
     def record(self) -> dict[str, Any]:
-        """Return what the page shows of the run but its curves, as plain values for JSON."""
+        """Return what the page shows of the run but its curves, as plain values for JSON.
+
+        It is the same object for a run that has ended, until its files change.
+        """
+        if self._ended is not None:
+            return self._ended
+        record, summary = self._new_record(), self._stamps.get(names.SUMMARY)
+        # a process that ends may still print; then nothing changes
+        if record["status"] in ENDED and summary is not None and time.time() - summary[0] / 1e9 > SETTLED_SECONDS:
+            self._ended = record
+        return record
+
+    def _new_record(self) -> dict[str, Any]:
         settings = (self.job or {}).get("settings", {})
         status, progress = self.status, self.progress
         row = self.history[-1] if self.history else {}
         iterations = progress.get("iterations")
         metric = next((one for one in COLUMNS if one.is_measured and row.get(one.key) is not None), METRICS[LOSS])
+        value = number(row.get(metric.key))
         return {
             "path": str(self.path),
             "backend": settings.get("backend", ""),
@@ -138,7 +167,7 @@ class WatchedRun:
             "rate": number(progress.get("learning_rate", row.get("learning_rate"))),
             "speed": number(progress.get("images_per_second")) if status == "training" else None,
             "left": self._left(status),
-            "score": {"title": metric.title, "text": metric.text(number(row.get(metric.key)))} if row else None,
+            "score": {"title": metric.title, "text": metric.text(value), "value": value} if row else None,
             "log": tail(self.path / names.WORKER_LOG),
             "pictures": self._pictures(),
             "asks": status in ("training", "validating"),
@@ -156,10 +185,10 @@ class WatchedRun:
 
     def _problem(self, status: Status) -> str:
         if self.problem:
-            return self.problem
+            return self.problem[:MOST_CHARACTERS]
         if status == "interrupted":
             return "its process ended without a last snapshot; resume it to continue from the one before"
-        return str(self.summary.get("error") or "") if status in ("stopped", "failed") else ""
+        return str(self.summary.get("error") or "")[:MOST_CHARACTERS] if status in ("stopped", "failed") else ""
 
     def _pictures(self) -> dict[str, Any]:
         """Return the numbers of the pictures, and a stamp that changes with them."""
@@ -204,6 +233,13 @@ def total_left(records: Sequence[Mapping[str, Any]], seconds_of_finished: Sequen
         return float(longest)
     mean = sum(seconds_of_finished) / len(seconds_of_finished)
     return float(max(longest, (sum(running) + waiting * mean) / len(running)))
+
+
+def _labels(job: Mapping[str, Any], path: Path) -> Labels | None:
+    try:
+        return Labels.from_json(job["labels"], str(path)) if job.get("labels") else None
+    except (DatasetError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _stamp(path: Path) -> Stamp | None:

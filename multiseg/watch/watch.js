@@ -87,7 +87,7 @@
   function showTable() {
     state.runs.forEach(showRow);
     state.runs.forEach((run) => { rows.get(run.id).row.hidden = !matching(run); });
-    const value = { label: (run) => run.label, status: (run) => STATES[run.status], score: (run) => run.score?.text };
+    const value = { label: (run) => run.label, status: (run) => STATES[run.status], score: (run) => run.score?.value };
     if (order) {
       const read = value[order.key] ?? ((run) => run[order.key]);
       const sorted = [...state.runs].sort((a, b) => {
@@ -148,7 +148,8 @@
       return present.length ? combine(present) : null;
     });
     const average = (present) => present.reduce((sum, value) => sum + value, 0) / present.length;
-    const each = (combine) => Object.fromEntries(Object.keys(members[0].values).map((key) => [key, over((run) => run.values[key], combine)]));
+    const keys = [...new Set(members.flatMap((run) => Object.keys(run.values)))];
+    const each = (combine) => Object.fromEntries(keys.map((key) => [key, over((run) => run.values[key] ?? [], combine)]));
     return { ...members[0], label: `${common(members.map((run) => run.label))} (mean of ${members.length} seeds)`, epoch,
       seconds: over((run) => run.seconds, average), values: each(average),
       low: each((present) => Math.min(...present)), high: each((present) => Math.max(...present)) };
@@ -171,8 +172,8 @@
     }
     const some = keep.map((id) => runs[id]);
     return {
-      runs: some, shared_loss, charts: all.filter((chart) => some.some((run) => run.values[chart.key].some((value) => value != null))),
-      classes: classes && { ...classes, runs: keep.map((id) => classes.runs[id]) },
+      runs: some, shared_loss, charts: all.filter((chart) => some.some((run) => run.values[chart.key])),
+      classes: classes && { ...classes, runs: some.map((run) => run.classes) },
     };
   }
 
@@ -219,10 +220,12 @@
     text(log, run.log.join("\n"));
     log.hidden = !run.log.length;
     const triples = box.querySelector(".triples");
-    const { count, stamp } = run.pictures;
+    const { stamp } = run.pictures;
+    const stored = live ? null : state.pictures[run.id];
+    const count = live || stored ? run.pictures.count : 0;
     if (triples.dataset.stamp === stamp) return;
     triples.dataset.stamp = stamp;
-    const source = (name) => (live ? `pictures/${run.id}/${name}?${stamp}` : state.pictures?.[run.id]?.[name] ?? "data:,");
+    const source = (name) => (live ? `pictures/${run.id}/${name}?${stamp}` : state.images[stored[name]] ?? "data:,");
     if (triples.children.length === count) { // inputs and targets stay; the old output is shown until the new one is loaded
       triples.querySelectorAll("img[title=output]").forEach((image, at) => { image.src = source(`${at}-output.png`); });
       return;

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from multiseg.dataset.labels import Labels
-from multiseg.errors import DatasetError
-from multiseg.report.class_curves import class_curves
-from multiseg.report.curves import drawn_charts, run_curves
+from multiseg.report.class_curves import class_colours, class_rows
+from multiseg.report.curves import drawn_charts, kept, run_curves, steps_of
 from multiseg.report.facts import loss_of, loss_unit
 from multiseg.run.reading import is_run
 from multiseg.settings.losses import loss_title
@@ -26,7 +24,10 @@ class Watcher:
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = list(dict.fromkeys(paths))
         self._runs: dict[Path, WatchedRun] = {}
+        self._records: dict[Path, tuple[int, str, dict[str, Any], dict[str, Any]]] = {}
         self._labels: list[str] = []
+        self._classes: list[str] = []
+        self._steps: dict[Path, int] = {}
         self._curves: dict[str, Any] = {}
         self._drawn: dict[Path, dict[str, Any]] = {}  # the curves of each run, the same object until they change
         self._lock = threading.Lock()
@@ -43,13 +44,9 @@ class Watcher:
             labels = _labels(runs)
             changed = {run.path for run in runs if run.read()}
             if changed or labels != self._labels or not self._curves:
-                for number, (run, label) in enumerate(zip(runs, labels, strict=True)):
-                    if run.path in changed or self._labels[number : number + 1] != [label]:
-                        self._drawn[run.path] = _curve(number, run, label)
-                self._labels, self._curves = labels, _curves(runs, [self._drawn[run.path] for run in runs])
+                self._draw(runs, labels, changed)
             records = [
-                {"id": number, "label": label, **run.record()}
-                for number, (run, label) in enumerate(zip(runs, labels, strict=True))
+                self._record(number, run, label) for number, (run, label) in enumerate(zip(runs, labels, strict=True))
             ]
             seconds = [
                 run.summary.get("train_seconds", 0.0)
@@ -63,13 +60,33 @@ class Watcher:
                 "active": any(record["status"] in (*RUNNING, "waiting") for record in records),
             }
 
+    def _draw(self, runs: Sequence[WatchedRun], labels: list[str], changed: set[Path]) -> None:
+        """Renew the curves of the runs in ``changed``, and of those that others make different."""
+        classes = list(dict.fromkeys(name for run in runs for name in run.classes))
+        steps = steps_of([len(run.history) for run in runs], len(classes))
+        for number, (run, label, step) in enumerate(zip(runs, labels, steps, strict=True)):
+            same = self._labels[number : number + 1] == [label] and self._steps.get(run.path) == step
+            if run.path in changed or not same or classes != self._classes:
+                self._drawn[run.path] = _curve(number, run, label, step, classes)
+                self._steps[run.path] = step
+        self._labels, self._classes = labels, classes
+        self._curves = _curves(runs, [self._drawn[run.path] for run in runs], classes)
+
+    def _record(self, number: int, run: WatchedRun, label: str) -> dict[str, Any]:
+        """Return the record of a run, the same object until it changes."""
+        own = run.record()
+        known = self._records.get(run.path)
+        if known is None or known[:2] != (number, label) or known[2] is not own:
+            known = self._records[run.path] = number, label, own, {"id": number, "label": label, **own}
+        return known[3]
+
     def _folders(self) -> list[Path]:
         folders: list[Path] = []
         for path in self._paths:
             inner = [] if is_run(path) else [entry for entry in entries(path) if is_run(entry)]
             folders += inner or [path]
         # a folder that had no run yet may have become a folder of runs
-        for path in [path for path in self._runs if path not in folders and path in self._paths]:
+        for path in set(self._paths) & self._runs.keys() - set(folders):
             del self._runs[path]
         return folders
 
@@ -80,24 +97,28 @@ class Watcher:
         return folders[number] if 0 <= number < len(folders) else None
 
 
-def _curve(number: int, run: WatchedRun, label: str) -> dict[str, Any]:
+def _curve(number: int, run: WatchedRun, label: str, step: int, classes: Sequence[str]) -> dict[str, Any]:
     """Return the data of the charts of one run."""
-    return run_curves(number, label, loss_of(run.job["settings"], loss_title) if run.job else "", run.history)
+    loss = loss_of(run.job["settings"], loss_title) if run.job else ""
+    rows = class_rows(kept(run.class_iou, step), classes) if run.classes else []
+    return run_curves(number, label, loss, run.history, step) | {"classes": rows}
 
 
-def _curves(runs: Sequence[WatchedRun], curves: list[dict[str, Any]]) -> dict[str, Any]:
+def _curves(runs: Sequence[WatchedRun], curves: list[dict[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
     """Return the data of the charts of all runs, in their order."""
     return {
         "runs": curves,
         "charts": drawn_charts(curves),
-        "classes": class_curves([run.class_iou for run in runs], [_labels_of(run) for run in runs]),
+        "classes": {"names": classes, "colours": class_colours([run.labels for run in runs], classes)}
+        if classes
+        else None,
         "shared_loss": len({loss_unit(run.job) for run in runs if run.job}) == 1,
     }
 
 
 def _labels(runs: Sequence[WatchedRun]) -> list[str]:
     """Return a unique label for each run: the folder's name, with as many folders above it as are needed."""
-    parts = [run.path.resolve().parts for run in runs]
+    parts = [run.parts for run in runs]
     depths = [1] * len(parts)
     while True:
         labels = ["/".join(one[-depth:]) for one, depth in zip(parts, depths, strict=True)]
@@ -106,10 +127,3 @@ def _labels(runs: Sequence[WatchedRun]) -> list[str]:
             return labels
         for at in longer:
             depths[at] += 1
-
-
-def _labels_of(run: WatchedRun) -> Labels | None:
-    try:
-        return Labels.from_json(run.job["labels"], str(run.path)) if run.job and run.job.get("labels") else None
-    except (DatasetError, KeyError, TypeError, ValueError):
-        return None

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 import multiseg
-
-ACTION: dict[str, Any] = yaml.safe_load((Path(__file__).parents[2] / "action.yml").read_text())
-STEPS: dict[str, dict[str, Any]] = {step["name"]: step for step in ACTION["runs"]["steps"]}
+from helpers.action import STEPS, evaluated, run_script
 
 
 def run_step(name: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the script of a step as GitHub does for `shell: bash`, with the values of its inputs as environment."""
-    step = STEPS[name]
-    assert set(environment) == set(step.get("env", {}))
-    return subprocess.run(
-        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]], cwd=folder, capture_output=True, text=True,
-        env={**os.environ, **environment, "GITHUB_STEP_SUMMARY": str(folder / "summary.md")}, timeout=300,
-    )  # fmt: skip
+    """Run the script of a step with the values of its inputs."""
+    assert set(environment) == set(STEPS[name].get("env", {}))
+    return run_script(name, folder, environment, capture_output=True, timeout=300)
 
 
 @pytest.fixture
@@ -56,3 +47,18 @@ def test_a_command_that_fails_fails_the_step(project: Path) -> None:
 def test_no_input_is_expanded_into_a_script() -> None:
     """A pull request controls some inputs: they reach the scripts as environment variables, not as code."""
     assert [name for name, step in STEPS.items() if "${{" in step.get("run", "")] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "runs"),
+    [
+        ("Restore Caffe from the cache", {"backends": "caffe torch", "caffe-wheels": ""}, True),
+        ("Restore Caffe from the cache", {"backends": "caffe torch", "caffe-wheels": "wheels"}, False),
+        ("Install Caffe", {"backends": "torch"}, False),
+        ("Comment on the pull request", {"compare": "runs/*", "comment": "true"}, True),
+        ("Comment on the pull request", {"compare": "runs/*", "comment": "false"}, False),
+    ],
+)
+def test_steps_run_where_their_inputs_ask_for_them(name: str, inputs: dict[str, str], runs: bool) -> None:
+    values = {f"inputs.{key}": value for key, value in inputs.items()} | {"github.event_name": "pull_request"}
+    assert evaluated(STEPS[name]["if"], values) is runs

@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 import multiseg
 from multiseg.run import names, requests
-from multiseg.watch.pages import write_page, written
+from multiseg.watch.pages import PageFile, written
 from multiseg.watch.server import WatchServer
 from multiseg.watch.watcher import Watcher
 
@@ -249,7 +249,7 @@ def test_strange_names_and_messages_run_nothing_and_keep_the_layout(
         (copy / "worker.log").write_text("</pre></script><script>document.title='run'</script>" + "x" * 10_000)
     with serving(Watcher([tmp_path])) as server:
         static = tmp_path.with_suffix(".html")
-        write_page(static, Watcher([tmp_path]))
+        PageFile(static, Watcher([tmp_path])).write()
         for address in (server.address, static.as_uri()):
             with opened(browser, address, width, scheme) as page:
                 expect(page.locator("#runs-table tbody tr")).to_have_count(len(STRANGE))

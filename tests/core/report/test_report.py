@@ -56,6 +56,12 @@ def test_the_quickest_of_the_best_is_not_called_quickest_of_all(write: Write) ->
     )
 
 
+def test_of_many_equal_runs_a_few_are_named(write: Write) -> None:
+    runs = [write(f"r{number}", iou=0.9, seconds=number + 1, seed=number) for number in range(9)]
+    headline = multiseg.compare([*runs, write("worse", iou=0.8)], images=0).headline
+    assert ", PyTorch · r4 and 4 others did best, equal at IoU 0.900; of them, PyTorch · r0 was quickest" in headline
+
+
 def test_no_winner_over_different_datasets(write: Write, tmp_path: Path) -> None:
     comparison = multiseg.compare([write("a", content="aaaa"), write("b", "caffe", content="bbbb", iou=0.5)], images=0)
     assert "different datasets" in comparison.headline
