@@ -31,7 +31,7 @@ if __name__ == "__main__" and not MEMORY.keys() <= os.environ.keys():  # malloc 
     os.execve(sys.executable, [sys.executable, *sys.argv], {**MEMORY, "OMP_WAIT_POLICY": "PASSIVE", **os.environ})
 
 import torch
-from multiseg_torch.lowering import ONEDNN, product
+from multiseg_torch.lowering.products import ONEDNN, product
 from torch import Tensor
 
 OUTPUTS, INPUTS, PATCHES_PER_IMAGE = 1024, 8192, 4

@@ -13,8 +13,8 @@ from torch.overrides import TorchFunctionMode
 
 from multiseg_torch import lowering
 
-# U-Net and FCN-8s take less time in NHWC (benchmarks/performance.py --only networks). Lowered layers are the exception: their
-# patches are copied from NCHW.
+# U-Net and FCN-8s take less time in NHWC (benchmarks/performance.py --only networks). Lowered patches are the exception: they
+# are copied from NCHW.
 ORDERS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 ROUNDING = (
@@ -25,13 +25,13 @@ ROUNDING = (
 def choose(model: nn.Module, images: Tensor, trains: bool) -> str:
     """Return the order, a key of ORDERS, and bring the weights of ``model`` into it.
 
-    NHWC needs a CPU, a convolution, no lowered layer, and an output for ``images`` (N, C, H, W) that is the same to rounding,
+    NHWC needs a CPU, a convolution, no lowered patches, and an output for ``images`` (N, C, H, W) that is the same to rounding,
     because files that read a tensor's memory (``view``, ``as_strided``) may depend on NCHW. If the network ``trains``, its
     gradient for ``images`` is computed as well. Parameters and buffers keep their values. Convolutions that PyTorch computes
     wrongly in NHWC (docs/upstream-faults.md) keep NCHW.
     """
     convolves = any(isinstance(module, CONVOLUTIONS) for module in model.modules())
-    if images.device.type != "cpu" or not convolves or lowering.layers(model):
+    if images.device.type != "cpu" or not convolves or lowering.copies_patches(model):
         return "NCHW"
     with _Convolutions() as calls:
         expected = _output(model, images[:1])

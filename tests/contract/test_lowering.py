@@ -39,13 +39,14 @@ class Net:
 
 
 @st.composite
-def nets(draw: Any, groups: bool) -> Net:
-    """One to four layers, of which one at least has a kernel that equals its stride."""
+def nets(draw: Any, groups: bool, windows: bool) -> Net:
+    """One to four layers, of which one at least has a kernel of one stride, or, with ``windows``, of several."""
     channels, *size = shape = draw(st.tuples(st.integers(1, 5), st.integers(1, 13), st.integers(1, 13)))
     steps: list[Step] = []
     lowerable = []
     kinds = draw(st.lists(st.sampled_from(["Conv", "ConvTranspose", "plain", "Relu", "Tanh"]), max_size=3))
-    kinds.insert(draw(st.integers(0, len(kinds))), draw(st.sampled_from(["Conv", "ConvTranspose"])))
+    lowered = ["Conv", "ConvTranspose", *(["windows"] if windows else [])]
+    kinds.insert(draw(st.integers(0, len(kinds))), draw(st.sampled_from(lowered)))
     for kind in kinds:
         name = f"l{len(steps)}"
         if kind in ("Relu", "Tanh"):
@@ -57,6 +58,23 @@ def nets(draw: Any, groups: bool) -> Net:
         if kind == "plain":
             steps.append(("Conv", {**said, "kernel_shape": [3, 3], "pads": [1] * 4}))
             continue
+        if kind == "windows":
+            strides, many, pads = (
+                [draw(st.integers(low, high)) for _ in size] for low, high in ((2, 4), (2, 3), (0, 1))
+            )
+            extra = [draw(st.integers(0, pad)) for pad in pads]
+            kernel = [times * stride for times, stride in zip(many, strides, strict=True)]
+            grown = [
+                (side - 1) * stride - 2 * pad + k + more
+                for side, stride, pad, k, more in zip(size, strides, pads, kernel, extra, strict=True)
+            ]
+            if max(grown) <= LARGEST:
+                size = grown
+                placed = {"strides": strides, "pads": [*pads, *pads], "output_padding": extra}
+                steps.append(("ConvTranspose", {**said, "group": 1, "kernel_shape": kernel, **placed}))
+                lowerable.append(name)
+                continue
+            kind = "ConvTranspose"
         most = [side if kind == "Conv" else LARGEST // side for side in size]
         kernel = [draw(st.integers(1, min(6, each))) for each in most]
         size = [side // k if kind == "Conv" else side * k for side, k in zip(size, kernel, strict=True)]
@@ -165,7 +183,7 @@ def test_lowered_and_plain_networks_are_one(
         max_examples=EXAMPLES[backend] // 2, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
     )
     # TensorFlow has no gradients of grouped convolutions on processors
-    @given(net=nets(groups=backend != "tensorflow"))
+    @given(net=nets(groups=backend != "tensorflow", windows=backend == "torch"))
     def run(net: Net) -> None:
         weights = random_weights(net.topology, net.count)
         rule = solvers.Solver("sgd", {"momentum": SOLVER["momentum"]})

@@ -19,10 +19,10 @@ from multiseg.errors import ModelError
 from multiseg.network import Array
 from multiseg.topology.names import unused
 from multiseg.topology.vocabulary import VOCABULARY, ShapeError, infer
+from multiseg_torch import lowering
 from multiseg_torch.describing import effects, functions, modules, parts, statistics, swish, values
 from multiseg_torch.describing.functions import Call, Said
 from multiseg_torch.files import INPUT as INPUT
-from multiseg_torch.lowering import PatchConv2d, PatchConvTranspose2d
 from multiseg_torch.weights import neutral_name
 
 
@@ -418,7 +418,7 @@ def _titled(made: Any) -> Iterable[tuple[Tensor, str]]:
 
 def _is_layer(module: nn.Module) -> bool:
     """Return whether a module is a single layer, such as a lowered one; otherwise the calls inside it are recorded."""
-    if isinstance(module, (PatchConv2d, PatchConvTranspose2d)) or modules.of_module(module):
+    if isinstance(module, lowering.CLASSES) or modules.of_module(module):
         return True
     if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):  # even if empty
         return False

@@ -60,7 +60,7 @@ def test_gradients_of_gradients_go_through_products() -> None:
 def test_second_factors_of_onednn_have_no_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
     """With one window, patches of some channels and gradients of a part of a concatenation are views with gaps."""
     import torch
-    from multiseg_torch import lowering
+    from multiseg_torch.lowering import lower, products
     from torch import Tensor, nn
 
     class Net(nn.Module):
@@ -71,18 +71,18 @@ def test_second_factors_of_onednn_have_no_gaps(monkeypatch: pytest.MonkeyPatch) 
         def forward(self, x: Tensor) -> Tensor:
             return torch.cat([x, self.up(self.down(x[:, 1:]))], 1)
 
-    onednn, factors = lowering.ONEDNN, []
+    onednn, factors = products.ONEDNN, []
 
     def noted(a: Tensor, b: Tensor, *settings: Any) -> Tensor:
         factors.append(b)
         result: Tensor = onednn(a, b, *settings)
         return result
 
-    monkeypatch.setattr(lowering, "ONEDNN", noted)
+    monkeypatch.setattr(products, "ONEDNN", noted)
     torch.manual_seed(0)
     plain = Net()
     lowered = copy.deepcopy(plain)
-    assert lowering.lower(lowered) == ["down", "up"]
+    assert lower(lowered) == ["down", "up"]
     image = torch.randn(4, 3, 12, 12)
     for model in (plain, lowered):
         model(image).square().sum().backward()
@@ -90,3 +90,40 @@ def test_second_factors_of_onednn_have_no_gaps(monkeypatch: pytest.MonkeyPatch) 
     assert all(each.is_contiguous() or each.t().is_contiguous() for each in factors)
     for one, other in zip(plain.parameters(), lowered.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_large_upsampling_is_a_product_in_the_order_of_its_input() -> None:
+    """The layer of FCN-8s, in both orders in memory, against PyTorch in float64."""
+    import torch
+    from multiseg_torch.lowering import copies_patches, lower
+    from torch import nn
+
+    torch.manual_seed(0)
+    plain = nn.ConvTranspose2d(5, 3, 16, stride=8, padding=4, output_padding=(2, 0))
+    wide, right = copy.deepcopy(plain).double(), torch.randn(2, 3, 26, 48, dtype=torch.float64)
+    grid = torch.randn(2, 5, 3, 6, dtype=torch.float64).requires_grad_()
+    expected = wide(grid)
+    expected.backward(right)
+    for order in (torch.contiguous_format, torch.channels_last):
+        module = nn.Sequential(copy.deepcopy(plain)).to(memory_format=order)
+        assert lower(module) == ["0"] and not copies_patches(module)
+        x = grid.detach().float().contiguous(memory_format=order).requires_grad_()
+        output = module(x)
+        assert output.shape == expected.shape
+        assert (output.stride(1) == 1) == (order is torch.channels_last)
+        output.backward(right.float())
+        for made, exact in zip([output, x.grad, *(p.grad for p in module.parameters())],
+                               [expected, grid.grad, *(p.grad for p in wide.parameters())], strict=True):  # fmt: skip
+            torch.testing.assert_close(made.double(), exact, rtol=1e-5, atol=1e-4)
+
+
+def test_upsampling_that_a_product_does_not_compute_or_not_faster_stays() -> None:
+    from multiseg_torch.lowering import lower
+    from torch import nn
+
+    stay = nn.Sequential(
+        nn.ConvTranspose2d(5, 3, 4, stride=2), nn.ConvTranspose2d(5, 3, 12, stride=8),
+        nn.ConvTranspose2d(4, 4, 16, stride=8, groups=4), nn.ConvTranspose2d(64, 4, 16, stride=8),
+        nn.ConvTranspose2d(5, 3, 16, stride=8, dilation=2), nn.ConvTranspose2d(5, 3, 16, stride=8, output_padding=1),
+    )  # fmt: skip
+    assert lower(stay) == []

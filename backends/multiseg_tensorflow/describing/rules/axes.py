@@ -126,11 +126,11 @@ def transpose(walk: Walk, op: Any) -> list[Value] | None:
         return None
     order = order.tolist()
     node = value.node
-    if node.type in ("tf.Mean", "tf.Sum") and node.op.type in ("Mean", "Sum") and order == [0, 2, 1]:
-        if node.tensor is op.inputs[0] and walk.has_single_consumer(node.tensor) and "keepdims" in node.parameters:
-            node.type, node.tensor, node.tensors = f"Reduce{node.op.type}", op.outputs[0], [op.outputs[0]]
-            node.shapes = [neutral_shape(op.outputs[0], None)]
-            return [value]
+    reduces = node.type in ("tf.Mean", "tf.Sum") and node.op.type in ("Mean", "Sum") and "keepdims" in node.parameters
+    if reduces and order == [0, 2, 1] and node.tensor is op.inputs[0] and walk.has_single_consumer(node.tensor):
+        node.type, node.tensor, node.tensors = f"Reduce{node.op.type}", op.outputs[0], [op.outputs[0]]
+        node.shapes = [neutral_shape(op.outputs[0], None)]
+        return [value]
     if (value.layout, order) in (("NHWC", [0, 3, 1, 2]), ("NCHW", [0, 2, 3, 1])):
         return [replace(value, layout="NCHW" if value.layout == "NHWC" else "NHWC")]
     if value.layout not in ("NHWC", "NCHW") or order[0] != 0:
