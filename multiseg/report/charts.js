@@ -11,11 +11,18 @@ function curveCharts(data) {
 
   const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).value;
   const ink = (name) => getComputedStyle(root).getPropertyValue(name).trim();
-  const significant = (value) => value === 0 ? "0"
-    : Math.abs(value) >= 1e-3 && Math.abs(value) < 1e6 ? String(+value.toPrecision(4)) : value.toExponential(2).replace(/\.?0+e/, "e");
-  const written = { score: (value) => value.toFixed(3), number: significant };
+  const significant = (value, digits = 4) => value === 0 ? "0"
+    : Math.abs(value) >= 1e-3 && Math.abs(value) < 1e6 ? String(+value.toPrecision(digits))
+      : value.toExponential(digits - 2).replace(/\.?0+e/, "e");
+  // Numbers at an axis, with as many digits as make them different.
+  const told = (ticks) => {
+    const known = ticks.filter((y) => y != null);
+    const digits = [4, 5, 6, 8, 10].find((count) => new Set(known.map((y) => significant(y, count))).size === known.length);
+    return ticks.map((y) => (y == null ? "" : significant(y, digits)));
+  };
+  const written = { score: (value) => value.toFixed(3), number: (value) => significant(value) };
   const duration = (seconds) => seconds < 99.5 ? `${+seconds.toFixed(1)} s`
-    : seconds < 3600 ? `${Math.floor(seconds / 60)} min ${String(Math.round(seconds % 60)).padStart(2, "0")} s`
+    : seconds < 3599.5 ? `${Math.floor(Math.round(seconds) / 60)} min ${String(Math.round(seconds) % 60).padStart(2, "0")} s`
     : `${(seconds / 3600).toFixed(2)} h`;
   const counts = [1, 2, 5, 10, 20, 25, 50, 100, 200, 500, 1000];
   const clock = [0.01, 0.1, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 18000, 36000, 86400];
@@ -34,7 +41,7 @@ function curveCharts(data) {
     const box = document.createElement("div");
     box.className = wide ? "chart wide" : "chart";
     box.innerHTML = "<h4></h4>";
-    box.firstChild.textContent = title;
+    box.firstChild.textContent = box.firstChild.title = title;
     parent.append(box);
 
     const joined = (some) => {
@@ -53,7 +60,7 @@ function curveCharts(data) {
       axes: [
         { ...axis, values: (_, ticks) => ticks.map((x) => (across === "epoch" ? x : ticked(x))),
           size: 32, space: across === "epoch" ? 45 : 70, incrs: across === "epoch" ? counts : clock },
-        { ...axis, size: 62, values: (_, ticks) => ticks.map((y) => (y == null ? "" : significant(y))) },
+        { ...axis, size: 62, values: (_, ticks) => told(ticks) },
       ],
       series: [
         { label: across === "epoch" ? "epoch" : "after", value: (_, x) => (x == null ? "–" : across === "epoch" ? x : duration(x)) },
@@ -155,7 +162,7 @@ function curveCharts(data) {
         { run: data.runs[number], label: "validation", key: "val_loss", ys: column(data.runs[number], "val_loss") },
         { run: data.runs[number], label: "training", ys: column(data.runs[number], "train_loss"), faint: true },
       ];
-      draw(losses, run.loss ? `${run.label}: ${run.loss}` : run.label, lines, { kind: "number", log: true });
+      draw(losses, run.loss ? `\u2068${run.label}\u2069: ${run.loss}` : run.label, lines, { kind: "number", log: true });
     }
   }
 

@@ -21,9 +21,9 @@
   const text = (node, value) => { if (node.textContent !== value) node.textContent = value; };
   const figure = (value) => (value == null ? "–" : value === 0 ? "0"
     : Math.abs(value) >= 1e-3 && Math.abs(value) < 1e6 ? String(+value.toPrecision(4)) : value.toExponential(2));
+  const parts = (count, large, small) => `${Math.floor(count / 60)} ${large} ${String(count % 60).padStart(2, "0")} ${small}`;
   const duration = (seconds) => (seconds == null ? "–" : seconds < 99.5 ? `${Math.round(seconds)} s`
-    : seconds < 3570 ? `${Math.floor(seconds / 60)} min ${String(Math.round(seconds % 60)).padStart(2, "0")} s`
-      : `${Math.floor(seconds / 3600)} h ${String(Math.round((seconds % 3600) / 60)).padStart(2, "0")} min`);
+    : seconds < 3599.5 ? parts(Math.round(seconds), "min", "s") : parts(Math.round(seconds / 60), "h", "min"));
 
   // ---- the table -----------------------------------------------------------------------------------------------------
 
