@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -63,9 +64,10 @@ def compare(
 ) -> None:
     """Compare trained RUNs side by side: one self-contained page with their figures, curves and pictures.
 
-    Without -o and another format the figures are printed as Markdown. The exit status is 1 if a condition of --require,
-    --max-gap, --within-seeds or --max-regression is not met.
+    Without -o and another format the figures are printed: as tables on a terminal, otherwise as Markdown. The exit status is 1
+    if a condition of --require, --max-gap, --within-seeds or --max-regression is not met.
     """
+    from multiseg.cli.compared import print_comparison, print_pivot
     from multiseg.report import compare as compare_runs
     from multiseg.report import tables
     from multiseg.report.markdown import table as table_as_markdown
@@ -94,8 +96,12 @@ def compare(
         click.echo(tables.latex(table) if table else comparison.to_latex(), nl=False)
     elif as_csv:
         click.echo(tables.table_as_csv(table) if table else comparison.to_csv(), nl=False)
+    elif table and not markdown and sys.stdout.isatty():
+        print_pivot(table)
     elif table:
         click.echo(f"{table_as_markdown(table)}\n", nl=False)
+    elif output is None and not markdown and sys.stdout.isatty():
+        print_comparison(comparison)
     elif markdown or output is None:
         click.echo(comparison.to_markdown(), nl=False)
     else:

@@ -24,8 +24,9 @@ SETTINGS: dict[str, Any] = {
     "seed": 1,
 }
 NOTE = """\
-The demo's settings are quicker than the tutorial's: {epochs} epochs instead of 150, batches of {batch_size}, Adam at
-{learning_rate:g} falling linearly to 0, mean squared error. The tutorial's own, each framework with its own defaults, 150 epochs:
+The demo's settings are quicker than the tutorial's: epochs: {epochs} instead of
+150, batches of {batch_size}, Adam at {learning_rate:g} falling linearly to 0, mean squared
+error. The tutorial's own, each framework with its own defaults, 150 epochs:
 
     multiseg train --dataset {dataset} --backend NAME --run {runs}/tutorial-NAME
 """

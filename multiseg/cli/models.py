@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import click
@@ -51,8 +52,8 @@ def _print(rows: list[dict[str, object]]) -> None:
     """Print a block of short lines for each network, which are legible on any terminal."""
     for row in rows:
         shape = "x".join(map(str, row["input_shape"]))  # type: ignore[call-overload]
-        click.echo(f"{row['name']}: {row['title']}")
+        click.echo(textwrap.fill(f"{row['name']}: {row['title']}", 80, subsequent_indent="  "))
         click.echo(f"  labels {row['labels']}, {row['outputs']} output{'s' if row['outputs'] != 1 else ''}")
         click.echo(
-            f"  {row['parameters']:,} parameters, {row['multiply_adds']:,} multiply-adds for an image of {shape} (C x H x W)"
+            f"  {row['parameters']:,} parameters\n  {row['multiply_adds']:,} multiply-adds for an image of {shape} (C x H x W)"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -154,31 +153,22 @@ def check_page(path: Path) -> None:
 
 
 def _print(parity: Parity) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
+    from multiseg.cli.tables import Cell, print_table
     from multiseg.parity.rows import TITLES, figures, rows_by_stage
 
     click.echo(
         "Largest differences from float64, and the largest fraction of the tolerance, which is what rounding can add up to."
     )
-    console = Console(width=None if sys.stdout.isatty() else 160, markup=False, highlight=False)
     for stage, names in rows_by_stage(parity.rows).items():
         if stage == "network":
             continue
-        table = Table(title=TITLES[stage], title_justify="left")
-        table.add_column("", overflow="fold")
-        for side in parity.sides:
-            table.add_column(side, justify="right", overflow="fold")
+        rows: list[list[Cell]] = []
         for name, by_side in names.items():
-            cells = []
-            for side in parity.sides:
-                row = by_side.get(side)
-                text = "" if row is None else figures(row)
-                cells.append(Text(text, style="" if row is None or row.ok else "bold red"))
-            table.add_row(name, *cells)
-        console.print(table)
+            cells = [by_side.get(side) for side in parity.sides]
+            rows.append(
+                [name, *(("", "") if row is None else (figures(row), "" if row.ok else "bold red") for row in cells)]
+            )
+        print_table(("", *parity.sides), rows, parity.sides, TITLES[stage], parted=True)
     for each in parity.left_out:
         click.echo(f"not compared: {each}")
     for note in parity.notes:

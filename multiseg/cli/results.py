@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from multiseg.cli.notation import message
+from multiseg.cli.tables import print_table
 from multiseg.files import json_text, write_json
 from multiseg.images import MOST_PIXELS
 from multiseg.inference.output import Output
@@ -253,21 +254,16 @@ def _print_classes(result: dict[str, Any]) -> None:
     """Print the metrics of each class and the confusion matrix, if there are any, of a number of classes that fits a terminal."""
     if not 0 < len(result.get("confusion", ())) <= MOST_CLASSES:
         return
-    rows = [["class", "accuracy", "iou", "dice", "labels"]]
-    for row in result["per_class"]:
-        shares = ("–" if row[key] is None else f"{row[key]:.4f}" for key in ("accuracy", "iou", "dice"))
-        rows.append([row["name"], *shares, str(row["pixels"])])
-    _print_table(rows)
+    shares = ("accuracy", "iou", "dice")
+    rows = [
+        [row["name"], *("–" if row[key] is None else f"{row[key]:.4f}" for key in shares), str(row["pixels"])]
+        for row in result["per_class"]
+    ]
+    print_table(("class", *shares, "labels"), rows, right=(*shares, "labels"))
     names = [row["name"] for row in result["per_class"]]
     counts = [[name, *map(str, row)] for name, row in zip(names, result["confusion"], strict=True)]
     click.echo("confusion: rows are labels, columns are predictions")
-    _print_table([["", *names], *counts])
-
-
-def _print_table(rows: list[list[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        click.echo("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+    print_table(("", *names), counts, right=names, parted=True)
 
 
 def _best(result: Output) -> str:

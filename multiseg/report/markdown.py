@@ -25,7 +25,7 @@ def write(comparison: SideBySide) -> str:
     agreement = comparison.agreement
     if agreement:
         parts.append(_escaped(" ".join([agreement.headline, agreement.basis, *agreement.missing])))
-        parts += [_table(AGREEMENT, map(_measured, agreement.measures))] * bool(agreement.measures)
+        parts += [_table(AGREEMENT, map(measured, agreement.measures))] * bool(agreement.measures)
     differing = [row for row in settings(facts) if row.differs]
     if differing:
         parts.append("Settings that differ:")
@@ -42,7 +42,8 @@ def table(cells: Table) -> str:
     )
 
 
-def _measured(measure: Measure) -> list[str]:
+def measured(measure: Measure) -> list[str]:
+    """Return a row of the table of differences, with the columns AGREEMENT."""
     last, widest = measure.last, measure.widest
     ratio = "–" if last.ratio is None else significant(last.ratio, 2)
     along = f"{significant(100 * widest.relative, 2)} %"

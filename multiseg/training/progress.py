@@ -23,6 +23,8 @@ from multiseg.settings.metrics import IN_PROGRESS
 from multiseg.training import zero_start
 from multiseg.training.warm_start import partial_start, surgery
 
+WIDE = 124  # columns of a terminal on which everything fits; a narrower one has loss, images/s and remaining time
+
 
 class ImagesPerSecond(ProgressColumn):
     """The speed, computed only when the bar is refreshed, because rich sums over a thousand steps for it."""
@@ -38,14 +40,15 @@ class Bar:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
+        wide = self.console.width >= WIDE
         self.progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            BarColumn(bar_width=24 if wide else 8),
+            *([MofNCompleteColumn()] if wide else []),
             TextColumn("loss {task.fields[loss]}"),
-            TextColumn("rate {task.fields[rate]}"),
+            *([TextColumn("rate {task.fields[rate]}")] if wide else []),
             ImagesPerSecond(Column(no_wrap=True)),
-            TimeElapsedColumn(),
+            *([TimeElapsedColumn()] if wide else []),
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self.console,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import stdev
@@ -13,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import multiseg
+from helpers.terminal import on_a_terminal
 from multiseg.cli.compare import compare as compare_command
 from multiseg.errors import SettingsError
 from multiseg.report.tables import latex
@@ -91,3 +93,16 @@ def test_a_run_is_held_against_the_mean_of_its_baselines(write: Write) -> None:
 def test_formats_exclude_each_other(write: Write, tmp_path: Path) -> None:
     result = CliRunner().invoke(compare_command, [str(write()), "--csv", "--latex"])
     assert result.exit_code == 2 and "choose one" in result.stderr
+
+
+def test_on_a_terminal_each_run_has_a_column(write: Write) -> None:
+    runs = [
+        write(f"run-{number}", backend, iou=0.9 - number / 100) for number, backend in enumerate(["torch", "caffe"] * 4)
+    ]
+    lines = on_a_terminal(sys.executable, "-m", "multiseg.cli", "compare", *runs, "--images", "0")
+    table = [line for line in lines if line.startswith(("IoU ", "Version "))]
+    assert max(map(len, table)) <= 80
+    assert [float(value) for line in table if line.startswith("IoU ") for value in line.split()[1:]] == [
+        0.90, 0.89, 0.88, 0.87, 0.86, 0.85, 0.84, 0.83,
+    ]  # fmt: skip
+    assert not any("|" in line for line in lines)

@@ -132,3 +132,23 @@ def test_weights_that_fit_in_part_are_a_warning_on_the_terminal(job: multiseg.Jo
         "warning: 3 of 4 parameters keep their initial values, as the weights that training starts from do not fit them (not in "
         "the source: scale.weight, scale.bias; of another shape there: conv.bias)\n"
     ) in text.getvalue()
+
+
+def test_the_bar_fits_80_columns_with_nothing_cut_off(job: multiseg.Job, tmp_path: Path) -> None:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=80, color_system=None)
+    with Bar(console) as bar:
+        bar(
+            {
+                "event": "start",
+                "backend": "TensorFlow",
+                "epochs": 150,
+                "iterations": 42000,
+                "iteration": 0,
+                "batch_size": 16,
+            }
+        )
+        bar({"event": "step", "epoch": 149, "loss": 12345.678, "rate": 1e-05, "iteration": 41999})
+    shown = text.getvalue()
+    assert "loss 1.235e+04" in shown and "TensorFlow epoch 149/150" in shown
+    assert "…" not in shown
