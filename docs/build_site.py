@@ -6,6 +6,7 @@ site, and links to other files of the repository are text.
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import sys
@@ -52,6 +53,7 @@ def _link(match: re.Match[str], page: Path, names: dict[Path, str]) -> str:
 
 def main(folder: str) -> None:
     """Build the site. Raise SystemExit if MkDocs warns, e.g. of a link to an anchor that no page has."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")  # says which link is dead
     with tempfile.TemporaryDirectory() as temporary:
         pages = Path(temporary)
         stage(pages)
