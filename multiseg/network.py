@@ -184,6 +184,17 @@ class Network(ABC):
         Activations are in the order of computation, by layer name, in the backend's data order. An in-place layer does not
         overwrite the activations of the layer before it, and a lowered layer has the same activations as without lowering."""
 
+    def training_values(
+        self, features: Array, labels: Array, seed: int
+    ) -> tuple[dict[str, Array], dict[str, Array]] | None:
+        """Return what each dropout multiplies by in a training step with this batch and ``seed``, and the activations in it.
+
+        Nothing changes. Factors are 0 or what the framework scales with, by the names of the layers in the file's description;
+        axes of size 1 apply to all elements. Activations are as those of :meth:`predict`, some may be missing. Both are in the
+        backend's data order. Optional: parity compares training with dropout by them. None if the backend does not state them.
+        """
+        return None
+
     def evaluate(self, features: Array, labels: Array) -> tuple[Array, LossTerms]:
         """Return the output for a batch and the terms of its loss, so that the loss over several batches can be computed.
 

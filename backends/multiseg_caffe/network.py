@@ -21,6 +21,7 @@ from multiseg_caffe import (
     backend,
     class_labels,
     class_losses,
+    dropout,
     losses,
     lowering,
     named_losses,
@@ -256,6 +257,29 @@ class Network(network.Network):
         solver.step(rate)
         return loss
 
+    def training_values(
+        self, features: Array, labels: Array, seed: int
+    ) -> tuple[dict[str, Array], dict[str, Array]] | None:
+        parts: list[tuple[dict[str, Array], dict[str, Array]]] = []
+        batches = [slice(start, start + self.batch_size) for start in range(0, len(features), self.batch_size)]
+        nets = [self._net("train", features[batch].shape) for batch in batches]
+        kept = [blob.data.copy() for blobs in self.base.params.values() for blob in blobs]
+        caffe.set_random_seed(seed)
+        for batch, net in zip(batches, nets):  # noqa: B905 - worker code runs on Python 3.9
+            net.blobs[DATA].data[...] = features[batch]
+            net.blobs[LABEL].data[...] = self._with_ignored(labels[batch])
+            drawn: dict[str, Array] = {}
+            key = ("train", *features[batch].shape)
+            parts.append((drawn, self._forward_recorded(net, len(features[batch]), self.guards[key], drawn)))
+        blobs = [blob for blobs in self.base.params.values() for blob in blobs]
+        for blob, values in zip(blobs, kept):  # noqa: B905
+            blob.data[...] = values  # batch normalisation updates its averages
+
+        def joined(place: int) -> dict[str, Array]:
+            return {name: np.concatenate([part[place][name] for part in parts]) for name in parts[0][place]}
+
+        return joined(0), joined(1)
+
     def _backward(self, features: Array, labels: Array) -> float:
         """Return the loss of a batch, and add its gradients to those in its net."""
         net = self._net("train", features.shape)
@@ -303,15 +327,23 @@ class Network(network.Network):
         definition, _ = self._definition("val", features.shape)
         return output, losses.terms(definition, net, len(features), self.batch_size)
 
-    def _forward_recorded(self, net: Any, count: int, guards: list[class_labels.Guard]) -> dict[str, Array]:
-        """Run a forward pass; return the outputs of the file's layers, copied before an in-place layer overwrites them."""
+    def _forward_recorded(
+        self, net: Any, count: int, guards: list[class_labels.Guard], drawn: dict[str, Array] | None = None
+    ) -> dict[str, Array]:
+        """Run a forward pass; return the outputs of the file's layers, copied before an in-place layer overwrites them.
+
+        What dropouts multiply by is added to ``drawn``.
+        """
         file_layers = {layer.name for layer in self.deployed.net.layer if layer.type not in ("Input", "Split")}
         blobs, outputs = list(net.blobs.values()), {}
         checks = {guard.position: guard for guard in guards}
         for index, layer in enumerate(net._layer_names):
             if index in checks:
                 checks[index].check(blobs[checks[index].labels].data, self.spec.model)
-            net._forward(index, index)
+            if drawn is not None and net.layers[index].type in dropout.TYPES:
+                drawn[layer] = lowering.unmosaic(dropout.forward(net, blobs, index), count)
+            else:
+                net._forward(index, index)
             if layer not in file_layers:  # Split layers that Caffe inserts, layers of a mosaic, a loss
                 continue
             tops = list(net._top_ids(index))

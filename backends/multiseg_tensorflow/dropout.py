@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from multiseg.network import Array
 from multiseg_tensorflow import digits
 from multiseg_tensorflow.tensors import constant, number
 
@@ -30,6 +32,10 @@ class Dropout:
     def parameters(self) -> dict[str, Any]:
         """The parameters of a Dropout layer."""
         return {"ratio": self.ratio, **({"channelwise": True} if self.channelwise else {})}
+
+    def ones(self, count: int) -> dict[Any, Array]:
+        """Return what to feed so that ``result`` is what dropout multiplies ``count`` images or vectors by."""
+        return {self.source: np.ones([count, *self.source.shape.as_list()[1:]], np.float32)}
 
 
 def find(graph: Any) -> list[Dropout]:
@@ -54,6 +60,24 @@ def find(graph: Any) -> list[Dropout]:
                     )
                 )
     return dropouts
+
+
+def named(nodes: Iterable[Any], dropouts: Iterable[Dropout]) -> dict[str, Dropout] | None:
+    """Return the dropouts of a training graph by the names of the layers that describe them, which are among ``nodes``.
+
+    None if they cannot be paired, or if a shape is not known.
+    """
+    pairs: dict[str, Dropout] = {}
+    by_source = {each.source.name: each for each in dropouts if 0 < each.ratio < 1}
+    for node in nodes:
+        if node.type == "Dropout":
+            # dropout of dropout is described with the tensor of the layer before both
+            before = pairs.get(node.inputs[0].node.name)
+            dropout = by_source.get(before.result.outputs[0].name if before else node.tensor.name)
+            if dropout is None or None in dropout.source.shape.as_list()[1:]:
+                return None
+            pairs[node.name] = dropout
+    return pairs if len(pairs) == len(by_source) else None
 
 
 def _is_channelwise(mask: Any, source: Any) -> bool:

@@ -36,8 +36,8 @@ class UserGraph:
     ``loss`` is the reported loss, including the regularisation terms, and ``terms`` are its terms outside training
     (multiseg_tensorflow.loss_terms); ``losses`` are pairs of a loss to differentiate and its variables. ``variables`` and
     ``weights`` (their layouts) are keyed by neutral name. ``lowered`` are the names of the layers that are computed as one matrix
-    product; ``layers`` are the output tensors by layer name, empty in training. ``classes`` is the number of classes if the loss
-    takes class indices, and ``ignored`` those that it ignores, as far as they are known.
+    product; ``layers`` are the output tensors by layer name, empty in training, and ``dropouts`` those in it. ``classes`` is the
+    number of classes if the loss takes class indices, and ``ignored`` those that it ignores, as far as they are known.
     """
 
     graph: Any
@@ -56,6 +56,7 @@ class UserGraph:
     weights: dict[str, Weight]
     lowered: list[str]
     layers: dict[str, Any]
+    dropouts: list[dropout.Dropout]
 
 
 @contextmanager
@@ -197,7 +198,8 @@ def build(
         variables={weights[name].name: variables[name] for name in weights},
         weights={weight.name: weight for weight in weights.values()},
         lowered=[weights[name].name.rpartition(".")[0] for name in map(_kernel, convolutions) if name in weights],
-        layers={} if training else _layer_tensors(graph, layers),
+        layers={} if training else layer_tensors(graph, layers.tensors),
+        dropouts=dropout.find(graph) if training else [],
     )
 
 
@@ -222,8 +224,8 @@ def _kernel(convolution: Any) -> str:
     return str(source.name)
 
 
-def _layer_tensors(graph: Any, layers: Layers) -> dict[str, Any]:
-    """Return the output tensors of the layers that exist in this graph, so that all can be fetched at once.
+def layer_tensors(graph: Any, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tensors of the layers that exist in this graph, by their names, so that all can be fetched at once.
 
     They are copied by identities: with oneDNN, TensorFlow fuses a convolution with a LeakyReLU or Swish that is the only
     consumer of its output even if that output is fetched, and then cannot return it. Identities that are not fetched have
@@ -231,7 +233,7 @@ def _layer_tensors(graph: Any, layers: Layers) -> dict[str, Any]:
     """
     outputs = {}
     with graph.as_default(), tf.name_scope("layers"):
-        for name, tensor in layers.tensors.items():
+        for name, tensor in tensors.items():
             try:
                 outputs[name] = tf.identity(graph.get_tensor_by_name(tensor.name))
             except KeyError:

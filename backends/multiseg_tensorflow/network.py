@@ -17,8 +17,18 @@ import tensorflow
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.network import CLASSES, Array, LabelKind, LossTerms, NetworkSpec
-from multiseg_tensorflow import averages, backend, class_losses, files, losses, probabilities, single_values, user_file
-from multiseg_tensorflow.graph import Shape, UserGraph, build, extended, read_layers
+from multiseg_tensorflow import (
+    averages,
+    backend,
+    class_losses,
+    dropout,
+    files,
+    losses,
+    probabilities,
+    single_values,
+    user_file,
+)
+from multiseg_tensorflow.graph import Shape, UserGraph, build, extended, layer_tensors, read_layers
 from multiseg_tensorflow.solver import Solver
 
 tf = tensorflow.compat.v1
@@ -54,6 +64,7 @@ class Network(network.Network):
         self._spec = spec = replace(spec, model=str(self._path))
         self._changes = 0  # how often the weights changed
         self._predictors: dict[tuple[Shape, Shape | None], _Predictor] = {}
+        self._training_layers: dict[str, Any] | None = None  # see training_values
         shape, label_shape = (spec.input_shape[1:] + spec.input_shape[:1], spec.label_shape[1:] + spec.label_shape[:1])
         self._layers = read_layers(self._file, shape)
         self._labels = self._label_kind()
@@ -133,6 +144,29 @@ class Network(network.Network):
         self._changes += 1
         with self._short_errors():
             return self._train(features, labels, rate, seed)
+
+    def training_values(
+        self, features: Array, labels: Array, seed: int
+    ) -> tuple[dict[str, Array], dict[str, Array]] | None:
+        spec, user = self._spec, self._main
+        layers = read_layers(self._file, spec.input_shape[1:] + spec.input_shape[:1], dropouts=True)
+        named = dropout.named(layers.nodes, user.dropouts)
+        if named is None:
+            return None
+        if self._training_layers is None:
+            with extended(user.graph):
+                results = {name: each.result.outputs[0] for name, each in named.items()}
+                self._training_layers = layer_tensors(user.graph, layers.tensors | results)
+        parts: list[tuple[list[Array], dict[str, Array]]] = []
+        size = spec.batch_size or backend.batch_size
+        for number, start in enumerate(range(0, len(features), size)):
+            batch = slice(start, start + size)
+            feeds = {user.x: features[batch], user.y: labels[batch], user.seed: (seed + number) % 2**31}
+            count = len(features[batch])
+            drawn = [self._session.run(each.result.outputs[0], feeds | each.ones(count)) for each in named.values()]
+            parts.append((drawn, self._session.run(self._training_layers, feeds)))
+        factors = {name: np.concatenate([part[place] for part, _ in parts]) for place, name in enumerate(named)}
+        return factors, {name: np.concatenate([values[name] for _, values in parts]) for name in parts[0][1]}
 
     def predict(
         self, features: Array, labels: Array | None, activations: bool = False

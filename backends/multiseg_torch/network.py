@@ -19,6 +19,7 @@ from multiseg_torch import (
     averages,
     backend,
     computing,
+    dropout,
     files,
     loss_terms,
     losses,
@@ -162,6 +163,23 @@ class Network(network.Network):
                 totals.append(loss.detach())
         self.solver.step(rate)
         return sum(map(float, totals))  # reading a loss waits for a GPU, so it comes last
+
+    @torch.no_grad()
+    def training_values(
+        self, features: Array, labels: Array, seed: int
+    ) -> tuple[dict[str, Array], dict[str, Array]] | None:
+        names = dropout.names(self.model, self._trial_images())
+        computing.seed_generators(seed, self.device)
+        parts: list[tuple[list[Array], dict[str, Array]]] = []
+        self.model.train()
+        with dropout.unchanged(self.model), self.forward.precision(self.spec.precision):
+            for start in range(0, len(features), self.batch_size):
+                images = memory_order.ordered(self._tensor(features[start : start + self.batch_size]), self.order)
+                parts.append(dropout.drawn(self.model, images))
+        if any(len(factors) != len(names) for factors, _ in parts):
+            return None
+        factors = {name: np.concatenate([part[place] for part, _ in parts]) for place, name in enumerate(names)}
+        return factors, {name: np.concatenate([values[name] for _, values in parts]) for name in parts[0][1]}
 
     @torch.no_grad()
     def predict(

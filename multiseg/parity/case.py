@@ -15,7 +15,7 @@ from multiseg.exporting import source
 from multiseg.layout import Layout
 from multiseg.model_files.reading import describe
 from multiseg.network import CLASSES, IMAGES, NetworkSpec
-from multiseg.parity import comparing, stepping
+from multiseg.parity import comparing, dropout, stepping
 from multiseg.parity.comparing import Loss, Weights
 from multiseg.parity.kept_averages import STATISTICS
 from multiseg.parity.plan import ParityBatch
@@ -29,7 +29,7 @@ from multiseg.topology import Topology
 from multiseg.worker.client import Worker
 
 NO_LABELS = (1, 1, 1)  # a shape of labels that fits every output
-TRAINING = ("gradient", "step")
+TRAINING = ("gradient", "step", "dropout")
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,8 @@ def check(
 
 
 def _train(case: Case, side: ParitySide, spec: NetworkSpec, parity: Parity, stages: Collection[str]) -> None:
-    """Add the comparisons of gradients and steps, without dropout."""
+    """Add the comparisons of gradients and steps: without dropout, then with it."""
+    whole = side
     twin, dropped = without_dropout(case.topology)
     if dropped:
         path = side.path.with_stem(f"{side.path.stem}_twin")
@@ -146,4 +147,13 @@ def _train(case: Case, side: ParitySide, spec: NetworkSpec, parity: Parity, stag
         spec = replace(spec, solver=case.solver)
         parity.rows += stepping.steps(
             side, spec, lambda step: case.batch, case.rate, case.steps, case.weights, loss, lambda step, weights: None
+        )
+    if dropped and "dropout" in stages and parity.ok:
+        spec, loss = (
+            replace(spec, model=str(whole.path), solver=case.solver),
+            Loss.of(case.topology, case.loss, case.classes, spec),
+        )
+        count = min(case.steps, dropout.STEPS)
+        parity.rows += (
+            stepping.with_dropout(whole, spec, lambda step: case.batch, case.rate, count, case.weights, loss) or []
         )

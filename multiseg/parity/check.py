@@ -19,7 +19,7 @@ from multiseg.exporting import source
 from multiseg.model_files.kinds import kind_of
 from multiseg.model_files.reading import describe
 from multiseg.network import IMAGES, NetworkSpec
-from multiseg.parity import comparing, images, stepping, tying
+from multiseg.parity import comparing, dropout, images, stepping, tying
 from multiseg.parity.comparing import Loss, Weights
 from multiseg.parity.explanation import of_weights
 from multiseg.parity.golden import keeping as golden_keeping
@@ -86,8 +86,8 @@ class Check:
         self.twin, dropped = without_dropout(self.first)
         if dropped:
             self.parity.notes.append(
-                f"training is compared without {listed(dropped)}, for which each framework draws its own random numbers: on "
-                "files written from the description"
+                f"training is compared without {listed(dropped)}, on files written from the description, and then with the "
+                "random numbers that each framework draws"
             )
         self.start: dict[
             str, Array
@@ -218,6 +218,7 @@ class Check:
             return "training, because the forward pass differs"
         trained = self._trained(side, number)
         if trained is None:
+            self._compare_dropout(entry, side, spec)
             return None
         if trained is not side:
             trained.load(replace(spec, solver=gradient.SOLVER))
@@ -228,8 +229,22 @@ class Check:
             return "layers, gradients and steps one by one, because the reference changed"
         if self.steps:
             follow = self._follow(entry.name)
-            self._add(stepping.steps(trained, spec, self.plan.batch, rate, self.steps, self.start, loss, follow))
+            rows = stepping.steps(trained, spec, self.plan.batch, rate, self.steps, self.start, loss, follow)
+            if not self._add(rows):
+                return None if trained is side else "training with dropout, because steps without it differ"
+        if trained is not side:
+            self._compare_dropout(entry, side, spec)
         return None
+
+    def _compare_dropout(self, entry: Entry, side: ParitySide, spec: NetworkSpec) -> None:
+        """Compare the training of a side's own file with what its dropouts draw, if the framework states that."""
+        loss = Loss.of(side.reference, self.loss, self.classes, spec)
+        rate, count = self.plan.entries[0].settings.learning_rate, min(self.steps, dropout.STEPS)
+        rows = stepping.with_dropout(side, spec, self.plan.batch, rate, count, self.start, loss)
+        if rows is None:
+            self.parity.notes.append(f"{entry.name}: training with dropout is not compared: what it draws is not known")
+        else:
+            self._add(rows)
 
     def _more_images(
         self, side: ParitySide, rows: list[ParityRow], first: ParityBatch, batches: Iterator[ParityBatch]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -12,12 +13,13 @@ import numpy as np
 from multiseg import reference
 from multiseg.backend import Backend
 from multiseg.errors import MultisegError
+from multiseg.parity.dropout import Drawn
 from multiseg.parity.explanation import of_gradient, of_layer, of_use
 from multiseg.parity.loss import Loss as Loss
 from multiseg.parity.loss_explanation import of_loss
 from multiseg.parity.plan import ParityBatch
 from multiseg.parity.reference_values import ReferenceValues
-from multiseg.parity.rows import ParityRow
+from multiseg.parity.rows import GRADIENT_OF, ParityRow
 from multiseg.parity.side import ParitySide
 from multiseg.reference import gradient
 from multiseg.reference.bounded import FLOAT32, TINY, Array, Bounded, computed_in
@@ -114,14 +116,21 @@ def fitting(topology: Topology, made: Weights) -> dict[str, Array]:
 
 
 def gradients(
-    side: ParitySide, batch: ParityBatch, weights: Weights, loss: Loss, stored: ReferenceValues | None = None
-) -> list[ParityRow]:
+    side: ParitySide, batch: ParityBatch, weights: Weights, loss: Loss, stored: ReferenceValues | None = None,
+    draws: Sequence[Drawn] = (),
+) -> list[ParityRow]:  # fmt: skip
     """Compare the gradient of each parameter, from output to input. The side must have the solver of reference.gradient.
 
-    Those of a golden file, ``stored``, are compared as well: their bounds are propagated from the images on.
+    Those of a golden file, ``stored``, are compared as well: their bounds are propagated from the images on. ``draws``: what
+    dropout draws in this step, with the seed 0.
     """
     side.set_weights(weights)
-    alternatives = passes(side, weights, batch, shown_by(side, batch), loss)
+    alternatives = (
+        passes_with(draws, side, weights, batch, loss)
+        if draws
+        else passes(side, weights, batch, shown_by(side, batch), loss)
+    )
+    stage, title = ("dropout", GRADIENT_OF) if draws else ("gradient", "")
     after, alternatives = after_step(side, batch, gradient.RATE, 0, alternatives)
 
     def judged(training: Pass) -> tuple[None, list[ParityRow]]:
@@ -129,7 +138,7 @@ def gradients(
         for name, value in training.slopes.items():
             measured = gradient.from_step(weights[name], after[name])
             wide = replace(value, bound=value.bound + gradient.rounding(weights[name], value.value))
-            row = ParityRow.of(side.name, "gradient", name, wide, measured)
+            row = ParityRow.of(side.name, stage, title + name, wide, measured)
             if not row.ok and all(other.ok for other in found):
                 words = of_gradient(value, weights[name], measured)
                 words = words or of_use(_uses(training.trace, batch, loss).get(name, {}), measured)
@@ -142,7 +151,7 @@ def gradients(
         if name in after and name in side.trained:
             bound = value.bound + gradient.rounding(weights[name], value.value)
             measured = gradient.from_step(weights[name], after[name])
-            row = ParityRow.of(side.name, "stored", f"gradient of {name}", replace(value, bound=bound), measured)
+            row = ParityRow.of(side.name, "stored", GRADIENT_OF + name, replace(value, bound=bound), measured)
             rows.append(row)
     return rows
 
@@ -161,26 +170,47 @@ def passes(side: ParitySide, weights: Weights, batch: ParityBatch, shown: Weight
     reference computes all layers itself, with the bounds that follow from the images on. So it does with batch statistics, where
     the outputs for prediction do not apply. The gradients are those of the parameters that the side trains.
     """
+    topology = side.reference
+    training = has_batch_statistics(topology)
+    compute = partial(reference.forward, topology, weights, batch.images, training=training)
+    yield from _passes(side, compute, {} if training else shown, topology, batch, loss)
+
+
+def passes_with(
+    draws: Sequence[Drawn], side: ParitySide, weights: Weights, batch: ParityBatch, loss: Loss
+) -> Iterator[Pass]:
+    """Yield the passes of :func:`passes` with what dropout draws, for each possible order of its elements."""
+    for each in draws:
+        topology = each.topology
+        compute = partial(
+            reference.forward, topology, weights, batch.images,
+            training=has_batch_statistics(topology), more_images=each.factors,
+        )  # fmt: skip
+        yield from _passes(side, compute, each.values, topology, batch, loss)
+
+
+def _passes(
+    side: ParitySide, compute: Callable[..., reference.Trace], shown: Weights, topology: Topology, batch: ParityBatch, loss: Loss
+) -> Iterator[Pass]:  # fmt: skip
+    """Yield the passes that ``compute`` returns for the layer outputs ``shown`` and their alternatives."""
 
     def of(trace: reference.Trace) -> Pass:
         slopes = _slopes(trace, batch, loss)
         return Pass({name: value for name, value in slopes.items() if name in side.trained}, trace)
 
-    topology = side.reference
-    if has_batch_statistics(topology):
-        yield of(reference.forward(topology, weights, batch.images, training=True))
-        return
-    trace = reference.forward(topology, weights, batch.images, shown)
+    trace = compute(given=shown)
     yield of(trace)
+    if not shown:
+        return
     doubtful = _doubtful(trace, shown)
     for count in range(1, len(doubtful) + 1):
         for chosen in itertools.combinations(doubtful, count):
             other = {name: value.copy() if name in dict(chosen) else value for name, value in shown.items()}
             for name, place in chosen:
                 other[name].flat[place] = np.nextafter(np.float32(0), -shown[name].flat[place] or np.float32(1))
-            yield of(reference.forward(topology, weights, batch.images, other))
+            yield of(compute(given=other))
     if all(layer.type in RULES for layer in topology.layers):
-        yield of(reference.forward(topology, weights, batch.images))
+        yield of(compute())
 
 
 def has_batch_statistics(topology: Topology) -> bool:

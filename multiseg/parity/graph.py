@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from multiseg.pages.pictures import embedded
+from multiseg.parity import dropout
 from multiseg.parity.detail import SHARES, Planes
 from multiseg.parity.findings import Findings
 from multiseg.parity.rows import ParityRow, percent, worst_steps
@@ -111,11 +112,14 @@ def _rows_of_layers(layers: Sequence[Layer], rows: Sequence[ParityRow]) -> dict[
     """Return the rows of each layer, by its first output: those of its outputs and of its parameters."""
     by_value = {name: layer.outputs[0] for layer in layers for name in layer.outputs}
     by_weight = {f"{layer.name}.{part}": layer.outputs[0] for layer in layers for part in layer.weights}
+    by_layer = {layer.name: layer.outputs[0] for layer in layers}
     result: dict[str, list[ParityRow]] = defaultdict(list)
     for row in rows:
         names = by_value if row.stage in ("forward", "output") else by_weight
-        if row.name in names:
-            result[names[row.name]].append(row)
+        if row.stage == dropout.STAGE and row.subject in by_layer:
+            names = by_layer
+        if row.subject in names:
+            result[names[row.subject]].append(row)
     return result
 
 

@@ -23,6 +23,7 @@ WORDS = {
     "loss": "The loss of a batch.",
     "gradient": "Of the loss, for each parameter; beside float64's, from the layers' outputs as the framework has them.",
     "step": "Each step is judged from the weights that the framework had before it. Of all steps the one nearest to its limit.",
+    "dropout": "What each dropout multiplies by, as the framework draws it; gradients and steps beside float64's with the same.",
 }
 
 

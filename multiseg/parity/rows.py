@@ -13,7 +13,8 @@ from multiseg.parity.detail import Detail, Planes, not_finite
 from multiseg.reference.bounded import TINY, Array, Bounded, pieces
 
 LARGEST = float(np.finfo(np.float32).max)
-STAGES = ("network", "weights", "forward", "output", "loss", "gradient", "step", "stored")
+STAGES = ("network", "weights", "forward", "output", "loss", "gradient", "step", "dropout", "stored")
+GRADIENT_OF = "gradient of "  # before the names of parameters in stages that compare more of them than the gradient
 DRAWN = ("forward", "output")  # stages whose tensors the page shows
 TITLES = {
     "network": "Networks",
@@ -23,6 +24,7 @@ TITLES = {
     "loss": "Loss",
     "gradient": "Gradients",
     "step": "Weights after each step",
+    "dropout": "Training with dropout",
     "stored": "Values in the golden file, end to end",
 }
 
@@ -71,6 +73,11 @@ class ParityRow:
     images: int | None = None
     image: int | None = None
     planes: Planes | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def subject(self) -> str:
+        """The name of the layer, value or parameter that is compared."""
+        return self.name.removeprefix(GRADIENT_OF)
 
     @property
     def verdict(self) -> str:
@@ -236,6 +243,8 @@ def sentence(row: ParityRow) -> str:
         "loss": "the loss differs",
         "gradient": f"the gradient of {row.name!r} is the first that differs",
         "step": f"{row.name!r} is the first to differ, after step {row.step}",
+        "dropout": f"in training with dropout, {row.name!r} is the first that differs"
+        + (f", after step {row.step}" if row.step else ""),
         "weights": f"the weights {row.name!r} differ",
         "network": "",
     }[row.stage]

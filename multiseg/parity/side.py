@@ -53,7 +53,9 @@ class ParitySide:
             str, tuple[int, ...]
         ] = {}  # channels of this file's values that are not in the reference's order
         # where channels are last, a flattened image has another order of elements, and so have the weights of the dense layer
-        self._flat = flattened(self.reference) if self.layout.data_order == "NHWC" else set()
+        channels_last = self.layout.data_order == "NHWC"
+        self._flat = flattened(self.reference) if channels_last else set()
+        self._before_images = before_images(self.topology) if channels_last else set()
 
     def load(self, spec: NetworkSpec) -> None:
         """Build the network in the worker. Raises ModelError if its parameters cannot be matched with the reference's."""
@@ -113,15 +115,22 @@ class ParitySide:
         own_labels = None if labels is None else self.layout.labels(labels)
         batch = {"features": self.layout.features(features), "labels": own_labels}
         output, loss, activations = self.worker.call("predict", **batch, activations=True)
+        return self._output(output), None if loss is None else float(loss), self.reference_values(activations)
+
+    def reference_values(self, activations: Weights) -> dict[str, Array]:
+        """Return outputs of layers by the reference's names and in its layout, without those whose order may be another one."""
         shapes = self.reference.shapes
         values = {}
         for own, name in self.values.items():
-            if own in activations and own != self.topology.input and name not in self._flat:
-                made = self.layout.activation(activations[own])
-                if own in self._orders:
-                    made = np.take(made, np.argsort(self._orders[own]), 1)
+            reordered = name in self._flat or own in self._before_images
+            if own in activations and own != self.topology.input and not reordered:
+                made = self.in_reference_order(own, self.layout.activation(activations[own]))
                 values[name] = shaped(made, shapes[name])
-        return self._output(output), None if loss is None else float(loss), values
+        return values
+
+    def in_reference_order(self, own: str, values: Array) -> Array:
+        """Return a value (N, C, ...) of this file with its channels in the reference's order."""
+        return np.take(values, np.argsort(self._orders[own]), 1) if own in self._orders else values
 
     def output(self, features: Array) -> Array:
         """Return the output (N, ...) as users compute it: without outputs of layers, a framework may compute several as one."""
@@ -167,4 +176,19 @@ def flattened(topology: Topology) -> set[str]:
             layer.type != "Gemm" and any(name in values for name in layer.inputs)
         ):
             values.update(layer.outputs)
+    return values
+
+
+def before_images(topology: Topology) -> set[str]:
+    """Return the vectors of dense layers, and those computed from them, that become images of several pixels and channels."""
+    values, makers = set[str](), {layer.outputs[0]: layer for layer in topology.layers}
+    for layer in topology.layers:
+        image, name = layer.shapes[0], layer.inputs[0]
+        if layer.type != "Reshape" or len(image) != 3 or image[0] == 1 or image[1] * image[2] == 1:
+            continue
+        while len(topology.shapes[name]) == 1 and name in makers:
+            values.add(name)
+            if makers[name].type == "Gemm":
+                break
+            name = makers[name].inputs[0]
     return values

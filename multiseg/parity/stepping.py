@@ -9,12 +9,23 @@ import numpy as np
 
 from multiseg import reference
 from multiseg.network import NetworkSpec
-from multiseg.parity import kept_averages
-from multiseg.parity.comparing import Loss, Pass, Weights, after_step, agreeing, passes, shown_by
+from multiseg.parity import dropout, kept_averages
+from multiseg.parity.comparing import (
+    Loss,
+    Pass,
+    Weights,
+    after_step,
+    agreeing,
+    gradients,
+    passes,
+    passes_with,
+    shown_by,
+)
 from multiseg.parity.explanation import of_step
 from multiseg.parity.plan import ParityBatch
 from multiseg.parity.rows import ParityRow
 from multiseg.parity.side import ParitySide
+from multiseg.reference import gradient
 from multiseg.reference.bounded import FLOAT32, computed_in
 from multiseg.reference.solvers import Solver
 from multiseg.training.steps import step_seed
@@ -29,6 +40,7 @@ def steps(
     weights: Weights,
     loss: Loss,
     each: Callable[[int, Weights], None],
+    drops: bool = False,
 ) -> list[ParityRow]:
     """Compare the weights after each of ``count`` training steps; stops after the first step that differs beyond rounding.
 
@@ -37,6 +49,7 @@ def steps(
     The reference computes each step from the side's own weights before it, with a solver state accumulated from the gradients
     there. The tolerance is therefore that of one step, without the rounding that training amplifies. ``batch_of`` returns the
     batch of a step (from 0), ``base`` is the learning rate of the first one. ``each`` is called with step (from 1) and weights.
+    ``drops``: with what the side's dropouts draw in each step, which is compared as well.
     Raises NotComputable if the weights leave the range of float32.
     """
     assert spec.solver is not None
@@ -47,12 +60,19 @@ def steps(
     for step in range(count):
         batch = batch_of(step)
         rate = rate_of(base, step, count)
-        alternatives = passes(side, weights, batch, shown_by(side, batch), loss)
+        if drops:
+            factors, values = dropout.draw(side, batch, step_seed(seed, step)) or ({}, {})
+            rows += dropout.rows(side.name, side.reference, factors, step + 1)
+            if not all(row.ok for row in rows):
+                break
+            alternatives = passes_with(dropout.drawn(side.reference, factors, values), side, weights, batch, loss)
+        else:
+            alternatives = passes(side, weights, batch, shown_by(side, batch), loss)
         after, alternatives = after_step(side, batch, rate, step_seed(seed, step), alternatives)
         after = {**weights, **after}  # a file may lack parameters that do not count, such as unused averages
         judge = _Step(side, step + 1, solver, weights, after, rate)
         solver, step_rows = agreeing(alternatives, judge.rows)
-        rows += step_rows
+        rows += [replace(row, stage=dropout.STAGE) for row in step_rows] if drops else step_rows
         weights = judge.after
         each(step + 1, {row.name: weights[row.name] for row in step_rows if row.name in side.trained})
         if not all(row.ok for row in rows):
@@ -62,6 +82,30 @@ def steps(
                 f"weights leave the range of float32 at step {step + 1}, in the reference too; choose a learning rate below "
                 f"{rate:.3g}"
             )
+    return rows
+
+
+def with_dropout(
+    side: ParitySide, spec: NetworkSpec, batch_of: Callable[[int], ParityBatch], base: float, count: int, weights: Weights,
+    loss: Loss,
+) -> list[ParityRow] | None:  # fmt: skip
+    """Compare the training of a network with dropout, in the side's own file; None if the framework does not state what it draws.
+
+    Compared are the factors of each dropout, the gradients with them, and the weights after each of ``count`` steps with further
+    ones. ``spec`` has the solver of the steps.
+    """
+    side.load(replace(spec, solver=gradient.SOLVER))
+    side.set_weights(weights)
+    batch = batch_of(0)
+    drawn = dropout.draw(side, batch, 0)
+    if drawn is None:
+        return None
+    factors, values = drawn
+    rows = dropout.rows(side.name, side.reference, factors)
+    if all(row.ok for row in rows):
+        rows += gradients(side, batch, weights, loss, draws=dropout.drawn(side.reference, factors, values))
+    if count and all(row.ok for row in rows):
+        rows += steps(side, spec, batch_of, base, count, weights, loss, lambda step, weights: None, drops=True)
     return rows
 
 

@@ -16,7 +16,7 @@ from multiseg import network
 from multiseg.network import Array, NetworkSpec
 from multiseg.topology import interfaces
 
-OPTIONAL = ("evaluate", "successor")  # methods that a backend may leave to the interface
+OPTIONAL = ("evaluate", "successor", "training_values")  # methods that a backend may leave to the interface
 
 
 def signatures(module: str) -> list[str]:

@@ -14,6 +14,7 @@ from multiseg import reference
 from multiseg.backend import Backend
 from multiseg.errors import ModelError, MultisegError
 from multiseg.parity import case as cases
+from multiseg.parity import dropout
 from multiseg.parity.case import Case
 from multiseg.parity.reduction.parts import FACTORS, node_of, part_of
 from multiseg.parity.rows import ParityRow
@@ -31,6 +32,7 @@ STAGES = {  # the stages in which a part has to differ, by the stage of the diff
     "loss": ("loss",),
     "gradient": ("gradient",),
     "step": ("step",),
+    "dropout": ("dropout",),
 }
 
 
@@ -84,7 +86,7 @@ class _Search:
         self.begin = time.monotonic()
         self.network = self.case.topology
         self.stages = STAGES.get(self.original.stage, STAGES["forward"])
-        if self.original.stage in cases.TRAINING:
+        if self.original.stage in cases.TRAINING and self.original.stage != dropout.STAGE:
             self.network, _ = without_dropout(self.network)
         self.case = replace(self.case, topology=self.network)
         if self.original.step:
@@ -172,8 +174,8 @@ class _Search:
         """Return the layer of the difference."""
         name, stage = self.original.name, self.original.stage
         if stage in ("weights", *cases.TRAINING):
-            owner = name.rpartition(".")[0]
-            return next(layer for layer in self.network.layers if layer.name == owner)
+            names = self.original.subject, self.original.subject.rpartition(".")[0]
+            return next(layer for layer in self.network.layers if layer.name in names)
         return self.producers[name]
 
     def _before(self, layer: Layer) -> Iterator[list[Layer]]:

@@ -71,8 +71,7 @@ class Network(network.Network):
         return windows, mixed, mixed * scale + offset
 
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:
-        kept = np.random.default_rng(seed).random(features.shape) >= self.dropout
-        windows, mixed, output = self._forward((features * kept / (1 - self.dropout)).astype(np.float32))
+        windows, mixed, output = self._forward(features * self._factors(features, seed))
         loss, outer = self.loss(output.astype(np.float64), labels)
         inner = outer * self.weights["scale.weight"][:, np.newaxis, np.newaxis]
         gradients = {
@@ -87,6 +86,15 @@ class Network(network.Network):
             gradient = gradients[name] + decay * self.spec.solver["weight_decay"] * self.weights[name]
             self.weights[name] -= (rate * lr * self._direction(name, gradient)).astype(np.float32)
         return loss
+
+    def _factors(self, features: Array, seed: int) -> Array:
+        kept = np.random.default_rng(seed).random(features.shape) >= self.dropout
+        return (kept / (1 - self.dropout)).astype(np.float32)
+
+    def training_values(
+        self, features: Array, labels: Array, seed: int
+    ) -> tuple[dict[str, Array], dict[str, Array]] | None:
+        return ({"drop": self._factors(features, seed)} if self.dropout else {}), {}
 
     def _direction(self, name: str, gradient: Any) -> Any:
         assert self.spec.solver is not None
