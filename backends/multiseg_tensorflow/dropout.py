@@ -68,16 +68,14 @@ def named(nodes: Iterable[Any], dropouts: Iterable[Dropout]) -> dict[str, Dropou
     None if they cannot be paired, or if a shape is not known.
     """
     pairs: dict[str, Dropout] = {}
-    by_source = {each.source.name: each for each in dropouts if 0 < each.ratio < 1}
+    by_result = {each.result.name: each for each in dropouts if 0 < each.ratio < 1}
     for node in nodes:
         if node.type == "Dropout":
-            # dropout of dropout is described with the tensor of the layer before both
-            before = pairs.get(node.inputs[0].node.name)
-            dropout = by_source.get(before.result.outputs[0].name if before else node.tensor.name)
+            dropout = by_result.get(node.op.name)
             if dropout is None or None in dropout.source.shape.as_list()[1:]:
                 return None
             pairs[node.name] = dropout
-    return pairs if len(pairs) == len(by_source) else None
+    return pairs if len(pairs) == len(by_result) else None
 
 
 def _is_channelwise(mask: Any, source: Any) -> bool:

@@ -13,7 +13,8 @@ import tensorflow
 from multiseg.errors import ModelError, setting
 from multiseg.network import CLASSES, LabelKind
 from multiseg_tensorflow import digits, dropout, loss_terms
-from multiseg_tensorflow.describing.layers import Layers, mark_training_statistics, read, with_dropouts
+from multiseg_tensorflow.describing.layers import Layers, read
+from multiseg_tensorflow.describing.training import mark_training_statistics, with_dropouts
 from multiseg_tensorflow.files import NetworkFile
 from multiseg_tensorflow.losses import Loss
 from multiseg_tensorflow.lowering import lower
@@ -87,7 +88,6 @@ def read_layers(file: NetworkFile, shape: Shape, dropouts: bool = False) -> Laye
     with tf.Graph().as_default():
         inputs, outputs, reads_mode = _inference(file, shape, None)
         layers = read(inputs, outputs, file.scopes)
-        dropouts_of_all = [] if reads_mode else dropout.find(tf.get_default_graph())
     _last_read.clear()
     if file.identity is not None:
         _last_read[key] = replace(layers, nodes=[])  # which the dropout below changes
@@ -95,11 +95,12 @@ def read_layers(file: NetworkFile, shape: Shape, dropouts: bool = False) -> Laye
         return layers.cut(file.outputs)
     if not reads_mode:  # the graph is the same in training
         mark_training_statistics(layers, layers)
-        return with_dropouts(layers, dropouts_of_all).cut(file.outputs)
+        return layers.cut(file.outputs)
     with tf.Graph().as_default() as graph:
         inputs, outputs, _ = _inference(file, shape, outputs[0][1].shape)
-        mark_training_statistics(layers, read(inputs, outputs, file.scopes))
-        return with_dropouts(layers, dropout.find(graph)).cut(file.outputs)
+        training = read(inputs, outputs, file.scopes)
+        mark_training_statistics(layers, training)
+        return with_dropouts(layers, training, dropout.find(graph)).cut(file.outputs)
 
 
 def _inference(file: NetworkFile, shape: Shape, label_shape: Any) -> tuple[list[Any], list[tuple[str, Any]], bool]:

@@ -177,5 +177,7 @@ def _channels_first(factors: Array, topology: Topology, name: str) -> Array:
     while len(shape := topology.shapes[layer.inputs[0]]) == 1:
         layer = layers[layer.inputs[0]]
     channels, height, width = shape
+    if factors[0].size != channels * height * width:  # of a value that is computed from the flattened image
+        return factors
     moved: Array = factors.reshape(-1, height, width, channels).transpose(0, 3, 1, 2).reshape(factors.shape)
     return moved

@@ -146,7 +146,7 @@ class UserModel(Tower):
     @model_property
     def inference(self):
         net = slim.conv2d(self.x, 5, [3, 3], 3, 'VALID', scope='conv')
-        shape = net.shape.as_list()
+        net = net + slim.dropout(net, 0.9, is_training=self.is_training, scope='beside')
         # a flattened image, whose channels are last here, and dropout of dropout
         net = slim.dropout(slim.flatten(net), 0.75, is_training=self.is_training, scope='thin')
         net = slim.dropout(net, 0.5, is_training=self.is_training, scope='thinner')
@@ -160,7 +160,7 @@ class UserModel(Tower):
         return digits.mse_loss(self.inference, self.y)
 """,
 }
-DROPOUTS = {"caffe": 1, "torch": 4, "tensorflow": 3}
+DROPOUTS = {"caffe": 1, "torch": 4, "tensorflow": 4}
 
 
 def test_dropout_in_a_users_own_file_is_compared(backend: str, tmp_path: Path) -> None:

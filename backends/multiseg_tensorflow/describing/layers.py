@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,6 @@ from multiseg.topology.names import unused
 from multiseg_tensorflow import digits
 from multiseg_tensorflow.describing.rules import RULES
 from multiseg_tensorflow.describing.walk import Node, Value, Walk, neutral_shape
-from multiseg_tensorflow.dropout import Dropout
 from multiseg_tensorflow.tensors import reachable
 from multiseg_tensorflow.weights import Weight, split_name
 
@@ -104,7 +103,7 @@ def read(inputs: Sequence[Any], outputs: Sequence[tuple[str, Any]], scopes: Coll
     """
     names: list[str] = []
     for tensor in inputs:
-        names.append(unused(_path(tensor.op.name), names) if names else "data")
+        names.append(unused(path_of(tensor.op.name), names) if names else "data")
     walk = Walk(dict(zip(names, inputs)), [tensor for _, tensor in outputs], RULES)  # noqa: B905
     ends = [node.op for node in walk.sources]
     for op in inputs[0].graph.get_operations():
@@ -153,7 +152,7 @@ def _assign_names(nodes: list[Node], inputs: Sequence[str], scopes: Collection[s
                 weights[ref.variable.name] = ref.layout(f"{node.name}.{part}", shape, *ref.arguments)
     for node in nodes:
         if not node.name:
-            name = _path(node.op.name)
+            name = path_of(node.op.name)
             scope, _, last = name.rpartition(".")
             while scope and scopes and scope not in scopes:
                 scope = scope.rpartition(".")[0]
@@ -162,7 +161,7 @@ def _assign_names(nodes: list[Node], inputs: Sequence[str], scopes: Collection[s
     return weights
 
 
-def _path(name: str) -> str:
+def path_of(name: str) -> str:
     """Return an operation's name without the scope of DIGITS, with dots for slashes."""
     return re.sub(f"^({digits.GraphKeys.MODEL}/)+", "", name).replace("/", ".")
 
@@ -177,45 +176,3 @@ def _unique(name: str, taken: set[str]) -> str:
 def _variable_shape(op: Any) -> list[int]:
     """Return the shape of the variable that an operation creates."""
     return [int(dim.size) for dim in op.node_def.attr["shape"].shape.dim]
-
-
-def mark_training_statistics(layers: Layers, training: Layers) -> None:
-    """Mark the batch normalisations that use stored statistics in training too; ``training`` are the layers of that graph."""
-
-    def keys(node: Node) -> set[str]:
-        return {ref.variable.name for ref in node.weights.values() if ref.variable is not None} | {node.op.name}
-
-    norms = [node for node in training.nodes if node.type == "BatchNormalization"]
-    for node in layers.nodes:
-        if node.type == "BatchNormalization":
-            partner = next((norm for norm in norms if keys(norm) & keys(node)), None)
-            if partner is not None and "prediction_statistics" not in partner.parameters:
-                node.parameters["training_statistics"] = "stored"
-
-
-def with_dropouts(layers: Layers, dropouts: Iterable[Dropout]) -> Layers:
-    """Return ``layers`` with a Dropout layer after each layer whose tensor has dropout in the training graph."""
-    by_source = {dropout.source.name: dropout for dropout in dropouts if 0 < dropout.ratio < 1}
-    nodes: list[Node] = []
-    replacements: dict[Node, Node] = {}
-    taken = {node.name for node in layers.nodes}
-    for node in [*layers.sources, *layers.nodes]:
-        node.inputs = [
-            replace(value, node=replacements[value.node]) if value.node in replacements else value
-            for value in node.inputs
-        ]
-        if node not in layers.sources:
-            nodes.append(node)
-        dropout, last = by_source.get(node.tensor.name), node
-        while dropout is not None and node.count == 1:
-            name = _unique(_path(dropout.name), taken)
-            layer = Node(node.op, "Dropout", [Value(last)], dropout.parameters, tensor=node.tensor, name=name)
-            layer.shapes = node.shapes
-            nodes.append(layer)
-            replacements[node] = last = layer
-            dropout = by_source.get(dropout.result.outputs[0].name)  # dropout of dropout
-    renamed = {node.name: layer.name for node, layer in replacements.items() if node.count == 1}
-    pairs = zip(layers.titles, layers.outputs)  # noqa: B905
-    titles = [renamed.get(title, title) if title == name else title for title, name in pairs]
-    outputs = [renamed.get(name, name) for name in layers.outputs]
-    return replace(layers, nodes=nodes, outputs=outputs, titles=titles)

@@ -169,3 +169,34 @@ def test_a_reduction_whose_axes_are_left_in_tensorflows_order_is_no_sum_of_the_v
     found = Topology.of(path.name, "test", described(path, (1, 7, 8)))
     reduction = found.layers[2]
     assert (reduction.type, reduction.shapes) == ("tf.Sum", ((7, 3),))  # (N, H, C)
+
+
+# what a file's inference is -> types of the layers with the places of their inputs in the list, from 1 for the first layer
+DROPOUTS = {
+    "net = slim.conv2d(self.x, 3, [3, 3], activation_fn=None)\nreturn net + slim.dropout(net, 0.5, is_training=self.is_training)":
+        "Conv(0) Dropout(1) Sum(1,2)",
+    "net = tf.identity(slim.conv2d(self.x, 3, [3, 3], activation_fn=None))\n"
+    "net = slim.dropout(net, 0.5, is_training=self.is_training)\nreturn slim.conv2d(net, 3, [1, 1], activation_fn=None)":
+        "Conv(0) Dropout(1) Conv(2)",
+    "net = tf.nn.swish(slim.conv2d(self.x, 3, [3, 3], activation_fn=None))\n"
+    "return slim.dropout(net, 0.5, is_training=self.is_training)": "Conv(0) Swish(1) Dropout(2)",
+    "net = slim.dropout(self.x, 0.5, is_training=self.is_training)\n"
+    "return slim.dropout(net, 0.8, is_training=self.is_training) - self.x": "Dropout(0) Dropout(1) Sub(2,0)",
+    "if self.is_training:\n    self.x = tf.nn.dropout(self.x, 0.5)\n"  # in the name of no layer of the inference graph
+    "net = slim.conv2d(self.x, 3, [3, 3], activation_fn=None)\nreturn net * net": "Dropout(0) Conv(1) Mul(2,2)",
+    "net = slim.conv2d(self.x, 3, [3, 3], activation_fn=None)\n"
+    "other = net * tf.random_uniform([]) if self.is_training else None\n"  # the next product has another name in training
+    "return slim.dropout(net, 0.5, is_training=self.is_training) * 2.0": "Conv(0) Dropout(1) Mul(2)",
+    "return tf.nn.dropout(slim.conv2d(self.x, 3, [3, 3], activation_fn=None), 0.5)": "Conv(0) Dropout(1)",  # in prediction, too
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("inference", DROPOUTS)
+def test_dropout_is_described_where_the_training_graph_has_it(tmp_path: Path, inference: str) -> None:
+    path = tmp_path / "net.py"
+    path.write_text(model(inference))
+    found = Topology.of(path.name, "test", described(path, (1, 7, 8)))
+    places = {found.input: 0} | {layer.outputs[0]: number for number, layer in enumerate(found.layers, 1)}
+    words = (f"{layer.type}({','.join(str(places[name]) for name in layer.inputs)})" for layer in found.layers)
+    assert " ".join(words) == DROPOUTS[inference]
+    assert [found.outputs[0]] == list(found.layers[-1].outputs)
