@@ -29,6 +29,7 @@ from multiseg_tensorflow import (
     user_file,
 )
 from multiseg_tensorflow.graph import Shape, UserGraph, build, extended, layer_tensors, read_layers
+from multiseg_tensorflow.lowering import cross_entropy
 from multiseg_tensorflow.solver import Solver
 
 tf = tensorflow.compat.v1
@@ -193,7 +194,8 @@ class Network(network.Network):
             yield
         except tf.errors.InvalidArgumentError as error:
             value = re.search(r"Received a label value of .*?(?= +Label values|$)", str(error), re.MULTILINE)
-            raise ModelError(f"{self._path}: {value[0] if value else user_file.first_line(error)}") from error
+            words = cross_entropy.wrong_label(str(error)) or (value[0] if value else user_file.first_line(error))
+            raise ModelError(f"{self._path}: {words}") from error
 
     def get_weights(self, state: bool = False) -> dict[str, Array]:
         if state:

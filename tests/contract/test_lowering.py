@@ -183,7 +183,7 @@ def test_lowered_and_plain_networks_are_one(
         max_examples=EXAMPLES[backend] // 2, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
     )
     # TensorFlow has no gradients of grouped convolutions on processors
-    @given(net=nets(groups=backend != "tensorflow", windows=backend == "torch"))
+    @given(net=nets(groups=backend != "tensorflow", windows=backend in ("torch", "tensorflow")))
     def run(net: Net) -> None:
         weights = random_weights(net.topology, net.count)
         rule = solvers.Solver("sgd", {"momentum": SOLVER["momentum"]})

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.tensorflow_files import LINEAR, model, network
+from multiseg.errors import ModelError
 
 pytestmark = pytest.mark.needs("tensorflow")
 
@@ -137,3 +138,81 @@ return reversed_gradient(slim.conv2d(self.x, 1, [1, 1], activation_fn=None, scop
     forwards.train_step(x, 9 * x, 0.1)
     assert (backwards.describe()["lowered"], forwards.describe()["lowered"]) == ([], ["only"])
     assert backwards.get_weights()["only.bias"] - before == pytest.approx(before - forwards.get_weights()["only.bias"])
+
+
+@pytest.mark.parametrize(("padding", "size"), [("VALID", 40), ("SAME", 32), ("SAME", 29)])
+def test_large_upsampling_is_one_product(tmp_path: Path, padding: str, size: int) -> None:
+    """As in FCN-8s: blocks of stride x stride, of which padding cuts a part off."""
+    text = model(f"""
+net = slim.conv2d(self.x, 3, [8, 8], stride=8, padding='SAME', scope='down')
+net.set_shape([None, 4, 4, 3])
+kernel = tf.get_variable('up/weights', [16, 16, 1, 3])
+return tf.nn.conv2d_transpose(net, kernel, [tf.shape(net)[0], {size}, {size}, 1], [1, 8, 8, 1], '{padding}')
+""")
+    shapes = {"input_shape": (1, 32, 32), "label_shape": (1, size, size)}
+    plain, lowered = (network(tmp_path, text, lowering=on, **shapes) for on in (False, True))
+    assert "up" in lowered.describe()["lowered"] and not plain.describe()["lowered"]
+    draw = np.random.default_rng(0)
+    x = draw.uniform(-1, 1, (3, 32, 32, 1)).astype(np.float32)
+    y = draw.uniform(-1, 1, (3, size, size, 1)).astype(np.float32)
+    # sums of at most 64 products of float32, near 1
+    assert lowered.predict(x, None)[0] == pytest.approx(plain.predict(x, None)[0], abs=1e-5)
+    assert lowered.train_step(x, y, 0.1) == pytest.approx(plain.train_step(x, y, 0.1), rel=1e-5)
+    expected = plain.get_weights()
+    for name, value in lowered.get_weights().items():
+        assert value == pytest.approx(expected[name], abs=1e-5), name
+
+
+SCORES = """
+self.x = tf.identity(self.x)
+scale = tf.get_variable('scale', [4], initializer=tf.ones_initializer())
+return self.x * scale
+"""
+
+
+def test_the_cross_entropy_of_classes_and_its_gradient(tmp_path: Path) -> None:
+    """By hand in float64, with scores whose powers exceed float32."""
+    draw = np.random.default_rng(0)
+    x = draw.normal(0, 1, (2, 3, 5, 4)).astype(np.float32)
+    x[0, 0] *= 1e4
+    labels = draw.integers(0, 4, (2, 3, 5, 1))
+    labels[1, 1] = 9
+    net = network(
+        tmp_path,
+        model(SCORES),
+        input_shape=(4, 3, 5),
+        label_shape=(1, 3, 5),
+        labels="classes",
+        loss="cross_entropy",
+        ignore_index=9,
+    )
+    before = net.get_weights()
+    wide, flat = x.reshape(-1, 4).astype(np.float64), labels.ravel()
+    counts = flat != 9
+    p = np.exp(wide - wide.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    own = np.where(counts, flat, 0)
+    losses = wide.max(1) + np.log(np.exp(wide - wide.max(1, keepdims=True)).sum(1)) - wide[np.arange(len(wide)), own]
+    slope = ((p - np.eye(4)[own]) * wide)[counts].sum(0) / counts.sum()
+    loss = net.train_step(x, labels.astype(np.float32), 1e-4)
+    assert loss == pytest.approx(losses[counts].mean(), rel=1e-5)
+    ((name, value),) = net.get_weights().items()
+    assert before[name] - value == pytest.approx(1e-4 * slope, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize(("lowering", "label"), [(True, 4), (True, -1), (False, 4)])
+def test_a_label_that_is_no_class_is_one_line(tmp_path: Path, lowering: bool, label: int) -> None:
+    net = network(
+        tmp_path,
+        model(SCORES),
+        input_shape=(4, 3, 5),
+        label_shape=(1, 3, 5),
+        labels="classes",
+        loss="cross_entropy",
+        lowering=lowering,
+    )
+    labels = np.zeros((2, 3, 5, 1), np.float32)
+    labels[1, 2, 2] = label
+    words = rf"Received a label value of {label} which is outside the valid range of \[0, 4\)\.$"
+    with pytest.raises(ModelError, match=words):
+        net.train_step(np.zeros((2, 3, 5, 4), np.float32), labels, 0.1)
