@@ -26,7 +26,7 @@ def applies(op: Any, device: str) -> bool:
 
 def _reads_single_pixels(op: Any) -> bool:
     """Return whether the kernel is one pixel and the stride is larger; SAME and VALID are then the same."""
-    return sides(op)[0].shape.as_list()[:2] == [1, 1] and max(op.get_attr("strides")) > 1
+    return bool(sides(op)[0].shape.as_list()[:2] == [1, 1] and max(op.get_attr("strides")) > 1)
 
 
 def _reads_beyond(op: Any) -> bool:
