@@ -38,15 +38,21 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, training(Path(name), options.backend) as (process, run):
         ratios, own = [], []
-        for _ in range(options.turns):
-            alone = turn(process.pid, run, options.seconds)
-            with watching(run) as server:
-                began, used = time.monotonic(), processor_time(server.pid)
-                watched = turn(process.pid, run, options.seconds)
-                own.append((processor_time(server.pid) - used) / (time.monotonic() - began))
-            ratios.append(watched / alone)
+        for number in range(options.turns):
+            taken = {}
+            for watched in (number % 2 == 0, number % 2 == 1):  # so that a change of the machine favours neither
+                if not watched:
+                    taken[watched] = turn(process.pid, run, options.seconds)
+                    continue
+                with watching(run) as server:
+                    began, used = time.monotonic(), processor_time(server.pid)
+                    taken[watched] = turn(process.pid, run, options.seconds)
+                    own.append((processor_time(server.pid) - used) / (time.monotonic() - began))
+            ratios.append(taken[True] / taken[False])
+    error = statistics.stdev(ratios) / len(ratios) ** 0.5
     print(f"a step of {options.backend} takes {statistics.median(ratios):.4f} of its processor time when it is watched "
-          f"(median of {len(ratios)} pairs; {min(ratios):.3f} to {max(ratios):.3f})")  # fmt: skip
+          f"(median of {len(ratios)} pairs; {min(ratios):.3f} to {max(ratios):.3f}; mean {statistics.mean(ratios):.4f}, standard "
+          f"error {error:.4f})")  # fmt: skip
     print(f"the server itself uses {100 * statistics.median(own):.2f} % of one core")
 
 
@@ -107,9 +113,18 @@ def watching(run: Path) -> Iterator[subprocess.Popen[str]]:
 
 def turn(pid: int, run: Path, seconds: float) -> float:
     """Return the processor time of one step, in seconds: of the program and its worker."""
-    done, used = steps(run), processor_time(pid)
+    done, used = mark(pid, run)
     time.sleep(seconds)
-    return (processor_time(pid) - used) / (steps(run) - done)
+    done_then, used_then = mark(pid, run)
+    return (used_then - used) / (done_then - done)
+
+
+def mark(pid: int, run: Path) -> tuple[int, float]:
+    """Return the step that the run folder states, and the processor time until then; wait for the next that it states."""
+    before = steps(run)
+    while (now := steps(run)) == before:
+        time.sleep(0.005)
+    return now, processor_time(pid)
 
 
 def steps(run: Path) -> int:
