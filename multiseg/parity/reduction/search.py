@@ -175,7 +175,8 @@ class _Search:
         name, stage = self.original.name, self.original.stage
         if stage in ("weights", *cases.TRAINING):
             names = self.original.subject, self.original.subject.rpartition(".")[0]
-            return next(layer for layer in self.network.layers if layer.name in names)
+            # a dropout that only the framework has is no layer
+            return next((layer for layer in self.network.layers if layer.name in names), self.network.layers[-1])
         return self.producers[name]
 
     def _before(self, layer: Layer) -> Iterator[list[Layer]]:
