@@ -40,7 +40,9 @@ def test_the_layers_of_the_fault_are_those_that_are_lowered_for_it(tmp_path: Pat
     at_risk = {name for name, values in parameters.items() if known("Conv", values, (2, 8, 8))}
     # a convolution whose stride is its kernel is lowered, too, for its speed
     assert at_risk | {"all"} == set(network(tmp_path, text).describe()["lowered"])
-    assert known("ConvTranspose", parameters["strided"], (2, 8, 8)) is None
+    assert known("ConvTranspose", {**parameters["strided"], "num_output": 1}, (2, 8, 8)) is None
+    into_one = {"kernel_shape": [3, 3], "strides": [1, 2], "num_output": 1}
+    assert known("ConvTranspose", into_one, (2, 8, 8)) == "one-channel-in-channels-last"
 
 
 def test_numbers_that_a_fault_makes_wrong_are_explained(tmp_path: Path) -> None:

@@ -103,6 +103,40 @@ return slim.conv2d(self.x, 2, [3, 3], stride=[1, 2], padding='VALID', activation
         assert before["weight"][:, 0] - after["weight"][:, 0] == pytest.approx(0.01 * slope, abs=1e-5)
 
 
+def test_the_gradient_of_a_transposed_convolution_into_one_channel_reads_its_image_alone(tmp_path: Path) -> None:
+    """It is a convolution of one channel, which oneDNN reads beyond if the grid is one pixel wide."""
+    text = model("""
+scale = tf.get_variable('scale/weights', [2], initializer=tf.ones_initializer())
+kernel = tf.get_variable('only/weights', [3, 3, 1, 2])
+grid = tf.concat([self.x, 2 * self.x], 3) * scale
+return tf.nn.conv2d_transpose(grid, kernel, [tf.shape(self.x)[0], 4, 3, 1], [1, 1, 2, 1], 'VALID')
+""")
+    lowered = network(tmp_path, text, input_shape=(1, 2, 1), label_shape=(1, 4, 3))
+    assert lowered.describe()["lowered"] == ["only"]
+    draw = np.random.default_rng(0)
+    x, y = (draw.uniform(-1, 1, (3, *size)).astype(np.float32) for size in ((2, 1, 1), (4, 3, 1)))
+    for _ in range(20):
+        weights = [value.astype(np.float64) for value in lowered.get_weights().values()]
+        scale, kernel = sorted(weights, key=lambda value: value.ndim)
+        grid = x[..., 0] * np.array([1.0, 2.0])
+        parts = np.einsum("nrc,chw->nrchw", grid, kernel[:, 0])
+        made = np.zeros((3, 4, 3))
+        for row in range(2):
+            made[:, row : row + 3] += np.einsum("nchw,c->nhw", parts[:, row], scale)
+        freed = [np.full(size, 1e20, np.float32) for size in range(1, 400)]  # what is in memory that is used again
+        del freed
+        output, loss, _ = lowered.predict(x, y)
+        assert output[..., 0] == pytest.approx(made, abs=1e-5)
+        difference = made - y[..., 0]
+        factor = loss / np.mean(difference**2)  # of the file's loss
+        lowered.train_step(x, y, 0.01)
+        slope = np.zeros(2)
+        for row in range(2):
+            slope += np.einsum("nchw,nhw->c", parts[:, row], difference[:, row : row + 3])
+        after = next(value for value in lowered.get_weights().values() if value.ndim == 1)
+        assert scale - after == pytest.approx(0.02 * factor * slope / difference.size, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     "layer",
     [
