@@ -35,10 +35,12 @@ def with_dropouts(layers: Layers, training: Layers, dropouts: Iterable[Dropout])
     roots: dict[Node, Node] = {}  # the layer that a dropout is of, also through other dropouts
     for node in training.nodes:
         source = node.inputs[0] if node.type == "Dropout" and node.op in entries else None
-        before = partners.get(source.node) if source else None
-        if source is None or before is None or node in partners:  # that is in the inference graph, too
+        if source is None or node in partners:  # that is in the inference graph, too
             continue
         entry = entries[node.op]
+        before = partners.get(source.node)
+        if before is None:
+            continue
         name = unused(path_of(entry.name), taken, first=1)
         taken.add(name)
         added = Node(
@@ -63,10 +65,12 @@ def with_dropouts(layers: Layers, training: Layers, dropouts: Iterable[Dropout])
 def _partners(layers: Layers, training: Layers) -> dict[Node, Node]:
     """Return the layers of the inference graph by those of the training graph."""
     partners = dict(zip(training.sources, layers.sources))  # noqa: B905 - worker code runs on Python 3.9
-    by_key = {key: node for node in reversed(layers.nodes) for key in _keys(node)}
+    # one operation may be several layers, such as the transposition and the flattening of an image
+    by_key = {(node.type, key): node for node in reversed(layers.nodes) for key in _keys(node)}
     for node in training.nodes:
-        partner = by_key.get(node.op.name) or next((by_key[key] for key in sorted(_keys(node)) if key in by_key), None)
-        if partner is not None and partner.type == node.type:
+        keys = [(node.type, key) for key in (node.op.name, *sorted(_keys(node)))]
+        partner = next((by_key[key] for key in keys if key in by_key), None)
+        if partner is not None:
             partners[node] = partner
     return partners
 

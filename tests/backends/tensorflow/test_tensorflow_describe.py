@@ -187,6 +187,9 @@ DROPOUTS = {
     "net = slim.conv2d(self.x, 3, [3, 3], activation_fn=None)\n"
     "other = net * tf.random_uniform([]) if self.is_training else None\n"  # the next product has another name in training
     "return slim.dropout(net, 0.5, is_training=self.is_training) * 2.0": "Conv(0) Dropout(1) Mul(2)",
+    "net = tf.reshape(tf.reshape(slim.conv2d(self.x, 2, [3, 3], activation_fn=None), [-1, 112]), [-1, 112])\n"
+    "return slim.fully_connected(slim.dropout(net, 0.5, is_training=self.is_training), 2, activation_fn=None)":
+        "Conv(0) Transpose(1) Flatten(2) Dropout(3) Gemm(4)",
     "return tf.nn.dropout(slim.conv2d(self.x, 3, [3, 3], activation_fn=None), 0.5)": "Conv(0) Dropout(1)",  # in prediction, too
 }  # fmt: skip
 
