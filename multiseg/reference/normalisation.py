@@ -7,7 +7,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-from multiseg.reference.bounded import EXP, LOG, POW, ROOT, Array, Bounded, U, channelwise, gamma, reduced, result_error
+from multiseg.reference.bounded import (
+    EXP,
+    LOG,
+    POW,
+    ROOT,
+    TINY,
+    Array,
+    Bounded,
+    U,
+    channelwise,
+    gamma,
+    reduced,
+    result_error,
+)
 from multiseg.reference.rule import Gradients, LayerCall, Pull
 from multiseg.reference.windows import Windows
 from multiseg.topology.vocabulary import axis_index
@@ -160,7 +173,8 @@ def softmax(call: LayerCall) -> tuple[list[Bounded], Pull]:
     # relative error of the difference, the exponential, and the sum
     off = 2 * (np.max(x.bound) + (np.abs(shifted) + EXP + 2) * U) + gamma(x.value.shape[axis] + 3)
     if not log:
-        output = Bounded(y, y * off, x.value.shape[axis])
+        # TensorFlow's vectorised exponential returns 0 for results up to twice the smallest normal number
+        output = Bounded(y, y * off + np.where(y < 2 * TINY, y, 0.0), x.value.shape[axis])
     else:
         value = shifted - np.log(powers.sum(axis, keepdims=True))
         rounding = gamma(x.value.shape[axis] + 3) + (LOG + 2) * U * (np.abs(value) + np.abs(shifted) + 1)
