@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import PurePath
@@ -290,6 +290,15 @@ def factors(spec: NetworkSpec, own: Mapping[str, tuple[float, float]]) -> dict[s
     if own and not trained:
         raise SettingsError(f"{setting('freeze', list(spec.frozen))}: leaves no layer to train")
     return trained
+
+
+def fixed_by_file(spec: NetworkSpec, parameters: Collection[str], trained: Collection[str]) -> set[str]:
+    """Return the ``parameters`` that the job would train and the solver does not: the file fixes them, as FCN-8s its upsampling.
+
+    ``trained`` are those that the solver updates (Network.describe).
+    """
+    rates = factors(spec, dict.fromkeys(parameters, (1.0, 1.0)))
+    return {name for name, (rate, _) in rates.items() if rate and name not in trained}
 
 
 def check_state(model: str, shapes: Mapping[str, tuple[int, ...]], state: Mapping[str, Array]) -> None:

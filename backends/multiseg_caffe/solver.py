@@ -18,7 +18,7 @@ from multiseg.network import Array, NetworkSpec, factors, is_frozen
 from multiseg_caffe import solver_state
 from multiseg_caffe.blobs import array_of, blob_of
 from multiseg_caffe.proto import NetParameter, ParamSpec, SolverParameter, SolverState
-from multiseg_caffe.weights import is_statistic, part
+from multiseg_caffe.weights import is_fixed, is_statistic, part
 
 TYPES = {
     "sgd": "SGD",
@@ -42,7 +42,8 @@ WEIGHTS, STATE = "network.caffemodel", "network.solverstate"  # in a snapshot's 
 def set_multipliers(file: Any, counts: Mapping[str, int], spec: NetworkSpec) -> None:
     """Write the job's multipliers and frozen layers into the ``param { lr_mult decay_mult }`` of ``file`` (NetParameter).
 
-    ``counts`` maps layers to their numbers of parameters. The recipe `equal` ignores the file's own multipliers.
+    ``counts`` maps layers to their numbers of parameters. Of the file's own multipliers, the recipe `equal` only has layers that
+    they fix.
     """
     parameters = [  # a layer may be in the file once for each state
         (f"{layer.name}.{part(layer.type, index)}", layer, index)
@@ -51,7 +52,9 @@ def set_multipliers(file: Any, counts: Mapping[str, int], spec: NetworkSpec) -> 
     ]
     file_multipliers = {}
     for name, layer, index in parameters:
-        param = layer.param[index] if index < len(layer.param) and spec.recipe != "equal" else ParamSpec()
+        param = layer.param[index] if index < len(layer.param) else ParamSpec()
+        if spec.recipe == "equal" and not is_fixed(layer, counts[layer.name]):
+            param = ParamSpec()
         file_multipliers[name] = (param.lr_mult, param.decay_mult)
     trained = factors(spec, file_multipliers)
     for name, layer, index in parameters:

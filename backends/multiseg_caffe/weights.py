@@ -68,6 +68,12 @@ def is_statistic(kind: str, index: int) -> bool:
     return kind == "BatchNorm" or (kind == "BN" and index >= 2)
 
 
+def is_fixed(layer: Any, arrays: int) -> bool:
+    """Return whether a layer with this number of arrays has some that are no statistics, and its file trains none of them."""
+    count = sum(not is_statistic(layer.type, index) for index in range(arrays))
+    return count > 0 and len(layer.param) >= count and all(not param.lr_mult for param in layer.param[:count])
+
+
 def is_transposed(layer: Any, name: str) -> bool:
     """Return whether Caffe stores this array of a layer as (in, out)."""
     return bool(layer.type == "InnerProduct" and name == "weight" and layer.inner_product_param.transpose)

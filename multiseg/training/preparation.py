@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from multiseg.exporting import source
 from multiseg.files import write_text
 from multiseg.layout import Layout
 from multiseg.model_files import reading
-from multiseg.network import CLASSES, IMAGES, LabelKind, NetworkSpec
+from multiseg.network import CLASSES, IMAGES, LabelKind, NetworkSpec, fixed_by_file
 from multiseg.settings.initialisation import initial_weights
 from multiseg.settings.loaded import LoadedSettings
 from multiseg.settings.losses import NEUTRAL_LOSSES, complete_options, label_kind_of
@@ -113,13 +114,18 @@ def load(
     return settings, spec, described
 
 
-def set_initial_weights(worker: Worker, settings: Settings, spec: NetworkSpec) -> None:
-    """Set the weights of the network in ``worker`` to the initialisation of the recipe `equal` for the seed of the settings."""
+def set_initial_weights(worker: Worker, settings: Settings, spec: NetworkSpec, trained: Collection[str]) -> None:
+    """Set the weights of the network in ``worker`` to the initialisation of the recipe `equal` for the seed of the settings.
+
+    Weights that the file fixes keep the file's values. ``trained`` are the parameters that the solver updates.
+    """
     weights = worker.call("get_weights")
     shapes = {name: value.shape for name, value in weights.items()}
     channels = (spec.input_shape[0], spec.label_shape[0])
     initial = initial_weights(shapes, settings.seed, settings.backend.channel_order, channels)
-    worker.call("set_weights", weights={**weights, **initial})
+    fixed = fixed_by_file(spec, initial, trained)
+    drawn = {name: value for name, value in initial.items() if name not in fixed}
+    worker.call("set_weights", weights={**weights, **drawn})
 
 
 def check_whole_images(worker: Worker, settings: LoadedSettings, dataset: Dataset, layout: Layout) -> None:

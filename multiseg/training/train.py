@@ -103,7 +103,7 @@ def train(
             check_whole_images(worker, loaded, dataset, layout)
         warm_start.check_frozen(loaded.freeze, described["parameters"])
         if settings.recipe == "equal":
-            set_initial_weights(worker, settings, spec)
+            set_initial_weights(worker, settings, spec, described["trained"])
         transferred = _start(loaded, plan, worker, spec, run) if loaded.weights else None
         zero = (
             []

@@ -27,8 +27,8 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "crop" bottom: "label" top:
 LINES = {4: (1, 0.25, 0.75, 0.75, 0.25), 3: (0, 0.5, 1, 0.5)}
 
 
-@pytest.mark.parametrize("size", sorted(LINES))
-def test_it_is_exported_as_fixed_and_bilinear(backend: str, size: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("size", "recipe"), [(3, "tutorial"), (4, "tutorial"), (4, "equal")])
+def test_it_is_exported_as_fixed_and_bilinear(backend: str, size: int, recipe: str, tmp_path: Path) -> None:
     pad, *line = LINES[size]
     draw = np.random.default_rng(0)
     for name, most in (("input", 256), ("target", 3)):
@@ -42,7 +42,7 @@ def test_it_is_exported_as_fixed_and_bilinear(backend: str, size: int, tmp_path:
     (tmp_path / "net.prototxt").write_text(NETWORK.replace("SIZE", str(size)).replace("PAD", str(pad)))
     job = multiseg.Job(
         dataset=dataset, backend=backend, model=tmp_path / "net.prototxt", epochs=1, batch_size=2, learning_rate=0.01, seed=1,
-        threads=1, metric="val_loss", solver_options={"weight_decay": 0.1},
+        threads=1, metric="val_loss", solver_options={"weight_decay": 0.1}, recipe=recipe,
     )  # fmt: skip
     with job.train(tmp_path / "run", progress=False) as run:
         weights = run.worker().call("get_weights")

@@ -95,10 +95,7 @@ def test_the_networks_of_the_zoo_agree_when_one_file_is_computed_in_all_framewor
         assert {row.stage for row in rows} == STAGES | with_dropout
         layers = multiseg.describe(zoo.NETS / f"{net}.prototxt", zoo.SHAPES[net][0]).layers
         trained = {f"{layer.name}.{part}" for layer in layers for part in layer.weights if not layer.frozen}
-        # the recipe `equal` ignores multipliers of a prototxt: Caffe trains the upsampling that fcn8s fixes by them
-        fixed = {row.name for row in rows if row.stage == "gradient"} - trained
-        assert trained <= {row.name for row in rows if row.stage == "gradient"}
-        assert not fixed or (net == "fcn8s" and side.startswith("Caffe"))
+        assert {row.name for row in rows if row.stage == "gradient"} == trained
 
 
 @pytest.mark.parametrize("net", ["lenet"])

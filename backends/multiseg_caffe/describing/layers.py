@@ -16,7 +16,7 @@ from multiseg_caffe.describing.placing import Placed
 from multiseg_caffe.describing.shapes import RULES
 from multiseg_caffe.describing.windows import WrongLayer
 from multiseg_caffe.proto import FIRST_NUMBER, EltwiseParameter, LRNParameter, PoolingParameter, ReductionParameter
-from multiseg_caffe.weights import is_statistic, part
+from multiseg_caffe.weights import is_fixed, part
 
 MOVING_AVERAGE_FRACTION = 0.999  # Caffe's default, src/caffe/proto/caffe.proto
 
@@ -62,11 +62,10 @@ def described(placed: list[Placed], path: str, inputs: list[str]) -> tuple[list[
 
 def _training(placed: Placed) -> dict[str, Any]:
     """Return ``frozen`` and ``initial`` of a layer (multiseg.topology.layer), without those that have their default."""
-    layer, count = placed.layer, len(placed.weights)
+    layer = placed.layer
     if layer.type == "BatchNorm":  # its statistics, which no gradient changes
         return {}
-    count = sum(not is_statistic(layer.type, index) for index in range(count))
-    fixed = count > 0 and len(layer.param) >= count and all(not param.lr_mult for param in layer.param[:count])
+    fixed = is_fixed(layer, len(placed.weights))
     filler = layer.convolution_param.weight_filler.type if layer.type in ("Convolution", "Deconvolution") else ""
     return {**({"frozen": True} if fixed else {}), **({"initial": filler} if filler == "bilinear" else {})}
 
