@@ -52,8 +52,13 @@ class Product(torch.autograd.Function):
 
 
 def multiplied(a: Tensor, b: Tensor) -> Tensor:
-    """Return :func:`product` with gradients; like PyTorch's own products, in the data type of torch.autocast where that is on."""
-    if torch.is_autocast_enabled(a.device.type):
-        dtype = torch.get_autocast_dtype(a.device.type)
-        a, b = a.to(dtype), b.to(dtype)
-    return Product.apply(a, b)  # type: ignore[no-any-return]
+    """Return :func:`product` with gradients."""
+    return Product.apply(*in_one_dtype(a, b))  # type: ignore[no-any-return]
+
+
+def in_one_dtype(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two tensors as PyTorch's own products take them: in the data type of torch.autocast where that is on."""
+    if not torch.is_autocast_enabled(a.device.type):
+        return a, b
+    dtype = torch.get_autocast_dtype(a.device.type)
+    return a.to(dtype), b.to(dtype)

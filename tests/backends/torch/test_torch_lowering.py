@@ -44,9 +44,12 @@ def test_gradients_of_gradients_go_through_products() -> None:
     from multiseg_torch.lowering import lower
     from torch import nn
 
-    plain = nn.Sequential(nn.Conv2d(2, 4, 6, stride=6, groups=2), nn.Tanh(), nn.ConvTranspose2d(4, 1, 6, stride=6))
+    plain = nn.Sequential(
+        nn.Conv2d(2, 4, 6, stride=6, groups=2), nn.Tanh(), nn.ConvTranspose2d(4, 2, 6, stride=6), nn.Tanh(),
+        nn.ConvTranspose2d(2, 1, 16, stride=8, padding=3),
+    )  # fmt: skip
     lowered = copy.deepcopy(plain)
-    lower(lowered)
+    assert lower(lowered) == ["0", "2", "4"]
     x, found = torch.randn(2, 2, 12, 12), []
     for model in (plain.double(), lowered.double()):
         image = x.double().requires_grad_()
