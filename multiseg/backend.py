@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from multiseg.errors import BackendUnavailable
 
@@ -24,6 +24,13 @@ TRUST_GRAPH = "MULTISEG_TRUST_GRAPH"  # environment variable: graph files may ru
 
 DataOrder = Literal["NCHW", "NHWC"]
 ChannelOrder = Literal["RGB", "BGR"]
+
+
+class KnownFault(NamedTuple):
+    """A fault of a framework: its section in docs/upstream-faults.md, and whether it may end the process, at any time later."""
+
+    section: str
+    ends_process: bool
 
 
 @dataclass(frozen=True)
@@ -80,8 +87,8 @@ class Backend:
     open_classes: str | None = None
     # whether its cross entropies are of clipped probabilities and summed in one variable of float32, as Caffe's are
     clips_losses: bool = False
-    # "module:function" that returns the section of docs/upstream-faults.md about a fault of the framework that lowering avoids,
-    # in a layer (type, parameters, shape of its first input), or None; needs no framework
+    # "module:function" that returns the KnownFault of the framework that lowering avoids in a layer (type, parameters, shape of
+    # its first input), or None; needs no framework
     known_faults: str | None = None
     weights_format: str = ""  # name of its weights file format when writing, e.g. pt
     writer: str | None = None  # "module:function" that writes weights files, see multiseg.model_files

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from multiseg import backend as registry
-from multiseg.backend import Backend
+from multiseg.backend import Backend, KnownFault
 from multiseg.campaign.networks import draw_case
 from multiseg.campaign.outcome import Outcome, Outcomes, Verdict
 from multiseg.campaign.page import render
@@ -93,7 +93,7 @@ class _Checks:
     def __init__(self, seed: int, folder: Path | None, reduces: bool) -> None:
         self.seed, self.folder, self.reduces = seed, folder, reduces
         self._workers: dict[str, tuple[Worker, int]] = {}
-        self._faults: dict[str, set[str]] = {}  # known ones that the process of a backend has met
+        self._faults: dict[str, set[KnownFault]] = {}  # known ones that the process of a backend has met
         self._stack = ExitStack()
 
     def __enter__(self) -> _Checks:
@@ -138,7 +138,7 @@ class _Checks:
         except ModelError as error:
             return result("not expressible", str(error))
         worker = self._worker(backend)
-        self._faults[backend.name] |= _known_faults(case, backend)
+        self._faults[backend.name] |= {fault for fault in _known_faults(case, backend) if fault.ends_process}
         try:
             with np.errstate(all="ignore"):
                 parity = cases.check(case, backend, worker, self.files)
@@ -193,7 +193,7 @@ class _Checks:
         return {"part": str(part), "layers": types, "alone": reproduction.alone}
 
 
-def _known_faults(case: Case, backend: Backend) -> set[str]:
+def _known_faults(case: Case, backend: Backend) -> set[KnownFault]:
     """Return the faults of the backend that lowering avoids in the layers of a network."""
     if backend.known_faults is None:
         return set()
@@ -204,8 +204,8 @@ def _known_faults(case: Case, backend: Backend) -> set[str]:
     return {fault for fault in faults if fault}
 
 
-def _sections(faults: Iterable[str]) -> str:
-    return ", ".join(f"docs/upstream-faults.md#{fault}" for fault in sorted(faults))
+def _sections(faults: Iterable[KnownFault]) -> str:
+    return ", ".join(f"docs/upstream-faults.md#{fault.section}" for fault in sorted(faults))
 
 
 def _rest(parity: Parity) -> str:

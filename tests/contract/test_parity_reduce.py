@@ -36,8 +36,9 @@ def test_a_fault_of_a_framework_is_reduced(coloured: multiseg.Dataset, tmp_path:
     path = tmp_path / "net.py"
     path.write_text(NETWORK)
     found = multiseg.check_parity(
-        coloured, models=path, backends=["tensorflow"], steps=0, threads=1, batch_size=2, reduce=tmp_path / "parts"
-    )
+        coloured, models=path, backends=["tensorflow"], steps=0, threads=1, batch_size=2, reduce=tmp_path / "parts",
+        lowering=False,
+    )  # fmt: skip
     assert found.first is not None and found.first.stage == "output"
     assert all(row.ok for row in found.rows if row.stage == "forward")
     facts = json.loads((tmp_path / "parts/tensorflow/reduced.json").read_text())
@@ -45,3 +46,14 @@ def test_a_fault_of_a_framework_is_reduced(coloured: multiseg.Dataset, tmp_path:
     assert facts["differs_on_its_own"] and facts["shown_by_the_framework_alone"]
     assert "multiseg" not in (tmp_path / "parts/tensorflow/show.py").read_text()
     assert "reduced to 3 of" in found.reduced[0]
+
+
+@pytest.mark.needs("tensorflow")
+@pytest.mark.parametrize(
+    "maximum", ["n, 2 * n", "n / 0.5, n", "n + n, n", "n, n * tf.exp(1.0)", "n, 0.3 * n", "n, 2 * n + 1"]
+)
+def test_lowering_avoids_it(maximum: str, coloured: multiseg.Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "net.py"
+    path.write_text(NETWORK.replace("tf.maximum(n, 2 * n)", f"tf.maximum({maximum})"))
+    found = multiseg.check_parity(coloured, models=path, backends=["tensorflow"], steps=1, threads=1, batch_size=2)
+    assert found.ok, found.first_divergence

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from multiseg_tensorflow.faults import known
+from multiseg_tensorflow.faults import ONE_CHANNEL, known
 
 from helpers.tensorflow_files import model, network
 from multiseg import backend as registry
@@ -42,13 +42,13 @@ def test_the_layers_of_the_fault_are_those_that_are_lowered_for_it(tmp_path: Pat
     assert at_risk | {"all"} == set(network(tmp_path, text).describe()["lowered"])
     assert known("ConvTranspose", {**parameters["strided"], "num_output": 1}, (2, 8, 8)) is None
     into_one = {"kernel_shape": [3, 3], "strides": [1, 2], "num_output": 1}
-    assert known("ConvTranspose", into_one, (2, 8, 8)) == "one-channel-in-channels-last"
+    assert known("ConvTranspose", into_one, (2, 8, 8)) == ONE_CHANNEL
 
 
 def test_numbers_that_a_fault_makes_wrong_are_explained(tmp_path: Path) -> None:
     """A convolution of one channel, which reads beyond its image: other memory at each try, so that it may also agree."""
     backend = registry.get("tensorflow")
-    assert known("Conv", {"kernel_shape": [3, 3], "strides": [1, 2]}, (1, 8, 8)) == "one-channel-in-channels-last"
+    assert known("Conv", {"kernel_shape": [3, 3], "strides": [1, 2]}, (1, 8, 8)) == ONE_CHANNEL
     with _Checks(32, tmp_path, False) as checks:
         rows = [checks.outcome(2291, draw_case(32, 2291), backend) for _ in range(4)]
     assert {row.verdict for row in rows} <= {"agrees", "known fault"} and not any(row.alarm for row in rows)
