@@ -38,8 +38,9 @@ def test_random_networks_agree(backend: str, tmp_path: Path) -> None:
 
 # Networks that differed once: images with unequal numbers of labels that count, predicted one by one for their batch statistics;
 # batch statistics that the output hides; a convolution that PyTorch computes wrongly in NHWC; an ELU that TensorFlow rounds
-# otherwise in training; factors of a vector, which were not read in TensorFlow
-DIFFERED = [(21, 72), (21, 217), (31, 5715), (32, 2291), (31, 413), (31, 1263)]
+# otherwise in training; factors of a vector, which were not read in TensorFlow; a sum over channels, read as a sum of one value;
+# TensorFlow's output and layers of two runs, which round otherwise; a maximum that TensorFlow takes for a leaky ReLU
+DIFFERED = [(21, 72), (21, 217), (31, 5715), (32, 2291), (31, 413), (31, 1263), (31, 1586), (31, 8998), (31, 206)]
 
 
 @pytest.mark.parametrize(("seed", "number"), DIFFERED)
