@@ -139,7 +139,9 @@ def test_a_run_comes_back_as_if_it_had_been_trained_here(three: DaskCluster, job
 
 def test_a_job_of_a_killed_worker_goes_on_elsewhere(start: Start, job: multiseg.Job, tmp_path: Path) -> None:
     cluster = start(1, 1)
-    jobs = {"long": replace(job, **LONG), "short": replace(job, epochs=2), "other": replace(job, epochs=2, seed=4)}
+    # long enough for a snapshot to come home before it is finished, on a busy machine as well
+    longer = replace(job, **LONG | {"epochs": 100})
+    jobs = {"long": longer, "short": replace(job, epochs=2), "other": replace(job, epochs=2, seed=4)}
     names = cluster.names()
 
     def kill(name: str, event: dict[str, Any]) -> None:
