@@ -123,7 +123,7 @@ def set_initial_weights(worker: Worker, settings: Settings, spec: NetworkSpec, t
     shapes = {name: value.shape for name, value in weights.items()}
     channels = (spec.input_shape[0], spec.label_shape[0])
     initial = initial_weights(shapes, settings.seed, settings.backend.channel_order, channels)
-    fixed = fixed_by_file(spec, initial, trained)
+    fixed = fixed_by_file(spec, weights, trained)
     drawn = {name: value for name, value in initial.items() if name not in fixed}
     worker.call("set_weights", weights={**weights, **drawn})
 

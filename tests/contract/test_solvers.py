@@ -175,6 +175,30 @@ def test_a_jobs_multipliers_override_the_prototxts(
     assert np.allclose(moved[0], expected * moved[1], rtol=1e-4, atol=1e-6)
 
 
+SLOPES = """
+layer { name: "data" type: "Data" top: "data" exclude { stage: "deploy" } data_param { batch_size: 4 } }
+layer { name: "label" type: "Data" top: "label" exclude { stage: "deploy" } data_param { batch_size: 4 } }
+layer { name: "data" type: "Input" top: "data" include { stage: "deploy" }
+        input_param { shape { dim: 1 dim: 1 dim: 32 dim: 32 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+        convolution_param { num_output: 1 kernel_size: 3 pad: 1 weight_filler { type: "xavier" } } }
+layer { name: "act" type: "PReLU" bottom: "conv" top: "act" }
+layer { name: "loss" type: "EuclideanLoss" bottom: "act" bottom: "label" top: "loss" exclude { stage: "deploy" } }
+"""
+
+
+def test_multipliers_of_parameters_that_equal_does_not_draw(backend: str, dataset: Dataset, tmp_path: Path) -> None:
+    """The slope of a PReLU starts as the frameworks have it."""
+    (tmp_path / "net.prototxt").write_text(SLOPES)
+    slopes = []
+    for number, rate in enumerate((0, 1)):
+        job = Job(dataset=dataset, backend=backend, model=tmp_path / "net.prototxt", recipe="equal", epochs=1, seed=1,
+                  learning_rate=1e-7, multipliers={"act.weight": {"lr": rate}}, threads=1)  # fmt: skip
+        with job.train(tmp_path / str(number), progress=False) as run:
+            slopes.append(run.worker().call("get_weights")["act.weight"].item())
+    assert slopes[0] == 0.25 != slopes[1]
+
+
 def test_equal_trains_all_backends_alike(backend: str, coloured: Dataset, tmp_path: Path) -> None:
     """From one initialisation over one order of batches, on images in colour, which Caffe is fed as BGR."""
     job = Job(dataset=coloured, backend=backend, model=write_model(tmp_path, backend, 3), recipe="equal", seed=6, epochs=2,

@@ -220,6 +220,7 @@ def test_the_cross_entropy_of_classes_and_its_gradient(tmp_path: Path) -> None:
         loss="cross_entropy",
         ignore_index=9,
     )
+    assert not any(op.type.startswith("SparseSoftmax") for op in net._main.graph.get_operations())
     before = net.get_weights()
     wide, flat = x.reshape(-1, 4).astype(np.float64), labels.ravel()
     counts = flat != 9
