@@ -1,7 +1,7 @@
 """The cross entropy of class indices in operations that use the processor's vectors, with its gradient.
 
-TensorFlow's own, SparseSoftmaxCrossEntropyWithLogits, takes 1.9 to 3.3 times as long on a CPU (2 to 150 classes, 4,096 to 32,768
-labels, one thread of an AMD EPYC, processor time, measured alternately), a seventh of a U-Net's training step.
+TensorFlow's own, SparseSoftmaxCrossEntropyWithLogits, takes 1.5 to 2.4 times as long on a CPU for 2 to 150 classes (`python
+benchmarks/lowering.py tensorflow`, with the gradient; 1.8 to 3.1 times for the loss alone).
 """
 
 from __future__ import annotations

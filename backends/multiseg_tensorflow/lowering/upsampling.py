@@ -16,9 +16,9 @@ from multiseg_tensorflow.lowering.convolutions import is_plain, sides
 tf = tensorflow.compat.v1
 
 GRADIENT = "MultisegUpsampling"
-# When the product is faster: speedup of the forward pass, for 14 layers (2 to 64 channels, batches of 1 and 8, 64 to 256 pixels
-# square; one thread of an AMD EPYC, processor time, measured alternately): 16x16 with stride 8 1.6 to 13 for up to 11
-# channels, 1.1 to 1.4 for 21 and 40, 0.8 to 0.9 for 64; 64x64 with stride 32 3 to 4; strides 2 and 4 0.8 to 1.3 from 5 on.
+# When the product is faster. Speedup of forward and backward, of layers with a kernel of two strides (`python
+# benchmarks/lowering.py tensorflow`): stride 2 0.9 to 1.2, stride 4 1.0 to 2.1, stride 8 and more 1.2 to 7.8 for up to 40
+# channels; for 64 channels 1.1 to 1.4, but 0.8 to 1.8 in prediction.
 SMALLEST_STRIDE = 8
 MOST_CHANNELS = 40
 

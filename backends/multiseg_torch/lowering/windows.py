@@ -17,10 +17,9 @@ from multiseg_torch.lowering.products import Product, in_one_dtype, product
 
 Pair = tuple[int, int]
 
-# When the product is faster. Speedup of forward and backward, for 60 layers with a kernel of two strides (2 to 64 channels,
-# strides 2 to 32, batch sizes 1 and 8; one thread of an AMD EPYC, CPU time, alternating runs): stride 2 0.4 to 0.8, stride 4
-# 0.6 to 0.9, stride 8 and more 1.1 to 4.5, above 40 channels 0.9 to 1.4, there slower in prediction. Kernels between two
-# multiples of the stride, filled with zeros: 0.3 to 1.0 in NHWC. With groups: 0.8 to 1.5, slower in prediction.
+# When the product is faster. Speedup of forward and backward, of layers with a kernel of two strides (`python
+# benchmarks/lowering.py torch`): stride 2 0.6 to 0.9, stride 4 0.8 to 1.2, stride 8 and more 1.1 to 5.5 for up to 40 channels;
+# for 64 channels 0.5 to 1.3, and 0.5 to 1.4 in prediction.
 SMALLEST_STRIDE = 8
 MOST_CHANNELS = 40
 

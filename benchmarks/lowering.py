@@ -1,0 +1,155 @@
+"""Layers as a framework computes them / as lowering does, for the limits in multiseg_torch and multiseg_tensorflow.lowering.
+
+    python benchmarks/lowering.py torch          # large upsampling, in both orders in memory
+    python benchmarks/lowering.py tensorflow     # large upsampling, and the cross entropy of classes
+
+Processor time of one thread, by turns, with the memory settings of multiseg's workers; medians. Layers beyond the limits of the
+rules are lowered here as well, to show where the limits are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from multiseg import backend as registry
+from multiseg.worker.client import environment
+
+CHANNELS = (2, 5, 11, 21, 40, 64)
+STRIDES = (2, 4, 8, 16, 32)
+IMAGES = ((1, 256), (8, 128))  # number and height of square outputs
+LABELS = ((32768, 2), (32768, 5), (32768, 11), (32768, 21), (16384, 64), (4096, 150))  # number and classes
+ROUNDS, SECONDS = 5, 0.06
+
+
+def ratios(pairs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]]) -> dict[str, float]:
+    """Return the processor time of the first of each pair of functions as a multiple of the second's."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in pairs}
+    for name, pair in pairs.items():
+        count = max(1, int(SECONDS / max(map(_seconds, pair))))
+        for _ in range(ROUNDS):
+            times[name].append(tuple(_seconds(each, count) for each in pair))  # type: ignore[arg-type]
+    middle = {name: [statistics.median(one) for one in zip(*values, strict=True)] for name, values in times.items()}
+    return {name: plain / lowered for name, (plain, lowered) in middle.items()}
+
+
+def _seconds(function: Callable[[], Any], count: int = 2) -> float:
+    begin = time.process_time()
+    for _ in range(count):
+        function()
+    return (time.process_time() - begin) / count
+
+
+def of_torch() -> None:
+    import torch
+    from multiseg_torch.lowering import lower, windows
+    from torch import nn
+
+    torch.set_num_threads(1)
+    windows.SMALLEST_STRIDE, windows.MOST_CHANNELS = 2, max(CHANNELS)
+    print("channels stride images order: forward, forward and backward")
+    orders = {"NHWC": torch.channels_last, "NCHW": torch.contiguous_format}
+    for channels, stride, (count, height), (order, memory) in product(CHANNELS, STRIDES, IMAGES, orders.items()):
+        plain = nn.ConvTranspose2d(channels, channels, 2 * stride, stride, padding=stride // 2, bias=False)
+        plain.to(memory_format=memory)
+        lowered = nn.Sequential(copy.deepcopy(plain))
+        assert lower(lowered)
+        x = torch.randn(count, channels, height // stride, height // stride)
+        x = x.contiguous(memory_format=memory).requires_grad_()
+        slope = torch.randn_like(plain(x))
+
+        def forward(module: nn.Module, x: Any = x) -> None:
+            with torch.no_grad():
+                module(x)
+
+        def both(module: nn.Module, x: Any = x, slope: Any = slope) -> None:
+            torch.autograd.grad(module(x), [x, *module.parameters()], slope)
+
+        found = ratios({each.__name__: (partial(each, plain), partial(each, lowered)) for each in (forward, both)})
+        print(
+            f"{channels:3} {stride:3} {count}x{height} {order}: {found['forward']:.2f} {found['both']:.2f}", flush=True
+        )
+
+
+def of_tensorflow() -> None:
+    import tensorflow
+    from multiseg_tensorflow.lowering import upsampling
+
+    tf = tensorflow.compat.v1
+    tf.disable_v2_behavior()
+    upsampling.SMALLEST_STRIDE, upsampling.MOST_CHANNELS = 2, max(CHANNELS)
+    draw = np.random.default_rng(0)
+
+    def constant(*shape: int) -> Any:
+        return tf.constant(draw.normal(size=shape).astype(np.float32))
+
+    print("channels stride images: forward, forward and backward")
+    for channels, stride, (count, height) in product(CHANNELS, STRIDES, IMAGES):
+        with tf.Graph().as_default() as graph:
+            grid = tf.placeholder(tf.float32, [count, height // stride, height // stride, channels], "grid")
+            kernel = tf.placeholder(tf.float32, [2 * stride, 2 * stride, channels, channels], "kernel")
+            shape = [count, height, height, channels]
+            tf.nn.conv2d_transpose(grid, kernel, shape, [1, stride, stride, 1], "SAME", name="output")
+        found = _compared(graph, ["grid", "kernel"], draw)
+        print(f"{channels:3} {stride:3} {count}x{height}: {found['forward']:.2f} {found['both']:.2f}", flush=True)
+    print("labels classes: loss, loss and gradient")
+    for count, classes in LABELS:
+        with tf.Graph().as_default() as graph:
+            scores = tf.placeholder(tf.float32, [count, classes], "scores")
+            labels = tf.constant(draw.integers(0, classes, count), tf.int32)
+            tf.nn.sparse_softmax_cross_entropy_with_logits(logits=scores, labels=labels)
+            name = next(op.name for op in graph.get_operations() if op.type.startswith("SparseSoftmax"))
+            tf.identity(graph.get_tensor_by_name(f"{name}:0"), "output")
+        found = _compared(graph, ["scores"], draw)
+        print(f"{count} {classes}: {found['forward']:.2f} {found['both']:.2f}", flush=True)
+
+
+def _compared(graph: Any, inputs: list[str], draw: Any) -> dict[str, float]:
+    """Return the ratios of a graph, from its inputs to its tensor "output", to the lowered one."""
+    import tensorflow
+    from multiseg_tensorflow.lowering import lower
+
+    tf = tensorflow.compat.v1
+    pairs: dict[str, list[Callable[[], Any]]] = {"forward": [], "both": []}
+    values: list[Any] = []
+    lowered, _ = lower(graph, "cpu")
+    assert lowered is not graph
+    for each in (graph, lowered):
+        with each.as_default():
+            tensors = [each.get_tensor_by_name(f"{name}:0") for name in inputs]
+            output = each.get_tensor_by_name("output:0")
+            slope = tf.placeholder(tf.float32, output.shape)
+            slopes = tf.gradients(output, tensors, slope)
+            session = tf.Session(config=tf.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1))
+            # one number of each result: its computation counts, copying it does not
+            ends = [tf.reshape(tensor, [-1])[0] for tensor in (output, *slopes)]
+            values = values or [
+                draw.normal(size=tensor.shape.as_list()).astype(np.float32) for tensor in (*tensors, slope)
+            ]
+            pairs["forward"].append(partial(session.make_callable(ends[:1], tensors), *values[:-1]))
+            pairs["both"].append(partial(session.make_callable(ends, [*tensors, slope]), *values))
+    return ratios({name: (plain, other) for name, (plain, other) in pairs.items()})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("backend", choices=["torch", "tensorflow"])
+    backend = parser.parse_args().backend
+    variables = environment(registry.get(backend), 1)
+    if not variables.items() <= os.environ.items():  # libraries read them when the process starts
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **variables})
+    of_torch() if backend == "torch" else of_tensorflow()
+
+
+if __name__ == "__main__":
+    main()
