@@ -292,6 +292,11 @@ def factors(spec: NetworkSpec, own: Mapping[str, tuple[float, float]]) -> dict[s
     return trained
 
 
+def joined(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Return the arrays of the parts of a batch, which have the same names, along their first axis."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
 def fixed_by_file(spec: NetworkSpec, parameters: Collection[str], trained: Collection[str]) -> set[str]:
     """Return the ``parameters`` that the job would train and the solver does not: the file fixes them, as FCN-8s its upsampling.
 

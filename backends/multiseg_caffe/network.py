@@ -275,10 +275,7 @@ class Network(network.Network):
         for blob, values in zip(blobs, kept):  # noqa: B905
             blob.data[...] = values  # batch normalisation updates its averages
 
-        def joined(place: int) -> dict[str, Array]:
-            return {name: np.concatenate([part[place][name] for part in parts]) for name in parts[0][place]}
-
-        return joined(0), joined(1)
+        return network.joined([drawn for drawn, _ in parts]), network.joined([values for _, values in parts])
 
     def _backward(self, features: Array, labels: Array) -> float:
         """Return the loss of a batch, and add its gradients to those in its net."""

@@ -158,16 +158,18 @@ class Network(network.Network):
             with extended(user.graph):
                 results = {name: each.result.outputs[0] for name, each in named.items()}
                 self._training_layers = layer_tensors(user.graph, layers.tensors | results)
-        parts: list[tuple[list[Array], dict[str, Array]]] = []
+        parts: list[tuple[dict[str, Array], dict[str, Array]]] = []
         size = spec.batch_size or backend.batch_size
         for number, start in enumerate(range(0, len(features), size)):
             batch = slice(start, start + size)
             feeds = {user.x: features[batch], user.y: labels[batch], user.seed: (seed + number) % 2**31}
             count = len(features[batch])
-            drawn = [self._session.run(each.result.outputs[0], feeds | each.ones(count)) for each in named.values()]
+            drawn = {
+                name: self._session.run(each.result.outputs[0], feeds | each.ones(count))
+                for name, each in named.items()
+            }
             parts.append((drawn, self._session.run(self._training_layers, feeds)))
-        factors = {name: np.concatenate([part[place] for part, _ in parts]) for place, name in enumerate(named)}
-        return factors, {name: np.concatenate([values[name] for _, values in parts]) for name in parts[0][1]}
+        return network.joined([drawn for drawn, _ in parts]), network.joined([values for _, values in parts])
 
     def predict(
         self, features: Array, labels: Array | None, activations: bool = False

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from multiseg.errors import MultisegError, SettingsError, setting
 from multiseg.network import BF16, NetworkSpec
 from multiseg_torch import lowering
+from multiseg_torch.buffers import unchanged
 from multiseg_torch.memory_order import ordered
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"  # PyTorch's variable: the folder of compiled code
@@ -56,7 +57,13 @@ class Forward:
         _keep_cache()
         if self._device.type == "cpu":
             _check_compiler()
-        buffers = [(buffer, buffer.clone()) for buffer in self._model.buffers()]
+        with unchanged(self._model):
+            self._compile_step()
+        self._model.zero_grad(set_to_none=True)
+        return time.perf_counter() - start
+
+    def _compile_step(self) -> None:
+        """Compile, and compute the output and gradient of a batch once."""
         self._model.train()
         images = torch.zeros(self._batch_size, *self._spec.input_shape, device=self._device)
         with torch.no_grad():
@@ -78,11 +85,6 @@ class Forward:
                 f"{setting('compile', True)}: torch.compile cannot compile {self._spec.model}: {type(error).__name__}: {first}; "
                 f"leave {setting('compile')} out"
             ) from error
-        self._model.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
-        return time.perf_counter() - start
 
 
 def in_float32(output: Tensor) -> Tensor:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -52,15 +51,3 @@ def names(model: nn.Module, images: Tensor) -> list[str]:
     """Return the names of the layers that drop something in training, as they are described, in the order of computation."""
     layers, _, _ = tracing.layers_of(model, [images])
     return [layer["name"] for layer in layers if layer["type"] == "Dropout" and layer["parameters"]["ratio"] > 0]
-
-
-@contextmanager
-def unchanged(model: nn.Module) -> Iterator[None]:
-    """Set the buffers of a model, such as the averages of batch normalisation, back to their values at the end."""
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from multiseg_torch import lowering
+from multiseg_torch.buffers import unchanged
 
 # U-Net and FCN-8s take less time in NHWC (benchmarks/performance.py --only networks). Lowered patches are the exception: they
 # are copied from NCHW.
@@ -91,14 +92,11 @@ def _agrees(model: nn.Module, images: Tensor, expected: Tensor, trains: bool) ->
 
 def _take_gradient(model: nn.Module, images: Tensor) -> None:
     """Compute the network's output and gradient in training, and remove what that leaves."""
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     model.train()
     try:
-        output = model(images)
-        if output.requires_grad:
-            output.sum().backward()
+        with unchanged(model):
+            output = model(images)
+            if output.requires_grad:
+                output.sum().backward()
     finally:
         model.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)

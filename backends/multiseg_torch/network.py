@@ -18,6 +18,7 @@ from multiseg.worker import choice
 from multiseg_torch import (
     averages,
     backend,
+    buffers,
     computing,
     dropout,
     files,
@@ -170,16 +171,16 @@ class Network(network.Network):
     ) -> tuple[dict[str, Array], dict[str, Array]] | None:
         names = dropout.names(self.model, self._trial_images())
         computing.seed_generators(seed, self.device)
-        parts: list[tuple[list[Array], dict[str, Array]]] = []
+        parts: list[tuple[dict[str, Array], dict[str, Array]]] = []
         self.model.train()
-        with dropout.unchanged(self.model), self.forward.precision(self.spec.precision):
+        with buffers.unchanged(self.model), self.forward.precision(self.spec.precision):
             for start in range(0, len(features), self.batch_size):
                 images = memory_order.ordered(self._tensor(features[start : start + self.batch_size]), self.order)
-                parts.append(dropout.drawn(self.model, images))
-        if any(len(factors) != len(names) for factors, _ in parts):
-            return None
-        factors = {name: np.concatenate([part[place] for part, _ in parts]) for place, name in enumerate(names)}
-        return factors, {name: np.concatenate([values[name] for _, values in parts]) for name in parts[0][1]}
+                factors, values = dropout.drawn(self.model, images)
+                if len(factors) != len(names):
+                    return None
+                parts.append((dict(zip(names, factors)), values))
+        return network.joined([factors for factors, _ in parts]), network.joined([values for _, values in parts])
 
     @torch.no_grad()
     def predict(

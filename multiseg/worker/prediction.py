@@ -8,7 +8,7 @@ from typing import Any, Optional, TypeVar
 
 import numpy as np
 
-from multiseg.network import Array, LossTerms, Network, loss_of
+from multiseg.network import Array, LossTerms, Network, joined, loss_of
 
 TOLERANCE = 1e-3  # of the largest output: above rounding, below the effect of other images' statistics
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class Prediction:
         return (
             np.concatenate([output for output, _, _ in answers]),
             loss,
-            {name: np.concatenate([values[name] for _, _, values in answers]) for name in answers[0][2]},
+            joined([values for _, _, values in answers]),
         )
 
     def evaluate(self, features: Array, labels: Array) -> tuple[Array, LossTerms]:
