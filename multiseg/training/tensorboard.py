@@ -9,6 +9,7 @@ import math
 import os
 import struct
 import time
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,6 +37,7 @@ _MESSAGES = {
 _START = 1  # a status of SessionLog
 
 
+@cache
 def _event_class() -> Any:
     """Return the class of Event, in a separate descriptor pool: TensorBoard's own may be in the same process."""
     field = descriptor_pb2.FieldDescriptorProto
@@ -51,9 +53,6 @@ def _event_class() -> Any:
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("multiseg.Event"))
-
-
-_Event = _event_class()
 
 
 def _crc_table() -> list[int]:
@@ -123,7 +122,7 @@ class Log:
                 self._write(step=step, summary={"value": [{"tag": f"pictures/{path.stem}", "image": image}]})
 
     def _write(self, **fields: Any) -> None:
-        data = _Event(wall_time=time.time(), **fields).SerializeToString()
+        data = _event_class()(wall_time=time.time(), **fields).SerializeToString()
         size = struct.pack("<Q", len(data))
         self._file.write(size + _checksum(size) + data + _checksum(data))
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
