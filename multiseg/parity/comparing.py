@@ -70,9 +70,8 @@ def forward(
     outputs.setdefault(last, output)
     trace = reference.forward(side.reference, weights, batch.images, fitting(side.reference, outputs))
     rows = layers(side, trace, outputs, weights, mean)
-    if (
-        apart
-    ):  # the output is of another run, which may round otherwise: a copy of a layer is then compared end to end only
+    if apart:
+        # the output is of another run, which may round otherwise: a copy of a layer is then compared end to end only
         rows = [row for row in rows if row.name != last or row.terms or row.ok]
     for name, value in (stored.layers if stored else {}).items():
         if name in outputs and name != last:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,15 @@ from helpers.tensorflow_files import LINEAR, model, network
 from multiseg.errors import ModelError
 
 pytestmark = pytest.mark.needs("tensorflow")
+
+
+def check_equal(plain: Any, lowered: Any, x: Any, y: Any) -> None:
+    """Outputs, losses and trained weights are the same: sums of at most 100 products of float32, near 1."""
+    assert lowered.predict(x, None)[0] == pytest.approx(plain.predict(x, None)[0], abs=1e-5)
+    assert lowered.train_step(x, y, 0.1) == pytest.approx(plain.train_step(x, y, 0.1), rel=1e-5)
+    expected = plain.get_weights()
+    for name, value in lowered.get_weights().items():
+        assert value == pytest.approx(expected[name], abs=1e-5), name
 
 
 @pytest.mark.parametrize(
@@ -42,12 +52,7 @@ return tf.reshape(net, [-1, {size}, {size}, 1])
     assert (plain.describe()["lowered"], lowered.describe()["lowered"]) == ([], lowerable)
     draw = np.random.default_rng(0)
     x, y = (draw.uniform(-1, 1, (3, size, size, 1)).astype(np.float32) for _ in range(2))
-    # sums of at most 100 products of float32, near 1
-    assert lowered.predict(x, None)[0] == pytest.approx(plain.predict(x, None)[0], abs=1e-5)
-    assert lowered.train_step(x, y, 0.1) == pytest.approx(plain.train_step(x, y, 0.1), rel=1e-5)
-    expected = plain.get_weights()
-    for name, value in lowered.get_weights().items():
-        assert value == pytest.approx(expected[name], abs=1e-5), name
+    check_equal(plain, lowered, x, y)
 
 
 @pytest.mark.parametrize("padding", ["VALID", "SAME"])
@@ -189,12 +194,7 @@ return tf.nn.conv2d_transpose(net, kernel, [tf.shape(net)[0], {size}, {size}, 1]
     draw = np.random.default_rng(0)
     x = draw.uniform(-1, 1, (3, 32, 32, 1)).astype(np.float32)
     y = draw.uniform(-1, 1, (3, size, size, 1)).astype(np.float32)
-    # sums of at most 64 products of float32, near 1
-    assert lowered.predict(x, None)[0] == pytest.approx(plain.predict(x, None)[0], abs=1e-5)
-    assert lowered.train_step(x, y, 0.1) == pytest.approx(plain.train_step(x, y, 0.1), rel=1e-5)
-    expected = plain.get_weights()
-    for name, value in lowered.get_weights().items():
-        assert value == pytest.approx(expected[name], abs=1e-5), name
+    check_equal(plain, lowered, x, y)
 
 
 SCORES = """
@@ -204,6 +204,11 @@ return self.x * scale
 """
 
 
+OF_CLASSES: dict[str, Any] = {
+    "input_shape": (4, 3, 5), "label_shape": (1, 3, 5), "labels": "classes", "loss": "cross_entropy",
+}  # fmt: skip
+
+
 def test_the_cross_entropy_of_classes_and_its_gradient(tmp_path: Path) -> None:
     """By hand in float64, with scores whose powers exceed float32."""
     draw = np.random.default_rng(0)
@@ -211,15 +216,7 @@ def test_the_cross_entropy_of_classes_and_its_gradient(tmp_path: Path) -> None:
     x[0, 0] *= 1e4
     labels = draw.integers(0, 4, (2, 3, 5, 1))
     labels[1, 1] = 9
-    net = network(
-        tmp_path,
-        model(SCORES),
-        input_shape=(4, 3, 5),
-        label_shape=(1, 3, 5),
-        labels="classes",
-        loss="cross_entropy",
-        ignore_index=9,
-    )
+    net = network(tmp_path, model(SCORES), ignore_index=9, **OF_CLASSES)
     assert not any(op.type.startswith("SparseSoftmax") for op in net._main.graph.get_operations())
     before = net.get_weights()
     wide, flat = x.reshape(-1, 4).astype(np.float64), labels.ravel()
@@ -237,15 +234,7 @@ def test_the_cross_entropy_of_classes_and_its_gradient(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("lowering", "label"), [(True, 4), (True, -1), (False, 4)])
 def test_a_label_that_is_no_class_is_one_line(tmp_path: Path, lowering: bool, label: int) -> None:
-    net = network(
-        tmp_path,
-        model(SCORES),
-        input_shape=(4, 3, 5),
-        label_shape=(1, 3, 5),
-        labels="classes",
-        loss="cross_entropy",
-        lowering=lowering,
-    )
+    net = network(tmp_path, model(SCORES), lowering=lowering, **OF_CLASSES)
     labels = np.zeros((2, 3, 5, 1), np.float32)
     labels[1, 2, 2] = label
     words = rf"Received a label value of {label} which is outside the valid range of \[0, 4\)\.$"
