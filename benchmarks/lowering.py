@@ -2,6 +2,7 @@
 
     python benchmarks/lowering.py torch          # large upsampling, in both orders in memory
     python benchmarks/lowering.py tensorflow     # large upsampling, and the cross entropy of classes
+    python benchmarks/lowering.py dense          # dense layers in TensorFlow, on two threads by wall time: on a quiet machine
 
 Processor time of one thread, by turns, with the memory settings of multiseg's workers; medians. Layers beyond the limits of the
 rules are lowered here as well, to show where the limits are.
@@ -29,25 +30,30 @@ CHANNELS = (2, 5, 11, 21, 40, 64)
 STRIDES = (2, 4, 8, 16, 32)
 IMAGES = ((1, 256), (8, 128))  # number and height of square outputs
 LABELS = ((32768, 2), (32768, 5), (32768, 11), (32768, 21), (16384, 64), (4096, 150))  # number and classes
+DENSE = ((128, 128), (256, 256), (512, 512), (800, 500), (1024, 1024), (8192, 1024), (4096, 4096))  # inputs and outputs
+ROWS = (1, 4, 16, 64, 256)
+THREADS = 2  # of dense layers
 ROUNDS, SECONDS = 5, 0.06
 
 
-def ratios(pairs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]]) -> dict[str, float]:
-    """Return the processor time of the first of each pair of functions as a multiple of the second's."""
+def ratios(
+    pairs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]], clock: Callable[[], float] = time.process_time
+) -> dict[str, float]:
+    """Return the time of the first of each pair of functions as a multiple of the second's."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in pairs}
     for name, pair in pairs.items():
-        count = max(1, int(SECONDS / max(map(_seconds, pair))))
+        count = max(1, int(SECONDS / max(_seconds(each, clock) for each in pair)))
         for _ in range(ROUNDS):
-            times[name].append(tuple(_seconds(each, count) for each in pair))  # type: ignore[arg-type]
+            times[name].append(tuple(_seconds(each, clock, count) for each in pair))  # type: ignore[arg-type]
     middle = {name: [statistics.median(one) for one in zip(*values, strict=True)] for name, values in times.items()}
     return {name: plain / lowered for name, (plain, lowered) in middle.items()}
 
 
-def _seconds(function: Callable[[], Any], count: int = 2) -> float:
-    begin = time.process_time()
+def _seconds(function: Callable[[], Any], clock: Callable[[], float], count: int = 2) -> float:
+    begin = clock()
     for _ in range(count):
         function()
-    return (time.process_time() - begin) / count
+    return (clock() - begin) / count
 
 
 def of_torch() -> None:
@@ -114,8 +120,33 @@ def of_tensorflow() -> None:
         print(f"{count} {classes}: {found['forward']:.2f} {found['both']:.2f}", flush=True)
 
 
-def _compared(graph: Any, inputs: list[str], draw: Any) -> dict[str, float]:
-    """Return the ratios of a graph, from its inputs to its tensor "output", to the lowered one."""
+def of_dense() -> None:
+    import tensorflow
+    from multiseg_tensorflow.lowering import products
+
+    tf = tensorflow.compat.v1
+    tf.disable_v2_behavior()
+    tf.enable_resource_variables()
+    products.SMALLEST_KERNEL = 1
+    draw = np.random.default_rng(0)
+    print("inputs outputs rows: forward, forward and backward")
+    for (inputs, outputs), count in product(DENSE, ROWS):
+        with tf.Graph().as_default() as graph:
+            rows = tf.placeholder(tf.float32, [count, inputs], "rows")
+            variable = tf.get_variable("variable", [inputs, outputs])
+            tf.matmul(rows, tf.identity(variable, name="kernel"), name="output")
+            tf.group(tf.global_variables_initializer(), name="start")
+        found = _compared(graph, ["rows"], draw, THREADS, held=("kernel",))
+        print(f"{inputs} {outputs} {count}: {found['forward']:.2f} {found['both']:.2f}", flush=True)
+
+
+def _compared(
+    graph: Any, inputs: list[str], draw: Any, threads: int = 1, held: tuple[str, ...] = ()
+) -> dict[str, float]:
+    """Return the ratios of a graph, from its inputs to its tensor "output", to the lowered one.
+
+    Gradients are those of the inputs and of the variables ``held``, which the operation "start" initialises.
+    """
     import tensorflow
     from multiseg_tensorflow.lowering import lower
 
@@ -127,10 +158,14 @@ def _compared(graph: Any, inputs: list[str], draw: Any) -> dict[str, float]:
     for each in (graph, lowered):
         with each.as_default():
             tensors = [each.get_tensor_by_name(f"{name}:0") for name in inputs]
+            variables = [each.get_tensor_by_name(f"{name}:0") for name in held]
             output = each.get_tensor_by_name("output:0")
             slope = tf.placeholder(tf.float32, output.shape)
-            slopes = tf.gradients(output, tensors, slope)
-            session = tf.Session(config=tf.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1))
+            slopes = tf.gradients(output, tensors + variables, slope)
+            config = tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=1)
+            session = tf.Session(config=config)
+            if held:
+                session.run("start")
             # one number of each result: its computation counts, copying it does not
             ends = [tf.reshape(tensor, [-1])[0] for tensor in (output, *slopes)]
             values = values or [
@@ -138,17 +173,21 @@ def _compared(graph: Any, inputs: list[str], draw: Any) -> dict[str, float]:
             ]
             pairs["forward"].append(partial(session.make_callable(ends[:1], tensors), *values[:-1]))
             pairs["both"].append(partial(session.make_callable(ends, [*tensors, slope]), *values))
-    return ratios({name: (plain, other) for name, (plain, other) in pairs.items()})
+    clock = time.process_time if threads == 1 else time.perf_counter
+    return ratios({name: (plain, other) for name, (plain, other) in pairs.items()}, clock)
+
+
+PARTS = {"torch": of_torch, "tensorflow": of_tensorflow, "dense": of_dense}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("backend", choices=["torch", "tensorflow"])
-    backend = parser.parse_args().backend
-    variables = environment(registry.get(backend), 1)
+    parser.add_argument("part", choices=list(PARTS), metavar="|".join(PARTS))
+    part = parser.parse_args().part
+    variables = environment(registry.get("tensorflow" if part == "dense" else part), THREADS if part == "dense" else 1)
     if not variables.items() <= os.environ.items():  # libraries read them when the process starts
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **variables})
-    of_torch() if backend == "torch" else of_tensorflow()
+    PARTS[part]()
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ def main() -> None:
     available = [found.name for found in multiseg.backends() if found.available]
     parser.add_argument("--backend", action="append", dest="backends", choices=available, metavar="NAME")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, fewer images")
+    parser.add_argument("--threads", type=int, default=1, help="of the part networks: above 1, by wall time")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     parts = options.only.split(",")
@@ -48,7 +49,7 @@ def main() -> None:
     print(f"threads {found['threads']}, {found['date']}, commit {found['commit']}")
     figures = []
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), tuple(options.backends or available), options.quick)
+        bench = Bench(Path(folder), tuple(options.backends or available), options.quick, options.threads)
         for part in parts:
             for figure in measured(part, bench):
                 figures.append({"part": part, **asdict(figure)})

@@ -19,7 +19,7 @@ from multiseg_tensorflow.files import NetworkFile
 from multiseg_tensorflow.losses import Loss
 from multiseg_tensorflow.lowering import lower
 from multiseg_tensorflow.randomness import depend_on_seed
-from multiseg_tensorflow.tensors import reachable
+from multiseg_tensorflow.tensors import in_control_flow, reachable
 from multiseg_tensorflow.user_file import blaming
 from multiseg_tensorflow.weights import Weight, neutral_name, plain
 
@@ -228,6 +228,7 @@ def _kernel(convolution: Any) -> str:
 def layer_tensors(graph: Any, tensors: Mapping[str, Any]) -> dict[str, Any]:
     """Return the tensors of the layers that exist in this graph, by their names, so that all can be fetched at once.
 
+    Those in loops and conditions are left out: they have any number of values.
     They are copied by identities: with oneDNN, TensorFlow fuses a convolution with a LeakyReLU or Swish that is the only
     consumer of its output even if that output is fetched, and then cannot return it. Identities that are not fetched have
     no cost.
@@ -235,6 +236,8 @@ def layer_tensors(graph: Any, tensors: Mapping[str, Any]) -> dict[str, Any]:
     outputs = {}
     with graph.as_default(), tf.name_scope("layers"):
         for name, tensor in tensors.items():
+            if in_control_flow(tensor.op):
+                continue
             try:
                 outputs[name] = tf.identity(graph.get_tensor_by_name(tensor.name))
             except KeyError:

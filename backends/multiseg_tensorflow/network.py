@@ -306,8 +306,8 @@ class Network(network.Network):
     def _open(self, user: UserGraph) -> Any:
         """Return a session of a graph."""
         threads = self._spec.threads
-        # concurrent large operations compete for cores and caches: run one at a time, on all threads
-        config = tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=1)
+        # more large operations at the same time compete for cores and caches; two fill the pauses of each other
+        config = tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=min(threads, 2))
         config.gpu_options.allow_growth = True
         if self._device == "cpu":
             config.device_count["GPU"] = 0

@@ -23,6 +23,11 @@ def number(value: Any) -> float:
     return float(str(np.float32(value)))
 
 
+def in_control_flow(op: Any) -> bool:
+    """Return whether an operation belongs to a loop or a branch of a condition, so that it runs any number of times."""
+    return op._get_control_flow_context() is not None
+
+
 def reachable(start: Iterable[Any], following: Callable[[Any], Iterable[Any]]) -> set[Any]:
     """Return the items of ``start`` and all items that ``following`` reaches from them."""
     visited, waiting = set(), list(start)

@@ -10,8 +10,8 @@ from serving import batches, options, serve_turns
 
 given = options()
 keras.utils.set_random_seed(1)
-tf.config.threading.set_intra_op_parallelism_threads(1)
-tf.config.threading.set_inter_op_parallelism_threads(1)
+tf.config.threading.set_intra_op_parallelism_threads(given["threads"])
+tf.config.threading.set_inter_op_parallelism_threads(given["threads"])
 ((features, labels),) = batches(given)
 Tensor = tf.Tensor
 

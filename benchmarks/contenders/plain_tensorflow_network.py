@@ -18,7 +18,7 @@ made = graph.build(
     file, shape, label_shape, graph.read_layers(file, shape), training=True, loss=None, labels="classes", seed=1, lowering=False,
     device="cpu", batch_size=len(features),
 )  # fmt: skip
-config = tf.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
+config = tf.ConfigProto(intra_op_parallelism_threads=given["threads"], inter_op_parallelism_threads=given["threads"])
 if given["variant"] == "XLA":
     config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
 with made.graph.as_default():

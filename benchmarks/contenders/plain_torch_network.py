@@ -6,7 +6,7 @@ from serving import options, serve
 from torch import nn
 
 given = options()
-torch.set_num_threads(1)
+torch.set_num_threads(given["threads"])
 torch.manual_seed(1)
 model = files.load(given["model"], tuple(given["image"])).model
 order = torch.channels_last if given["variant"] == "channels_last" else torch.contiguous_format

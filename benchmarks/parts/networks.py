@@ -2,7 +2,8 @@
 
 PyTorch: plain, channels_last and torch.compile. TensorFlow: a session, the same with XLA, and Keras 3 with jit_compile. Caffe:
 pycaffe's solver. Each as a user starts it and with the memory settings of multiseg's workers. By processor time of one thread,
-which other load on the machine affects least. The plain loop uses the installed pycaffe, or that in the folder PLAIN_CAFFE.
+which other load on the machine affects least, or by wall time on several threads. The plain loop uses the installed pycaffe, or
+that in the folder PLAIN_CAFFE.
 """
 
 import os
@@ -101,7 +102,7 @@ def _compared(bench: Bench, backend: str, subject: Subject) -> Iterator[Figure]:
 
 
 def _plain(bench: Bench, backend: str, subject: Subject, variant: str, memory: dict[str, str]) -> Contender:
-    given: dict[str, Any] = {"batch_size": subject.batch, "rate": RATE, "clock": "processor", "variant": variant}
+    given: dict[str, Any] = {"batch_size": subject.batch, "rate": RATE, "variant": variant, **_threads(bench)}
     model = subject.files[backend]
     if backend == "torch":
         shapes = {"image": subject.image, "labels": subject.labels, "classes": subject.classes}
@@ -109,7 +110,7 @@ def _plain(bench: Bench, backend: str, subject: Subject, variant: str, memory: d
     given["images"] = str(_images(bench, backend, subject))
     if backend == "caffe":
         net = caffe_net(model, "train", (subject.batch, *subject.image), (subject.batch, 1, *subject.image[1:]))
-        variables = {"OPENBLAS_NUM_THREADS": "1", **memory, **OTHER_CAFFE}
+        variables = {"OPENBLAS_NUM_THREADS": str(bench.threads), **memory, **OTHER_CAFFE}
         return Contender("plain_caffe", variables, net=net, what="train", **given)
     variables = PLAIN[backend] | memory | (XLA if variant == "XLA" else {})
     if variant == "Keras with jit":
@@ -117,18 +118,22 @@ def _plain(bench: Bench, backend: str, subject: Subject, variant: str, memory: d
     return Contender("plain_tensorflow_network", variables, model=str(model), classes=subject.classes, **given)
 
 
+def _threads(bench: Bench) -> dict[str, Any]:
+    return {"threads": bench.threads, "clock": "processor" if bench.threads == 1 else "wall"}
+
+
 def _ours(bench: Bench, backend: str, subject: Subject) -> Contender:
     shape = _label_shape(subject)
     job = multiseg.Job(
-        dataset="", backend=backend, model=subject.files[backend], batch_size=subject.batch, threads=1, seed=1,
+        dataset="", backend=backend, model=subject.files[backend], batch_size=subject.batch, threads=bench.threads, seed=1,
         loss=None if backend == "caffe" else "cross_entropy" if subject.classes else "smooth_l1",
     )  # fmt: skip
     settings = job.resolve()
     spec = spec_of(settings, subject.image, shape, "classes" if subject.classes else "images")
     return Contender(
-        "multiseg_step", environment(settings.backend, 1), what="train", batch_size=subject.batch, rate=RATE,
+        "multiseg_step", environment(settings.backend, bench.threads), what="train", batch_size=subject.batch, rate=RATE,
         images=str(_images(bench, backend, subject)), size=subject.image[1:], module=settings.backend.module,
-        spec=spec.to_json(), clock="processor",
+        spec=spec.to_json(), clock=_threads(bench)["clock"],
     )  # fmt: skip
 
 

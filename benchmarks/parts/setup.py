@@ -31,11 +31,12 @@ What = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class Bench:
-    """A scratch folder, the backends asked for, and whether few rounds will do."""
+    """A scratch folder, the backends asked for, whether few rounds will do, and the threads of the part ``networks``."""
 
     folder: Path
     backends: tuple[str, ...]
     quick: bool
+    threads: int = 1
 
     @property
     def rounds(self) -> int:

@@ -1,4 +1,5 @@
-"""Replace operations of a graph by others that compute the same faster: convolutions, and the cross entropy of classes.
+"""Replace operations of a graph by others that compute the same faster: convolutions, products with large kernels, and
+the cross entropy of classes.
 
 Operations with which oneDNN fails are replaced as well (avoided.py). Tensors keep their names.
 """
@@ -10,13 +11,15 @@ from typing import Any
 
 import tensorflow
 
-from multiseg_tensorflow.lowering import avoided, cross_entropy, patches, upsampling
+from multiseg_tensorflow.lowering import avoided, cross_entropy, patches, products, upsampling
+from multiseg_tensorflow.lowering.convolutions import KINDS
+from multiseg_tensorflow.tensors import in_control_flow
 
 tf = tensorflow.compat.v1
 
 # Each has ``applies(op, device)``, whether it replaces an operation, and ``add(op, arguments, device)``, which adds operations
 # to the default graph that compute it from placeholders for its inputs; the last one is named "output".
-RULES = (avoided, patches, upsampling, cross_entropy)
+RULES = (avoided, patches, upsampling, products, cross_entropy)
 
 
 def lower(graph: Any, device: str) -> tuple[Any, list[Any]]:
@@ -40,11 +43,13 @@ def lower(graph: Any, device: str) -> tuple[Any, list[Any]]:
     lowered = tf.Graph()
     with lowered.as_default():
         tf.train.import_meta_graph(meta)
-    return lowered, [op for op, rule in replaced.values() if rule is not cross_entropy]
+    return lowered, [op for op, _ in replaced.values() if op.type in KINDS]
 
 
 def _rules(op: Any, device: str) -> list[Any]:
     """Return the first rule that replaces an operation, or none."""
+    if in_control_flow(op):  # the gradient of a loop refers to its operations
+        return []
     return [rule for rule in RULES if rule.applies(op, device)][:1]
 
 

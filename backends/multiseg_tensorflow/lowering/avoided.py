@@ -66,7 +66,7 @@ def add(op: Any, arguments: list[Any], device: str) -> None:
         return
     if _reads_single_pixels(op):
         _, rows, columns, _ = strides
-        patches.convolution(arguments[1], arguments[0][:, ::rows, ::columns], True, device)
+        patches.convolution(arguments[1], arguments[0][:, ::rows, ::columns], True)
         return
     # not by Pad: TensorFlow computes it together with the convolution, which fails for channels
     image, kernel = (

@@ -12,18 +12,14 @@ from typing import Any
 
 import tensorflow
 
+from multiseg_tensorflow.lowering import products
 from multiseg_tensorflow.lowering.convolutions import is_plain, sides
 
 tf = tensorflow.compat.v1
 
-GRADIENT = "MultisegPatchProduct"
 # All such convolutions are lowered: none of 28 layers (1x1 to 16x16, 1 to 1024 channels, batches of 1, 4 and 32; forward and
 # backward, one thread of an AMD EPYC, processor time, measured alternately) became slower. Small kernels and batches took 10%
 # less time, 16x16 in batches of 32 took 1/2 to 1/14 of the time. In NHWC, patches are rows of whole pixels, which copy fast.
-
-# Minimum number of input channels per input pixel of a transposed convolution for which the transposed product is faster: by up
-# to a factor of 2 for small batches from 32 on (the FCN has 256); below, reordering the result costs up to 3 times as much.
-MIN_CHANNELS_PER_PIXEL = 32
 
 
 def applies(op: Any, device: str) -> bool:
@@ -44,7 +40,7 @@ def _covered(op: Any) -> bool:
 def add(op: Any, arguments: list[Any], device: str) -> None:
     """Add the operations of the product."""
     if op.type == "Conv2D":
-        convolution(arguments[1], arguments[0], _covered(op), device)
+        convolution(arguments[1], arguments[0], _covered(op))
     else:
         size = None if _covered(op) else _lengths(op.outputs[0].shape, arguments[0])
         _transposed_convolution(arguments[1], arguments[2], size)
@@ -59,7 +55,7 @@ def _lengths(shape: Any, dynamic_shape: Any) -> list[Any]:
     ]
 
 
-def convolution(kernel: Any, image: Any, covered: bool, device: str) -> None:
+def convolution(kernel: Any, image: Any, covered: bool) -> None:
     """Add the operations of a convolution as a product; ``covered`` states that the patches cover the image exactly."""
     height, width, inputs, outputs = kernel.shape.as_list()
     image_height, image_width = _lengths(image.shape, tf.shape(image))
@@ -70,23 +66,7 @@ def convolution(kernel: Any, image: Any, covered: bool, device: str) -> None:
     patches = tf.transpose(patches, [0, 1, 3, 2, 4])
     patches = tf.reshape(patches, [-1, height * width * inputs])
     kernel = tf.reshape(kernel, [-1, outputs])
-    if device == "cpu" and kernel.dtype == tf.float32:
-        with tf.get_default_graph().gradient_override_map({"SparseMatMul": GRADIENT}):
-            # The operands are dense: SparseMatMul is the product that oneDNN does not replace. oneDNN needs up to twice the time
-            # for 32 to 256 patches and a long inner dimension. The operation exists for float32 on CPUs only.
-            product = tf.raw_ops.SparseMatMul(a=patches, b=kernel)
-    else:
-        product = tf.matmul(patches, kernel)
-    tf.reshape(product, [-1, rows, columns, outputs], name="output")
-
-
-def _gradient(op: Any, gradient: Any) -> tuple[Any, Any]:
-    """Return the gradients of patches @ kernel."""
-    patches, kernel = op.inputs
-    return tf.matmul(gradient, kernel, transpose_b=True), tf.matmul(patches, gradient, transpose_a=True)
-
-
-tf.RegisterGradient(GRADIENT)(_gradient)
+    tf.reshape(products.product(patches, kernel), [-1, rows, columns, outputs], name="output")
 
 
 def _transposed_convolution(kernel: Any, grid: Any, size: list[Any] | None) -> None:
@@ -94,15 +74,8 @@ def _transposed_convolution(kernel: Any, grid: Any, size: list[Any] | None) -> N
     height, width, outputs, inputs = kernel.shape.as_list()
     rows, columns = _lengths(grid.shape, tf.shape(grid))
     pixels, kernel = tf.reshape(grid, [-1, inputs]), tf.reshape(kernel, [-1, inputs])
-    if grid.shape[1:].is_fully_defined() and inputs >= MIN_CHANNELS_PER_PIXEL * rows * columns:
-        # transposed product: oneDNN then reads the kernel along its rows
-        product = tf.matmul(kernel, pixels, transpose_b=True)
-        patches = tf.reshape(product, [height, width * outputs, -1, rows, columns])
-        image = tf.transpose(patches, [2, 3, 0, 4, 1])
-    else:
-        product = tf.matmul(pixels, kernel, transpose_b=True)
-        patches = tf.reshape(product, [-1, rows, columns, height, width * outputs])
-        image = tf.transpose(patches, [0, 1, 3, 2, 4])
+    patches = tf.reshape(products.transposed_product(pixels, kernel), [-1, rows, columns, height, width * outputs])
+    image = tf.transpose(patches, [0, 1, 3, 2, 4])
     if size is None:
         tf.reshape(image, [-1, rows * height, columns * width, outputs], name="output")
     else:

@@ -162,6 +162,54 @@ def test_other_convolutions_stay_as_they_are(tmp_path: Path, layer: str) -> None
     assert output.shape == (2, 8, 8, 1)
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_product_with_a_large_kernel_and_its_gradients(tmp_path: Path, transposed: bool) -> None:
+    """By hand in float64; both gradients are products of the size of the kernel."""
+    text = model(f"""
+scale = tf.get_variable('scale', [64], initializer=tf.ones_initializer())
+kernel = tf.get_variable('kernel', {[4096, 64] if transposed else [64, 4096]})
+rows = tf.reshape(self.x, [-1, 64]) * scale
+return tf.reshape(tf.matmul(rows, kernel, transpose_b={transposed}), [-1, 64, 64, 1])
+""")
+    net = network(tmp_path, text, input_shape=(1, 8, 8), label_shape=(1, 64, 64))
+    kinds = [op.type for op in net._main.graph.get_operations() if "BatchMatMul" in op.type]
+    assert len(kinds) == 1 and net.describe()["lowered"] == []
+    draw = np.random.default_rng(0)
+    x, y = (draw.uniform(-1, 1, (20, side, side, 1)).astype(np.float32) for side in (8, 64))
+    scale, kernel = sorted((value.astype(np.float64) for value in net.get_weights().values()), key=lambda v: v.ndim)
+    matrix = kernel.T  # neutral kernels of dense layers are (outputs, inputs), as the file's own is if it is transposed
+    rows = x.reshape(20, 64).astype(np.float64)
+    made = (rows * scale) @ matrix
+    output, loss, _ = net.predict(x, y)
+    assert output.reshape(20, -1) == pytest.approx(made, abs=1e-5)
+    difference = made - y.reshape(20, -1)
+    slope = 2 * loss / np.mean(difference**2) * difference / difference.size  # by the file's loss
+    net.train_step(x, y, 1.0)
+    after = sorted(net.get_weights().values(), key=lambda value: value.ndim)
+    of_kernel = (rows * scale).T @ slope
+    assert scale - after[0] == pytest.approx(((slope @ matrix.T) * rows).sum(0), abs=1e-5)
+    assert kernel - after[1] == pytest.approx(of_kernel.T, abs=1e-6)
+
+
+@pytest.mark.parametrize("repeated", ["while_loop(lambda i, v: i < 3, lambda i, v: (i + 1, step(v)), [0, self.x])[1]",
+                                      "cond(tf.reduce_sum(self.x) > -1e9, lambda: step(self.x), lambda: self.x)"])  # fmt: skip
+def test_operations_in_loops_and_conditions_stay_as_they_are(tmp_path: Path, repeated: str) -> None:
+    """The gradient of a loop refers to the operations in it."""
+    text = model(f"""
+kernel = tf.get_variable('down/weights', [4, 4, 1, 16])
+def step(images):
+    return tf.reshape(tf.nn.conv2d(tf.reshape(images, [-1, 8, 8, 1]), kernel, [1, 4, 4, 1], 'VALID'), [-1, 8, 8, 1])
+return tf.reshape(tf.{repeated}, [-1, 8, 8, 1])
+""")
+    plain, lowered = (network(tmp_path, text, lowering=on) for on in (False, True))
+    assert lowered.describe()["lowered"] == []
+    draw = np.random.default_rng(0)
+    x, y = (draw.uniform(-1, 1, (3, 8, 8, 1)).astype(np.float32) for _ in range(2))
+    check_equal(plain, lowered, x, y)
+    output, _, layers = lowered.predict(x, None, activations=True)
+    assert all(np.isfinite(value).all() for value in (output, *layers.values()))
+
+
 def test_a_file_with_its_own_gradient_function_is_left_alone(tmp_path: Path) -> None:
     text = model("""
 @tf.custom_gradient

@@ -1,9 +1,9 @@
-"""TensorFlow, which lowers everything, with both orders of a transposed product among what is small."""
+"""TensorFlow, which lowers everything."""
 
-from multiseg_tensorflow.lowering import patches, upsampling
+from multiseg_tensorflow.lowering import products, upsampling
 from multiseg_tensorflow.network import Network, probe
 
 __all__ = ["Network", "probe"]
 
-patches.MIN_CHANNELS_PER_PIXEL = 1
+products.SMALLEST_KERNEL = 1
 upsampling.SMALLEST_STRIDE = 2
