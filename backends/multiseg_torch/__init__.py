@@ -53,6 +53,4 @@ backend = Backend(
         "nadam": {"momentum": 0.9, "momentum2": 0.999, "momentum_decay": 0.004, "delta": 1e-8},
         "radam": {"momentum": 0.9, "momentum2": 0.999, "delta": 1e-8},
     },
-    # on a shared machine, busy-waiting threads cost more than sleeping ones
-    environment={"OMP_WAIT_POLICY": "PASSIVE"},
 )
