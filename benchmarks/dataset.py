@@ -2,6 +2,7 @@
 
 python benchmarks/dataset.py                     # all except the long ones
 python benchmarks/dataset.py create read         # some of them
+python benchmarks/dataset.py photographs         # JPEG photographs, augmented, by the number of data workers
 python benchmarks/dataset.py scale kills         # the long ones: 100,000 pairs; 200 kills
 """
 
@@ -19,6 +20,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -26,11 +29,15 @@ import numpy as np
 from PIL import Image
 
 import multiseg
+from multiseg.dataset.augmentation import Augmentation, Augmented
+from multiseg.dataset.cropping import Crop
 from multiseg.dataset.feed import batches, epoch_order
+from multiseg.dataset.readers import Readers
 from multiseg.errors import DatasetError
 from multiseg.layout import Layout
 
 ROUNDS = 5
+WORKERS = (0, 1, 2)
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -90,14 +97,14 @@ def create(images: Path, out: Path, workers: int | None, encoding: str = "png") 
     )
 
 
-def photographs(folder: Path, count: int, size: int) -> Path:
+def photographs(folder: Path, count: int, width: int, height: int) -> Path:
     """Write pairs that compress like photographs and their masks, unlike triangles."""
     numbers = np.random.default_rng(0)
     for kind in ("input", "target"):
         (folder / kind).mkdir(parents=True)
     for index in range(count):
         coarse = Image.fromarray(numbers.integers(0, 256, (9, 9, 3), np.uint8))
-        smooth = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC))
+        smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
         grainy = (smooth + numbers.normal(0, 4, smooth.shape)).clip(0, 255).astype(np.uint8)
         Image.fromarray(grainy).save(folder / "input" / f"{index:08d}.png", compress_level=1)
         Image.fromarray((smooth[..., 0] > 128) * np.uint8(255)).save(folder / "target" / f"{index:08d}.png")
@@ -126,7 +133,7 @@ def bench_create(work: Path) -> None:
     for what, images in (
         ("10,000 pairs of triangles, 32x32", lambda: multiseg.create_images(work / "images", seed=0)),
         ("1,000 pairs of triangles, 512x512", lambda: multiseg.create_images(work / "images", 1_000, 512, seed=0)),
-        ("250 pairs like photographs, 512x512", lambda: photographs(work / "images", 250, 512)),
+        ("250 pairs like photographs, 512x512", lambda: photographs(work / "images", 250, 512, 512)),
     ):
         took = compare_creation(work, images())
         plain, one = took["plain loop"], took["1 worker"]
@@ -167,6 +174,33 @@ else:
 peak = int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 print(json.dumps([time.perf_counter() - start, peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024]))
 """
+
+
+def bench_photographs(work: Path) -> None:
+    images = photographs(work / "images", 200, 500, 375)
+    dataset = multiseg.Dataset.create(
+        work / "dataset", input=images / "input", target=images / "target", feature_encoding="jpg", label_encoding="png",
+        val_percent=0, seed=0,
+    )  # fmt: skip
+    split, layout = dataset.train, Layout("NCHW", mean=np.full(3, 100, np.float32))
+    print("images of 500x375, crops of 321x321: images per second by the number of data workers")
+    for options in ({"flip": "horizontal"}, {"flip": "horizontal", "scale": (0.5, 2)}):
+        change = Augmented(Augmentation.of(options), 0, 0, Crop((321, 321), (100, 100, 100)))
+
+        def one_pass(readers: Readers, change: Augmented = change) -> None:
+            for _ in batches(split, 8, epoch_order(len(split), 0, 0), layout, change=change, readers=readers):
+                pass
+
+        times: dict[int, list[float]] = {workers: [] for workers in WORKERS}
+        with ExitStack() as stack:
+            pools = {workers: stack.enter_context(Readers(workers)) for workers in WORKERS}
+            for readers in pools.values():  # which start
+                one_pass(readers)
+            for _ in range(ROUNDS):
+                for workers, readers in pools.items():
+                    times[workers].append(seconds(partial(one_pass, readers)))
+        found = {workers: len(split) / median(values) for workers, values in times.items()}
+        print(", ".join(options), *(f"{workers}: {rate:.0f}" for workers, rate in found.items()), sep="; ")
 
 
 def bench_scale(work: Path) -> None:
@@ -223,7 +257,13 @@ def bench_kills(work: Path, rounds: int = 200) -> None:
     shutil.rmtree(images)
 
 
-BENCHMARKS = {"create": bench_create, "read": bench_read, "scale": bench_scale, "kills": bench_kills}
+BENCHMARKS = {
+    "create": bench_create,
+    "read": bench_read,
+    "photographs": bench_photographs,
+    "scale": bench_scale,
+    "kills": bench_kills,
+}
 
 
 def main() -> None:

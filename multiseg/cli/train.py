@@ -97,6 +97,9 @@ from multiseg.settings.schedules import DEFAULT
 @click.option("--device", default="auto", show_default=True, help="Device: auto, cpu or cuda.")
 @click.option("--threads", default=0, help="Number of threads of the backend.  [default: all cores]")
 @click.option(
+    "--data-workers", type=int, help="Processes that read and augment images.  [default: 0 on a CPU, up to 4 on a GPU]"
+)
+@click.option(
     "--lowering/--no-lowering",
     default=True,
     help="Compute convolutions whose kernel equals their stride as one matrix product.",

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
-from multiprocessing.connection import Connection, Pipe, wait
-from pathlib import Path
+from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any
 
@@ -18,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multiseg.dataset.encoding import Chunk, Encoded, EncodingTask, Sum, encode
-from multiseg.errors import DatasetError
-from multiseg.worker.lifeline import continue_at_end
+from multiseg.dataset.helper import Answering, Helper, Lane
 
-_LANES_PER_HELPER = 2
+_DIED = "an encoding process ended unexpectedly; try again with fewer workers"
 _PENDING_CHUNKS_PER_WORKER = 4  # submitted, and not yet yielded
 
 
@@ -35,11 +31,11 @@ class Encoders:
         self.task = task
         self._sum = task.new_sum()
         self._max_pending = _PENDING_CHUNKS_PER_WORKER * workers
-        self._helpers = [_Helper(task) for _ in range(workers - 1 if sys.executable else 0)]
+        self._helpers = [Helper(_Encoding(task), _DIED) for _ in range(workers - 1 if sys.executable else 0)]
         # A helper is used once it has started; until then, or if it never starts, the others do the work.
-        self._starting: dict[Any, _Helper] = {helper.lanes[0].pipe: helper for helper in self._helpers}
-        self._free: list[_Lane] = []
-        self._busy: dict[Any, tuple[_Lane, int]] = {}
+        self._starting: dict[Any, Helper] = {helper.lanes[0].pipe: helper for helper in self._helpers}
+        self._free: list[Lane] = []
+        self._busy: dict[Any, tuple[Lane, int]] = {}
 
     def map(self, chunks: Iterable[Chunk]) -> Iterator[Encoded]:
         """Encode chunks and yield the results in the order of the chunks.
@@ -76,7 +72,8 @@ class Encoders:
         total = self._sum.take()
         for helper in self._helpers:
             if helper.lanes[0] in self._free:
-                total += helper.lanes[0].receive_total()
+                helper.lanes[0].send(None)
+                total += helper.lanes[0].receive()
         return total
 
     def _collect(self, done: dict[int, Encoded | Exception], block: bool) -> None:
@@ -90,7 +87,7 @@ class Encoders:
                     self._free += helper.lanes
             else:
                 lane, number = self._busy.pop(pipe)
-                done[number] = lane.receive()
+                done[number] = _received(lane)
                 self._free.append(lane)
 
     def __enter__(self) -> Encoders:
@@ -111,125 +108,37 @@ def _attempt(task: EncodingTask, chunk: Chunk, total: Sum | None) -> Encoded | E
         return error
 
 
-class _Lane:
-    """A channel to one helper: a pipe for requests, and memory shared as a file for the encoded records.
+@dataclass(frozen=True)
+class _Encoding:
+    """Encode chunks, and return their records in the lane's memory and their sizes, or the error; the sum so far for None."""
 
-    Records sent through the pipe would be copied five times.
-    """
+    task: EncodingTask
 
-    def __init__(self) -> None:
-        pipe, helper_end = Pipe()
-        self.pipe: Any = pipe
-        self.helper_end: Any = helper_end
-        self.memory = os.memfd_create("multiseg-records")
+    def begin(self) -> Answering:
+        total = self.task.new_sum()
 
-    def send(self, chunk: Chunk | None) -> None:
-        """Send the helper a chunk to encode, or None to request its sum. Raise DatasetError if it has died."""
-        try:
-            self.pipe.send(chunk)
-        except OSError as error:
-            raise _helper_died() from error
+        def answer(chunk: Chunk | None, memory: int) -> Any:
+            if chunk is None:
+                assert total is not None
+                return total.take()
+            encoded = _attempt(self.task, chunk, total)
+            if isinstance(encoded, Exception):
+                return encoded
+            position = 0
+            for record in chain(encoded.features, encoded.labels):
+                position += os.pwrite(memory, record, position)
+            sizes = ([len(record) for record in records] for records in (encoded.features, encoded.labels))
+            return *sizes, encoded.statistics, encoded.oriented, encoded.transparent
 
-    def receive_total(self) -> NDArray[np.uint64]:
-        """Request and return the helper's sum. Raise DatasetError if it has died."""
-        self.send(None)
-        total: NDArray[np.uint64] = self._receive()
-        return total
-
-    def receive(self) -> Encoded | Exception:
-        """Return the encoded chunk, or the error of encoding it. Raise DatasetError if the helper has died."""
-        answer = self._receive()
-        if isinstance(answer, Exception):
-            return answer
-        feature_sizes, label_sizes, *counts = answer
-        ends = accumulate(feature_sizes + label_sizes, initial=0)
-        records = [os.pread(self.memory, end - start, start) for start, end in pairwise(ends)]
-        return Encoded(records[: len(feature_sizes)], records[len(feature_sizes) :], *counts)
-
-    def _receive(self) -> Any:
-        try:
-            return self.pipe.recv()
-        except (EOFError, OSError) as error:
-            raise _helper_died() from error
-
-    def close(self) -> None:
-        """Release the pipe and the memory."""
-        self.pipe.close()
-        os.close(self.memory)
+        return answer
 
 
-def _helper_died() -> DatasetError:
-    return DatasetError("an encoding process ended unexpectedly; try again with fewer workers")
-
-
-class _Helper:
-    """An encoding process. Its two lanes let it start on the next chunk without waiting for this process.
-
-    It is a new interpreter, not a fork, because threads and loaded frameworks do not survive a fork; and it is not
-    started by multiprocessing, which would run the user's script a second time.
-    """
-
-    def __init__(self, task: EncodingTask) -> None:
-        self.lanes = [_Lane() for _ in range(_LANES_PER_HELPER)]
-        descriptors = [(lane.helper_end.fileno(), lane.memory) for lane in self.lanes]
-        # The child inherits the signal mask: Ctrl-C reaches only the parent, which then ends its helpers.
-        previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", f"from {__name__} import main; main({descriptors})"],
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},
-                pass_fds=list(chain(*descriptors)),
-                stdin=subprocess.DEVNULL,
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
-        for lane in self.lanes:
-            lane.helper_end.close()
-        with suppress(OSError):  # it may have ended already
-            self.lanes[0].pipe.send(task)
-
-    def has_started(self) -> bool:
-        """Wait until the process is ready; return False if it ended before."""
-        try:
-            self.lanes[0].pipe.recv()
-        except (EOFError, OSError):
-            return False
-        return True
-
-    def close(self) -> None:
-        """End the process and release its lanes."""
-        self._process.kill()
-        self._process.wait()
-        for lane in self.lanes:
-            lane.close()
-
-
-def main(descriptors: list[tuple[int, int]]) -> None:
-    """Run a helper process: encode the received chunks, and return records or errors, until the pipes close."""
-    lanes: dict[Any, int] = {Connection(pipe): memory for pipe, memory in descriptors}
-    for pipe in lanes:
-        continue_at_end(pipe.fileno())
-    try:
-        first = next(iter(lanes))
-        task = first.recv()
-        total = task.new_sum()
-        first.send("ready")
-        while True:
-            ready: list[Any] = wait(list(lanes))
-            for pipe in ready:
-                chunk = pipe.recv()
-                pipe.send(total.take() if chunk is None else _answer(task, chunk, total, lanes[pipe]))
-    except (EOFError, OSError):  # the parent process has ended
-        return
-
-
-def _answer(task: EncodingTask, chunk: Chunk, total: Sum | None, memory: int) -> Any:
-    """Encode a chunk, write its records to ``memory`` and return their sizes, or the error."""
-    encoded = _attempt(task, chunk, total)
-    if isinstance(encoded, Exception):
-        return encoded
-    position = 0
-    for record in chain(encoded.features, encoded.labels):
-        position += os.pwrite(memory, record, position)
-    sizes = ([len(record) for record in records] for records in (encoded.features, encoded.labels))
-    return *sizes, encoded.statistics, encoded.oriented, encoded.transparent
+def _received(lane: Lane) -> Encoded | Exception:
+    """Return the encoded chunk of a lane, or the error of encoding it. Raise DatasetError if the helper has died."""
+    answer = lane.receive()
+    if isinstance(answer, Exception):
+        return answer
+    feature_sizes, label_sizes, *counts = answer
+    ends = accumulate(feature_sizes + label_sizes, initial=0)
+    records = [os.pread(lane.memory, end - start, start) for start, end in pairwise(ends)]
+    return Encoded(records[: len(feature_sizes)], records[len(feature_sizes) :], *counts)

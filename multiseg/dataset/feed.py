@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
 
 import numpy as np
-from numpy.typing import NDArray
 
+from multiseg.dataset.readers import Change, Indices, Pairs, Readers, read_pairs
 from multiseg.dataset.reading import Split
 from multiseg.errors import SettingsError
-from multiseg.layout import Array, Floats, Layout
-
-Indices = NDArray[np.int64]
-# of features and labels (C, H, W), which may differ in size, and their positions; returns arrays (N, C, H, W)
-Change = Callable[[Sequence[Array], Sequence[Array] | None, Indices], tuple[Array, Array | None]]
+from multiseg.layout import Floats, Layout
 
 
 @dataclass(frozen=True)
@@ -55,9 +52,10 @@ class Batches(Iterator[Batch]):
         prefetch: int,
         start: int,
         change: Change | None,
+        readers: Readers | None,
     ) -> None:
         self._remaining = len(range(start * batch_size, len(order), batch_size))
-        self._source = _read(split, batch_size, order, layout, start, change)
+        self._source = _read(split, batch_size, order, layout, start, change, readers)
         self._ready: queue.Queue[Batch | BaseException] | None = None
         self._stop = threading.Event()
         if prefetch and self._remaining:
@@ -84,6 +82,8 @@ class Batches(Iterator[Batch]):
     def close(self) -> None:
         """Stop prefetching. Closing twice is harmless."""
         self._stop.set()
+        if self._ready is None:
+            self._source.close()
 
     def __enter__(self) -> Batches:
         return self
@@ -106,31 +106,40 @@ def batches(
     prefetch: int = 2,
     start: int = 0,
     change: Change | None = None,
+    readers: Readers | None = None,
 ) -> Batches:
     """Iterate over a split in batches of float32 arrays in ``layout`` (None: NCHW, RGB, no mean); the last may be smaller.
 
     ``order`` lists the positions to read (None: in stored order). A thread prepares up to ``prefetch`` batches in advance;
     0 uses no thread. ``start`` skips that many batches. ``change`` is applied to the features and labels of a batch,
-    as stored, and their positions, before the conversion to ``layout``. Raises SettingsError for a number out of range; iterating
-    raises DatasetError for records that cannot be read.
+    as stored, and their positions, before the conversion to ``layout``. ``readers`` are the processes that read and change them;
+    None, or none of them: this process. Raises SettingsError for a number out of range; iterating raises DatasetError for records
+    that cannot be read.
     """
     for name, value, minimum in (("batch_size", batch_size, 1), ("prefetch", prefetch, 0), ("start", start, 0)):
         if value < minimum:
             raise SettingsError(f"{name} {value} must be {minimum} or more")
     positions = np.arange(len(split)) if order is None else np.asarray(order, dtype=np.int64)
-    return Batches(split, batch_size, positions, layout or Layout(), prefetch, start, change)
+    return Batches(split, batch_size, positions, layout or Layout(), prefetch, start, change, readers)
 
 
 def _read(
-    split: Split, batch_size: int, order: Indices, layout: Layout, start: int, change: Change | None
-) -> Iterator[Batch]:
-    for first in range(start * batch_size, len(order), batch_size):
-        indices = order[first : first + batch_size]
-        features, labels = split.read(indices) if change is None else change(*split.pairs(indices), indices)
-        yield Batch(layout.features(features), None if labels is None else layout.labels(labels), indices)
+    split: Split, batch_size: int, order: Indices, layout: Layout, start: int, change: Change | None, readers: Readers | None
+) -> Generator[Batch, None, None]:  # fmt: skip
+    parts = [order[first : first + batch_size] for first in range(start * batch_size, len(order), batch_size)]
+    with closing(readers.read(split, parts, change) if readers else _pairs(split, parts, change)) as pairs:
+        for indices, (features, labels) in zip(parts, pairs, strict=True):
+            yield Batch(layout.features(features), None if labels is None else layout.labels(labels), indices)
 
 
-def _read_ahead(source: Iterator[Batch], ready: queue.Queue[Batch | BaseException], stop: threading.Event) -> None:
+def _pairs(split: Split, parts: list[Indices], change: Change | None) -> Generator[Pairs, None, None]:
+    for indices in parts:
+        yield read_pairs(split, indices, change)
+
+
+def _read_ahead(
+    source: Generator[Batch, None, None], ready: queue.Queue[Batch | BaseException], stop: threading.Event
+) -> None:
     def put(item: Batch | BaseException) -> None:
         while not stop.is_set():
             try:
@@ -139,9 +148,10 @@ def _read_ahead(source: Iterator[Batch], ready: queue.Queue[Batch | BaseExceptio
                 continue
 
     try:
-        for batch in source:
-            put(batch)
-            if stop.is_set():
-                return
+        with closing(source):
+            for batch in source:
+                put(batch)
+                if stop.is_set():
+                    return
     except BaseException as error:
         put(error)

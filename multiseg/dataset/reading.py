@@ -58,7 +58,7 @@ class Split:
         Raises IndexError for an index out of range, and DatasetError for a record that cannot be read.
         """
         feature, label = self._pair(index)
-        self._check_unchanged()
+        self.check_unchanged()
         return feature.copy(), None if label is None else label.copy()
 
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> tuple[Array, Array | None]:
@@ -71,7 +71,7 @@ class Split:
     def pairs(self, indices: Sequence[int] | NDArray[np.int64]) -> tuple[Sequence[Array], Sequence[Array] | None]:
         """Return the features and labels ``(C, H, W)`` at ``indices``, which may be read-only; None without labels."""
         features, labels = zip(*(self._pair(int(index)) for index in indices), strict=True)
-        self._check_unchanged()
+        self.check_unchanged()
         return features, None if labels[0] is None else labels
 
     def feature(self, index: int) -> Array:
@@ -110,7 +110,7 @@ class Split:
             return False
         return bool(_load(self._features, 0)[0].HasField("label"))
 
-    def _check_unchanged(self) -> None:
+    def check_unchanged(self) -> None:
         """Raise DatasetError if a database was written to since it was opened: records may be a mixture."""
         for records in (self._features, self._labels):
             if records is not None:

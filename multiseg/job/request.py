@@ -37,6 +37,7 @@ class JobRequest:
     seed: int | None = None
     device: str = "auto"
     threads: int = 0
+    data_workers: int | None = None
     lowering: bool = True
     compile: bool = False
     precision: str = "float32"

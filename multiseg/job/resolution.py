@@ -98,6 +98,7 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
         seed=random.SystemRandom().randrange(2**31) if job.seed is None else job.seed,
         device=job.device,
         threads=job.threads or current().threads,
+        data_workers=job.data_workers,
         lowering=job.lowering,
         compile=job.compile,
         precision=job.precision,

@@ -74,6 +74,7 @@ JOB_VALUES: Schema = {
     "settings.accumulate": POSITIVE,
     "settings.seed": WHOLE,
     "settings.threads": WHOLE,
+    "settings.data_workers": optional(or_none(WHOLE)),
     "settings.device": TEXT,
     "settings.lowering": FLAG,
     "settings.compile": optional(FLAG),

@@ -51,6 +51,7 @@ class Settings:
     seed: int
     device: str
     threads: int
+    data_workers: int | None
     lowering: bool
     compile: bool
     precision: str

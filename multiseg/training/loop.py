@@ -14,6 +14,7 @@ import numpy as np
 
 from multiseg.dataset import Dataset
 from multiseg.dataset.labels import ignored
+from multiseg.dataset.readers import Readers
 from multiseg.errors import TrainingError, TrainingStopped, setting
 from multiseg.inference.validation import validate
 from multiseg.layout import Layout
@@ -49,10 +50,11 @@ class Loop:
         report: Progress,
         stop: Stop,
         leader: Leader,
+        readers: Readers,
     ) -> None:
         self.settings, self.plan, self.dataset, self.layout = settings, plan, dataset, layout
         self.worker, self.folder, self.report, self.stop = worker, folder, report, stop
-        self.leader, self.share = leader, Share(settings, plan, dataset, layout, leader.ranks)
+        self.leader, self.share = leader, Share(settings, plan, dataset, layout, leader.ranks, readers)
         folder.metric = settings.metric
         self.position = Position()
         self.snapshot_asked = False
@@ -178,6 +180,7 @@ class Loop:
             self._look_for_stop,
             settings.val_crop,
             self.pictures.add,
+            self.share.readers,
         )
         row = {
             "epoch": position.epoch, "iteration": position.iteration,

@@ -12,6 +12,7 @@ from multiseg.dataset.augmentation import Augmented
 from multiseg.dataset.cropping import crop_shapes
 from multiseg.dataset.feed import Batch, batches, epoch_order
 from multiseg.dataset.fitting import shapes_of
+from multiseg.dataset.readers import Readers
 from multiseg.layout import Layout
 from multiseg.settings.loaded import LoadedSettings
 from multiseg.training.plan import Plan
@@ -20,12 +21,17 @@ from multiseg.training.ranks import Ranks
 
 IN_FLIGHT = 2  # steps submitted before waiting for the first loss, so that the worker never waits for a batch
 
+MOST_READERS = 4  # by default
+
 
 class Share:
     """The shard of one rank: every N-th image of the epoch's order, where N is the number of ranks."""
 
-    def __init__(self, settings: LoadedSettings, plan: Plan, dataset: Dataset, layout: Layout, ranks: Ranks) -> None:
+    def __init__(
+        self, settings: LoadedSettings, plan: Plan, dataset: Dataset, layout: Layout, ranks: Ranks, readers: Readers
+    ) -> None:  # fmt: skip
         self.settings, self.plan, self.dataset, self.layout, self.ranks = settings, plan, dataset, layout, ranks
+        self.readers = readers
         self.crop = crop_of(settings, dataset, layout)
 
     def steps(self, iteration: int, until: int) -> Generator[dict[str, Any], None, None]:
@@ -40,8 +46,9 @@ class Share:
             changes = augmentation.changes or self.crop is not None
             change = Augmented(augmentation, self.settings.seed, epoch, self.crop) if changes else None
             with batches(
-                self.dataset.train, self.ranks.of(plan.batch_size), order, self.layout, start=start, change=change
-            ) as feed:
+                self.dataset.train, self.ranks.of(plan.batch_size), order, self.layout, start=start, change=change,
+                readers=self.readers,
+            ) as feed:  # fmt: skip
                 for _ in range(start, end):
                     batch = next(feed, None) or self._empty_batch()
                     yield {
@@ -61,6 +68,14 @@ class Share:
         shapes = crop_shapes(self.settings.crop, *shapes_of(self.dataset))
         features, labels = (np.empty((0, *shape), np.uint8) for shape in shapes)
         return Batch(self.layout.features(features), self.layout.labels(labels), np.empty(0, np.int64))
+
+
+def readers_for(settings: LoadedSettings, ranks: Ranks) -> Readers:
+    """Return the processes that read images: as many as requested, else none on a CPU, whose cores train, and some on a GPU."""
+    chosen = settings.data_workers
+    if chosen is None:
+        chosen = min(MOST_READERS, ranks.threads - 1) if settings.device == "cuda" else 0
+    return Readers(chosen)
 
 
 def step_seed(seed: int, iteration: int, rank: int = 0) -> int:

@@ -38,6 +38,7 @@ from multiseg.training.preparation import (
 )
 from multiseg.training.ranks import Ranks
 from multiseg.training.signals import Stop, listening
+from multiseg.training.steps import readers_for
 from multiseg.training.tensorboard import Log as TensorBoardLog
 from multiseg.worker import pool
 from multiseg.worker.client import Worker
@@ -122,7 +123,8 @@ def train(
         report = _both(LiveProgress(run.path), stack.enter_context(_reporter(progress)))
         if tensorboard:
             report = _both(report, stack.enter_context(TensorBoardLog(run.path / names.TENSORBOARD)))
-        Loop(loaded, plan, dataset, layout, worker, run, report, stop, leader).run(transferred, zero)
+        readers = stack.enter_context(readers_for(loaded, ranks))
+        Loop(loaded, plan, dataset, layout, worker, run, report, stop, leader, readers).run(transferred, zero)
     return Run.open(folder)
 
 

@@ -14,6 +14,7 @@ from helpers import pycaffe
 from multiseg import Job, Run
 from multiseg.dataset.cropping import CentreCrop, centre_crop, steps
 from multiseg.dataset.feed import epoch_order
+from multiseg.dataset.readers import Readers
 from multiseg.errors import DatasetError, ModelError, MultisegError, RunError, SettingsError
 from multiseg.parity import check_parity
 from multiseg.report.class_scan import class_scan
@@ -181,7 +182,7 @@ def test_every_rank_gets_its_share_of_the_same_crops(mixed: multiseg.Dataset, tm
     loaded = LoadedSettings.of(settings, described)
     plan, layout = Plan(len(mixed.train), 4, 2, 1, 1), layout_of(settings, mixed)
     steps = {
-        (rank, size): list(Share(loaded, plan, mixed, layout, Ranks(rank, size)).steps(0, 4))
+        (rank, size): list(Share(loaded, plan, mixed, layout, Ranks(rank, size), Readers(0)).steps(0, 4))
         for rank, size in ((0, 1), (0, 2), (1, 2))
     }
     for number, step in enumerate(steps[0, 1]):
@@ -190,7 +191,7 @@ def test_every_rank_gets_its_share_of_the_same_crops(mixed: multiseg.Dataset, tm
             for rank in (0, 1):
                 assert np.array_equal(step[key][rank::2], steps[rank, 2][number][key])
         # seen from the middle of the training, e.g. after a resume
-        (resumed,) = Share(loaded, plan, mixed, layout, Ranks()).steps(number, number + 1)
+        (resumed,) = Share(loaded, plan, mixed, layout, Ranks(), Readers(0)).steps(number, number + 1)
         assert np.array_equal(resumed["features"], step["features"])
     first = steps[0, 1][0]["labels"]
     assert not (first == 255).all((1, 2, 3)).any()  # each crop has labels that count
@@ -213,7 +214,7 @@ def test_inputs_outside_the_image_become_0_and_labels_do_not_count(
         "ignored": [255],
     }
     loaded = LoadedSettings.of(settings, described)
-    share = Share(loaded, Plan(8, 8, 1, 1, 1), equal_sizes, layout_of(settings, equal_sizes), Ranks())
+    share = Share(loaded, Plan(8, 8, 1, 1, 1), equal_sizes, layout_of(settings, equal_sizes), Ranks(), Readers(0))
     (step,) = share.steps(0, 1)
     outside = np.ones((24, 24), bool)
     outside[:15, :20] = False

@@ -149,10 +149,11 @@ def test_the_same_seed_gives_the_same_to_the_bit(
     job: multiseg.Job, short: multiseg.Run, tmp_path: Path, threads: int, own_processes: Begin,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    """Whether or not other processes read the images."""
     first = short if threads == 1 else replace(job, epochs=1, threads=threads).train(tmp_path / "a", progress=False)
     once = learned(first)
     own_processes()
-    again = replace(job, epochs=1, threads=threads).train(tmp_path / "b", progress=False)
+    again = replace(job, epochs=1, threads=threads, data_workers=threads).train(tmp_path / "b", progress=False)
     monkeypatch.undo()
     assert learned(again) == once
     assert learned(replace(job, epochs=1, threads=threads, seed=4).train(tmp_path / "c", progress=False)) != once

@@ -22,7 +22,7 @@ from multiseg.training.distributed.leader import common
 from multiseg.training.preparation import export, layout_of, load, network_spec, plan_of
 from multiseg.training.ranks import Ranks
 from multiseg.training.signals import Stop, listening
-from multiseg.training.steps import IN_FLIGHT, Share
+from multiseg.training.steps import IN_FLIGHT, Share, readers_for
 from multiseg.worker import pool
 from multiseg.worker.client import Worker
 
@@ -52,7 +52,8 @@ def follow(settings: Settings, dataset: Dataset, folder: Path, ranks: Ranks) -> 
             _check_common(ranks, message["common"], common(loaded, dataset))
             loaded = replace(loaded, seed=message["seed"])
             worker.call("align")
-            feed = Share(loaded, plan_of(loaded, dataset), dataset, layout, ranks)
+            readers = stack.enter_context(readers_for(loaded, ranks))
+            feed = Share(loaded, plan_of(loaded, dataset), dataset, layout, ranks, readers)
             _feed(worker, feed, message["iteration"])
             message = worker.call("share")
     return _ended(ranks, folder, message)

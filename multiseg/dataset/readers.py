@@ -1,0 +1,153 @@
+"""Read, decode and change the images of batches in helper processes."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multiseg.dataset.helper import Answering, Helper, Lane
+from multiseg.dataset.reading import Split
+from multiseg.errors import DatasetError, setting
+
+Array = NDArray[Any]
+Indices = NDArray[np.int64]
+Pairs = tuple[Array, Array | None]  # features and labels (N, C, H, W)
+# of features and labels (C, H, W), which may differ in size, and their positions
+Change = Callable[[Sequence[Array], Sequence[Array] | None, Indices], Pairs]
+
+_DIED = f"a process that reads images ended unexpectedly; choose fewer: {setting('data_workers')}"
+
+
+def read_pairs(split: Split, indices: Indices, change: Change | None) -> Pairs:
+    """Return the pairs at ``indices`` as arrays, changed by ``change``. Raise DatasetError for records that cannot be read."""
+    return split.read(indices) if change is None else change(*split.pairs(indices), indices)
+
+
+class Readers:
+    """Processes that read batches of any split; they start when the first batch is read. Use as a context manager."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers if sys.executable else 0
+        self._helpers: list[Helper] = []
+        self._one_pass = threading.Lock()  # a pass that ended early still waits for its batches
+
+    def read(self, split: Split, batches: Iterable[Indices], change: Change | None) -> Generator[Pairs, None, None]:
+        """Yield the pairs of each batch, as :func:`read_pairs` returns them, in the order of the batches.
+
+        Raises the error of the first batch that cannot be read, and DatasetError if a process died.
+        """
+        with self._one_pass:
+            self._start()
+            pickled = pickle.dumps(split)
+            # in turns, so that each process has its second batch while the others have their first
+            free = deque(
+                lane for lanes in zip(*(helper.lanes for helper in self._helpers), strict=True) for lane in lanes
+            )
+            busy: deque[Lane] = deque()
+            remaining = iter(batches)
+            try:
+                while True:
+                    while free and (indices := next(remaining, None)) is not None:
+                        lane = free.popleft()
+                        lane.send((pickled, indices, change))
+                        busy.append(lane)
+                    if not busy:
+                        return
+                    lane = busy.popleft()
+                    pairs = _received(lane)
+                    split.check_unchanged()
+                    free.append(lane)
+                    yield pairs
+            finally:
+                with suppress(DatasetError):  # of a process that has died, reported already
+                    for lane in busy:
+                        lane.receive()
+
+    def _start(self) -> None:
+        if not self._helpers:
+            self._helpers = [Helper(_Reading(), _DIED) for _ in range(self._workers)]
+            for helper in self._helpers:
+                helper.lanes[0].receive()  # that it is ready
+
+    def __bool__(self) -> bool:
+        return self._workers > 0
+
+    def __enter__(self) -> Readers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for helper in self._helpers:
+            helper.end()
+        self._helpers = []  # their lanes may still be in use by a pass in another thread, which now ends
+
+
+class _Reading:
+    """Write the pairs of batches to the lane's memory, and return their types and shapes, or the error."""
+
+    def begin(self) -> Answering:
+        opened = lru_cache(maxsize=4)(pickle.loads)  # opening a split reads its index
+
+        def answer(request: tuple[bytes, Indices, Change | None], memory: int) -> Any:
+            pickled, indices, change = request
+            try:
+                arrays = read_pairs(opened(pickled), indices, change)
+            except Exception as error:
+                return error
+            position, described = 0, []
+            for array in arrays:
+                described.append(None if array is None else (array.dtype.str, array.shape))
+                if array is not None:
+                    position = _write(memory, np.ascontiguousarray(array), position)
+            return described
+
+        return answer
+
+
+def _received(lane: Lane) -> Pairs:
+    """Return the pairs in a lane's memory. Raise the error of reading them, or DatasetError if the helper has died."""
+    answer = lane.receive()
+    if isinstance(answer, Exception):
+        raise answer
+    arrays: list[Array | None] = []
+    position = 0
+    for described in answer:
+        arrays.append(None if described is None else np.empty(described[1], described[0]))
+        if described is not None:
+            position = _fill(lane.memory, arrays[-1], position)
+    features, labels = arrays
+    assert features is not None
+    return features, labels
+
+
+def _bytes_of(array: Array) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _write(memory: int, array: Array, position: int) -> int:
+    """Write an array from ``position`` on, and return the position after it. A call of the system writes at most 2 GiB."""
+    content = _bytes_of(array)
+    while content:
+        written = os.pwrite(memory, content, position)
+        content, position = content[written:], position + written
+    return position
+
+
+def _fill(memory: int, array: Any, position: int) -> int:
+    content = _bytes_of(array)
+    while content:
+        read = os.preadv(memory, [content], position)
+        content, position = content[read:], position + read
+    return position
