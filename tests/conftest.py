@@ -28,7 +28,6 @@ from multiseg.job.job import Job
 from multiseg.training.preparation import network_spec
 from multiseg.worker.client import Worker
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several processes share the cores: PyTorch's threads sleep
 ALL = ("caffe", "tensorflow", "torch")
 REQUIRED = [name for name in os.environ.get("MULTISEG_TEST_BACKENDS", ",".join(ALL)).split(",") if name]
 TESTS = Path(__file__).parent
