@@ -108,12 +108,17 @@ class Bench:
         return {key: closing(stack, made(name, what, batch_size, **given)) for key, made in rivals.items()}
 
     def job(
-        self, stack: ExitStack, name: str, dataset: multiseg.Dataset, batch_size: int, epochs: int, turns: int = 1
-    ) -> tuple[Callable[[], float], int]:
-        """A turn of job.train, whose epochs are cut into so many ``turns``; and a turn's steps, whose seconds it says."""
+        self, stack: ExitStack, name: str, dataset: multiseg.Dataset, batch_size: int, epochs: int, turns: int = 1,
+        **options: Any,
+    ) -> tuple[Callable[[], float], int]:  # fmt: skip
+        """A turn of job.train, whose epochs are cut into so many ``turns``; and a turn's steps, whose seconds it says.
+
+        ``options`` are further settings of the job.
+        """
         steps = -(-len(dataset.train) // batch_size) // turns
         given = {"dataset": str(dataset.path), "backend": name, "batch_size": batch_size, "epochs": epochs, "seed": 1}
         given |= {"learning_rate": RATE, "val_interval": 1 / turns, "snapshot_interval": epochs, "keep": "last"}
+        given |= options
         folder = tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder)
         job = closing(stack, Contender("multiseg_job", job=given, folder=f"{folder}/run"))
         return partial(job.run, steps), steps
