@@ -1,0 +1,37 @@
+"""How many processes read images, unless a job says so."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from multiseg.training.ranks import Ranks
+from multiseg.training.steps import readers_for
+
+
+@pytest.mark.parametrize(
+    ("requested", "device", "cores", "expected"),
+    [
+        (None, "cpu", 16, 0),  # its cores train
+        (None, "cuda", 16, 4),
+        (None, "cuda", 3, 2),
+        (None, "cuda", 1, 0),
+        (0, "cuda", 16, 0),
+        (3, "cpu", 2, 3),
+    ],
+)
+def test_a_number_for_the_device_and_the_cores(
+    monkeypatch: pytest.MonkeyPatch, requested: int | None, device: str, cores: int, expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    settings: Any = SimpleNamespace(data_workers=requested, device=device)
+    assert readers_for(settings, Ranks())._workers == expected
+
+
+def test_the_processes_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    settings: Any = SimpleNamespace(data_workers=None, device="cuda")
+    assert readers_for(settings, Ranks(1, 4, local_size=4))._workers == 1
