@@ -70,8 +70,8 @@ class Readers:
                     free.append(lane)
                     yield pairs
             finally:
-                with suppress(DatasetError):  # of a process that has died, reported already
-                    for lane in busy:
+                for lane in busy:
+                    with suppress(DatasetError):  # of a process that has died, reported already
                         lane.receive()
 
     def _start(self) -> None:
