@@ -228,7 +228,7 @@ def _kernel(convolution: Any) -> str:
 def layer_tensors(graph: Any, tensors: Mapping[str, Any]) -> dict[str, Any]:
     """Return the tensors of the layers that exist in this graph, by their names, so that all can be fetched at once.
 
-    Those in loops and conditions are left out: they have any number of values.
+    Those in loops and branches are left out: they have no value, or several.
     They are copied by identities: with oneDNN, TensorFlow fuses a convolution with a LeakyReLU or Swish that is the only
     consumer of its output even if that output is fetched, and then cannot return it. Identities that are not fetched have
     no cost.

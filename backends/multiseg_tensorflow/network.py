@@ -306,8 +306,9 @@ class Network(network.Network):
     def _open(self, user: UserGraph) -> Any:
         """Return a session of a graph."""
         threads = self._spec.threads
-        # more large operations at the same time compete for cores and caches; two fill the pauses of each other
-        config = tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=min(threads, 2))
+        # large operations compete for cores and caches; only two at a time, which fill each other's waiting times
+        concurrent = 1 if threads == 1 else 2
+        config = tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=concurrent)
         config.gpu_options.allow_growth = True
         if self._device == "cpu":
             config.device_count["GPU"] = 0

@@ -24,8 +24,12 @@ def number(value: Any) -> float:
 
 
 def in_control_flow(op: Any) -> bool:
-    """Return whether an operation belongs to a loop or a branch of a condition, so that it runs any number of times."""
-    return op._get_control_flow_context() is not None
+    """Return whether an operation belongs to a loop or a branch of a condition, so that its output has no value, or several.
+
+    The results of a loop are those of Exit operations, which have the context of their loop.
+    """
+    context = op._get_control_flow_context()
+    return (context and context.outer_context if op.type == "Exit" else context) is not None
 
 
 def reachable(start: Iterable[Any], following: Callable[[Any], Iterable[Any]]) -> set[Any]:

@@ -110,7 +110,7 @@ def _attempt(task: EncodingTask, chunk: Chunk, total: Sum | None) -> Encoded | E
 
 @dataclass(frozen=True)
 class _Encoding:
-    """Encode chunks, and return their records in the lane's memory and their sizes, or the error; the sum so far for None."""
+    """Encode chunks, and return their records in the lane's memory and their sizes, or the error; for None, the new sum."""
 
     task: EncodingTask
 

@@ -77,6 +77,8 @@ class Batches(Iterator[Batch]):
             self.close()
             raise item
         self._remaining -= 1
+        if not self._remaining and self._ready is None:
+            self._source.close()
         return item
 
     def close(self) -> None:

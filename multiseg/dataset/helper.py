@@ -39,7 +39,7 @@ class Lane:
         pipe, helper_end = Pipe()
         self.pipe: Any = pipe
         self.helper_end: Any = helper_end
-        self.memory = os.memfd_create("multiseg-records")
+        self.memory = os.memfd_create("multiseg-images")
         self._release = weakref.finalize(self, os.close, self.memory)
         self._died = died
 
@@ -73,8 +73,8 @@ class Helper:
     def __init__(self, task: Task, died: str) -> None:
         self.lanes = [Lane(died) for _ in range(LANES_PER_HELPER)]
         descriptors = [(lane.helper_end.fileno(), lane.memory) for lane in self.lanes]
-        # The child inherits the signal mask: Ctrl-C reaches only the parent, which then ends its helpers.
-        previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # The child inherits the signal mask. Signals to the whole process group concern the program, which then ends its helpers.
+        previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", f"from {__name__} import main; main({descriptors})"],

@@ -40,6 +40,8 @@ class Readers:
     def __init__(self, workers: int) -> None:
         self._workers = workers if sys.executable else 0
         self._helpers: list[Helper] = []
+        self._ended = False
+        self._changing = threading.Lock()  # of the two above: a pass in another thread may start while this object ends
         self._one_pass = threading.Lock()  # a pass that ended early still waits for its batches
 
     def read(self, split: Split, batches: Iterable[Indices], change: Change | None) -> Generator[Pairs, None, None]:
@@ -48,12 +50,10 @@ class Readers:
         Raises the error of the first batch that cannot be read, and DatasetError if a process died.
         """
         with self._one_pass:
-            self._start()
+            helpers = self._start()
             pickled = pickle.dumps(split)
             # in turns, so that each process has its second batch while the others have their first
-            free = deque(
-                lane for lanes in zip(*(helper.lanes for helper in self._helpers), strict=True) for lane in lanes
-            )
+            free = deque(lane for lanes in zip(*(helper.lanes for helper in helpers), strict=True) for lane in lanes)
             busy: deque[Lane] = deque()
             remaining = iter(batches)
             try:
@@ -64,8 +64,9 @@ class Readers:
                         busy.append(lane)
                     if not busy:
                         return
+                    answer = busy[0].receive()
                     lane = busy.popleft()
-                    pairs = _received(lane)
+                    pairs = _pairs_of(answer, lane.memory)
                     split.check_unchanged()
                     free.append(lane)
                     yield pairs
@@ -74,11 +75,33 @@ class Readers:
                     with suppress(DatasetError):  # of a process that has died, reported already
                         lane.receive()
 
-    def _start(self) -> None:
-        if not self._helpers:
-            self._helpers = [Helper(_Reading(), _DIED) for _ in range(self._workers)]
+    def _start(self) -> list[Helper]:
+        """Start the processes unless they run, and return them. Raise DatasetError if one does not start, or all have ended."""
+        with self._changing:
+            if self._ended:
+                raise DatasetError(_DIED)
+            if self._helpers:
+                return self._helpers
+            try:
+                for _ in range(self._workers):
+                    self._helpers.append(Helper(_Reading(), _DIED))
+            except OSError as error:
+                words = f"cannot start {self._workers} processes that read images: {error.strerror}"
+                raise DatasetError(f"{words}; choose fewer: {setting('data_workers')}") from error
+            helpers = self._helpers
+        for helper in helpers:
+            if not helper.has_started():
+                self.end()
+                raise DatasetError(_DIED)
+        return helpers
+
+    def end(self) -> None:
+        """End the processes. A pass in another thread ends as well; its lanes are released when it no longer uses them."""
+        with self._changing:
+            self._ended = True
             for helper in self._helpers:
-                helper.lanes[0].receive()  # that it is ready
+                helper.end()
+            self._helpers = []
 
     def __bool__(self) -> bool:
         return self._workers > 0
@@ -89,9 +112,7 @@ class Readers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for helper in self._helpers:
-            helper.end()
-        self._helpers = []  # their lanes may still be in use by a pass in another thread, which now ends
+        self.end()
 
 
 class _Reading:
@@ -102,23 +123,23 @@ class _Reading:
 
         def answer(request: tuple[bytes, Indices, Change | None], memory: int) -> Any:
             pickled, indices, change = request
+            position, described = 0, []
             try:
-                arrays = read_pairs(opened(pickled), indices, change)
+                for array in read_pairs(opened(pickled), indices, change):
+                    described.append(None if array is None else (array.dtype.str, array.shape))
+                    if array is not None:
+                        position = _write(memory, np.ascontiguousarray(array), position)
+            except OSError as error:  # of the memory; those of files are DatasetErrors
+                return DatasetError(f"no memory for a batch of images: {error.strerror}")
             except Exception as error:
                 return error
-            position, described = 0, []
-            for array in arrays:
-                described.append(None if array is None else (array.dtype.str, array.shape))
-                if array is not None:
-                    position = _write(memory, np.ascontiguousarray(array), position)
             return described
 
         return answer
 
 
-def _received(lane: Lane) -> Pairs:
-    """Return the pairs in a lane's memory. Raise the error of reading them, or DatasetError if the helper has died."""
-    answer = lane.receive()
+def _pairs_of(answer: Any, memory: int) -> Pairs:
+    """Return the pairs in a lane's memory that an answer describes. Raise the error that it is instead."""
     if isinstance(answer, Exception):
         raise answer
     arrays: list[Array | None] = []
@@ -126,7 +147,7 @@ def _received(lane: Lane) -> Pairs:
     for described in answer:
         arrays.append(None if described is None else np.empty(described[1], described[0]))
         if described is not None:
-            position = _fill(lane.memory, arrays[-1], position)
+            position = _fill(memory, arrays[-1], position)
     features, labels = arrays
     assert features is not None
     return features, labels
@@ -149,5 +170,7 @@ def _fill(memory: int, array: Any, position: int) -> int:
     content = _bytes_of(array)
     while content:
         read = os.preadv(memory, [content], position)
+        if not read:
+            raise DatasetError(_DIED)
         content, position = content[read:], position + read
     return position

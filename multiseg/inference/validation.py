@@ -24,7 +24,7 @@ def validate(
     """Return the evaluation of the network in ``worker`` over a whole split: its loss and metrics.
 
     ``crop`` (height, width) evaluates the central part of each image, None whole images. ``between`` is called before each batch,
-    and may raise to end the validation; ``seen`` receives the outputs (N, C, H, W) of each. ``readers`` as of
+    and may raise to end the validation; ``seen`` receives the outputs (N, C, H, W) of each. ``readers`` as in
     :func:`multiseg.dataset.feed.batches`. Raises DatasetError if the split
     has no labels, or an image is smaller than the crop.
     """

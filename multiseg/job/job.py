@@ -50,8 +50,8 @@ class Job(JobRequest):
       loss ignores (``ignore_label``, ``ignore_index``); None: that of the dataset, if it has one.
     - ``threads``: 0 for all cores available to this process, divided among the processes under torchrun; ``lowering``: compute
       convolutions whose kernel equals their stride as one matrix product.
-    - ``data_workers``: processes that read, decode and augment images; 0 for a thread of this process. None: 0 on a CPU, and on a
-      GPU one for each core that is left, up to 4. Images and results are the same with any number.
+    - ``data_workers``: processes that read, decode and augment images; 0 for a thread of this process. None: 0 on a CPU; on a
+      GPU the number of cores minus 1, up to 4. Images and results are the same with any number.
     - ``compile``: compile the training step, and ``precision``: ``float32``, or ``bf16`` with weights, solver state and loss in
       float32; both only where the backend supports it (docs/performance.md).
     - ``val_interval``, ``snapshot_interval``: in epochs, may be fractional; ``keep``: snapshots to keep besides the last:

@@ -16,12 +16,8 @@ from multiseg.settings.step import DEFAULTS
 RESTARTED = ("batch_size", "val_batch_size", "accumulate")  # may differ if the run has no snapshot, and starts again
 # None is a value of its own, which does not take that of the run; it is that of runs before there was the setting
 OPTIONAL = ("divide_std", "crop", "val_crop")
-FREE = (
-    "epochs",
-    "threads",
-    "data_workers",
-    "device",
-)  # may differ when a run is resumed; epochs have a separate error message
+# may differ when a run is resumed; epochs have a separate error message
+FREE = ("epochs", "threads", "data_workers", "device")
 
 
 def completed(

@@ -1,7 +1,8 @@
 """Products of rows and a kernel; with a large kernel, the product with its transpose is a batch of one.
 
 TensorFlow's MatMul with ``transpose_b``, which dense layers have as the gradient of their input, takes several times as long with
-oneDNN on two threads as BatchMatMul, which computes the same. The other products of a step are fastest as MatMul.
+oneDNN on two threads as BatchMatMul, which computes the same. The other products of a step are fastest as MatMul. On GPUs, where
+only patches use these products, nothing was measured.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ SMALLEST_KERNEL = 2**18
 
 def applies(op: Any, device: str) -> bool:
     """Return whether an operation is a product with a large kernel, as that of a dense layer."""
-    return bool(op.type == "MatMul" and device == "cpu" and not op.get_attr("transpose_a") and _is_large(op.inputs[1]))
+    if op.type != "MatMul" or device != "cpu" or op.get_attr("transpose_a"):
+        return False
+    return bool(op.inputs[0].shape.rank == 2 and _is_large(op.inputs[1]))
 
 
 def add(op: Any, arguments: list[Any], device: str) -> None:

@@ -199,10 +199,11 @@ def test_operations_in_loops_and_conditions_stay_as_they_are(tmp_path: Path, rep
 kernel = tf.get_variable('down/weights', [4, 4, 1, 16])
 def step(images):
     return tf.reshape(tf.nn.conv2d(tf.reshape(images, [-1, 8, 8, 1]), kernel, [1, 4, 4, 1], 'VALID'), [-1, 8, 8, 1])
-return tf.reshape(tf.{repeated}, [-1, 8, 8, 1])
+self.x = tf.reshape(slim.conv2d(self.x, 4, [2, 2], 2, 'VALID', scope='before'), [-1, 8, 8, 1])
+return slim.conv2d(tf.{repeated}, 1, [1, 1], activation_fn=None, scope='after')
 """)
     plain, lowered = (network(tmp_path, text, lowering=on) for on in (False, True))
-    assert lowered.describe()["lowered"] == []
+    assert lowered.describe()["lowered"] == ["before", "after"]
     draw = np.random.default_rng(0)
     x, y = (draw.uniform(-1, 1, (3, 8, 8, 1)).astype(np.float32) for _ in range(2))
     check_equal(plain, lowered, x, y)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 
@@ -35,10 +37,14 @@ def split(tmp_path: Path) -> Split:
 
 
 def same(one: list[Batch], other: list[Batch]) -> bool:
+    """Of batches that all have labels."""
     return len(one) == len(other) and all(
-        np.array_equal(a.features, b.features) and np.array_equal(a.labels, b.labels) and (a.indices == b.indices).all()
+        a.labels is not None
+        and b.labels is not None
+        and np.array_equal(a.features, b.features)
+        and np.array_equal(a.labels, b.labels)
+        and np.array_equal(a.indices, b.indices)
         for a, b in zip(one, other, strict=True)
-        if a.labels is not None and b.labels is not None
     )
 
 
@@ -88,9 +94,9 @@ def test_an_error_comes_at_its_batch(tmp_path: Path) -> None:
 def test_a_database_that_changes_is_an_error(split: Split) -> None:
     with Readers(1) as readers, batches(split, 1, readers=readers, prefetch=0) as feed:
         next(feed)
-        records = split._arguments[1] / "data.mdb"
-        records.write_bytes(records.read_bytes()[:-4096] + bytes(4096))
-        with pytest.raises(DatasetError):
+        with lmdb.open(str(split._arguments[1]), map_size=2**24) as database, database.begin(write=True) as transaction:
+            transaction.put(b"000000050", b"one more")
+        with pytest.raises(DatasetError, match="was written to"):
             list(feed)
 
 
@@ -118,6 +124,31 @@ def test_nothing_is_left_when_a_training_ends_though_a_batch_is_awaited(split: S
         if thread.name == "multiseg-feed":
             thread.join(10)
     assert not any(thread.name == "multiseg-feed" for thread in threading.enumerate())
+
+
+def test_passes_without_a_thread_end_with_their_last_batch(split: Split) -> None:
+    with Readers(1) as readers:
+        first = batches(split, 20, readers=readers, prefetch=0)
+        assert len(list(first)) == 3
+        assert len(list(batches(split, 20, readers=readers))) == 3
+
+
+def test_no_process_starts_after_the_end(split: Split) -> None:
+    readers = Readers(1)
+    with readers:
+        pass
+    with pytest.raises(DatasetError, match="ended"):
+        next(batches(split, 1, readers=readers))
+    assert readers._helpers == []
+
+
+def test_a_signal_to_the_process_group_concerns_the_program_alone(split: Split) -> None:
+    with Readers(1) as readers:
+        feed = batches(split, 1, readers=readers, prefetch=0)
+        next(feed)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(readers._helpers[0]._process.pid, number)
+        assert len(list(feed)) == 49
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
