@@ -1,6 +1,6 @@
 """Measure all performance figures, each a ratio of medians of alternating runs; docs/performance.md explains them.
 
-python benchmarks/performance.py                        # about half an hour on two cores
+python benchmarks/performance.py                        # about 45 minutes on two cores
 python benchmarks/performance.py --quick                # a few minutes, less accurate
 python benchmarks/performance.py --only step,floor --backend torch --json new.json
 """

@@ -10,14 +10,13 @@ from functools import partial
 
 import numpy as np
 from dataset import photographs
-from pairing import Contender, by_turns
+from pairing import by_turns
 
 import multiseg
 from multiseg.layout import Layout
 from multiseg.training.preparation import spec_of
-from multiseg.worker.client import environment
 from parts.figures import Figure, ratio
-from parts.setup import RATE, Bench, closing
+from parts.setup import Bench, closing, network_process
 
 IMAGES = {4: 400, 32: 960}  # of an epoch
 MOST = 1.05
@@ -57,10 +56,7 @@ def _of_photographs(bench: Bench, name: str) -> Figure:
             path, features=layout.features(draw.normal(size=(BATCH, 3, SIDE, SIDE))),
             labels=layout.labels(draw.integers(0, len(CLASSES), (BATCH, 1, SIDE, SIDE))),
         )  # fmt: skip
-        bare = closing(stack, Contender(
-            "multiseg_step", environment(settings.backend, settings.threads), what="train", batch_size=BATCH, rate=RATE,
-            images=str(path), size=(SIDE, SIDE), module=settings.backend.module, spec=spec.to_json(),
-        ))  # fmt: skip
+        bare = closing(stack, network_process(settings, spec, "train", BATCH, images=str(path), size=(SIDE, SIDE)))
         times = by_turns({"job": job, "bare": partial(bare.run, steps)}, bench.rounds)
     return ratio(f"{name} U-Net, photographs: job.train / bare steps", times, "job", "bare", "lower", MOST)
 

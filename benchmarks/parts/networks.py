@@ -21,9 +21,9 @@ import multiseg
 from multiseg import backend as registry
 from multiseg.layout import Layout
 from multiseg.training.preparation import spec_of
-from multiseg.worker.client import MEMORY, environment
+from multiseg.worker.client import MEMORY
 from parts.figures import Figure, ratio
-from parts.setup import PLAIN, RATE, Bench, caffe_net, closing
+from parts.setup import PLAIN, RATE, Bench, caffe_net, closing, network_process
 
 BENCHMARKS = Path(__file__).parent.parent
 MODELS = BENCHMARKS.parent / "models" / "multiseg_models"
@@ -130,11 +130,8 @@ def _ours(bench: Bench, backend: str, subject: Subject) -> Contender:
     )  # fmt: skip
     settings = job.resolve()
     spec = spec_of(settings, subject.image, shape, "classes" if subject.classes else "images")
-    return Contender(
-        "multiseg_step", environment(settings.backend, bench.threads), what="train", batch_size=subject.batch, rate=RATE,
-        images=str(_images(bench, backend, subject)), size=subject.image[1:], module=settings.backend.module,
-        spec=spec.to_json(), clock=_threads(bench)["clock"],
-    )  # fmt: skip
+    given = {"images": str(_images(bench, backend, subject)), "size": subject.image[1:]}
+    return network_process(settings, spec, "train", subject.batch, **given, clock=_threads(bench)["clock"])
 
 
 def _label_shape(subject: Subject) -> tuple[int, int, int]:

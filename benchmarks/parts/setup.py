@@ -17,6 +17,7 @@ from PIL import Image
 import multiseg
 from multiseg.dataset.fitting import mean_of
 from multiseg.layout import Layout
+from multiseg.network import NetworkSpec
 from multiseg.settings.resolved import Settings
 from multiseg.training.preparation import network_spec
 from multiseg.worker.client import environment
@@ -87,9 +88,7 @@ class Bench:
         settings = self.settings(name, batch_size)
         spec = network_spec(settings, self.dataset(400))
         spec = replace(spec, solver=spec.solver if what == "train" else None)
-        given |= {"module": settings.backend.module, "spec": spec.to_json()}
-        variables = environment(settings.backend, settings.threads)
-        return Contender("multiseg_step", variables, what=what, batch_size=batch_size, rate=RATE, **given)
+        return network_process(settings, spec, what, batch_size, **given)
 
     def plain(
         self, name: str, what: What, batch_size: int, environment: dict[str, str] | None = None, **given: Any
@@ -122,6 +121,13 @@ class Bench:
         folder = tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder)
         job = closing(stack, Contender("multiseg_job", job=given, folder=f"{folder}/run"))
         return partial(job.run, steps), steps
+
+
+def network_process(settings: Settings, spec: NetworkSpec, what: What, batch_size: int, **given: Any) -> Contender:
+    """The network of a specification in a process as multiseg starts it."""
+    given |= {"module": settings.backend.module, "spec": spec.to_json()}
+    variables = environment(settings.backend, settings.threads)
+    return Contender("multiseg_step", variables, what=what, batch_size=batch_size, rate=RATE, **given)
 
 
 def closing(stack: ExitStack, contender: Contender) -> Contender:
