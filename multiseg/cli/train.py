@@ -100,6 +100,10 @@ from multiseg.settings.schedules import DEFAULT
     "--data-workers", type=int, help="Processes that read and augment images.  [default: 0 on a CPU, up to 4 on a GPU]"
 )
 @click.option(
+    "--image-cache", type=int, metavar="MB",
+    help="Megabytes of memory for decoded images.  [default: a quarter of the available memory, at most 4000]",
+)  # fmt: skip
+@click.option(
     "--lowering/--no-lowering",
     default=True,
     help="Compute convolutions whose kernel equals their stride as one matrix product.",

@@ -114,8 +114,8 @@ def batches(
 
     ``order`` lists the positions to read (None: in stored order). A thread prepares up to ``prefetch`` batches in advance;
     0 uses no thread. ``start`` skips that many batches. ``change`` is applied to the features and labels of a batch,
-    as stored, and their positions, before the conversion to ``layout``. ``readers`` are the processes that read and change them;
-    None, or none of them: this process. Raises SettingsError for a number out of range; iterating raises DatasetError for records
+    as stored, and their positions, before the conversion to ``layout``. ``readers`` read and change them; None: this process,
+    which keeps no decoded images. Raises SettingsError for a number out of range; iterating raises DatasetError for records
     that cannot be read.
     """
     for name, value, minimum in (("batch_size", batch_size, 1), ("prefetch", prefetch, 0), ("start", start, 0)):
@@ -129,7 +129,7 @@ def _read(
     split: Split, batch_size: int, order: Indices, layout: Layout, start: int, change: Change | None, readers: Readers | None
 ) -> Generator[Batch, None, None]:  # fmt: skip
     parts = [order[first : first + batch_size] for first in range(start * batch_size, len(order), batch_size)]
-    with closing(readers.read(split, parts, change) if readers else _pairs(split, parts, change)) as pairs:
+    with closing(_pairs(split, parts, change) if readers is None else readers.read(split, parts, change)) as pairs:
         for indices, (features, labels) in zip(parts, pairs, strict=True):
             yield Batch(layout.features(features), None if labels is None else layout.labels(labels), indices)
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import chain
 from multiprocessing.connection import Connection, Pipe, wait
@@ -67,10 +67,11 @@ class Helper:
     """A process for a task. Its lanes let it start on the next request without waiting for this process.
 
     It is a new interpreter, not a fork, because threads and loaded frameworks do not survive a fork; and it is not
-    started by multiprocessing, which would run the user's script a second time. ``died`` is the message if it ends unexpectedly.
+    started by multiprocessing, which would run the user's script a second time. ``died`` is the message if it ends unexpectedly;
+    ``files`` are descriptors that it inherits.
     """
 
-    def __init__(self, task: Task, died: str) -> None:
+    def __init__(self, task: Task, died: str, files: Sequence[int] = ()) -> None:
         self.lanes = [Lane(died) for _ in range(LANES_PER_HELPER)]
         descriptors = [(lane.helper_end.fileno(), lane.memory) for lane in self.lanes]
         # The child inherits the signal mask. Signals to the whole process group concern the program, which then ends its helpers.
@@ -79,7 +80,7 @@ class Helper:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", f"from {__name__} import main; main({descriptors})"],
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},
-                pass_fds=list(chain(*descriptors)),
+                pass_fds=[*chain(*descriptors), *files],
                 stdin=subprocess.DEVNULL,
             )
         finally:

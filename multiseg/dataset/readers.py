@@ -1,4 +1,4 @@
-"""Read, decode and change the images of batches in helper processes."""
+"""Read, decode and change the images of batches, in this process or in helper processes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
 from typing import Any
@@ -16,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from multiseg.dataset.decoded import Budget, PairsInFiles, PairsInMemory, Place, SharedFiles, write_array
 from multiseg.dataset.helper import Answering, Helper, Lane
-from multiseg.dataset.reading import Split
+from multiseg.dataset.reading import Kept, Split
 from multiseg.errors import DatasetError, setting
 
 Array = NDArray[Any]
@@ -29,29 +31,49 @@ Change = Callable[[Sequence[Array], Sequence[Array] | None, Indices], Pairs]
 _DIED = f"a process that reads images ended unexpectedly; choose fewer: {setting('data_workers')}"
 
 
-def read_pairs(split: Split, indices: Indices, change: Change | None) -> Pairs:
-    """Return the pairs at ``indices`` as arrays, changed by ``change``. Raise DatasetError for records that cannot be read."""
-    return split.read(indices) if change is None else change(*split.pairs(indices), indices)
+def read_pairs(split: Split, indices: Indices, change: Change | None, kept: Kept | None = None) -> Pairs:
+    """Return the pairs at ``indices`` as arrays, changed by ``change``. Raise DatasetError for records that cannot be read.
+
+    Pairs are taken from ``kept``, and those that are not there are put there.
+    """
+    return split.read(indices, kept) if change is None else change(*split.pairs(indices, kept), indices)
 
 
 class Readers:
-    """Processes that read batches of any split; they start when the first batch is read. Use as a context manager."""
+    """Read batches of any split, in this process or in ``workers`` processes that start when the first batch is read.
 
-    def __init__(self, workers: int) -> None:
+    Decoded images that take up to ``kept`` bytes stay in memory. Use as a context manager.
+    """
+
+    def __init__(self, workers: int, kept: int = 0) -> None:
         self._workers = workers if sys.executable else 0
         self._helpers: list[Helper] = []
         self._ended = False
         self._changing = threading.Lock()  # of the two above: a pass in another thread may start while this object ends
         self._one_pass = threading.Lock()  # a pass that ended early still waits for its batches
+        self._kept, self._budget = kept, Budget(kept)
+        self._pairs: dict[bytes, PairsInMemory] = {}  # by split, pickled
+        self._places: dict[bytes, dict[int, Place]] = {}  # in memory of the processes, by split
 
     def read(self, split: Split, batches: Iterable[Indices], change: Change | None) -> Generator[Pairs, None, None]:
         """Yield the pairs of each batch, as :func:`read_pairs` returns them, in the order of the batches.
 
         Raises the error of the first batch that cannot be read, and DatasetError if a process died.
         """
+        pickled = pickle.dumps(split)
+        if self._workers:
+            yield from self._read_elsewhere(split, pickled, batches, change)
+            return
+        kept = self._pairs.setdefault(pickled, PairsInMemory(self._budget))
+        for indices in batches:
+            yield read_pairs(split, indices, change, kept)
+
+    def _read_elsewhere(
+        self, split: Split, pickled: bytes, batches: Iterable[Indices], change: Change | None
+    ) -> Generator[Pairs, None, None]:
+        places = self._places.setdefault(pickled, {})
         with self._one_pass:
             helpers = self._start()
-            pickled = pickle.dumps(split)
             # in turns, so that each process has its second batch while the others have their first
             free = deque(lane for lanes in zip(*(helper.lanes for helper in helpers), strict=True) for lane in lanes)
             busy: deque[Lane] = deque()
@@ -60,13 +82,14 @@ class Readers:
                 while True:
                     while free and (indices := next(remaining, None)) is not None:
                         lane = free.popleft()
-                        lane.send((pickled, indices, change))
+                        lane.send((pickled, indices, change, {i: places[i] for i in indices.tolist() if i in places}))
                         busy.append(lane)
                     if not busy:
                         return
                     answer = busy[0].receive()
                     lane = busy.popleft()
                     pairs = _pairs_of(answer, lane.memory)
+                    places.update(answer.places)
                     split.check_unchanged()
                     free.append(lane)
                     yield pairs
@@ -83,8 +106,14 @@ class Readers:
             if self._helpers:
                 return self._helpers
             try:
-                for _ in range(self._workers):
-                    self._helpers.append(Helper(_Reading(), _DIED))
+                size = self._kept // self._workers
+                files = SharedFiles.create(self._workers, size)
+                try:
+                    for number in range(self._workers):
+                        self._helpers.append(Helper(_Reading(SharedFiles(files, size, number)), _DIED, files))
+                finally:  # the processes have their own descriptors
+                    for file in files:
+                        os.close(file)
             except OSError as error:
                 words = f"cannot start {self._workers} processes that read images: {error.strerror}"
                 raise DatasetError(f"{words}; choose fewer: {setting('data_workers')}") from error
@@ -103,9 +132,6 @@ class Readers:
                 helper.end()
             self._helpers = []
 
-    def __bool__(self) -> bool:
-        return self._workers > 0
-
     def __enter__(self) -> Readers:
         return self
 
@@ -115,25 +141,37 @@ class Readers:
         self.end()
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """The types and shapes of the arrays of a batch in a lane's memory, and the places of pairs that have been decoded."""
+
+    arrays: list[tuple[str, tuple[int, ...]] | None]
+    places: dict[int, Place]
+
+
+@dataclass(frozen=True)
 class _Reading:
-    """Write the pairs of batches to the lane's memory, and return their types and shapes, or the error."""
+    """Write the pairs of batches to the lane's memory, and return an _Answer, or the error. ``files`` has decoded pairs."""
+
+    files: SharedFiles
 
     def begin(self) -> Answering:
         opened = lru_cache(maxsize=4)(pickle.loads)  # opening a split reads its index
 
-        def answer(request: tuple[bytes, Indices, Change | None], memory: int) -> Any:
-            pickled, indices, change = request
+        def answer(request: tuple[bytes, Indices, Change | None, dict[int, Place]], memory: int) -> Any:
+            pickled, indices, change, places = request
             position, described = 0, []
+            kept = PairsInFiles(self.files, places)
             try:
-                for array in read_pairs(opened(pickled), indices, change):
+                for array in read_pairs(opened(pickled), indices, change, kept):
                     described.append(None if array is None else (array.dtype.str, array.shape))
                     if array is not None:
-                        position = _write(memory, np.ascontiguousarray(array), position)
+                        position = write_array(memory, array, position)
             except OSError as error:  # of the memory; those of files are DatasetErrors
                 return DatasetError(f"no memory for a batch of images: {error.strerror}")
             except Exception as error:
                 return error
-            return described
+            return _Answer(described, kept.added)
 
         return answer
 
@@ -144,7 +182,7 @@ def _pairs_of(answer: Any, memory: int) -> Pairs:
         raise answer
     arrays: list[Array | None] = []
     position = 0
-    for described in answer:
+    for described in answer.arrays:
         arrays.append(None if described is None else np.empty(described[1], described[0]))
         if described is not None:
             position = _fill(memory, arrays[-1], position)
@@ -153,21 +191,8 @@ def _pairs_of(answer: Any, memory: int) -> Pairs:
     return features, labels
 
 
-def _bytes_of(array: Array) -> memoryview:
-    return array.reshape(-1).view(np.uint8).data
-
-
-def _write(memory: int, array: Array, position: int) -> int:
-    """Write an array from ``position`` on, and return the position after it. A call of the system writes at most 2 GiB."""
-    content = _bytes_of(array)
-    while content:
-        written = os.pwrite(memory, content, position)
-        content, position = content[written:], position + written
-    return position
-
-
 def _fill(memory: int, array: Any, position: int) -> int:
-    content = _bytes_of(array)
+    content = array.reshape(-1).view(np.uint8).data
     while content:
         read = os.preadv(memory, [content], position)
         if not read:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,19 @@ from multiseg.errors import DatasetError
 
 Array = NDArray[Any]
 Shape = tuple[int, int, int]
+Pair = tuple[Array, Array | None]  # feature and label (C, H, W)
 
 _SAMPLES = 16  # records read to determine whether images differ in size
+
+
+class Kept(Protocol):
+    """Decoded pairs of a split by position, which are not decoded again."""
+
+    def get(self, index: int) -> Pair | None:
+        """Return a pair, which may be read-only; None if it is not kept."""
+
+    def put(self, index: int, pair: Pair) -> None:
+        """Keep a pair, if there is space."""
 
 
 class Split:
@@ -61,16 +72,21 @@ class Split:
         self.check_unchanged()
         return feature.copy(), None if label is None else label.copy()
 
-    def read(self, indices: Sequence[int] | NDArray[np.int64]) -> tuple[Array, Array | None]:
+    def read(self, indices: Sequence[int] | NDArray[np.int64], kept: Kept | None = None) -> tuple[Array, Array | None]:
         """Return the pairs at ``indices`` as ``(N, C, H, W)`` arrays. Raise DatasetError if they differ in shape."""
         if not len(indices):
             return _empty(self.shape), _empty(self.label_shape)
-        features, labels = self.pairs(indices)
+        features, labels = self.pairs(indices, kept)
         return self._stack(features), None if labels is None else self._stack(labels)
 
-    def pairs(self, indices: Sequence[int] | NDArray[np.int64]) -> tuple[Sequence[Array], Sequence[Array] | None]:
-        """Return the features and labels ``(C, H, W)`` at ``indices``, which may be read-only; None without labels."""
-        features, labels = zip(*(self._pair(int(index)) for index in indices), strict=True)
+    def pairs(
+        self, indices: Sequence[int] | NDArray[np.int64], kept: Kept | None = None
+    ) -> tuple[Sequence[Array], Sequence[Array] | None]:
+        """Return the features and labels ``(C, H, W)`` at ``indices``, which may be read-only; None without labels.
+
+        Pairs are taken from ``kept``, and those that are not there are put there.
+        """
+        features, labels = zip(*(self._kept_pair(int(index), kept) for index in indices), strict=True)
         self.check_unchanged()
         return features, None if labels[0] is None else labels
 
@@ -116,7 +132,15 @@ class Split:
             if records is not None:
                 records.check_unchanged()
 
-    def _pair(self, index: int) -> tuple[Array, Array | None]:
+    def _kept_pair(self, index: int, kept: Kept | None) -> Pair:
+        pair = None if kept is None else kept.get(index)
+        if pair is None:
+            pair = self._pair(index)
+            if kept is not None:
+                kept.put(index, pair)
+        return pair
+
+    def _pair(self, index: int) -> Pair:
         """Return feature and label, which may be read-only views."""
         position = index + len(self) if index < 0 else index
         if self._features is None or not 0 <= position < len(self):

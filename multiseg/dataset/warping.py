@@ -13,6 +13,10 @@ from PIL import Image
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
+AROUND = (
+    2  # pixels that bilinear interpolation may read beyond the places of an image's outer pixels, and one for rounding
+)
+
 
 def warped(
     image: Array,
@@ -30,13 +34,15 @@ def warped(
     """
     _, height, width = image.shape
     half = np.array([width, height], np.float64) / 2
-    pad = 0
+    corners = np.array([[x, y] for x in (0, size[1]) for y in (0, size[0])], np.float64) - centre
+    places = corners @ linear.T + shift
     if fill is None:
-        corners = np.array([[x, y] for x in (0, size[1]) for y in (0, size[0])], np.float64) - centre
-        reach = np.abs(corners @ linear.T + shift).max(axis=0) - half
-        pad = math.ceil(max(0.0, float(reach.max()))) + 1
+        pad = math.ceil(max(0.0, float((np.abs(places).max(axis=0) - half).max()))) + 1
         image = np.pad(image, ((0, 0), (pad, pad), (pad, pad)), mode="edge")
-    offset = shift + half + pad - linear @ centre
+        first = np.array([-pad, -pad])
+    else:  # Pillow copies all that it is given
+        first, image = _part(image, places + half)
+    offset = shift + half - first - linear @ centre
     coefficients = (*linear[0], offset[0], *linear[1], offset[1])
     planes = [
         Image.fromarray(plane).transform(
@@ -49,3 +55,11 @@ def warped(
         for channel, plane in enumerate(image)
     ]
     return np.stack([np.asarray(plane, dtype=image.dtype) for plane in planes])
+
+
+def _part(image: Array, places: Floats) -> tuple[NDArray[np.int64], Array]:
+    """Return the part of an image between ``places`` (x, y), with the pixels around it, and its first pixel (x, y)."""
+    size = image.shape[:0:-1]
+    first = np.clip(np.floor(places.min(axis=0)).astype(int) - AROUND, 0, np.subtract(size, 1))
+    end = np.maximum(np.ceil(places.max(axis=0)).astype(int) + AROUND, first + 1)
+    return first, image[:, first[1] : end[1], first[0] : end[0]]

@@ -52,6 +52,8 @@ class Job(JobRequest):
       convolutions whose kernel equals their stride as one matrix product.
     - ``data_workers``: processes that read, decode and augment images; 0 for a thread of this process. None: 0 on a CPU; on a
       GPU the number of cores minus 1, up to 4. Images and results are the same with any number.
+    - ``image_cache``: megabytes of memory (10**6 bytes) for decoded images, which later epochs do not decode again. None: up to a
+      quarter of the available memory, at most 4,000, and nothing for one epoch.
     - ``compile``: compile the training step, and ``precision``: ``float32``, or ``bf16`` with weights, solver state and loss in
       float32; both only where the backend supports it (docs/performance.md).
     - ``val_interval``, ``snapshot_interval``: in epochs, may be fractional; ``keep``: snapshots to keep besides the last:

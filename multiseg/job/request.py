@@ -38,6 +38,7 @@ class JobRequest:
     device: str = "auto"
     threads: int = 0
     data_workers: int | None = None
+    image_cache: int | None = None
     lowering: bool = True
     compile: bool = False
     precision: str = "float32"

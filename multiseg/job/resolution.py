@@ -99,6 +99,7 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
         device=job.device,
         threads=job.threads or current().threads,
         data_workers=job.data_workers,
+        image_cache=job.image_cache,
         lowering=job.lowering,
         compile=job.compile,
         precision=job.precision,

@@ -17,7 +17,7 @@ RESTARTED = ("batch_size", "val_batch_size", "accumulate")  # may differ if the 
 # None is a value of its own, which does not take that of the run; it is that of runs before there was the setting
 OPTIONAL = ("divide_std", "crop", "val_crop")
 # may differ when a run is resumed; epochs have a separate error message
-FREE = ("epochs", "threads", "data_workers", "device")
+FREE = ("epochs", "threads", "data_workers", "image_cache", "device")
 
 
 def completed(

@@ -75,6 +75,7 @@ JOB_VALUES: Schema = {
     "settings.seed": WHOLE,
     "settings.threads": WHOLE,
     "settings.data_workers": optional(or_none(WHOLE)),
+    "settings.image_cache": optional(or_none(WHOLE)),
     "settings.device": TEXT,
     "settings.lowering": FLAG,
     "settings.compile": optional(FLAG),

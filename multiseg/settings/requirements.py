@@ -96,6 +96,7 @@ REQUIREMENTS: dict[str, Condition] = {
     "accumulate": whole(1),
     "threads": whole(0),
     "data_workers": whole(0).or_none(),
+    "image_cache": whole(0, " of megabytes").or_none(),
     "ignore_index": whole(0).or_none(),
     "classes": whole(1).or_none(),
     "model_options": Condition("must be a mapping of names of variables", lambda value: isinstance(value, Mapping)),

@@ -52,6 +52,7 @@ class Settings:
     device: str
     threads: int
     data_workers: int | None
+    image_cache: int | None
     lowering: bool
     compile: bool
     precision: str

@@ -10,6 +10,7 @@ import numpy as np
 from multiseg.dataset import Dataset
 from multiseg.dataset.augmentation import Augmented
 from multiseg.dataset.cropping import crop_shapes
+from multiseg.dataset.decoded import MB, default_size
 from multiseg.dataset.feed import Batch, batches, epoch_order
 from multiseg.dataset.fitting import shapes_of
 from multiseg.dataset.readers import Readers
@@ -71,11 +72,16 @@ class Share:
 
 
 def readers_for(settings: LoadedSettings, ranks: Ranks) -> Readers:
-    """Return the processes that read images: as many as requested, else none on a CPU, whose cores train, and some on a GPU."""
+    """Return what reads images, with as many processes as requested, else none on a CPU, whose cores train, and some on a GPU.
+
+    Decoded images may take the memory that is requested, else a share of what is available if there are several epochs.
+    """
     chosen = settings.data_workers
     if chosen is None:
         chosen = min(MOST_READERS, ranks.threads - 1) if settings.device == "cuda" else 0
-    return Readers(chosen)
+    if settings.image_cache is not None:
+        return Readers(chosen, settings.image_cache * MB)
+    return Readers(chosen, default_size() // ranks.local_size if settings.epochs > 1 else 0)
 
 
 def step_seed(seed: int, iteration: int, rank: int = 0) -> int:

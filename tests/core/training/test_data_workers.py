@@ -1,4 +1,4 @@
-"""How many processes read images, unless a job says so."""
+"""How many processes read images, and how much memory decoded images take, unless a job says so."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from multiseg.dataset import decoded
 from multiseg.training.ranks import Ranks
 from multiseg.training.steps import readers_for
 
@@ -27,11 +28,29 @@ def test_a_number_for_the_device_and_the_cores(
     monkeypatch: pytest.MonkeyPatch, requested: int | None, device: str, cores: int, expected: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
-    settings: Any = SimpleNamespace(data_workers=requested, device=device)
+    settings: Any = SimpleNamespace(data_workers=requested, device=device, image_cache=0)
     assert readers_for(settings, Ranks())._workers == expected
 
 
 def test_the_processes_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    settings: Any = SimpleNamespace(data_workers=None, device="cuda")
+    settings: Any = SimpleNamespace(data_workers=None, device="cuda", image_cache=0)
     assert readers_for(settings, Ranks(1, 4, local_size=4))._workers == 1
+
+
+@pytest.mark.parametrize(
+    ("requested", "epochs", "processes", "expected"),
+    [(None, 2, 1, 4_000_000_000), (None, 2, 4, 1_000_000_000), (None, 1, 1, 0), (7, 1, 4, 7_000_000), (0, 9, 1, 0)],
+)
+def test_memory_for_decoded_images(
+    monkeypatch: pytest.MonkeyPatch, requested: int | None, epochs: int, processes: int, expected: int
+) -> None:
+    monkeypatch.setattr(decoded, "available_memory", lambda: 10**12)
+    settings: Any = SimpleNamespace(data_workers=0, device="cpu", image_cache=requested, epochs=epochs)
+    assert readers_for(settings, Ranks(0, processes, local_size=processes))._kept == expected
+
+
+def test_memory_for_decoded_images_is_a_quarter_of_what_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoded, "available_memory", lambda: 10**9)
+    settings: Any = SimpleNamespace(data_workers=0, device="cpu", image_cache=None, epochs=2)
+    assert readers_for(settings, Ranks())._kept == 250_000_000

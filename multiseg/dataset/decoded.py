@@ -1,0 +1,156 @@
+"""Keep decoded pairs in memory, so that a training of several epochs decodes each image once."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multiseg.dataset.reading import Pair
+
+Array = NDArray[Any]
+
+MB = 10**6
+MOST = 4000 * MB  # unless a job requests more
+PART = 4  # of the available memory that is used unless a job requests more
+_ALIGNMENT = 64
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def default_size() -> int:
+    """Return the bytes that decoded images may take by default: a quarter of the available memory, at most 4 GB."""
+    return min(MOST, available_memory() // PART)
+
+
+def available_memory() -> int:
+    """Return the bytes of memory that programs can still use, on this machine or in this container; 0 if it is unknown."""
+    amounts = []
+    with suppress(OSError, ValueError, StopIteration):  # not on Linux
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        amounts.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
+    with suppress(OSError, ValueError):  # of a container; "max" is no limit
+        amounts.append(int((_CGROUP / "memory.max").read_text()) - int((_CGROUP / "memory.current").read_text()))
+    return max(0, min(amounts, default=0))
+
+
+class Budget:
+    """Bytes of memory that remain for decoded images."""
+
+    def __init__(self, size: int) -> None:
+        self._remaining = size
+
+    def take(self, size: int) -> bool:
+        """Take ``size`` bytes; return False if fewer remain."""
+        if size > self._remaining:
+            return False
+        self._remaining -= size
+        return True
+
+
+class PairsInMemory:
+    """The pairs of one split in the memory of this process, as multiseg.dataset.reading.Kept."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._pairs: dict[int, Pair] = {}
+
+    def get(self, index: int) -> Pair | None:
+        return self._pairs.get(index)
+
+    def put(self, index: int, pair: Pair) -> None:
+        if self._budget.take(sum(array.nbytes for array in pair if array is not None)):
+            self._pairs[index] = pair
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a pair is kept: the number of a file, and the data types, shapes and offsets of its feature and its label."""
+
+    file: int
+    arrays: tuple[tuple[str, tuple[int, ...], int] | None, ...]
+
+
+class SharedFiles:
+    """Pairs in files in memory, which several processes read; each process writes to one of them.
+
+    ``descriptors`` are the files, of ``size`` bytes each; ``own`` is the number of the one that this process writes to.
+    """
+
+    def __init__(self, descriptors: Sequence[int], size: int, own: int) -> None:
+        self._descriptors, self._size, self._own = descriptors, size, own
+        self._end = 0
+
+    @staticmethod
+    def create(count: int, size: int) -> list[int]:
+        """Return the descriptors of ``count`` empty files; the system provides their memory as they are written."""
+        descriptors = [os.memfd_create("multiseg-decoded") for _ in range(count)]
+        for descriptor in descriptors:
+            os.ftruncate(descriptor, size)
+        return descriptors
+
+    @cached_property
+    def _memories(self) -> list[mmap.mmap]:
+        return [mmap.mmap(descriptor, self._size, prot=mmap.PROT_READ) for descriptor in self._descriptors]
+
+    def pair(self, place: Place) -> Pair:
+        """Return the pair at a place, read-only."""
+        memory = self._memories[place.file]
+        feature, label = (
+            None if array is None else np.frombuffer(memory, array[0], math.prod(array[1]), array[2]).reshape(array[1])
+            for array in place.arrays
+        )
+        assert feature is not None
+        return feature, label
+
+    def add(self, pair: Pair) -> Place | None:
+        """Write a pair and return its place; None if there is no space."""
+        end, arrays = self._end, []
+        for array in pair:
+            arrays.append(None if array is None else (array.dtype.str, array.shape, end))
+            end += 0 if array is None else -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+        if end > self._size:
+            return None
+        try:
+            for array, described in zip(pair, arrays, strict=True):
+                if array is not None and described is not None:
+                    write_array(self._descriptors[self._own], array, described[2])
+        except OSError:  # no memory: the pairs that are not kept are decoded again
+            self._size = 0
+            return None
+        self._end = end
+        return Place(self._own, tuple(arrays))
+
+
+class PairsInFiles:
+    """The pairs of one split in ``files``, at ``places`` by position, as multiseg.dataset.reading.Kept; new ones in ``added``."""
+
+    def __init__(self, files: SharedFiles, places: Mapping[int, Place]) -> None:
+        self._files, self._places = files, places
+        self.added: dict[int, Place] = {}
+
+    def get(self, index: int) -> Pair | None:
+        place = self._places.get(index)
+        return None if place is None else self._files.pair(place)
+
+    def put(self, index: int, pair: Pair) -> None:
+        place = self._files.add(pair)
+        if place is not None:
+            self.added[index] = place
+
+
+def write_array(file: int, array: Array, position: int) -> int:
+    """Write an array from ``position`` on, and return the position after it. A call of the system writes at most 2 GiB."""
+    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    while content:
+        written = os.pwrite(file, content, position)
+        content, position = content[written:], position + written
+    return position

@@ -1,0 +1,152 @@
+"""Decoded images that stay in memory: the same pairs, each decoded once, within the memory that is allowed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+import pytest
+
+from helpers.dataset_wire import raw, write_job
+from multiseg import Dataset
+from multiseg.dataset import Split, decoded, reading
+from multiseg.dataset.augmentation import Augmentation, Augmented
+from multiseg.dataset.cropping import Crop
+from multiseg.dataset.decoded import PairsInFiles, SharedFiles, available_memory, default_size
+from multiseg.dataset.feed import batches, epoch_order
+from multiseg.dataset.readers import Readers
+from multiseg.errors import DatasetError
+from multiseg.layout import Layout
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (20, 12, 16, 3), np.uint8)
+LABELS = np.random.default_rng(1).integers(0, 256, (20, 12, 16), np.uint8)
+PAIR = 12 * 16 * (3 + 1)  # bytes
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Split:
+    folder = write_job(tmp_path / "job", [raw(image) for image in IMAGES], [raw(image) for image in LABELS])
+    return Dataset.open(folder).train
+
+
+@pytest.fixture
+def decodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A number for each image that was decoded."""
+    original, calls = reading.datum_pixels, []
+
+    def counting(datum: Any, record: bytes = b"") -> Any:
+        calls.append(1)
+        return original(datum, record)
+
+    monkeypatch.setattr(reading, "datum_pixels", counting)
+    return calls
+
+
+def test_each_image_is_decoded_once(split: Split, decodings: list[int]) -> None:
+    with Readers(0, 20 * PAIR) as readers:
+        for epoch in range(3):
+            list(batches(split, 3, order=epoch_order(20, 1, epoch), readers=readers))
+    assert len(decodings) == 2 * 20
+
+
+@pytest.mark.parametrize("kept", [0, 7])
+def test_what_exceeds_the_memory_is_decoded_again(split: Split, decodings: list[int], kept: int) -> None:
+    with Readers(0, kept * PAIR + PAIR - 1) as readers:
+        for _ in range(3):
+            list(batches(split, 3, readers=readers))
+    assert len(decodings) == 2 * (20 + 2 * (20 - kept))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("kept", [0, 7, 100])
+def test_batches_are_the_same(split: Split, workers: int, kept: int) -> None:
+    augmentation = Augmentation.of({"flip": "both", "scale": (0.5, 2), "rotation": 20, "noise": 5})
+    with Readers(workers, kept * 2 * PAIR) as readers:
+        for epoch in range(3):
+            change = Augmented(augmentation, 7, epoch, Crop((8, 8), (1.0, 2.0, 3.0))) if epoch else None
+            values: dict[str, Any] = {"order": epoch_order(20, 1, epoch), "layout": Layout("NHWC"), "change": change}
+            for batch, other in zip(
+                batches(split, 4, readers=readers, **values), batches(split, 4, **values), strict=True
+            ):
+                assert batch.labels is not None and other.labels is not None
+                assert np.array_equal(batch.features, other.features)
+                assert np.array_equal(batch.labels, other.labels)
+
+
+def test_splits_are_kept_apart(tmp_path: Path) -> None:
+    one, other = (
+        Dataset.open(write_job(tmp_path / name, [raw(image) for image in images], None)).train
+        for name, images in (("a", LABELS), ("b", LABELS[::-1]))
+    )
+    for workers in (0, 2):
+        with Readers(workers, 10**6) as readers:
+            for _ in range(2):
+                assert np.array_equal(next(batches(one, 20, readers=readers)).features[:, 0], LABELS)
+                assert np.array_equal(next(batches(other, 20, readers=readers)).features[:, 0], LABELS[::-1])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_database_that_changes_is_an_error(split: Split, workers: int) -> None:
+    with Readers(workers, 10**6) as readers:
+        list(batches(split, 5, readers=readers))
+        with lmdb.open(str(split._arguments[1]), map_size=2**24) as database, database.begin(write=True) as transaction:
+            transaction.put(b"000000050", b"one more")
+        with pytest.raises(DatasetError, match="was written to"):
+            list(batches(split, 5, readers=readers))
+
+
+@pytest.fixture
+def files() -> Iterator[list[int]]:
+    descriptors = SharedFiles.create(2, 4096)
+    yield descriptors
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def test_a_file_has_pairs_of_any_type_and_shape(files: list[int]) -> None:
+    pairs = {
+        3: (np.arange(30, dtype=np.uint8).reshape(3, 2, 5)[::-1], np.full((1, 1, 1), 7, np.int32)),
+        8: (np.linspace(0, 1, 9, dtype=np.float32).reshape(1, 3, 3), None),
+    }
+    written = PairsInFiles(SharedFiles(files, 4096, 1), {})
+    for index, pair in pairs.items():
+        written.put(index, pair)
+    found = PairsInFiles(SharedFiles(files, 4096, 0), written.added)
+    for index, (feature, label) in pairs.items():
+        kept = found.get(index)
+        assert kept is not None
+        assert np.array_equal(kept[0], feature) and kept[0].dtype == feature.dtype
+        assert kept[1] is None if label is None else np.array_equal(kept[1], label)
+        with pytest.raises(ValueError, match="read-only"):
+            kept[0][0] = 0
+    assert found.get(0) is None
+
+
+def test_a_full_file_keeps_no_more(files: list[int]) -> None:
+    pairs = PairsInFiles(SharedFiles(files, 4096, 0), {})
+    for index in range(5):
+        pairs.put(index, (np.zeros((1, 32, 32), np.uint8), None))
+    pairs.put(5, (np.zeros((1, 1, 1), np.uint8), None))
+    assert sorted(pairs.added) == [0, 1, 2, 3]
+
+
+def test_available_memory_is_part_of_the_machine() -> None:
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < default_size() <= available_memory() <= total
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "expected"), [("5000", "2000", 3000), ("max", "2000", None), ("1000", "2000", 0)]
+)
+def test_a_container_limits_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, used: str, expected: int | None
+) -> None:
+    (tmp_path / "memory.max").write_text(limit + "\n")
+    (tmp_path / "memory.current").write_text(used + "\n")
+    monkeypatch.setattr(decoded, "_CGROUP", tmp_path)
+    found = available_memory()
+    assert found == expected if expected is not None else found > 10**6
