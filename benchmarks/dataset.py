@@ -183,7 +183,7 @@ def bench_photographs(work: Path) -> None:
         val_percent=0, seed=0,
     )  # fmt: skip
     split, layout = dataset.train, Layout("NCHW", mean=np.full(3, 100, np.float32))
-    print("images of 500x375, crops of 321x321: images per second by the number of data workers")
+    print("images of 500x375, crops of 321x321: images per second, each decoded, or kept decoded in memory")
     for options in ({"flip": "horizontal"}, {"flip": "horizontal", "scale": (0.5, 2)}):
         change = Augmented(Augmentation.of(options), 0, 0, Crop((321, 321), (100, 100, 100)))
 
@@ -191,16 +191,19 @@ def bench_photographs(work: Path) -> None:
             for _ in batches(split, 8, epoch_order(len(split), 0, 0), layout, change=change, readers=readers):
                 pass
 
-        times: dict[int, list[float]] = {workers: [] for workers in WORKERS}
+        kinds = [(workers, kept) for kept in (0, 10**9) for workers in WORKERS]
+        times: dict[tuple[int, int], list[float]] = {kind: [] for kind in kinds}
         with ExitStack() as stack:
-            pools = {workers: stack.enter_context(Readers(workers)) for workers in WORKERS}
-            for readers in pools.values():  # which start
+            pools = {kind: stack.enter_context(Readers(*kind)) for kind in kinds}
+            for readers in pools.values():  # which start, and keep the decoded images
                 one_pass(readers)
             for _ in range(ROUNDS):
-                for workers, readers in pools.items():
-                    times[workers].append(seconds(partial(one_pass, readers)))
-        found = {workers: len(split) / median(values) for workers, values in times.items()}
-        print(", ".join(options), *(f"{workers}: {rate:.0f}" for workers, rate in found.items()), sep="; ")
+                for kind, readers in pools.items():
+                    times[kind].append(seconds(partial(one_pass, readers)))
+        print(f"{', '.join(options)}, data workers:", ", ".join(map(str, WORKERS)))
+        for kept, title in ((0, "decoded"), (10**9, "kept")):
+            rates = [len(split) / median(times[workers, kept]) for workers in WORKERS]
+            print(f"  {title}:", ", ".join(f"{rate:.0f}" for rate in rates))
 
 
 def bench_scale(work: Path) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from multiseg.dataset.colour_changes import change_colours
 from multiseg.dataset.cropping import Crop, cut, label_size_of, random_corner, steps
-from multiseg.dataset.warping import warped
+from multiseg.dataset.warping import scaled_part, warped
 from multiseg.errors import DatasetError, SettingsError, setting
 
 Array = npt.NDArray[Any]
@@ -220,7 +220,10 @@ class Augmentation:
         linear = self._turn(unit) @ np.diag(size / scaled[::-1])
         shift = -(linear @ (self.translation * unit[2:] * size))
         centre = np.array(scaled[::-1], np.float64) / 2 - corner[::-1]  # of the scaled image, in the crop
-        feature = warped(feature, linear, shift, crop.size, centre, Image.Resampling.BILINEAR, feature_fill)
+        if self.rotation or self.translation:
+            feature = warped(feature, linear, shift, crop.size, centre, Image.Resampling.BILINEAR, feature_fill)
+        else:
+            feature = cut(scaled_part(feature, scaled, corner, crop.size), (0, 0), crop.size, feature_fill)
         if whole:
             return feature, label
         ratio = np.array(label_image[::-1], np.float64) / size

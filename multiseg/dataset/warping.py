@@ -1,4 +1,4 @@
-"""Affine maps of images by Pillow, so that pixels are interpolated once."""
+"""Affine maps and scaling of images by Pillow, so that pixels are interpolated once."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def warped(
         pad = math.ceil(max(0.0, float((np.abs(places).max(axis=0) - half).max()))) + 1
         image = np.pad(image, ((0, 0), (pad, pad), (pad, pad)), mode="edge")
         first = np.array([-pad, -pad])
-    else:  # Pillow copies all that it is given
-        first, image = _part(image, places + half)
+    else:
+        first, image = _part(image, places + half, AROUND)
     offset = shift + half - first - linear @ centre
     coefficients = (*linear[0], offset[0], *linear[1], offset[1])
     planes = [
@@ -54,12 +54,37 @@ def warped(
         )
         for channel, plane in enumerate(image)
     ]
-    return np.stack([np.asarray(plane, dtype=image.dtype) for plane in planes])
+    return _stacked(planes, image)
 
 
-def _part(image: Array, places: Floats) -> tuple[NDArray[np.int64], Array]:
-    """Return the part of an image between ``places`` (x, y), with the pixels around it, and its first pixel (x, y)."""
+def scaled_part(image: Array, scaled: tuple[int, int], corner: tuple[int, int], size: tuple[int, int]) -> Array:
+    """Return the part of at most ``size`` (height, width) from ``corner`` of an image (C, H, W) that is resized to ``scaled``.
+
+    Interpolation is bilinear, over more pixels where the image becomes smaller, as in Pillow and torchvision.
+    """
+    end = np.minimum(np.add(corner, size), scaled)
+    ratio = np.array(image.shape[1:], np.float64) / scaled
+    top_left, bottom_right = np.multiply(corner, ratio), np.minimum(end * ratio, image.shape[1:])
+    around = (
+        np.ceil(np.maximum(ratio, 1)).astype(int) + 1
+    )  # pixels that the outer ones are interpolated from, one for rounding
+    first, image = _part(image, np.array([top_left, bottom_right])[:, ::-1], around[::-1])
+    box = (*(top_left[::-1] - first), *np.minimum(bottom_right[::-1] - first, image.shape[:0:-1]))
+    height, width = end - corner
+    planes = [Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR, box) for plane in image]
+    return _stacked(planes, image)
+
+
+def _stacked(planes: Sequence[Image.Image], like: Array) -> Array:
+    return np.stack([np.asarray(plane, dtype=like.dtype) for plane in planes])
+
+
+def _part(image: Array, places: Floats, around: Any) -> tuple[NDArray[np.int64], Array]:
+    """Return the part of an image between ``places`` (x, y) and ``around`` pixels further, after its first pixel (x, y).
+
+    Pillow copies all that it is given.
+    """
     size = image.shape[:0:-1]
-    first = np.clip(np.floor(places.min(axis=0)).astype(int) - AROUND, 0, np.subtract(size, 1))
-    end = np.maximum(np.ceil(places.max(axis=0)).astype(int) + AROUND, first + 1)
+    first = np.clip(np.floor(places.min(axis=0)).astype(int) - around, 0, np.subtract(size, 1))
+    end = np.maximum(np.ceil(places.max(axis=0)).astype(int) + around, first + 1)
     return first, image[:, first[1] : end[1], first[0] : end[0]]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from multiseg.dataset.augmentation import Augmentation, Augmented
 from multiseg.dataset.cropping import CentreCrop, Crop, crop_problems, crop_shapes, read_size
@@ -70,19 +71,16 @@ def test_images_of_mixed_sizes_form_a_batch() -> None:
     assert features.shape == (3, 2, 6, 7) and labels.shape == (3, 1, 6, 7)
 
 
-def bilinear(image: Any, y: float, x: float) -> Any:
-    """Return the bilinear value at continuous coordinates, where the middle of pixel 0 is at 0.5 and borders are repeated."""
-    height, width = image.shape[1:]
-    y, x = y - 0.5, x - 0.5
-    top, left = int(np.floor(y)), int(np.floor(x))
-    total = np.zeros(len(image))
-    for row, wy in ((top, 1 - (y - top)), (top + 1, y - top)):
-        for column, wx in ((left, 1 - (x - left)), (left + 1, x - left)):
-            total += wy * wx * image[:, min(max(row, 0), height - 1), min(max(column, 0), width - 1)]
-    return total
+def bilinear(image: Any, y: float, x: float, reach: tuple[float, float]) -> Any:
+    """The sum of the pixels whose middles are less than ``reach`` from a place, weighted by how near they are."""
+    weights = []
+    for place, length, most in zip((y, x), image.shape[1:], reach, strict=True):
+        near = np.clip(1 - np.abs(np.arange(length) + 0.5 - place) / most, 0, None)
+        weights.append(near / near.sum())
+    return np.einsum("chw,h,w->c", image, *weights)
 
 
-@pytest.mark.parametrize("factor", [0.5, 0.8, 1.7])
+@pytest.mark.parametrize("factor", [0.3, 0.5, 0.8, 1.7])
 def test_scaled_crops_are_bilinear_and_labels_nearest_at_the_same_places(factor: float) -> None:
     """Both axes of the source place of each pixel are read from float ramps; outside of the image both are filled."""
     height, width, crop = 30, 40, (25, 26)
@@ -107,10 +105,23 @@ def test_scaled_crops_are_bilinear_and_labels_nearest_at_the_same_places(factor:
         seen.add((top, left))
         for row, column in zip(rows[::17], columns[::17], strict=True):
             y, x = (row + top + 0.5) * height / new[0], (column + left + 0.5) * width / new[1]
-            assert features[0, :, row, column] == pytest.approx(bilinear(image, y, x), abs=1e-3)
+            expected = bilinear(image, y, x, (max(1, height / new[0]), max(1, width / new[1])))
+            assert features[0, :, row, column] == pytest.approx(expected, abs=1e-3)
             if min(abs(y - round(y)), abs(x - round(x))) > 1e-6:  # not exactly between two pixels
                 assert cropped[0, 0, row, column] == labels[0, int(y), int(x)]
     assert len(seen) > (5 if factor > 1 else 0)
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.3])
+def test_scaled_crops_of_8_bits_are_those_of_the_whole_scaled_image(factor: float) -> None:
+    """Pillow resizes the whole image, of which each crop is a part."""
+    whole = DRAW.integers(0, 256, (33, 47), dtype=np.uint8)
+    size = round(47 * factor), round(33 * factor)
+    scaled = np.asarray(Image.fromarray(whole).resize(size, Image.Resampling.BILINEAR))
+    parts = np.lib.stride_tricks.sliding_window_view(scaled, (15, 17)).reshape(-1, 15, 17).astype(int)
+    for epoch in range(20):
+        features, _ = augmented({"scale": [factor, factor]}, Crop((15, 17)), [whole[None]], [whole[None]], epoch)
+        assert np.abs(parts - features[0, 0]).max(axis=(1, 2)).min() <= 1
 
 
 def test_the_range_of_a_scale_is_drawn_evenly_on_a_logarithmic_axis() -> None:
