@@ -38,6 +38,8 @@ class ClassLoss(nn.Module):
     def _flat(self, output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return scores (N, C, P), class indices (N, P) with 0 where they do not count, and whether they count.
 
+        The scores keep their order in memory.
+
         Raises ModelError if the shapes do not fit, or a label is no class.
         """
         scores = getattr(output, "scores", output)
@@ -74,13 +76,23 @@ def check_classes(indices: Tensor, classes: int) -> None:
         raise ModelError(f"a label is class {low}; classes count from 0")
 
 
+def cross_entropies(scores: Tensor, indices: Tensor) -> Tensor:
+    """Return the cross entropy of the softmax of scores (N, C, P) for class indices (N, P): (N, P).
+
+    PyTorch copies scores in NHWC, twice; as rows of classes it takes them as they are.
+    """
+    rows = scores.mT
+    if scores.is_contiguous() or not rows.is_contiguous():
+        return functional.cross_entropy(scores, indices, reduction="none")
+    return functional.cross_entropy(rows.flatten(0, 1), indices.flatten(), reduction="none").view_as(indices)
+
+
 class CrossEntropy(ClassLoss):
     """The weighted cross entropy of the softmax, divided by the number of labels that count."""
 
     def parts(self, output: Tensor, labels: Tensor) -> list[tuple[Tensor, int]]:
         scores, indices, counted = self._flat(output, labels)
-        losses = functional.cross_entropy(scores, indices, reduction="none")
-        return [self._weighted(losses, indices, counted)]
+        return [self._weighted(cross_entropies(scores, indices), indices, counted)]
 
 
 class Focal(ClassLoss):

@@ -21,16 +21,19 @@ CACHE = "TORCHINDUCTOR_CACHE_DIR"  # PyTorch's variable: the folder of compiled 
 
 
 class Forward:
-    """Computes the output of a network for a part of a batch in training, float32 (N, C, H, W), contiguous.
+    """Computes the output of a network for a part of a batch in training, float32 (N, C, H, W).
 
-    ``order`` is that of the network's weights and images in memory (multiseg_torch.memory_order).
+    ``order`` is that of the network's weights and images in memory (multiseg_torch.memory_order). The output has it as well,
+    unless it must be ``contiguous``.
 
     With ``compile`` parts of ``batch_size`` images are compiled. Others, at the end of an epoch, are not: each size would be
     compiled anew, and what is compiled depends on the size alone, so that a resumed training computes the same.
     """
 
-    def __init__(self, spec: NetworkSpec, model: nn.Module, batch_size: int, device: torch.device, order: str) -> None:
-        self._order = order
+    def __init__(
+        self, spec: NetworkSpec, model: nn.Module, batch_size: int, device: torch.device, order: str, contiguous: bool
+    ) -> None:  # fmt: skip
+        self._order, self._contiguous = order, contiguous
         self._spec, self._model, self._batch_size, self._device = spec, model, batch_size, device
         self._compiled: Callable[[Tensor], Tensor] | None = None
 
@@ -40,7 +43,7 @@ class Forward:
         function = self._compiled if whole and self._compiled is not None else self._model
         with self.precision(self._spec.precision):
             output = function(ordered(images, self._order))
-        return in_float32(output)
+        return in_float32(output, self._contiguous)
 
     def precision(self, name: str) -> AbstractContextManager[None]:
         """Return the context in which the network is computed in FLOAT32 or BF16."""
@@ -87,9 +90,10 @@ class Forward:
             ) from error
 
 
-def in_float32(output: Tensor) -> Tensor:
-    """Return the output of a network, contiguous, with its scores if it has them (multiseg_torch.scores); bfloat16 as float32."""
-    converted = _widened(output).contiguous()
+def in_float32(output: Tensor, contiguous: bool = True) -> Tensor:
+    """Return the output of a network with its scores if it has them (multiseg_torch.scores); bfloat16 as float32."""
+    converted = _widened(output)
+    converted = converted.contiguous() if contiguous else converted
     scores = getattr(output, "scores", None)
     if scores is not None and converted is not output:
         converted.scores = _widened(scores)  # type: ignore[attr-defined]

@@ -83,8 +83,18 @@ def _of_classes(loss: nn.Module, output: Tensor, labels: Tensor, ignore: int | N
     if not bool(counted.any()):
         return output.sum() * 0  # PyTorch's mean over no label is 0 / 0
     class_losses.check_classes(indices[counted], output.shape[1])
+    if scale == 1 and type(loss) in BY_CLASS and output.ndim == 4 and not output.is_contiguous():
+        output, indices = (
+            output.permute(0, 2, 3, 1).flatten(0, 2),
+            indices.flatten(),
+        )  # see class_losses.cross_entropies
     value: Tensor = loss(output, labels if scale != 1 else indices)
     return value
+
+
+def takes_any_order(loss: object) -> bool:
+    """Return whether a loss takes an output in NHWC in memory as it is; one that a file defines may count on NCHW."""
+    return isinstance(loss, class_losses.ClassLoss) or type(loss) in BY_CLASS
 
 
 def by_class(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

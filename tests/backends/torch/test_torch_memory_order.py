@@ -151,3 +151,51 @@ def test_a_state_in_another_memory_order_continues(solver: str) -> None:
     state = after(right, slopes[0].double(), None, fused=False)
     after(right, slopes[1].double(), state, fused=False)
     assert torch.allclose(moved.detach().double(), right.detach(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "focal", "dice", "file"])
+@pytest.mark.parametrize("order", ["NCHW", "NHWC"])
+def test_losses_of_classes_do_not_depend_on_the_order(kind: str, order: str) -> None:
+    """An output in either order, with weights and ignored labels; the reference is computed pixel by pixel in float64."""
+    import torch
+    from multiseg_torch import losses
+    from multiseg_torch.class_losses import CrossEntropy, Dice, Focal
+
+    draw, weights = np.random.default_rng(5), [0.5, 2.0, 1.0, 3.0]
+    scores, labels = draw.normal(size=(2, 4, 3, 5)), draw.integers(0, 4, (2, 1, 3, 5))
+    labels[0, 0, 1] = 255
+    loss = {
+        "cross_entropy": CrossEntropy(255, weights), "focal": Focal(255, weights, gamma=2.0), "dice": Dice(255, smooth=1.0),
+        "file": torch.nn.CrossEntropyLoss(torch.tensor(weights)),
+    }[kind]  # fmt: skip
+    output = torch.from_numpy(scores).float()
+    if order == "NHWC":
+        output = output.contiguous(memory_format=torch.channels_last)
+    output.requires_grad_()
+    value = losses.over_labels(loss, 255)(output, torch.from_numpy(labels).float())
+    value.backward()
+
+    def reference(scores: Any) -> float:
+        p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+        counted = labels != 255
+        if kind == "dice":
+            hits = np.stack([labels[:, 0] == c for c in range(4)], 1)
+            p = p * counted
+            shares = [(2 * (p * hits).sum((2, 3)) + 1) / (p.sum((2, 3)) + hits.sum((2, 3)) + 1)]
+            return float((1 - shares[0]).mean())
+        total = weight = 0.0
+        for n, _, row, column in zip(*np.nonzero(counted), strict=True):
+            label = labels[n, 0, row, column]
+            of_label = p[n, label, row, column]
+            factor = weights[label] * ((1 - of_label) ** 2 if kind == "focal" else 1)
+            total -= factor * np.log(of_label)
+            weight += weights[label] if kind == "file" else 1
+        return total / weight
+
+    assert value.item() == pytest.approx(reference(scores), rel=1e-5)
+    for place in [(0, 1, 0, 2), (1, 3, 2, 4), (0, 0, 1, 1)]:
+        change = np.zeros_like(scores)
+        change[place] = 1e-5
+        slope = (reference(scores + change) - reference(scores - change)) / 2e-5
+        assert output.grad is not None
+        assert output.grad[place].item() == pytest.approx(slope, rel=1e-3, abs=1e-6)
