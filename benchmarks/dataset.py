@@ -31,6 +31,7 @@ from PIL import Image
 import multiseg
 from multiseg.dataset.augmentation import Augmentation, Augmented
 from multiseg.dataset.cropping import Crop
+from multiseg.dataset.decoded import Limit
 from multiseg.dataset.feed import batches, epoch_order
 from multiseg.dataset.readers import Readers
 from multiseg.errors import DatasetError
@@ -194,7 +195,7 @@ def bench_photographs(work: Path) -> None:
         kinds = [(workers, kept) for kept in (0, 10**9) for workers in WORKERS]
         times: dict[tuple[int, int], list[float]] = {kind: [] for kind in kinds}
         with ExitStack() as stack:
-            pools = {kind: stack.enter_context(Readers(*kind)) for kind in kinds}
+            pools = {kind: stack.enter_context(Readers(kind[0], Limit(kind[1]))) for kind in kinds}
             for readers in pools.values():  # which start, and keep the decoded images
                 one_pass(readers)
             for _ in range(ROUNDS):

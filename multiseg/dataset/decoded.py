@@ -20,15 +20,28 @@ from multiseg.dataset.reading import Pair
 Array = NDArray[Any]
 
 MB = 10**6
-MOST = 4000 * MB  # unless a job requests more
-PART = 4  # of the available memory that is used unless a job requests more
+_STEP = 64 * MB  # of memory that is taken before the available memory is read again
 _ALIGNMENT = 64
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def default_size() -> int:
-    """Return the bytes that decoded images may take by default: a quarter of the available memory, at most 4 GB."""
-    return min(MOST, available_memory() // PART)
+@dataclass(frozen=True)
+class Limit:
+    """How much memory decoded images may take: ``size`` bytes, and at most a ``share`` of the memory that is available.
+
+    What they take counts as available, so that several programs that fill their share at once leave memory to others.
+    """
+
+    size: int
+    share: float = math.inf
+
+    def divided(self, processes: int) -> Limit:
+        """Return the limit of each of several processes."""
+        return Limit(self.size // processes, self.share / processes)
+
+
+DEFAULT = Limit(4000 * MB, 1 / 4)
+NOTHING = Limit(0)
 
 
 def available_memory() -> int:
@@ -43,16 +56,23 @@ def available_memory() -> int:
 
 
 class Budget:
-    """Bytes of memory that remain for decoded images."""
+    """The memory that remains within a limit."""
 
-    def __init__(self, size: int) -> None:
-        self._remaining = size
+    def __init__(self, limit: Limit) -> None:
+        self._limit = limit
+        self._taken = self._permitted = 0
 
     def take(self, size: int) -> bool:
         """Take ``size`` bytes; return False if fewer remain."""
-        if size > self._remaining:
+        taken = self._taken + size
+        if taken > self._limit.size:
             return False
-        self._remaining -= size
+        if taken > self._permitted:
+            if math.isfinite(self._limit.share) and taken > self._limit.share * (available_memory() + self._taken):
+                self._limit = Limit(self._taken)  # it is not read again for each image
+                return False
+            self._permitted = taken + _STEP
+        self._taken = taken
         return True
 
 
@@ -82,19 +102,19 @@ class Place:
 class SharedFiles:
     """Pairs in files in memory, which several processes read; each process writes to one of them.
 
-    ``descriptors`` are the files, of ``size`` bytes each; ``own`` is the number of the one that this process writes to.
+    ``descriptors`` are the files; ``own`` is the number of the one that this process writes to, up to ``limit``.
     """
 
-    def __init__(self, descriptors: Sequence[int], size: int, own: int) -> None:
-        self._descriptors, self._size, self._own = descriptors, size, own
-        self._end = 0
+    def __init__(self, descriptors: Sequence[int], limit: Limit, own: int) -> None:
+        self._descriptors, self._size, self._own = descriptors, limit.size, own
+        self._budget, self._end = Budget(limit), 0
 
     @staticmethod
-    def create(count: int, size: int) -> list[int]:
+    def create(count: int, limit: Limit) -> list[int]:
         """Return the descriptors of ``count`` empty files; the system provides their memory as they are written."""
         descriptors = [os.memfd_create("multiseg-decoded") for _ in range(count)]
         for descriptor in descriptors:
-            os.ftruncate(descriptor, size)
+            os.ftruncate(descriptor, limit.size)
         return descriptors
 
     @cached_property
@@ -117,16 +137,16 @@ class SharedFiles:
         for array in pair:
             arrays.append(None if array is None else (array.dtype.str, array.shape, end))
             end += 0 if array is None else -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
-        if end > self._size:
+        if not self._budget.take(end - self._end):
             return None
+        self._end = end
         try:
             for array, described in zip(pair, arrays, strict=True):
                 if array is not None and described is not None:
                     write_array(self._descriptors[self._own], array, described[2])
-        except OSError:  # no memory: the pairs that are not kept are decoded again
-            self._size = 0
+        except OSError:  # no memory: what is not kept is decoded again
+            self._budget = Budget(NOTHING)
             return None
-        self._end = end
         return Place(self._own, tuple(arrays))
 
 

@@ -17,7 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multiseg.dataset.decoded import Budget, PairsInFiles, PairsInMemory, Place, SharedFiles, write_array
+from multiseg.dataset.decoded import (
+    NOTHING,
+    Budget,
+    Limit,
+    PairsInFiles,
+    PairsInMemory,
+    Place,
+    SharedFiles,
+    write_array,
+)
 from multiseg.dataset.helper import Answering, Helper, Lane
 from multiseg.dataset.reading import Kept, Split
 from multiseg.errors import DatasetError, setting
@@ -42,16 +51,16 @@ def read_pairs(split: Split, indices: Indices, change: Change | None, kept: Kept
 class Readers:
     """Read batches of any split, in this process or in ``workers`` processes that start when the first batch is read.
 
-    Decoded images that take up to ``kept`` bytes stay in memory. Use as a context manager.
+    Decoded images stay in memory, up to ``limit``. Use as a context manager.
     """
 
-    def __init__(self, workers: int, kept: int = 0) -> None:
+    def __init__(self, workers: int, limit: Limit = NOTHING) -> None:
         self._workers = workers if sys.executable else 0
         self._helpers: list[Helper] = []
         self._ended = False
         self._changing = threading.Lock()  # of the two above: a pass in another thread may start while this object ends
         self._one_pass = threading.Lock()  # a pass that ended early still waits for its batches
-        self._kept, self._budget = kept, Budget(kept)
+        self._limit, self._budget = limit, Budget(limit)
         self._pairs: dict[bytes, PairsInMemory] = {}  # by split, pickled
         self._places: dict[bytes, dict[int, Place]] = {}  # in memory of the processes, by split
 
@@ -106,11 +115,11 @@ class Readers:
             if self._helpers:
                 return self._helpers
             try:
-                size = self._kept // self._workers
-                files = SharedFiles.create(self._workers, size)
+                limit = self._limit.divided(self._workers)
+                files = SharedFiles.create(self._workers, limit)
                 try:
                     for number in range(self._workers):
-                        self._helpers.append(Helper(_Reading(SharedFiles(files, size, number)), _DIED, files))
+                        self._helpers.append(Helper(_Reading(SharedFiles(files, limit, number)), _DIED, files))
                 finally:  # the processes have their own descriptors
                     for file in files:
                         os.close(file)

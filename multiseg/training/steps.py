@@ -10,7 +10,7 @@ import numpy as np
 from multiseg.dataset import Dataset
 from multiseg.dataset.augmentation import Augmented
 from multiseg.dataset.cropping import crop_shapes
-from multiseg.dataset.decoded import MB, default_size
+from multiseg.dataset.decoded import DEFAULT, MB, NOTHING, Limit
 from multiseg.dataset.feed import Batch, batches, epoch_order
 from multiseg.dataset.fitting import shapes_of
 from multiseg.dataset.readers import Readers
@@ -80,8 +80,8 @@ def readers_for(settings: LoadedSettings, ranks: Ranks) -> Readers:
     if chosen is None:
         chosen = min(MOST_READERS, ranks.threads - 1) if settings.device == "cuda" else 0
     if settings.image_cache is not None:
-        return Readers(chosen, settings.image_cache * MB)
-    return Readers(chosen, default_size() // ranks.local_size if settings.epochs > 1 else 0)
+        return Readers(chosen, Limit(settings.image_cache * MB))
+    return Readers(chosen, DEFAULT.divided(ranks.local_size) if settings.epochs > 1 else NOTHING)
 
 
 def step_seed(seed: int, iteration: int, rank: int = 0) -> int:

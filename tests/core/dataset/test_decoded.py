@@ -16,7 +16,7 @@ from multiseg import Dataset
 from multiseg.dataset import Split, decoded, reading
 from multiseg.dataset.augmentation import Augmentation, Augmented
 from multiseg.dataset.cropping import Crop
-from multiseg.dataset.decoded import PairsInFiles, SharedFiles, available_memory, default_size
+from multiseg.dataset.decoded import Budget, Limit, PairsInFiles, SharedFiles, available_memory
 from multiseg.dataset.feed import batches, epoch_order
 from multiseg.dataset.readers import Readers
 from multiseg.errors import DatasetError
@@ -47,7 +47,7 @@ def decodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_each_image_is_decoded_once(split: Split, decodings: list[int]) -> None:
-    with Readers(0, 20 * PAIR) as readers:
+    with Readers(0, Limit(20 * PAIR)) as readers:
         for epoch in range(3):
             list(batches(split, 3, order=epoch_order(20, 1, epoch), readers=readers))
     assert len(decodings) == 2 * 20
@@ -55,7 +55,7 @@ def test_each_image_is_decoded_once(split: Split, decodings: list[int]) -> None:
 
 @pytest.mark.parametrize("kept", [0, 7])
 def test_what_exceeds_the_memory_is_decoded_again(split: Split, decodings: list[int], kept: int) -> None:
-    with Readers(0, kept * PAIR + PAIR - 1) as readers:
+    with Readers(0, Limit(kept * PAIR + PAIR - 1)) as readers:
         for _ in range(3):
             list(batches(split, 3, readers=readers))
     assert len(decodings) == 2 * (20 + 2 * (20 - kept))
@@ -65,7 +65,7 @@ def test_what_exceeds_the_memory_is_decoded_again(split: Split, decodings: list[
 @pytest.mark.parametrize("kept", [0, 7, 100])
 def test_batches_are_the_same(split: Split, workers: int, kept: int) -> None:
     augmentation = Augmentation.of({"flip": "both", "scale": (0.5, 2), "rotation": 20, "noise": 5})
-    with Readers(workers, kept * 2 * PAIR) as readers:
+    with Readers(workers, Limit(kept * 2 * PAIR)) as readers:
         for epoch in range(3):
             change = Augmented(augmentation, 7, epoch, Crop((8, 8), (1.0, 2.0, 3.0))) if epoch else None
             values: dict[str, Any] = {"order": epoch_order(20, 1, epoch), "layout": Layout("NHWC"), "change": change}
@@ -83,7 +83,7 @@ def test_splits_are_kept_apart(tmp_path: Path) -> None:
         for name, images in (("a", LABELS), ("b", LABELS[::-1]))
     )
     for workers in (0, 2):
-        with Readers(workers, 10**6) as readers:
+        with Readers(workers, Limit(10**6)) as readers:
             for _ in range(2):
                 assert np.array_equal(next(batches(one, 20, readers=readers)).features[:, 0], LABELS)
                 assert np.array_equal(next(batches(other, 20, readers=readers)).features[:, 0], LABELS[::-1])
@@ -91,7 +91,7 @@ def test_splits_are_kept_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_database_that_changes_is_an_error(split: Split, workers: int) -> None:
-    with Readers(workers, 10**6) as readers:
+    with Readers(workers, Limit(10**6)) as readers:
         list(batches(split, 5, readers=readers))
         with lmdb.open(str(split._arguments[1]), map_size=2**24) as database, database.begin(write=True) as transaction:
             transaction.put(b"000000050", b"one more")
@@ -101,7 +101,7 @@ def test_a_database_that_changes_is_an_error(split: Split, workers: int) -> None
 
 @pytest.fixture
 def files() -> Iterator[list[int]]:
-    descriptors = SharedFiles.create(2, 4096)
+    descriptors = SharedFiles.create(2, Limit(4096))
     yield descriptors
     for descriptor in descriptors:
         os.close(descriptor)
@@ -112,10 +112,10 @@ def test_a_file_has_pairs_of_any_type_and_shape(files: list[int]) -> None:
         3: (np.arange(30, dtype=np.uint8).reshape(3, 2, 5)[::-1], np.full((1, 1, 1), 7, np.int32)),
         8: (np.linspace(0, 1, 9, dtype=np.float32).reshape(1, 3, 3), None),
     }
-    written = PairsInFiles(SharedFiles(files, 4096, 1), {})
+    written = PairsInFiles(SharedFiles(files, Limit(4096), 1), {})
     for index, pair in pairs.items():
         written.put(index, pair)
-    found = PairsInFiles(SharedFiles(files, 4096, 0), written.added)
+    found = PairsInFiles(SharedFiles(files, Limit(4096), 0), written.added)
     for index, (feature, label) in pairs.items():
         kept = found.get(index)
         assert kept is not None
@@ -127,7 +127,7 @@ def test_a_file_has_pairs_of_any_type_and_shape(files: list[int]) -> None:
 
 
 def test_a_full_file_keeps_no_more(files: list[int]) -> None:
-    pairs = PairsInFiles(SharedFiles(files, 4096, 0), {})
+    pairs = PairsInFiles(SharedFiles(files, Limit(4096), 0), {})
     for index in range(5):
         pairs.put(index, (np.zeros((1, 32, 32), np.uint8), None))
     pairs.put(5, (np.zeros((1, 1, 1), np.uint8), None))
@@ -136,7 +136,7 @@ def test_a_full_file_keeps_no_more(files: list[int]) -> None:
 
 def test_available_memory_is_part_of_the_machine() -> None:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert 0 < default_size() <= available_memory() <= total
+    assert 0 < available_memory() <= total
 
 
 @pytest.mark.parametrize(
@@ -150,3 +150,17 @@ def test_a_container_limits_the_memory(
     monkeypatch.setattr(decoded, "_CGROUP", tmp_path)
     found = available_memory()
     assert found == expected if expected is not None else found > 10**6
+
+
+@pytest.mark.parametrize("programs", [1, 4])
+def test_programs_that_fill_their_shares_at_once_leave_memory(monkeypatch: pytest.MonkeyPatch, programs: int) -> None:
+    """Of 70 GB, one program takes a quarter, and four take a seventh each: u is a quarter of (70 - 4 u) + u."""
+    taken = [0] * programs
+    monkeypatch.setattr(decoded, "available_memory", lambda: 70 * 10**9 - sum(taken))
+    budgets = [Budget(Limit(10**12, 1 / 4)) for _ in range(programs)]
+    growing = list(range(programs))
+    while growing:
+        growing = [number for number in growing if budgets[number].take(10**7)]
+        for number in growing:
+            taken[number] += 10**7
+    assert taken == pytest.approx([{1: 17.5e9, 4: 10e9}[programs]] * programs, rel=0.02)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from multiseg.dataset import decoded
+from multiseg.dataset.decoded import Limit
 from multiseg.training.ranks import Ranks
 from multiseg.training.steps import readers_for
 
@@ -40,17 +40,14 @@ def test_the_processes_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     ("requested", "epochs", "processes", "expected"),
-    [(None, 2, 1, 4_000_000_000), (None, 2, 4, 1_000_000_000), (None, 1, 1, 0), (7, 1, 4, 7_000_000), (0, 9, 1, 0)],
+    [
+        (None, 2, 1, Limit(4_000_000_000, 1 / 4)),
+        (None, 2, 4, Limit(1_000_000_000, 1 / 16)),
+        (None, 1, 1, Limit(0)),
+        (7, 1, 4, Limit(7_000_000)),
+        (0, 9, 1, Limit(0)),
+    ],
 )
-def test_memory_for_decoded_images(
-    monkeypatch: pytest.MonkeyPatch, requested: int | None, epochs: int, processes: int, expected: int
-) -> None:
-    monkeypatch.setattr(decoded, "available_memory", lambda: 10**12)
+def test_memory_for_decoded_images(requested: int | None, epochs: int, processes: int, expected: Limit) -> None:
     settings: Any = SimpleNamespace(data_workers=0, device="cpu", image_cache=requested, epochs=epochs)
-    assert readers_for(settings, Ranks(0, processes, local_size=processes))._kept == expected
-
-
-def test_memory_for_decoded_images_is_a_quarter_of_what_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoded, "available_memory", lambda: 10**9)
-    settings: Any = SimpleNamespace(data_workers=0, device="cpu", image_cache=None, epochs=2)
-    assert readers_for(settings, Ranks())._kept == 250_000_000
+    assert readers_for(settings, Ranks(0, processes, local_size=processes))._limit == expected
