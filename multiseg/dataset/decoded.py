@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multiseg.dataset.reading import Pair
+from multiseg.files import read_text
 
 Array = NDArray[Any]
 
@@ -48,10 +49,10 @@ def available_memory() -> int:
     """Return the bytes of memory that programs can still use, on this machine or in this container; 0 if it is unknown."""
     amounts = []
     with suppress(OSError, ValueError, StopIteration):  # not on Linux
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = read_text("/proc/meminfo").splitlines()
         amounts.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
     with suppress(OSError, ValueError):  # of a container; "max" is no limit
-        amounts.append(int((_CGROUP / "memory.max").read_text()) - int((_CGROUP / "memory.current").read_text()))
+        amounts.append(int(read_text(_CGROUP / "memory.max")) - int(read_text(_CGROUP / "memory.current")))
     return max(0, min(amounts, default=0))
 
 
