@@ -28,7 +28,7 @@ from functools import partial
 from multiseg.worker.client import MEMORY
 
 if __name__ == "__main__" and not MEMORY.keys() <= os.environ.keys():  # malloc reads them when a process starts
-    os.execve(sys.executable, [sys.executable, *sys.argv], {**MEMORY, "GOMP_SPINCOUNT": "3000", **os.environ})
+    os.execve(sys.executable, [sys.executable, *sys.argv], {**MEMORY, "GOMP_SPINCOUNT": "10000", **os.environ})
 
 import torch
 from multiseg_torch.lowering.products import ONEDNN, product

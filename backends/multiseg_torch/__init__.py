@@ -53,7 +53,7 @@ backend = Backend(
         "nadam": {"momentum": 0.9, "momentum2": 0.999, "momentum_decay": 0.004, "delta": 1e-8},
         "radam": {"momentum": 0.9, "momentum2": 0.999, "delta": 1e-8},
     },
-    # OpenMP's threads wait actively for about 50 us, then sleep (libgomp's manual). On idle cores that is as fast as its default
-    # of milliseconds, and sleeping at once is not; while other programs use them, only the default is slow (docs/performance.md)
-    environment={"GOMP_SPINCOUNT": "3000"},
+    # OpenMP's threads wait actively for up to half a millisecond, then sleep (libgomp's manual). On idle cores that is as fast as
+    # its default of milliseconds; 3000 costs 4 to 10 % there, and is faster by a quarter while another program uses a core
+    environment={"GOMP_SPINCOUNT": "10000"},
 )
