@@ -76,15 +76,25 @@ def check_classes(indices: Tensor, classes: int) -> None:
         raise ModelError(f"a label is class {low}; classes count from 0")
 
 
-def cross_entropies(scores: Tensor, indices: Tensor) -> Tensor:
-    """Return the cross entropy of the softmax of scores (N, C, P) for class indices (N, P): (N, P).
+# Number of classes from which PyTorch computes the cross entropy of rows of classes faster than that of NCHW. Processor time of
+# forward and backward, as a fraction of that with a copy to NCHW: 2.0 for 2 classes, 4.1 for 15, 0.5 for 16 and 21, 0.3 for 32.
+FEWEST_ROWS = 16
 
-    PyTorch copies scores in NHWC, twice; as rows of classes it takes them as they are.
-    """
-    rows = scores.mT
-    if scores.is_contiguous() or not rows.is_contiguous():
-        return functional.cross_entropy(scores, indices, reduction="none")
-    return functional.cross_entropy(rows.flatten(0, 1), indices.flatten(), reduction="none").view_as(indices)
+
+def rows_of(scores: Tensor) -> Tensor | None:
+    """Return scores (N, C, P) or (N, C, H, W) in NHWC in memory as (N * P, C) without a copy; None if that does not gain."""
+    rows = scores.movedim(1, -1)
+    if scores.is_contiguous() or not rows.is_contiguous() or scores.shape[1] < FEWEST_ROWS:
+        return None
+    return rows.flatten(0, -2)
+
+
+def cross_entropies(scores: Tensor, indices: Tensor) -> Tensor:
+    """Return the cross entropy of the softmax of scores (N, C, P) for class indices (N, P): (N, P)."""
+    rows = rows_of(scores)
+    if rows is None:
+        return functional.cross_entropy(scores.contiguous(), indices, reduction="none")
+    return functional.cross_entropy(rows, indices.flatten(), reduction="none").view_as(indices)
 
 
 class CrossEntropy(ClassLoss):

@@ -83,11 +83,9 @@ def _of_classes(loss: nn.Module, output: Tensor, labels: Tensor, ignore: int | N
     if not bool(counted.any()):
         return output.sum() * 0  # PyTorch's mean over no label is 0 / 0
     class_losses.check_classes(indices[counted], output.shape[1])
-    if scale == 1 and type(loss) in BY_CLASS and output.ndim == 4 and not output.is_contiguous():
-        output, indices = (
-            output.permute(0, 2, 3, 1).flatten(0, 2),
-            indices.flatten(),
-        )  # see class_losses.cross_entropies
+    if type(loss) in BY_CLASS and scale == 1:
+        rows = class_losses.rows_of(output)
+        output, indices = (output.contiguous(), indices) if rows is None else (rows, indices.flatten())
     value: Tensor = loss(output, labels if scale != 1 else indices)
     return value
 

@@ -6,24 +6,22 @@ import math
 import mmap
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from multiseg.dataset.memory import available_memory
 from multiseg.dataset.reading import Pair
-from multiseg.files import read_text
 
 Array = NDArray[Any]
 
 MB = 10**6
 _STEP = 64 * MB  # of memory that is taken before the available memory is read again
 _ALIGNMENT = 64
-_CGROUP = Path("/sys/fs/cgroup")
+_OBJECTS = 700  # bytes of the objects that belong to a pair, besides its pixels
 
 
 @dataclass(frozen=True)
@@ -45,17 +43,6 @@ DEFAULT = Limit(4000 * MB, 1 / 4)
 NOTHING = Limit(0)
 
 
-def available_memory() -> int:
-    """Return the bytes of memory that programs can still use, on this machine or in this container; 0 if it is unknown."""
-    amounts = []
-    with suppress(OSError, ValueError, StopIteration):  # not on Linux
-        lines = read_text("/proc/meminfo").splitlines()
-        amounts.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
-    with suppress(OSError, ValueError):  # of a container; "max" is no limit
-        amounts.append(int(read_text(_CGROUP / "memory.max")) - int(read_text(_CGROUP / "memory.current")))
-    return max(0, min(amounts, default=0))
-
-
 class Budget:
     """The memory that remains within a limit."""
 
@@ -64,15 +51,16 @@ class Budget:
         self._taken = self._permitted = 0
 
     def take(self, size: int) -> bool:
-        """Take ``size`` bytes; return False if fewer remain."""
-        taken = self._taken + size
-        if taken > self._limit.size:
-            return False
+        """Take the memory of a pair of ``size`` bytes; return False if less remains."""
+        taken = self._taken + size + _OBJECTS
         if taken > self._permitted:
-            if math.isfinite(self._limit.share) and taken > self._limit.share * (available_memory() + self._taken):
-                self._limit = Limit(self._taken)  # it is not read again for each image
+            self._permitted = self._limit.size
+            if math.isfinite(self._limit.share):
+                share = int(self._limit.share * (available_memory() + self._taken))
+                self._permitted = min(self._permitted, taken + _STEP, share)
+            if taken > self._permitted:
+                self._limit = Limit(self._permitted)  # the available memory is not read again for each image
                 return False
-            self._permitted = taken + _STEP
         self._taken = taken
         return True
 
@@ -112,10 +100,19 @@ class SharedFiles:
 
     @staticmethod
     def create(count: int, limit: Limit) -> list[int]:
-        """Return the descriptors of ``count`` empty files; the system provides their memory as they are written."""
-        descriptors = [os.memfd_create("multiseg-decoded") for _ in range(count)]
-        for descriptor in descriptors:
-            os.ftruncate(descriptor, limit.size)
+        """Return the descriptors of ``count`` empty files; the system provides their memory as they are written.
+
+        Raises OSError if they cannot be created.
+        """
+        descriptors: list[int] = []
+        try:
+            for _ in range(count):
+                descriptors.append(os.memfd_create("multiseg-decoded"))
+                os.ftruncate(descriptors[-1], limit.size)
+        except OSError:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
         return descriptors
 
     @cached_property
@@ -160,7 +157,10 @@ class PairsInFiles:
 
     def get(self, index: int) -> Pair | None:
         place = self._places.get(index)
-        return None if place is None else self._files.pair(place)
+        try:
+            return None if place is None else self._files.pair(place)
+        except OSError:  # there are no addresses for the files: the image is decoded again
+            return None
 
     def put(self, index: int, pair: Pair) -> None:
         place = self._files.add(pair)

@@ -37,7 +37,10 @@ Pairs = tuple[Array, Array | None]  # features and labels (N, C, H, W)
 # of features and labels (C, H, W), which may differ in size, and their positions
 Change = Callable[[Sequence[Array], Sequence[Array] | None, Indices], Pairs]
 
-_DIED = f"a process that reads images ended unexpectedly; choose fewer: {setting('data_workers')}"
+_DIED = (
+    f"a process that reads images ended unexpectedly; choose fewer: {setting('data_workers')}, "
+    f"or less memory: {setting('image_cache')}"
+)
 
 
 def read_pairs(split: Split, indices: Indices, change: Change | None, kept: Kept | None = None) -> Pairs:
@@ -91,21 +94,24 @@ class Readers:
                 while True:
                     while free and (indices := next(remaining, None)) is not None:
                         lane = free.popleft()
-                        lane.send((pickled, indices, change, {i: places[i] for i in indices.tolist() if i in places}))
+                        known = {i: places[i] for i in indices.tolist() if i in places}
+                        _send(lane, _Request(pickled, indices, change, known))
                         busy.append(lane)
                     if not busy:
                         return
-                    answer = busy[0].receive()
+                    answer = _receive(busy[0])
                     lane = busy.popleft()
-                    pairs = _pairs_of(answer, lane.memory)
                     places.update(answer.places)
+                    if answer.error is not None:
+                        raise answer.error
+                    pairs = _pairs_of(answer, lane.memory)
                     split.check_unchanged()
                     free.append(lane)
                     yield pairs
             finally:
                 for lane in busy:
                     with suppress(DatasetError):  # of a process that has died, reported already
-                        lane.receive()
+                        places.update(_receive(lane).places)
 
     def _start(self) -> list[Helper]:
         """Start the processes unless they run, and return them. Raise DatasetError if one does not start, or all have ended."""
@@ -116,7 +122,10 @@ class Readers:
                 return self._helpers
             try:
                 limit = self._limit.divided(self._workers)
-                files = SharedFiles.create(self._workers, limit)
+                try:
+                    files = SharedFiles.create(self._workers, limit)
+                except OSError:  # such files are limited: images are decoded in each epoch
+                    files, limit = [], NOTHING
                 try:
                     for number in range(self._workers):
                         self._helpers.append(Helper(_Reading(SharedFiles(files, limit, number)), _DIED, files))
@@ -140,6 +149,8 @@ class Readers:
             for helper in self._helpers:
                 helper.end()
             self._helpers = []
+            self._pairs.clear()
+            self._places.clear()
 
     def __enter__(self) -> Readers:
         return self
@@ -151,44 +162,86 @@ class Readers:
 
 
 @dataclass(frozen=True)
-class _Answer:
-    """The types and shapes of the arrays of a batch in a lane's memory, and the places of pairs that have been decoded."""
+class _Request:
+    """Pairs of a split, which is pickled, and the places of those that have been decoded."""
 
-    arrays: list[tuple[str, tuple[int, ...]] | None]
+    split: bytes
+    indices: Indices
+    change: Change | None
     places: dict[int, Place]
 
 
 @dataclass(frozen=True)
+class _Answer:
+    """The types and shapes of a batch's arrays in a lane's memory, or an error, and the places of pairs that were decoded."""
+
+    arrays: list[tuple[str, tuple[int, ...]] | None]
+    places: dict[int, Place]
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
 class _Reading:
-    """Write the pairs of batches to the lane's memory, and return an _Answer, or the error. ``files`` has decoded pairs."""
+    """Read the pairs of requests, and return where in the lane's memory the answer is. ``files`` has decoded pairs."""
 
     files: SharedFiles
 
     def begin(self) -> Answering:
         opened = lru_cache(maxsize=4)(pickle.loads)  # opening a split reads its index
 
-        def answer(request: tuple[bytes, Indices, Change | None, dict[int, Place]], memory: int) -> Any:
-            pickled, indices, change, places = request
+        def answer(length: int, memory: int) -> tuple[int, int]:
+            request: _Request = _load(memory, 0, length)
             position, described = 0, []
-            kept = PairsInFiles(self.files, places)
+            kept = PairsInFiles(self.files, request.places)
             try:
-                for array in read_pairs(opened(pickled), indices, change, kept):
+                for array in read_pairs(opened(request.split), request.indices, request.change, kept):
                     described.append(None if array is None else (array.dtype.str, array.shape))
                     if array is not None:
                         position = write_array(memory, array, position)
+                return position, _store(memory, _Answer(described, kept.added), position)
             except OSError as error:  # of the memory; those of files are DatasetErrors
-                return DatasetError(f"no memory for a batch of images: {error.strerror}")
+                words = f"no memory for a batch of images: {error.strerror}; choose less: {setting('image_cache')}"
+                return 0, _store(memory, _Answer([], kept.added, DatasetError(words)), 0)
             except Exception as error:
-                return error
-            return _Answer(described, kept.added)
+                return 0, _store(memory, _Answer([], kept.added, error), 0)
 
         return answer
 
 
-def _pairs_of(answer: Any, memory: int) -> Pairs:
-    """Return the pairs in a lane's memory that an answer describes. Raise the error that it is instead."""
-    if isinstance(answer, Exception):
-        raise answer
+# Requests and answers are in the lane's memory, not in its pipe: with the places of many pairs they exceed the pipe's buffer, and
+# both processes would wait for each other to read.
+
+
+def _send(lane: Lane, request: _Request) -> None:
+    """Send a request. Raise DatasetError if there is no memory for it, or the process has died."""
+    try:
+        length = _store(lane.memory, request, 0)
+    except OSError as error:
+        raise DatasetError(f"no memory for the numbers of a batch's images: {error.strerror}") from error
+    lane.send(length)
+
+
+def _receive(lane: Lane) -> _Answer:
+    """Return the answer to a request. Raise DatasetError if the process has died."""
+    answer: _Answer = _load(lane.memory, *lane.receive())
+    return answer
+
+
+def _store(memory: int, value: Any, position: int) -> int:
+    """Write a value from ``position`` on, pickled, and return its number of bytes."""
+    content = np.frombuffer(pickle.dumps(value), np.uint8)
+    write_array(memory, content, position)
+    return len(content)
+
+
+def _load(memory: int, position: int, length: int) -> Any:
+    content = np.empty(length, np.uint8)
+    _fill(memory, content, position)
+    return pickle.loads(content.data)
+
+
+def _pairs_of(answer: _Answer, memory: int) -> Pairs:
+    """Return the pairs in a lane's memory that an answer describes."""
     arrays: list[Array | None] = []
     position = 0
     for described in answer.arrays:

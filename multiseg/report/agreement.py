@@ -16,13 +16,14 @@ from multiseg.errors import SettingsError
 from multiseg.pages.numbers import number, significant
 from multiseg.report.facts import RunFacts
 from multiseg.settings.metrics import LOSS, METRICS, SELECTING, Metric
+from multiseg.settings.resolved import OF_MACHINE
 from multiseg.settings.step import DEFAULTS
 from multiseg.topology.words import listed
 
 MEASURED = SELECTING
 # settings in which compared runs may differ: backend, its network file, seed, and settings that do not affect results
 FREE = {
-    "backend", "model", "exported", "seed", "device", "threads", "lowering", "compile", "snapshot_interval", "keep",
+    "backend", "model", "exported", "seed", "device", *OF_MACHINE, "lowering", "compile", "snapshot_interval", "keep",
 }  # fmt: skip
 
 

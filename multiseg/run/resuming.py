@@ -10,14 +10,14 @@ from multiseg.errors import RunError, setting
 from multiseg.model_files import copies
 from multiseg.run.names import MODEL
 from multiseg.run.reading import read_job
-from multiseg.settings.resolved import OWN_MEAN, Settings
+from multiseg.settings.resolved import OF_MACHINE, OWN_MEAN, Settings
 from multiseg.settings.step import DEFAULTS
 
 RESTARTED = ("batch_size", "val_batch_size", "accumulate")  # may differ if the run has no snapshot, and starts again
 # None is a value of its own, which does not take that of the run; it is that of runs before there was the setting
 OPTIONAL = ("divide_std", "crop", "val_crop")
 # may differ when a run is resumed; epochs have a separate error message
-FREE = ("epochs", "threads", "data_workers", "image_cache", "device")
+FREE = ("epochs", "device", *OF_MACHINE)
 
 
 def completed(

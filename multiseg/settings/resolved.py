@@ -15,6 +15,10 @@ from multiseg.settings.schedules import Schedule
 OWN_MEAN = "own"  # of subtract_mean, in job.json
 
 
+# settings of the machine that trains, which do not affect the images, their order or the network
+OF_MACHINE = ("threads", "data_workers", "image_cache")
+
+
 @dataclass(frozen=True)
 class Settings:
     """The checked settings of one training. They do not change: dataclasses.replace makes others.

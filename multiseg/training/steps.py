@@ -13,6 +13,7 @@ from multiseg.dataset.cropping import crop_shapes
 from multiseg.dataset.decoded import DEFAULT, MB, NOTHING, Limit
 from multiseg.dataset.feed import Batch, batches, epoch_order
 from multiseg.dataset.fitting import shapes_of
+from multiseg.dataset.memory import machine_memory
 from multiseg.dataset.readers import Readers
 from multiseg.layout import Layout
 from multiseg.settings.loaded import LoadedSettings
@@ -80,7 +81,7 @@ def readers_for(settings: LoadedSettings, ranks: Ranks) -> Readers:
     if chosen is None:
         chosen = min(MOST_READERS, ranks.threads - 1) if settings.device == "cuda" else 0
     if settings.image_cache is not None:
-        return Readers(chosen, Limit(settings.image_cache * MB))
+        return Readers(chosen, Limit(min(settings.image_cache * MB, machine_memory())))
     return Readers(chosen, DEFAULT.divided(ranks.local_size) if settings.epochs > 1 else NOTHING)
 
 

@@ -21,6 +21,7 @@ from multiseg.run.reading import read_history, read_job
 from multiseg.run.schemas import PROGRESS_VALUES, SUMMARY_VALUES
 from multiseg.schema import Schema, problem
 from multiseg.settings.metrics import COLUMNS, LOSS, METRICS
+from multiseg.settings.resolved import OF_MACHINE
 
 Status = Literal["waiting", "starting", "training", "validating", "finished", "stopped", "failed", "interrupted"]
 RUNNING: tuple[Status, ...] = ("starting", "training", "validating")
@@ -29,7 +30,7 @@ SILENT_SECONDS = 60.0  # without a sign of life, after which a training on anoth
 LOG_LINES, LOG_BYTES = 12, 8000
 MOST_CHARACTERS = 2000  # of an error, of which the page shows four lines
 SETTLED_SECONDS = 5.0  # after its end, in which a run may still change
-DIFFERS_BETWEEN_SEEDS = {"seed", "device", "threads", "snapshot_interval", "keep"}
+DIFFERS_BETWEEN_SEEDS = {"seed", "device", *OF_MACHINE, "snapshot_interval", "keep"}
 
 Stamp = tuple[int, int]  # time of the last change in nanoseconds, and size
 

@@ -12,11 +12,12 @@ from multiseg.dataset import Dataset
 from multiseg.errors import MultisegError, TrainingStopped, WorkerError
 from multiseg.model_files import copies
 from multiseg.settings.loaded import LoadedSettings
+from multiseg.settings.resolved import OF_MACHINE
 from multiseg.training.ranks import Ranks
 from multiseg.worker.client import Worker
 
 # settings that may differ between ranks: the machine's, those that only rank 0 reads, and those that it sends
-FREE = ("threads", "weights", "solver_state", "seed")
+FREE = (*OF_MACHINE, "weights", "solver_state", "seed")
 
 
 def common(settings: LoadedSettings, dataset: Dataset) -> dict[str, Any]:

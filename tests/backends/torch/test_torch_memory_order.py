@@ -155,14 +155,16 @@ def test_a_state_in_another_memory_order_continues(solver: str) -> None:
 
 @pytest.mark.parametrize("kind", ["cross_entropy", "focal", "dice", "file"])
 @pytest.mark.parametrize("order", ["NCHW", "NHWC"])
-def test_losses_of_classes_do_not_depend_on_the_order(kind: str, order: str) -> None:
+@pytest.mark.parametrize("classes", [4, 20])  # rows of classes are used for many classes only
+def test_losses_of_classes_do_not_depend_on_the_order(kind: str, order: str, classes: int) -> None:
     """An output in either order, with weights and ignored labels; the reference is computed pixel by pixel in float64."""
     import torch
     from multiseg_torch import losses
     from multiseg_torch.class_losses import CrossEntropy, Dice, Focal
 
-    draw, weights = np.random.default_rng(5), [0.5, 2.0, 1.0, 3.0]
-    scores, labels = draw.normal(size=(2, 4, 3, 5)), draw.integers(0, 4, (2, 1, 3, 5))
+    draw = np.random.default_rng(5)
+    weights = draw.uniform(0.5, 3, classes).tolist()
+    scores, labels = draw.normal(size=(2, classes, 3, 5)), draw.integers(0, classes, (2, 1, 3, 5))
     labels[0, 0, 1] = 255
     loss = {
         "cross_entropy": CrossEntropy(255, weights), "focal": Focal(255, weights, gamma=2.0), "dice": Dice(255, smooth=1.0),
@@ -179,7 +181,7 @@ def test_losses_of_classes_do_not_depend_on_the_order(kind: str, order: str) -> 
         p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
         counted = labels != 255
         if kind == "dice":
-            hits = np.stack([labels[:, 0] == c for c in range(4)], 1)
+            hits = np.stack([labels[:, 0] == c for c in range(classes)], 1)
             p = p * counted
             shares = [(2 * (p * hits).sum((2, 3)) + 1) / (p.sum((2, 3)) + hits.sum((2, 3)) + 1)]
             return float((1 - shares[0]).mean())

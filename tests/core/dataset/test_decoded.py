@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,19 @@ import pytest
 
 from helpers.dataset_wire import raw, write_job
 from multiseg import Dataset
-from multiseg.dataset import Split, decoded, reading
+from multiseg.dataset import Split, decoded, memory, reading
 from multiseg.dataset.augmentation import Augmentation, Augmented
 from multiseg.dataset.cropping import Crop
-from multiseg.dataset.decoded import Budget, Limit, PairsInFiles, SharedFiles, available_memory
+from multiseg.dataset.decoded import Budget, Limit, PairsInFiles, SharedFiles
 from multiseg.dataset.feed import batches, epoch_order
+from multiseg.dataset.memory import available_memory
 from multiseg.dataset.readers import Readers
 from multiseg.errors import DatasetError
 from multiseg.layout import Layout
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 12, 16, 3), np.uint8)
 LABELS = np.random.default_rng(1).integers(0, 256, (20, 12, 16), np.uint8)
-PAIR = 12 * 16 * (3 + 1)  # bytes
+PAIR = 12 * 16 * (3 + 1) + 700  # bytes, with those of its objects
 
 
 @pytest.fixture
@@ -129,9 +131,47 @@ def test_a_file_has_pairs_of_any_type_and_shape(files: list[int]) -> None:
 def test_a_full_file_keeps_no_more(files: list[int]) -> None:
     pairs = PairsInFiles(SharedFiles(files, Limit(4096), 0), {})
     for index in range(5):
-        pairs.put(index, (np.zeros((1, 32, 32), np.uint8), None))
-    pairs.put(5, (np.zeros((1, 1, 1), np.uint8), None))
-    assert sorted(pairs.added) == [0, 1, 2, 3]
+        pairs.put(index, (np.zeros((1, 18, 18), np.uint8), None))
+    assert sorted(pairs.added) == [0, 1, 2]
+
+
+def test_a_pass_that_ends_early_loses_no_space(split: Split) -> None:
+    with Readers(2, Limit(2 * 20 * PAIR)) as readers:
+        for _ in range(6):
+            with batches(split, 2, readers=readers) as feed:
+                next(feed)
+        list(batches(split, 2, readers=readers))
+        assert sorted(*(places.keys() for places in readers._places.values())) == list(range(20))
+
+
+def test_large_batches_do_not_fill_the_pipes(tmp_path: Path) -> None:
+    """Half of the pairs have places in the request, and the other half in the answer, which both exceed a pipe's buffer."""
+    images = np.zeros((30000, 1, 1), np.uint8)
+    split = Dataset.open(write_job(tmp_path / "job", [raw(image) for image in images], None)).train
+    with Readers(1, Limit(10**9)) as readers:
+        list(batches(split, 15000, order=np.arange(0, 30000, 2), readers=readers))
+        assert sum(len(batch.indices) for batch in batches(split, 10000, readers=readers)) == 30000
+
+
+def test_without_files_in_memory_images_are_decoded_again(split: Split) -> None:
+    """Under a limit on the size of files, as on a cluster."""
+    kind = resource.RLIMIT_FSIZE
+    before = resource.getrlimit(kind)
+    resource.setrlimit(kind, (10**6, before[1]))
+    try:
+        with Readers(1, Limit(10**9)) as readers:
+            for _ in range(2):
+                assert len(list(batches(split, 4, readers=readers))) == 5
+    finally:
+        resource.setrlimit(kind, before)
+
+
+def test_nothing_stays_after_the_end(split: Split) -> None:
+    for workers in (0, 1):
+        with Readers(workers, Limit(10**6)) as readers:
+            list(batches(split, 4, readers=readers))
+            assert readers._places or readers._pairs
+        assert not readers._places and not readers._pairs
 
 
 def test_available_memory_is_part_of_the_machine() -> None:
@@ -139,17 +179,36 @@ def test_available_memory_is_part_of_the_machine() -> None:
     assert 0 < available_memory() <= total
 
 
-@pytest.mark.parametrize(
-    ("limit", "used", "expected"), [("5000", "2000", 3000), ("max", "2000", None), ("1000", "2000", 0)]
-)
-def test_a_container_limits_the_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, used: str, expected: int | None
+VERSIONS = {
+    2: ("0::/", "", ("memory.max", "memory.current"), ""),
+    1: ("4:cpu,memory:/", "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes"), "total_"),
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("group", ["", "job/step"])
+@pytest.mark.parametrize(("limit", "expected"), [("5000", 3700), ("max", None), ("1000", 0)])
+def test_a_container_or_a_job_limits_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int, group: str, limit: str, expected: int | None
 ) -> None:
-    (tmp_path / "memory.max").write_text(limit + "\n")
-    (tmp_path / "memory.current").write_text(used + "\n")
-    monkeypatch.setattr(decoded, "_CGROUP", tmp_path)
+    """2,000 bytes are used, of which the page cache has 700; the limit is that of the group ``job`` or of the container."""
+    line, root, (most, used), prefix = VERSIONS[version]
+    folder = tmp_path / root / (group and "job")
+    (folder / "step").mkdir(parents=True)
+    (folder / most).write_text(limit + "\n")
+    (folder / used).write_text("2000\n")
+    (folder / "memory.stat").write_text(f"anon 1\n{prefix}inactive_file 600\n{prefix}active_file 100\n")
+    (tmp_path / "own").write_text(f"3:pids:/x\n{line}{group}\n")
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "_OWN_GROUPS", tmp_path / "own")
     found = available_memory()
     assert found == expected if expected is not None else found > 10**6
+
+
+def test_little_memory_is_not_exceeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoded, "available_memory", lambda: 50 * 10**6)
+    budget = Budget(Limit(10**12, 1 / 4))
+    assert sum(budget.take(10**6 - 700) for _ in range(100)) == 16  # u is a quarter of 50 MB and u
 
 
 @pytest.mark.parametrize("programs", [1, 4])

@@ -139,6 +139,8 @@ def test_what_changes_no_result_may_differ(make: Make) -> None:
     free = {
         "model": "fcn.prototxt",
         "threads": 7,
+        "data_workers": 3,
+        "image_cache": 100,
         "device": "cuda",
         "lowering": False,
         "keep": "all",
