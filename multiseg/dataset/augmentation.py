@@ -3,8 +3,8 @@
 Geometric changes apply to input and target, changes of colour and noise to the input only.
 Flips, quarter turns and crops use NumPy and do not change pixel values. Rotation, scale and translation are combined, with a
 crop, into one affine map, applied by Pillow (already a dependency), so that pixels are interpolated once: inputs bilinearly,
-targets by the nearest pixel, at the same places. Inputs of which a crop is scaled only are resized by Pillow. Dedicated libraries (albumentations, imgaug, torchvision) would add OpenCV or a
-framework as a dependency for no more than that.
+targets by the nearest pixel, at the same places. Inputs of which a crop is only scaled are resized by Pillow. Dedicated libraries
+(albumentations, imgaug, torchvision) would add OpenCV or a framework as a dependency for no more than that.
 """
 
 from __future__ import annotations
