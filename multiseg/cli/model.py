@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +12,9 @@ from multiseg.cli.notation import visible
 from multiseg.cli.tables import print_table
 from multiseg.errors import SettingsError
 from multiseg.files import json_text
-from multiseg.topology import Topology
+
+if TYPE_CHECKING:  # the help of all commands imports this module
+    from multiseg.topology import Topology
 
 FILE = click.argument("file", type=click.Path(path_type=Path))
 

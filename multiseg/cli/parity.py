@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,8 +12,10 @@ from multiseg.cli.train import deviations, numbers, weights_of_classes
 from multiseg.errors import SettingsError
 from multiseg.files import json_text
 from multiseg.network import FLOAT32, PRECISIONS
-from multiseg.parity import Parity
 from multiseg.settings.losses import LOSSES
+
+if TYPE_CHECKING:  # the help of all commands imports this module
+    from multiseg.parity import Parity
 
 AS_PATH = click.Path(path_type=Path)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,8 +12,10 @@ from multiseg.cli.notation import message
 from multiseg.cli.tables import print_table
 from multiseg.files import json_text, write_json
 from multiseg.images import MOST_PIXELS
-from multiseg.inference.output import Output
-from multiseg.run.run import Run
+
+if TYPE_CHECKING:  # the help of all commands imports this module
+    from multiseg.inference.output import Output
+    from multiseg.run.run import Run
 
 MOST_CLASSES = 25  # printed by test-db; metrics.json has all
 RUN = click.argument("run", type=click.Path(path_type=Path))
