@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from multiseg.dataset import shared_memory
 from multiseg.dataset.memory import available_memory
 from multiseg.dataset.reading import Pair
 
@@ -21,7 +22,9 @@ Array = NDArray[Any]
 MB = 10**6
 _STEP = 64 * MB  # of memory that is taken before the available memory is read again
 _ALIGNMENT = 64
-_OBJECTS = 700  # bytes of the objects that belong to a pair, besides its pixels
+_OBJECTS = (
+    750  # bytes of a pair besides its pixels: arrays, their bytes objects, keys; measured with 30,000 small PNG pairs
+)
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ class SharedFiles:
         try:
             for array, described in zip(pair, arrays, strict=True):
                 if array is not None and described is not None:
-                    write_array(self._descriptors[self._own], array, described[2])
+                    shared_memory.write(self._descriptors[self._own], array, described[2])
         except OSError:  # no memory: what is not kept is decoded again
             self._budget = Budget(NOTHING)
             return None
@@ -166,12 +169,3 @@ class PairsInFiles:
         place = self._files.add(pair)
         if place is not None:
             self.added[index] = place
-
-
-def write_array(file: int, array: Array, position: int) -> int:
-    """Write an array from ``position`` on, and return the position after it. A call of the system writes at most 2 GiB."""
-    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-    while content:
-        written = os.pwrite(file, content, position)
-        content, position = content[written:], position + written
-    return position

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from multiseg.dataset import shared_memory
 from multiseg.dataset.encoding import Chunk, Encoded, EncodingTask, Sum, encode
 from multiseg.dataset.helper import Answering, Helper, Lane
 
@@ -126,7 +127,7 @@ class _Encoding:
                 return encoded
             position = 0
             for record in chain(encoded.features, encoded.labels):
-                position += os.pwrite(memory, record, position)
+                position = shared_memory.write(memory, record, position)
             sizes = ([len(record) for record in records] for records in (encoded.features, encoded.labels))
             return *sizes, encoded.statistics, encoded.oriented, encoded.transparent
 

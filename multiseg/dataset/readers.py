@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from multiseg.dataset import shared_memory
 from multiseg.dataset.decoded import (
     NOTHING,
     Budget,
@@ -25,7 +26,6 @@ from multiseg.dataset.decoded import (
     PairsInMemory,
     Place,
     SharedFiles,
-    write_array,
 )
 from multiseg.dataset.helper import Answering, Helper, Lane
 from multiseg.dataset.reading import Kept, Split
@@ -190,20 +190,20 @@ class _Reading:
         opened = lru_cache(maxsize=4)(pickle.loads)  # opening a split reads its index
 
         def answer(length: int, memory: int) -> tuple[int, int]:
-            request: _Request = _load(memory, 0, length)
+            request: _Request = shared_memory.load(memory, 0, length)
             position, described = 0, []
             kept = PairsInFiles(self.files, request.places)
             try:
                 for array in read_pairs(opened(request.split), request.indices, request.change, kept):
                     described.append(None if array is None else (array.dtype.str, array.shape))
                     if array is not None:
-                        position = write_array(memory, array, position)
-                return position, _store(memory, _Answer(described, kept.added), position)
+                        position = shared_memory.write(memory, array, position)
+                return position, shared_memory.store(memory, _Answer(described, kept.added), position)
             except OSError as error:  # of the memory; those of files are DatasetErrors
                 words = f"no memory for a batch of images: {error.strerror}; choose less: {setting('image_cache')}"
-                return 0, _store(memory, _Answer([], kept.added, DatasetError(words)), 0)
+                return 0, shared_memory.store(memory, _Answer([], kept.added, DatasetError(words)), 0)
             except Exception as error:
-                return 0, _store(memory, _Answer([], kept.added, error), 0)
+                return 0, shared_memory.store(memory, _Answer([], kept.added, error), 0)
 
         return answer
 
@@ -215,7 +215,7 @@ class _Reading:
 def _send(lane: Lane, request: _Request) -> None:
     """Send a request. Raise DatasetError if there is no memory for it, or the process has died."""
     try:
-        length = _store(lane.memory, request, 0)
+        length = shared_memory.store(lane.memory, request, 0)
     except OSError as error:
         raise DatasetError(f"no memory for the numbers of a batch's images: {error.strerror}") from error
     lane.send(length)
@@ -223,21 +223,8 @@ def _send(lane: Lane, request: _Request) -> None:
 
 def _receive(lane: Lane) -> _Answer:
     """Return the answer to a request. Raise DatasetError if the process has died."""
-    answer: _Answer = _load(lane.memory, *lane.receive())
+    answer: _Answer = shared_memory.load(lane.memory, *lane.receive())
     return answer
-
-
-def _store(memory: int, value: Any, position: int) -> int:
-    """Write a value from ``position`` on, pickled, and return its number of bytes."""
-    content = np.frombuffer(pickle.dumps(value), np.uint8)
-    write_array(memory, content, position)
-    return len(content)
-
-
-def _load(memory: int, position: int, length: int) -> Any:
-    content = np.empty(length, np.uint8)
-    _fill(memory, content, position)
-    return pickle.loads(content.data)
 
 
 def _pairs_of(answer: _Answer, memory: int) -> Pairs:
@@ -245,19 +232,10 @@ def _pairs_of(answer: _Answer, memory: int) -> Pairs:
     arrays: list[Array | None] = []
     position = 0
     for described in answer.arrays:
-        arrays.append(None if described is None else np.empty(described[1], described[0]))
-        if described is not None:
-            position = _fill(memory, arrays[-1], position)
+        array = None if described is None else np.empty(described[1], described[0])
+        if array is not None:
+            position = shared_memory.fill(memory, array, position)
+        arrays.append(array)
     features, labels = arrays
     assert features is not None
     return features, labels
-
-
-def _fill(memory: int, array: Any, position: int) -> int:
-    content = array.reshape(-1).view(np.uint8).data
-    while content:
-        read = os.preadv(memory, [content], position)
-        if not read:
-            raise DatasetError(_DIED)
-        content, position = content[read:], position + read
-    return position

@@ -13,9 +13,8 @@ from PIL import Image
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
-AROUND = (
-    2  # pixels that bilinear interpolation may read beyond the places of an image's outer pixels, and one for rounding
-)
+# pixels that bilinear interpolation may read beyond the places of an image's outer pixels, and one for rounding
+AROUND = 2
 
 
 def warped(
@@ -65,9 +64,7 @@ def scaled_part(image: Array, scaled: tuple[int, int], corner: tuple[int, int], 
     end = np.minimum(np.add(corner, size), scaled)
     ratio = np.array(image.shape[1:], np.float64) / scaled
     top_left, bottom_right = np.multiply(corner, ratio), np.minimum(end * ratio, image.shape[1:])
-    around = (
-        np.ceil(np.maximum(ratio, 1)).astype(int) + 1
-    )  # pixels that the outer ones are interpolated from, one for rounding
+    around = np.ceil(np.maximum(ratio, 1)).astype(int) + 1  # pixels that are averaged, and one for rounding
     first, image = _part(image, np.array([top_left, bottom_right])[:, ::-1], around[::-1])
     box = (*(top_left[::-1] - first), *np.minimum(bottom_right[::-1] - first, image.shape[:0:-1]))
     height, width = end - corner

@@ -26,7 +26,7 @@ from multiseg.layout import Layout
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 12, 16, 3), np.uint8)
 LABELS = np.random.default_rng(1).integers(0, 256, (20, 12, 16), np.uint8)
-PAIR = 12 * 16 * (3 + 1) + 700  # bytes, with those of its objects
+PAIR = 12 * 16 * (3 + 1) + 750  # bytes, with those of its objects
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ def test_a_container_or_a_job_limits_the_memory(
 def test_little_memory_is_not_exceeded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoded, "available_memory", lambda: 50 * 10**6)
     budget = Budget(Limit(10**12, 1 / 4))
-    assert sum(budget.take(10**6 - 700) for _ in range(100)) == 16  # u is a quarter of 50 MB and u
+    assert sum(budget.take(10**6 - 750) for _ in range(100)) == 16  # u is a quarter of 50 MB and u
 
 
 @pytest.mark.parametrize("programs", [1, 4])
