@@ -54,6 +54,6 @@ backend = Backend(
         "radam": {"momentum": 0.9, "momentum2": 0.999, "delta": 1e-8},
     },
     # OpenMP's threads wait actively for up to half a millisecond, then sleep (libgomp's manual). On idle cores that is as fast as
-    # its default of milliseconds; 3000 costs 4 to 10 % there, and is faster by a quarter while another program uses a core
+    # its default of milliseconds, and shorter times are not; while another program uses a core, shorter times are faster
     environment={"GOMP_SPINCOUNT": "10000"},
 )

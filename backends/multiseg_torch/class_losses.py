@@ -38,9 +38,7 @@ class ClassLoss(nn.Module):
     def _flat(self, output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return scores (N, C, P), class indices (N, P) with 0 where they do not count, and whether they count.
 
-        The scores keep their order in memory.
-
-        Raises ModelError if the shapes do not fit, or a label is no class.
+        The scores keep their order in memory. Raises ModelError if the shapes do not fit, or a label is no class.
         """
         scores = getattr(output, "scores", output)
         positions = scores.shape[2:].numel()
@@ -76,8 +74,9 @@ def check_classes(indices: Tensor, classes: int) -> None:
         raise ModelError(f"a label is class {low}; classes count from 0")
 
 
-# Number of classes from which PyTorch computes the cross entropy of rows of classes faster than that of NCHW. Processor time of
-# forward and backward, as a fraction of that with a copy to NCHW: 2.0 for 2 classes, 4.1 for 15, 0.5 for 16 and 21, 0.3 for 32.
+# Number of classes from which PyTorch computes the cross entropy of rows of classes at least as fast as that of a copy in NCHW:
+# forward and backward 0.2 to 0.4 times as fast up to 15 classes, 1.0 to 1.5 for 16 and 21, 2 to 3 from 32 on (`python
+# benchmarks/lowering.py entropy`).
 FEWEST_ROWS = 16
 
 

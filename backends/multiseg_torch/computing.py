@@ -23,17 +23,14 @@ CACHE = "TORCHINDUCTOR_CACHE_DIR"  # PyTorch's variable: the folder of compiled 
 class Forward:
     """Computes the output of a network for a part of a batch in training, float32 (N, C, H, W).
 
-    ``order`` is that of the network's weights and images in memory (multiseg_torch.memory_order). The output has it as well,
-    unless it must be ``contiguous``.
+    ``order`` is that of the network's weights and images in memory (multiseg_torch.memory_order), which the output may have, too.
 
     With ``compile`` parts of ``batch_size`` images are compiled. Others, at the end of an epoch, are not: each size would be
     compiled anew, and what is compiled depends on the size alone, so that a resumed training computes the same.
     """
 
-    def __init__(
-        self, spec: NetworkSpec, model: nn.Module, batch_size: int, device: torch.device, order: str, contiguous: bool
-    ) -> None:  # fmt: skip
-        self._order, self._contiguous = order, contiguous
+    def __init__(self, spec: NetworkSpec, model: nn.Module, batch_size: int, device: torch.device, order: str) -> None:
+        self._order = order
         self._spec, self._model, self._batch_size, self._device = spec, model, batch_size, device
         self._compiled: Callable[[Tensor], Tensor] | None = None
 
@@ -43,7 +40,7 @@ class Forward:
         function = self._compiled if whole and self._compiled is not None else self._model
         with self.precision(self._spec.precision):
             output = function(ordered(images, self._order))
-        return in_float32(output, self._contiguous)
+        return in_float32(output)
 
     def precision(self, name: str) -> AbstractContextManager[None]:
         """Return the context in which the network is computed in FLOAT32 or BF16."""
@@ -90,11 +87,9 @@ class Forward:
             ) from error
 
 
-def in_float32(output: Tensor, contiguous: bool = True) -> Tensor:
+def in_float32(output: Tensor) -> Tensor:
     """Return the output of a network with its scores if it has them (multiseg_torch.scores); bfloat16 as float32."""
-    converted = _widened(output)
-    converted = converted.contiguous() if contiguous else converted
-    scores = getattr(output, "scores", None)
+    converted, scores = _widened(output), getattr(output, "scores", None)
     if scores is not None and converted is not output:
         converted.scores = _widened(scores)  # type: ignore[attr-defined]
     return converted

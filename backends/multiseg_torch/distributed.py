@@ -68,8 +68,7 @@ class Network(network.Network, RankNetwork):
                 self.model, process_group=group, find_unused_parameters=True, gradient_as_bucket_view=True,
                 **{BUFFERS: False},
             )  # fmt: skip
-        contiguous = not losses.takes_any_order(self.criterion)
-        self.forward = Forward(spec, self.parallel, self.part, self.device, self.order, contiguous)
+        self.forward = Forward(spec, self.parallel, self.part, self.device, self.order)
 
     def _check_mean(self) -> None:
         """Raise ModelError if the batch's gradient is not the mean of the gradients of its shards."""

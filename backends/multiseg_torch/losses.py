@@ -63,13 +63,25 @@ def named(spec: NetworkSpec) -> nn.Module:
 def over_labels(loss: Loss, ignore: int | None = None) -> Loss:
     """Return ``loss`` adapted to the core's labels. A loss that the file defines itself receives them unchanged.
 
+    It takes outputs in any order in memory; the file's own code receives them in NCHW.
+
     A loss of class indices leaves out the labels ``ignore`` as well as its own ``ignore_index``; it is 0 if no label is left.
     """
     if isinstance(loss, BY_CLASS):
         return lambda output, labels: _of_classes(loss, output, labels, ignore)
     if isinstance(loss, BY_ELEMENT):
-        return lambda output, labels: loss(output, _like(output, labels))
-    return loss
+        return lambda output, labels: loss(in_nchw(output), _like(output, labels))
+    if isinstance(loss, class_losses.CrossEntropy):
+        return loss
+    return lambda output, labels: loss(in_nchw(output), labels)
+
+
+def in_nchw(output: Tensor) -> Tensor:
+    """Return an output in NCHW in memory, with its scores if it has them (multiseg_torch.scores)."""
+    ordered, scores = output.contiguous(), getattr(output, "scores", None)
+    if scores is not None:
+        ordered.scores = scores  # type: ignore[attr-defined]
+    return ordered
 
 
 def _of_classes(loss: nn.Module, output: Tensor, labels: Tensor, ignore: int | None) -> Tensor:
@@ -83,16 +95,11 @@ def _of_classes(loss: nn.Module, output: Tensor, labels: Tensor, ignore: int | N
     if not bool(counted.any()):
         return output.sum() * 0  # PyTorch's mean over no label is 0 / 0
     class_losses.check_classes(indices[counted], output.shape[1])
-    if type(loss) in BY_CLASS and scale == 1:
-        rows = class_losses.rows_of(output)
-        output, indices = (output.contiguous(), indices) if rows is None else (rows, indices.flatten())
-    value: Tensor = loss(output, labels if scale != 1 else indices)
+    rows = class_losses.rows_of(output) if type(loss) in BY_CLASS and scale == 1 else None
+    if rows is not None:
+        output, indices = rows, indices.flatten()
+    value: Tensor = loss(in_nchw(output), labels if scale != 1 else indices)
     return value
-
-
-def takes_any_order(loss: object) -> bool:
-    """Return whether a loss takes an output in NHWC in memory as it is; one that a file defines may count on NCHW."""
-    return isinstance(loss, class_losses.ClassLoss) or type(loss) in BY_CLASS
 
 
 def by_class(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -101,8 +101,7 @@ class Network(network.Network):
         self.lowered = lowering.lower(self.model) if spec.lowering else []
         self.order = memory_order.choose(self.model, self._trial_images(), trains=spec.solver is not None)
         self.solver = Solver(spec, self.model) if spec.solver else None
-        contiguous = not losses.takes_any_order(self.criterion)
-        self.forward = computing.Forward(spec, self.model, self.batch_size, self.device, self.order, contiguous)
+        self.forward = computing.Forward(spec, self.model, self.batch_size, self.device, self.order)
         self.compile_seconds = self.forward.compile() if spec.compile and spec.solver else None
 
     def _check_shapes(self) -> None:
