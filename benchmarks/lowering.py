@@ -2,6 +2,7 @@
 
     python benchmarks/lowering.py torch          # large upsampling, in both orders in memory
     python benchmarks/lowering.py tensorflow     # large upsampling, and the cross entropy of classes
+    python benchmarks/lowering.py entropy        # the cross entropy of classes in PyTorch, of scores in NHWC; half a minute
     python benchmarks/lowering.py dense          # dense layers in TensorFlow, on two threads by wall time: on a quiet machine
 
 Processor time of one thread, by turns, with the memory settings of multiseg's workers; medians. Layers beyond the limits of the
@@ -29,6 +30,7 @@ from multiseg.worker.client import environment
 CHANNELS = (2, 5, 11, 21, 40, 64)
 STRIDES = (2, 4, 8, 16, 32)
 IMAGES = ((1, 256), (8, 128))  # number and height of square outputs
+CLASSES = (2, 4, 8, 11, 15, 16, 21, 32, 64, 150)
 LABELS = ((32768, 2), (32768, 5), (32768, 11), (32768, 21), (16384, 64), (4096, 150))  # number and classes
 DENSE = ((128, 128), (256, 256), (512, 512), (800, 500), (1024, 1024), (8192, 1024), (4096, 4096))  # inputs and outputs
 ROWS = (1, 4, 16, 64, 256)
@@ -85,6 +87,27 @@ def of_torch() -> None:
         print(
             f"{channels:3} {stride:3} {count}x{height} {order}: {found['forward']:.2f} {found['both']:.2f}", flush=True
         )
+
+
+def of_entropy() -> None:
+    import torch
+    from multiseg_torch import class_losses
+
+    torch.set_num_threads(1)
+    class_losses.FEWEST_ROWS = 1
+    print("classes: copied to NCHW / as rows, loss, loss and gradient")
+    for classes in CLASSES:
+        scores = torch.randn(8, classes, 64, 64).contiguous(memory_format=torch.channels_last).requires_grad_()
+        indices = torch.randint(0, classes, (8, 64 * 64))
+
+        def forward(copied: bool, scores: Any = scores, indices: Any = indices) -> Any:
+            return class_losses.cross_entropies((scores.contiguous() if copied else scores).flatten(2), indices).sum()
+
+        def both(copied: bool, scores: Any = scores, forward: Any = forward) -> None:
+            torch.autograd.grad(forward(copied), scores)
+
+        found = ratios({each.__name__: (partial(each, True), partial(each, False)) for each in (forward, both)})
+        print(f"{classes}: {found['forward']:.2f} {found['both']:.2f}", flush=True)
 
 
 def of_tensorflow() -> None:
@@ -177,14 +200,15 @@ def _compared(
     return ratios({name: (plain, other) for name, (plain, other) in pairs.items()}, clock)
 
 
-PARTS = {"torch": of_torch, "tensorflow": of_tensorflow, "dense": of_dense}
+PARTS = {"torch": of_torch, "tensorflow": of_tensorflow, "entropy": of_entropy, "dense": of_dense}
+FRAMEWORKS = {"entropy": "torch", "dense": "tensorflow"}  # of the parts that are not named after theirs
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=list(PARTS), metavar="|".join(PARTS))
     part = parser.parse_args().part
-    variables = environment(registry.get("tensorflow" if part == "dense" else part), THREADS if part == "dense" else 1)
+    variables = environment(registry.get(FRAMEWORKS.get(part, part)), THREADS if part == "dense" else 1)
     if not variables.items() <= os.environ.items():  # libraries read them when the process starts
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **variables})
     PARTS[part]()
