@@ -101,7 +101,7 @@ from multiseg.settings.schedules import DEFAULT
 )
 @click.option(
     "--image-cache", type=int, metavar="MB",
-    help="Megabytes of memory for decoded images.  [default: a quarter of the available memory, at most 4000]",
+    help="Megabytes of memory for decoded images.  [default: a quarter of the available memory, at most 4000; 0 for one epoch]",
 )  # fmt: skip
 @click.option(
     "--lowering/--no-lowering",
