@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import test_exported_layers as layers
 from click.testing import CliRunner
 
 import multiseg
+from helpers import exported_layers as layers
 from helpers import small_models, zoo
 from helpers.exported import Array, Frameworks, network, random_weights
 from helpers.lending import lend

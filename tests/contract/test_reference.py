@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_exported_layers import CASES, drawn
 
 from helpers.exported import Step, network, random_weights
+from helpers.exported_layers import CASES, drawn
 from multiseg import reference
 from multiseg.errors import ModelError
 from multiseg.exporting import files as exporting

@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from multiseg.network import NetworkSpec
 
 
 def tf() -> Any:
@@ -90,3 +93,19 @@ def keras(folder: Path) -> Any:
     """A Keras model's files, written by a program of its own; its images and what it makes of them."""
     subprocess.run([sys.executable, "-c", KERAS, str(folder)], check=True, capture_output=True, timeout=300)
     return np.load(folder / "made.npz")
+
+
+def load(path: Path, **settings: Any) -> Any:
+    from multiseg_tensorflow.network import Network
+
+    spec = NetworkSpec(
+        model=str(path), input_shape=(1, 8, 8), label_shape=(1, 8, 8), solver={"name": "sgd"}, loss=None, seed=1,
+        batch_size=None, val_batch_size=None, threads=2, device="cpu", lowering=True,
+    )  # fmt: skip
+    return Network(replace(spec, **settings))
+
+
+def describe(path: Path) -> dict[str, Any]:
+    from multiseg_tensorflow.reader import describe
+
+    return describe(str(path), None)

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_tensorflow_graphs import describe, load
 
 from helpers import tensorflow_graphs
 from helpers.tensorflow_files import HEAD, LINEAR, model
-from helpers.tensorflow_graphs import Written, linear
+from helpers.tensorflow_graphs import Written, describe, linear, load
 from multiseg.errors import ModelError
 from multiseg.model_files import reading
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +11,13 @@ import pytest
 
 import multiseg
 from helpers import neutral_math, tensorflow_graphs
-from helpers.tensorflow_graphs import Written, linear, small
+from helpers.tensorflow_graphs import Written, describe, linear, load, small
 from multiseg.model_files import copies, kinds
-from multiseg.network import NetworkSpec
 from multiseg.topology import Topology
 
 pytestmark = pytest.mark.needs("tensorflow")
 
 FILES = ["frozen.pb", "frozen.pbtxt", "net.meta", "saved"]
-
-
-def load(path: Path, **settings: Any) -> Any:
-    from multiseg_tensorflow.network import Network
-
-    spec = NetworkSpec(
-        model=str(path), input_shape=(1, 8, 8), label_shape=(1, 8, 8), solver={"name": "sgd"}, loss=None, seed=1,
-        batch_size=None, val_batch_size=None, threads=2, device="cpu", lowering=True,
-    )  # fmt: skip
-    return Network(replace(spec, **settings))
-
-
-def describe(path: Path) -> dict[str, Any]:
-    from multiseg_tensorflow.reader import describe
-
-    return describe(str(path), None)
 
 
 @pytest.mark.parametrize("file", FILES)

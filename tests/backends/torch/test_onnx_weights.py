@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from test_torch7_weights import network
 
 from helpers.t7_writer import t7, tensor
+from helpers.torch7_networks import network
 from multiseg import backend as registry
 from multiseg.exporting import onnx as onnx_export
 from multiseg.worker.client import Worker

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from helpers.networks import layer, random_network, renamed, seeds, topology
-from multiseg import reference
+from helpers.reference_outputs import output, weights_of
 from multiseg.conversion.channels import evident, swapped
 from multiseg.errors import ModelError
 from multiseg.topology import Topology
@@ -25,20 +25,6 @@ BEFORE = (
     ("Conv", {"num_output": 3, "group": 3, **CONV}), ("Conv", {"num_output": 6, "group": 3, **CONV}),
     ("Pad", {"pads": [1, 0, 0, 1], "mode": "constant"}), ("Softmax", {"axis": 1}),
 )  # fmt: skip
-
-
-def weights_of(network: Topology, seed: int = 0) -> dict[str, Array]:
-    draw = np.random.default_rng(seed)
-    made = {}
-    for name, shape in network.weights.items():
-        value = draw.random(shape) + 0.5 if name.endswith("running_var") else draw.standard_normal(shape)
-        made[name] = (value / np.sqrt(max(np.prod(shape[1:]), 1))).astype(np.float32)
-    return made
-
-
-def output(network: Topology, weights: dict[str, Array], images: Array) -> Array:
-    found: Array = reference.forward(network, weights, images).output.value
-    return found
 
 
 def assert_same(network: Topology, makes_colours: bool = False) -> None:

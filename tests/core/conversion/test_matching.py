@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from test_channels import output, weights_of
 
 from helpers.networks import layer, random_network, said_otherwise, seeds, topology
+from helpers.reference_outputs import output, weights_of
 from multiseg.conversion.matching import ALL_OF_SOURCE, WHAT_FITS, match_parameters
 from multiseg.conversion.parameters import ParameterSet
 from multiseg.errors import ModelError, SettingsError

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from test_report import Write, page_of
 
 import multiseg
+from helpers.report_pages import Write, page_of
 from multiseg.cli.compare import compare as compare_command
 from multiseg.errors import SettingsError
 from multiseg.run.names import COLUMNS

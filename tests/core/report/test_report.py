@@ -7,9 +7,7 @@ import math
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import multiseg
+from helpers.report_pages import Write, page_of
 from multiseg import errors
 from multiseg.backend import package_folder
 from multiseg.cli.compare import compare as compare_command
@@ -24,13 +23,6 @@ from multiseg.pages import pictures
 from multiseg.pages.numbers import duration, significant
 from multiseg.report import scan
 from multiseg.report.networks import networks
-
-Write = Callable[..., Path]
-
-
-def page_of(comparison: Any, folder: Path) -> str:
-    return comparison.to_html(folder / "page.html").read_text(encoding="utf-8")
-
 
 # ---- figures and verdict
 
