@@ -9,11 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helpers.dataset_sums import sum_of_features
 from helpers.dataset_wire import counted, raw, write_job, write_lmdb
 from multiseg import Dataset
 from multiseg.dataset import Split, open_split
@@ -186,16 +188,11 @@ def test_splits_read_alike_from_threads_forks_and_pickles(split: Split) -> None:
     assert subprocess.run([sys.executable, "-c", script], timeout=30).returncode == 0
 
 
-def read_sum(path: str) -> int:
-    split = open_split(path)
-    return sum(int(split[index][0].sum()) for index in range(len(split)))
-
-
 def test_several_processes_read_one_dataset_and_leave_no_lock_files(split: Split) -> None:
     path = split._arguments[1]
     before = sorted(path.iterdir())
-    with multiprocessing.get_context("forkserver").Pool(3) as pool:
-        assert pool.map(read_sum, [str(path)] * 6) == [int(IMAGES.sum())] * 6
+    with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("forkserver")) as pool:
+        assert list(pool.map(sum_of_features, [path] * 6)) == [int(IMAGES.sum())] * 6
     assert sorted(path.iterdir()) == before
 
 
