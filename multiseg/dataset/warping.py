@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,13 +33,10 @@ def warped(
     _, height, width = image.shape
     half = np.array([width, height], np.float64) / 2
     corners = np.array([[x, y] for x in (0, size[1]) for y in (0, size[0])], np.float64) - centre
-    places = corners @ linear.T + shift
+    places = corners @ linear.T + shift + half
+    first, part = _part(image, places, AROUND)
     if fill is None:
-        pad = math.ceil(max(0.0, float((np.abs(places).max(axis=0) - half).max()))) + 1
-        image = np.pad(image, ((0, 0), (pad, pad), (pad, pad)), mode="edge")
-        first = np.array([-pad, -pad])
-    else:
-        first, image = _part(image, places + half, AROUND)
+        first, part = _continued(part, first, places)
     offset = shift + half - first - linear @ centre
     coefficients = (*linear[0], offset[0], *linear[1], offset[1])
     planes = [
@@ -51,7 +47,7 @@ def warped(
             resampling,
             fillcolor=None if fill is None else fill[channel],
         )
-        for channel, plane in enumerate(image)
+        for channel, plane in enumerate(part)
     ]
     return _stacked(planes, image)
 
@@ -85,3 +81,14 @@ def _part(image: Array, places: Floats, around: Any) -> tuple[NDArray[np.int64],
     first = np.clip(np.floor(places.min(axis=0)).astype(int) - around, 0, np.subtract(size, 1))
     end = np.maximum(np.ceil(places.max(axis=0)).astype(int) + around, first + 1)
     return first, image[:, first[1] : end[1], first[0] : end[0]]
+
+
+def _continued(part: Array, first: NDArray[np.int64], places: Floats) -> tuple[NDArray[np.int64], Array]:
+    """Return a part of an image, whose first pixel (x, y) is given, with its border pixels repeated to all ``places`` (x, y)."""
+    end = first + part.shape[:0:-1]
+    before = np.maximum(first - np.floor(places.min(axis=0)).astype(int) + AROUND, 0)
+    after = np.maximum(np.ceil(places.max(axis=0)).astype(int) + AROUND - end, 0)
+    if not (before.any() or after.any()):
+        return first, part
+    around = tuple(zip(before[::-1].tolist(), after[::-1].tolist(), strict=True))
+    return first - before, np.pad(part, ((0, 0), *around), mode="edge")
