@@ -3,6 +3,7 @@
     python benchmarks/lowering.py torch          # large upsampling, in both orders in memory
     python benchmarks/lowering.py tensorflow     # large upsampling, and the cross entropy of classes
     python benchmarks/lowering.py entropy        # the cross entropy of classes in PyTorch, of scores in NHWC; half a minute
+    python benchmarks/lowering.py products       # few rows by a matrix in PyTorch: a' times b / b' times a; half a minute
     python benchmarks/lowering.py dense          # dense layers in TensorFlow, on two threads by wall time: on a quiet machine
 
 Processor time of one thread, by turns, with the memory settings of multiseg's workers; medians. Layers beyond the limits of the
@@ -34,6 +35,8 @@ CLASSES = (2, 4, 8, 11, 15, 16, 21, 32, 64, 150)
 LABELS = ((32768, 2), (32768, 5), (32768, 11), (32768, 21), (16384, 64), (4096, 150))  # number and classes
 DENSE = ((128, 128), (256, 256), (512, 512), (800, 500), (1024, 1024), (8192, 1024), (4096, 4096))  # inputs and outputs
 ROWS = (1, 4, 16, 64, 256)
+FACTORS = ((64, 192), (256, 1024), (512, 4608), (2048, 2048), (1024, 8192))  # outputs and inputs
+FEW_ROWS = (4, 8, 16, 32, 64, 96, 128, 240)
 THREADS = 2  # of dense layers
 ROUNDS, SECONDS = 5, 0.06
 
@@ -108,6 +111,22 @@ def of_entropy() -> None:
 
         found = ratios({each.__name__: (partial(each, True), partial(each, False)) for each in (forward, both)})
         print(f"{classes}: {found['forward']:.2f} {found['both']:.2f}", flush=True)
+
+
+def of_products() -> None:
+    import torch
+    from multiseg_torch.lowering import products
+
+    torch.set_num_threads(1)
+    print("outputs inputs rows: rows by matrix / matrix by rows, of oneDNN")
+    for (outputs, inputs), count in product(FACTORS, FEW_ROWS):
+        matrix, rows = torch.randn(outputs, inputs), torch.randn(count, inputs)
+
+        def multiplied(a: Any, b: Any) -> None:
+            products.ONEDNN(a, b, None, "none", [], "").t().reshape(-1)
+
+        found = ratios({"output": (partial(multiplied, rows, matrix), partial(multiplied, matrix, rows))})
+        print(f"{outputs} {inputs} {count}: {found['output']:.2f}", flush=True)
 
 
 def of_tensorflow() -> None:
@@ -200,8 +219,18 @@ def _compared(
     return ratios({name: (plain, other) for name, (plain, other) in pairs.items()}, clock)
 
 
-PARTS = {"torch": of_torch, "tensorflow": of_tensorflow, "entropy": of_entropy, "dense": of_dense}
-FRAMEWORKS = {"entropy": "torch", "dense": "tensorflow"}  # of the parts that are not named after theirs
+PARTS = {
+    "torch": of_torch,
+    "tensorflow": of_tensorflow,
+    "entropy": of_entropy,
+    "products": of_products,
+    "dense": of_dense,
+}
+FRAMEWORKS = {
+    "entropy": "torch",
+    "products": "torch",
+    "dense": "tensorflow",
+}  # of the parts that are not named after theirs
 
 
 def main() -> None:

@@ -95,6 +95,23 @@ def test_second_factors_of_onednn_have_no_gaps(monkeypatch: pytest.MonkeyPatch) 
         torch.testing.assert_close(one.grad, other.grad)
 
 
+def test_products_of_few_rows_and_a_large_matrix_are_those_of_float64() -> None:
+    """Around the numbers of rows for which the factors change places."""
+    import torch
+    from multiseg_torch.lowering.products import LARGE, ROWS_TO_TURN, multiplied
+
+    torch.manual_seed(0)
+    weight = torch.randn(1, 64, LARGE // 64, requires_grad=True)
+    for count in (1, ROWS_TO_TURN[0] - 1, ROWS_TO_TURN[0], ROWS_TO_TURN[-1], ROWS_TO_TURN[-1] + 1):
+        rows, slope = torch.randn(1, count, LARGE // 64, requires_grad=True), torch.randn(1, count, 64)
+        made = multiplied(rows, weight)
+        found = [made, *torch.autograd.grad(made, [rows, weight], slope)]
+        a, b, g = rows.detach().double(), weight.detach().double(), slope.double()
+        for one, exact, terms in zip(found, [a @ b.mT, g @ b, g.mT @ a], [LARGE // 64, 64, count], strict=True):
+            # float32's rounding of a sum of `terms` products of normal numbers
+            assert (one.double() - exact).abs().max() <= 2.0**-23 * terms * 4
+
+
 def test_large_upsampling_is_a_product_in_the_order_of_its_input() -> None:
     """The layer of FCN-8s, in both orders in memory, against PyTorch in float64."""
     import torch
