@@ -32,6 +32,9 @@ from multiseg.training.validation_pictures import ValidationPictures
 from multiseg.worker.client import Worker
 
 
+REQUEST_SECONDS = 0.1  # between looks into the run folder for a request: a small network takes a millisecond for a step
+
+
 class _StopNow(Exception):
     """Unwinds the loop, so that a last snapshot is written."""
 
@@ -58,6 +61,7 @@ class Loop:
         folder.metric = settings.metric
         self.position = Position()
         self.snapshot_asked = False
+        self.next_look = 0.0  # for a request, in the time of time.monotonic
         self.foreground = foreground_of_outputs(dataset.labels, settings.threshold, settings.network)
         labels = replace(dataset.labels, kind=settings.network.get("labels", dataset.labels.kind))
         self.pictures = ValidationPictures(folder.path, dataset.val, labels, self.foreground, settings.val_crop)
@@ -206,10 +210,12 @@ class Loop:
 
     def _interrupted(self) -> bool:
         """Return whether a stop or a snapshot is requested, by a signal or through the run folder."""
-        request = requests.take(self.folder.path)
-        if request == "stop":
-            self.stop.ask()
-        self.snapshot_asked |= request == "snapshot"
+        if time.monotonic() >= self.next_look:
+            request = requests.take(self.folder.path)
+            if request == "stop":
+                self.stop.ask()
+            self.snapshot_asked |= request == "snapshot"
+            self.next_look = time.monotonic() + REQUEST_SECONDS
         return self.stop.asked or self.snapshot_asked
 
     def _look_for_stop(self) -> None:

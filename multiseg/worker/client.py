@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -94,6 +95,8 @@ class Worker:
             theirs.close()
             os.close(lifeline_theirs)
         self._connection = Connection(ours.detach())
+        self._arrivals = select.poll()  # Connection.poll makes a selector each time, which costs more than the message
+        self._arrivals.register(self._connection.fileno(), select.POLLIN)
         _workers.add(self)
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, signals)  # an interrupt that was held back is raised here
@@ -162,7 +165,7 @@ class Worker:
         begun = False
         try:
             # an exception here, such as KeyboardInterrupt, does not interrupt a message
-            self._connection.poll(None)
+            self._arrivals.poll()
             begun = True
             number, answer = protocol.receive_answer(self._connection, self._in_flight)
             method = self._in_flight.pop(number)
