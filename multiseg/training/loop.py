@@ -31,7 +31,6 @@ from multiseg.training.steps import IN_FLIGHT, Share
 from multiseg.training.validation_pictures import ValidationPictures
 from multiseg.worker.client import Worker
 
-
 REQUEST_SECONDS = 0.1  # between looks into the run folder for a request: a small network takes a millisecond for a step
 
 

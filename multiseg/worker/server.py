@@ -99,8 +99,7 @@ def serve(connection_fd: int, lifeline_fd: int, scratch: str) -> None:
         if call["call"] == "close":
             if server.network is not None:
                 server.network.close()
-            shutil.rmtree(scratch, ignore_errors=True)  # the program may be killed before it removes the folder
-            os._exit(0)  # the exit handlers of frameworks are slow, or crash
+            _end(scratch, 0)  # the program may be killed before it removes the folder
         try:
             answer = {"value": server.method(call["call"])(**call["arguments"])}
         except Exception as error:
@@ -129,6 +128,11 @@ def _end_with_parent(lifeline_fd: int, scratch: str) -> None:
     _end(scratch)
 
 
-def _end(scratch: str) -> None:
-    shutil.rmtree(scratch, ignore_errors=True)
-    os._exit(1)
+_ending = threading.Lock()
+
+
+def _end(scratch: str, status: int = 1) -> None:
+    """Remove the folder for temporary files and end, without exit handlers: those of frameworks are slow, or crash."""
+    with _ending:  # the other thread may be removing the folder: it ends this process when that is done
+        shutil.rmtree(scratch, ignore_errors=True)
+        os._exit(status)

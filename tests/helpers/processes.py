@@ -6,12 +6,17 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+ENDED = (
+    FileNotFoundError,
+    ProcessLookupError,
+)  # a process or a thread that ends before a file of it is opened, or while it is read
+
 
 def children(pid: int) -> list[int]:
     """Process ids of the workers that ``pid`` started, the newest last."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(FileNotFoundError):  # a thread that has ended by now
+        with suppress(*ENDED):
             found += map(int, (task / "children").read_text().split())
     return sorted((child for child in found if "boot.py" in Path(f"/proc/{child}/cmdline").read_text()), key=_started)
 
@@ -21,14 +26,19 @@ def _started(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
-def gone(pid: int) -> bool:
-    """Whether a process ends within 20 seconds."""
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return True
-        except FileNotFoundError:
-            return True
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except ENDED:
+        return False
+
+
+def gone(pid: int, seconds: float = 20) -> bool:
+    """Whether a process ends within these seconds."""
+    end = time.monotonic() + seconds
+    while alive(pid):
+        if time.monotonic() > end:
+            return False
         time.sleep(0.02)
-    return False
+    return True

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import venv
 from pathlib import Path
 from typing import Any
@@ -16,26 +15,11 @@ import pytest
 
 import multiseg
 from helpers import lending
+from helpers.processes import alive, gone
 from multiseg import backend as registry
 from multiseg.cli import main
 from multiseg.errors import BackendUnavailable, WorkerError
 from multiseg.worker.client import Worker
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs (a zombie does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def gone(pid: int, seconds: float = 20) -> bool:
-    """Whether a process ends within that time."""
-    end = time.monotonic() + seconds
-    while alive(pid) and time.monotonic() < end:
-        time.sleep(0.05)
-    return not alive(pid)
 
 
 @pytest.fixture(autouse=True)
