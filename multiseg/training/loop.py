@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from multiseg.settings.binary import foreground_of_outputs
 from multiseg.settings.loaded import LoadedSettings
 from multiseg.training.distributed.leader import Leader
 from multiseg.training.events import Progress
+from multiseg.training.pace import Pace
 from multiseg.training.plan import Plan
 from multiseg.training.signals import Stop
 from multiseg.training.steps import IN_FLIGHT, Share
@@ -60,6 +62,7 @@ class Loop:
         folder.metric = settings.metric
         self.position = Position()
         self.snapshot_asked = False
+        self.pace, self.last_answer = Pace(), 0.0  # in the time of time.perf_counter
         self.next_look = 0.0  # for a request, in the time of time.monotonic
         self.foreground = foreground_of_outputs(dataset.labels, settings.threshold, settings.network)
         labels = replace(dataset.labels, kind=settings.network.get("labels", dataset.labels.kind))
@@ -114,15 +117,14 @@ class Loop:
 
     def _steps(self, until: int) -> None:
         """Train up to the iteration ``until``, within the epoch."""
-        in_flight: deque[tuple[int, int]] = deque()  # (number of the call, number of its images)
-        iteration = self.position.iteration
-        began = time.perf_counter()
-        with closing(self.share.steps(iteration, until)) as steps:
+        in_flight: deque[tuple[int, int]] = deque()  # (number of the call, number of its steps)
+        began = self.last_answer = time.perf_counter()
+        with closing(self.share.steps(self.position.iteration, until)) as steps:
             for step in steps:
                 if self._interrupted():
                     break
-                in_flight.append((self.worker.submit("train_step", **step), self.plan.images_of(iteration)))
-                iteration += 1
+                group = [step, *islice(steps, self.pace.steps(step) - 1)]
+                in_flight.append((self.worker.submit("train_steps", steps=group), len(group)))
                 if len(in_flight) >= IN_FLIGHT:
                     self._collect(*in_flight.popleft())
             while in_flight:
@@ -133,9 +135,17 @@ class Loop:
             self.snapshot_asked = False
             self._snapshot()
 
-    def _collect(self, number: int, images: int) -> None:
-        """Wait for the loss of a step in flight, update the position and report the step."""
-        loss = self.worker.result(number)
+    def _collect(self, number: int, steps: int) -> None:
+        """Wait for the losses of the steps of a call in flight, and report each step."""
+        losses = self.worker.result(number)
+        now = time.perf_counter()
+        self.pace.took(steps, now - self.last_answer)
+        self.last_answer = now
+        for loss in losses:
+            self._count(loss, self.plan.images_of(self.position.iteration))
+
+    def _count(self, loss: float, images: int) -> None:
+        """Update the position for the loss of a step, and report the step."""
         position = self.position
         if not math.isfinite(loss):
             raise TrainingError(self._bad_loss(loss))

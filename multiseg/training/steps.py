@@ -21,7 +21,7 @@ from multiseg.training.plan import Plan
 from multiseg.training.preparation import crop_of
 from multiseg.training.ranks import Ranks
 
-IN_FLIGHT = 2  # steps submitted before waiting for the first loss, so that the worker never waits for a batch
+IN_FLIGHT = 2  # calls submitted before waiting for the first losses, so that the worker never waits for a batch
 
 MOST_READERS = 4  # by default
 

@@ -23,7 +23,7 @@ from multiseg.worker import choice, helper_modules, protocol
 from multiseg.worker.lifeline import continue_at_end
 from multiseg.worker.prediction import Prediction
 
-CHANGES = ("train_step", "set_weights", "restore")  # methods of a network that change its weights
+CHANGES = ("train_step", "train_steps", "set_weights", "restore")  # methods of a network that change its weights
 
 
 class Server:
@@ -65,6 +65,11 @@ class Server:
             peak = next(line for line in status if line.startswith("VmHWM:"))
         return int(peak.split()[1]) / 1024
 
+    def train_steps(self, steps: list[dict[str, Any]]) -> list[float]:
+        """Train steps one after the other, each with the arguments of :meth:`Network.train_step`, and return their losses."""
+        assert self.network is not None
+        return [self.network.train_step(**step) for step in steps]
+
     def method(self, name: str) -> Callable[..., Any]:
         """Return the function that answers a call of this name."""
         own: dict[str, Callable[..., Any]] = {
@@ -72,6 +77,7 @@ class Server:
             "load": self.load,
             "read": self.read,
             "memory": self.memory,
+            "train_steps": self.train_steps,
         }
         if self.prediction is not None:
             own |= {"predict": self.prediction.predict, "evaluate": self.prediction.evaluate}

@@ -22,6 +22,7 @@ import multiseg
 from helpers.processes import children, gone
 from multiseg.errors import ModelError, MultisegError, RunError, SettingsError, TrainingStopped, WorkerError
 from multiseg.run import snapshots
+from multiseg.training.pace import Pace
 from multiseg.training.plan import Plan
 from multiseg.training.signals import Stop
 
@@ -194,6 +195,23 @@ def start(job: multiseg.Job, folder: Path, resume: bool) -> subprocess.Popen[str
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+
+
+@pytest.mark.parametrize("number", [1, 5])
+def test_messages_of_any_number_of_steps_train_the_same(
+    job: multiseg.Job, uncut: Callable[[multiseg.Job], dict[str, Any]], tmp_path: Path, number: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Epochs of 11 steps are two messages of 5 and one of 1; each step is reported, in order."""
+    monkeypatch.setattr(Pace, "steps", lambda self, step: number)
+    iterations: list[int] = []
+
+    def progress(event: dict[str, Any]) -> None:
+        if event["event"] == "step":
+            iterations.append(event["iteration"])
+
+    assert learned(job.train(tmp_path / "run", progress=progress)) == uncut(job)
+    assert iterations == list(range(1, 34))
 
 
 @pytest.mark.parametrize("victim", ["worker", "program"])
