@@ -15,7 +15,7 @@ REQUESTS: tuple[Request, ...] = get_args(Request)
 
 
 def ask(folder: Path, request: Request) -> None:
-    """Request a snapshot now, or a stop with a snapshot; the training reads it within 0.1 s, or after its current step.
+    """Request a snapshot now, or a stop with a snapshot; the training reads it ten times a second, or after each longer step.
 
     Raises RunError if ``folder`` is not a run folder, or cannot be written.
     """
