@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import platform
 import queue
@@ -66,9 +67,17 @@ class Server:
         return int(peak.split()[1]) / 1024
 
     def train_steps(self, steps: list[dict[str, Any]]) -> list[float]:
-        """Train steps one after the other, each with the arguments of :meth:`Network.train_step`, and return their losses."""
+        """Train steps one after the other, each with the arguments of :meth:`Network.train_step`, and return their losses.
+
+        A loss that is not finite is the last: what follows it has no meaning, and may fail with an error that hides the loss.
+        """
         assert self.network is not None
-        return [self.network.train_step(**step) for step in steps]
+        losses: list[float] = []
+        for step in steps:
+            losses.append(self.network.train_step(**step))
+            if not math.isfinite(losses[-1]):
+                break
+        return losses
 
     def method(self, name: str) -> Callable[..., Any]:
         """Return the function that answers a call of this name."""
