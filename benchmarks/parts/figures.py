@@ -47,12 +47,10 @@ HEADER = "| figure | value | target | quartiles | medians |\n|---|---|---|---|--
 def ratio(
     name: str, times: Times, over: str, under: str, better: Literal["higher", "lower"], target: float | None = None
 ) -> Figure:
-    """The median of ``over`` over that of ``under``, which took turns; medians in ms."""
+    """The median over the rounds of ``over / under``, which took turns: what slows the machine slows both. Medians in ms."""
     middle = medians({key: times[key] for key in (over, under)})
     rounds = [one / other for one, other in zip(times[over], times[under], strict=True)]
-    return Figure(
-        name, middle[over] / middle[under], "x", better, target, quartiles(rounds), in_ms(middle)
-    )  # fmt: skip
+    return Figure(name, statistics.median(rounds), "x", better, target, quartiles(rounds), in_ms(middle))
 
 
 def quartiles(values: list[float]) -> tuple[float, float]:
