@@ -9,13 +9,15 @@ convolution computes its output and all its gradients, with the tensors of the s
 
 from __future__ import annotations
 
-import os
-import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from pairing import by_turns, medians
+from restarting import restart_with
 
 from multiseg import backend as registry
 from multiseg.worker.client import environment
@@ -26,9 +28,7 @@ ROUNDS = 15
 
 
 def main() -> None:
-    variables = environment(registry.get("torch"), 1)
-    if not variables.items() <= os.environ.items():  # libraries read them when the process starts
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **variables})
+    restart_with(environment(registry.get("torch"), 1))
     import torch
     from multiseg_torch import files
     from torch import nn
@@ -61,22 +61,17 @@ def main() -> None:
         nn.functional.cross_entropy(model(images), labels).backward()
         optimizer.step()
 
-    took = {name: statistics.median(times) for name, times in by_turns({"step": step, **parts}).items()}
+    took = medians(by_turns({name: partial(seconds, each) for name, each in {"step": step, **parts}.items()}, ROUNDS))
     for name in parts:
         print(f"{took[name] * 1e3:6.2f} ms {name}")
     alone = sum(took[name] for name in parts)
     print(f"{alone * 1e3:.1f} of {took['step'] * 1e3:.1f} ms: {alone / took['step']:.2f} of the step")
 
 
-def by_turns(functions: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for number in range(ROUNDS + 1):
-        for name, function in functions.items():
-            begin = time.process_time()
-            function()
-            if number:
-                times[name].append(time.process_time() - begin)
-    return times
+def seconds(function: Callable[[], Any]) -> float:
+    begin = time.process_time()
+    function()
+    return time.process_time() - begin
 
 
 if __name__ == "__main__":

@@ -20,15 +20,17 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
 
-from multiseg.worker.client import MEMORY
+from restarting import restart_with
 
-if __name__ == "__main__" and not MEMORY.keys() <= os.environ.keys():  # malloc reads them when a process starts
-    os.execve(sys.executable, [sys.executable, *sys.argv], {**MEMORY, "GOMP_SPINCOUNT": "10000", **os.environ})
+from multiseg import backend as registry
+from multiseg.worker.client import environment
+
+if __name__ == "__main__":
+    restart_with(environment(registry.get("torch"), 0))
 
 import torch
 from multiseg_torch.lowering.products import ONEDNN, product

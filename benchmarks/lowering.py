@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +22,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+from restarting import restart_with
 
 from multiseg import backend as registry
 from multiseg.worker.client import environment
@@ -226,20 +225,15 @@ PARTS = {
     "products": of_products,
     "dense": of_dense,
 }
-FRAMEWORKS = {
-    "entropy": "torch",
-    "products": "torch",
-    "dense": "tensorflow",
-}  # of the parts that are not named after theirs
+# of the parts that are not named after theirs
+FRAMEWORKS = {"entropy": "torch", "products": "torch", "dense": "tensorflow"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=list(PARTS), metavar="|".join(PARTS))
     part = parser.parse_args().part
-    variables = environment(registry.get(FRAMEWORKS.get(part, part)), THREADS if part == "dense" else 1)
-    if not variables.items() <= os.environ.items():  # libraries read them when the process starts
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **variables})
+    restart_with(environment(registry.get(FRAMEWORKS.get(part, part)), THREADS if part == "dense" else 1))
     PARTS[part]()
 
 

@@ -22,9 +22,8 @@ Array = NDArray[Any]
 MB = 10**6
 _STEP = 64 * MB  # of memory that is taken before the available memory is read again
 _ALIGNMENT = 64
-_OBJECTS = (
-    750  # bytes of a pair besides its pixels: arrays, their bytes objects, keys; measured with 30,000 small PNG pairs
-)
+# bytes of a pair besides its pixels: arrays, their bytes objects, keys; measured with 30,000 small PNG pairs
+_OBJECTS = 750
 
 
 @dataclass(frozen=True)

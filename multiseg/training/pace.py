@@ -1,7 +1,7 @@
 """How many steps the program sends to the worker in one message: several where a step takes little time.
 
-A message costs the program and the worker about a millisecond of processor time, mostly for waking up. The training is the same
-with any number of steps in a message.
+A message costs the program and the worker processor time, mostly for waking up. The training is the same with any number of steps
+in a message.
 """
 
 from __future__ import annotations
@@ -30,4 +30,4 @@ class Pace:
     def took(self, steps: int, seconds: float) -> None:
         """Note that so many steps took so long. Their number at most doubles, as the first ones of a training are slow."""
         fitting = int(SECONDS * steps / max(seconds, 1e-9))
-        self._steps = max(1, min(fitting, 2 * steps, MOST))
+        self._steps = max(1, min(fitting, 2 * self._steps, MOST))

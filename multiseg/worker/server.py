@@ -24,7 +24,7 @@ from multiseg.worker import choice, helper_modules, protocol
 from multiseg.worker.lifeline import continue_at_end
 from multiseg.worker.prediction import Prediction
 
-CHANGES = ("train_step", "train_steps", "set_weights", "restore")  # methods of a network that change its weights
+CHANGES = ("train_step", "train_steps", "set_weights", "restore")  # calls that change the weights of the network
 
 
 class Server:

@@ -6,10 +6,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-ENDED = (
-    FileNotFoundError,
-    ProcessLookupError,
-)  # a process or a thread that ends before a file of it is opened, or while it is read
+# of a process or a thread that ends before a file of it is opened, or while it is read
+ENDED = (FileNotFoundError, ProcessLookupError)
 
 
 def children(pid: int) -> list[int]:

@@ -10,8 +10,8 @@ from torch import Tensor
 # oneDNN's matrix product in PyTorch. On non-Intel processors MKL, which torch.mm calls, takes up to twice as long for few
 # patches; from about 256 patches on, MKL is faster by a sixth.
 FEW = 256
-# oneDNN multiplies a large matrix by few rows faster than the other way round: 1.05 to 1.5 times as fast for 16 to 96 rows,
-# 1.0 to 1.05 for more, 0.6 to 1.1 for fewer; for small matrices 0.4 to 1.07 (`python benchmarks/lowering.py products`).
+# oneDNN multiplies a large matrix by few rows faster than the other way round: 1.04 to 1.5 times as fast for 16 to 96 rows,
+# 0.99 to 1.06 for more, 0.6 to 1.1 for fewer; for small matrices 0.4 to 1.07 (`python benchmarks/lowering.py products`).
 ROWS_TO_TURN = range(16, 97)
 LARGE = 2**20  # elements
 ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None

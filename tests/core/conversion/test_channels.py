@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from helpers.exported import random_weights
 from helpers.networks import layer, random_network, renamed, seeds, topology
-from helpers.reference_outputs import output, weights_of
+from helpers.reference_outputs import output
 from multiseg.conversion.channels import evident, swapped
 from multiseg.errors import ModelError
 from multiseg.topology import Topology
@@ -29,7 +30,7 @@ BEFORE = (
 
 def assert_same(network: Topology, makes_colours: bool = False) -> None:
     """That swapped weights make of swapped images what the weights make of images."""
-    weights = weights_of(network)
+    weights = random_weights(network)
     images = np.random.default_rng(1).standard_normal((2, *network.input_shape))
     expected = output(network, weights, images)
     assert np.abs(expected).max() > 0
@@ -112,7 +113,7 @@ def test_an_image_that_is_joined_flat_with_colours_is_refused() -> None:
         layer("out", "Gemm", "sum", num_output=2),
     ]
     with pytest.raises(ModelError, match=r"layer 'other' \(Flatten\)"):
-        swapped(topology(layers, shape=(3, 4, 5)), weights_of(topology(layers, shape=(3, 4, 5))), True, False)
+        swapped(topology(layers, shape=(3, 4, 5)), random_weights(topology(layers, shape=(3, 4, 5))), True, False)
 
 
 def test_images_that_are_made_of_images() -> None:
@@ -136,7 +137,7 @@ def test_images_that_are_made_of_images() -> None:
 
 def test_images_without_three_channels_stay() -> None:
     network = topology([layer("a", "Conv", "data", num_output=3, **CONV)], shape=(1, 6, 6))
-    weights = weights_of(network)
+    weights = random_weights(network)
     np.testing.assert_equal(swapped(network, weights, input=True, output=False), weights)
     changed = swapped(network, weights, input=True, output=True)  # grey to colours
     np.testing.assert_array_equal(changed["a.weight"], weights["a.weight"][::-1])
@@ -158,20 +159,20 @@ def test_what_cannot_be_followed_is_refused_by_name(before: dict[str, Any], why:
     with pytest.raises(
         ModelError, match=rf"a\.prototxt: cannot follow the order of the colours through {why}; convert"
     ):
-        swapped(network, weights_of(network), input=True, output=False)
+        swapped(network, random_weights(network), input=True, output=False)
 
 
 def test_an_output_that_would_be_reversed_with_the_input_is_refused() -> None:
     network = topology([layer("scale", "Scale", "data")], shape=(3, 6, 6))
     with pytest.raises(ModelError, match="the channels of 'scale' would be reversed too"):
-        swapped(network, weights_of(network), input=True, output=False)
+        swapped(network, random_weights(network), input=True, output=False)
 
 
 def test_weights_that_are_used_twice_are_refused() -> None:
     network = topology(
         [layer("a", "Conv", "data", num_output=3, **CONV), layer("a_1", "Conv", "a", num_output=3, **CONV)]
     )
-    weights = {name: value for name, value in weights_of(network).items() if not name.startswith("a_1")}
+    weights = {name: value for name, value in random_weights(network).items() if not name.startswith("a_1")}
     with pytest.raises(ModelError, match=r"uses the weights 'a_1\.weight' in several places"):
         swapped(network, weights, input=True, output=False)
 
@@ -180,7 +181,7 @@ def test_what_leads_to_no_output_is_not_needed() -> None:
     network = topology(
         [layer("aux", "Conv", "data", num_output=2, **CONV), layer("a", "Conv", "data", num_output=2, **CONV)]
     )
-    weights = {name: value for name, value in weights_of(network).items() if name.startswith("a.")}
+    weights = {name: value for name, value in random_weights(network).items() if name.startswith("a.")}
     found = swapped(network, weights, input=True, output=False)
     np.testing.assert_array_equal(found["a.weight"], weights["a.weight"][:, ::-1])
 

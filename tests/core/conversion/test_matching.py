@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from helpers.exported import random_weights
 from helpers.networks import layer, random_network, said_otherwise, seeds, topology
-from helpers.reference_outputs import output, weights_of
+from helpers.reference_outputs import output
 from multiseg.conversion.matching import ALL_OF_SOURCE, WHAT_FITS, match_parameters
 from multiseg.conversion.parameters import ParameterSet
 from multiseg.errors import ModelError, SettingsError
@@ -40,7 +41,7 @@ def test_by_structure_the_other_network_computes_the_same(seed: int) -> None:
     one, two = topology(layers), topology(said_otherwise(layers, seed), "b.py")
     found = match_parameters(of(one), of(two))
     assert list(found.names) == list(two.weights) and set(found.names.values()) == set(one.weights)
-    weights = weights_of(one)
+    weights = random_weights(one)
     images = np.random.default_rng(2).standard_normal((1, *one.input_shape))
     expected = output(one, weights, images)
     made = output(two, {name: weights[own] for name, own in found.names.items()}, images)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from helpers.report_pages import Write
 from multiseg.run.names import COLUMNS
-
-Write = Callable[..., Path]
-
 
 # further settings of every job.json
 SETTINGS = {

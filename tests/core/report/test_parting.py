@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import multiseg
-
-Write = Callable[..., Path]
+from helpers.report_pages import Write
 
 
 def change(folder: Path, epoch: int, **factors: float) -> None:

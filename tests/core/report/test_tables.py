@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from statistics import stdev
 
@@ -14,12 +13,11 @@ import pytest
 from click.testing import CliRunner
 
 import multiseg
+from helpers.report_pages import Write
 from helpers.terminal import on_a_terminal
 from multiseg.cli.compare import compare as compare_command
 from multiseg.errors import SettingsError
 from multiseg.report.tables import latex
-
-Write = Callable[..., Path]
 
 
 def printed(*arguments: object) -> str:

@@ -18,6 +18,15 @@ def test_the_first_step_is_sent_alone_and_the_number_at_most_doubles() -> None:
     assert numbers == [1, 2, 4, 8, 16, 32, MOST, MOST, MOST]
 
 
+def test_a_short_message_at_the_end_of_an_epoch_makes_the_next_ones_no_shorter() -> None:
+    pace = Pace()
+    for _ in range(5):
+        pace.took(pace.steps(SMALL), 1e-4)
+    before = pace.steps(SMALL)
+    pace.took(1, 1e-4)
+    assert pace.steps(SMALL) >= before == 32
+
+
 @pytest.mark.parametrize(
     ("seconds", "number"), [(SECONDS * 2, 1), (SECONDS, 1), (SECONDS / 2.5, 2), (SECONDS / 7.5, 7)]
 )
