@@ -103,7 +103,7 @@ def of_entropy() -> None:
         indices = torch.randint(0, classes, (8, 64 * 64))
 
         def forward(copied: bool, scores: Any = scores, indices: Any = indices) -> Any:
-            return class_losses.cross_entropies((scores.contiguous() if copied else scores).flatten(2), indices).sum()
+            return class_losses.cross_entropy((scores.contiguous() if copied else scores).flatten(2), indices)
 
         def both(copied: bool, scores: Any = scores, forward: Any = forward) -> None:
             torch.autograd.grad(forward(copied), scores)

@@ -32,11 +32,12 @@ class ClassLoss(nn.Module):
         """Return the loss, 0 with a gradient of 0 if no label counts."""
         return sum((total / max(count, 1) for total, count in self.parts(output, labels)), start=output.new_zeros(()))
 
-    def _counted(self, labels: Tensor) -> Tensor:
-        return torch.ones_like(labels, dtype=torch.bool) if self.ignore is None else labels != self.ignore
+    def _counted(self, labels: Tensor) -> Tensor | None:
+        """Return which labels count, bool; None if all do."""
+        return None if self.ignore is None else labels != self.ignore
 
-    def _flat(self, output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return scores (N, C, P), class indices (N, P) with 0 where they do not count, and whether they count.
+    def _flat(self, output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return scores (N, C, P), class indices (N, P) with 0 where they do not count, and which count, None if all do.
 
         The scores keep their order in memory. Raises ModelError if the shapes do not fit, or a label is no class.
         """
@@ -49,7 +50,7 @@ class ClassLoss(nn.Module):
             )
         labels = labels.flatten(1)
         counted = self._counted(labels)
-        indices = torch.where(counted, labels, 0).long()
+        indices = only(labels, counted).long()
         check_classes(indices, scores.shape[1])
         return scores.flatten(2) if scores.ndim > 2 else scores.unsqueeze(2), indices, counted
 
@@ -57,12 +58,15 @@ class ClassLoss(nn.Module):
         """Return the values (N, C, P) of each label's class: (N, P)."""
         return values.gather(1, indices.unsqueeze(1)).squeeze(1)
 
-    def _weighted(self, losses: Tensor, indices: Tensor, counted: Tensor) -> tuple[Tensor, int]:
-        """Return the sum of the losses (N, P) of the labels that count, times their weights, and the number of these labels."""
-        losses = torch.where(counted, losses, 0)
-        if self.weights is not None:
-            losses = losses * self.weights.to(losses)[indices]
-        return losses.sum(), int(counted.sum())
+
+def only(values: Tensor, counted: Tensor | None) -> Tensor:
+    """Return ``values`` with 0 where they do not count."""
+    return values if counted is None else torch.where(counted, values, 0)
+
+
+def number(values: Tensor, counted: Tensor | None) -> int:
+    """Return how many of ``values`` count."""
+    return values.numel() if counted is None else int(counted.sum())
 
 
 def check_classes(indices: Tensor, classes: int) -> None:
@@ -78,6 +82,7 @@ def check_classes(indices: Tensor, classes: int) -> None:
 # forward and backward 0.2 to 0.4 times as fast up to 15 classes, 1.0 to 1.5 for 16 and 21, 2 to 3 from 32 on (`python
 # benchmarks/lowering.py entropy`).
 FEWEST_ROWS = 16
+IGNORED = -100  # not a class: what cross_entropy leaves out
 
 
 def rows_of(scores: Tensor) -> Tensor | None:
@@ -88,12 +93,11 @@ def rows_of(scores: Tensor) -> Tensor | None:
     return rows.flatten(0, -2)
 
 
-def cross_entropies(scores: Tensor, indices: Tensor) -> Tensor:
-    """Return the cross entropy of the softmax of scores (N, C, P) for class indices (N, P): (N, P)."""
+def cross_entropy(scores: Tensor, indices: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the sum of the cross entropies of the softmax of scores (N, C, P) for class indices (N, P) except IGNORED."""
     rows = rows_of(scores)
-    if rows is None:
-        return functional.cross_entropy(scores.contiguous(), indices, reduction="none")
-    return functional.cross_entropy(rows, indices.flatten(), reduction="none").view_as(indices)
+    flat = (scores.contiguous(), indices) if rows is None else (rows, indices.flatten())
+    return functional.cross_entropy(*flat, weights, ignore_index=IGNORED, reduction="sum")
 
 
 class CrossEntropy(ClassLoss):
@@ -101,7 +105,10 @@ class CrossEntropy(ClassLoss):
 
     def parts(self, output: Tensor, labels: Tensor) -> list[tuple[Tensor, int]]:
         scores, indices, counted = self._flat(output, labels)
-        return [self._weighted(cross_entropies(scores, indices), indices, counted)]
+        if counted is not None:
+            indices = torch.where(counted, indices, IGNORED)
+        weights = None if self.weights is None else self.weights.to(scores)
+        return [(cross_entropy(scores, indices, weights), number(indices, counted))]
 
 
 class Focal(ClassLoss):
@@ -116,7 +123,10 @@ class Focal(ClassLoss):
         surprise = functional.cross_entropy(scores, indices, reduction="none")
         # the lower limit keeps the slope of a power below 1 finite where the probability is rounded to 1
         rest = (1 - self._of_labels(scores.softmax(1), indices)).clamp(min=2.0**-24)
-        return [self._weighted(rest**self.gamma * surprise, indices, counted)]
+        losses = only(rest**self.gamma * surprise, counted)
+        if self.weights is not None:
+            losses = losses * self.weights.to(losses)[indices]
+        return [(losses.sum(), number(indices, counted))]
 
 
 class Dice(ClassLoss):
@@ -128,8 +138,9 @@ class Dice(ClassLoss):
 
     def parts(self, output: Tensor, labels: Tensor) -> list[tuple[Tensor, int]]:
         scores, indices, counted = self._flat(output, labels)
-        p = scores.softmax(1) * counted.unsqueeze(1)
-        hits = torch.zeros_like(p).scatter_(1, indices.unsqueeze(1), counted.unsqueeze(1).to(p))
+        counts = (torch.ones_like(indices) if counted is None else counted).unsqueeze(1).to(scores)
+        p = scores.softmax(1) * counts
+        hits = torch.zeros_like(p).scatter_(1, indices.unsqueeze(1), counts)
         score = (2 * (p * hits).sum(2) + self.smooth) / (p.sum(2) + hits.sum(2) + self.smooth)
         return [((1 - score).mean(1).sum(), len(scores))]
 
@@ -159,6 +170,6 @@ class BinaryCrossEntropy(ClassLoss):
             )
         labels = labels.reshape(scores.shape)
         counted = self._counted(labels)
-        targets = torch.where(counted, labels, 0) / self.label_max
+        targets = only(labels, counted) / self.label_max
         losses = functional.binary_cross_entropy_with_logits(scores, targets, reduction="none")
-        return [(torch.where(counted, losses, 0).sum(), int(counted.sum()))]
+        return [(only(losses, counted).sum(), number(losses, counted))]

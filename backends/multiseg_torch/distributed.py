@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from multiseg.errors import ModelError, SettingsError, WorkerError, setting
 from multiseg.network import Array, NetworkSpec, RankNetwork
 from multiseg_torch import losses, network
-from multiseg_torch.computing import Forward, seed_generators
+from multiseg_torch.computing import Forward, seed_generators, set_mode
 
 JOIN = timedelta(minutes=10)  # for all ranks to connect
 WAIT = timedelta(days=1)  # in an all-reduce: upper bound for rank 0's validation or snapshot
@@ -94,7 +94,7 @@ class Network(network.Network, RankNetwork):
         if self._message_pending:
             return None
         seed_generators(seed, self.device)
-        self.model.train()
+        set_mode(self.model, training=True)
         self._step_failed = True
         loss_sum = torch.zeros(1, dtype=torch.float64)
         starts = range(0, max(len(features), 1), self.part)

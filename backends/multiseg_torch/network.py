@@ -153,7 +153,7 @@ class Network(network.Network):
     def train_step(self, features: Array, labels: Array, rate: float, seed: int = 0) -> float:
         assert self.solver is not None
         computing.seed_generators(seed, self.device)
-        self.model.train()
+        computing.set_mode(self.model, training=True)
         totals = []
         with self.solver.gradients():
             for start in range(0, len(features), self.batch_size):
@@ -172,7 +172,7 @@ class Network(network.Network):
         names = dropout.names(self.model, self._trial_images())
         computing.seed_generators(seed, self.device)
         parts: list[tuple[dict[str, Array], dict[str, Array]]] = []
-        self.model.train()
+        computing.set_mode(self.model, training=True)
         with buffers.unchanged(self.model), self.forward.precision(self.spec.precision):
             for start in range(0, len(features), self.batch_size):
                 images = memory_order.ordered(self._tensor(features[start : start + self.batch_size]), self.order)
@@ -186,7 +186,7 @@ class Network(network.Network):
     def predict(
         self, features: Array, labels: Array | None, activations: bool = False
     ) -> tuple[Array, float | None, dict[str, Array]]:
-        self.model.eval()
+        computing.set_mode(self.model, training=False)
         images = memory_order.ordered(self._tensor(features), self.order)
         seen: dict[str, Array] = {}
         try:
@@ -205,7 +205,7 @@ class Network(network.Network):
 
     @torch.no_grad()
     def evaluate(self, features: Array, labels: Array) -> tuple[Array, LossTerms]:
-        self.model.eval()
+        computing.set_mode(self.model, training=False)
         output = computing.in_float32(self.model(memory_order.ordered(self._tensor(features), self.order)))
         return output.cpu().numpy(), loss_terms.of(
             self.criterion, self.loss, output, self._tensor(labels), self.batch_size

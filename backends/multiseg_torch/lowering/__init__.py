@@ -1,19 +1,23 @@
-"""Lower convolutions to matrix products. The modules keep their parameters, names and shapes; only ``forward`` differs."""
+"""Lower convolutions to matrix products. The modules keep their parameters, names and shapes; only ``forward`` differs.
+
+Which layers are lowered is listed for users, except 1x1 convolutions: these are products already.
+"""
 
 from __future__ import annotations
 
 from torch import nn
 
-from multiseg_torch.lowering import patches, windows
+from multiseg_torch.lowering import patches, points, windows
 from multiseg_torch.lowering.patches import PatchConv2d, PatchConvTranspose2d
+from multiseg_torch.lowering.points import PointConv2d
 from multiseg_torch.lowering.windows import WindowConvTranspose2d
 
 PATCHES = (PatchConv2d, PatchConvTranspose2d)
-CLASSES = (*PATCHES, WindowConvTranspose2d)  # of lowered modules
+CLASSES = (*PATCHES, WindowConvTranspose2d)  # of lowered modules that are listed
 
 
 def layers(model: nn.Module) -> list[nn.Module]:
-    """Return the layers of ``model`` that are lowered."""
+    """Return the layers of ``model`` that are lowered and listed."""
     return [module for module in model.modules() if isinstance(module, CLASSES)]
 
 
@@ -23,16 +27,23 @@ def copies_patches(model: nn.Module) -> bool:
 
 
 def lower(model: nn.Module) -> list[str]:
-    """Lower all eligible layers of ``model`` in place and return their names."""
+    """Lower all eligible layers of ``model`` in place and return the names of those that are listed."""
     names = []
     for name, module in model.named_modules():
-        if type(module) is nn.Conv2d and patches.divides_image(module):
-            module.__class__ = PatchConv2d
-        elif type(module) is nn.ConvTranspose2d and patches.divides_image(module) and module.output_padding == (0, 0):
-            module.__class__ = PatchConvTranspose2d
-        elif type(module) is nn.ConvTranspose2d and windows.is_faster(module):
-            module.__class__ = WindowConvTranspose2d
-        else:
-            continue
-        names.append(name)
+        lowered = _lowered(module)
+        if lowered is not None:
+            module.__class__ = lowered
+        if lowered in CLASSES:
+            names.append(name)
     return names
+
+
+def _lowered(module: nn.Module) -> type[nn.Module] | None:
+    """Return the class that computes a layer as a product; None if the layer's own is as fast, or a user's."""
+    if type(module) is nn.Conv2d:
+        return PatchConv2d if patches.divides_image(module) else PointConv2d if points.is_point(module) else None
+    if type(module) is nn.ConvTranspose2d:
+        if patches.divides_image(module) and module.output_padding == (0, 0):
+            return PatchConvTranspose2d
+        return WindowConvTranspose2d if windows.is_faster(module) else None
+    return None

@@ -45,7 +45,7 @@ class WindowConvTranspose2d(nn.ConvTranspose2d):
 class Upsampling(torch.autograd.Function):
     """The transposed convolution of an image (N, C, h, w) with a kernel (C, O, kh, kw) to an output of a size (height, width).
 
-    Its gradient for the image is the convolution itself, which oneDNN computes faster than a product.
+    The gradients are products as well, of the blocks of the output's gradient.
     """
 
     @staticmethod
@@ -56,12 +56,12 @@ class Upsampling(torch.autograd.Function):
         n, rows, columns, _ = windows.shape
         parts = _parts(weight, stride)
         if x.is_contiguous():
-            blocks = product(windows.flatten(0, 2)[None], parts.flatten(3).flatten(0, 2)[None])
+            parts = parts.permute(2, 0, 1, 3, 4, 5)
+            blocks = product(windows.flatten(0, 2)[None], _matrix(parts)[None])
             out = blocks.reshape(n, rows, columns, outputs, sh, sw).permute(0, 3, 1, 4, 2, 5)
             out = out.reshape(n, outputs, rows * sh, columns * sw)
         else:
-            parts = parts.permute(1, 2, 0, 3, 4, 5)
-            blocks = product(windows.flatten(0, 2)[None], parts.flatten(3).flatten(0, 2)[None])
+            blocks = product(windows.flatten(0, 2)[None], _matrix(parts)[None])
             out = blocks.reshape(n, rows, columns, sh, sw, outputs).permute(0, 1, 3, 2, 4, 5)
             out = out.reshape(n, rows * sh, columns * sw, outputs).permute(0, 3, 1, 2)
         (top, left), (height, width) = padding, size
@@ -71,36 +71,62 @@ class Upsampling(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight = ctx.needs_input_grad[:2]
-        of_x = functional.conv2d(gradient, weight, None, ctx.stride, ctx.padding) if needs_x else None
-        of_weight = _kernel_gradient(x, weight, gradient, ctx) if needs_weight else None
+        blocks = _blocks(gradient, x, weight, ctx)
+        of_x = _image_gradient(x, weight, blocks, ctx.stride) if needs_x else None
+        of_weight = _kernel_gradient(x, weight, blocks, ctx.stride) if needs_weight else None
         return of_x, of_weight, None, None, None
 
 
 def _windows(x: Tensor, weight: Tensor, stride: Pair) -> Tensor:
     """Return the windows of r x r pixels of an image with zeros around it: (N, h + r - 1, w + r - 1, r * r * C)."""
-    rh, rw = weight.shape[2] // stride[0], weight.shape[3] // stride[1]
+    rh, rw = _strides(weight, stride)
     rows, columns = x.shape[2] + rh - 1, x.shape[3] + rw - 1
     pixels = functional.pad(x.permute(0, 2, 3, 1), (0, 0, rw - 1, rw - 1, rh - 1, rh - 1))
     return torch.cat([pixels[:, i : i + rows, j : j + columns] for i in range(rh) for j in range(rw)], 3)
 
 
+def _strides(weight: Tensor, stride: Pair) -> Pair:
+    """Return r, how many strides high and wide a kernel is."""
+    return weight.shape[2] // stride[0], weight.shape[3] // stride[1]
+
+
 def _parts(weight: Tensor, stride: Pair) -> Tensor:
-    """Return a kernel as the factors of windows for the pixels of a block: (O, s, s, r, r, C)."""
-    inputs, outputs, height, width = weight.shape
-    (sh, sw), (rh, rw) = stride, (height // stride[0], width // stride[1])
-    return weight.reshape(inputs, outputs, rh, sh, rw, sw).flip(2, 4).permute(1, 3, 5, 2, 4, 0)
+    """Return a kernel as the factors of windows for the pixels of a block: (s, s, O, r, r, C)."""
+    (sh, sw), (rh, rw) = stride, _strides(weight, stride)
+    return weight.reshape(*weight.shape[:2], rh, sh, rw, sw).flip(2, 4).permute(3, 5, 1, 2, 4, 0)
 
 
-def _kernel_gradient(x: Tensor, weight: Tensor, gradient: Tensor, ctx: Any) -> Tensor:
-    """Return the product of the windows with the blocks of the gradient, in the shape of the kernel."""
-    (sh, sw), (top, left), (height, width) = ctx.stride, ctx.padding, ctx.size
-    windows, (inputs, outputs, kh, kw) = _windows(x, weight, ctx.stride), weight.shape
-    n, rows, columns, _ = windows.shape
+def _matrix(parts: Tensor) -> Tensor:
+    """Return the first three axes of ``parts`` as rows, the others as columns."""
+    return parts.flatten(3).flatten(0, 2)
+
+
+def _blocks(gradient: Tensor, x: Tensor, weight: Tensor, ctx: Any) -> Tensor:
+    """Return the blocks of the gradient of the output: (1, N * (h + r - 1) * (w + r - 1), s * s * O)."""
+    (sh, sw), (top, left), (height, width), (rh, rw) = ctx.stride, ctx.padding, ctx.size, _strides(weight, ctx.stride)
+    n, rows, columns = len(x), x.shape[2] + rh - 1, x.shape[3] + rw - 1
     around = (0, 0, left, columns * sw - left - width, top, rows * sh - top - height)
-    blocks = functional.pad(gradient.permute(0, 2, 3, 1), around).reshape(n, rows, sh, columns, sw, outputs)
-    blocks = blocks.permute(0, 1, 3, 2, 4, 5).reshape(1, n * rows * columns, sh * sw * outputs)
-    parts: Tensor = Product.apply(blocks.mT, windows.flatten(0, 2)[None].mT)
-    parts = parts.reshape(sh, sw, outputs, kh // sh, kw // sw, inputs).permute(5, 2, 3, 0, 4, 1)
+    blocks = functional.pad(gradient.permute(0, 2, 3, 1), around).reshape(n, rows, sh, columns, sw, -1)
+    return blocks.permute(0, 1, 3, 2, 4, 5).reshape(1, n * rows * columns, -1)
+
+
+def _image_gradient(x: Tensor, weight: Tensor, blocks: Tensor, stride: Pair) -> Tensor:
+    """Return the gradient of the windows, the product of the blocks with the kernel, summed over the windows of each pixel."""
+    (n, inputs, h, w), (rh, rw) = x.shape, _strides(weight, stride)
+    windows = Product.apply(blocks, _matrix(_parts(weight, stride))[None].mT)
+    windows = windows.reshape(n, h + rh - 1, w + rw - 1, rh, rw, inputs)
+    places = [(rh - 1 - i, rw - 1 - j, i, j) for i in range(rh) for j in range(rw)]
+    pixels: Tensor = sum(windows[:, top : top + h, left : left + w, i, j] for top, left, i, j in places)
+    return pixels.permute(0, 3, 1, 2)
+
+
+def _kernel_gradient(x: Tensor, weight: Tensor, blocks: Tensor, stride: Pair) -> Tensor:
+    """Return the product of the windows with the blocks of the gradient, in the shape of the kernel."""
+    windows, (inputs, outputs) = _windows(x, weight, stride), weight.shape[:2]
+    parts: Tensor = Product.apply(
+        windows.flatten(0, 2)[None].mT, blocks.mT
+    )  # the other way round takes up to twice as long
+    parts = parts.reshape(*_strides(weight, stride), inputs, *stride, outputs).permute(2, 5, 0, 3, 1, 4)
     return parts.flip(2, 4).reshape(weight.shape)
 
 

@@ -147,3 +147,55 @@ def test_upsampling_that_a_product_does_not_compute_or_not_faster_stays() -> Non
         nn.ConvTranspose2d(5, 3, 16, stride=8, dilation=2), nn.ConvTranspose2d(5, 3, 16, stride=8, output_padding=1),
     )  # fmt: skip
     assert lower(stay) == []
+
+
+@pytest.mark.parametrize("size", [7, 40], ids=["product", "convolution"])
+def test_convolutions_of_one_pixel_are_those_of_float64(size: int) -> None:
+    """In NHWC, with few pixels and with many; in NCHW as PyTorch's own. They are not listed."""
+    import torch
+    from multiseg_torch.lowering import lower, points
+    from torch import nn
+
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(6, 5, 1), nn.Tanh(), nn.Conv2d(5, 4, 1, bias=False))
+    wide, images, right = (
+        copy.deepcopy(plain).double(), torch.randn(3, 6, size, size), torch.randn(3, 4, size, size),
+    )  # fmt: skip
+    assert (3 * size * size > points.MOST_ROWS) == (size == 40)
+    exact_images = images.double().requires_grad_()
+    expected = wide(exact_images)
+    expected.backward(right.double())
+    for order in (torch.channels_last, torch.contiguous_format):
+        lowered = copy.deepcopy(plain).to(memory_format=order)
+        assert lower(lowered) == [] and isinstance(lowered[0], points.PointConv2d)
+        given = images.contiguous(memory_format=order).requires_grad_()
+        made = lowered(given)
+        assert made.is_contiguous(memory_format=order)
+        made.backward(right)
+        for one, exact in ((made, expected), (given.grad, exact_images.grad), *zip(
+                (p.grad for p in lowered.parameters()), (p.grad for p in wide.parameters()), strict=True)):  # fmt: skip
+            torch.testing.assert_close(one.double(), exact, rtol=1e-5, atol=1e-4)
+
+
+def test_convolutions_of_one_pixel_refuse_what_plain_ones_refuse() -> None:
+    import torch
+    from multiseg_torch.lowering import lower
+    from torch import nn
+
+    plain = nn.Sequential(nn.Conv2d(6, 5, 1))
+    lowered = copy.deepcopy(plain)
+    lower(lowered)
+    for shape in ((2, 3, 8, 8), (2, 12, 8, 8), (2, 6)):
+        wrong = torch.zeros(shape)
+        wrong = wrong.contiguous(memory_format=torch.channels_last) if wrong.dim() == 4 else wrong
+        with pytest.raises(RuntimeError) as expected:
+            plain(wrong)
+        with pytest.raises(RuntimeError) as found:
+            lowered(wrong)
+        assert str(found.value) == str(expected.value)
+    stay = nn.Sequential(
+        nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 4, 1, stride=2), nn.Conv2d(4, 4, 1, padding=1),
+        nn.Conv2d(4, 4, (1, 3)),
+    )  # fmt: skip
+    lower(stay)
+    assert all(type(module) is nn.Conv2d for module in stay)
