@@ -14,6 +14,7 @@ from typing import Any
 
 FOLDER = Path(__file__).parent / "contenders"
 Times = dict[str, list[float]]
+SECONDS_TO_END = 10
 
 
 class Contender:
@@ -56,9 +57,12 @@ class Contender:
         return line.strip()
 
     def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.communicate()
+        """End the process, which removes its files; kill it if it takes too long."""
+        try:
+            self._process.communicate(timeout=SECONDS_TO_END)  # closes its input
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
         self._errors.close()
 
 

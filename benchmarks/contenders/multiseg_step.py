@@ -22,3 +22,4 @@ def test() -> None:
 
 
 serve(train if given["what"] == "train" else test, clock=given.get("clock", "wall"))
+network.close()
