@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,18 +31,24 @@ def warped(
     The pixel whose middle is at p (x, y) in the result is read at ``linear @ (p - centre) + shift`` relative to the middle of
     ``image``. Outside of the image it is ``fill``, a value for each channel, or the nearest border pixel if that is None.
     """
-    _, height, width = image.shape
-    half = np.array([width, height], np.float64) / 2
-    corners = np.array([[x, y] for x in (0, size[1]) for y in (0, size[0])], np.float64) - centre
-    places = corners @ linear.T + shift + half
-    first, part = _part(image, places, AROUND)
-    if fill is None:
-        first, part = _continued(part, first, places)
-    offset = shift + half - first - linear @ centre
-    coefficients = (*linear[0], offset[0], *linear[1], offset[1])
+    (height, width), (x, y) = size, centre.tolist()
+    coefficients, cuts, border = [], [], []
+    for (across, down), moved, length in zip(linear.tolist(), shift.tolist(), image.shape[:0:-1], strict=True):
+        origin = across * x + down * y
+        low = moved + length / 2 - origin + min(across * width, 0) + min(down * height, 0)
+        high = moved + length / 2 - origin + max(across * width, 0) + max(down * height, 0)
+        first, end = _read(low, high, AROUND, length)
+        before = max(first - math.floor(low) + AROUND, 0) if fill is None else 0
+        after = max(math.ceil(high) + AROUND - end, 0) if fill is None else 0
+        coefficients += [across, down, moved + length / 2 - (first - before) - origin]
+        cuts.append(slice(first, end))
+        border.append((before, after))
+    part = image[:, cuts[1], cuts[0]]
+    if any(map(any, border)):
+        part = np.pad(part, ((0, 0), *border[::-1]), mode="edge")
     planes = [
         Image.fromarray(plane).transform(
-            size[::-1],
+            (width, height),
             Image.Transform.AFFINE,
             coefficients,
             resampling,
@@ -57,14 +64,20 @@ def scaled_part(image: Array, scaled: tuple[int, int], corner: tuple[int, int], 
 
     Interpolation is bilinear, over more pixels where the image becomes smaller, as in Pillow and torchvision.
     """
-    end = np.minimum(np.add(corner, size), scaled)
-    ratio = np.array(image.shape[1:], np.float64) / scaled
-    top_left, bottom_right = np.multiply(corner, ratio), np.minimum(end * ratio, image.shape[1:])
-    around = np.ceil(np.maximum(ratio, 1)).astype(int) + 1  # pixels that are averaged, and one for rounding
-    first, image = _part(image, np.array([top_left, bottom_right])[:, ::-1], around[::-1])
-    box = (*(top_left[::-1] - first), *np.minimum(bottom_right[::-1] - first, image.shape[:0:-1]))
-    height, width = end - corner
-    planes = [Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR, box) for plane in image]
+    cuts, box, sides = [], [], []
+    for length, whole, start, most in zip(image.shape[1:], scaled, corner, size, strict=True):
+        side, ratio = min(most, whole - start), length / whole
+        low, high = start * ratio, min((start + side) * ratio, length)
+        # what is averaged, and one for rounding
+        first, end = _read(low, high, math.ceil(max(ratio, 1)) + 1, length)
+        cuts.append(slice(first, end))
+        box.append((low - first, min(high - first, end - first)))
+        sides.append(side)
+    (top, bottom), (left, right) = box
+    planes = [
+        Image.fromarray(plane).resize(sides[::-1], Image.Resampling.BILINEAR, (left, top, right, bottom))
+        for plane in image[:, cuts[0], cuts[1]]
+    ]
     return _stacked(planes, image)
 
 
@@ -72,23 +85,10 @@ def _stacked(planes: Sequence[Image.Image], like: Array) -> Array:
     return np.stack([np.asarray(plane, dtype=like.dtype) for plane in planes])
 
 
-def _part(image: Array, places: Floats, around: Any) -> tuple[NDArray[np.int64], Array]:
-    """Return the part of an image between ``places`` (x, y) and ``around`` pixels further, after its first pixel (x, y).
+def _read(low: float, high: float, around: int, length: int) -> tuple[int, int]:
+    """Return the first pixel, and the one after the last, of a side that are read between two places, ``around`` pixels further.
 
-    Pillow copies all that it is given.
+    Pillow copies all that it is given. At least one pixel of the side is read.
     """
-    size = image.shape[:0:-1]
-    first = np.clip(np.floor(places.min(axis=0)).astype(int) - around, 0, np.subtract(size, 1))
-    end = np.maximum(np.ceil(places.max(axis=0)).astype(int) + around, first + 1)
-    return first, image[:, first[1] : end[1], first[0] : end[0]]
-
-
-def _continued(part: Array, first: NDArray[np.int64], places: Floats) -> tuple[NDArray[np.int64], Array]:
-    """Return a part of an image, whose first pixel (x, y) is given, with its border pixels repeated to all ``places`` (x, y)."""
-    end = first + part.shape[:0:-1]
-    before = np.maximum(first - np.floor(places.min(axis=0)).astype(int) + AROUND, 0)
-    after = np.maximum(np.ceil(places.max(axis=0)).astype(int) + AROUND - end, 0)
-    if not (before.any() or after.any()):
-        return first, part
-    around = tuple(zip(before[::-1].tolist(), after[::-1].tolist(), strict=True))
-    return first - before, np.pad(part, ((0, 0), *around), mode="edge")
+    first = min(max(math.floor(low) - around, 0), length - 1)
+    return first, min(max(math.ceil(high) + around, first + 1), length)
