@@ -18,8 +18,8 @@ from multiseg_torch.lowering.products import Product, in_one_dtype, product
 Pair = tuple[int, int]
 
 # When the product is faster. Speedup of forward and backward, of layers with a kernel of two strides (`python
-# benchmarks/lowering.py torch`): stride 2 0.6 to 0.9, stride 4 0.8 to 1.2, stride 8 and more 1.1 to 5.5 for up to 40 channels;
-# for 64 channels 0.5 to 1.3, and 0.5 to 1.4 in prediction.
+# benchmarks/lowering.py torch`): stride 2 0.5 to 1.0, stride 4 0.9 to 1.5, stride 8 and more 1.0 to 8.4 for up to 40 channels;
+# for 64 channels 0.6 to 1.9, and 0.4 to 1.3 in prediction.
 SMALLEST_STRIDE = 8
 MOST_CHANNELS = 40
 
