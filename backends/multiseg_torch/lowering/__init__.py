@@ -13,12 +13,13 @@ from multiseg_torch.lowering.points import PointConv2d
 from multiseg_torch.lowering.windows import WindowConvTranspose2d
 
 PATCHES = (PatchConv2d, PatchConvTranspose2d)
-CLASSES = (*PATCHES, WindowConvTranspose2d)  # of lowered modules that are listed
+LISTED = (*PATCHES, WindowConvTranspose2d)
+CLASSES = (*LISTED, PointConv2d)  # of lowered modules
 
 
 def layers(model: nn.Module) -> list[nn.Module]:
     """Return the layers of ``model`` that are lowered and listed."""
-    return [module for module in model.modules() if isinstance(module, CLASSES)]
+    return [module for module in model.modules() if isinstance(module, LISTED)]
 
 
 def copies_patches(model: nn.Module) -> bool:
@@ -33,7 +34,7 @@ def lower(model: nn.Module) -> list[str]:
         lowered = _lowered(module)
         if lowered is not None:
             module.__class__ = lowered
-        if lowered in CLASSES:
+        if lowered in LISTED:
             names.append(name)
     return names
 
