@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from multiseg import network
 from multiseg.errors import ModelError, SettingsError, setting
@@ -312,6 +313,8 @@ class Network(network.Network):
         config.gpu_options.allow_growth = True
         if self._device == "cpu":
             config.device_count["GPU"] = 0
+            # what a file computes in NCHW, as for GPUs, takes twice as long in this order as in NHWC
+            config.graph_options.rewrite_options.cpu_layout_conversion = RewriterConfig.NCHW_TO_NHWC
         return tf.Session(graph=user.graph, config=config)
 
     def _predictor(self, features: Array, labels: Array | None) -> _Predictor:
