@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import importlib
 import pkgutil
-import sys
 import typing
 import warnings
 from pathlib import Path
@@ -51,4 +51,6 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(description="Build the API reference.")
+    parser.add_argument("folder", help="folder to write")
+    main(parser.parse_args().folder)

@@ -6,10 +6,10 @@ site, and links to other files of the repository are text.
 
 from __future__ import annotations
 
+import argparse
 import logging
 import re
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
@@ -64,4 +64,6 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(description="Build the documentation with the API reference.")
+    parser.add_argument("folder", help="folder to write")
+    main(parser.parse_args().folder)
