@@ -4,6 +4,7 @@
     python benchmarks/lowering.py tensorflow     # large upsampling, and the cross entropy of classes
     python benchmarks/lowering.py entropy        # the cross entropy of classes in PyTorch, of scores in NHWC; half a minute
     python benchmarks/lowering.py products       # few rows by a matrix in PyTorch: a' times b / b' times a; half a minute
+    python benchmarks/lowering.py points         # 1x1 convolutions in PyTorch, in NHWC; half a minute
     python benchmarks/lowering.py dense          # dense layers in TensorFlow, on two threads by wall time: on a quiet machine
 
 Processor time of one thread, by turns, with the memory settings of multiseg's workers; medians. Layers beyond the limits of the
@@ -36,6 +37,8 @@ DENSE = ((128, 128), (256, 256), (512, 512), (800, 500), (1024, 1024), (8192, 10
 ROWS = (1, 4, 16, 64, 256)
 FACTORS = ((64, 192), (256, 1024), (512, 4608), (2048, 2048), (1024, 8192))  # outputs and inputs
 FEW_ROWS = (4, 8, 16, 32, 64, 96, 128, 240)
+POINTS = ((8, 21), (64, 5), (64, 64), (256, 64), (512, 512))  # channels of 1x1 convolutions
+BATCHES = ((8, 2), (8, 8), (8, 16), (4, 32), (8, 64))  # number and height of their images
 THREADS = 2  # of dense layers
 ROUNDS, SECONDS = 5, 0.06
 
@@ -76,19 +79,42 @@ def of_torch() -> None:
         assert lower(lowered)
         x = torch.randn(count, channels, height // stride, height // stride)
         x = x.contiguous(memory_format=memory).requires_grad_()
-        slope = torch.randn_like(plain(x))
-
-        def forward(module: nn.Module, x: Any = x) -> None:
-            with torch.no_grad():
-                module(x)
-
-        def both(module: nn.Module, x: Any = x, slope: Any = slope) -> None:
-            torch.autograd.grad(module(x), [x, *module.parameters()], slope)
-
-        found = ratios({each.__name__: (partial(each, plain), partial(each, lowered)) for each in (forward, both)})
+        found = _of_layer(plain, lowered, x)
         print(
             f"{channels:3} {stride:3} {count}x{height} {order}: {found['forward']:.2f} {found['both']:.2f}", flush=True
         )
+
+
+def of_points() -> None:
+    import torch
+    from multiseg_torch.lowering import lower
+    from torch import nn
+
+    torch.set_num_threads(1)
+    print("inputs outputs images: forward, forward and backward")
+    for (inputs, outputs), (count, height) in product(POINTS, BATCHES):
+        plain = nn.Conv2d(inputs, outputs, 1).to(memory_format=torch.channels_last)
+        lowered = nn.Sequential(copy.deepcopy(plain))
+        lower(lowered)
+        x = torch.randn(count, inputs, height, height).contiguous(memory_format=torch.channels_last).requires_grad_()
+        found = _of_layer(plain, lowered, x)
+        print(f"{inputs} {outputs} {count}x{height}: {found['forward']:.2f} {found['both']:.2f}", flush=True)
+
+
+def _of_layer(plain: Any, lowered: Any, x: Any) -> dict[str, float]:
+    """Return the ratios of a module of PyTorch to the lowered one, for images ``x``."""
+    import torch
+
+    slope = torch.randn_like(plain(x))
+
+    def forward(module: Any) -> None:
+        with torch.no_grad():
+            module(x)
+
+    def both(module: Any) -> None:
+        torch.autograd.grad(module(x), [x, *module.parameters()], slope)
+
+    return ratios({each.__name__: (partial(each, plain), partial(each, lowered)) for each in (forward, both)})
 
 
 def of_entropy() -> None:
@@ -223,10 +249,11 @@ PARTS = {
     "tensorflow": of_tensorflow,
     "entropy": of_entropy,
     "products": of_products,
+    "points": of_points,
     "dense": of_dense,
 }
 # of the parts that are not named after theirs
-FRAMEWORKS = {"entropy": "torch", "products": "torch", "dense": "tensorflow"}
+FRAMEWORKS = {"entropy": "torch", "products": "torch", "points": "torch", "dense": "tensorflow"}
 
 
 def main() -> None:

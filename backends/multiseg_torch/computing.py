@@ -102,7 +102,8 @@ def _widened(tensor: Tensor) -> Tensor:
 def set_mode(model: nn.Module, training: bool) -> None:
     """Bring a model into the mode of training, or of evaluation.
 
-    ``train`` and ``eval`` call each module, which takes up to 0.3 ms, so they are called only where the mode changes.
+    ``train`` and ``eval`` call each module, which takes time in networks of many modules, so they are called
+    only where the mode changes.
     """
     if model.training != training:
         model.train(training)

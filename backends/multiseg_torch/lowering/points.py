@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Number of pixels in a batch from which oneDNN's convolution is faster than MKL's product. Speedup of forward and backward over
-# nn.Conv2d, for 23 layers (2 to 512 channels, 32 to 65,536 pixels; AMD EPYC, by turns): fewer pixels, product 0.9 to 1.4 on one
-# thread, 1.1 to 1.6 on two; more pixels, convolution 1.0 to 1.9 on one thread, the same on two.
+# Up to how many pixels in a batch MKL's product is used; for more, oneDNN's convolution is faster. Speedup of forward and
+# backward over nn.Conv2d (`python benchmarks/lowering.py points`, one thread): fewer pixels 0.8 to 1.8, more 0.9 to 3.6. On two
+# threads fewer pixels gain 1.1 to 1.6, as oneDNN, which PyTorch then uses for all, is slow for them; more take as long.
 MOST_ROWS = 4095
 
 
