@@ -98,7 +98,7 @@ def create(
     workers: int | None,
     progress: Progress | None,
 ) -> list[MultisegWarning]:
-    """Create a dataset in a new folder, atomically: an error, or a kill of the process, leaves no folder. Return warnings.
+    """Create a dataset in a new folder, atomically: whatever ends it leaves the complete folder or none. Return warnings.
 
     Raises SettingsError, DatasetError or ImageError, see Dataset.create.
     """

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from multiseg.dataset.check import check_dataset
+
 # prints a line when Python itself has started: until then, and until the first module is imported, Ctrl-C is Python's
 PROGRAM = "import sys; sys.argv[0] = 'multiseg'; print(flush=True); import multiseg.cli; multiseg.cli.main()"
 # an interrupt while Python executes a generated class is reported as the end by the signal, which shells show as 130
@@ -42,7 +44,47 @@ def test_create_dataset(delay: float, images: Path, tmp_path: Path) -> None:
         return
     lines = [line for line in errors.splitlines() if line.strip()]
     assert status in INTERRUPTED and lines == ["multiseg: interrupted"], errors
-    assert not (tmp_path / "out").exists()
+    _assert_whole_or_absent(tmp_path)
+
+
+def _assert_whole_or_absent(folder: Path) -> None:
+    """The new name exists only after all data are on disk; from then on, an interrupt finds a complete dataset."""
+    left = [path.name for path in folder.iterdir()]
+    if left:
+        assert left == ["out"]
+        assert check_dataset(folder / "out").problems == []
+
+
+# interrupts itself at the rename that gives the new dataset its name
+AT_RENAME = """
+import os, pathlib, signal, sys
+
+sys.argv[0] = "multiseg"
+moment = sys.argv.pop(1)
+rename = pathlib.Path.rename
+
+def interrupted(path, final):
+    if moment == "before":
+        os.kill(os.getpid(), signal.SIGINT)
+    rename(path, final)
+    os.kill(os.getpid(), signal.SIGINT)
+
+pathlib.Path.rename = interrupted
+import multiseg.cli; multiseg.cli.main()
+"""
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_the_rename_of_a_dataset(moment: str, images: Path, tmp_path: Path) -> None:
+    folders = ["--input", str(images / "input"), "--target", str(images / "target")]
+    done = subprocess.run(
+        [sys.executable, "-c", AT_RENAME, moment, "create-dataset", str(tmp_path / "out"), *folders],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr.strip()) == (130, "multiseg: interrupted")
+    assert (tmp_path / "out").exists() == (moment == "after")
+    _assert_whole_or_absent(tmp_path)
 
 
 # imported when Python starts: looks at every import of a module, before it happens
