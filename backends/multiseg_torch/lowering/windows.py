@@ -18,8 +18,8 @@ from multiseg_torch.lowering.products import Product, in_one_dtype, product
 Pair = tuple[int, int]
 
 # When the product is faster. Speedup of forward and backward, of layers with a kernel of two strides (`python
-# benchmarks/lowering.py torch`): stride 2 0.5 to 1.0, stride 4 0.9 to 1.5, stride 8 and more 1.0 to 8.4 for up to 40 channels;
-# for 64 channels 0.6 to 1.9, and 0.4 to 1.3 in prediction.
+# benchmarks/lowering.py torch`): stride 2 0.3 to 0.7, stride 4 0.7 to 1.2, stride 8 and more 1.4 to 8.7 for up to 40 channels;
+# for 64 channels 1.0 to 3.7, but 0.7 to 1.1 in prediction with strides of 8 and 16.
 SMALLEST_STRIDE = 8
 MOST_CHANNELS = 40
 
@@ -52,16 +52,14 @@ class Upsampling(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Pair, padding: Pair, size: Sequence[int]) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding, ctx.size = stride, padding, size
-        windows, (sh, sw), outputs = _windows(x, weight, stride), stride, weight.shape[1]
-        n, rows, columns, _ = windows.shape
-        parts = _parts(weight, stride)
-        if x.is_contiguous():
-            parts = parts.permute(2, 0, 1, 3, 4, 5)
-            blocks = product(windows.flatten(0, 2)[None], _matrix(parts)[None])
+        outputs, (sh, sw), channels_first = weight.shape[1], stride, x.is_contiguous()
+        windows, factors = _windows(x, weight, stride), _factors(weight, stride, channels_first)
+        n, rows, columns = _grid(x, weight, stride)
+        blocks = product(windows, factors.mT)
+        if channels_first:
             out = blocks.reshape(n, rows, columns, outputs, sh, sw).permute(0, 3, 1, 4, 2, 5)
             out = out.reshape(n, outputs, rows * sh, columns * sw)
         else:
-            blocks = product(windows.flatten(0, 2)[None], _matrix(parts)[None])
             out = blocks.reshape(n, rows, columns, sh, sw, outputs).permute(0, 1, 3, 2, 4, 5)
             out = out.reshape(n, rows * sh, columns * sw, outputs).permute(0, 3, 1, 2)
         (top, left), (height, width) = padding, size
@@ -71,18 +69,11 @@ class Upsampling(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight = ctx.needs_input_grad[:2]
-        blocks = _blocks(gradient, x, weight, ctx)
-        of_x = _image_gradient(x, weight, blocks, ctx.stride) if needs_x else None
-        of_weight = _kernel_gradient(x, weight, blocks, ctx.stride) if needs_weight else None
+        channels_first = gradient.stride(1) != 1  # a copy in the order of the gradient is the fastest
+        blocks = _blocks(gradient, x, weight, ctx, channels_first)
+        of_x = _image_gradient(x, weight, blocks, ctx.stride, channels_first) if needs_x else None
+        of_weight = _kernel_gradient(x, weight, blocks, ctx.stride, channels_first) if needs_weight else None
         return of_x, of_weight, None, None, None
-
-
-def _windows(x: Tensor, weight: Tensor, stride: Pair) -> Tensor:
-    """Return the windows of r x r pixels of an image with zeros around it: (N, h + r - 1, w + r - 1, r * r * C)."""
-    rh, rw = _strides(weight, stride)
-    rows, columns = x.shape[2] + rh - 1, x.shape[3] + rw - 1
-    pixels = functional.pad(x.permute(0, 2, 3, 1), (0, 0, rw - 1, rw - 1, rh - 1, rh - 1))
-    return torch.cat([pixels[:, i : i + rows, j : j + columns] for i in range(rh) for j in range(rw)], 3)
 
 
 def _strides(weight: Tensor, stride: Pair) -> Pair:
@@ -90,44 +81,68 @@ def _strides(weight: Tensor, stride: Pair) -> Pair:
     return weight.shape[2] // stride[0], weight.shape[3] // stride[1]
 
 
-def _parts(weight: Tensor, stride: Pair) -> Tensor:
-    """Return a kernel as the factors of windows for the pixels of a block: (s, s, O, r, r, C)."""
+def _grid(x: Tensor, weight: Tensor, stride: Pair) -> tuple[int, int, int]:
+    """Return the number of images, and the rows and columns of blocks: h + r - 1 and w + r - 1."""
+    rh, rw = _strides(weight, stride)
+    return len(x), x.shape[2] + rh - 1, x.shape[3] + rw - 1
+
+
+def _windows(x: Tensor, weight: Tensor, stride: Pair) -> Tensor:
+    """Return the windows of r x r pixels of an image with zeros around it: (1, N * (h + r - 1) * (w + r - 1), r * r * C)."""
+    rh, rw = _strides(weight, stride)
+    pixels = functional.pad(x.permute(0, 2, 3, 1), (0, 0, rw - 1, rw - 1, rh - 1, rh - 1))
+    windows = pixels.unfold(1, rh, 1).unfold(2, rw, 1).permute(0, 1, 2, 4, 5, 3)
+    return windows.reshape(1, -1, rh * rw * x.shape[1])
+
+
+def _factors(weight: Tensor, stride: Pair, channels_first: bool) -> Tensor:
+    """Return a kernel as the factors of windows for a block: (1, r * r * C, O * s * s), the last axis with O first or last."""
     (sh, sw), (rh, rw) = stride, _strides(weight, stride)
-    return weight.reshape(*weight.shape[:2], rh, sh, rw, sw).flip(2, 4).permute(3, 5, 1, 2, 4, 0)
+    parts = weight.reshape(*weight.shape[:2], rh, sh, rw, sw).flip(2, 4)
+    parts = parts.permute(2, 4, 0, 1, 3, 5) if channels_first else parts.permute(2, 4, 0, 3, 5, 1)
+    return parts.reshape(1, rh * rw * weight.shape[0], -1)
 
 
-def _matrix(parts: Tensor) -> Tensor:
-    """Return the first three axes of ``parts`` as rows, the others as columns."""
-    return parts.flatten(3).flatten(0, 2)
+def _blocks(gradient: Tensor, x: Tensor, weight: Tensor, ctx: Any, channels_first: bool) -> Tensor:
+    """Return the blocks of the output's gradient: (1, N * (h + r - 1) * (w + r - 1), O * s * s), the last axis as in _factors."""
+    (sh, sw), (top, left), (height, width) = ctx.stride, ctx.padding, ctx.size
+    n, rows, columns = _grid(x, weight, ctx.stride)
+    around = (left, columns * sw - left - width, top, rows * sh - top - height)
+    if any(around):
+        gradient = functional.pad(gradient, around)
+    blocks = gradient.reshape(n, -1, rows, sh, columns, sw)
+    blocks = blocks.permute(0, 2, 4, 1, 3, 5) if channels_first else blocks.permute(0, 2, 4, 3, 5, 1)
+    return blocks.reshape(1, n * rows * columns, -1)
 
 
-def _blocks(gradient: Tensor, x: Tensor, weight: Tensor, ctx: Any) -> Tensor:
-    """Return the blocks of the gradient of the output: (1, N * (h + r - 1) * (w + r - 1), s * s * O)."""
-    (sh, sw), (top, left), (height, width), (rh, rw) = ctx.stride, ctx.padding, ctx.size, _strides(weight, ctx.stride)
-    n, rows, columns = len(x), x.shape[2] + rh - 1, x.shape[3] + rw - 1
-    around = (0, 0, left, columns * sw - left - width, top, rows * sh - top - height)
-    blocks = functional.pad(gradient.permute(0, 2, 3, 1), around).reshape(n, rows, sh, columns, sw, -1)
-    return blocks.permute(0, 1, 3, 2, 4, 5).reshape(1, n * rows * columns, -1)
-
-
-def _image_gradient(x: Tensor, weight: Tensor, blocks: Tensor, stride: Pair) -> Tensor:
+def _image_gradient(x: Tensor, weight: Tensor, blocks: Tensor, stride: Pair, channels_first: bool) -> Tensor:
     """Return the gradient of the windows, the product of the blocks with the kernel, summed over the windows of each pixel."""
     (n, inputs, h, w), (rh, rw) = x.shape, _strides(weight, stride)
-    windows = Product.apply(blocks, _matrix(_parts(weight, stride))[None].mT)
-    windows = windows.reshape(n, h + rh - 1, w + rw - 1, rh, rw, inputs)
-    places = [(rh - 1 - i, rw - 1 - j, i, j) for i in range(rh) for j in range(rw)]
-    pixels: Tensor = sum(windows[:, top : top + h, left : left + w, i, j] for top, left, i, j in places)
-    return pixels.permute(0, 3, 1, 2)
+    windows = Product.apply(blocks, _factors(weight, stride, channels_first))
+    windows = windows.reshape(*_grid(x, weight, stride), rh, rw, inputs).contiguous()
+    image, row, column, down, across, channel = windows.stride()
+    # pixel i of a window is pixel i - 1 of the next one
+    of_pixel = windows.as_strided(
+        (n, h, w, rh, rw, inputs),
+        (image, row, column, row - down, column - across, channel),
+        (rh - 1) * down + (rw - 1) * across,
+    )
+    return of_pixel.sum((3, 4)).permute(0, 3, 1, 2)
 
 
-def _kernel_gradient(x: Tensor, weight: Tensor, blocks: Tensor, stride: Pair) -> Tensor:
-    """Return the product of the windows with the blocks of the gradient, in the shape of the kernel."""
-    windows, (inputs, outputs) = _windows(x, weight, stride), weight.shape[:2]
-    parts: Tensor = Product.apply(
-        windows.flatten(0, 2)[None].mT, blocks.mT
-    )  # the other way round takes up to twice as long
-    parts = parts.reshape(*_strides(weight, stride), inputs, *stride, outputs).permute(2, 5, 0, 3, 1, 4)
-    return parts.flip(2, 4).reshape(weight.shape)
+def _kernel_gradient(x: Tensor, weight: Tensor, blocks: Tensor, stride: Pair, channels_first: bool) -> Tensor:
+    """Return the product of the windows with the blocks of the gradient, in the shape of the kernel and its order in memory."""
+    (inputs, outputs), (sh, sw), (rh, rw) = weight.shape[:2], stride, _strides(weight, stride)
+    # the other way round takes up to twice as long
+    parts: Tensor = Product.apply(_windows(x, weight, stride).mT, blocks.mT)
+    if channels_first:
+        parts = parts.reshape(rh, rw, inputs, outputs, sh, sw).permute(2, 3, 0, 4, 1, 5)
+    else:
+        parts = parts.reshape(rh, rw, inputs, sh, sw, outputs).permute(2, 5, 0, 3, 1, 4)
+    parts = parts.flip(2, 4)
+    if weight.is_contiguous():
+        return parts.reshape(weight.shape)
+    return parts.permute(0, 2, 3, 4, 5, 1).reshape(inputs, rh * sh, rw * sw, outputs).permute(0, 3, 1, 2)
 
 
 def is_faster(module: nn.ConvTranspose2d) -> bool:

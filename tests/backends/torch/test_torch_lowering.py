@@ -137,6 +137,41 @@ def test_large_upsampling_is_a_product_in_the_order_of_its_input() -> None:
             torch.testing.assert_close(made.double(), exact, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("given", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("kernel", [(3, 4, 16, 8), (21, 21, 64, 32)], ids=["small", "large, by few windows"])
+def test_gradients_of_upsampling_in_either_order(kernel: tuple[int, int, int, int], given: str) -> None:
+    """In float32, with the output's gradient in either order, and gradients of gradients, against PyTorch in float64."""
+    import torch
+    from multiseg_torch.lowering import lower
+    from multiseg_torch.memory_order import ORDERS
+    from torch import nn
+
+    torch.manual_seed(0)
+    inputs, outputs, size, stride = kernel
+    plain = nn.ConvTranspose2d(inputs, outputs, size, stride, bias=False)
+    grid, right = torch.randn(2, inputs, 3, 2), torch.randn(2, outputs, 2 * stride + size, stride + size)
+    left, below = torch.randn_like(grid), torch.randn_like(plain.weight)
+
+    def gradients(layer: nn.Module, order: str, x: torch.Tensor, slope: torch.Tensor) -> list[torch.Tensor]:
+        layer = layer.to(x.dtype).to(memory_format=ORDERS[order])
+        x, slope = (
+            tensor.contiguous(memory_format=ORDERS[key]).requires_grad_()
+            for tensor, key in ((x, order), (slope, given))
+        )
+        first = torch.autograd.grad(layer(x), [x, layer.weight], slope, create_graph=True)
+        vectors = left.to(x.dtype), below.to(x.dtype)
+        return [*first, *torch.autograd.grad(first, [x, layer.weight, slope], vectors)]
+
+    exact = [tensor.detach() for tensor in gradients(copy.deepcopy(plain), "NCHW", grid.double(), right.double())]
+    for order in ORDERS:
+        module = nn.Sequential(copy.deepcopy(plain))
+        assert lower(module) == ["0"]
+        made = [tensor.detach() for tensor in gradients(module[0], order, grid, right)]
+        assert made[1].is_contiguous(memory_format=ORDERS[order])  # as the kernel, so that it is not copied
+        for one, expected in zip(made, exact, strict=True):
+            torch.testing.assert_close(one.double(), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
 def test_upsampling_that_a_product_does_not_compute_or_not_faster_stays() -> None:
     from multiseg_torch.lowering import lower
     from torch import nn
