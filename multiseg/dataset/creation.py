@@ -26,6 +26,7 @@ from multiseg.dataset.encoding import (
     shape_of,
     without_colour,
 )
+from multiseg.dataset.finishing import Finishing
 from multiseg.dataset.label_options import LabelOptions, warnings_about
 from multiseg.dataset.label_rules import LabelRules
 from multiseg.dataset.label_statistics import LabelStatistics
@@ -149,12 +150,16 @@ def create(
         hashes: dict[str, str] = {}
         statistics = {"train": LabelStatistics(), "val": LabelStatistics()}
         applied: Counter[str] = Counter()
-        with Encoders(task, max(1, min(workers, total // size // _MIN_CHUNKS_PER_WORKER))) as encoders:
-            for name, part in (("train", train), ("val", val)):
-                if len(part):
-                    hashes |= _write_split(
-                        staging, f"{name}_db", part, encoders, size, advance, statistics[name], applied
-                    )
+        used = max(1, min(workers, total // size // _MIN_CHUNKS_PER_WORKER))
+        with Finishing(concurrent=used > 1) as finishing:
+            with Encoders(task, used) as encoders:
+                for name, part in (("train", train), ("val", val)):
+                    if len(part):
+                        hashes |= _write_split(
+                            staging, f"{name}_db", part, encoders, size, advance, statistics[name], applied
+                        )
+                        finishing.add(staging / f"{name}_db")
+            sums = finishing.sums(staging)
         both = LabelStatistics()
         for one in statistics.values():
             both.merge(one)
@@ -184,6 +189,7 @@ def create(
                 "databases": hashes,
                 "content_hash": combined_hash(hashes),
             },
+            sums,
         )
     return warnings
 

@@ -12,7 +12,7 @@ from typing import Any
 from multiseg.dataset.lmdb_file import LmdbFile
 from multiseg.dataset.writing import hash_record
 from multiseg.errors import DatasetError
-from multiseg.files import parse_json, read_bytes, sha256_of
+from multiseg.files import parse_json, read_bytes
 from multiseg.schema import (
     ANY,
     FLAG,
@@ -66,13 +66,11 @@ _VALUES: Schema = {  # of the file; what earlier versions did not write is optio
 _KEYS = {*_FORMAT, *(key.partition(".")[0] for key in _VALUES)}
 
 
-def write_description(folder: Path, content: dict[str, Any]) -> None:
-    """Write the description of a new dataset, with the SHA-256 of its databases' files and of its mean image.
+def write_description(folder: Path, content: dict[str, Any], sums: dict[str, str]) -> None:
+    """Write the description of a new dataset, with the SHA-256 of its databases' files and of its mean images.
 
     The last entry is the sum of the description itself.
     """
-    paths = sorted([*folder.glob("*_db/*/data.mdb"), *folder.glob("*_db/mean.binaryproto")])
-    sums = {path.relative_to(folder).as_posix(): sha256_of(path) for path in paths}
     (folder / FILE).write_text(_text({**_FORMAT, **content, "files": sums}), encoding="utf-8")
 
 

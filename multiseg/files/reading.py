@@ -8,6 +8,7 @@ import io
 import json
 import os
 import stat
+from threading import Event
 from typing import Any
 
 LINK = "is a symbolic link; replace it by what it refers to"
@@ -55,11 +56,16 @@ def _read(file: io.FileIO, size: int) -> bytes:
     return b"".join(parts)
 
 
-def sha256_of(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a regular file in hex digits, read in pieces. Raises OSError, see :func:`open_regular`."""
+def sha256_of(path: str | os.PathLike[str], stop: Event | None = None) -> str:
+    """Return the SHA-256 of a regular file in hex digits, read in pieces.
+
+    Raises OSError, see :func:`open_regular`; InterruptedError if another thread sets ``stop``.
+    """
     digest = hashlib.sha256()
     with open_regular(path) as file:
         while piece := file.read(PIECE):
+            if stop is not None and stop.is_set():
+                raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR), os.fspath(path))
             digest.update(piece)
     return digest.hexdigest()
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from multiseg.dataset.description import combined_hash, write_description
 from multiseg.dataset.encoding import Sum
+from multiseg.dataset.finishing import Finishing
 from multiseg.dataset.labels import Labels
 from multiseg.dataset.reading import mean_of_records
 from multiseg.dataset.records import encoded_datum, mean_blob, raw_datum, values_datum
@@ -200,7 +201,9 @@ def _describe(
         "databases": hashes,
         "content_hash": combined_hash(hashes),
     }
-    write_description(staging, content)
+    with Finishing(concurrent=False) as finishing:
+        finishing.add(staging / "train_db")
+        write_description(staging, content, finishing.sums(staging))
 
 
 def _beside(output: Output) -> Image.Image:
