@@ -20,6 +20,7 @@ from multiseg.dataset.helper import Answering, Helper, Lane
 
 _DIED = "an encoding process ended unexpectedly; try again with fewer workers"
 _PENDING_CHUNKS_PER_WORKER = 4  # submitted, and not yet yielded
+_REUSED = 31 << 20  # bytes; glibc raises its limits for blocks of up to 32 MiB
 
 
 class Encoders:
@@ -29,6 +30,7 @@ class Encoders:
     """
 
     def __init__(self, task: EncodingTask, workers: int) -> None:
+        _keep_freed_memory()
         self.task = task
         self._sum = task.new_sum()
         self._max_pending = _PENDING_CHUNKS_PER_WORKER * workers
@@ -101,6 +103,15 @@ class Encoders:
             helper.close()
 
 
+def _keep_freed_memory() -> None:
+    """Let images and records reuse the memory of earlier ones, where the C library is glibc.
+
+    At first it maps blocks of 128 kB and more anew and returns freed ones to the system, so that each costs page faults.
+    Freeing a mapped block raises this limit to its size (mallopt(3), M_MMAP_THRESHOLD). Nothing is written to the block.
+    """
+    np.empty(_REUSED, np.uint8)
+
+
 def _attempt(task: EncodingTask, chunk: Chunk, total: Sum | None) -> Encoded | Exception:
     """Encode a chunk and return its error instead of raising it: errors are raised in the order of the chunks."""
     try:
@@ -116,6 +127,7 @@ class _Encoding:
     task: EncodingTask
 
     def begin(self) -> Answering:
+        _keep_freed_memory()
         total = self.task.new_sum()
 
         def answer(chunk: Chunk | None, memory: int) -> Any:
