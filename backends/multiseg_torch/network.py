@@ -20,7 +20,6 @@ from multiseg_torch import (
     backend,
     buffers,
     computing,
-    dropout,
     files,
     loss_terms,
     losses,
@@ -28,12 +27,10 @@ from multiseg_torch import (
     memory_order,
     probabilities,
     scores,
-    selecting,
     single_values,
     tensors_only,
 )
 from multiseg_torch.class_losses import ClassLoss
-from multiseg_torch.describing import tracing
 from multiseg_torch.solver import Solver
 from multiseg_torch.weights import neutral_weights, unflattened
 
@@ -88,6 +85,8 @@ class Network(network.Network):
                 "that takes one"
             )
         if outputs:
+            from multiseg_torch import selecting  # tracing takes long to import, for what few networks need
+
             images = torch.zeros(2, *spec.input_shape, device=self.device)
             files.trial(spec.model, self.model.eval(), [images], several=True)
             selecting.select(spec.model, self.model, outputs, images)
@@ -169,6 +168,8 @@ class Network(network.Network):
     def training_values(
         self, features: Array, labels: Array, seed: int
     ) -> tuple[dict[str, Array], dict[str, Array]] | None:
+        from multiseg_torch import dropout
+
         names = dropout.names(self.model, self._trial_images())
         computing.seed_generators(seed, self.device)
         parts: list[tuple[dict[str, Array], dict[str, Array]]] = []
@@ -191,6 +192,8 @@ class Network(network.Network):
         seen: dict[str, Array] = {}
         try:
             if activations:
+                from multiseg_torch.describing import tracing
+
                 with self.forward.precision(self.spec.prediction_precision):
                     output, seen = tracing.activations_of(self.model, images)
             else:
@@ -240,7 +243,8 @@ class Network(network.Network):
         torch.save(state, Path(folder) / SNAPSHOT)
 
     def restore(self, folder: str) -> None:
-        state = tensors_only.load(Path(folder) / SNAPSHOT, self.device)
+        # prediction needs half of the snapshot, or less
+        state = tensors_only.load(Path(folder) / SNAPSHOT, self.device, mapped=self.solver is None)
         self.model.load_state_dict(state["model"])
         if self.solver is not None:
             self.solver.load_state_dict(state["optimizer"])

@@ -35,10 +35,13 @@ def _load(file: Any, *, encoding: str = "ASCII") -> Any:
 _BOUNDED = types.SimpleNamespace(**{**vars(_unpickler), "Unpickler": _Unpickler, "load": _load})
 
 
-def load(path: str | Path, device: Any = "cpu") -> Any:
-    """Return what ``torch.load(weights_only=True)`` reads from a file, with all tensors on a device. Raises its errors."""
+def load(path: str | Path, device: Any = "cpu", mapped: bool = False) -> Any:
+    """Return what ``torch.load(weights_only=True)`` reads from a file, with all tensors on a device. Raises its errors.
+
+    ``mapped`` tensors are read from the file when they are used, so that it costs nothing to leave some of them out.
+    """
     torch.serialization._weights_only_unpickler = _BOUNDED  # type: ignore[attr-defined]
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location=device, weights_only=True, mmap=mapped)
     finally:
         torch.serialization._weights_only_unpickler = _unpickler  # type: ignore[attr-defined]

@@ -63,10 +63,19 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def open_run(folder: Path, snapshot: str) -> Run:
-    """Open a run at a snapshot: ``last``, ``best`` or an epoch."""
-    from multiseg.run.run import Run
+    """Open a run at a snapshot, ``last``, ``best`` or an epoch, and start its backend's process."""
+    from multiseg.run.beginning import begin
 
-    return Run.open(folder, int(snapshot) if snapshot.isdigit() else snapshot)
+    worker = begin(folder)
+    try:
+        from multiseg.run.run import Run
+
+        run = Run.open(folder, int(snapshot) if snapshot.isdigit() else snapshot)
+    except BaseException:
+        worker.close()
+        raise
+    run.adopt(worker)
+    return run
 
 
 @click.command()
@@ -109,12 +118,12 @@ def test_one(
     The output of a network that scores the classes of pixels is a palette PNG whose values are the classes. For a network that
     classifies images, print its best classes with their scores.
     """
-    from multiseg.inference.outputs import save_as, save_overlay
-
     if show_layers and options["tile"]:
         raise click.UsageError("--show-layers computes the layers for a whole image; leave out --tile")
     overlay_opacity = _overlay(overlay, opacity, kind)
     with open_run(run, snapshot) as opened:
+        from multiseg.inference.outputs import save_as, save_overlay  # while the process starts
+
         if output is None and (show_layers or overlay or not opened.classifies):
             raise click.UsageError("Missing option '-o' / '--output'.")
         result = opened.test_one(image, **options)

@@ -58,6 +58,7 @@ class Run:
         self.backend: str = self.settings["backend"]
         self.name = path.resolve().name
         self._worker: Worker | None = None
+        self._begun: Worker | None = None  # started, and without the network
         self._starting, self._pid = threading.Lock(), os.getpid()
         self.processes: Processes | None = None  # a bound on those of several runs
 
@@ -173,13 +174,22 @@ class Run:
                 self._worker = self._start()
             return self._worker
 
+    def adopt(self, worker: Worker) -> None:
+        """Use a process of the backend that multiseg.run.beginning started, and end it with the run."""
+        self._begun = worker
+
     def _start(self) -> Worker:
         if self.snapshot is None:
             raise RunError(f"{self.path}: has no snapshot yet; train it first")
-        self.snapshot.verify()
         backend, threads = registry.get(self.backend), self.settings["threads"]
-        worker = self.processes.obtain(self, backend, threads) if self.processes else pool.start(backend, threads)
+        if self.processes:
+            worker = self.processes.obtain(self, backend, threads)
+        elif self._begun is not None and not self._begun.closed:
+            worker, self._begun = self._begun, None
+        else:
+            worker = pool.start(backend, threads, wait=False)
         try:
+            self.snapshot.verify()  # while the framework is loaded
             worker.call("load", spec=self.spec().to_json())
             worker.call("restore", folder=str(self.snapshot.path.resolve()))
         except BaseException:
@@ -381,9 +391,10 @@ class Run:
 
     def close(self) -> None:
         """End the backend's process, if one was started."""
-        if self._worker is not None:
-            self._worker.close()
-            self._worker = None
+        for worker in (self._worker, self._begun):
+            if worker is not None:
+                worker.close()
+        self._worker = self._begun = None
 
     def __enter__(self) -> Run:
         return self

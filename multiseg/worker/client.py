@@ -49,10 +49,12 @@ class Worker:
     ``threads`` is the number of threads of the framework's libraries, 0 for their default; ``log`` receives what the process
     prints, a temporary file if it is None.
 
+    With ``wait`` the framework is loaded when the constructor returns; otherwise the first call, or :attr:`probed`, waits.
+
     Raises BackendUnavailable if the framework cannot be loaded, WorkerError if the process cannot be started or dies.
     """
 
-    def __init__(self, backend: Backend, threads: int = 0, log: Path | None = None) -> None:
+    def __init__(self, backend: Backend, threads: int = 0, log: Path | None = None, wait: bool = True) -> None:
         top_level = ["multiseg", backend.module.partition(".")[0], backend.default_model.partition(":")[0]]
         packages = {name: str(package_folder(name)) for name in dict.fromkeys(top_level)}
         python = backend.python
@@ -98,15 +100,35 @@ class Worker:
         self._arrivals = select.poll()  # Connection.poll makes a selector each time, which costs more than the message
         self._arrivals.register(self._connection.fileno(), select.POLLIN)
         _workers.add(self)
+        self._opening = threading.Lock()
+        self._probed: dict[str, Any] | None = None
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, signals)  # an interrupt that was held back is raised here
-            self.probed: dict[str, Any] = self.call("open", module=backend.module)
-        except (errors.BackendUnavailable, errors.WorkerError) as error:
-            self.close()
-            raise errors.BackendUnavailable(unavailable(backend, str(error))) from error
+            self._opened = self._submit("open", {"module": backend.module})
+            if wait:
+                self._wait_until_open()
         except BaseException:
             self.close()
             raise
+
+    def _wait_until_open(self) -> dict[str, Any]:
+        """Wait until the framework is loaded, and return what describes it. Raises BackendUnavailable."""
+        with self._opening:
+            if self._probed is None:
+                try:
+                    self._probed = self.result(self._opened)
+                except (errors.BackendUnavailable, errors.WorkerError) as error:
+                    self.close()
+                    raise errors.BackendUnavailable(unavailable(self.backend, str(error))) from error
+                except BaseException:
+                    self.close()
+                    raise
+            return self._probed
+
+    @property
+    def probed(self) -> dict[str, Any]:
+        """The versions of Python and the framework, and the device. Waits until the framework is loaded."""
+        return self._wait_until_open()
 
     @property
     def closed(self) -> bool:
@@ -125,6 +147,10 @@ class Worker:
 
     def submit(self, method: str, **arguments: Any) -> int:
         """Send a call without waiting; return its number, for :meth:`result` or :meth:`abandon`."""
+        self._wait_until_open()
+        return self._submit(method, arguments)
+
+    def _submit(self, method: str, arguments: dict[str, Any]) -> int:
         with self._sending:
             if self._closed:
                 raise errors.WorkerError(f"{self.backend.title}: the worker is closed")
@@ -238,7 +264,7 @@ class Worker:
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "probed"):
+        if hasattr(self, "_opened"):
             self.close()
 
     def _where(self, method: str) -> str:

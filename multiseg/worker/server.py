@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import math
 import os
@@ -12,7 +13,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from types import ModuleType
@@ -38,8 +40,9 @@ class Server:
     def open(self, module: str) -> dict[str, Any]:
         """Import the backend's worker-side module, and return information about its framework."""
         try:
-            self.module = importlib.import_module(module)
-            framework: dict[str, Any] = self.module.probe()
+            with _without_garbage_collection():
+                self.module = importlib.import_module(module)
+                framework: dict[str, Any] = self.module.probe()
         except (ImportError, OSError) as error:  # OSError: a shared library that cannot be loaded
             raise errors.BackendUnavailable(f"{type(error).__name__}: {error}") from error
         return {"python": platform.python_version(), "executable": sys.executable, **framework}
@@ -93,6 +96,17 @@ class Server:
             if name in CHANGES:
                 self.prediction.weights_changed()
         return own.get(name) or getattr(self.network, name)
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Import without searches for unreferenced objects, and leave what is imported out of later ones: it stays in use."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def serve(connection_fd: int, lifeline_fd: int, scratch: str) -> None:

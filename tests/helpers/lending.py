@@ -26,23 +26,23 @@ class Lent(Worker):
 
     def close(self) -> None:
         waiting = _spare.setdefault(self.key, [])
-        if not hasattr(self, "probed") or not self.idle:
+        if getattr(self, "_probed", None) is None or not self.idle:
             super().close()
         elif self not in waiting:
             waiting.append(self)
 
 
-def start(backend: Backend, threads: int = 0, log: Path | None = None) -> Worker:
+def start(backend: Backend, threads: int = 0, log: Path | None = None, wait: bool = True) -> Worker:
     """A process of the backend as Worker starts one, but that it may have any network in it, and prints elsewhere."""
     around = _environment()
     if around not in _lasting:  # a test's own, in which the process is to be started
-        return Worker(backend, threads, log)
+        return Worker(backend, threads, log, wait)
     if log is not None:
         log.touch()
     key = backend.name, threads, around
     if _spare.get(key):
         return _spare[key].pop()
-    worker = Lent(backend, threads=threads)
+    worker = Lent(backend, threads=threads, wait=wait)
     worker.key = key
     return worker
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import venv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,24 @@ def test_a_stopped_worker_can_be_closed(backend: str) -> None:
 
 
 @pytest.mark.first_backend
+def test_calls_wait_for_a_worker_that_is_starting(backend: str) -> None:
+    """From several threads, each of which may be the first."""
+    with Worker(registry.get(backend), wait=False) as worker, ThreadPoolExecutor(4) as threads:
+        peaks = [threads.submit(worker.call, "memory") for _ in range(3)]
+        assert threads.submit(lambda: worker.probed).result()["version"]
+        assert all(peak.result() > 0 for peak in peaks)
+
+
+@pytest.mark.first_backend
+def test_a_worker_that_is_starting_can_be_closed(backend: str) -> None:
+    worker = Worker(registry.get(backend), wait=False)
+    worker.close()
+    assert not alive(worker.pid)
+    with pytest.raises(BackendUnavailable, match="the worker is closed"):
+        worker.call("memory")
+
+
+@pytest.mark.first_backend
 def test_an_interrupt_while_a_worker_starts_leaves_no_process(backend: str) -> None:
     code = (
         "import os, signal, sys\nfrom multiseg import backend\nfrom multiseg.worker.client import Worker\n"
@@ -141,6 +160,10 @@ def test_a_python_without_the_framework_is_one_import_error(
     with pytest.raises(ImportError) as caught:
         Worker(declared)
     assert isinstance(caught.value, BackendUnavailable)
+    starting = Worker(declared, wait=False)
+    with pytest.raises(BackendUnavailable, match="No module named"):
+        starting.call("memory")
+    assert starting.closed
     for words in (repr(backend), declared.install, declared.python_variable, "No module named"):
         assert words in str(caught.value)
     for other in {*registry.names()} - {backend}:  # which would start otherwise

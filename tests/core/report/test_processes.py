@@ -21,8 +21,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     workers: list[Any] = []
     start = pool.start
 
-    def counted(*arguments: Any) -> Any:
-        workers.append(start(*arguments))
+    def counted(*arguments: Any, **options: Any) -> Any:
+        workers.append(start(*arguments, **options))
         return workers[-1]
 
     monkeypatch.setattr(pool, "start", counted)
