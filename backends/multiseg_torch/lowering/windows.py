@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from multiseg_torch.class_losses import FEWEST_ROWS
 from multiseg_torch.lowering.products import Product, in_one_dtype, product
 
 Pair = tuple[int, int]
@@ -27,7 +28,8 @@ MOST_CHANNELS = 40
 class WindowConvTranspose2d(nn.ConvTranspose2d):
     """ConvTranspose2d with kernel > stride: multiply windows (N*h*w, r*r*C) by the weights, which gives blocks of the output.
 
-    The output has the order of the input in memory, NCHW or NHWC.
+    The output has the order of the input in memory, NCHW or NHWC, but NCHW if it has few channels: a loss compares the scores of
+    few classes in NCHW.
     """
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
@@ -52,8 +54,10 @@ class Upsampling(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Pair, padding: Pair, size: Sequence[int]) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding, ctx.size = stride, padding, size
-        outputs, (sh, sw), channels_first = weight.shape[1], stride, x.is_contiguous()
+        outputs, (sh, sw) = weight.shape[1], stride
+        channels_first = x.is_contiguous() or outputs < FEWEST_ROWS
         windows, factors = _windows(x, weight, stride), _factors(weight, stride, channels_first)
+        ctx.made = windows, factors, channels_first
         n, rows, columns = _grid(x, weight, stride)
         blocks = product(windows, factors.mT)
         if channels_first:
@@ -70,9 +74,16 @@ class Upsampling(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         needs_x, needs_weight = ctx.needs_input_grad[:2]
         channels_first = gradient.stride(1) != 1  # a copy in the order of the gradient is the fastest
+        windows, factors, as_before = ctx.made
+        if (
+            torch.is_grad_enabled()
+        ):  # the gradient of the gradient needs what leads from the image and the kernel to them
+            windows = _windows(x, weight, ctx.stride)
+        if torch.is_grad_enabled() or channels_first != as_before:
+            factors = _factors(weight, ctx.stride, channels_first)
         blocks = _blocks(gradient, x, weight, ctx, channels_first)
-        of_x = _image_gradient(x, weight, blocks, ctx.stride, channels_first) if needs_x else None
-        of_weight = _kernel_gradient(x, weight, blocks, ctx.stride, channels_first) if needs_weight else None
+        of_x = _image_gradient(x, weight, factors, blocks, ctx.stride) if needs_x else None
+        of_weight = _kernel_gradient(weight, windows, blocks, ctx.stride, channels_first) if needs_weight else None
         return of_x, of_weight, None, None, None
 
 
@@ -115,10 +126,10 @@ def _blocks(gradient: Tensor, x: Tensor, weight: Tensor, ctx: Any, channels_firs
     return blocks.reshape(1, n * rows * columns, -1)
 
 
-def _image_gradient(x: Tensor, weight: Tensor, blocks: Tensor, stride: Pair, channels_first: bool) -> Tensor:
+def _image_gradient(x: Tensor, weight: Tensor, factors: Tensor, blocks: Tensor, stride: Pair) -> Tensor:
     """Return the gradient of the windows, the product of the blocks with the kernel, summed over the windows of each pixel."""
     (n, inputs, h, w), (rh, rw) = x.shape, _strides(weight, stride)
-    windows = Product.apply(blocks, _factors(weight, stride, channels_first))
+    windows = Product.apply(blocks, factors)
     windows = windows.reshape(*_grid(x, weight, stride), rh, rw, inputs).contiguous()
     image, row, column, down, across, channel = windows.stride()
     # pixel i of a window is pixel i - 1 of the next one
@@ -127,14 +138,16 @@ def _image_gradient(x: Tensor, weight: Tensor, blocks: Tensor, stride: Pair, cha
         (image, row, column, row - down, column - across, channel),
         (rh - 1) * down + (rw - 1) * across,
     )
-    return of_pixel.sum((3, 4)).permute(0, 3, 1, 2)
+    of_column: Tensor = sum(of_pixel.unbind(3))
+    of_image: Tensor = sum(of_column.unbind(3))
+    return of_image.permute(0, 3, 1, 2)
 
 
-def _kernel_gradient(x: Tensor, weight: Tensor, blocks: Tensor, stride: Pair, channels_first: bool) -> Tensor:
+def _kernel_gradient(weight: Tensor, windows: Tensor, blocks: Tensor, stride: Pair, channels_first: bool) -> Tensor:
     """Return the product of the windows with the blocks of the gradient, in the shape of the kernel and its order in memory."""
     (inputs, outputs), (sh, sw), (rh, rw) = weight.shape[:2], stride, _strides(weight, stride)
     # the other way round takes up to twice as long
-    parts: Tensor = Product.apply(_windows(x, weight, stride).mT, blocks.mT)
+    parts: Tensor = Product.apply(windows.mT, blocks.mT)
     if channels_first:
         parts = parts.reshape(rh, rw, inputs, outputs, sh, sw).permute(2, 3, 0, 4, 1, 5)
     else:
