@@ -13,4 +13,9 @@ def __getattr__(name: str) -> "type[Run]":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from multiseg.run.run import Run
 
+    globals()[name] = Run
     return Run
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), "Run"])

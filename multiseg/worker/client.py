@@ -107,6 +107,9 @@ class Worker:
             self._opened = self._submit("open", {"module": backend.module})
             if wait:
                 self._wait_until_open()
+        except errors.WorkerError as error:
+            self.close()
+            raise errors.BackendUnavailable(unavailable(backend, str(error))) from error
         except BaseException:
             self.close()
             raise

@@ -182,6 +182,20 @@ def test_a_python_that_is_not_there_is_named(backend: str, monkeypatch: pytest.M
         Worker(declared)
 
 
+@pytest.mark.first_backend
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_python_that_ends_at_once(wait: bool, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it ends before or after the first message is sent."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho no such library; exit 3\n")
+    python.chmod(0o755)
+    declared = registry.get(backend)
+    monkeypatch.setenv(declared.python_variable, str(python))
+    for _ in range(10):
+        with pytest.raises(BackendUnavailable, match=r"(?s)exit status 3.*no such library"):
+            Worker(declared, wait=wait).call("memory")
+
+
 @pytest.mark.needs("caffe", "tensorflow")
 def test_caffe_trains_in_a_program_that_has_imported_tensorflow(dataset: Any, tmp_path: Path) -> None:
     """In one process that is a segmentation fault."""

@@ -75,11 +75,12 @@ class Upsampling(torch.autograd.Function):
         needs_x, needs_weight = ctx.needs_input_grad[:2]
         channels_first = gradient.stride(1) != 1  # a copy in the order of the gradient is the fastest
         windows, factors, as_before = ctx.made
-        if (
+        differentiable = (
             torch.is_grad_enabled()
-        ):  # the gradient of the gradient needs what leads from the image and the kernel to them
+        )  # what is made anew leads from the image and the kernel to the gradients
+        if differentiable:
             windows = _windows(x, weight, ctx.stride)
-        if torch.is_grad_enabled() or channels_first != as_before:
+        if differentiable or channels_first != as_before:
             factors = _factors(weight, ctx.stride, channels_first)
         blocks = _blocks(gradient, x, weight, ctx, channels_first)
         of_x = _image_gradient(x, weight, factors, blocks, ctx.stride) if needs_x else None
