@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from multiseg.model_files import describe
     from multiseg.parity import check_parity
     from multiseg.report import compare
-    from multiseg.run import Run
+    from multiseg.run.run import Run
     from multiseg.worker.status import backends
 
 _WHERE = {
     "Dataset": "multiseg.dataset",
     "Job": "multiseg.job",
     "MultisegError": "multiseg.errors",
-    "Run": "multiseg.run",
+    "Run": "multiseg.run.run",
     "backends": "multiseg.worker.status",
     "check_parity": "multiseg.parity",
     "compare": "multiseg.report",

@@ -1,4 +1,4 @@
-"""The interface of a trained network that testing uses; multiseg.run.Run implements it."""
+"""The interface of a trained network that testing uses; multiseg.run.run.Run implements it."""
 
 from __future__ import annotations
 

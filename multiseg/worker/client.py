@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import threading
 import weakref
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -102,14 +103,20 @@ class Worker:
         _workers.add(self)
         self._opening = threading.Lock()
         self._probed: dict[str, Any] | None = None
-        try:
+        with self._opens():
             signal.pthread_sigmask(signal.SIG_SETMASK, signals)  # an interrupt that was held back is raised here
             self._opened = self._submit("open", {"module": backend.module})
-            if wait:
-                self._wait_until_open()
-        except errors.WorkerError as error:
+        if wait:
+            self._wait_until_open()
+
+    @contextlib.contextmanager
+    def _opens(self) -> Iterator[None]:
+        """End the process if the block fails; what it says of the framework is BackendUnavailable."""
+        try:
+            yield
+        except (errors.BackendUnavailable, errors.WorkerError) as error:
             self.close()
-            raise errors.BackendUnavailable(unavailable(backend, str(error))) from error
+            raise errors.BackendUnavailable(unavailable(self.backend, str(error))) from error
         except BaseException:
             self.close()
             raise
@@ -118,14 +125,9 @@ class Worker:
         """Wait until the framework is loaded, and return what describes it. Raises BackendUnavailable."""
         with self._opening:
             if self._probed is None:
-                try:
+                with self._opens():
                     self._probed = self.result(self._opened)
-                except (errors.BackendUnavailable, errors.WorkerError) as error:
-                    self.close()
-                    raise errors.BackendUnavailable(unavailable(self.backend, str(error))) from error
-                except BaseException:
-                    self.close()
-                    raise
+            assert self._probed is not None
             return self._probed
 
     @property
