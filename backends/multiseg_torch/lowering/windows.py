@@ -19,8 +19,8 @@ from multiseg_torch.lowering.products import Product, in_one_dtype, product
 Pair = tuple[int, int]
 
 # When the product is faster. Speedup of forward and backward, of layers with a kernel of two strides (`python
-# benchmarks/lowering.py torch`): stride 2 0.3 to 0.7, stride 4 0.7 to 1.2, stride 8 and more 1.4 to 8.7 for up to 40 channels;
-# for 64 channels 1.0 to 3.7, but 0.7 to 1.1 in prediction with strides of 8 and 16.
+# benchmarks/lowering.py torch`): stride 2 0.3 to 0.9, stride 4 0.7 to 1.3, stride 8 and more 1.6 to 9.5 for up to 40 channels;
+# for 64 channels 1.1 to 4.1, but 0.7 to 1.2 in prediction with strides of 8 and 16.
 SMALLEST_STRIDE = 8
 MOST_CHANNELS = 40
 
