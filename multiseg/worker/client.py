@@ -36,6 +36,8 @@ MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
+# Bytes of a message that may be under way, up to net.core.wmem_max: a batch that is sent at once wakes the other side once.
+BUFFER = 1 << 23
 
 
 class Worker:
@@ -72,6 +74,8 @@ class Worker:
         # the worker's temporary files, removed however the worker ends
         self._scratch = TemporaryFolder()
         ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         lifeline_theirs, self._lifeline = os.pipe()
         fds = (theirs.fileno(), lifeline_theirs)
         command = [python, "-u", boot.__file__, *map(str, fds), str(self._scratch.path), json.dumps(packages)]

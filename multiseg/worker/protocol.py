@@ -1,17 +1,16 @@
 """Messages between a program and its backend workers: JSON, with arrays as raw bytes behind it. Nothing is pickled.
 
-One message is a frame of JSON in which every array is replaced by its dtype and shape, followed by the frames of each array: of
-FRAME bytes, the last one of the rest. Frames are those of multiprocessing's Connection.send_bytes, which copies each of them when
-it is received; an array in one frame would need twice its memory.
+One message is a frame of JSON (Connection.send_bytes of multiprocessing) in which every array is replaced by its dtype and shape,
+followed by the bytes of the arrays. These are read into the arrays without a copy; as frames they would be copied three times.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Collection
-from multiprocessing import BufferTooShort
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -20,7 +19,6 @@ import numpy as np
 from multiseg.errors import WorkerError
 
 ARRAY = "__array__"
-FRAME = 1 << 24  # bytes
 TYPE = re.compile(r"[<>|=][A-Za-z]\d{1,9}")  # as numpy.dtype.str
 
 
@@ -29,9 +27,9 @@ def send(connection: Connection, message: Any) -> None:
     arrays: list[np.ndarray[Any, Any]] = []
     connection.send_bytes(json.dumps(_without_arrays(message, arrays)).encode())
     for array in arrays:
-        content = array.reshape(-1).view(np.uint8)
-        for start in range(0, array.nbytes, FRAME):
-            connection.send_bytes(content[start : start + FRAME].data)
+        remaining = _bytes_of(array)
+        while remaining:
+            remaining = remaining[os.write(connection.fileno(), remaining) :]
 
 
 def receive(connection: Connection) -> Any:
@@ -42,7 +40,7 @@ def receive(connection: Connection) -> Any:
     """
     try:
         return _with_arrays(json.loads(connection.recv_bytes()), connection)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, BufferTooShort) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise WorkerError(
             f"received what is not a message of multiseg ({type(error).__name__}: {error})"[:200]
         ) from error
@@ -87,14 +85,22 @@ def _with_arrays(value: Any, connection: Connection) -> Any:
     if isinstance(value, dict):
         if ARRAY in value:
             array = _empty(*value[ARRAY])
-            content = array.reshape(-1).view(np.uint8)
-            for start in range(0, array.nbytes, FRAME):
-                connection.recv_bytes_into(content[start : start + FRAME])
+            remaining = _bytes_of(array)
+            while remaining:
+                received = os.readv(connection.fileno(), [remaining])
+                if not received:
+                    raise EOFError
+                remaining = remaining[received:]
             return array
         return {key: _with_arrays(item, connection) for key, item in value.items()}
     if isinstance(value, list):
         return [_with_arrays(item, connection) for item in value]
     return value
+
+
+def _bytes_of(array: np.ndarray[Any, Any]) -> memoryview:
+    """Return the memory of a contiguous array."""
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _empty(dtype: str, shape: list[int]) -> np.ndarray[Any, Any]:

@@ -163,25 +163,23 @@ def _networks(folder: Path) -> None:
     )
 
 
-class _Recorded:
-    """A connection that keeps what is sent, as frames with their length."""
-
-    def __init__(self) -> None:
-        self.content = b""
-
-    def send_bytes(self, data: Any) -> None:
-        self.content += len(bytes(data)).to_bytes(4, "big") + bytes(data)
+def _sent(message: Any) -> bytes:
+    """Return the bytes of a small message on its connection."""
+    ours, theirs = socket.socketpair()
+    with theirs, theirs.makefile("rb") as received:
+        with Connection(ours.detach()) as connection:
+            protocol.send(connection, message)
+        return received.read()
 
 
 def _messages(folder: Path) -> None:
-    recorded = _Recorded()
     answer = {
         "number": 3,
         "value": {"loss": 0.5, "weights": {"a": np.ones((2, 3), np.float32)}, "list": [1, np.zeros(4, np.uint8)]},
     }
-    protocol.send(recorded, answer)  # type: ignore[arg-type]
-    (folder / "answer.message").write_bytes(recorded.content)
-    (folder / "answer.json").write_bytes(recorded.content[4 : 4 + int.from_bytes(recorded.content[:4], "big")])
+    content = _sent(answer)
+    (folder / "answer.message").write_bytes(content)
+    (folder / "answer.json").write_bytes(content[4 : 4 + int.from_bytes(content[:4], "big")])
     listing = {
         "job.json": [10, 1],
         "history.csv": [5, 2],
@@ -197,9 +195,7 @@ def _received(path: Path, frame: bool = False) -> Any:
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
     ours.settimeout(5)
     data = path.read_bytes()
-    data = (
-        len(data).to_bytes(4, "big") + data + (b"\0\0\0\x18" + bytes(24) + b"\0\0\0\x04" + bytes(4)) if frame else data
-    )
+    data = len(data).to_bytes(4, "big") + data + bytes(28) if frame else data  # and the bytes of the two arrays
     with ours, Connection(theirs.detach()) as connection:
         try:
             ours.sendall(data)
