@@ -1,9 +1,11 @@
 """Prediction compared with the plain loop, in memory: the grid image whole, and 1,000 images in batches for validation.
 
 Besides, from files: ``run.test_one`` on the grid image and ``run.test_db`` over a database, which measures, too; against the
-plain loop in memory, which reads and measures nothing.
+plain loop in memory, which reads and measures nothing. In PyTorch also ``run.test_db`` of the U-Net on class masks, against a
+plain loop in memory that computes loss, classes and confusion matrix.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,13 +13,16 @@ from dataclasses import replace
 from functools import partial
 from statistics import median
 
-from pairing import by_turns
+import numpy as np
+from pairing import Contender, by_turns
 
 import multiseg
+from multiseg.worker.client import MEMORY
 from parts.figures import Figure, ratio
-from parts.setup import RATE, Bench
+from parts.setup import RATE, Bench, closing
 
 LEAST = 2.0
+MASKS, SIDE, BATCH, IGNORED = 100, 192, 4, 255  # of the scene shapes
 
 
 def figures(bench: Bench) -> Iterator[Figure]:
@@ -45,6 +50,35 @@ def figures(bench: Bench) -> Iterator[Figure]:
                 row = ratio(f"{name}, {what}: plain in memory / {call}", times, "plain", call, "higher")
                 pace = {"images/s": len(images[0]) / median(times[call])}
                 yield replace(row, medians={**row.medians, **pace})
+        if name == "torch":
+            yield _of_masks(bench)
+
+
+def _of_masks(bench: Bench) -> Figure:
+    images = multiseg.create_images(bench.folder / "shapes", MASKS, SIDE, seed=1, scene="shapes")
+    dataset = multiseg.Dataset.create(
+        bench.folder / "masks", input=images / "input", target=images / "target", labels="classes",
+        classes=images / "classes.txt", ignore=IGNORED, val_percent=0, seed=1,
+    )  # fmt: skip
+    features, labels = dataset.train.read(range(MASKS))
+    path = bench.folder / "masks.npz"
+    np.savez(path, features=features.astype(np.float32), labels=labels)
+    job = multiseg.Job(
+        dataset=dataset, backend="torch", model="unet", batch_size=BATCH, val_batch_size=BATCH, loss="cross_entropy",
+        epochs=1, learning_rate=RATE, seed=1,
+    )  # fmt: skip
+    given = {
+        "images": str(path),
+        "batch_size": BATCH,
+        "threads": len(os.sched_getaffinity(0)),
+    }
+    given |= {"classes": len(dataset.labels.names), "ignored": IGNORED}
+    with ExitStack() as stack, job.train(bench.folder / "run-masks", progress=False) as run:
+        plain = closing(stack, Contender("plain_torch_masks", MEMORY, **given))
+        test = partial(run.test_db, dataset.path / "train_db/features")
+        turns = {"plain": partial(plain.turn, bench.seconds), "run.test_db": partial(_seconds, test)}
+        times = by_turns(turns, bench.rounds)
+    return ratio("torch, U-Net on class masks: plain in memory / run.test_db", times, "plain", "run.test_db", "higher")
 
 
 def _seconds(test: Callable[[], object]) -> float:

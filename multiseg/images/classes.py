@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,20 +11,6 @@ from PIL import Image
 from multiseg.images.arrays import Pixels
 
 Colours = Sequence[tuple[int, int, int]]
-_PIXELS = 1 << 18  # that are compared at once: argmax copies its input if the axis is not the last
-
-
-def highest(scores: NDArray[Any]) -> Pixels:
-    """Return the class of the highest score of every pixel, (H, W) uint8, the lowest of equal ones.
-
-    ``scores`` are (C, H, W) with at most 256 classes.
-    """
-    _, height, width = scores.shape
-    classes = np.empty((height, width), np.uint8)
-    rows = max(1, _PIXELS // max(width, 1))
-    for start in range(0, height, rows):
-        classes[start : start + rows] = scores[:, start : start + rows].argmax(axis=0)
-    return classes
 
 
 def class_image(classes: Pixels, colours: Colours) -> Image.Image:

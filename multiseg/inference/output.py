@@ -15,7 +15,8 @@ from multiseg.dataset.foreground import BINARY, Foreground
 from multiseg.dataset.labels import Labels
 from multiseg.errors import ImageError, MultisegError, SettingsError, setting
 from multiseg.images import PixelConversion, Pixels, Values, picture_of, to_image
-from multiseg.images.classes import class_image, highest, overlay_image
+from multiseg.images.classes import class_image, overlay_image
+from multiseg.images.scores import highest
 from multiseg.layout import Floats
 
 

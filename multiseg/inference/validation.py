@@ -12,7 +12,7 @@ from multiseg.dataset.readers import Readers
 from multiseg.errors import DatasetError
 from multiseg.inference.evaluation import Evaluation
 from multiseg.layout import Floats, Layout
-from multiseg.network import LabelKind
+from multiseg.network import CLASSES, LabelKind
 from multiseg.worker.client import Worker
 
 
@@ -36,7 +36,7 @@ def validate(
             if batch.labels is None:
                 raise DatasetError(f"{split.name}: has no labels; validation needs them")
             output, terms = worker.call("evaluate", features=batch.features, labels=batch.labels)
-            outputs = layout.output(output)
+            outputs = layout.output(output, contiguous=labels != CLASSES)
             seen(outputs)
             evaluation.add(outputs, layout.output(batch.labels), terms, split.name)
     return evaluation

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from multiseg.images.scores import highest
+
 TOP = 5  # classes with the highest scores, among which the label counts as found
-_PIXELS = 1 << 16  # of an image that are counted at once, which bounds the memory for intermediate arrays
+_PIXELS = 1 << 16  # that are counted at once, which bounds the memory for intermediate arrays
 
 Counts = npt.NDArray[np.int64]
 
@@ -17,8 +19,8 @@ Counts = npt.NDArray[np.int64]
 class Confusion:
     """Counts of labels by their class (rows) and by the class that a network predicts (columns), accumulated over batches.
 
-    ``counts`` is int64 (classes, classes), ``in_top`` the number of labels among the TOP highest scores. Labels in ``ignore``,
-    and those that are no class of the network's output, are not counted.
+    ``counts`` is int64 (classes, classes), ``in_top`` the number of labels of whole images among the TOP highest scores.
+    Labels in ``ignore``, and those that are no class of the network's output, are not counted.
 
     A class that occurs neither in the labels nor in the predictions is *absent*: it has no metrics, and is left out of all means.
     The other classes have the metrics of scikit-learn with ``zero_division=0`` and of torchmetrics' macro averages.
@@ -37,10 +39,11 @@ class Confusion:
         count, classes, *size = scores.shape
         if classes != self.classes or labels.shape != (count, 1, *size):
             raise ValueError(f"scores are {scores.shape}, labels are {labels.shape}; there are {self.classes} classes")
+        if size == [1, 1]:
+            self._add_images(scores.reshape(count, classes).T, labels.reshape(-1))
+            return
         for one, label in zip(scores, labels, strict=True):
-            pixels, truth = one.reshape(classes, -1), label.reshape(-1)
-            for start in range(0, len(truth), _PIXELS):
-                self._add(pixels[:, start : start + _PIXELS], truth[start : start + _PIXELS])
+            self.add_classes(highest(one), label[0])
 
     def add_classes(self, predicted: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
         """Add predicted classes and labels, arrays of the same shape. They do not count for ``in_top``.
@@ -49,8 +52,10 @@ class Confusion:
         """
         if predicted.shape != labels.shape:
             raise ValueError(f"predicted classes are {predicted.shape}, labels are {labels.shape}")
-        truth, counted = self.counted(labels.reshape(-1))
-        self._count(truth[counted], predicted.reshape(-1)[counted])
+        predicted, labels = predicted.reshape(-1), labels.reshape(-1)
+        for start in range(0, len(labels), _PIXELS):
+            truth, counted = self.counted(labels[start : start + _PIXELS])
+            self._count(truth[counted], predicted[start : start + _PIXELS][counted])
 
     def counted(self, labels: npt.NDArray[Any]) -> tuple[Counts, npt.NDArray[np.bool_]]:
         """Return the labels as whole numbers, and which of them count."""
@@ -64,19 +69,16 @@ class Confusion:
         pairs = np.bincount(truth * self.classes + predicted, minlength=self.classes**2)
         self.counts += pairs.reshape(self.classes, self.classes)
 
-    def _add(self, scores: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
+    def _add_images(self, scores: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
+        """Add scores (classes, N) and labels (N,) of whole images."""
         truth, counted = self.counted(labels)
-        predicted = scores.argmax(axis=0)
-        if not counted.all():
-            truth, predicted, scores = truth[counted], predicted[counted], scores[:, counted]
-        self._count(truth, predicted)
-        if self.classes > TOP and len(truth):
+        truth, scores = truth[counted], scores[:, counted]
+        self._count(truth, highest(scores[:, None])[0])
+        if self.classes > TOP:
             own = np.take_along_axis(scores, truth[None], axis=0)
-            rank = (scores > own).sum(axis=0)
-            # of equal scores the lower class is the higher in rank, as in argmax
-            for number in range(self.classes):
-                rank += (scores[number] == own[0]) & (number < truth)
-            self.in_top += int((rank < TOP).sum())
+            # of equal scores the lower class is the higher in rank
+            before = (scores > own) | ((scores == own) & (np.arange(self.classes)[:, None] < truth))
+            self.in_top += int((before.sum(axis=0) < TOP).sum())
 
     @property
     def total(self) -> int:
