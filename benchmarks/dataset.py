@@ -3,6 +3,7 @@
 python benchmarks/dataset.py                     # all except the long ones
 python benchmarks/dataset.py create read         # some of them
 python benchmarks/dataset.py photographs         # JPEG photographs, augmented, by the number of data workers
+FOLDER=. python benchmarks/dataset.py png        # PNG files of photographs by zlib's level of compression
 python benchmarks/dataset.py scale kills         # the long ones: 100,000 pairs; 200 kills
 """
 
@@ -207,6 +208,30 @@ def bench_photographs(work: Path) -> None:
             print(f"  {title}:", ", ".join(f"{rate:.0f}" for rate in rates))
 
 
+def bench_png(work: Path) -> None:
+    """Of drawn images, which compress like photographs; of real ones in FOLDER, if it is set."""
+    folder = (
+        Path(os.environ["FOLDER"]) if "FOLDER" in os.environ else photographs(work / "images", 40, 500, 375) / "input"
+    )
+    images = [Image.open(path).convert("RGB") for path in sorted(folder.iterdir())[:100]]
+    print("level: ms to encode an image, kB, ms to decode it")
+    for level in (1, 2, 3, 4, 6, 9):
+        files: list[bytes] = []
+
+        def encode(level: int = level, files: list[bytes] = files) -> None:
+            for image in images:
+                buffer = io.BytesIO()
+                image.save(buffer, "PNG", compress_level=level)
+                files.append(buffer.getvalue())
+
+        def decode(files: list[bytes] = files) -> None:
+            for file in files:
+                Image.open(io.BytesIO(file)).load()
+
+        each = [1000 * seconds(way) / len(images) for way in (encode, decode)]
+        print(f"{level}: {each[0]:.2f}, {sum(map(len, files)) / len(files) / 1000:.1f}, {each[1]:.2f}")
+
+
 def bench_scale(work: Path) -> None:
     for count in (1_000, 10_000, 100_000):
         images = multiseg.create_images(work / "images", count=count, seed=0)
@@ -265,6 +290,7 @@ BENCHMARKS = {
     "create": bench_create,
     "read": bench_read,
     "photographs": bench_photographs,
+    "png": bench_png,
     "scale": bench_scale,
     "kills": bench_kills,
 }

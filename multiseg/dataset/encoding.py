@@ -24,6 +24,7 @@ from multiseg.images import (
     decode,
     encode_image,
     image_to_array,
+    is_plain_jpeg,
     open_plain_png,
     read_bytes,
     turned,
@@ -167,7 +168,10 @@ def _record(path: str, task: EncodingTask) -> tuple[Decoded, bytes]:
         image = without_colour(data, image)
     values = image.values
     if values.dtype == np.uint8 and task.feature_encoding != "none":
-        return image, encoded_datum(encode_image(values, task.feature_encoding), values.shape)
+        keeps = task.feature_encoding == "jpg" and is_plain_jpeg(
+            data, task.channels
+        )  # encoded again, it would lose quality
+        return image, encoded_datum(data if keeps else encode_image(values, task.feature_encoding), values.shape)
     if task.feature_encoding == "jpg":
         raise ImageError(
             f"{path}: has values of more than 8 bits, which JPEG cannot hold; choose {setting('feature_encoding', 'png')}, "

@@ -11,7 +11,17 @@ from multiseg.images.arrays import (
     save_image,
     to_image,
 )
-from multiseg.images.decoding import Channels, Decoded, Depth, Exif, decode, decode_image, load_image, turned
+from multiseg.images.decoding import (
+    Channels,
+    Decoded,
+    Depth,
+    Exif,
+    decode,
+    decode_image,
+    is_plain_jpeg,
+    load_image,
+    turned,
+)
 from multiseg.images.deep import NPY, Values, array_values, pnm_values
 from multiseg.images.opening import (
     ARRAY_SUFFIX,
@@ -48,6 +58,7 @@ __all__ = [
     "decode_image",
     "encode_image",
     "image_to_array",
+    "is_plain_jpeg",
     "load_image",
     "open_image",
     "open_plain_png",

@@ -20,6 +20,8 @@ Encoding = Literal["png", "jpg"]
 PixelConversion = Literal["clip", "normalize"]
 
 JPEG_QUALITY = 90  # as in DIGITS
+# of zlib: photographs take less than half the time of its default, 6, and 4 % more space (`python benchmarks/dataset.py png`)
+PNG_LEVEL = 3
 
 
 def image_to_array(image: Image.Image) -> Pixels:
@@ -54,7 +56,7 @@ def encode_image(array: Pixels, encoding: Encoding) -> bytes:
     """Encode ``(C, H, W)`` uint8 as the bytes of a PNG or JPEG (quality 90) file."""
     buffer = io.BytesIO()
     if encoding == "png":
-        array_to_image(array).save(buffer, "PNG")
+        array_to_image(array).save(buffer, "PNG", compress_level=PNG_LEVEL)
     else:
         array_to_image(array).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()

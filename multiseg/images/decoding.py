@@ -28,6 +28,12 @@ Depth = Literal["keep", "8"]
 
 _ORIENTATION = 274  # tag of the EXIF and TIFF specifications
 _INVERSE = {6: 8, 8: 6}  # the other orientations are their own inverse
+_JPEG = b"\xff\xd8\xff"
+_PLAIN: dict[Channels, tuple[str, ...]] = {
+    "none": ("L", "RGB"),
+    "L": ("L",),
+    "RGB": ("RGB",),
+}  # modes by wanted channels
 _LUMA = np.array([299, 587, 114]) / 1000  # ITU-R 601-2, as in Pillow
 
 _KINDS = {
@@ -115,6 +121,17 @@ def turned(values: Values, data: bytes, name: str, exif: Exif) -> Decoded:
         return Decoded(values)
     image, _ = open_image(data, name)
     return Decoded(_turned(values, _missing_turns(image, data, exif)), exif == "apply")
+
+
+def is_plain_jpeg(data: bytes, channels: Channels) -> bool:
+    """Return whether the bytes of an image that can be decoded are a JPEG file with these channels and in its stored orientation.
+
+    All programs decode it to the same pixels, whether they apply EXIF orientations or not.
+    """
+    if not data.startswith(_JPEG):
+        return False
+    image = open_header(data)
+    return image.format == "JPEG" and image.mode in _PLAIN[channels] and _orientation(image) == 1
 
 
 def _visible(image: Image.Image, name: str, channels: Wanted, deep: bool) -> tuple[Image.Image, bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import numpy as np
@@ -30,6 +31,7 @@ from multiseg import Dataset
 from multiseg.dataset import open_split
 from multiseg.dataset.check import check_dataset
 from multiseg.errors import DatasetError
+from multiseg.images import Channels
 
 RNG = np.random.default_rng(3)
 GREY = [RNG.integers(0, 256, (6, 9), np.uint8) for _ in range(5)]
@@ -72,6 +74,39 @@ def test_jpg_records_open_as_pillow_decodes_them(tmp_path: Path) -> None:
     feature, _ = Dataset.open(folder).train[0]
     assert np.array_equal(feature, chw(np.asarray(Image.open(io.BytesIO(parse(record, DATUM)["data"])))))
     assert np.abs(feature.astype(int) - chw(smooth)).max() < 8
+
+
+@pytest.mark.parametrize("channels", ["none", "L", "RGB"])
+def test_jpeg_files_are_stored_as_they_are(tmp_path: Path, channels: Channels) -> None:
+    """Encoded again, they would lose quality. Other files are encoded, also those that some programs turn and others do not."""
+    ramp = Image.fromarray(np.tile(np.linspace(0, 255, 16, dtype=np.uint8)[:, np.newaxis], (1, 8)))
+    mode = "L" if channels == "L" else "RGB"
+    turn = Image.Exif()
+    turn[274] = 3  # the orientation: turned by 180 degrees
+    files: dict[str, tuple[str, dict[str, Any]]] = {
+        "0.jpg": (mode, {}),
+        "1.jpg": (mode, {"quality": 30, "progressive": True}),
+        "2.jpg": (mode, {"exif": turn}),
+        "3.png": (mode, {}),
+        **({"4.jpg": ("L", {})} if channels == "RGB" else {}),
+    }
+    for kind in ("input", "target"):
+        (tmp_path / kind).mkdir()
+    for name, (stored, options) in files.items():
+        ramp.convert(stored).save(tmp_path / "input" / name, **options)
+        ramp.save(tmp_path / "target" / f"{name[0]}.png")
+    out = tmp_path / "out"
+    dataset = Dataset.create(
+        out, input=tmp_path / "input", target=tmp_path / "target", val_percent=0, seed=1, feature_encoding="jpg",
+        channels=channels,
+    )  # fmt: skip
+    records = [parse(record, DATUM)["data"] for _, record in read_lmdb(out / "train_db/features")]
+    contents = {path.name: path.read_bytes() for path in (tmp_path / "input").iterdir()}
+    assert {name for name, content in contents.items() if content in records} == {"0.jpg", "1.jpg"}
+    for index, record in enumerate(records):
+        image = Image.open(io.BytesIO(record))
+        assert image.mode == mode and image.getexif().get(274, 1) == 1
+        assert np.array_equal(dataset.train[index][0], chw(np.asarray(image)))
 
 
 def test_without_a_labels_database_the_label_is_the_records_number(tmp_path: Path) -> None:
