@@ -9,6 +9,7 @@ from multiseg.images.arrays import (
     image_to_array,
     picture_of,
     save_image,
+    save_options,
     to_image,
 )
 from multiseg.images.decoding import (
@@ -66,6 +67,7 @@ __all__ = [
     "pnm_values",
     "read_bytes",
     "save_image",
+    "save_options",
     "tag",
     "to_image",
     "turned",

@@ -56,10 +56,15 @@ def encode_image(array: Pixels, encoding: Encoding) -> bytes:
     """Encode ``(C, H, W)`` uint8 as the bytes of a PNG or JPEG (quality 90) file."""
     buffer = io.BytesIO()
     if encoding == "png":
-        array_to_image(array).save(buffer, "PNG", compress_level=PNG_LEVEL)
+        array_to_image(array).save(buffer, "PNG", **save_options("PNG"))
     else:
         array_to_image(array).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()
+
+
+def save_options(kind: str) -> dict[str, Any]:
+    """Return the options with which Pillow saves a file of this format."""
+    return {"compress_level": PNG_LEVEL} if kind == "PNG" else {}
 
 
 def save_image(image: Image.Image, path: str | os.PathLike[str]) -> Path:
@@ -69,7 +74,7 @@ def save_image(image: Image.Image, path: str | os.PathLike[str]) -> Path:
         if form is None:
             raise ValueError(f"unknown file extension: {Path(path).suffix}")
         content = io.BytesIO()
-        image.save(content, form)
+        image.save(content, form, **save_options(form))
         write_bytes(Path(path), content.getvalue(), durable=False)
     except SettingsError as error:
         raise ImageError(error) from error

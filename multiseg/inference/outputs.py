@@ -22,7 +22,7 @@ from multiseg.dataset.staging import staged_folder
 from multiseg.dataset.writing import RecordWriter
 from multiseg.errors import DatasetError, ImageError, SettingsError, setting
 from multiseg.files import make_folder, sync_one, write_bytes, write_text
-from multiseg.images import encode_image, image_to_array
+from multiseg.images import encode_image, image_to_array, save_options
 from multiseg.inference.output import Output
 from multiseg.network import CLASSES
 
@@ -63,7 +63,7 @@ def save_overlay(output: Output, path: str | Path, opacity: float = 0.5, sync_fo
 def _save_picture(picture: Image.Image, path: Path, kind: str, sync_folder: bool) -> Path:
     data = io.BytesIO()
     try:
-        picture.save(data, kind)
+        picture.save(data, kind, **save_options(kind))
     except OSError as error:
         raise ImageError(f"{path}: cannot be written: {error.strerror or error}") from error
     return _write(path, data, sync_folder)

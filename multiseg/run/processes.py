@@ -28,7 +28,10 @@ class Processes:
         self._held: list[tuple[Holder, Worker, tuple[str, int]]] = []  # in the order in which they were obtained
 
     def obtain(self, holder: Holder, backend: Backend, threads: int) -> Worker:
-        """Return a process for a holder that has none: a new one, or that of another holder. Raises as pool.start does."""
+        """Return a process for a holder that has none: a new one, or that of another holder. Raises as pool.start does.
+
+        A new process may not have loaded its framework yet.
+        """
         kind = backend.name, threads
         self._held = [held for held in self._held if held[0] is not holder and not held[1].closed]
         worker = None
@@ -40,6 +43,6 @@ class Processes:
             if worker and not (alike and worker.idle):
                 worker.close()
                 worker = None
-        worker = worker or pool.start(backend, threads)
+        worker = worker or pool.start(backend, threads, wait=False)
         self._held.append((holder, worker, kind))
         return worker

@@ -167,9 +167,7 @@ class Run:
 
         All threads share one process; a forked child starts its own.
         """
-        if self._pid != os.getpid():  # another thread may have held the lock at the fork
-            self._starting, self._pid = threading.Lock(), os.getpid()
-        with self._starting:
+        with self._lock():
             if self._worker is None or self._worker.closed:  # not started, died, or owned by the parent process
                 self._worker = self._start()
             return self._worker
@@ -178,16 +176,34 @@ class Run:
         """Use a process of the backend that multiseg.run.beginning started, and end it with the run."""
         self._begun = worker
 
+    def begin(self) -> None:
+        """Start the backend's process, if there is none, and do not wait until it has loaded the framework.
+
+        A failure is reported where the process is used.
+        """
+        with self._lock(), suppress(MultisegError):
+            if self._worker is None and self._begun is None and self.snapshot is not None:
+                self._begun = self._process()
+
+    def _lock(self) -> threading.Lock:
+        """Return the lock of what starts and gives up the process."""
+        if self._pid != os.getpid():  # another thread may have held it at the fork
+            self._starting, self._pid = threading.Lock(), os.getpid()
+        return self._starting
+
+    def _process(self) -> Worker:
+        """Return a process of the backend, which may not have loaded the framework yet."""
+        backend, threads = registry.get(self.backend), self.settings["threads"]
+        if self.processes:
+            return self.processes.obtain(self, backend, threads)
+        return pool.start(backend, threads, wait=False)
+
     def _start(self) -> Worker:
         if self.snapshot is None:
             raise RunError(f"{self.path}: has no snapshot yet; train it first")
-        backend, threads = registry.get(self.backend), self.settings["threads"]
-        if self.processes:
-            worker = self.processes.obtain(self, backend, threads)
-        elif self._begun is not None and not self._begun.closed:
-            worker, self._begun = self._begun, None
-        else:
-            worker = pool.start(backend, threads, wait=False)
+        worker, self._begun = self._begun, None
+        if worker is None or worker.closed:
+            worker = self._process()
         try:
             self.snapshot.verify()  # while the framework is loaded
             worker.call("load", spec=self.spec().to_json())
@@ -199,8 +215,8 @@ class Run:
 
     def give_up(self) -> Worker | None:
         """Return the backend's process without ending it, None if there is none; the next test obtains another one."""
-        with self._starting:
-            worker, self._worker = self._worker, None
+        with self._lock():
+            worker, self._worker, self._begun = self._worker or self._begun, None, None
             return worker
 
     def spec(self, trains: bool = False) -> NetworkSpec:

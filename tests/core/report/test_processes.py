@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import multiseg
+from multiseg import backend as registry
+from multiseg.errors import MultisegError
 from multiseg.report.page import MOST_PROCESSES
 from multiseg.run.processes import Processes
 from multiseg.worker import pool
@@ -62,3 +64,37 @@ def test_many_runs_share_few_processes(fourth: str, dataset: Any, tmp_path: Path
     assert comparison.left_out == {}
     assert len(started) == MOST_PROCESSES < len(folders)
     assert all(worker.closed for worker in started)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_process_may_be_started_before_it_is_used(
+    fourth: str, dataset: Any, tmp_path: Path, started: list[Any], shared: bool
+) -> None:
+    with multiseg.Job(dataset=dataset, backend=fourth, epochs=1, seed=1).train(tmp_path / "run") as run:
+        expected = run.predict(dataset.val[0][0][np.newaxis])
+    started.clear()
+    with multiseg.Run.open(tmp_path / "run") as run:
+        run.processes = Processes(1) if shared else None
+        run.begin()
+        run.begin()
+        assert len(started) == 1 and run.worker() is started[0]
+        np.testing.assert_array_equal(run.predict(dataset.val[0][0][np.newaxis]), expected)
+        run.begin()
+        started[0].close()
+        np.testing.assert_array_equal(run.predict(dataset.val[0][0][np.newaxis]), expected)
+        assert len(started) == 2
+    with multiseg.Run.open(tmp_path / "run") as run:
+        run.begin()
+    assert started[2].closed
+
+
+def test_a_process_that_cannot_start_is_reported_where_it_is_used(
+    fourth: str, dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with multiseg.Job(dataset=dataset, backend=fourth, epochs=1, seed=1).train(tmp_path / "run"):
+        pass
+    monkeypatch.setenv(registry.get(fourth).python_variable, str(tmp_path / "absent"))
+    with multiseg.Run.open(tmp_path / "run") as run:
+        run.begin()
+        with pytest.raises(MultisegError, match="absent"):
+            run.worker()
