@@ -71,41 +71,54 @@ class Windows:
         image: Array = canvas[:, :, top : top + height, left : left + width]
         return image
 
-    # A convolution is one product of matrices for each of its groups: patches (N rows columns, C/g kh kw), kernels, and maps
-    # (N rows columns, O/g). Its three bilinear maps are these products; a deconvolution is the second of them.
+    # A convolution is one product of matrices for each of its groups: kernels (O/g, C/g kh kw), patches
+    # (C/g kh kw, N rows columns), and maps (O/g, N rows columns). Its three bilinear maps are these products; a deconvolution is
+    # the second of them. Patches lie in memory so that long rows are copied and added up: those of the maps, or those of the
+    # kernels if they are longer.
 
     def convolve(self, images: Array, kernels: Array, group: int) -> Array:
         """Return maps (N, O, rows, columns) of images (N, C, H, W) and kernels (O, C/g, kh, kw)."""
         parts = [
-            self._patches(part) @ kernel.reshape(len(kernel), -1).T
+            kernel.reshape(len(kernel), -1) @ self._patches(part)
             for part, kernel in zip(np.split(images, group, 1), np.split(kernels, group), strict=True)
         ]
-        return np.ascontiguousarray(
-            np.concatenate(parts, 1).reshape(len(images), *self.count, -1).transpose(0, 3, 1, 2)
-        )
+        maps = np.concatenate(parts).reshape(-1, len(images), *self.count)
+        return np.ascontiguousarray(maps.swapaxes(0, 1))
 
     def spread(self, maps: Array, kernels: Array, group: int) -> Array:
         """Return the adjoint in the images: (N, C, H, W) of maps (N, O, rows, columns) and kernels."""
         parts = []
         for part, kernel in zip(np.split(maps, group, 1), np.split(kernels, group), strict=True):
-            patches = _rows(part) @ kernel.reshape(len(kernel), -1)
-            patches = patches.reshape(len(maps), *self.count, *kernel.shape[1:])
-            parts.append(self.scatter(patches.transpose(0, 3, 1, 2, 4, 5)))
+            columns, matrix = _columns(part), kernel.reshape(len(kernel), -1)
+            if self._has_wide_kernel:
+                patches = (columns.T @ matrix).reshape(len(maps), *self.count, *kernel.shape[1:])
+                parts.append(self.scatter(patches.transpose(0, 3, 1, 2, 4, 5)))
+            else:
+                patches = (matrix.T @ columns).reshape(*kernel.shape[1:], len(maps), *self.count)
+                parts.append(self.scatter(patches.transpose(3, 0, 4, 5, 1, 2)))
         return np.concatenate(parts, 1)
 
     def correlate(self, images: Array, maps: Array, group: int) -> Array:
         """Return the adjoint in the kernels: (O, C/g, kh, kw) of images and maps."""
         parts = []
         for image, part in zip(np.split(images, group, 1), np.split(maps, group, 1), strict=True):
-            product = _rows(part).T @ self._patches(image)
+            product = _columns(part) @ self._patches(image).T
             parts.append(product.reshape(part.shape[1], image.shape[1], *self.kernel))
         return np.concatenate(parts)
 
     def _patches(self, images: Array) -> Array:
-        windows: Array = self.gather(images).transpose(0, 2, 3, 1, 4, 5)
-        return windows.reshape(math.prod(windows.shape[:3]), -1)
+        windows, patches = self.gather(images), math.prod(self.count) * len(images)
+        if self._has_wide_kernel:
+            matrix: Array = windows.transpose(0, 2, 3, 1, 4, 5).reshape(patches, -1).T
+        else:
+            matrix = windows.transpose(1, 4, 5, 0, 2, 3).reshape(-1, patches)
+        return matrix
+
+    @property
+    def _has_wide_kernel(self) -> bool:
+        return self.kernel[1] > self.count[1]
 
 
-def _rows(maps: Array) -> Array:
-    """Return (N rows columns, O) of (N, O, rows, columns)."""
-    return np.ascontiguousarray(maps.transpose(0, 2, 3, 1)).reshape(-1, maps.shape[1])
+def _columns(maps: Array) -> Array:
+    """Return (O, N rows columns) of (N, O, rows, columns)."""
+    return np.ascontiguousarray(maps.swapaxes(0, 1)).reshape(maps.shape[1], -1)
