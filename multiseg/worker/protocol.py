@@ -1,7 +1,8 @@
 """Messages between a program and its backend workers: JSON, with arrays as raw bytes behind it. Nothing is pickled.
 
-One message is a frame of JSON (Connection.send_bytes of multiprocessing) in which every array is replaced by its dtype and shape,
-followed by the bytes of the arrays. These are read into the arrays without a copy; as frames they would be copied three times.
+One message is a frame of JSON (Connection.send_bytes of multiprocessing) in which every array is replaced by its dtype and shape.
+If there are any, the bytes of the arrays follow, and END. They are read into the arrays without a copy; as frames they would be
+copied three times.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from multiseg.errors import WorkerError
 
 ARRAY = "__array__"
+END = b"multiseg"  # after the arrays: what something else wrote among them has moved it
 TYPE = re.compile(r"[<>|=][A-Za-z]\d{1,9}")  # as numpy.dtype.str
 
 
@@ -27,9 +29,9 @@ def send(connection: Connection, message: Any) -> None:
     arrays: list[np.ndarray[Any, Any]] = []
     connection.send_bytes(json.dumps(_without_arrays(message, arrays)).encode())
     for array in arrays:
-        remaining = _bytes_of(array)
-        while remaining:
-            remaining = remaining[os.write(connection.fileno(), remaining) :]
+        _write(connection, _bytes_of(array))
+    if arrays:
+        _write(connection, memoryview(END))
 
 
 def receive(connection: Connection) -> Any:
@@ -39,7 +41,14 @@ def receive(connection: Connection) -> Any:
     that writes to the connection would cause, or that does not fit in memory.
     """
     try:
-        return _with_arrays(json.loads(connection.recv_bytes()), connection)
+        arrays: list[np.ndarray[Any, Any]] = []
+        message = _with_arrays(json.loads(connection.recv_bytes()), connection, arrays)
+        if arrays:
+            end = bytearray(len(END))
+            _fill(connection, memoryview(end))
+            if end != END:
+                raise ValueError("its arrays do not end where they should")
+        return message
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise WorkerError(
             f"received what is not a message of multiseg ({type(error).__name__}: {error})"[:200]
@@ -80,22 +89,32 @@ def _without_arrays(value: Any, arrays: list[np.ndarray[Any, Any]]) -> Any:
     return value
 
 
-def _with_arrays(value: Any, connection: Connection) -> Any:
-    """Return the value with each array, received in the order of their places."""
+def _with_arrays(value: Any, connection: Connection, arrays: list[np.ndarray[Any, Any]]) -> Any:
+    """Return the value with each array, received in the order of their places and appended to ``arrays``."""
     if isinstance(value, dict):
         if ARRAY in value:
             array = _empty(*value[ARRAY])
-            remaining = _bytes_of(array)
-            while remaining:
-                received = os.readv(connection.fileno(), [remaining])
-                if not received:
-                    raise EOFError
-                remaining = remaining[received:]
+            _fill(connection, _bytes_of(array))
+            arrays.append(array)
             return array
-        return {key: _with_arrays(item, connection) for key, item in value.items()}
+        return {key: _with_arrays(item, connection, arrays) for key, item in value.items()}
     if isinstance(value, list):
-        return [_with_arrays(item, connection) for item in value]
+        return [_with_arrays(item, connection, arrays) for item in value]
     return value
+
+
+def _write(connection: Connection, content: memoryview) -> None:
+    while content:
+        content = content[os.write(connection.fileno(), content) :]
+
+
+def _fill(connection: Connection, memory: memoryview) -> None:
+    """Fill memory with what arrives. Raise EOFError if the other process has ended."""
+    while memory:
+        received = os.readv(connection.fileno(), [memory])
+        if not received:
+            raise EOFError
+        memory = memory[received:]
 
 
 def _bytes_of(array: np.ndarray[Any, Any]) -> memoryview:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 from multiprocessing.connection import Connection
@@ -53,6 +54,22 @@ def test_what_is_no_answer_is_a_typed_error(message: Any) -> None:
     ours.send_bytes(json.dumps(message).encode())
     with pytest.raises(WorkerError, match=r"not (a message|an answer) of multiseg"):
         protocol.receive_answer(theirs, {3: "evaluate"})
+
+
+@pytest.mark.parametrize("stray", [b"x", bytes(4096)])
+@pytest.mark.parametrize("before", [True, False])
+def test_bytes_among_arrays_are_a_typed_error(stray: bytes, before: bool) -> None:
+    """A library that writes to the connection must not change the values of an array."""
+    ours, theirs = (Connection(end.detach()) for end in socket.socketpair())
+    array = np.arange(1, 7, dtype="<f4")
+    with ours, theirs:
+        message = {"number": 3, "value": {"__array__": [array.dtype.str, list(array.shape)]}}
+        ours.send_bytes(json.dumps(message).encode())
+        parts = (stray, array.tobytes()) if before else (array.tobytes(), stray)
+        for part in (*parts, protocol.END):
+            os.write(ours.fileno(), part)
+        with pytest.raises(WorkerError, match="not a message of multiseg"):
+            protocol.receive_answer(theirs, {3: "evaluate"})
 
 
 def test_nothing_is_unpickled() -> None:

@@ -195,7 +195,7 @@ def _received(path: Path, frame: bool = False) -> Any:
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
     ours.settimeout(5)
     data = path.read_bytes()
-    data = len(data).to_bytes(4, "big") + data + bytes(28) if frame else data  # and the bytes of the two arrays
+    data = len(data).to_bytes(4, "big") + data + bytes(28) + protocol.END if frame else data  # the two arrays
     with ours, Connection(theirs.detach()) as connection:
         try:
             ours.sendall(data)
