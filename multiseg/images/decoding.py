@@ -28,7 +28,7 @@ Depth = Literal["keep", "8"]
 
 _ORIENTATION = 274  # tag of the EXIF and TIFF specifications
 _INVERSE = {6: 8, 8: 6}  # the other orientations are their own inverse
-_JPEG = b"\xff\xd8\xff"
+_JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"  # start and end of image, ITU-T T.81
 _PLAIN: dict[Channels, tuple[str, ...]] = {
     "none": ("L", "RGB"),
     "L": ("L",),
@@ -126,9 +126,10 @@ def turned(values: Values, data: bytes, name: str, exif: Exif) -> Decoded:
 def is_plain_jpeg(data: bytes, channels: Channels) -> bool:
     """Return whether the bytes of an image that can be decoded are a JPEG file with these channels and in its stored orientation.
 
-    All programs decode it to the same pixels, whether they apply EXIF orientations or not.
+    All programs decode it to the same pixels, whether they apply EXIF orientations or not. Nothing, such as the video that a
+    telephone appends, follows the image.
     """
-    if not data.startswith(_JPEG):
+    if not (data.startswith(_JPEG) and data.endswith(_JPEG_END)):
         return False
     image = open_header(data)
     return image.format == "JPEG" and image.mode in _PLAIN[channels] and _orientation(image) == 1

@@ -95,6 +95,8 @@ def test_jpeg_files_are_stored_as_they_are(tmp_path: Path, channels: Channels) -
     for name, (stored, options) in files.items():
         ramp.convert(stored).save(tmp_path / "input" / name, **options)
         ramp.save(tmp_path / "target" / f"{name[0]}.png")
+    ramp.save(tmp_path / "target" / "5.png")
+    (tmp_path / "input" / "5.jpg").write_bytes((tmp_path / "input" / "0.jpg").read_bytes() + b"video")
     out = tmp_path / "out"
     dataset = Dataset.create(
         out, input=tmp_path / "input", target=tmp_path / "target", val_percent=0, seed=1, feature_encoding="jpg",
