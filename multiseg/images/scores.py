@@ -28,7 +28,7 @@ def highest(scores: NDArray[Any]) -> NDArray[Any]:
         part, result = scores[:, start : start + rows], classes[start : start + rows]
         part = np.ascontiguousarray(part) if adjacent else part
         best = part[:1].max(axis=0)
-        for number in range(1, count):  # argmax over planes is not vectorised: it takes four to nine times as long
+        for number in range(1, count):  # NumPy's argmax over planes is not vectorised
             higher = (part[number] > best).view(np.uint8)
             np.maximum(result, np.multiply(higher, kind.type(number), dtype=kind), out=result)
             np.maximum(best, part[number], out=best)
