@@ -67,14 +67,9 @@ def _of_masks(bench: Bench) -> Figure:
         dataset=dataset, backend="torch", model="unet", batch_size=BATCH, val_batch_size=BATCH, loss="cross_entropy",
         epochs=1, learning_rate=RATE, seed=1,
     )  # fmt: skip
-    given = {
-        "images": str(path),
-        "batch_size": BATCH,
-        "threads": len(os.sched_getaffinity(0)),
-    }
-    given |= {"classes": len(dataset.labels.names), "ignored": IGNORED}
+    given = {"images": str(path), "batch_size": BATCH, "classes": len(dataset.labels.names), "ignored": IGNORED}
     with ExitStack() as stack, job.train(bench.folder / "run-masks", progress=False) as run:
-        plain = closing(stack, Contender("plain_torch_masks", MEMORY, **given))
+        plain = closing(stack, Contender("plain_torch_masks", MEMORY, threads=len(os.sched_getaffinity(0)), **given))
         test = partial(run.test_db, dataset.path / "train_db/features")
         turns = {"plain": partial(plain.turn, bench.seconds), "run.test_db": partial(_seconds, test)}
         times = by_turns(turns, bench.rounds)

@@ -168,9 +168,8 @@ def _record(path: str, task: EncodingTask) -> tuple[Decoded, bytes]:
         image = without_colour(data, image)
     values = image.values
     if values.dtype == np.uint8 and task.feature_encoding != "none":
-        keeps = task.feature_encoding == "jpg" and is_plain_jpeg(
-            data, task.channels
-        )  # encoded again, it would lose quality
+        # a JPEG file that is encoded again loses quality
+        keeps = task.feature_encoding == "jpg" and is_plain_jpeg(data, task.channels)
         return image, encoded_datum(data if keeps else encode_image(values, task.feature_encoding), values.shape)
     if task.feature_encoding == "jpg":
         raise ImageError(

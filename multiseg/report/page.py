@@ -57,10 +57,10 @@ def render(comparison: SideBySide) -> Page:
     processes = Processes(MOST_PROCESSES)
     for each in facts:
         each.run.processes = processes
-    if comparison.images or comparison.grid:
-        for each in facts[:MOST_PROCESSES]:  # which load their frameworks at the same time
-            each.run.begin()
     try:
+        if comparison.images or comparison.grid:
+            for each in facts[:MOST_PROCESSES]:  # which load their frameworks at the same time
+                each.run.begin()
         of_classes = class_scan(facts, comparison.images) if comparison.images and has_classes(facts) else None
         of_images = scan(facts, comparison.images) if comparison.images and not of_classes else None
         grid = load_grid(comparison.grid, facts) if comparison.grid else None

@@ -75,9 +75,8 @@ class Upsampling(torch.autograd.Function):
         needs_x, needs_weight = ctx.needs_input_grad[:2]
         channels_first = gradient.stride(1) != 1  # a copy in the order of the gradient is the fastest
         windows, factors, as_before = ctx.made
-        differentiable = (
-            torch.is_grad_enabled()
-        )  # what is made anew leads from the image and the kernel to the gradients
+        # what is made anew leads from the image and the kernel to the gradients
+        differentiable = torch.is_grad_enabled()
         if differentiable:
             windows = _windows(x, weight, ctx.stride)
         if differentiable or channels_first != as_before:
