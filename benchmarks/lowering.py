@@ -4,6 +4,7 @@
     python benchmarks/lowering.py tensorflow     # large upsampling, and the cross entropy of classes
     python benchmarks/lowering.py entropy        # the cross entropy of classes in PyTorch, of scores in NHWC; half a minute
     python benchmarks/lowering.py products       # few rows by a matrix in PyTorch: a' times b / b' times a; half a minute
+    python benchmarks/lowering.py gradients      # gradients of weights over few patches in PyTorch: MKL's product / oneDNN's
     python benchmarks/lowering.py points         # 1x1 convolutions in PyTorch, in NHWC; half a minute
     python benchmarks/lowering.py dense          # dense layers in TensorFlow, on two threads by wall time: on a quiet machine
 
@@ -154,6 +155,19 @@ def of_products() -> None:
         print(f"{outputs} {inputs} {count}: {found['output']:.2f}", flush=True)
 
 
+def of_gradients() -> None:
+    import torch
+    from multiseg_torch.lowering import products
+
+    torch.set_num_threads(1)
+    print("outputs inputs patches: MKL / oneDNN")
+    for (outputs, inputs), count in product(FACTORS, FEW_ROWS):
+        slope, patches = torch.randn(outputs, count), torch.randn(inputs, count)
+        ways = partial(torch.mm, slope, patches.t()), partial(products.ONEDNN, slope, patches, None, "none", [], "")
+        found = ratios({"gradient": ways})
+        print(f"{outputs} {inputs} {count}: {found['gradient']:.2f}", flush=True)
+
+
 def of_tensorflow() -> None:
     import tensorflow
     from multiseg_tensorflow.lowering import upsampling
@@ -249,11 +263,12 @@ PARTS = {
     "tensorflow": of_tensorflow,
     "entropy": of_entropy,
     "products": of_products,
+    "gradients": of_gradients,
     "points": of_points,
     "dense": of_dense,
 }
 # of the parts that are not named after theirs
-FRAMEWORKS = {"entropy": "torch", "products": "torch", "points": "torch", "dense": "tensorflow"}
+FRAMEWORKS = {"entropy": "torch", "products": "torch", "gradients": "torch", "points": "torch", "dense": "tensorflow"}
 
 
 def main() -> None:

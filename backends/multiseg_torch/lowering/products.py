@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-# oneDNN's matrix product in PyTorch. On non-Intel processors MKL, which torch.mm calls, takes up to twice as long for few
-# patches; from about 256 patches on, MKL is faster by a sixth.
+
+def _is_intel() -> bool:
+    """Return whether the processor is Intel's, for which MKL has kernels of its own."""
+    try:
+        with Path("/proc/cpuinfo").open() as file:
+            return "GenuineIntel" in "".join(itertools.takewhile(str.strip, file))  # the lines of the first core
+    except OSError:
+        return False
+
+
+# oneDNN's matrix product in PyTorch. On processors that are not Intel's, MKL, which torch.mm calls, takes up to twice as long for
+# few patches; from about 256 patches on, MKL is faster by a sixth. On Intel's, MKL takes 0.15 to 1 times as long as oneDNN for
+# the gradient of the weights, whose sums are over few patches (`python benchmarks/lowering.py gradients`).
 FEW = 256
 # oneDNN multiplies a large matrix by few rows faster than the other way round: 1.04 to 1.5 times as fast for 16 to 96 rows,
 # 0.99 to 1.06 for more, 0.6 to 1.1 for fewer; for small matrices 0.4 to 1.07 (`python benchmarks/lowering.py products`).
 ROWS_TO_TURN = range(16, 97)
 LARGE = 2**20  # elements
+MKL_IS_FAST = _is_intel()
 ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
@@ -21,7 +35,8 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     """Return ``a`` (G, M, K) times the transpose of ``b`` (G, N, K), of shape (G, M, N). Either may be a transposed view."""
     if len(a) > 1:
         return torch.bmm(a, b.mT)
-    few = min(a.shape[1:]) < FEW  # patches: rows of the output, or terms of the weight gradient's sum
+    rows, terms = a.shape[1:]  # patches are rows of the output, or terms of the weight gradient's sum
+    few = terms >= FEW > rows if MKL_IS_FAST else min(rows, terms) < FEW
     if ONEDNN is not None and few and a.device.type == "cpu" and a.dtype == b.dtype == torch.float32:
         first, second = a[0], b[0]
         if len(first) in ROWS_TO_TURN and second.numel() >= LARGE and second.is_contiguous():

@@ -82,6 +82,7 @@ def test_second_factors_of_onednn_have_no_gaps(monkeypatch: pytest.MonkeyPatch) 
         return result
 
     monkeypatch.setattr(products, "ONEDNN", noted)
+    monkeypatch.setattr(products, "MKL_IS_FAST", False)
     torch.manual_seed(0)
     plain = Net()
     lowered = copy.deepcopy(plain)
@@ -95,11 +96,16 @@ def test_second_factors_of_onednn_have_no_gaps(monkeypatch: pytest.MonkeyPatch) 
         torch.testing.assert_close(one.grad, other.grad)
 
 
-def test_products_of_few_rows_and_a_large_matrix_are_those_of_float64() -> None:
-    """Around the numbers of rows for which the factors change places."""
+@pytest.mark.parametrize("intel", [False, True])
+def test_products_of_few_rows_and_a_large_matrix_are_those_of_float64(
+    intel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Around the numbers of rows for which the factors change places, with the library that each make of processor uses."""
     import torch
+    from multiseg_torch.lowering import products
     from multiseg_torch.lowering.products import LARGE, ROWS_TO_TURN, multiplied
 
+    monkeypatch.setattr(products, "MKL_IS_FAST", intel)
     torch.manual_seed(0)
     weight = torch.randn(1, 64, LARGE // 64, requires_grad=True)
     for count in (1, ROWS_TO_TURN[0] - 1, ROWS_TO_TURN[0], ROWS_TO_TURN[-1], ROWS_TO_TURN[-1] + 1):
