@@ -1,6 +1,7 @@
 """The Caffe backend of multiseg: its declaration. multiseg_caffe.network is the code that runs pycaffe."""
 
 from multiseg.backend import Backend
+from multiseg_caffe import openblas
 from multiseg_caffe.kinds import KINDS
 
 backend = Backend(
@@ -49,5 +50,5 @@ backend = Backend(
         "adadelta": {"momentum": 0.9, "delta": 1e-8, "weight_decay_per_rate": 0.01},
         "adam": {"momentum": 0.9, "momentum2": 0.999, "delta": 1e-8, "weight_decay_per_rate": 0.01},
     },
-    environment={"GLOG_minloglevel": "1", "GLOG_logtostderr": "1"},
+    environment={"GLOG_minloglevel": "1", "GLOG_logtostderr": "1", **openblas.variables()},
 )

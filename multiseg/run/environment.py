@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from multiseg._version import __version__
+from multiseg.worker.processor import processor
 
 
 def of(framework: Mapping[str, Any], threads: int, processes: int = 1) -> dict[str, Any]:
@@ -20,17 +20,9 @@ def of(framework: Mapping[str, Any], threads: int, processes: int = 1) -> dict[s
         "executable": framework["executable"],
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": processor().get("model name", platform.machine()),
         "cores": os.cpu_count(),
         "threads": threads,
         **({"processes": processes} if processes > 1 else {}),
         **{key: framework[key] for key in ("device", "blas", "numpy") if key in framework},
     }
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
