@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-
-def _is_intel() -> bool:
-    """Return whether the processor is Intel's, for which MKL has kernels of its own."""
-    try:
-        with Path("/proc/cpuinfo").open() as file:
-            return "GenuineIntel" in "".join(itertools.takewhile(str.strip, file))  # the lines of the first core
-    except OSError:
-        return False
-
+from multiseg.worker.processor import is_intel
 
 # oneDNN's matrix product in PyTorch. On processors that are not Intel's, MKL, which torch.mm calls, takes up to twice as long for
 # few patches; from about 256 patches on, MKL is faster by a sixth. On Intel's, MKL takes 0.15 to 1 times as long as oneDNN for
@@ -27,7 +17,7 @@ FEW = 256
 # 0.99 to 1.06 for more, 0.6 to 1.1 for fewer; for small matrices 0.4 to 1.07 (`python benchmarks/lowering.py products`).
 ROWS_TO_TURN = range(16, 97)
 LARGE = 2**20  # elements
-MKL_IS_FAST = _is_intel()
+MKL_IS_FAST = is_intel()
 ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
