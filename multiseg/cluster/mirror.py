@@ -114,7 +114,7 @@ class Mirror:
         if content is None:
             return False
         make_folder(self._folder)
-        write_bytes(self._folder / names.HISTORY, content)
+        write_bytes(self._folder / names.HISTORY, content, follow=False)
         if stamp is not None:
             self._seen[names.HISTORY] = stamp
         return True
@@ -129,7 +129,8 @@ class Mirror:
         content = b"".join(pieces)
         path = wire.inside(self._folder, name)
         make_folder(path.parent)
-        write_bytes(path, content, sync_folder=name in (names.JOB, LAST) or name.startswith(IN_MODEL))
+        sync = name in (names.JOB, LAST) or name.startswith(IN_MODEL)
+        write_bytes(path, content, sync_folder=sync, follow=False)
         self._seen[name] = stamp
         return True
 

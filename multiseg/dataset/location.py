@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -22,7 +21,7 @@ from typing import Any
 
 from multiseg.dataset.description import FILE, computed_hash, parse_description, read_description
 from multiseg.errors import DatasetError
-from multiseg.files import make_folder, read_bytes, rename, sync_tree, write_json
+from multiseg.files import make_folder, open_own, read_bytes, read_json, rename, sync_tree, write_json
 
 POLL_SECONDS = 0.2
 _IDENTITY = re.compile("[0-9a-f]{64}-(?:none|[0-9a-f]{16})")  # it is the name of a folder in the store
@@ -95,16 +94,18 @@ def reserved(store_folder: Path, wanted: str, waiting: Callable[[], None] = lamb
         raise DatasetError(f"{wanted[:80]!r}: is not the identity of a dataset; the sender is not multiseg")
     with _store_errors(store_folder):
         make_folder(store_folder)
-        lock = (store_folder / f".{wanted}.lock").open("w")
-    with lock as file:
+        lock = open_own(store_folder / f".{wanted}.lock", "w")
+    try:
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 waiting()
                 time.sleep(POLL_SECONDS)
         yield find(wanted, [], store_folder)
+    finally:
+        os.close(lock)
 
 
 def fetch(url: str, wanted: str, store_folder: Path) -> Path:
@@ -137,7 +138,7 @@ def keep(folder: Path, wanted: str, store_folder: Path, origin: str) -> Path:
     with _store_errors(store_folder):
         sync_tree(folder)
         rename(folder, store_folder / wanted)
-        write_json(_stamps_file(store_folder / wanted), _stamps(store_folder / wanted))
+        write_json(_stamps_file(store_folder / wanted), _stamps(store_folder / wanted), follow=False)
     return store_folder / wanted
 
 
@@ -159,7 +160,7 @@ def _is_verified(copy: Path, wanted: str) -> bool:
     """Return whether a copy in the store has its content: its files are as they were, or their hashes are right."""
     stamps = _stamps(copy)
     with suppress(OSError, ValueError):
-        if json.loads(read_bytes(_stamps_file(copy))) == stamps:
+        if read_json(_stamps_file(copy), follow=False) == stamps:
             return True
     try:
         if identity_of_records(copy) != wanted:
@@ -167,7 +168,7 @@ def _is_verified(copy: Path, wanted: str) -> bool:
     except (DatasetError, OSError):
         return False
     with suppress(OSError):  # a store that cannot be written: it is verified each time
-        write_json(_stamps_file(copy), stamps)
+        write_json(_stamps_file(copy), stamps, follow=False)
     return True
 
 
@@ -201,8 +202,9 @@ def _store_errors(store_folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        file = f"{error.filename}: " if error.filename else ""
         raise DatasetError(
-            f"{store_folder}: a dataset cannot be copied to it: {error.strerror or error}; free some space there, or set "
+            f"{store_folder}: a dataset cannot be copied to it: {file}{error.strerror or error}; free some space there, or set "
             "XDG_CACHE_HOME to another folder"
         ) from error
 

@@ -37,6 +37,16 @@ def test_it_is_the_same_in_the_end(run: Path, tmp_path: Path, monkeypatch: pytes
     assert not list((tmp_path / "copy/snapshots").glob(".*"))
 
 
+@pytest.mark.parametrize("name", ["history.csv", "summary.json"])
+def test_a_link_in_the_copy_is_replaced_and_not_followed(name: str, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("data")
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / name).symlink_to(tmp_path / "other")
+    copy = Mirror(tmp_path / "copy", "all", "l1")
+    assert copy.update(wire.listing(run), lambda places: wire.read(run, places), ended=True)
+    assert (tmp_path / "other").read_text() == "data" and contents(tmp_path / "copy")[name] == contents(run)[name]
+
+
 def test_a_training_that_failed_before_it_began_leaves_nothing_to_copy(tmp_path: Path) -> None:
     copy = Mirror(tmp_path / "copy", "all", "l1")
     assert copy.update(wire.listing(tmp_path / "run"), lambda places: wire.read(tmp_path / "run", places), ended=True)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,18 @@ def test_of_two_who_want_a_copy_one_makes_it(url: str, dataset: Any, cache: Path
         location.fetch(url, wanted, cache)
     thread.join()
     assert order[-1] == "found"
+
+
+@pytest.mark.parametrize("linked", ["lock", "stamps"])
+def test_a_link_in_the_store_changes_no_other_file(linked: str, url: str, dataset: Any, cache: Path) -> None:
+    wanted = location.identity(dataset.path)
+    other = cache.parent / "other"
+    cache.mkdir(parents=True)
+    other.write_text("data")
+    (cache / f".{wanted}.{linked}").symlink_to(other)
+    with pytest.raises(DatasetError, match=r"\.lock: is a symbolic link") if linked == "lock" else nullcontext():
+        location.local(url)
+    assert other.read_text() == "data"
 
 
 def test_a_table_of_jobs_may_name_a_url(url: str, fourth: str, tmp_path: Path) -> None:
