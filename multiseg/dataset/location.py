@@ -8,7 +8,6 @@ URLs are those that fsspec supports (``s3://``, ``https://``, ``file://``, ...),
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -21,7 +20,7 @@ from typing import Any
 
 from multiseg.dataset.description import FILE, computed_hash, parse_description, read_description
 from multiseg.errors import DatasetError
-from multiseg.files import make_folder, open_own, read_bytes, read_json, rename, sync_tree, write_json
+from multiseg.files import make_folder, open_own, read_bytes, read_json, rename, sync_tree, try_lock, write_json
 
 POLL_SECONDS = 0.2
 _IDENTITY = re.compile("[0-9a-f]{64}-(?:none|[0-9a-f]{16})")  # it is the name of a folder in the store
@@ -96,13 +95,9 @@ def reserved(store_folder: Path, wanted: str, waiting: Callable[[], None] = lamb
         make_folder(store_folder)
         lock = open_own(store_folder / f".{wanted}.lock", "w")
     try:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                waiting()
-                time.sleep(POLL_SECONDS)
+        while try_lock(lock) == "held":
+            waiting()
+            time.sleep(POLL_SECONDS)
         yield find(wanted, [], store_folder)
     finally:
         os.close(lock)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from multiseg.errors import DatasetError
-from multiseg.files import make_folder, remove_empty, rename, sync_tree
+from multiseg.files import make_folder, remove_empty, rename, sync_tree, try_lock
 
 
 @contextmanager
@@ -77,12 +76,9 @@ def _claim(staging: Path, target: Path) -> int:
             continue
         except OSError as error:
             raise _explain(error, target) from error
-        try:
-            with _without_locks_where_unsupported():
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if try_lock(descriptor) == "held":
             os.close(descriptor)
-            raise DatasetError(f"{target}: is being created by another process; wait for it to end") from None
+            raise DatasetError(f"{target}: is being created by another process; wait for it to end")
         try:
             still_ours = os.path.samestat(os.fstat(descriptor), staging.stat())
         except FileNotFoundError:
@@ -97,13 +93,3 @@ def _claim(staging: Path, target: Path) -> int:
         else:
             leftover.unlink(missing_ok=True)
     return descriptor
-
-
-@contextmanager
-def _without_locks_where_unsupported() -> Iterator[None]:
-    """Ignore the error of file systems that do not support locks."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL):
-            raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -10,6 +9,8 @@ import time
 import weakref
 from contextlib import suppress
 from pathlib import Path
+
+from multiseg.files.locking import try_lock
 
 PREFIX = "multiseg-"
 OWNER = ".owner"  # locked by the process that owns the folder, as long as it lives
@@ -32,8 +33,7 @@ class TemporaryFolder:
         self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         # a child process that is forked shares the lock, but removes nothing
         self._lock = os.open(self.path / OWNER, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        with suppress(OSError):  # on a file system without locks, where no folder is swept
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try_lock(self._lock)
         self.remove = weakref.finalize(self, _remove, self.path, self._lock, os.getpid())
 
     def __enter__(self) -> TemporaryFolder:
@@ -75,8 +75,8 @@ def _sweep(folder: Path) -> None:
     try:
         if time.time() - os.fstat(lock).st_mtime < NEW_SECONDS:
             return
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
+        if try_lock(lock) == "acquired":  # without locks nobody knows whether the owner lives
+            shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(lock)
 

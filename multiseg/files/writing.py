@@ -7,7 +7,6 @@ POSIX does: content is on disk after fsync of the file, a name after fsync of it
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import math
 import os
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from multiseg.errors import SettingsError
+from multiseg.files.locking import try_lock
 from multiseg.files.reading import LINK
 
 LOCK_SECONDS, POLL_SECONDS = 30.0, 0.02  # for which another process may write a file, between two looks
@@ -95,7 +95,7 @@ def _claim(part: Path) -> int:
                 part.unlink()
         descriptor = _open_without_following_for_writing(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            if _locked(descriptor):
+            if try_lock(descriptor) != "held":
                 with suppress(FileNotFoundError):
                     if os.path.samestat(os.fstat(descriptor), part.stat()):
                         return descriptor
@@ -107,17 +107,6 @@ def _claim(part: Path) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)  # the process that wrote before has renamed or removed it, or is still writing
-
-
-def _locked(descriptor: int) -> bool:
-    """Lock an open file, and return whether that was possible; file systems without locks count as possible."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass
-    return True
 
 
 def write_text(path: Path, text: str, sync_folder: bool = True, follow: bool = True) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import math
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from multiseg.dataset import Dataset
 from multiseg.dataset.cropping import crop_shapes
 from multiseg.dataset.fitting import is_mixed, shapes_of
 from multiseg.errors import LONGEST_MESSAGE, RunError, WorkerError, setting, shortened
-from multiseg.files import LINK, json_text, make_folder, open_own, read_json, sync_one, write_json, write_text
+from multiseg.files import LINK, json_text, make_folder, open_own, read_json, sync_one, try_lock, write_json, write_text
 from multiseg.layout import Layout
 from multiseg.model_files import copies
 from multiseg.run import names, snapshots, sums
@@ -126,14 +126,15 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the folder against a second training. Raises RunError if another training holds the lock."""
-        with open(open_own(self.path / names.LOCK, "w"), "r+b") as file:  # noqa: PTH123
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+        lock = open_own(self.path / names.LOCK, "w")
+        try:
+            if try_lock(lock) == "held":
                 raise RunError(
                     f"{self.path}: another training is using this folder; wait for it, or specify another folder"
-                ) from error
+                )
             yield
+        finally:
+            os.close(lock)
 
     @contextmanager
     def failing(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from multiseg.errors import InstallError
+from multiseg.files import try_lock
 
 from . import debian, portable
 from .build import build_wheel, check_tools, load_failure, recipe_version
@@ -150,9 +151,7 @@ def _one_build(log: Path, report: Report) -> Iterator[None]:
     """Let one process at a time build a wheel; the lock is on the log file of its build."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if try_lock(file.fileno()) == "held":
             report("waiting for another process that builds Caffe", None)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
