@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from multiseg._version import __version__
 from multiseg.pages import templates
 from multiseg.watch.pictures import Pictures
-from multiseg.watch.watcher import Watcher
 
 RELOAD_SECONDS = 5  # of a page without a server, while a run trains
 MOST_LOG_BYTES = 1_000_000  # of all runs
@@ -28,11 +28,10 @@ def render(state: dict[str, Any], live: bool, nonce: str = "") -> str:
     )
 
 
-def for_file(state: dict[str, Any], watcher: Watcher, pictures: Pictures) -> dict[str, Any]:
+def for_file(state: dict[str, Any], pictures: Pictures) -> dict[str, Any]:
     """Return the state for a page without a server: with the pictures of all runs, and as many last lines of logs as fit."""
-    folders = {record["id"]: watcher.folder(record["id"]) for record in state["runs"]}
-    found, images = pictures.of({number: folder for number, folder in folders.items() if folder is not None})
-    most = MOST_LOG_BYTES // max(1, len(folders))
+    found, images = pictures.of({record["id"]: Path(record["path"]) for record in state["runs"]})
+    most = MOST_LOG_BYTES // max(1, len(state["runs"]))
     runs = [record | {"log": _last(record["log"], most)} for record in state["runs"]]
     return state | {"runs": runs, "pictures": found, "images": images}
 

@@ -29,7 +29,7 @@ class PageFile:
         Raises SettingsError if it cannot be a file.
         """
         state = self._watcher.state()
-        write_text(self._path, render(for_file(state, self._watcher, self._pictures), live=False))
+        write_text(self._path, render(for_file(state, self._pictures), live=False))
         return bool(state["active"])
 
 

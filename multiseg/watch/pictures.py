@@ -27,7 +27,7 @@ class Pictures:
         self._contents: dict[Stamp, str] = {}  # checksum of each file: inputs and targets of most runs are the same
         self._encoded: dict[tuple[str, int], str] = {}
 
-    def of(self, folders: Mapping[int, Path]) -> tuple[dict[int, dict[str, int]], list[str]]:
+    def of(self, folders: Mapping[str, Path]) -> tuple[dict[str, dict[str, int]], list[str]]:
         """Return for each run the index of its pictures by file name, and the pictures as data URIs.
 
         The last runs have none where all do not fit, even reduced.
@@ -36,7 +36,7 @@ class Pictures:
         contents: dict[Stamp, str] = {}
         encoded: dict[tuple[str, int], str] = {}
         for side in SIDES:
-            found: dict[int, dict[str, int]] = {}
+            found: dict[str, dict[str, int]] = {}
             images: dict[str, int] = {}
             size = 0
             for run, stamps in files.items():

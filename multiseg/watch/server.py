@@ -23,6 +23,7 @@ from multiseg.files import json_text, parse_json, read_bytes, read_text
 from multiseg.run.names import PICTURES
 from multiseg.run.requests import REQUESTS, ask
 from multiseg.watch.page import render
+from multiseg.watch.state import ID_DIGITS
 from multiseg.watch.watcher import Watcher
 
 HOST = "127.0.0.1"
@@ -30,8 +31,8 @@ POLL_SECONDS = 0.4
 KEEP_ALIVE_SECONDS = 10.0  # without a change, after which a comment shows whether the browser is still there
 MOST_BYTES = 1000  # of a request
 Part = tuple[str, str | int]
-"""A group of values of the state, and a key or the number of a run in it."""
-PICTURE = re.compile(r"pictures/(\d{1,6})/(\d-(?:input|target|output)\.png)")
+"""A group of values of the state, and a key or the position of a run in it."""
+PICTURE = re.compile(rf"pictures/([0-9a-f]{{{ID_DIGITS}}})/(\d-(?:input|target|output)\.png)")
 
 
 class WatchServer(ThreadingHTTPServer):
@@ -123,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "events":
             self._events()
         elif picture:
-            self._picture(int(picture[1]), picture[2])
+            self._picture(picture[1], picture[2])
         else:
             self._refuse(HTTPStatus.NOT_FOUND)
 
@@ -143,16 +144,21 @@ class _Handler(BaseHTTPRequestHandler):
             run, request = values["run"], values["request"]
         except (ValueError, KeyError, TypeError):
             run = request = None
-        folder = self.server.watcher.folder(run) if type(run) is int else None
-        if folder is None or request not in REQUESTS:
+        if not isinstance(run, str) or request not in REQUESTS:
             self._refuse(HTTPStatus.BAD_REQUEST)
+            return
+        folder = self.server.watcher.folder(run)
+        if folder is None:
+            self._answer(
+                {"error": "this run is no longer watched; use the rows of the runs that are"}, HTTPStatus.NOT_FOUND
+            )
             return
         try:
             ask(folder, request)
-            answer: dict[str, str] = {}
         except RunError as error:
-            answer = {"error": str(error)}
-        self._send(json_text(answer, indent=None).encode(), "application/json")
+            self._answer({"error": str(error)})
+        else:
+            self._answer({})
 
     def _path(self) -> str | None:
         """Return the path after the token; None, with an answer sent, for a request without it or for another host."""
@@ -176,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
         text = render(self.server.state(), live=True, nonce=nonce)
         self._send(text.encode(), "text/html; charset=utf-8", {"Content-Security-Policy": policy})
 
-    def _picture(self, run: int, name: str) -> None:
+    def _picture(self, run: str, name: str) -> None:
         folder = self.server.watcher.folder(run)
         try:
             content = read_bytes(folder / PICTURES / name) if folder else None
@@ -212,8 +218,13 @@ class _Handler(BaseHTTPRequestHandler):
             sent = parts
             time.sleep(POLL_SECONDS)
 
-    def _send(self, content: bytes, kind: str, headers: dict[str, str] | None = None) -> None:
-        self.send_response(HTTPStatus.OK)
+    def _answer(self, answer: dict[str, str], status: HTTPStatus = HTTPStatus.OK) -> None:
+        self._send(json_text(answer, indent=None).encode(), "application/json", status=status)
+
+    def _send(
+        self, content: bytes, kind: str, headers: dict[str, str] | None = None, status: HTTPStatus = HTTPStatus.OK
+    ) -> None:
+        self.send_response(status)
         self._headers({"Content-Type": kind, "Content-Length": str(len(content)), **(headers or {})})
         self.end_headers()
         self.wfile.write(content)

@@ -27,6 +27,7 @@ Status = Literal["waiting", "starting", "training", "validating", "finished", "s
 RUNNING: tuple[Status, ...] = ("starting", "training", "validating")
 ENDED: tuple[Status, ...] = ("finished", "stopped", "failed")
 SILENT_SECONDS = 60.0  # without a sign of life, after which a training on another machine counts as interrupted
+ID_DIGITS = 16
 LOG_LINES, LOG_BYTES = 12, 8000
 MOST_CHARACTERS = 2000  # of an error, of which the page shows four lines
 SETTLED_SECONDS = 5.0  # after its end, in which a run may still change
@@ -40,6 +41,7 @@ class WatchedRun:
     """The files of a run folder, read again when they have changed. The folder may not exist yet."""
 
     path: Path
+    id: str
     job: dict[str, Any] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     class_iou: ClassIou = field(default_factory=list)
@@ -199,6 +201,11 @@ class WatchedRun:
         except OSError:
             return {"count": 0, "stamp": ""}
         return {"count": len(files), "stamp": str(max(stamps, default=0))}
+
+
+def id_of(folder: Path) -> str:
+    """Return the id of a run in the page. It never stands for another folder: an old page may still send it."""
+    return sha256(os.fsencode(folder.absolute())).hexdigest()[:ID_DIGITS]
 
 
 def entries(folder: Path) -> list[Path]:

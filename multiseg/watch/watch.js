@@ -7,9 +7,10 @@
   const body = document.querySelector("#runs-table tbody");
   const details = document.getElementById("detail-list");
   const filter = document.getElementById("filter");
-  const rows = new Map(); // number of a run -> its cells
-  const chosen = new Map(); // number of a run -> whether its curves are drawn, as the reader chose
+  const rows = new Map(); // id of a run -> its cells
+  const chosen = new Map(); // id of a run -> whether its curves are drawn, as the reader chose
   let state = JSON.parse(document.getElementById("state-data").textContent);
+  let positions = new Map(); // id of a run -> its position in the state, which changes when an earlier run is no longer watched
   let charts = null;
   let order = null; // { key, sign } of the column that the table is sorted by
 
@@ -55,7 +56,7 @@
 
   function showRow(run) {
     const cells = rowOf(run);
-    cells.row.style.setProperty("--c", `var(--run-${run.id % 8})`);
+    cells.row.style.setProperty("--c", `var(--run-${positions.get(run.id) % 8})`);
     cells.tick.checked = isDrawn(run.id);
     cells.tick.setAttribute("aria-label", `curves of ${run.label}`);
     text(cells.name, run.label);
@@ -76,7 +77,7 @@
     cells.asks?.forEach((button) => { button.disabled = !run.asks; });
   }
 
-  const isDrawn = (id) => chosen.get(id) ?? id < MOST_CURVES;
+  const isDrawn = (id) => chosen.get(id) ?? positions.get(id) < MOST_CURVES;
 
   function matching(run) {
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -85,6 +86,11 @@
   }
 
   function showTable() {
+    for (const [id, cells] of rows) {
+      if (positions.has(id)) continue;
+      cells.row.remove();
+      rows.delete(id);
+    }
     state.runs.forEach(showRow);
     state.runs.forEach((run) => { rows.get(run.id).row.hidden = !matching(run); });
     const value = { label: (run) => run.label, status: (run) => STATES[run.status], score: (run) => run.score?.value };
@@ -139,7 +145,7 @@
 
   // One run in place of several: the mean of their values after each epoch, and the lowest and the highest.
   function mean(ids) {
-    const members = ids.map((id) => state.curves.runs[id]);
+    const members = ids.map((id) => state.curves.runs[positions.get(id)]);
     if (members.length === 1) return members[0];
     const epoch = [...new Set(members.flatMap((run) => run.epoch))].sort((a, b) => a - b);
     const places = members.map((run) => new Map(run.epoch.map((value, at) => [value, at])));
@@ -170,7 +176,7 @@
     if (grouping.checked && !grouping.parentElement.parentElement.hidden) {
       return { runs: together.slice(0, MOST_CURVES).map(mean).map((run, at) => ({ ...run, colour: at, dashed: false })), shared_loss, charts: all, classes: null };
     }
-    const some = keep.map((id) => runs[id]);
+    const some = keep.map((id) => runs[positions.get(id)]);
     return {
       runs: some, shared_loss, charts: all.filter((chart) => some.some((run) => run.values[chart.key])),
       classes: classes && { ...classes, runs: some.map((run) => run.classes) },
@@ -200,12 +206,13 @@
   // ---- pictures and logs: filled when they are open ---------------------------------------------------------------------
 
   function showDetails() {
+    for (const box of [...details.children]) if (!positions.has(box.dataset.run)) box.remove();
     for (const run of state.runs) {
       let box = details.querySelector(`[data-run="${run.id}"]`);
       if (!box) {
-        box = element("details", { open: run.id < 3 }, element("summary"), element("div", { className: "triples" }), element("pre", { className: "log" }));
-        box.dataset.run = String(run.id);
-        box.addEventListener("toggle", () => fill(box, state.runs[run.id]));
+        box = element("details", { open: positions.get(run.id) < 3 }, element("summary"), element("div", { className: "triples" }), element("pre", { className: "log" }));
+        box.dataset.run = run.id;
+        box.addEventListener("toggle", () => fill(box, state.runs[positions.get(run.id)]));
         details.append(box);
       }
       text(box.querySelector("summary"), run.label);
@@ -215,7 +222,7 @@
   }
 
   function fill(box, run) {
-    if (!box.open) return;
+    if (!box.open || !run) return; // of a run that is no longer watched, the event of its box may come later
     const log = box.querySelector("pre");
     text(log, run.log.join("\n"));
     log.hidden = !run.log.length;
@@ -239,7 +246,7 @@
 
   async function ask(id, request) {
     const answer = document.getElementById("answer");
-    const label = state.runs[id].label;
+    const { label } = state.runs[positions.get(id)];
     try {
       const response = await fetch("request", {
         method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ run: id, request }),
@@ -255,6 +262,7 @@
   // ---- updates ---------------------------------------------------------------------------------------------------------
 
   function show(parts) {
+    positions = new Map(state.runs.map((run, at) => [run.id, at]));
     showTable();
     showHeadline();
     if (parts.curves) draw();

@@ -12,7 +12,7 @@ from multiseg.report.curves import drawn_charts, kept, run_curves, steps_of
 from multiseg.report.facts import loss_of, loss_unit
 from multiseg.run.reading import is_run
 from multiseg.settings.losses import loss_title
-from multiseg.watch.state import RUNNING, WatchedRun, entries, total_left
+from multiseg.watch.state import RUNNING, WatchedRun, entries, id_of, total_left
 
 
 class Watcher:
@@ -23,8 +23,8 @@ class Watcher:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = list(dict.fromkeys(paths))
-        self._runs: dict[Path, WatchedRun] = {}
-        self._records: dict[Path, tuple[int, str, dict[str, Any], dict[str, Any]]] = {}
+        self._runs: dict[str, WatchedRun] = {}  # by their ids
+        self._records: dict[Path, tuple[str, dict[str, Any], dict[str, Any]]] = {}
         self._labels: list[str] = []
         self._classes: list[str] = []
         self._steps: dict[Path, int] = {}
@@ -38,16 +38,15 @@ class Watcher:
         What has not changed is the same object as before.
         """
         with self._lock:
-            for path in self._folders():
-                self._runs.setdefault(path, WatchedRun(path))
+            for run_id, path in self._folders().items():
+                if run_id not in self._runs:
+                    self._runs[run_id] = WatchedRun(path, run_id)
             runs = list(self._runs.values())
             labels = _labels(runs)
             changed = {run.path for run in runs if run.read()}
             if changed or labels != self._labels or not self._curves:
                 self._draw(runs, labels, changed)
-            records = [
-                self._record(number, run, label) for number, (run, label) in enumerate(zip(runs, labels, strict=True))
-            ]
+            records = [self._record(run, label) for run, label in zip(runs, labels, strict=True)]
             seconds = [
                 run.summary.get("train_seconds", 0.0)
                 for run, record in zip(runs, records, strict=True)
@@ -72,29 +71,29 @@ class Watcher:
         self._labels, self._classes = labels, classes
         self._curves = _curves(runs, [self._drawn[run.path] for run in runs], classes)
 
-    def _record(self, number: int, run: WatchedRun, label: str) -> dict[str, Any]:
+    def _record(self, run: WatchedRun, label: str) -> dict[str, Any]:
         """Return the record of a run, the same object until it changes."""
         own = run.record()
         known = self._records.get(run.path)
-        if known is None or known[:2] != (number, label) or known[2] is not own:
-            known = self._records[run.path] = number, label, own, {"id": number, "label": label, **own}
-        return known[3]
+        if known is None or known[0] != label or known[1] is not own:
+            known = self._records[run.path] = label, own, {"id": run.id, "label": label, **own}
+        return known[2]
 
-    def _folders(self) -> list[Path]:
-        folders: list[Path] = []
+    def _folders(self) -> dict[str, Path]:
+        folders: dict[str, Path] = {}
         for path in self._paths:
             inner = [] if is_run(path) else [entry for entry in entries(path) if is_run(entry)]
-            folders += inner or [path]
+            folders |= {id_of(folder): folder for folder in inner or [path]}
         # a folder that had no run yet may have become a folder of runs
-        for path in set(self._paths) & self._runs.keys() - set(folders):
-            del self._runs[path]
+        for gone in {id_of(path) for path in self._paths} & self._runs.keys() - folders.keys():
+            del self._runs[gone]
         return folders
 
-    def folder(self, number: int) -> Path | None:
-        """Return the folder of the run with that number, None if there is none."""
+    def folder(self, run_id: str) -> Path | None:
+        """Return the folder of the run with that id, None if there is none, or it is no longer watched."""
         with self._lock:
-            folders = list(self._runs)
-        return folders[number] if 0 <= number < len(folders) else None
+            run = self._runs.get(run_id)
+        return run.path if run else None
 
 
 def _curve(number: int, run: WatchedRun, label: str, step: int, classes: Sequence[str]) -> dict[str, Any]:

@@ -204,6 +204,21 @@ def test_seeds_are_drawn_as_their_mean_and_range(browser: Browser, trained: Path
         )  # with epoch
 
 
+def test_rows_follow_a_folder_that_becomes_a_folder_of_runs(browser: Browser, trained: Path, tmp_path: Path) -> None:
+    """The page shows the runs in it, and the other runs keep their rows."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    with serving(Watcher([first, second])) as server, opened(browser, server.address) as page:
+        expect(page.locator("#headline")).to_have_text("2 runs: 2 waiting")
+        for name in ("a", "b"):
+            shutil.copytree(trained, tmp_path / "new" / name)
+        (tmp_path / "new").rename(first)
+        expect(page.locator("#headline")).to_have_text("3 runs: 1 waiting, 2 finished")
+        assert page.locator("#runs-table .run").all_text_contents() == ["second", "a", "b"]
+        assert page.locator("#detail-list summary").all_text_contents() == ["second", "a", "b"]
+        expect(page.locator("#detail-list img")).to_have_count(24)
+        expect(page.locator("#loss-charts .chart").first.locator(".u-legend .u-series")).to_have_count(4)  # with epoch
+
+
 def test_an_event_has_only_what_changed(trained: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     for seed in range(1, 4):
@@ -285,12 +300,13 @@ def test_nothing_but_the_page_with_its_token_is_served(trained: Path) -> None:
             return connection.getresponse().status
 
         token = server.token
-        stop = json.dumps({"run": 0, "request": "stop"})
+        run = server.state()["runs"][0]["id"]
+        stop = json.dumps({"run": run, "request": "stop"})
         assert server.server_address[0] == "127.0.0.1"
         assert status("GET", f"/{token}/") == 200
-        assert status("GET", f"/{token}/pictures/0/0-output.png") == 200
-        for path in ("/", "/wrong/", f"/{token}", f"/{token}/job.json", f"/{token}/pictures/0/../job.json",
-                     f"/{token}/pictures/7/0-output.png", f"/{token}/pictures/0/9-output.png"):  # fmt: skip
+        assert status("GET", f"/{token}/pictures/{run}/0-output.png") == 200
+        for path in ("/", "/wrong/", f"/{token}", f"/{token}/job.json", f"/{token}/pictures/{run}/../job.json",
+                     f"/{token}/pictures/0123456789abcdef/0-output.png", f"/{token}/pictures/{run}/9-output.png"):  # fmt: skip
             assert status("GET", path) == 404, path
         assert status("GET", f"/{token}/", Host=f"example.org:{server.server_port}") == 403
         for headers in ({}, {"Origin": "http://example.org"}, {"Origin": "null"}):
@@ -302,10 +318,11 @@ def test_nothing_but_the_page_with_its_token_is_served(trained: Path) -> None:
             "{",
             "[]",
             '{"run": true, "request": "stop"}',
-            '{"run": 0, "request": "rm"}',
-            '{"run": -1, "request": "stop"}',
+            '{"run": 0, "request": "stop"}',
+            json.dumps({"run": run, "request": "rm"}),
         ):
             assert status("POST", f"/{token}/request", body, **origin) == 400, body
+        assert status("POST", f"/{token}/request", '{"run": "x", "request": "stop"}', **origin) == 404
         assert not (trained / names.REQUEST).exists()
         assert status("POST", f"/{token}/request", stop, **origin) == 200
         assert requests.take(trained) == "stop"

@@ -83,7 +83,8 @@ def test_pictures_of_many_runs_are_reduced_and_common_ones_stored_once(run: Path
             (copy / f"pictures/{at}-output.png").write_bytes(noise(256, 100 + 4 * number + at))
     size, state = page_state(runs)
     assert size < LIMIT
-    found = [state["pictures"][str(number)] for number in range(30)]
+    found = [state["pictures"][one["id"]] for one in state["runs"]]
+    assert len(found) == 30
     assert len({files["0-input.png"] for files in found}) == 1
     assert len({files["0-output.png"] for files in found}) == 30
     sides = {
@@ -101,7 +102,7 @@ def test_what_is_no_picture_is_left_blank(run: Path, tmp_path: Path) -> None:
     (runs / "a/pictures/0-output.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (runs / "a/pictures/1-output.png").write_bytes(noise(4, 1)[:40])
     _, state = page_state(runs)
-    files = state["pictures"]["0"]
+    files = state["pictures"][state["runs"][0]["id"]]
     assert [state["images"][files[f"{at}-output.png"]] for at in (0, 1)] == ["data:,", "data:,"]
     assert state["images"][files["2-output.png"]].startswith("data:image/")
 

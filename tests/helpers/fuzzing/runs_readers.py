@@ -98,7 +98,7 @@ def _resumed(path: Path) -> None:
 
 
 def _watched(path: Path) -> None:
-    watched = WatchedRun(_run(path))
+    watched = WatchedRun(_run(path), id="0")
     watched.read()
     json_text(watched.record())  # as the server sends it: numbers that are not finite become null
 
