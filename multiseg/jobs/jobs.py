@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from multiseg.dataset import Dataset
 from multiseg.dataset.location import is_url
-from multiseg.errors import MultisegError, SettingsError
+from multiseg.errors import MultisegError, SettingsError, setting
 from multiseg.job.job import Job
 from multiseg.training.signals import Stop, listening
 
@@ -50,7 +50,9 @@ def train_jobs(
     cannot be used.
     """
     if executor is not None and scheduler is not None:
-        raise SettingsError("executor and scheduler: give one of them")
+        raise SettingsError(f"{setting('executor')} and {setting('scheduler')}: specify one of them")
+    if not isinstance(parallel, int) or isinstance(parallel, bool) or parallel < 1:
+        raise SettingsError(f"{setting('parallel', parallel)}: must be a whole number from 1")
     _check(jobs, scheduler is not None)
     folder, stop = Path(runs), Stop()
     outcomes: dict[str, Outcome] = {}

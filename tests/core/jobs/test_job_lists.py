@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -115,6 +115,17 @@ def test_one_that_fails_leaves_the_others_alone_and_the_status_is_1(file: Path) 
     assert done.stdout.count(": finished") == 6
     assert "bad.json: is no NumPy network: 'dropout'" in done.stdout
     assert not (file.parent / "elsewhere/bad").exists()
+
+
+@pytest.mark.parametrize("parallel", [0, -1, 1.5, True, None, "2"])
+def test_the_number_of_concurrent_jobs_is_checked_before_any_starts(parallel: Any, fourth: str, tmp_path: Path) -> None:
+    job = multiseg.Job(dataset=tmp_path / "none", backend=fourth)
+    with ThreadPoolExecutor(1) as executor:
+        for pool in (None, executor):
+            with pytest.raises(SettingsError, match=rf"parallel={parallel!r}: must be a whole number from 1"):
+                train_jobs({"a": job}, tmp_path / "runs", parallel, pool)
+        with pytest.raises(SettingsError, match=r"^executor and scheduler: specify one"):
+            train_jobs({"a": job}, tmp_path / "runs", executor=executor, scheduler="tcp://127.0.0.1:1")
 
 
 def test_jobs_run_in_any_executor_of_concurrent_futures(fourth: str, dataset: Any, tmp_path: Path) -> None:
