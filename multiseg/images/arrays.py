@@ -57,30 +57,40 @@ def encode_image(array: Pixels, encoding: Encoding) -> bytes:
     """Encode ``(C, H, W)`` uint8 as the bytes of a PNG or JPEG (quality 90) file."""
     buffer = io.BytesIO()
     if encoding == "png":
-        array_to_image(array).save(buffer, "PNG", **save_options("PNG"))
+        array_to_image(array).save(buffer, "PNG", compress_level=PNG_LEVEL)
     else:
         array_to_image(array).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()
 
 
-def save_options(kind: str) -> dict[str, Any]:
-    """Return the options with which Pillow saves a file of this format."""
-    return {"compress_level": PNG_LEVEL} if kind == "PNG" else {}
+def format_of(path: str | os.PathLike[str]) -> str:
+    """Return Pillow's name of the format of a file name extension. Raise ImageError if Pillow writes no such files."""
+    suffix = Path(path).suffix
+    name = Image.registered_extensions().get(suffix.lower())
+    if name not in Image.SAVE:
+        raise ImageError(f"{os.fspath(path)}: cannot be written: {suffix!r} is no kind of picture; name it .png")
+    return name
+
+
+def encoded(image: Image.Image, path: str | os.PathLike[str]) -> bytes:
+    """Encode an image in the format of a file name extension. Raise ImageError, naming the file, if that fails."""
+    name, buffer = format_of(path), io.BytesIO()
+    try:
+        image.save(buffer, name, **{"compress_level": PNG_LEVEL} if name == "PNG" else {})
+    except (OSError, ValueError) as error:  # of formats that do not have the image's number of channels
+        raise ImageError(f"{os.fspath(path)}: cannot be written: {error}; name it .png") from error
+    return buffer.getvalue()
 
 
 def save_image(image: Image.Image, path: str | os.PathLike[str]) -> Path:
     """Save an image in the format of its file name extension. Raise ImageError if that fails."""
+    content = encoded(image, path)
     try:
-        form = Image.registered_extensions().get(Path(path).suffix.lower())
-        if form is None:
-            raise ValueError(f"unknown file extension: {Path(path).suffix}")
-        content = io.BytesIO()
-        image.save(content, form, **save_options(form))
-        write_bytes(Path(path), content.getvalue(), durable=False)
+        write_bytes(Path(path), content, durable=False)
     except SettingsError as error:
         raise ImageError(error) from error
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{os.fspath(path)}: cannot be written: {error}") from error
+    except OSError as error:
+        raise ImageError(f"{os.fspath(path)}: cannot be written: {error.strerror or error}") from error
     return Path(path)
 
 

@@ -22,7 +22,7 @@ from multiseg.dataset.staging import staged_folder
 from multiseg.dataset.writing import RecordWriter
 from multiseg.errors import DatasetError, ImageError, SettingsError, setting
 from multiseg.files import make_folder, sync_one, write_bytes, write_text
-from multiseg.images import encode_image, image_to_array, save_options
+from multiseg.images import encode_image, encoded, format_of, image_to_array
 from multiseg.inference.output import Output
 from multiseg.network import CLASSES
 
@@ -39,16 +39,14 @@ def save(output: Output, path: str | Path, show_input: bool = False, sync_folder
     Classes of pixels are written as a palette image whose values are the classes. ``show_input`` puts the input to the left of
     the output. ``sync_folder`` is as in :func:`multiseg.files.write_bytes`. Raises ImageError if the file cannot be written.
     """
-    path, data = Path(path), io.BytesIO()
-    if path.suffix == ".npy":
+    path = Path(path)
+    if path.suffix.lower() == ".npy":
+        data = io.BytesIO()
         np.save(data, output.array)
-        return _write(path, data, sync_folder)
-    kind = Image.registered_extensions().get(path.suffix.lower())
-    if kind is None:
-        raise ImageError(f"{path}: is of no kind that can be written; name it .png, another picture's, or .npy")
-    if output.labels is not None and kind not in _CLASS_FORMATS and not show_input:
+        return _write(path, data.getvalue(), sync_folder)
+    if output.labels is not None and not show_input and (kind := format_of(path)) not in _CLASS_FORMATS:
         raise ImageError(f"{path}: {kind} does not keep class indices; name it .png")
-    return _save_picture(_beside(output) if show_input else output.image, path, kind, sync_folder)
+    return _write(path, encoded(_beside(output) if show_input else output.image, path), sync_folder)
 
 
 def save_overlay(output: Output, path: str | Path, opacity: float = 0.5, sync_folder: bool = True) -> Path:
@@ -57,22 +55,14 @@ def save_overlay(output: Output, path: str | Path, opacity: float = 0.5, sync_fo
     See :meth:`multiseg.inference.output.Output.overlay`. Raises ImageError also if the file cannot be written.
     """
     path = Path(path)
-    return _save_picture(output.overlay(opacity), path.with_name(f"{path.stem}-overlay.png"), "PNG", sync_folder)
+    path = path.with_name(f"{path.stem}-overlay.png")
+    return _write(path, encoded(output.overlay(opacity), path), sync_folder)
 
 
-def _save_picture(picture: Image.Image, path: Path, kind: str, sync_folder: bool) -> Path:
-    data = io.BytesIO()
-    try:
-        picture.save(data, kind, **save_options(kind))
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be written: {error.strerror or error}") from error
-    return _write(path, data, sync_folder)
-
-
-def _write(path: Path, data: io.BytesIO, sync_folder: bool) -> Path:
+def _write(path: Path, content: bytes, sync_folder: bool) -> Path:
     try:
         make_folder(path.parent)
-        write_bytes(path, data.getvalue(), sync_folder=sync_folder)
+        write_bytes(path, content, sync_folder=sync_folder)
     except OSError as error:
         raise ImageError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path
@@ -86,8 +76,9 @@ def save_as(output: Output, path: Path, format: Format | None, show_input: bool 
     if format == "lmdb":
         with _dataset(path) as write:
             return write(path.name, output)
-    expected = {"npy": (".npy",), "png": (".png",), None: (path.suffix,)}.get(format)
-    if expected is None or (path.suffix and path.suffix.lower() not in expected):
+    suffix = path.suffix.lower()
+    expected = {"npy": ".npy", "png": ".png", None: suffix}.get(format)
+    if expected is None or (suffix and suffix != expected):
         raise SettingsError(
             f"{path}: does not agree with {setting('format', format)}; name it {path.with_suffix(f'.{format}')}"
         )

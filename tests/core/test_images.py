@@ -356,7 +356,7 @@ def test_clip_cuts_off_and_normalize_stretches() -> None:
 def test_saving_names_the_file_that_cannot_be_written(tmp_path: Path) -> None:
     image = Image.fromarray(GREY)
     assert save_image(image, tmp_path / "a.png") == tmp_path / "a.png"
-    for name in ("no/such/folder.png", "a.nonsense"):
+    for name in ("no/such/folder.png", "a.nonsense", "a.psd", "a.qoi"):
         with pytest.raises(ImageError, match=f"{name}: cannot be written"):
             save_image(image, tmp_path / name)
 

@@ -18,7 +18,7 @@ from multiseg.errors import DatasetError, ImageError, SettingsError
 from multiseg.inference.layers import Layers
 from multiseg.inference.options import Options
 from multiseg.inference.output import Output
-from multiseg.inference.outputs import save, writing
+from multiseg.inference.outputs import save, save_as, writing
 from multiseg.inference.statistics import Statistics
 from multiseg.layout import Layout
 
@@ -71,6 +71,7 @@ def test_a_tile_has_the_mean_of_the_whole_image_subtracted() -> None:
 def test_files_hold_the_output(tmp_path: Path, channels: int) -> None:
     made = output(channels=channels)
     assert np.array_equal(np.load(save(made, tmp_path / "new" / "a.npy")), made.array)
+    assert np.array_equal(np.load(save_as(made, tmp_path / "b.NPY", None)), made.array)
     picture = np.atleast_3d(np.asarray(Image.open(save(made, tmp_path / "a.png"))))
     assert np.array_equal(np.moveaxis(picture, -1, 0), np.rint(np.clip(made.array, 0, 255)))
     beside = np.atleast_3d(np.asarray(Image.open(save(made, tmp_path / "b.png", show_input=True))))
@@ -79,8 +80,11 @@ def test_files_hold_the_output(tmp_path: Path, channels: int) -> None:
 
 
 def test_files_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"a\.mp5: is of no kind that can be written"):
+    with pytest.raises(ImageError, match=r"a\.mp5: cannot be written: '\.mp5' is no kind of picture; name it \.png"):
         save(output(), tmp_path / "a.mp5")
+    for name in ("a.psd", "a.fits", "a.cur", "a.mpg", "a.xpm", "a.h5", "a.qoi", "a.XBM"):  # which Pillow reads
+        with pytest.raises(ImageError, match=rf"{name}: cannot be written: .*; name it \.png"):
+            save(output(), tmp_path / name)
     with pytest.raises(ImageError, match="one or three channels"):
         save(output(channels=2), tmp_path / "a.png")
     (tmp_path / "file").write_text("")
