@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from multiseg.dataset.labels import Labels
 from multiseg.errors import DatasetError, RunError
-from multiseg.files import json_text, open_regular, read_json, read_text
+from multiseg.files import json_text, open_regular, read_bytes, read_json
 from multiseg.pages.numbers import number
 from multiseg.report.class_curves import ClassIou, class_iou, class_names
 from multiseg.run import names
@@ -270,7 +270,7 @@ def _json(path: Path, schema: Schema) -> dict[str, Any]:
 def _is_zombie(pid: int) -> bool:
     """Return whether a process has ended and its parent has not noticed yet; False where /proc does not exist."""
     try:
-        text = read_text(f"/proc/{pid}/stat")
+        content = read_bytes(f"/proc/{pid}/stat")  # with the name of the process, which is any bytes
     except OSError:
         return False
-    return text.rpartition(")")[2].split()[0] == "Z"
+    return content.rpartition(b")")[2].split()[:1] == [b"Z"]

@@ -65,8 +65,8 @@ class Server:
 
     def memory(self) -> float:
         """Return the peak resident memory of this process in MiB; getrusage would include the program's memory at the fork."""
-        with open("/proc/self/status") as status:  # noqa: PTH123
-            peak = next(line for line in status if line.startswith("VmHWM:"))
+        with open("/proc/self/status", "rb") as status:  # noqa: PTH123 - with the name of the process, which is any bytes
+            peak = next(line for line in status if line.startswith(b"VmHWM:"))
         return int(peak.split()[1]) / 1024
 
     def train_steps(self, steps: list[dict[str, Any]]) -> list[float]:

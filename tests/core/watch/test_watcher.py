@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import platform
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -36,6 +40,21 @@ def test_the_id_of_a_run_never_becomes_that_of_another(job: multiseg.Job, tmp_pa
     assert before["second"] == after["second"] and watcher.folder(after["second"]) == tmp_path / "second"
     assert watcher.folder(after["inner"]) == tmp_path / "first/inner"
     assert ids(Watcher([tmp_path / "second"])) == {"second": after["second"]}  # of a server that is started again
+
+
+def test_the_process_of_a_training_may_have_any_name(job: multiseg.Job, tmp_path: Path) -> None:
+    run = job.train(tmp_path / "run", progress=False).path
+    (run / names.SUMMARY).unlink()
+    program = "import sys; open('/proc/self/comm', 'wb').write(b'\\xff) Z'); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdin is not None
+        process.stdout.readline()
+        progress = json.loads((run / names.PROGRESS).read_text())
+        (run / names.PROGRESS).write_text(json.dumps({**progress, "pid": process.pid, "host": platform.node()}))
+        assert Watcher([run]).state()["runs"][0]["status"] in ("training", "validating")
+        process.stdin.close()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it is a zombie now
+        assert Watcher([run]).state()["runs"][0]["status"] == "interrupted"
 
 
 def test_a_request_for_a_run_that_is_no_longer_watched_is_not_found(job: multiseg.Job, tmp_path: Path) -> None:
