@@ -9,6 +9,7 @@ from multiseg.files.reading import (
     read_json,
     read_text,
     sha256_of,
+    tail,
 )  # fmt: skip
 from multiseg.files.writing import (
     json_text,
@@ -26,6 +27,6 @@ from multiseg.files.writing import (
 
 __all__ = [
     "LINK", "json_text", "make_folder", "open_own", "open_regular", "parse_json", "read_bytes", "read_json", "read_text",
-    "remove_empty", "rename", "sha256_of", "sync_one", "sync_tree", "target", "try_lock", "write_bytes", "write_json",
+    "remove_empty", "rename", "sha256_of", "sync_one", "sync_tree", "tail", "target", "try_lock", "write_bytes", "write_json",
     "write_text",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from threading import Event
 from typing import Any
 
 LINK = "is a symbolic link; replace it by what it refers to"
+TAIL_BYTES = 1 << 16  # at the end of a log that are read
 PIECE = 1 << 20  # bytes of a large file that are read at once
 
 
@@ -54,6 +55,20 @@ def _read(file: io.FileIO, size: int) -> bytes:
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
+
+
+def tail(descriptor: int, lines: int, start: int = 0) -> list[str]:
+    """Return the last lines of an open file, of what follows the byte ``start``; none if it cannot be read.
+
+    They are looked for in the last TAIL_BYTES, and may contain any characters.
+    """
+    try:
+        size = os.fstat(descriptor).st_size
+        start = max(start, size - TAIL_BYTES)
+        text = os.pread(descriptor, max(0, size - start), start)
+    except OSError:
+        return []
+    return text.decode(errors="replace").splitlines()[-lines:]
 
 
 def sha256_of(path: str | os.PathLike[str], stop: Event | None = None) -> str:

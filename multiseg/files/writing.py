@@ -28,9 +28,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def open_own(path: Path, mode: Literal["a", "w"]) -> int:
     """Open a file of a folder of multiseg for appending, or to be locked, and return its descriptor; it is created if missing.
 
+    The file can be read with it, too.
+
     Raises OSError, also for a symbolic link: what it refers to would be changed.
     """
-    flags = {"a": os.O_WRONLY | os.O_APPEND, "w": os.O_RDWR}[mode] | os.O_CREAT | os.O_CLOEXEC
+    flags = (os.O_APPEND if mode == "a" else 0) | os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     return _open_without_following_for_writing(path, flags)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from multiseg.dataset.labels import Labels
 from multiseg.errors import DatasetError, RunError
-from multiseg.files import json_text, open_regular, read_bytes, read_json
+from multiseg.files import json_text, open_regular, read_bytes, read_json, tail
 from multiseg.pages.numbers import number
 from multiseg.report.class_curves import ClassIou, class_iou, class_names
 from multiseg.run import names
@@ -28,7 +28,7 @@ RUNNING: tuple[Status, ...] = ("starting", "training", "validating")
 ENDED: tuple[Status, ...] = ("finished", "stopped", "failed")
 SILENT_SECONDS = 60.0  # without a sign of life, after which a training on another machine counts as interrupted
 ID_DIGITS = 16
-LOG_LINES, LOG_BYTES = 12, 8000
+LOG_LINES, LONGEST_LINE = 12, 500
 MOST_CHARACTERS = 2000  # of an error, of which the page shows four lines
 SETTLED_SECONDS = 5.0  # after its end, in which a run may still change
 DIFFERS_BETWEEN_SEEDS = {"seed", "device", *OF_MACHINE, "snapshot_interval", "keep"}
@@ -171,7 +171,7 @@ class WatchedRun:
             "speed": number(progress.get("images_per_second")) if status == "training" else None,
             "left": self._left(status),
             "score": {"title": metric.title, "text": metric.text(value), "value": value} if row else None,
-            "log": tail(self.path / names.WORKER_LOG),
+            "log": _log(self.path / names.WORKER_LOG),
             "pictures": self._pictures(),
             "asks": status in ("training", "validating"),
             "group": self._group(settings),
@@ -216,15 +216,13 @@ def entries(folder: Path) -> list[Path]:
         return []
 
 
-def tail(path: Path) -> list[str]:
-    """Return the last lines of a text file, none if it cannot be read."""
+def _log(path: Path) -> list[str]:
+    """Return the last lines of a log, none if it cannot be read."""
     try:
         with open_regular(path, follow=False) as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
-            text = file.read().decode(errors="replace")
+            return [line[:LONGEST_LINE] for line in tail(file.fileno(), LOG_LINES)]
     except OSError:
         return []
-    return [line[:500] for line in text.splitlines()[-LOG_LINES:]]
 
 
 def total_left(records: Sequence[Mapping[str, Any]], seconds_of_finished: Sequence[float]) -> float | None:

@@ -21,7 +21,7 @@ from typing import Any
 
 from multiseg import errors
 from multiseg.backend import Backend, package_folder
-from multiseg.files import open_own
+from multiseg.files import open_own, tail
 from multiseg.files.scratch import TemporaryFolder
 from multiseg.worker import boot, protocol
 
@@ -284,25 +284,15 @@ class Worker:
     def _death(self, method: str) -> errors.WorkerError:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(CLOSE_SECONDS)
-        tail = self._tail()
+        last = tail(self._log.fileno(), TAIL_LINES, self._log_start)  # also if its name is gone
         self.close()
         code = self._process.returncode
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        printed = "\n".join(f"  | {line}" for line in tail) or "  | (nothing)"
+        printed = "\n".join(f"  | {line}" for line in last) or "  | (nothing)"
         return errors.WorkerError(
             f"{self.backend.title}: the worker process died during {method} ({how}){self._where(method)}. "
             f"The last lines it printed:\n{printed}"
         )
-
-    def _tail(self) -> list[str]:
-        if self._log_path:
-            with self._log_path.open("rb") as log:
-                log.seek(self._log_start)
-                text = log.read()
-        else:
-            self._log.seek(self._log_start)
-            text = self._log.read()
-        return text.decode(errors="replace").splitlines()[-TAIL_LINES:]
 
     def _forget(self) -> None:
         """Close this process's copies of the worker's files, in a forked child; the worker stays its parent's."""

@@ -76,6 +76,20 @@ def test_a_file_of_jobs_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None
     assert list(read_jobs(tmp_path / "jobs.toml").jobs) == ["torch"]
 
 
+def test_the_last_lines_of_a_log_are_read_without_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"first\nsecond\n\xff\n")
+    with path.open("rb") as file:
+        assert files.tail(file.fileno(), 2) == ["second", "\ufffd"]
+        assert files.tail(file.fileno(), 9, start=6) == ["second", "\ufffd"]
+        assert files.tail(file.fileno(), 9, start=999) == []  # it was cut meanwhile
+        path.write_bytes(b"x" * (1 << 20) + b"\nlast\n")
+        lines = files.tail(file.fileno(), 2)
+        assert lines[1] == "last" and len(lines[0]) < 1 << 16
+    with path.open("wb") as file:
+        assert files.tail(file.fileno(), 2) == []  # it cannot be read
+
+
 def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
     path, contents = tmp_path / "a", [bytes([65 + number]) * (1 << 20) for number in range(4)]
 
