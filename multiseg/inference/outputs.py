@@ -60,12 +60,21 @@ def save_overlay(output: Output, path: str | Path, opacity: float = 0.5, sync_fo
 
 
 def _write(path: Path, content: bytes, sync_folder: bool) -> Path:
-    try:
+    with _image_errors(path):
         make_folder(path.parent)
         write_bytes(path, content, sync_folder=sync_folder)
+    return path
+
+
+@contextmanager
+def _image_errors(path: Path) -> Iterator[None]:
+    """Raise ImageError for a path that cannot be written, or cannot be a file."""
+    try:
+        yield
+    except SettingsError as error:
+        raise ImageError(error) from error
     except OSError as error:
         raise ImageError(f"{path}: cannot be written: {error.strerror or error}") from error
-    return path
 
 
 def save_as(output: Output, path: Path, format: Format | None, show_input: bool = False) -> Path:
@@ -105,7 +114,8 @@ def writing(
         return
     if format not in ("png", "npy"):
         raise SettingsError(f"{setting('format', format)}: choose one of png, npy, lmdb")
-    make_folder(folder)
+    with _image_errors(folder):
+        make_folder(folder)
     predictions: list[str] = []
 
     def write(name: str, output: Output) -> Path:
@@ -124,8 +134,10 @@ def writing(
     if predictions:
         places = max(line.count(",") for line in predictions) // 2
         head = ",".join(["image", *(f"class_{place + 1},score_{place + 1}" for place in range(places))])
-        write_text(folder / PREDICTIONS, f"{head}\n{''.join(predictions)}", sync_folder=False)
-    sync_one(folder)
+        with _image_errors(folder / PREDICTIONS):
+            write_text(folder / PREDICTIONS, f"{head}\n{''.join(predictions)}", sync_folder=False)
+    with _image_errors(folder):
+        sync_one(folder)
 
 
 @contextmanager

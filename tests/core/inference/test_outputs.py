@@ -95,6 +95,27 @@ def test_files_that_cannot_be_written(tmp_path: Path) -> None:
         pass
 
 
+def test_a_folder_of_outputs_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file/inner"):
+        for kind, error in (("png", ImageError), ("npy", ImageError), ("lmdb", DatasetError)):
+            with pytest.raises(error, match=rf"{tmp_path / 'file'}.*: (cannot be|already)"), writing(folder, kind):  # type: ignore[arg-type]
+                pytest.fail("it is no folder")
+    (tmp_path / "out/0.png").mkdir(parents=True)
+    (tmp_path / "out/predictions.csv").mkdir()
+    with (
+        pytest.raises(ImageError, match=r"0\.png: cannot be written: is a folder"),
+        writing(tmp_path / "out", "png") as write,
+    ):
+        write("0", output())
+    scores = Output(np.ones((3, 1, 1), np.float32), np.zeros((1, 4, 4), np.uint8), classifies=True)
+    listed = pytest.raises(ImageError, match=r"predictions\.csv: cannot be written: is a folder")
+    with listed, writing(tmp_path / "out", "png") as write:
+        write("0", scores)
+    with pytest.raises(ImageError, match=rf"{tmp_path / 'gone'}: cannot be written"), writing(tmp_path / "gone", "png"):
+        (tmp_path / "gone").rmdir()  # by another program
+
+
 @pytest.mark.parametrize("sizes", [[(4, 6), (4, 6)], [(4, 6), (5, 5)]])
 def test_a_dataset_of_outputs(tmp_path: Path, sizes: list[tuple[int, int]]) -> None:
     made = [output(*size, seed=seed) for seed, size in enumerate(sizes)]
