@@ -20,6 +20,7 @@ from multiseg.files import write_text
 from multiseg.files.scratch import folder_until_the_end
 from multiseg.model_files import roots, shipped
 from multiseg.model_files.kinds import kind_of
+from multiseg.model_files.run_copy import is_of_run
 from multiseg.worker import choice
 from multiseg.worker.choice import Choice
 
@@ -73,7 +74,7 @@ def _path_of(
         if colon and _exists(Path(before)):
             raise SettingsError(f"{before}:{after}: is not of the form FILE:NAME or FILE:NAME(ARGUMENTS)")
         return Path(model)
-    if _is_of_run(file):
+    if is_of_run(file):
         return file
     if name is not None:
         choice.literal_arguments(f"{name}{arguments or '()'}")
@@ -154,11 +155,6 @@ def _exists(file: Path) -> bool:
         return file.exists()
     except OSError:  # too long for a file name
         return False
-
-
-def _is_of_run(file: Path) -> bool:
-    """Return whether a file is the complete copy that a run keeps."""
-    return any((folder.parent / "job.json").is_file() and folder.name == "model" for folder in file.resolve().parents)
 
 
 def _name(chosen: Choice) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from multiseg.model_files import run_copy
 from multiseg.settings.metrics import SCORES
 
-JOB = "job.json"  # settings, dataset, network and environment, written once
+JOB = run_copy.JOB  # settings, dataset, network and environment, written once
 HISTORY = "history.csv"  # one row per epoch and per validation; row 0 is the validation before training
 SUMMARY = "summary.json"  # status, best epoch, seconds, peak memory
 EVENTS = "events.jsonl"  # events with their time: start, rows, snapshots, stop, end; one JSON object per line
-MODEL = "model"  # the network file; for a model of another backend also the exported file
+MODEL = run_copy.MODEL  # the network file; for a model of another backend also the exported file
 SNAPSHOTS = "snapshots"  # epoch-0001 ...: one folder per snapshot, with the framework's own files and
 POSITION = "position.json"  # the position in the training
 SUMS = "sums.json"  # in a snapshot: SHA-256 of its files, of the history up to it and of the settings
