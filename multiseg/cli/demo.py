@@ -58,6 +58,7 @@ def demo(output: Path, count: int, epochs: int, chosen: tuple[str, ...], install
     import multiseg
     from multiseg import backend as registry
     from multiseg.cli.installing import start_installing
+    from multiseg.dataset.names import FEATURES, VAL
     from multiseg.errors import MultisegError, RunError, TrainingStopped
     from multiseg.images import save_image
     from multiseg.settings.metrics import LOSS
@@ -90,7 +91,7 @@ def demo(output: Path, count: int, epochs: int, chosen: tuple[str, ...], install
             run = multiseg.Job(dataset=dataset, backend=backend.name, **{**SETTINGS, "epochs": epochs}).train(
                 runs / backend.name
             )
-            tested = run.test_db(dataset.path / "val_db" / "features")
+            tested = run.test_db(dataset.path / VAL / FEATURES)
             save_image(run.test_one(images / "grid.png", resize=False).image, runs / backend.name / "grid.png")
         except TrainingStopped:
             raise

@@ -17,6 +17,7 @@ from multiseg.cluster import attempt, offer, wire
 from multiseg.cluster.connection import Connection
 from multiseg.cluster.mirror import Mirror, to_resume
 from multiseg.dataset import location
+from multiseg.dataset.names import FILE, TRAIN, VAL
 from multiseg.errors import ClusterError, DatasetError, MultisegError, TrainingStopped
 from multiseg.job.job import Job
 from multiseg.job.outcome import Outcome, Report, place_of
@@ -278,9 +279,7 @@ def _place(job: Job) -> str:
 
 
 def _files_of_dataset(folder: Path) -> dict[str, Path]:
-    names = [
-        name for name in wire.listing(folder) if name == "dataset.json" or name.split("/")[0] in ("train_db", "val_db")
-    ]
+    names = [name for name in wire.listing(folder) if name == FILE or name.split("/")[0] in (TRAIN, VAL)]
     files = {name: folder / name for name in names if not name.endswith("lock.mdb")}
     if not files:
         raise DatasetError(f"{folder}: has no dataset files to send; is it still a dataset folder?")

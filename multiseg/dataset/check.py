@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multiseg.dataset.dataset import Dataset, read_mean
-from multiseg.dataset.description import DATABASES, FILE, combined_hash, is_as_written, read_description
+from multiseg.dataset.description import combined_hash, is_as_written, read_description
 from multiseg.dataset.label_check import LabelCheck, label_lines
 from multiseg.dataset.labels import Labels
 from multiseg.dataset.lmdb_file import LmdbFile
-from multiseg.dataset.location import MEAN
+from multiseg.dataset.names import DATABASES, FEATURES, FILE, LABELS, MEAN, TRAIN, VAL
 from multiseg.dataset.records import datum_pixels, parse_datum
 from multiseg.dataset.writing import hash_record
 from multiseg.errors import DatasetError
@@ -82,8 +82,8 @@ def check_dataset(folder: str | os.PathLike[str], progress: Progress | None = No
     scans = _scan_all(opened, report, progress)
     report.counts = {name: len(scan.keys) for name, scan in scans.items()}
     report.content_hash = combined_hash({name: scan.digest for name, scan in scans.items()})
-    for split in ("train_db", "val_db"):
-        features, labels = scans.get(f"{split}/features"), scans.get(f"{split}/labels")
+    for split in (TRAIN, VAL):
+        features, labels = scans.get(f"{split}/{FEATURES}"), scans.get(f"{split}/{LABELS}")
         if features is not None and labels is not None:
             _compare(split, features, labels, report)
     mixed = bool(description.get("mixed_sizes"))
@@ -240,9 +240,9 @@ def _compare(split: str, features: _Scan, labels: _Scan, report: Report) -> None
 
 def _check_sizes(scans: dict[str, _Scan], report: Report) -> None:
     """Report records whose shape differs from that of the training database's first readable record."""
-    for kind in ("features", "labels"):
+    for kind in (FEATURES, LABELS):
         expected: NDArray[np.int64] | None = None
-        for name in (f"train_db/{kind}", f"val_db/{kind}"):
+        for name in (f"{TRAIN}/{kind}", f"{VAL}/{kind}"):
             scan = scans.get(name)
             if scan is None:
                 continue
@@ -275,9 +275,7 @@ def _check_mean(path: Path, features: _Scan | None, mixed: bool, report: Report)
     if mean is not None and features is not None and features.shapes.any():
         shape = features.shapes[features.shapes.any(axis=1)][0]
         if not np.array_equal(mean.shape, shape):
-            report.problems.append(
-                f"train_db/mean.binaryproto: has the shape {_shape_text(mean.shape)}, the images {_shape_text(shape)}"
-            )
+            report.problems.append(f"{MEAN}: has the shape {_shape_text(mean.shape)}, the images {_shape_text(shape)}")
 
 
 def _check_hashes(description: dict[str, Any], scans: dict[str, _Scan], report: Report) -> None:
@@ -285,7 +283,7 @@ def _check_hashes(description: dict[str, Any], scans: dict[str, _Scan], report: 
     if stored is None:
         return
     if description.get("content_hash") not in (None, combined_hash(stored)):
-        report.problems.append("dataset.json: is damaged: its content_hash is not that of its databases")
+        report.problems.append(f"{FILE}: is damaged: its content_hash is not that of its databases")
     for name, digest in (description.get("files") or {}).items():
         path, database = report.path / name, name.removesuffix("/data.mdb")
         if name == MEAN or not os.path.isdir(path.parent):  # noqa: PTH112 - False, too, for what cannot be a name; the mean is checked with its shape

@@ -30,6 +30,7 @@ from multiseg.dataset.finishing import Finishing
 from multiseg.dataset.label_options import LabelOptions, warnings_about
 from multiseg.dataset.label_rules import LabelRules
 from multiseg.dataset.label_statistics import LabelStatistics
+from multiseg.dataset.names import FEATURES, LABELS, MEAN_FILE, SPLITS
 from multiseg.dataset.pairs import Pairs, find_pairs, refuse_overlap, split_pairs
 from multiseg.dataset.reading import mean_of_records
 from multiseg.dataset.records import mean_blob
@@ -156,9 +157,9 @@ def create(
                 for name, part in (("train", train), ("val", val)):
                     if len(part):
                         hashes |= _write_split(
-                            staging, f"{name}_db", part, encoders, size, advance, statistics[name], applied
+                            staging, SPLITS[name], part, encoders, size, advance, statistics[name], applied
                         )
-                        finishing.add(staging / f"{name}_db")
+                        finishing.add(staging / SPLITS[name])
             sums = finishing.sums(staging)
         both = LabelStatistics()
         for one in statistics.values():
@@ -224,7 +225,7 @@ def _write_split(
 
     ``applied`` counts the images that were turned, and those laid over white.
     """
-    with RecordWriter(staging / name / "features") as features, RecordWriter(staging / name / "labels") as labels:
+    with RecordWriter(staging / name / FEATURES) as features, RecordWriter(staging / name / LABELS) as labels:
         for encoded in encoders.map(_chunks(pairs, size)):
             statistics.merge(encoded.statistics)
             for record in encoded.features:
@@ -242,7 +243,7 @@ def _write_split(
     elif encoders.task.deep and not encoders.task.mixed_sizes:
         mean = mean_of_records(features.path)
     if mean is not None:
-        (staging / name / "mean.binaryproto").write_bytes(mean_blob(mean))
+        (staging / name / MEAN_FILE).write_bytes(mean_blob(mean))
     return {f"{name}/{writer.path.name}": writer.digest.hexdigest() for writer in (features, labels)}
 
 

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from multiseg.dataset import digits
 from multiseg.dataset import voc as voc_layout
 from multiseg.dataset.creation import CreationOptions, Progress, create, random_seed
-from multiseg.dataset.description import FILE, computed_hash, read_description, recorded_sum
+from multiseg.dataset.description import computed_hash, read_description, recorded_sum
 from multiseg.dataset.deviation import standard_deviation
 from multiseg.dataset.encoding import RecordEncoding
 from multiseg.dataset.foreground import Side, foreground_of_stored
 from multiseg.dataset.label_options import IGNORE, LabelOptions
 from multiseg.dataset.label_tables import BORDER_COLOUR
 from multiseg.dataset.labels import Labels
-from multiseg.dataset.location import MEAN, is_url, local
+from multiseg.dataset.location import is_url, local
+from multiseg.dataset.names import FEATURES, FILE, LABELS, MEAN, SPLITS
 from multiseg.dataset.reading import Split
 from multiseg.dataset.records import parse_mean
 from multiseg.errors import DatasetError, SettingsError, setting
@@ -267,10 +268,10 @@ def read_mean(folder: Path) -> NDArray[np.float32] | None:
 
 
 def _open(folder: Path, name: str, required: bool, mixed: bool | None) -> Split:
-    features = folder / f"{name}_db" / "features"
+    features = folder / SPLITS[name] / FEATURES
     if not features.is_dir():
         if required:
             raise DatasetError(f"{folder}: is not a dataset: {features} is missing")
         return Split(name, None)
-    labels = features.parent / "labels"
+    labels = features.parent / LABELS
     return Split(name, features, labels if labels.is_dir() else None, mixed)

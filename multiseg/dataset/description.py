@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from multiseg.dataset.lmdb_file import LmdbFile
+from multiseg.dataset.names import DATABASES, FILE
 from multiseg.dataset.writing import hash_record
 from multiseg.errors import DatasetError
 from multiseg.files import parse_json, read_bytes
@@ -29,8 +30,6 @@ from multiseg.schema import (
     problem,
 )
 
-FILE = "dataset.json"
-DATABASES = ("train_db/features", "train_db/labels", "val_db/features", "val_db/labels")
 _FORMAT = {"format": "multiseg dataset", "version": 1}
 _SUM = "sum"  # last key of the file: the SHA-256 of the rest of it
 _HASH = Kind("a SHA-256", lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None)

@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Event
 from types import TracebackType
 
+from multiseg.dataset.names import MEAN_FILE
 from multiseg.files import sha256_of, sync_tree
 
 
@@ -25,7 +26,7 @@ class Finishing:
 
     def add(self, folder: Path) -> None:
         """Add a folder whose files, those of a split, do not change any more."""
-        paths = sorted([*folder.glob("*/data.mdb"), *folder.glob("mean.binaryproto")])
+        paths = sorted([*folder.glob("*/data.mdb"), *folder.glob(MEAN_FILE)])
         self._sums |= {path: self._threads.submit(sha256_of, path, self._stop) for path in paths}
         self._others.append(self._threads.submit(sync_tree, folder))
         if not self._concurrent:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from multiseg.dataset.cropping import CENTRE
+from multiseg.dataset.names import MEAN
 from multiseg.errors import SettingsError, setting
 from multiseg.network import CLASSES
 
@@ -89,7 +90,7 @@ def mean_of(
     mean: npt.NDArray[np.float32] | None = dataset.mean_pixel if subtract_mean == "pixel" else dataset.mean_image
     if mean is None:
         raise SettingsError(
-            f"{dataset.path}: has no mean image (train_db/mean.binaryproto); train with {setting('subtract_mean', 'none')}"
+            f"{dataset.path}: has no mean image ({MEAN}); train with {setting('subtract_mean', 'none')}"
         )
     return mean
 

@@ -18,13 +18,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from multiseg.dataset.description import FILE, computed_hash, parse_description, read_description
+from multiseg.dataset.description import computed_hash, parse_description, read_description
+from multiseg.dataset.names import FILE, MEAN
 from multiseg.errors import DatasetError
 from multiseg.files import make_folder, open_own, read_bytes, read_json, rename, sync_tree, try_lock, write_json
 
 POLL_SECONDS = 0.2
 _IDENTITY = re.compile("[0-9a-f]{64}-(?:none|[0-9a-f]{16})")  # it is the name of a folder in the store
-MEAN = "train_db/mean.binaryproto"
 
 
 def is_url(place: object) -> bool:

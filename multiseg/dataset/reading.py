@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multiseg.dataset.lmdb_file import LmdbFile
+from multiseg.dataset.names import FEATURES, LABELS
 from multiseg.dataset.records import datum_pixels, parse_datum
 from multiseg.errors import DatasetError
 
@@ -199,8 +200,8 @@ def open_split(path: str | os.PathLike[str]) -> Split:
     features = Path(path)
     if not features.exists():
         raise DatasetError(f"{features}: no such database")
-    labels = features.parent / "labels"
-    has_labels = features.name == "features" and labels.is_dir()
+    labels = features.parent / LABELS
+    has_labels = features.name == FEATURES and labels.is_dir()
     return Split(f"{features.parent.name}/{features.name}", features, labels if has_labels else None)
 
 

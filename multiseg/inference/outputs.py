@@ -16,6 +16,7 @@ from multiseg.dataset.description import combined_hash, write_description
 from multiseg.dataset.encoding import Sum
 from multiseg.dataset.finishing import Finishing
 from multiseg.dataset.labels import Labels
+from multiseg.dataset.names import FEATURES, LABELS, MEAN, TRAIN
 from multiseg.dataset.reading import mean_of_records
 from multiseg.dataset.records import encoded_datum, mean_blob, raw_datum, values_datum
 from multiseg.dataset.staging import staged_folder
@@ -28,7 +29,6 @@ from multiseg.network import CLASSES
 
 Format = Literal["png", "npy", "lmdb"]
 Write = Callable[[str, Output], Path]
-SPLIT = "train_db"
 PREDICTIONS = "predictions.csv"  # of networks that classify images
 _CLASS_FORMATS = ("PNG", "BMP", "TIFF")  # Pillow's formats that keep the values of a palette image
 
@@ -149,7 +149,7 @@ def _dataset(folder: Path) -> Iterator[Write]:
     with staged_folder(folder) as staging:
         with ExitStack() as stack:
             features, labels = (
-                stack.enter_context(RecordWriter(staging / SPLIT / name)) for name in ("features", "labels")
+                stack.enter_context(RecordWriter(staging / TRAIN / name)) for name in (FEATURES, LABELS)
             )
 
             def write(name: str, output: Output) -> Path:
@@ -190,10 +190,10 @@ def _describe(
     shape, label_shape = next(iter(shapes)) if len(shapes) == 1 else (None, None)
     if total is not None and features.count:
         mean = np.around(total.take() / features.count).astype(np.uint8)
-        (staging / SPLIT / "mean.binaryproto").write_bytes(mean_blob(mean))
+        (staging / MEAN).write_bytes(mean_blob(mean))
     elif shape is not None:  # values of more than 8 bits
-        (staging / SPLIT / "mean.binaryproto").write_bytes(mean_blob(mean_of_records(features.path)))
-    hashes = {f"{SPLIT}/{each.path.name}": each.digest.hexdigest() for each in (features, labels)}
+        (staging / MEAN).write_bytes(mean_blob(mean_of_records(features.path)))
+    hashes = {f"{TRAIN}/{each.path.name}": each.digest.hexdigest() for each in (features, labels)}
     content: dict[str, Any] = {
         "mixed_sizes": mixed,
         "feature_encoding": "png",
@@ -205,7 +205,7 @@ def _describe(
         "content_hash": combined_hash(hashes),
     }
     with Finishing(concurrent=False) as finishing:
-        finishing.add(staging / "train_db")
+        finishing.add(staging / TRAIN)
         write_description(staging, content, finishing.sums(staging))
 
 
