@@ -197,7 +197,7 @@ def _store_errors(store_folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        file = f"{error.filename}: " if error.filename else ""
+        file = f"{error.filename}: " if error.filename not in (None, str(store_folder)) else ""
         raise DatasetError(
             f"{store_folder}: a dataset cannot be copied to it: {file}{error.strerror or error}; free some space there, or set "
             "XDG_CACHE_HOME to another folder"
