@@ -13,6 +13,7 @@ from multiseg.errors import DatasetError, SettingsError, setting
 
 Side = Literal["dark", "light"]
 SIDES: tuple[Side, ...] = get_args(Side)
+_FEW = 16  # values of masks that are numbers
 THRESHOLD = 128  # half of the 0..255 range: values below it are foreground, black on white as in the tutorial
 
 Mask = NDArray[np.bool_]
@@ -96,7 +97,7 @@ def foreground_of(requested: Side | float | None, counts: NDArray[np.int64], fol
     values = np.flatnonzero(counts).tolist()
     low, high = (values[0], values[-1]) if values else (0, 255)
     # the middle of 0..255 unless all values are on one side of it
-    threshold = THRESHOLD if low < THRESHOLD <= high else (low + high) / 2
+    threshold: float = THRESHOLD if low < THRESHOLD <= high else (low + high) / 2
     if requested is None:
         if values == [0, 1]:
             return BINARY
@@ -113,4 +114,6 @@ def foreground_of(requested: Side | float | None, counts: NDArray[np.int64], fol
             f"{folder}: its masks have values from {low} to {high}, and {setting('foreground', requested)} is neither of these; "
             f"choose one of them, or map the values with {setting('label_map')}"
         )
+    if 2 < len(values) <= _FEW:  # numbers, of which one is the object; more values are those of smooth edges
+        threshold = (low + values[1]) / 2 if requested == low else (values[-2] + high) / 2
     return Foreground("dark" if requested == low else "light", threshold)

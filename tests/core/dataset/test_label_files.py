@@ -296,6 +296,30 @@ def test_label_channels_convert_pictures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "requested", "objects"),
+    [((0, 1, 2), 2, [2]), ((0, 1, 2), 0, [0]), ((0, 150, 200), 200, [200]), ((0, 127, 255), 0, [0])],
+)
+def test_the_stated_value_alone_is_the_foreground_of_masks_of_few_values(
+    tmp_path: Path, values: tuple[int, ...], requested: int, objects: list[int]
+) -> None:
+    options = folders(
+        tmp_path, lambda mask, path: saved(".png")(np.resize(np.array(values, np.uint8), mask.shape), path)
+    )
+    Dataset.create(tmp_path / "out", foreground=requested, **options)
+    foreground = Dataset.open(tmp_path / "out").labels.foreground
+    assert np.array(values)[foreground.in_labels(np.array(values))].tolist() == objects
+
+
+def test_masks_with_smooth_edges_are_divided_at_128(tmp_path: Path) -> None:
+    options = folders(
+        tmp_path, lambda mask, path: saved(".png")(np.linspace(0, 255, 40, dtype=np.uint8).reshape(4, 10), path)
+    )
+    options["input"] = options["target"]
+    Dataset.create(tmp_path / "out", foreground=255, **options)
+    assert Dataset.open(tmp_path / "out").labels.foreground.threshold == 128
+
+
+@pytest.mark.parametrize(
     ("values", "requested", "side", "threshold"),
     [
         ((0, 255), None, "dark", 128),
