@@ -19,7 +19,8 @@ class Evaluation:
     """Accumulates a network's outputs and losses over batches.
 
     ``labels`` is how the network reads its labels; None decides it by their shape, for runs made before it was stored. ``ignore``
-    are class indices that are not counted. Metrics that are not defined for the kind of labels, and all without labels, are None.
+    are class indices that are not counted. Metrics that are not defined for the kind of labels are None, and all are None without
+    labels and for outputs that are not numbers.
     """
 
     def __init__(
@@ -45,6 +46,9 @@ class Evaluation:
         self.count += len(output)
         self._add_terms(terms)
         if labels is None:
+            self._undefined = True
+            return
+        if np.isnan(output.min(initial=np.inf)):
             self._undefined = True
             return
         kind = self._labels or label_kind(IMAGES, labels.shape[1:], output.shape[1:])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from multiseg.inference.evaluation import Evaluation
-from multiseg.network import CLASSES
+from multiseg.network import CLASSES, IMAGES, LabelKind
 from multiseg.settings.confusion import Confusion, mean
 from multiseg.settings.metrics import MEASURES, METRICS, columns, scores_of
 
@@ -107,6 +107,18 @@ def test_without_counted_labels_nothing_is_defined() -> None:
     counts.add(*case("all void"))
     assert counts.total == 0 and set(scores_of(counts).values()) == {None}
     assert set(scores_of(counts, one_label=True).values()) == {None} and mean([None]) is None
+
+
+@pytest.mark.parametrize("labels", [CLASSES, IMAGES])
+def test_metrics_of_outputs_that_are_not_numbers_are_not_defined(labels: LabelKind) -> None:
+    evaluation = Evaluation(labels=labels)
+    outputs = np.zeros((2, 1 if labels == IMAGES else 3, 4, 4), np.float32)
+    outputs[1, 0, 2, 3] = np.nan
+    evaluation.add(outputs[:1], np.zeros((1, 1, 4, 4)), [(1.0, 1.0)], "db")
+    assert evaluation.result()["pixel_accuracy"] is not None
+    evaluation.add(outputs[1:], np.zeros((1, 1, 4, 4)), [(np.nan, 1.0)], "db")
+    result = evaluation.result()
+    assert np.isnan(result.pop("val_loss") or 0) and set(result.values()) == {None} and evaluation.classes() == {}
 
 
 def test_labels_that_are_no_class_are_left_out() -> None:
