@@ -6,7 +6,8 @@ backend declares its data order and channel order; a :class:`Layout` converts ne
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -42,7 +43,8 @@ class Layout:
     ``mean`` is None, one value per channel ``(C,)``, or a mean image ``(C, H, W)``; float32, RGB. If the input's height or
     width differs from that of the mean image, the mean image's average per channel is subtracted instead. ``std`` is None, or
     the standard deviation ``(C,)``, float32, RGB, by which the difference is divided. ``colours`` states whether three output
-    channels are colours, and not the scores of three classes, whose order is never swapped.
+    channels are colours, and not the scores of three classes, whose order is never swapped. ``given_as`` are labels that the
+    network receives as others: those that do not count, as one that its loss ignores.
     """
 
     data_order: DataOrder = "NCHW"
@@ -50,6 +52,7 @@ class Layout:
     mean: Floats | None = None
     colours: bool = True
     std: Floats | None = None
+    given_as: Mapping[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.data_order not in ("NCHW", "NHWC"):
@@ -77,6 +80,8 @@ class Layout:
 
     def labels(self, batch: Array) -> Floats:
         """Convert neutral labels ``(N, C, H, W)`` RGB to float32 in this layout; mean and deviation apply to features only."""
+        for label, other in self.given_as.items():
+            batch = np.where(batch == label, other, batch)
         return self._arrange(batch)
 
     def output(self, batch: Array, contiguous: bool = True) -> Floats:

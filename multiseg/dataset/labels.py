@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -107,3 +107,8 @@ def ignored(network: Mapping[str, Any], labels: Labels | None) -> list[int]:
     if labels is not None and labels.ignore is not None:
         values.add(labels.ignore)
     return sorted(values)
+
+
+def given_as(ignored_by_loss: Collection[int], ignore: int | None) -> dict[int, int]:
+    """Return the labels that a network receives as others: ``ignore``, as one that its loss ignores, unless it ignores that."""
+    return {} if ignore is None or not ignored_by_loss or ignore in ignored_by_loss else {ignore: min(ignored_by_loss)}

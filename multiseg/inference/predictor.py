@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from multiseg.dataset.cropping import centre_crop, exceeds, steps, written
-from multiseg.dataset.dataset import BYTE, HIGH_BYTE
+from multiseg.dataset.dataset import BYTE, FLOAT, HIGH_BYTE
 from multiseg.errors import ImageError, ModelError, MultisegError, WorkerError, setting
 from multiseg.images import Channels, Values, decode, read_bytes
 from multiseg.inference.options import Options
@@ -24,7 +24,7 @@ def prepare(run: TestedNetwork, image: str | Path, options: Options) -> Values:
 
     If requested, it is resized to the dataset's size and cropped as in validation.
 
-    Raises ImageError, also for values of more than 8 bits if the network was trained on 8-bit images.
+    Raises ImageError, also for values of more than 8 bits if the network was trained on 8-bit images, and the reverse.
     """
     channels, height, width = run.image_shape
     modes: dict[int, Channels] = {1: "L", 3: "RGB"}
@@ -40,6 +40,11 @@ def prepare(run: TestedNetwork, image: str | Path, options: Options) -> Values:
         raise ImageError(
             f"{image}: has values of more than 8 bits, the network was trained on 8-bit images; convert it to 8 bits, "
             "with the scale of those"
+        )
+    if run.values == FLOAT and pixels.dtype == np.uint8:
+        raise ImageError(
+            f"{image}: has values of 8 bits, the network was trained on images of more than 8 bits; use an image of that kind, "
+            "or save an array with the scale of those as float32 with numpy.save"
         )
     if pixels.shape[0] != channels:
         raise ImageError(f"{image}: has {pixels.shape[0]} channels, the network takes {channels}")

@@ -55,6 +55,9 @@ class TestedNetwork(Protocol):
     def classes(self) -> int | None: ...
 
     @property
+    def ignored_by_loss(self) -> Sequence[int]: ...
+
+    @property
     def ignored(self) -> Sequence[int]: ...
 
     @property

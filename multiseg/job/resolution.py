@@ -71,7 +71,8 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
     if rate is None:
         rate = neutral.rate if neutral else backend.learning_rate
     default_size = NEUTRAL_BATCH_SIZE if equal else None
-    ignore = dataset.labels.ignore if job.ignore_index is None and dataset is not None else job.ignore_index
+    of_dataset = None if dataset is None else dataset.labels.ignore
+    ignored = {value for value in (job.ignore_index, of_dataset) if value is not None}
     return Settings(
         backend=backend,
         model=model.resolve(),
@@ -92,9 +93,9 @@ def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
         accumulate=job.accumulate,
         schedule=schedule,
         loss=loss,
-        loss_options=complete_options(loss, with_label_max(loss, job.loss_options, dataset, ignore)),
-        class_weights=class_weights.computed(job.class_weights, dataset, ignore),
-        ignore_index=ignore,
+        loss_options=complete_options(loss, with_label_max(loss, job.loss_options, dataset, ignored)),
+        class_weights=class_weights.computed(job.class_weights, dataset, ignored),
+        ignore_index=of_dataset if job.ignore_index is None else job.ignore_index,
         seed=random.SystemRandom().randrange(2**31) if job.seed is None else job.seed,
         device=job.device,
         threads=job.threads or current().threads,

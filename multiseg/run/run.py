@@ -19,7 +19,7 @@ from multiseg.dataset import Dataset
 from multiseg.dataset.cropping import Size
 from multiseg.dataset.dataset import FLOAT, HIGH_BYTE
 from multiseg.dataset.foreground import THRESHOLD, Foreground
-from multiseg.dataset.labels import Labels, are_colours, ignored
+from multiseg.dataset.labels import Labels, are_colours, given_as, ignored
 from multiseg.dataset.location import is_url
 from multiseg.errors import DatasetError, ModelError, MultisegError, RunError, setting
 from multiseg.images import Exif, PixelConversion
@@ -160,6 +160,7 @@ class Run:
             None if mean is None else np.array(mean, dtype=np.float32),
             colours=are_colours(self.label_shape),
             std=None if std is None else np.array(std, dtype=np.float32),
+            given_as=given_as(self.ignored_by_loss, self.labels.ignore if self.labels else None),
         )
 
     def worker(self) -> Worker:
@@ -285,6 +286,11 @@ class Run:
         """Which labels and which outputs the metrics of binary masks count as foreground."""
         threshold = self.settings.get("threshold", THRESHOLD)
         return foreground_of_outputs(self.labels or Labels(), threshold, self._job["network"])
+
+    @property
+    def ignored_by_loss(self) -> list[int]:
+        """The labels that the network's loss does not count."""
+        return list(self._job["network"].get("ignored") or ())
 
     @property
     def ignored(self) -> list[int]:

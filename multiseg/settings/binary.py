@@ -11,7 +11,7 @@ import numpy as np
 
 from multiseg.dataset import Dataset
 from multiseg.dataset.foreground import Foreground
-from multiseg.dataset.labels import Labels
+from multiseg.dataset.labels import Labels, ignored
 from multiseg.errors import SettingsError, setting
 from multiseg.network import CLASSES, IMAGES
 
@@ -35,20 +35,20 @@ def foreground_of_outputs(labels: Labels, threshold: float, network: Mapping[str
     return foreground
 
 
-def label_bounds(dataset: Dataset, ignored: Collection[int] = ()) -> tuple[float, float] | None:
-    """Return the smallest and the largest value of a dataset's labels but the ignored ones; None if there are none.
+def label_bounds(dataset: Dataset, left_out: Collection[int] = ()) -> tuple[float, float] | None:
+    """Return the smallest and the largest value of a dataset's labels but those ``left_out``; None if there are none.
 
     They are those of dataset.json, or, of datasets that it does not describe, of all records.
     """
     stored = _label_values(dataset)
     values: list[float] = []
     if stored is not None:
-        values = [float(value) for value in stored - set(ignored)]
+        values = [float(value) for value in stored - set(left_out)]
     else:
         for split in (dataset.train, dataset.val):
             for index in range(len(split)):
                 label = split[index][1]
-                counted = np.empty(0) if label is None else label[~np.isin(label, list(ignored))]
+                counted = np.empty(0) if label is None else label[~np.isin(label, list(left_out))]
                 values += [float(counted.min()), float(counted.max())] if counted.size else []
     return (min(values), max(values)) if values else None
 
@@ -59,23 +59,25 @@ def check_labels(model: str, dataset: Dataset, network: Mapping[str, Any], reque
     ``network`` is its description of itself: ``label_range`` are the smallest and the largest label that its loss takes, and
     ``ignored`` the labels that do not count; ``requested`` is the one that the job states.
     """
-    labels = dataset.labels
-    ignored = network.get("ignored", ())
+    labels, of_loss = dataset.labels, network.get("ignored", ())
+    left_out = (
+        ignored(network, labels) if of_loss else []
+    )  # a loss that ignores one label receives the dataset's as that
     if network.get("labels") == IMAGES and network.get("label_range"):
         low, high = network["label_range"]
-        found = label_bounds(dataset, ignored)
+        found = label_bounds(dataset, left_out)
         if found is not None and not (low <= found[0] and found[1] <= high):
             raise SettingsError(
                 f"{model}: its loss takes labels of {low:g} to {high:g}; those of {dataset.path} are {found[0]:g} to "
-                f"{found[1]:g}: {_map_advice(dataset, ignored, found, high)}use another loss"
+                f"{found[1]:g}: {_map_advice(dataset, left_out, found, high)}use another loss"
             )
     as_numbers = labels.kind == CLASSES and network.get("labels") == IMAGES
-    if as_numbers and labels.ignore not in ignored and _occurs(dataset, labels.ignore):
+    if as_numbers and labels.ignore not in left_out and _occurs(dataset, labels.ignore):
         raise SettingsError(
             f"{model}: its output of one channel is compared with the labels as numbers, and cannot leave out the label "
             f"{labels.ignore}, which {dataset.path} ignores; end the network in a score for each class"
         )
-    others = [value for value in ignored if value not in (labels.ignore, requested)]
+    others = [value for value in of_loss if value not in (labels.ignore, requested)]
     if labels.kind == CLASSES and network.get("labels") == CLASSES and labels.names and others:
         stated = "none" if labels.ignore is None else labels.ignore
         raise SettingsError(
@@ -84,13 +86,13 @@ def check_labels(model: str, dataset: Dataset, network: Mapping[str, Any], reque
         )
 
 
-def _map_advice(dataset: Dataset, ignored: Collection[int], found: tuple[float, float], high: float) -> str:
+def _map_advice(dataset: Dataset, left_out: Collection[int], found: tuple[float, float], high: float) -> str:
     """Return the advice of a label map for labels larger than ``high``, empty if they are too many to be those of masks.
 
     A value that is the label of another one is in the map, too, because it is an error otherwise.
     """
     stored = _label_values(dataset)
-    values = set(found) if stored is None else stored - set(ignored)
+    values = set(found) if stored is None else stored - set(left_out)
     larger = sorted((value for value in values if value > high), reverse=True)
     if not larger or len(larger) > _MOST_MAPPED:
         return ""

@@ -67,24 +67,24 @@ def class_count(dataset: Dataset) -> int | None:
     return max(values) + 1 if values else None
 
 
-def label_max(dataset: Dataset, ignore: int | None = None) -> float:
+def label_max(dataset: Dataset, ignored: Collection[int] = ()) -> float:
     """Return the label of probability 1: 1 for two classes and for masks whose labels that count are 0 and 1, else 255."""
     if dataset.labels.kind != IMAGES:
         return 1.0
-    bounds = label_bounds(dataset, () if ignore is None else (ignore,))
+    bounds = label_bounds(dataset, ignored)
     return 1.0 if bounds is not None and bounds[1] <= 1 else 255.0
 
 
 def with_label_max(
-    loss: str | None, options: Mapping[str, float], dataset: Dataset | None, ignore: int | None
+    loss: str | None, options: Mapping[str, float], dataset: Dataset | None, ignored: Collection[int]
 ) -> dict[str, float]:
     """Return the options of a loss, with the label of probability 1 of the dataset if the loss needs it and they lack it."""
     if loss != BINARY or dataset is None or LABEL_MAX in options:
         return dict(options)
-    return {**options, LABEL_MAX: label_max(dataset, ignore)}
+    return {**options, LABEL_MAX: label_max(dataset, ignored)}
 
 
-def computed(requested: Any, dataset: Dataset | None, ignore: int | None) -> tuple[float, ...]:
+def computed(requested: Any, dataset: Dataset | None, ignored: Collection[int]) -> tuple[float, ...]:
     """Return the class weights of a job: () for None, numbers as they are, or those of the training labels of ``dataset``.
 
     Raises SettingsError if no training label counts.
@@ -96,7 +96,7 @@ def computed(requested: Any, dataset: Dataset | None, ignore: int | None) -> tup
     assert dataset is not None
     classes = class_count(dataset)
     stored = dataset.label_counts("train") if requested == BALANCED else None
-    counts = _counts(dataset, ignore, classes) if stored is None else _as_row(stored, ignore, classes)
+    counts = _counts(dataset, ignored, classes) if stored is None else _as_row(stored, ignored, classes)
     if not counts.any():
         raise SettingsError(
             f"{setting('class_weights', requested)}: {dataset.path} has no training label that counts; check the dataset with "
@@ -128,22 +128,22 @@ def median_frequency(counts: Array) -> Array:
     return np.where(present, np.median(frequency[present]) / np.where(present, frequency, 1.0), 1.0)
 
 
-def _as_row(stored: Mapping[int, int], ignore: int | None, classes: int | None) -> Array:
-    """Return the counts of dataset.json over all images, (1, classes), without the ignored label."""
+def _as_row(stored: Mapping[int, int], ignored: Collection[int], classes: int | None) -> Array:
+    """Return the counts of dataset.json over all images, (1, classes), without the ignored labels."""
     row = np.zeros((1, classes or max(stored, default=-1) + 1), np.int64)
     for value, count in stored.items():
-        if value != ignore and value < row.shape[1]:
+        if value not in ignored and value < row.shape[1]:
             row[0, value] = count
     return row
 
 
-def _counts(dataset: Dataset, ignore: int | None, classes: int | None) -> Array:
-    """Return how often each class occurs in each training label, (images, classes), without the ignored label."""
+def _counts(dataset: Dataset, ignored: Collection[int], classes: int | None) -> Array:
+    """Return how often each class occurs in each training label, (images, classes), without the ignored labels."""
     rows: list[Array] = []
     for index in range(len(dataset.train)):
         label = dataset.train.label(index)
         if label is not None:
-            values = label[label != ignore] if ignore is not None else label
+            values = label[~np.isin(label, list(ignored))]
             rows.append(np.bincount(np.asarray(values, np.int64).ravel(), minlength=classes or 0)[:classes])
     width = max((len(row) for row in rows), default=0)
     counts = np.zeros((len(rows), width), np.int64)

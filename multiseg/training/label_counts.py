@@ -16,6 +16,7 @@ from multiseg.dataset import Dataset
 from multiseg.dataset.augmentation import Augmentation, Augmented
 from multiseg.dataset.cropping import Crop, exceeds
 from multiseg.dataset.feed import batches
+from multiseg.dataset.labels import ignored
 from multiseg.errors import SettingsError, setting
 from multiseg.layout import Layout
 from multiseg.network import CLASSES
@@ -40,8 +41,8 @@ def check_equal(settings: LoadedSettings, dataset: Dataset, layout: Layout, work
         _check_crops(settings, dataset, layout, worker, ranks, crop)
         return
     network = settings.network
-    ignored = network.get("ignored", ())
-    indices = _extremes(dataset.train, None if network.get("labels") == CLASSES else ignored, ignored)
+    left_out = ignored(network, dataset.labels)
+    indices = _extremes(dataset.train, None if network.get("labels") == CLASSES else left_out, left_out)
     first: tuple[int, list[float]] | None = None
     with batches(dataset.train, 1, np.array(indices, np.int64), layout, prefetch=0) as feed:
         for index, batch in zip(indices, feed, strict=True):
@@ -63,8 +64,8 @@ def _check_crops(
 
     Compares the counts of one crop with constant labels, for each value that may occur: those of the dataset and of the filling.
     """
-    ignored = settings.network.get("ignored", ())
-    compared = None if settings.network.get("labels") == CLASSES else ignored
+    left_out = ignored(settings.network, dataset.labels)
+    compared = None if settings.network.get("labels") == CLASSES else left_out
     values = _occurring(dataset.train, compared)
     fills = dataset.train.shape is None or exceeds(crop.size, dataset.train.shape[1:]) or settings.augmentation.warps
     if crop.label_fill is not None and fills:
@@ -75,7 +76,7 @@ def _check_crops(
     if labels is None or not values:
         return
     if compared is not None:  # of images, all values but those that are ignored count alike
-        values.append(next(value for value in range(256) if value not in ignored))
+        values.append(next(value for value in range(256) if value not in left_out))
     first: list[float] | None = None
     for value in values:
         constant = layout.labels(np.full(labels.shape, value, np.int32))

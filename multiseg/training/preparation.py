@@ -12,7 +12,7 @@ import numpy as np
 from multiseg.dataset import Dataset
 from multiseg.dataset.cropping import CENTRE, Crop, crop_shapes, written
 from multiseg.dataset.fitting import Shape, is_mixed, mean_of, shapes_of, std_of
-from multiseg.dataset.labels import are_colours, read_as_classes
+from multiseg.dataset.labels import are_colours, given_as, read_as_classes
 from multiseg.errors import ModelError, SettingsError, WorkerError, setting
 from multiseg.exporting import source
 from multiseg.files import write_text
@@ -29,12 +29,14 @@ from multiseg.worker.client import Worker
 
 def layout_of(settings: Settings, dataset: Dataset) -> Layout:
     """Return the layout in which the backend receives batches of this dataset."""
+    stated = () if settings.ignore_index is None else (settings.ignore_index,)
     return Layout(
         settings.backend.data_order,
         settings.backend.channel_order,
         mean_of(dataset, settings.subtract_mean, settings.mean),
         colours=are_colours(shapes_of(dataset)[1]),
         std=std_of(dataset, settings.divide_std),
+        given_as=given_as(stated, dataset.labels.ignore),
     )
 
 

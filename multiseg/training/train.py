@@ -10,6 +10,7 @@ from typing import Any
 
 from multiseg.dataset import Dataset
 from multiseg.dataset.class_indices import check_classes
+from multiseg.dataset.labels import ignored
 from multiseg.errors import RunError
 from multiseg.files import make_folder, sync_one, sync_tree
 from multiseg.model_files import copies, reading
@@ -98,7 +99,7 @@ def train(
         plan = plan_of(loaded, dataset)
         check_labels(settings.model.name, dataset, described, settings.ignore_index)
         if not run.born and loaded.network.get("classes") is not None:
-            check_classes(dataset, loaded.network["classes"], loaded.network["ignored"])
+            check_classes(dataset, loaded.network["classes"], ignored(loaded.network, dataset.labels))
         if not run.born:
             label_counts.check_equal(loaded, dataset, layout, worker, ranks.size)
             check_whole_images(worker, loaded, dataset, layout)

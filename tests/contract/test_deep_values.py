@@ -66,6 +66,8 @@ def test_values_of_16_bit_files_reach_the_network(backend: str, depths: Path, tm
         one = run.test_one(files[0])
         assert np.array_equal(one.input, stored[0])
         assert np.asarray(one.input_image).max() == 255  # drawn by its range
+        with pytest.raises(multiseg.errors.ImageError, match=r"0\.png: has values of 8 bits, the network was trained"):
+            run.test_one(depths / "target" / "0.png")
         np.testing.assert_allclose(one.array, expected[0], rtol=2e-5, atol=1e-3)
         for output, values in zip(run.test_list(files), expected, strict=True):
             np.testing.assert_allclose(output.array, values, rtol=2e-5, atol=1e-3)
@@ -84,6 +86,11 @@ def test_values_of_16_bit_files_reach_the_network(backend: str, depths: Path, tm
         assert run.history[-1]["train_loss"] > 0
         last = run.history[-1]
         assert last["l1"] == pytest.approx(result["l1"], rel=1e-5)
+        multiseg.Dataset.create(
+            tmp_path / "bytes", input=depths / "target", target=depths / "target", val_percent=34, seed=1
+        )
+        with pytest.raises(multiseg.errors.DatasetError, match="has values of 8 bits, one"):
+            run.test_db(tmp_path / "bytes" / "val_db" / "features")
         with pytest.raises(multiseg.errors.ImageError, match="is not an image"):
             run.test_one(depths / "one.prototxt")
 
@@ -107,4 +114,6 @@ def test_a_network_of_8_bit_images_refuses_16_bits(backend: str, depths: Path, t
             multiseg.errors.ImageError, match=r"0\.png: has values of more than 8 bits.*trained on 8-bit"
         ):
             run.test_one(depths / "input" / "0.png")
+        with pytest.raises(multiseg.errors.DatasetError, match="val_db/features: has values of more than 8 bits"):
+            run.test_db(depths / "dataset" / "val_db" / "features")
         assert run.test_one(depths / "target" / "0.png").input.dtype == np.uint8

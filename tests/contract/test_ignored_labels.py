@@ -83,6 +83,69 @@ def test_ignored_labels_count_in_no_loss_and_no_metric(
     assert tested["pixel_accuracy"] == pytest.approx((output.argmax(1) == labels[:, 0])[counted].mean(), rel=1e-6)
 
 
+@pytest.mark.parametrize("ignored", [VOID, 1])
+def test_the_datasets_ignored_label_and_the_jobs_are_both_left_out(
+    backend: str, masks: Dataset, ignored: int, tmp_path: Path
+) -> None:
+    """In the loss, the class weights and the metrics, in training and test; 255 is beyond the outputs, 1 is a class."""
+    images = masks.path.parent
+    both = Dataset.create(
+        tmp_path / "dataset", input=images / "input", target=images / "target", val_percent=34, seed=1, labels="classes",
+        ignore=ignored, label_map=None if ignored == VOID else {VOID: 0, 0: 0},
+    )  # fmt: skip
+    settings: dict[str, Any] = {"loss": "cross_entropy", "ignore_index": 2, "class_weights": "balanced"}
+    with job(both, backend, tmp_path, **settings).train(tmp_path / "run", progress=False) as run:
+        tested = run.test_db(both.path / "val_db" / "features")
+        features, labels = both.val.read(range(len(both.val)))
+        output = run.predict(features).astype(np.float64)
+    assert labels is not None
+    counted = ~np.isin(labels[:, 0], (ignored, 2))
+    trained = np.concatenate([both.train[index][1].ravel() for index in range(len(both.train))])  # type: ignore[union-attr]
+    numbers = np.bincount(trained[~np.isin(trained, (ignored, 2))], minlength=CLASSES)
+    weights = np.where(numbers, numbers.sum() / (np.count_nonzero(numbers) * np.maximum(numbers, 1)), 1)
+    assert run.settings["class_weights"] == pytest.approx(weights.tolist())
+    right = np.where(counted, labels[:, 0], 0).astype(int)
+    terms = -np.log(np.take_along_axis(output, right[:, None], 1)[:, 0]) * weights[right]
+    expected = terms[counted].sum() / counted.sum()
+    assert tested["val_loss"] == pytest.approx(expected, rel=1e-4)
+    assert run.history[-1]["val_loss"] == pytest.approx(expected, rel=1e-4)
+    accuracy = (output.argmax(1) == labels[:, 0])[counted].mean()
+    assert tested["pixel_accuracy"] == run.history[-1]["pixel_accuracy"] == pytest.approx(accuracy, rel=1e-6)
+    assert np.sum(tested["confusion"]) == counted.sum()
+
+
+@pytest.mark.parametrize("trained", ["on labels of which 255 is ignored", "on labels that all count"])
+def test_a_databases_own_ignored_label_is_left_out(
+    backend: str, masks: Dataset, void: Dataset, trained: str, tmp_path: Path
+) -> None:
+    """A loss that ignores another label receives it as that one; a loss that ignores none is not computed."""
+    images = masks.path.parent
+    other = Dataset.create(
+        tmp_path / "other", input=images / "input", target=images / "target", val_percent=34, seed=1, labels="classes",
+        ignore=1, label_map={VOID: 0, 0: 0},
+    )  # fmt: skip
+    dataset = void
+    if trained == "on labels that all count":
+        dataset = Dataset.create(
+            tmp_path / "all", input=images / "input", target=images / "target", val_percent=34, seed=1, labels="classes",
+            ignore=None, label_map={VOID: 0, 0: 0},
+        )  # fmt: skip
+    with job(dataset, backend, tmp_path, loss="cross_entropy").train(tmp_path / "run", progress=False) as run:
+        tested = run.test_db(other.path / "val_db" / "features")
+        features, labels = other.val.read(range(len(other.val)))
+        output = run.predict(features).astype(np.float64)
+    assert labels is not None
+    counted = labels[:, 0] != 1
+    right = np.where(counted, labels[:, 0], 0).astype(int)
+    assert np.sum(tested["confusion"]) == counted.sum() < counted.size
+    assert tested["pixel_accuracy"] == pytest.approx((output.argmax(1) == labels[:, 0])[counted].mean(), rel=1e-6)
+    if dataset is void:
+        expected = -np.log(np.take_along_axis(output, right[:, None], 1)[:, 0][counted]).mean()
+        assert tested["val_loss"] == pytest.approx(expected, rel=1e-4)
+    else:
+        assert tested["val_loss"] is None
+
+
 @pytest.mark.parametrize(("outputs", "ignored", "value"), [(2, VOID, 2), (3, None, VOID)])
 def test_a_class_beyond_the_outputs_is_named_before_training(
     backend: str, masks: Dataset, outputs: int, ignored: int | None, value: int, tmp_path: Path

@@ -90,7 +90,7 @@ def test_the_label_of_probability_1_is_one_that_counts(fourth: str, tmp_path: Pa
         )
     (tmp_path / "dataset" / "dataset.json").unlink()  # as DIGITS leaves it
     data = Dataset.open(tmp_path / "dataset")
-    assert label_max(data, 255) == 1 and label_max(data) == 255
+    assert label_max(data, {255}) == 1 and label_max(data) == 255
     job = Job(dataset=data, backend=fourth, loss="binary_cross_entropy", ignore_index=255)
     assert job.resolve(data).loss_options == {"label_max": 1}
 
