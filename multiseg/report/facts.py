@@ -15,6 +15,8 @@ from multiseg.run.run import Run
 from multiseg.settings.losses import loss_text, loss_title
 from multiseg.settings.metrics import COSTS, SCORES
 
+HASH_LENGTH = 12  # characters of a dataset's content hash that are shown
+
 
 @dataclass(frozen=True)
 class Best:
@@ -84,7 +86,7 @@ def settings(facts: Sequence[RunFacts]) -> list[Row]:
 
 
 def _origin(facts: RunFacts) -> dict[str, Any]:
-    return {"dataset": facts.dataset, "dataset content": facts.content[:12], "tested epoch": facts.epoch}
+    return {"dataset": facts.dataset, "dataset content": facts.content[:HASH_LENGTH], "tested epoch": facts.epoch}
 
 
 def environment(facts: Sequence[RunFacts]) -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -11,7 +12,7 @@ from statistics import mean, stdev
 
 from multiseg.errors import SettingsError, setting
 from multiseg.report import verdict
-from multiseg.report.facts import RunFacts
+from multiseg.report.facts import HASH_LENGTH, RunFacts
 from multiseg.report.side_by_side import SideBySide
 from multiseg.settings.metrics import METRICS, Metric, columns, metric_named
 
@@ -66,13 +67,11 @@ def pivot(comparison: SideBySide, column: str, metric: str | None = None) -> Tab
     chosen = metric_named(metric) if metric else verdict.deciding_metric(comparison.facts)
     if chosen is None:
         raise SettingsError(f"{setting('pivot', column)}: the runs have no metric in common; name one, e.g. val_loss")
-    of_column, of_row = _COLUMNS[column], _network if column == "backend" else _network_and_backend
-    heads = list(dict.fromkeys(map(of_column, comparison.facts)))
-    names = list(dict.fromkeys(map(of_row, comparison.facts)))
-    grid = [
-        [[each for each in comparison.facts if (of_row(each), of_column(each)) == (name, head)] for head in heads]
-        for name in names
-    ]
+    columns_of_runs = _COLUMNS[column](comparison.facts)
+    rows_of_runs = list(map(_network if column == "backend" else _network_and_backend, comparison.facts))
+    cells = list(zip(comparison.facts, rows_of_runs, columns_of_runs, strict=True))
+    heads, names = list(dict.fromkeys(columns_of_runs)), list(dict.fromkeys(rows_of_runs))
+    grid = [[[run for run, *cell in cells if cell == [name, head]] for head in heads] for name in names]
     means = [[_mean(chosen, runs) for runs in row] for row in grid]
     best = [_best(chosen, [row[at] for row in means]) for at in range(len(heads))]
     rows = tuple(
@@ -82,7 +81,7 @@ def pivot(comparison: SideBySide, column: str, metric: str | None = None) -> Tab
         )
     )
     title = f"{chosen.title}, by {'network' if column == 'backend' else 'network and backend'}"
-    return Table((title, *(f"{column} {head}" if column == "seed" else head for head in heads)), rows, 1)
+    return Table((title, *heads), rows, 1)
 
 
 def csv_text(comparison: SideBySide) -> str:
@@ -145,10 +144,22 @@ def _network_and_backend(facts: RunFacts) -> str:
     return f"{_network(facts)}, {facts.title}"
 
 
-_COLUMNS: dict[str, Callable[[RunFacts], str]] = {
-    "dataset": lambda facts: PurePath(facts.dataset).name,
-    "seed": lambda facts: str(facts.run.settings.get("seed")),
-    "backend": lambda facts: facts.title,
+def _datasets(facts: Sequence[RunFacts]) -> list[str]:
+    """Return the folder name of each run's dataset, followed by the start of its hash where datasets of this name differ."""
+    names: dict[str, str] = {}  # by content: a dataset that was moved stays the same
+    for run in facts:
+        names.setdefault(run.content, PurePath(run.dataset).name)
+    repeated = {name for name, count in Counter(names.values()).items() if count > 1}
+    return [
+        f"{name} ({run.content[:HASH_LENGTH]})" if (name := names[run.content]) in repeated else name for run in facts
+    ]
+
+
+# the headings of the runs' columns
+_COLUMNS: dict[str, Callable[[Sequence[RunFacts]], list[str]]] = {
+    "dataset": _datasets,
+    "seed": lambda facts: [f"seed {run.run.settings.get('seed')}" for run in facts],
+    "backend": lambda facts: [run.title for run in facts],
 }
 
 

@@ -68,6 +68,18 @@ def test_a_pivot_has_mean_and_standard_deviation_over_seeds(write: Write) -> Non
         multiseg.compare(runs, images=0).pivot("colour")
 
 
+def test_a_pivot_has_a_column_for_each_content_of_a_dataset(write: Write) -> None:
+    runs = [
+        write("a", iou=0.9, dataset="/a/ds", content="1" * 64),
+        write("b", iou=0.1, dataset="/b/ds", content="2" * 64),
+        write("c", iou=0.5, dataset="/c/other", content="3" * 64),
+        write("d", iou=0.7, dataset="/moved/renamed", content="1" * 64),
+    ]
+    table = multiseg.compare(runs, images=0).pivot("dataset")
+    assert table.headings[1:] == (f"ds ({'1' * 12})", f"ds ({'2' * 12})", "other")
+    assert [cell.text for cell in table.rows[0][1:]] == [f"0.800 ± {stdev([0.9, 0.7]):.3f}", "0.100", "0.500"]
+
+
 def test_a_run_is_held_against_the_mean_of_its_baselines(write: Write) -> None:
     earlier = [write("main1", iou=0.90), write("main2", iou=0.92), write("other", "caffe", iou=0.99)]
     now, lone = write("now", iou=0.90), write("lone", "tensorflow", iou=0.9)
