@@ -8,6 +8,7 @@ from typing import Literal
 import click
 
 from multiseg.cli.model import CLASSES, MODEL_OPTION, OUTPUTS, names_of, network_file, shape_of, sizes
+from multiseg.cli.snapshots import SNAPSHOT
 from multiseg.errors import SettingsError
 from multiseg.files import json_text
 
@@ -34,7 +35,7 @@ FILE = click.Path(path_type=Path)
     "--channels", type=click.Choice(["image", "keep"]), default="image", show_default=True,
     help="image: reorder colour channels so that the output for an image stays the same; keep: keep the arrays.",
 )  # fmt: skip
-@click.option("--snapshot", default="last", show_default=True, metavar="last|best|N", help="Snapshot of the run.")
+@SNAPSHOT
 @sizes
 @CLASSES
 @MODEL_OPTION
@@ -42,8 +43,8 @@ FILE = click.Path(path_type=Path)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def convert(
     source: Path, to: str, output: Path, network: Path | None, source_network: Path | None, with_network: Path | None,
-    pairs: tuple[str, ...], channels: Literal["image", "keep"], snapshot: str, input_shape: str | None, dataset: Path | None,
-    classes: int | None, model_option: tuple[str, ...], outputs: str | None, as_json: bool,
+    pairs: tuple[str, ...], channels: Literal["image", "keep"], snapshot: str | float, input_shape: str | None,
+    dataset: Path | None, classes: int | None, model_option: tuple[str, ...], outputs: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Write the weights of a run, or of a weights file of any framework, as another framework's weights file.
 
@@ -63,7 +64,7 @@ def convert(
         source, to, output, network=networks[0], source_network=networks[1], map=dict(map(_pair, pairs)),
         channels=channels, input_shape=shape_of(input_shape, dataset),
         label_shape=Dataset.open(dataset).train.label_shape if dataset else None,
-        snapshot=snapshot if snapshot in ("last", "best") else _epoch(snapshot), with_network=with_network,
+        snapshot=snapshot, with_network=with_network,
         outputs=names_of(outputs),
     )  # fmt: skip
     click.echo(json_text(found.to_json()) if as_json else found)
@@ -74,10 +75,3 @@ def _pair(text: str) -> tuple[str, str]:
     if not (old and sign and new):
         raise SettingsError(f"--map {text!r} is not of the form OLD=NEW, as in conv1=features.0")
     return old, new
-
-
-def _epoch(text: str) -> float:
-    try:
-        return int(text) if text.isdigit() else float(text)
-    except ValueError:
-        raise SettingsError(f"--snapshot {text!r}: choose last, best, or the number of an epoch") from None

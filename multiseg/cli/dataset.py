@@ -219,7 +219,10 @@ def _number(text: str | None) -> int | str | None:
     """Return the number of an option that also takes words; ``none`` is None."""
     if text is None or text.lower() == "none":
         return None
-    return int(text) if text.isdecimal() else text
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multiseg.cli.notation import message
+from multiseg.cli.snapshots import SNAPSHOT
 from multiseg.cli.tables import print_table
 from multiseg.files import json_text, write_json
 from multiseg.images import MOST_PIXELS
@@ -56,13 +57,13 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Also write NAME-overlay.png, the input with the colours of the classes over it."),
         click.option("--opacity", type=click.FloatRange(0, 1), default=0.5, show_default=True,
                      help="Opacity of the colours of --overlay."),
-        click.option("--snapshot", default="last", show_default=True, help="Snapshot: last, best, or an epoch."),
+        SNAPSHOT,
     )):  # fmt: skip
         command = each(command)
     return command
 
 
-def open_run(folder: Path, snapshot: str) -> Run:
+def open_run(folder: Path, snapshot: str | float) -> Run:
     """Open a run at a snapshot, ``last``, ``best`` or an epoch, and start its backend's process."""
     from multiseg.run.beginning import begin
 
@@ -70,7 +71,7 @@ def open_run(folder: Path, snapshot: str) -> Run:
     try:
         from multiseg.run.run import Run
 
-        run = Run.open(folder, int(snapshot) if snapshot.isdigit() else snapshot)
+        run = Run.open(folder, snapshot)
     except BaseException:
         worker.close()
         raise
@@ -104,7 +105,7 @@ def test_one(
     run: Path,
     image: Path,
     output: Path | None,
-    snapshot: str,
+    snapshot: str | float,
     show_input: bool,
     overlay: bool,
     opacity: float,
@@ -157,7 +158,7 @@ def test_list(
     run: Path,
     images: tuple[Path, ...],
     output: Path,
-    snapshot: str,
+    snapshot: str | float,
     show_input: bool,
     overlay: bool,
     opacity: float,
@@ -204,9 +205,13 @@ class _Count(click.ParamType[Any]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
         if value == "all":
             return None
-        if not str(value).isdigit():
+        try:
+            count = int(value)
+        except ValueError:
+            count = -1
+        if count < 0:
             self.fail(f"{value!r} is neither a whole number from 0 nor 'all'", param, ctx)
-        return int(value)
+        return count
 
 
 @click.command()
@@ -221,7 +226,7 @@ def test_db(
     run: Path,
     database: Path,
     output: Path,
-    snapshot: str,
+    snapshot: str | float,
     show_input: bool,
     overlay: bool,
     opacity: float,

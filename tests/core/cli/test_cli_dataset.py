@@ -106,6 +106,7 @@ def test_create_dataset_with_validation_folders(images: Path, tmp_path: Path) ->
         ["--channels", "BGR"],
         ["--seed", "-3"],
         ["--workers", "0"],
+        ["--labels", "classes", "--ignore", "9" * 5000],
     ],
 )
 def test_bad_input_exits_2_and_leaves_nothing(images: Path, tmp_path: Path, options: list[str]) -> None:

@@ -282,6 +282,7 @@ def test_the_command(model: Path, net: Path, tmp_path: Path) -> None:
     [
         (["--map", "conv1"], "--map 'conv1' is not of the form OLD=NEW"),
         (["--snapshot", "first"], "--snapshot 'first': choose last, best, or the number of an epoch"),
+        (["--snapshot", "²"], "--snapshot '²': choose last, best, or the number of an epoch"),
         (["--with-network", "o.prototxt"], "specify its file with --source-network FILE"),
     ],
 )

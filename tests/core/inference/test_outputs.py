@@ -172,10 +172,27 @@ def test_layers_of_every_shape_are_drawn(tmp_path: Path) -> None:
         Layers("a net", Path("x.png"), np.zeros((1, 4, 4), np.uint8), {}, {}).to_html(page / "page.html")
 
 
+def test_commands_test_the_snapshot_of_a_fraction_of_an_epoch(fourth: str, dataset: Any, tmp_path: Path) -> None:
+    job = multiseg.Job(
+        dataset=dataset, backend=fourth, epochs=2, seed=1, val_interval=0.5, snapshot_interval=0.5, keep="all"
+    )
+    run = job.train(tmp_path / "run", progress=False)
+    values = []
+    for snapshot in (1.5, 2):
+        arguments = [run.path, dataset.path / "val_db/features", "-o", tmp_path / "out", "--snapshot", snapshot]
+        done = CliRunner().invoke(main, ["test-db", *map(str, arguments), "--images", "0", "--json"])
+        assert done.exit_code == 0, done.output
+        values.append(json.loads(done.stdout)["l1"])
+    assert values == [row["l1"] for row in run.history if row["epoch"] in (1.5, 2)] and values[0] != values[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["test-db", "run", "db", "-o", "out", "--images", "some"], "neither a whole number from 0 nor 'all'"),
+        (["test-db", "run", "db", "-o", "out", "--images", "²"], "neither a whole number from 0 nor 'all'"),
+        (["test-db", "run", "db", "-o", "out", "--images", "9" * 5000], "neither a whole number from 0 nor 'all'"),
+        (["test-one", "run", "x.png", "-o", "y.png", "--snapshot", "²"], "--snapshot '²': choose last, best"),
         (["test-one", "run", "x.png", "-o", "y.png", "--show-layers", "--tile", "64"], "leave out --tile"),
         (["test-one", "run", "x.png", "-o", "y.png", "--tile", "0"], "x>=1"),
         (["test-list", "run", "x.png", "-o", "y", "--format", "gif"], "'gif' is not one of"),
