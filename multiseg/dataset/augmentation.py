@@ -22,6 +22,7 @@ from multiseg.dataset.colour_changes import change_colours
 from multiseg.dataset.cropping import Crop, cut, label_size_of, random_corner, steps
 from multiseg.dataset.warping import scaled_part, warped
 from multiseg.errors import DatasetError, SettingsError, setting
+from multiseg.schema import is_number
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, int, int]
@@ -42,19 +43,15 @@ class Option:
     example: str
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _from_0(example: str, most: float = math.inf) -> Option:
     limit = f", up to {most:g}" if most < math.inf else ""
-    return Option(f"must be a number from 0{limit}", lambda value: _is_number(value) and 0 <= value <= most, example)
+    return Option(f"must be a number from 0{limit}", lambda value: is_number(value) and 0 <= value <= most, example)
 
 
 def _is_scale(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
-        return len(value) == 2 and all(map(_is_number, value)) and 0 < value[0] <= value[1]
-    return _is_number(value) and value >= 0
+        return len(value) == 2 and all(map(is_number, value)) and 0 < value[0] <= value[1]
+    return is_number(value) and value >= 0
 
 
 OPTIONS: dict[str, Option] = {

@@ -21,10 +21,10 @@ from multiseg.model_files import choosing, shipped
 from multiseg.model_files.kinds import kind_of
 from multiseg.model_files.reading import cropping_of_file, mean_of_file
 from multiseg.network import CLASSES, IMAGES
+from multiseg.schema import is_whole
 from multiseg.settings import class_weights, requirements
 from multiseg.settings.class_weights import with_label_max
 from multiseg.settings.losses import NEUTRAL_LOSSES, complete_options, loss_problems
-from multiseg.settings.requirements import is_whole
 from multiseg.settings.resolved import OWN_MEAN, Settings
 from multiseg.settings.schedules import Schedule
 from multiseg.settings.solvers import NEUTRAL, NEUTRAL_BATCH_SIZE, multiplier_problems, option_problems

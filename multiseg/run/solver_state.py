@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.model_files.weights_file import NeutralWeights
 from multiseg.network import STEPS
+from multiseg.schema import is_number
 
 Array = npt.NDArray[np.float32]
 
@@ -67,15 +67,11 @@ class SolverState:
         return state
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
 _VALID: dict[str, Callable[[Any], bool]] = {  # whether a value read from a file is valid, by key
     **dict.fromkeys(("solver", "recipe", "backend", "loss"), lambda value: isinstance(value, str)),
-    "rate": lambda value: value is None or _number(value),
+    "rate": lambda value: value is None or is_number(value),
     "steps": lambda value: value is None or isinstance(value, int),
-    "trained": lambda value: isinstance(value, dict) and all(map(_number, value.values())),
+    "trained": lambda value: isinstance(value, dict) and all(map(is_number, value.values())),
 }
 
 

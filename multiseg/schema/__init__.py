@@ -1,4 +1,4 @@
-"""Check values that were read from JSON against a table of keys and kinds, before anything uses them."""
+"""Check values, such as those of a JSON file against a table of keys and kinds, before anything uses them."""
 
 from multiseg.schema.kinds import (
     ANY,
@@ -11,6 +11,8 @@ from multiseg.schema.kinds import (
     WHOLE,
     Kind,
     Schema,
+    is_number,
+    is_whole,
     list_of,
     mapping_of,
     optional,
@@ -29,6 +31,8 @@ __all__ = [
     "WHOLE",
     "Kind",
     "Schema",
+    "is_number",
+    "is_whole",
     "list_of",
     "mapping_of",
     "optional",

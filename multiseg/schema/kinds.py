@@ -23,12 +23,14 @@ class Kind:
 Schema = Mapping[str, Kind]  # by key; keys of nested objects with dots: settings.epochs
 
 
-def _is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
+    """Return whether a value is a whole number of 64 bits."""
     return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
 
 
-def _is_number(value: Any) -> bool:
-    return (isinstance(value, float) and math.isfinite(value)) or _is_whole(value)
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number; a whole number is one of 64 bits, as larger ones may have no float."""
+    return (isinstance(value, float) and math.isfinite(value)) or is_whole(value)
 
 
 def _is_text(value: Any) -> bool:
@@ -64,9 +66,9 @@ def optional(kind: Kind) -> Kind:
 ANY = Kind("a value", lambda value: True)
 TEXT = Kind("a text", _is_text)
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
-WHOLE = Kind("a whole number", _is_whole)  # of 64 bits
-POSITIVE = Kind("a positive whole number", lambda value: _is_whole(value) and value > 0)
-NUMBER = Kind("a number", _is_number)  # finite
+WHOLE = Kind("a whole number", is_whole)  # of 64 bits
+POSITIVE = Kind("a positive whole number", lambda value: is_whole(value) and value > 0)
+NUMBER = Kind("a number", is_number)  # finite
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 SHAPE = list_of(POSITIVE, "three positive whole numbers", 3)
 

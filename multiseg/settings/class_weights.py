@@ -11,9 +11,9 @@ import numpy.typing as npt
 from multiseg.dataset import Dataset
 from multiseg.errors import SettingsError, setting
 from multiseg.network import CLASSES, IMAGES
+from multiseg.schema import is_number
 from multiseg.settings.binary import label_bounds
 from multiseg.settings.losses import BINARY, LABEL_MAX, LOSSES
-from multiseg.settings.requirements import is_number
 
 BALANCED, MEDIAN_FREQUENCY = "balanced", "median_frequency"
 COMPUTED = (BALANCED, MEDIAN_FREQUENCY)

@@ -12,7 +12,7 @@ from typing import Any
 from multiseg.backend import Backend
 from multiseg.errors import setting
 from multiseg.network import CLASSES, IMAGES, LabelKind
-from multiseg.settings.requirements import is_number
+from multiseg.schema import is_number
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from multiseg.dataset.cropping import CENTRE, NONE, read_size
 from multiseg.dataset.fitting import OF_DATASET
 from multiseg.errors import setting
 from multiseg.network import PRECISIONS
+from multiseg.schema import is_number, is_whole
 from multiseg.settings.metrics import SELECTING
 
 RECIPES = ("tutorial", "equal")
@@ -29,16 +30,6 @@ class Condition:
     def or_none(self) -> Condition:
         """Return the requirement of a setting that may be left open."""
         return Condition(self.words, lambda value: value is None or self.holds(value))
-
-
-def is_whole(value: Any) -> bool:
-    """Return whether a value is a whole number."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_number(value: Any) -> bool:
-    """Return whether a value is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def one_of(*names: str) -> Condition:

@@ -61,7 +61,7 @@ class Schedule:
                 continue
             try:
                 parameters[key] = [float(part) for part in value] if several else float(value)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):  # the last for a whole number of more than 308 digits
                 wanted = "a list of numbers" if several else "a number"
                 problems.append(f"{setting('lr_policy')} {name!r}: {key} must be {wanted}, not {value!r}")
                 continue

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from multiseg.errors import setting
+from multiseg.schema import is_number
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def option_problems(solver: str, options: Mapping[str, Any]) -> list[str]:
         requirement, is_valid = _VALID.get(key, _FROM_0)
         if solver == "nesterov" and key == "momentum":
             requirement, is_valid = "above 0 and below 1", lambda number: 0 < number < 1
-        if not (_number(value) and is_valid(value)):
+        if not (is_number(value) and is_valid(value)):
             problems.append(f"{key}={value!r}: must be {requirement}")
     return problems
 
@@ -67,10 +67,6 @@ def multiplier_problems(multipliers: Any) -> list[str]:
             problems.append(f"{place}: must be {{'lr': a, 'decay': b}}, or one of the two")
             continue
         for key, value in factors.items():
-            if not (_number(value) and value >= 0):
+            if not (is_number(value) and value >= 0):
                 problems.append(f"{setting('multipliers', value, keys=(pattern, key))}: must be a number from 0")
     return problems
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

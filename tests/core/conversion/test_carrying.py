@@ -106,6 +106,8 @@ def test_a_file_says_all_of_it_or_is_refused() -> None:
         SolverState.of(NeutralWeights({}, None, {}, {"name": "adam"}), "a.safetensors")
     with pytest.raises(ModelError, match=r"its solver description has an invalid trained=\['conv.weight'\]"):
         SolverState.of(NeutralWeights({}, None, {}, {**whole.to_json(), "trained": ["conv.weight"]}), "a.safetensors")
+    with pytest.raises(ModelError, match=r"its solver description has an invalid rate=1000"):
+        SolverState.of(NeutralWeights({}, None, {}, {**whole.to_json(), "rate": 10**400}), "a.safetensors")
     with pytest.raises(ModelError, match=r"a\.safetensors: its solver state lacks 'mean/conv.bias'"):
         slots = {"mean/conv.weight": np.zeros(1, np.float32)}
         SolverState.of(NeutralWeights({}, None, slots, whole.to_json()), "a.safetensors")

@@ -49,6 +49,25 @@ def test_what_is_named_overrides_the_recipe() -> None:
     assert settings.solver == {"name": "adam", "momentum": 0.9, "momentum2": 0.999, "delta": 0.1, "weight_decay": 0.0}
 
 
+def test_whole_numbers_too_large_for_a_float_are_refused() -> None:
+    large = 10**400
+    job = multiseg.Job(
+        dataset="x", learning_rate=large, mean=[large], divide_std=[large], threshold=large, min_delta=large,
+        loss="binary_cross_entropy", loss_options={"label_max": large}, solver_options={"momentum": large},
+        multipliers={"*": {"lr": large}}, lr_policy={"policy": "step", "step": large},
+        augment={"noise": large, "scale": [1, large]}, val_interval=large, epochs=large,
+    )  # fmt: skip
+    with pytest.raises(SettingsError) as caught:
+        job.resolve()
+    for words in (
+        "learning_rate=1", "mean=[1", "divide_std=[1", "threshold=1", "min_delta=1", "loss_options label_max=1", "momentum=1",
+        "multipliers['*']['lr']=1", "step must be a number", "noise=1", "scale=[1", "val_interval=1", "epochs=1",
+    ):  # fmt: skip
+        assert words in str(caught.value)
+    with pytest.raises(SettingsError, match=r"class_weights=\[1.*must be numbers from 0"):
+        multiseg.Job(dataset="x", loss="cross_entropy", class_weights=[1, large]).resolve()
+
+
 def test_equal_has_only_what_all_have() -> None:
     with pytest.raises(
         SettingsError, match=r"solver='adamw': choose one of sgd, nesterov, adagrad, rmsprop, adadelta, adam$"
