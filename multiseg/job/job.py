@@ -12,6 +12,7 @@ from multiseg.job.request import JobRequest
 from multiseg.job.resolution import resolved
 from multiseg.run.own_model import model_to_resume
 from multiseg.run.run import Run
+from multiseg.settings.requirements import check_kinds
 from multiseg.settings.resolved import Settings
 from multiseg.training.distributed.follower import follow
 from multiseg.training.events import Progress
@@ -110,6 +111,7 @@ class Job(JobRequest):
                 f"{setting('skip_damaged', True)}: needs a run to resume; add {setting('resume', True)}"
             )
         ranks = current()
+        check_kinds(self)
         registry.get(self.backend)  # report an unknown backend before anything is opened
         dataset = self.dataset if isinstance(self.dataset, Dataset) else Dataset.open(self.dataset)
         request = self

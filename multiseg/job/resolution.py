@@ -36,6 +36,7 @@ Value = TypeVar("Value")
 
 def resolved(job: JobRequest, dataset: Dataset | None) -> Settings:
     """Return the settings of a job, checked and completed; see Job.resolve."""
+    requirements.check_kinds(job)
     backend = registry.get(job.backend)
     equal = job.recipe == "equal"
     neutral = NEUTRAL.get(job.solver) if equal else None

@@ -68,6 +68,11 @@ def read_jobs(path: str | Path) -> JobList:
     parallel = content.get("parallel", 1)
     if not isinstance(parallel, int) or isinstance(parallel, bool) or parallel < 1:
         problems.append(f"parallel={parallel!r}: must be a whole number from 1")
+    for number, table in enumerate(tables, 1):
+        for key, value in {**defaults, **table}.items():
+            values = value if isinstance(value, list) else [value]
+            if key in PATHS and not all(isinstance(path, str) for path in values):
+                problems.append(f"[[job]] {number}: {key}={value!r}: must be a path, as text")
     runs = content.get("runs", "runs")
     if not isinstance(runs, str):
         problems.append(f"runs={runs!r}: must be a folder")

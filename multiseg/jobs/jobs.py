@@ -14,6 +14,7 @@ from multiseg.dataset import Dataset
 from multiseg.dataset.location import is_url
 from multiseg.errors import MultisegError, SettingsError, setting
 from multiseg.job.job import Job
+from multiseg.settings.requirements import check_kinds
 from multiseg.training.signals import Stop, listening
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def _check(jobs: Mapping[str, Job], remote: bool) -> None:
     problems, datasets = [], {}
     for name, job in jobs.items():
         try:
+            check_kinds(job)
             path = place_of(job)
             if remote and is_url(path):
                 job.resolve()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from multiseg.dataset import Dataset
 from multiseg.dataset.cropping import CENTRE, NONE, read_size
 from multiseg.dataset.fitting import OF_DATASET
-from multiseg.errors import setting
+from multiseg.errors import SettingsError, setting
 from multiseg.network import PRECISIONS
-from multiseg.schema import is_number, is_whole
+from multiseg.schema import TEXT, is_number, is_whole
 from multiseg.settings.metrics import SELECTING
 
 RECIPES = ("tutorial", "equal")
@@ -48,7 +50,7 @@ def above_0(more: str = "", most: float = math.inf) -> Condition:
 
 
 def _names_layers(value: Any) -> bool:
-    return not isinstance(value, str) and all(isinstance(name, str) and name for name in value)
+    return isinstance(value, (list, tuple)) and all(isinstance(name, str) and name for name in value)
 
 
 def _are_numbers(value: Any) -> bool:
@@ -67,6 +69,34 @@ def _is_crop(value: Any) -> bool:
     return True
 
 
+def _is_path(value: Any) -> bool:
+    return isinstance(value, (str, os.PathLike)) and TEXT.valid(os.fspath(value))
+
+
+_NAME = Condition("must be a name, as text", lambda value: isinstance(value, str))
+_FLAG = Condition("must be true or false", lambda value: isinstance(value, bool))
+_OPTIONS = Condition("must map names of options to values", lambda value: isinstance(value, Mapping))
+_LAYERS = Condition("must be a list of names of layers", _names_layers)
+
+# what the other checks of a job, and the reading of its network, rely on
+KINDS: dict[str, Condition] = {
+    "dataset": Condition(
+        "must be a folder, a URL or a Dataset", lambda value: _is_path(value) or isinstance(value, Dataset)
+    ),
+    "backend": _NAME,
+    "model": Condition("must be a file or the name of a network", _is_path).or_none(),
+    "model_options": Condition("must be a mapping of names of variables", lambda value: isinstance(value, Mapping)),
+    "classes": whole(1).or_none(),
+    "outputs": _LAYERS,
+    "weights": Condition("must be a run folder or a file of weights", _is_path).or_none(),
+    "freeze": _LAYERS,
+    "solver": _NAME,
+    "solver_options": _OPTIONS,
+    "lr_policy": Condition(
+        "must be a name, or a mapping of 'policy' and its parameters", lambda value: isinstance(value, (str, Mapping))
+    ).or_none(),
+    "augment": _OPTIONS,
+}
 REQUIREMENTS: dict[str, Condition] = {
     "recipe": one_of(*RECIPES),
     "subtract_mean": one_of(*SUBTRACT_MEAN).or_none(),
@@ -79,7 +109,8 @@ REQUIREMENTS: dict[str, Condition] = {
     "val_crop": one_of(CENTRE, NONE).or_none(),
     "keep": one_of(*KEEP),
     "device": one_of(*DEVICES),
-    "compile": Condition("must be true or false", lambda value: isinstance(value, bool)),
+    "lowering": _FLAG,
+    "compile": _FLAG,
     "precision": one_of(*PRECISIONS),
     "epochs": whole(1),
     "batch_size": whole(1).or_none(),
@@ -89,9 +120,6 @@ REQUIREMENTS: dict[str, Condition] = {
     "data_workers": whole(0).or_none(),
     "image_cache": whole(0, " of megabytes").or_none(),
     "ignore_index": whole(0).or_none(),
-    "classes": whole(1).or_none(),
-    "model_options": Condition("must be a mapping of names of variables", lambda value: isinstance(value, Mapping)),
-    "outputs": Condition("must be a list of names of layers", _names_layers),
     "seed": Condition("must be 0 to 2**31-1", lambda value: is_whole(value) and 0 <= value < 2**31).or_none(),
     "learning_rate": above_0(" above 0").or_none(),
     "val_interval": above_0(" of epochs above 0, e.g. 0.5"),
@@ -101,14 +129,20 @@ REQUIREMENTS: dict[str, Condition] = {
     "patience": whole(1, " of validations").or_none(),
     "min_delta": Condition("must be a number from 0", lambda value: is_number(value) and value >= 0),
     "solver_state": Condition("must be true, false, or left out", lambda value: value in (None, False, True)),
-    "freeze": Condition("must be a list of names of layers", _names_layers),
 }
 
 
-def problems(job: Any) -> list[str]:
+def problems(job: Any, requirements: Mapping[str, Condition] = REQUIREMENTS) -> list[str]:
     """Return what is wrong with the values of a job's settings, in the words of an error's template."""
     return [
         f"{setting(name, value)}: {requirement.words}"
-        for name, requirement in REQUIREMENTS.items()
+        for name, requirement in requirements.items()
         if not requirement.holds(value := getattr(job, name))
     ]
+
+
+def check_kinds(job: Any) -> None:
+    """Raise SettingsError for values of a wrong kind, which lists what else is wrong with the values as well."""
+    wrong = problems(job, KINDS)
+    if wrong:
+        raise SettingsError("; ".join([*wrong, *problems(job)]))

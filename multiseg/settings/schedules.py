@@ -43,23 +43,25 @@ class Schedule:
         """
         if policy is None:
             policy = DEFAULT
-        given = {"policy": policy} if isinstance(policy, str) else dict(policy)
-        name = given.pop("policy", None)
-        if name not in POLICIES:
+        requested = {"policy": policy} if isinstance(policy, str) else dict(policy)
+        name = requested.pop("policy", None)
+        if not isinstance(name, str) or name not in POLICIES:
             raise SettingsError(f"unknown {setting('lr_policy')} {name!r}; known are: {', '.join(POLICIES)}")
         known = {**POLICIES[name], WARMUP: 0.0}
-        unknown = sorted(set(given) - set(known))
+        unknown = sorted(set(requested) - set(known), key=str)
         problems = [
             f"{setting('lr_policy')} {name!r} has no parameter {key!r}; it takes: {', '.join(known)}" for key in unknown
         ]
         parameters: dict[str, Any] = {}
         for key, default in known.items():
-            value = given.get(key, default)
+            value = requested.get(key, default)
             several = isinstance(default, tuple)
             if value is None or value == "":
                 problems.append(f"{setting('lr_policy')} {name!r}: {key} is missing; DIGITS' default is {default!r}")
                 continue
             try:
+                if isinstance(value, str) and several:
+                    raise ValueError  # its characters are no list
                 parameters[key] = [float(part) for part in value] if several else float(value)
             except (TypeError, ValueError, OverflowError):  # the last for a whole number of more than 308 digits
                 wanted = "a list of numbers" if several else "a number"

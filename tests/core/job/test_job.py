@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import multiseg
-from multiseg.errors import RunError, SettingsError
+from multiseg.errors import MultisegError, RunError, SettingsError
 
 
 def test_all_that_is_wrong_with_a_job_is_said_at_once() -> None:
@@ -25,6 +29,53 @@ def test_all_that_is_wrong_with_a_job_is_said_at_once() -> None:
         "threads=-1", "device='gpu': choose one of auto, cpu, cuda",
     ):  # fmt: skip
         assert words in str(caught.value)
+
+
+VALUES: tuple[Any, ...] = (
+    5, -1, 1.5, 10**400, math.nan, True, "x", "x\0", "", b"x", object(), [1], [[1]], ["x"], (1, 2), {}, {1: 2, "a": 3},
+    {"policy": [1]}, {"policy": "step", "step": "50"}, {"policy": "multistep", "stepvalues": "12"},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(multiseg.Job)])
+def test_a_value_of_any_kind_is_taken_or_refused_by_name(name: str, dataset: Any) -> None:
+    for value, (model, opened) in itertools.product(VALUES, ((None, dataset), ("unet", None))):
+        settings: dict[str, Any] = {"dataset": "x", "model": model, "seed": 1, name: value}
+        with contextlib.suppress(MultisegError):
+            multiseg.Job(**settings).resolve(opened)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"freeze": 5}, "freeze=5: must be a list of names of layers"),
+        ({"outputs": {"a": 1}}, "outputs={'a': 1}: must be a list of names of layers"),
+        ({"augment": 5}, "augment=5: must map names of options to values"),
+        ({"solver_options": [1]}, "solver_options=[1]: must map names of options to values"),
+        ({"lr_policy": 5}, "lr_policy=5: must be a name, or a mapping"),
+        ({"lr_policy": {"policy": [1]}}, "unknown lr_policy [1]; known are: fixed, step"),
+        ({"model": 5}, "model=5: must be a file or the name of a network"),
+        ({"weights": True}, "weights=True: must be a run folder or a file of weights"),
+        ({"classes": [1]}, "classes=[1]: must be a whole number from 1"),
+        ({"solver": ["sgd"]}, "solver=['sgd']: must be a name, as text"),
+        ({"backend": ["torch"]}, "backend=['torch']: must be a name, as text"),
+        ({"lowering": "x"}, "lowering='x': must be true or false"),
+        ({"freeze": 5, "epochs": 0}, "epochs=0: must be a whole number from 1"),
+    ],
+)
+def test_values_of_a_wrong_kind_are_named(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        multiseg.Job(dataset="x", **settings).resolve()
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("dataset", [5, [1], {}, "x\0"])
+def test_a_dataset_that_is_no_folder_is_named_before_it_is_opened(dataset: Any, tmp_path: Path) -> None:
+    job = multiseg.Job(dataset=dataset)
+    for attempt in (lambda: job.train(tmp_path / "run"), lambda: multiseg.train_jobs({"a": job}, tmp_path / "runs")):
+        with pytest.raises(SettingsError, match=r"dataset=.*: must be a folder, a URL or a Dataset"):
+            attempt()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_solver_option_that_does_not_fit_is_named() -> None:

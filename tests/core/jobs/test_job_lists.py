@@ -74,6 +74,9 @@ def test_lists_stand_for_every_combination(file: Path) -> None:
     ("[[job]\n", ["is not TOML"]),
     ("paralel = 1\nparallel = 0\n[[job]]\ndataset = 'x'", ["unknown key 'paralel'", "parallel=0"]),
     ("[[job]]\ndataset = 'x'\n[[job]]\ndataset = 'y'", ["two jobs are called 'torch'"]),
+    ("[[job]]\ndataset = 5", ["[[job]] 1: dataset=5: must be a path, as text"]),
+    ("[defaults]\ndataset = 'x'\n[[job]]\n[[job]]\nmodel = ['fcn', 5]", ["[[job]] 2: model=['fcn', 5]: must be a path"]),
+    ("[[job]]\ndataset = 'x'\nweights = true", ["weights=True: must be a path"]),
     ("[[job]]\nepochs = 1", ["job 'torch' has no dataset"]),
 ])  # fmt: skip
 def test_what_is_wrong_with_a_file_is_named(tmp_path: Path, text: str, words: list[str]) -> None:

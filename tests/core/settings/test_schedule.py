@@ -157,7 +157,9 @@ def test_rates_follow_caffes_formulas(policy: Any, iteration: int, rate: float) 
         ({"policy": "step", "gamma": "x"}, "gamma must be a number, not 'x'"),
         ({"policy": "step", "step": [1, 2]}, "step must be a number"),
         ({"policy": "multistep", "stepvalues": 50}, "stepvalues must be a list of numbers"),
+        ({"policy": "multistep", "stepvalues": "12"}, "stepvalues must be a list of numbers, not '12'"),
         ({"gamma": 1}, "unknown lr_policy None"),
+        ({"policy": [1]}, "unknown lr_policy [1]"),
     ],
 )
 def test_bad_policies_are_named(policy: Any, words: str) -> None:
