@@ -1,6 +1,7 @@
 """Read jobs from a TOML file.
 
-A list of values defines one job per value, several lists define every combination::
+A list of values defines one job per value, several lists define every combination; see :data:`LISTS` for settings that are
+lists themselves::
 
     runs = "runs"                # folder of the run folders; this and other paths are relative to the file
     parallel = 2                 # number of jobs trained concurrently
@@ -37,6 +38,15 @@ else:
     import tomli as tomllib
 
 SETTINGS = tuple(field.name for field in fields(Job))
+# settings whose value may be a list, and the types of items that make a list one of alternatives
+LISTS: dict[str, type | tuple[type, ...]] = {
+    "freeze": list,
+    "outputs": list,
+    "mean": list,
+    "divide_std": (list, str),
+    "class_weights": (list, str),
+    "crop": (list, str),
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,9 @@ def read_jobs(path: str | Path) -> JobList:
         problems.append(f"parallel={parallel!r}: must be a whole number from 1")
     for number, table in enumerate(tables, 1):
         for key, value in {**defaults, **table}.items():
-            values = value if isinstance(value, list) else [value]
+            values = _choices(key, value)
+            if not values:
+                problems.append(f"[[job]] {number}: {key}=[]: lists no value for a job; leave it out, or list values")
             if key in PATHS and not all(isinstance(path, str) for path in values):
                 problems.append(f"[[job]] {number}: {key}={value!r}: must be a path, as text")
     runs = content.get("runs", "runs")
@@ -99,7 +111,7 @@ def _is_absolute(key: str, value: Any) -> bool:
 def _expanded(table: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield name and settings of each combination."""
     base = table.get("name")
-    choices = {key: value if _is_choice(key, value) else [value] for key, value in table.items() if key != "name"}
+    choices = {key: _choices(key, value) for key, value in table.items() if key != "name"}
     for combination in itertools.product(*choices.values()):
         settings = dict(zip(choices, combination, strict=True))
         parts = [str(base or settings.get("backend", Job.backend))]
@@ -119,10 +131,7 @@ def _stem(value: Any) -> str:
     return Path(value).name if ":" in Path(value).name else Path(value).stem
 
 
-def _is_choice(key: str, value: Any) -> bool:
-    """Return whether a value lists alternatives, one per job; a setting that is itself a list needs a list of lists, or words."""
-    if key == "class_weights":
-        return isinstance(value, list) and any(isinstance(item, (list, str)) for item in value)
-    return isinstance(value, list) and (
-        key not in ("freeze", "outputs") or any(isinstance(item, list) for item in value)
-    )
+def _choices(key: str, value: Any) -> list[Any]:
+    """Return the alternatives of a setting, one per job: the items of a list, unless the list is itself one value of it."""
+    is_choice = isinstance(value, list) and (key not in LISTS or any(isinstance(item, LISTS[key]) for item in value))
+    return value if is_choice else [value]

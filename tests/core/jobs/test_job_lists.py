@@ -68,7 +68,29 @@ def test_lists_stand_for_every_combination(file: Path) -> None:
     assert found.jobs["numpy_seed=2_lr_policy=1"].lr_policy == {"policy": "step", "step": 25}
 
 
+@pytest.mark.parametrize(("line", "values"), [
+    ("mean = [104, 117, 123]", [[104, 117, 123]]),
+    ("mean = [[50], [104, 117, 123]]", [[50], [104, 117, 123]]),
+    ("divide_std = [50.0]", [[50.0]]),
+    ("divide_std = ['dataset', [50.0]]", ["dataset", [50.0]]),
+    ("crop = [96, 128]", [[96, 128]]),
+    ("crop = [[96, 128], [64]]", [[96, 128], [64]]),
+    ("crop = ['96', '96x128', 'none']", ["96", "96x128", "none"]),
+    ("class_weights = [1, 2.5]", [[1, 2.5]]),
+    ("class_weights = ['balanced', [1, 2.5]]", ["balanced", [1, 2.5]]),
+    ("freeze = ['a', 'b']", [["a", "b"]]),
+    ("freeze = []", [[]]),
+    ("outputs = [['a'], ['b']]", [["a"], ["b"]]),
+    ("val_crop = ['centre', 'none']", ["centre", "none"]),
+])  # fmt: skip
+def test_settings_that_are_lists_need_a_list_of_alternatives(tmp_path: Path, line: str, values: list[Any]) -> None:
+    (tmp_path / "jobs.toml").write_text(f"[[job]]\ndataset = 'x'\n{line}\n")
+    setting = line.split(" = ")[0]
+    assert [getattr(job, setting) for job in read_jobs(tmp_path / "jobs.toml").jobs.values()] == values
+
+
 @pytest.mark.parametrize(("text", "words"), [
+    ("[defaults]\nepochs = []\n[[job]]\ndataset = 'x'", ["[[job]] 1: epochs=[]: lists no value for a job"]),
     ("[[job]]\nepoch = 3\ndatset = 'x'", ["unknown key 'epoch'", "unknown key 'datset'", "epochs"]),
     ("[defaults]\nepochs = 2", ["needs a [[job]] table"]),
     ("[[job]\n", ["is not TOML"]),
