@@ -19,6 +19,8 @@ Array = NDArray[Any]
 Floats = NDArray[np.float32]
 DataOrder = Literal["NCHW", "NHWC"]
 ChannelOrder = Literal["RGB", "BGR"]
+ImageOrder = Literal["CHW", "HWC"]  # of one image
+DATA_ORDERS: dict[ImageOrder, DataOrder] = {"CHW": "NCHW", "HWC": "NHWC"}
 
 
 def to_channels_first(image: Array) -> Array:

@@ -6,15 +6,17 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from multiseg.cli.notation import message
 from multiseg.dataset import scenes
+from multiseg.dataset.encodings import LabelEncoding, RecordEncoding
 from multiseg.errors import MultisegWarning
 from multiseg.files import json_text
-from multiseg.images import MOST_PIXELS
+from multiseg.images import MOST_PIXELS, Channels, Exif
+from multiseg.network import IMAGES, LabelKind
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 
@@ -70,13 +72,13 @@ def create_images(
 @click.option("--val-percent", type=float, help="Percentage of the pairs for validation.  [default: 10]")
 @click.option("--val-input", help="Folder of input images for validation.")
 @click.option("--val-target", help="Folder of target images for validation.")
-@click.option("--channels", type=click.Choice(["none", "L", "RGB"]), default="none", show_default=True,
+@click.option("--channels", type=click.Choice(get_args(Channels)), default="none", show_default=True,
               help="Convert all images to greyscale (L) or RGB.")  # fmt: skip
-@click.option("--feature-encoding", type=click.Choice(["png", "jpg", "none"]), default="png", show_default=True,
+@click.option("--feature-encoding", type=click.Choice(get_args(RecordEncoding)), default="png", show_default=True,
               help="Encoding of the inputs.")  # fmt: skip
-@click.option("--label-encoding", type=click.Choice(["none", "png"]), default="none", show_default=True,
+@click.option("--label-encoding", type=click.Choice(get_args(LabelEncoding)), default="none", show_default=True,
               help="Encoding of the targets.")  # fmt: skip
-@click.option("--labels", type=click.Choice(["images", "classes"]), default="images", show_default=True,
+@click.option("--labels", type=click.Choice(get_args(LabelKind)), default=IMAGES, show_default=True,
               help="What the targets are: pictures or binary masks, or masks of class indices.")  # fmt: skip
 @click.option("--classes", metavar="FILE", help="Names of the classes, one in each line.")
 @click.option("--colours", metavar="FILE|palette",
@@ -85,13 +87,13 @@ def create_images(
               help="Label of pixels that count in no loss and no metric, in masks of class indices.")  # fmt: skip
 @click.option("--label-map", metavar="FILE|255:1,...",
               help="Labels of the values or colours in masks: lines such as '7 0' or '128 64 128 0'.")  # fmt: skip
-@click.option("--label-channels", type=click.Choice(["none", "L", "RGB"]),
+@click.option("--label-channels", type=click.Choice(get_args(Channels)),
               help="Convert targets that are pictures.  [default: as --channels]")  # fmt: skip
 @click.option("--foreground", metavar="dark|light|VALUE",
               help="The object in binary masks.  [default: dark; 1 in masks of 0 and 1]")  # fmt: skip
 @click.option("--mixed-sizes", is_flag=True, help="Allow images of different sizes; there is no mean image then.")
 @click.option("--seed", type=int, help="Seed of the shuffle before the split.  [default: random, stored in DIR]")
-@click.option("--exif", type=click.Choice(["apply", "ignore"]), default="apply", show_default=True,
+@click.option("--exif", type=click.Choice(get_args(Exif)), default="apply", show_default=True,
               help="Turn images by their EXIF orientation, or read them as they are stored.")  # fmt: skip
 @click.option("--max-pixels", type=click.IntRange(min=1), default=MOST_PIXELS, show_default=True, metavar="N",
               help="Refuse images of more pixels, before they are decoded.")  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -12,7 +12,8 @@ from multiseg.cli.notation import message
 from multiseg.cli.snapshots import SNAPSHOT
 from multiseg.cli.tables import print_table
 from multiseg.files import json_text, write_json
-from multiseg.images import MOST_PIXELS
+from multiseg.images import MOST_PIXELS, Exif, PixelConversion
+from multiseg.layout import ChannelOrder, ImageOrder
 
 if TYPE_CHECKING:  # the help of all commands imports this module
     from multiseg.inference.output import Output
@@ -46,11 +47,13 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--pad", is_flag=True, help="Pad to a size that the network keeps, and crop the output back."),
         click.option("--tile", type=click.IntRange(min=1), metavar="N",
                      help="Process images of more than N pixels per side in overlapping tiles, without seams."),
-        click.option("--pixel-conversion", type=click.Choice(["clip", "normalize"]), default="clip", show_default=True,
+        click.option("--pixel-conversion", type=click.Choice(get_args(PixelConversion)), default="clip", show_default=True,
                      help="clip: cut values to 0..255; normalize: stretch to it."),
-        click.option("--channel-order", type=click.Choice(["RGB", "BGR"]), help="Order in the output.  [default: the backend's]"),
-        click.option("--data-order", type=click.Choice(["CHW", "HWC"]), help="Order in the output.  [default: the backend's]"),
-        click.option("--exif", type=click.Choice(["apply", "ignore"]),
+        click.option("--channel-order", type=click.Choice(get_args(ChannelOrder)),
+                     help="Order in the output.  [default: the backend's]"),
+        click.option("--data-order", type=click.Choice(get_args(ImageOrder)),
+                     help="Order in the output.  [default: the backend's]"),
+        click.option("--exif", type=click.Choice(get_args(Exif)),
                      help="Turn images by their EXIF orientation or not.  [default: as the dataset did]"),
         click.option("--show-input", is_flag=True, help="Write the input to the left of the output."),
         click.option("--overlay", is_flag=True,

@@ -13,16 +13,19 @@ from multiseg.cli import ARGUMENTS
 from multiseg.cli.events import print_json
 from multiseg.cli.model import CLASSES, MODEL_OPTION, OUTPUTS, names_of, options_of
 from multiseg.dataset.fitting import OF_DATASET
-from multiseg.network import FLOAT32, PRECISIONS
+from multiseg.network import PRECISIONS
 from multiseg.settings.losses import LOSSES
 from multiseg.settings.metrics import IN_PROGRESS, SELECTING
+from multiseg.settings.request import JobRequest
 from multiseg.settings.schedules import DEFAULT
 
 
 @click.command()
 @click.argument("jobs", required=False, type=click.Path(path_type=Path))
 @click.option("--dataset", metavar="PATH", help="Dataset folder, of multiseg or of a DIGITS job, or its URL.")
-@click.option("--backend", default="torch", show_default=True, help="Framework to train in; see `multiseg backends`.")
+@click.option(
+    "--backend", default=JobRequest.backend, show_default=True, help="Framework to train in; see `multiseg backends`."
+)
 @click.option(
     "--run",
     "folder",
@@ -37,10 +40,10 @@ from multiseg.settings.schedules import DEFAULT
 @CLASSES
 @MODEL_OPTION
 @OUTPUTS
-@click.option("--epochs", default=150, show_default=True)
+@click.option("--epochs", default=JobRequest.epochs, show_default=True)
 @click.option(
     "--recipe",
-    default="tutorial",
+    default=JobRequest.recipe,
     show_default=True,
     help="tutorial (each framework's own defaults) or equal (the same for all).",
 )
@@ -60,7 +63,12 @@ from multiseg.settings.schedules import DEFAULT
 @click.option(
     "--val-batch-size", type=int, help="Images per validation batch.  [default: the network file's, else the backend's]"
 )
-@click.option("--solver", default="sgd", show_default=True, help="sgd, nesterov, adagrad, rmsprop, adadelta, adam, ...")
+@click.option(
+    "--solver",
+    default=JobRequest.solver,
+    show_default=True,
+    help="sgd, nesterov, adagrad, rmsprop, adadelta, adam, ...",
+)
 @click.option(
     "--solver-option",
     multiple=True,
@@ -72,7 +80,10 @@ from multiseg.settings.schedules import DEFAULT
     help="Multiplier of the learning rate and of the weight decay, e.g. '*.bias=2,0'; may be repeated.",
 )  # fmt: skip
 @click.option(
-    "--accumulate", default=1, show_default=True, help="Number of batches whose gradients are averaged for one update."
+    "--accumulate",
+    default=JobRequest.accumulate,
+    show_default=True,
+    help="Number of batches whose gradients are averaged for one update.",
 )
 @click.option(
     "--lr-policy",
@@ -94,8 +105,8 @@ from multiseg.settings.schedules import DEFAULT
 @click.option(
     "--seed", type=int, help="Seed of the initial weights and the batch order.  [default: random, stored with the run]"
 )
-@click.option("--device", default="auto", show_default=True, help="Device: auto, cpu or cuda.")
-@click.option("--threads", default=0, help="Number of threads of the backend.  [default: all cores]")
+@click.option("--device", default=JobRequest.device, show_default=True, help="Device: auto, cpu or cuda.")
+@click.option("--threads", default=JobRequest.threads, help="Number of threads of the backend.  [default: all cores]")
 @click.option(
     "--data-workers", type=int, help="Processes that read and augment images.  [default: 0 on a CPU, up to 4 on a GPU]"
 )
@@ -105,30 +116,36 @@ from multiseg.settings.schedules import DEFAULT
 )  # fmt: skip
 @click.option(
     "--lowering/--no-lowering",
-    default=True,
+    default=JobRequest.lowering,
     help="Compute convolutions whose kernel equals their stride as one matrix product.",
 )
 @click.option("--compile", is_flag=True, help="Compile the training step; the first training takes longer to start.")
 @click.option(
     "--precision",
-    default=FLOAT32,
+    default=JobRequest.precision,
     show_default=True,
     help=f"Precision of the training step: {' or '.join(PRECISIONS)}; weights are kept in float32.",
 )
 @click.option(
     "--val-interval",
     type=float,
-    default=1,
+    default=JobRequest.val_interval,
     show_default=True,
     help="Epochs between validations; may be a fraction, e.g. 0.5.",
 )
 @click.option(
-    "--snapshot-interval", type=float, default=1, show_default=True, help="Epochs between snapshots; may be a fraction."
+    "--snapshot-interval",
+    type=float,
+    default=JobRequest.snapshot_interval,
+    show_default=True,
+    help="Epochs between snapshots; may be a fraction.",
 )
-@click.option("--keep", default="best", show_default=True, help="Snapshots to keep: last, best (and the last), or all.")
+@click.option(
+    "--keep", default=JobRequest.keep, show_default=True, help="Snapshots to keep: last, best (and the last), or all."
+)
 @click.option(
     "--metric",
-    default="l1",
+    default=JobRequest.metric,
     show_default=True,
     help=f"Metric that selects the best validation: {', '.join(SELECTING)}; val_loss if it is not defined.",
 )
@@ -139,11 +156,15 @@ from multiseg.settings.schedules import DEFAULT
 )
 @click.option("--patience", type=int, help="Stop after this number of validations without an improvement.")
 @click.option(
-    "--min-delta", type=float, default=0, show_default=True, help="Smallest change that counts as an improvement."
+    "--min-delta",
+    type=float,
+    default=JobRequest.min_delta,
+    show_default=True,
+    help="Smallest change that counts as an improvement.",
 )
 @click.option("--weights", type=click.Path(path_type=Path), help="Run folder or weights file to start from.")
 @click.option(
-    "--solver-state/--no-solver-state", default=None,
+    "--solver-state/--no-solver-state", default=JobRequest.solver_state,
     help="Whether to continue with the state of that run's solver.  [default: if it has one]",
 )  # fmt: skip
 @click.option(

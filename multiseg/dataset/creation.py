@@ -20,12 +20,12 @@ from multiseg.dataset.encoding import (
     MOST_PAIRS,
     Chunk,
     EncodingTask,
-    RecordEncoding,
     pair_bytes,
     read_label,
     shape_of,
     without_colour,
 )
+from multiseg.dataset.encodings import LabelEncoding, RecordEncoding
 from multiseg.dataset.finishing import Finishing
 from multiseg.dataset.label_options import LabelOptions, warnings_about
 from multiseg.dataset.label_rules import LabelRules
@@ -62,7 +62,7 @@ class CreationOptions:
     val_percent: float
     channels: Channels
     feature_encoding: RecordEncoding
-    label_encoding: RecordEncoding
+    label_encoding: LabelEncoding
     mixed_sizes: bool
     seed: int
     exif: Exif = "apply"
@@ -71,8 +71,8 @@ class CreationOptions:
 
     def __post_init__(self) -> None:
         _one_of("channels", self.channels, get_args(Channels))
-        _one_of("feature_encoding", self.feature_encoding, ("png", "jpg", "none"))
-        _one_of("label_encoding", self.label_encoding, ("none", "png"))
+        _one_of("feature_encoding", self.feature_encoding, get_args(RecordEncoding))
+        _one_of("label_encoding", self.label_encoding, get_args(LabelEncoding))
         _one_of("exif", self.exif, get_args(Exif))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise SettingsError(f"{setting('seed')} {self.seed!r} must be a whole number, 0 or more")

@@ -18,7 +18,7 @@ from multiseg.dataset import voc as voc_layout
 from multiseg.dataset.creation import CreationOptions, Progress, create, random_seed
 from multiseg.dataset.description import computed_hash, read_description, recorded_sum
 from multiseg.dataset.deviation import standard_deviation
-from multiseg.dataset.encoding import RecordEncoding
+from multiseg.dataset.encodings import LabelEncoding, RecordEncoding
 from multiseg.dataset.foreground import Side, foreground_of_stored
 from multiseg.dataset.label_options import IGNORE, LabelOptions
 from multiseg.dataset.label_tables import BORDER_COLOUR
@@ -63,7 +63,7 @@ class Dataset:
         voc: PathLike | None = None,
         channels: Channels = "none",
         feature_encoding: RecordEncoding = "png",
-        label_encoding: RecordEncoding = "none",
+        label_encoding: LabelEncoding = "none",
         mixed_sizes: bool = False,
         labels: LabelKind = IMAGES,
         classes: PathLike | Sequence[str] | None = None,

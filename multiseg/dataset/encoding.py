@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from multiseg.dataset.encodings import LabelEncoding, RecordEncoding
 from multiseg.dataset.label_rules import LabelRules
 from multiseg.dataset.label_statistics import LabelStatistics
 from multiseg.dataset.records import encoded_datum, raw_datum, values_datum
@@ -30,7 +30,6 @@ from multiseg.images import (
     turned,
 )
 
-RecordEncoding = Literal["none", "png", "jpg"]
 Shape = tuple[int, int, int]
 Chunk = list[tuple[str, str]]
 
@@ -47,7 +46,7 @@ class EncodingTask:
 
     channels: Channels
     feature_encoding: RecordEncoding
-    label_encoding: RecordEncoding
+    label_encoding: LabelEncoding
     mixed_sizes: bool
     first: tuple[str, str]
     shape: Shape

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import get_args
 
 from multiseg.errors import SettingsError, setting
 from multiseg.images import MOST_PIXELS, Exif, PixelConversion
-from multiseg.layout import ChannelOrder, DataOrder, Layout
-
-DATA_ORDERS: dict[str, DataOrder] = {"CHW": "NCHW", "HWC": "NHWC"}
+from multiseg.layout import DATA_ORDERS, ChannelOrder, ImageOrder, Layout
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Options:
     tile: int | None = None
     pixel_conversion: PixelConversion = "clip"
     channel_order: ChannelOrder | None = None
-    data_order: Literal["CHW", "HWC"] | None = None
+    data_order: ImageOrder | None = None
     exif: Exif | None = None
     max_pixels: int | None = None
 
@@ -50,10 +48,10 @@ class Options:
                 f"add {setting('resize', False)}"
             )
         choices: dict[str, tuple[str | None, ...]] = {
-            "pixel_conversion": ("clip", "normalize"),
-            "channel_order": ("RGB", "BGR", None),
-            "data_order": ("CHW", "HWC", None),
-            "exif": ("apply", "ignore", None),
+            "pixel_conversion": get_args(PixelConversion),
+            "channel_order": (*get_args(ChannelOrder), None),
+            "data_order": (*get_args(ImageOrder), None),
+            "exif": (*get_args(Exif), None),
         }
         for name, valid_values in choices.items():
             value = getattr(self, name)

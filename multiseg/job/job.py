@@ -8,10 +8,10 @@ from pathlib import Path
 from multiseg import backend as registry
 from multiseg.dataset import Dataset
 from multiseg.errors import SettingsError, setting
-from multiseg.job.request import JobRequest
 from multiseg.job.resolution import resolved
 from multiseg.run.own_model import model_to_resume
 from multiseg.run.run import Run
+from multiseg.settings.request import JobRequest
 from multiseg.settings.requirements import check_kinds
 from multiseg.settings.resolved import Settings
 from multiseg.training.distributed.follower import follow

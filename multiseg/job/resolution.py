@@ -16,7 +16,6 @@ from multiseg.dataset.cropping import CENTRE, NONE, Shape, Size, crop_problems, 
 from multiseg.dataset.fitting import batch_problems, is_mixed, mean_of, outputs_of, shapes_of, std_of
 from multiseg.dataset.foreground import DARK
 from multiseg.errors import ModelError, SettingsError, setting
-from multiseg.job.request import JobRequest
 from multiseg.model_files import choosing, shipped
 from multiseg.model_files.kinds import kind_of
 from multiseg.model_files.reading import cropping_of_file, mean_of_file
@@ -25,6 +24,7 @@ from multiseg.schema import is_whole
 from multiseg.settings import class_weights, requirements
 from multiseg.settings.class_weights import with_label_max
 from multiseg.settings.losses import NEUTRAL_LOSSES, complete_options, loss_problems
+from multiseg.settings.request import JobRequest
 from multiseg.settings.resolved import OWN_MEAN, Settings
 from multiseg.settings.schedules import Schedule
 from multiseg.settings.solvers import NEUTRAL, NEUTRAL_BATCH_SIZE, multiplier_problems, option_problems

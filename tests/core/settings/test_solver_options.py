@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -39,6 +41,14 @@ def test_equal_is_the_same_for_all_backends(solver: str) -> None:
     assert all(each == found[0] for each in found)
     assert found[0]["solver"]["weight_decay"] == 0
     assert (found[0]["batch_size"], found[0]["val_batch_size"], found[0]["loss"]) == (16, 16, "l2")
+
+
+def test_the_commands_defaults_are_the_jobs() -> None:
+    job = multiseg.Job("x")
+    defaults = {param.name: param.get_default(click.Context(command)) for param in command.params}
+    plain = [field.name for field in fields(job) if isinstance(getattr(job, field.name), (str, int, float))]
+    stated = {name: defaults[name] for name in plain if name != "dataset"}
+    assert stated == {name: getattr(job, name) for name in stated} and len(stated) > 10
 
 
 def test_what_is_named_overrides_the_recipe() -> None:

@@ -7,14 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from multiseg.dataset import Dataset
+from multiseg import (
+    dataset as datasets,
+)  # whose classes are imported when they are used: the help of all commands imports this
+from multiseg.network import FLOAT32
 
 
 @dataclass
 class JobRequest:
     """The settings of a job, documented in :class:`multiseg.Job`."""
 
-    dataset: Dataset | str | Path
+    dataset: datasets.Dataset | str | Path
     backend: str = "torch"
     model: str | Path | None = None
     epochs: int = 150
@@ -41,7 +44,7 @@ class JobRequest:
     image_cache: int | None = None
     lowering: bool = True
     compile: bool = False
-    precision: str = "float32"
+    precision: str = FLOAT32
     val_interval: float = 1
     snapshot_interval: float = 1
     keep: str = "best"
