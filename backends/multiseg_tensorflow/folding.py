@@ -136,7 +136,7 @@ def _is_expression(op: Any, tensor: Any) -> bool:
     if source.type == "Const" or source.type in VARIABLES:
         return False
     if source.type == "Split" and op.type == "Conv2D":
-        return not _is_grouped(op, source)
+        return not _is_grouped(source)
     before = reachable([source], lambda op: (operand.op for operand in op.inputs))
     if op.type in ARITHMETIC:
         # batch normalisation of variables, or of constants that freezing has made of them, is one layer
@@ -151,7 +151,7 @@ def _is_expression(op: Any, tensor: Any) -> bool:
     return source.type not in VARIABLES
 
 
-def _is_grouped(op: Any, split: Any) -> bool:
+def _is_grouped(split: Any) -> bool:
     """Return whether a kernel is split for the groups of one convolution: an image is split too, the outputs concatenated."""
     users = [consumer for tensor in split.outputs for consumer in tensor.consumers()]
     joined = {consumer for user in users for consumer in user.outputs[0].consumers()}

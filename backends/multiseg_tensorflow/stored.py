@@ -141,7 +141,7 @@ def _meta_graph(path: Path, seed: int) -> Stored:
         with tf.Session() as session:
             session.run(initialiser)
             values.update(session.run(read))
-    return Stored(graph, values, **_signature(path, meta.signature_def))
+    return Stored(graph, values, **_signature(meta.signature_def))
 
 
 def checkpoint(prefix: Path) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def _saved_model(folder: Path) -> Stored:
         unread = {op.name for op in graph.get_operations() if op.type in VARIABLES} - values.keys()
     if unread:
         values.update(_object_values(folder / "variables" / "variables", unread))
-    return Stored(graph, values, **_signature(folder, model.signature_def))
+    return Stored(graph, values, **_signature(model.signature_def))
 
 
 def _restore(session: Any, folder: Path, tags: list[str]) -> None:
@@ -230,7 +230,7 @@ def _value(op: Any) -> Any:
     return op.outputs[0]
 
 
-def _signature(path: Path, signatures: Any) -> dict[str, Any]:
+def _signature(signatures: Any) -> dict[str, Any]:
     """Return the input and the output of the serving signature, or the ``inputs`` or ``outputs`` if there are several."""
     usable = {name: signature for name, signature in signatures.items() if signature.inputs and signature.outputs}
     chosen = usable.get(SIGNATURE) or (next(iter(usable.values())) if len(usable) == 1 else None)

@@ -24,7 +24,6 @@ STEPS = 2
 IGNORE = 255
 POSITIVE = ("Log", "Sqrt", "Pow")  # of a positive input; it is made so by a Softplus before them
 BINARY_TYPES = ("Sum", "Max", "Mul", "Add", "Sub", "Div")  # with two inputs of one shape, or a constant
-WITH_CONSTANT = ("Mul", "Add", "Sub", "Div")
 
 
 def draw_case(seed: int, number: int, most: int = 7) -> Case:

@@ -65,7 +65,7 @@ def convert(
         for file, names in ((network, ()), (source_network, outputs))
     )
     path, network_path = Path(out), None if with_network is None else Path(with_network)
-    backend = _check(to, path, channels, network, network_path)
+    backend = _check(to, channels, network, network_path)
     read = [source.path if isinstance(source, Run) else source, network, source_network]
     inputs = [None if file is None else Path(file) for file in read]
     _check_outputs(path, network_path, inputs)
@@ -141,7 +141,7 @@ def formats() -> dict[str, Backend | None]:
     return {NEUTRAL: None, **{backend.weights_format: backend for backend in backends if backend.weights_format}}
 
 
-def _check(to: str, out: Path, channels: str, network: object, network_path: Path | None) -> Backend | None:
+def _check(to: str, channels: str, network: object, network_path: Path | None) -> Backend | None:
     """Return the backend whose files are written, None for neutral weights. Raises SettingsError for wrong arguments."""
     known = formats()
     if to not in known:

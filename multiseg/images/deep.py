@@ -82,7 +82,7 @@ def _samples(image: ImageFile.ImageFile, data: bytes, name: str) -> tuple[Values
     if image.format == "PPM" and image.mode != "F":
         return pnm_values(data, name), None
     if image.mode in ("RGB", "RGBA", "LA"):
-        samples = _png(image, data) if image.format == "PNG" else _tiff(image, data, name)
+        samples = _png(image, data) if image.format == "PNG" else _tiff(data, name)
         return (samples[..., :-1], samples[..., -1:]) if image.mode[-1] == "A" else (samples, None)
     if image.mode not in ("F", "L") and image.mode[0] != "I":
         raise ImageError(f"{name}: is of a kind that cannot be read (mode {image.mode}); save it as grey or RGB")
@@ -117,7 +117,7 @@ def _png(image: ImageFile.ImageFile, data: bytes) -> Values:
     return high << 8 | low
 
 
-def _tiff(image: ImageFile.ImageFile, data: bytes, name: str) -> Values:
+def _tiff(data: bytes, name: str) -> Values:
     """Return the samples (H, W, C) uint16 of a TIFF file."""
     planes = []
     for other_byte in (False, True):

@@ -24,7 +24,7 @@ def differing_case(case: Case, other: Topology, values: Mapping[str, Array]) -> 
     layers, others = _first(one, other)
     name = layers[-1].outputs[0]
     reference, images = part_of(one, layers, values, name)
-    written, _ = part_of(one, _renamed(layers, others, one), values, name)
+    written, _ = part_of(one, _renamed(layers, others), values, name)
     weights = {key: case.weights[key] for key in reference.weights}
     part = replace(
         case, topology=reference, weights=weights, images=images, labels=None, loss="l2", loss_options={}, class_weights=(),
@@ -58,7 +58,7 @@ def _nothing(layer: Layer) -> Layer:
     return replace(layer, type="Identity", parameters={}, weights={}, outputs=layer.outputs[:1])
 
 
-def _renamed(layers: Sequence[Layer], others: Sequence[Layer], one: Topology) -> list[Layer]:
+def _renamed(layers: Sequence[Layer], others: Sequence[Layer]) -> list[Layer]:
     """Return the layers ``others`` with the names and the input of ``layers``, so that their weights have the same names."""
     computed = {value for layer in layers for value in layer.outputs}
     read = list(dict.fromkeys(value for layer in layers for value in layer.inputs if value not in computed))
