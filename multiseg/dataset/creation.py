@@ -70,12 +70,15 @@ class CreationOptions:
     max_pixels: int = MOST_PIXELS
 
     def __post_init__(self) -> None:
+        for name in ("input", "target", "val_input", "val_target"):
+            if getattr(self, name) == "":
+                raise SettingsError(f"{setting(name, '')}: must be a folder of images; '.' is the current one")
         _one_of("channels", self.channels, get_args(Channels))
         _one_of("feature_encoding", self.feature_encoding, get_args(RecordEncoding))
         _one_of("label_encoding", self.label_encoding, get_args(LabelEncoding))
         _one_of("exif", self.exif, get_args(Exif))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise SettingsError(f"{setting('seed')} {self.seed!r} must be a whole number, 0 or more")
+            raise SettingsError(f"{setting('seed', self.seed)}: must be a whole number from 0")
         if not POSITIVE.valid(self.max_pixels):
             raise SettingsError(f"{setting('max_pixels', self.max_pixels)}: must be a whole number from 1 to 2**63-1")
         try:
@@ -83,7 +86,7 @@ class CreationOptions:
         except (TypeError, ValueError, OverflowError):
             valid = False
         if not valid:
-            raise SettingsError(f"{setting('val_percent')} {self.val_percent!r} must be from 0 to below 100")
+            raise SettingsError(f"{setting('val_percent', self.val_percent)}: must be from 0 to below 100")
         if (self.val_input is None) != (self.val_target is None):
             raise SettingsError(
                 f"{setting('val_input')} and {setting('val_target')} belong together; give both or neither"
@@ -107,7 +110,7 @@ def create(
     if workers is None:
         workers = len(os.sched_getaffinity(0))
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise SettingsError(f"{setting('workers')} {workers!r} must be a whole number, 1 or more")
+        raise SettingsError(f"{setting('workers', workers)}: must be a whole number from 1")
     with staged_folder(folder) as staging:
         rules = label_options.rules(options.channels)
         train, val, first_pairs = _pairs_of(options)
@@ -271,4 +274,4 @@ def _chunks(pairs: Pairs, size: int) -> Iterator[Chunk]:
 
 def _one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise SettingsError(f"{setting(name)} {value!r} is unknown; it is one of {', '.join(known)}")
+        raise SettingsError(f"{setting(name, value)}: choose one of {', '.join(known)}")

@@ -79,7 +79,7 @@ def create_images(
     ranges = (("count", count, 1), ("size", size, chosen.minimum_size), ("grid", grid, 1), ("seed", seed, 0))
     for name, value, minimum in ranges:
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < minimum):
-            raise SettingsError(f"{setting(name)} {value!r} must be a whole number, {minimum} or more")
+            raise SettingsError(f"{setting(name, value)}: must be a whole number from {minimum}")
     with staged_folder(folder) as staging:
         (staging / "input").mkdir()
         (staging / "target").mkdir()

@@ -55,7 +55,7 @@ def test_create_images_of_a_scene(tmp_path: Path) -> None:
     )
     result = run("create-images", tmp_path / "wrong", "--scene", "cells", "-s", 8)
     assert result.exit_code != 0
-    assert "--size 8 must be a whole number, 32 or more" in result.stderr
+    assert "--size 8: must be a whole number from 32" in result.stderr
     assert not (tmp_path / "wrong").exists()
 
 

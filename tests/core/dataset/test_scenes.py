@@ -139,6 +139,6 @@ def test_scenes_become_datasets(shapes: Path, cells: Path, tmp_path: Path) -> No
 def test_an_unknown_scene_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="scene='street': choose one of triangles, shapes, cells"):
         multiseg.create_images(tmp_path / "out", scene="street")
-    with pytest.raises(SettingsError, match="size 8 must be a whole number, 16 or more"):
+    with pytest.raises(SettingsError, match="size=8: must be a whole number from 16"):
         multiseg.create_images(tmp_path / "out", scene="shapes", size=8)
     assert list(tmp_path.iterdir()) == []
