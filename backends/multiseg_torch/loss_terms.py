@@ -21,7 +21,7 @@ OF_CLASSES = (functional.cross_entropy, functional.nll_loss)
 def of(criterion: Any, loss: losses.Loss, output: Tensor, labels: Tensor, batch_size: int) -> LossTerms:
     """Return a loss as pairs of total and count, see :meth:`multiseg.network.Network.evaluate`.
 
-    ``loss`` is ``criterion`` for the core's labels. A loss that the file defines itself is a mean over the images, unless it
+    ``loss`` is ``criterion`` for neutral labels. A loss that the file defines itself is a mean over the images, unless it
     returns the value of one call of cross_entropy or nll_loss, whose labels are then counted.
     """
     if isinstance(criterion, ClassLoss):

@@ -61,7 +61,7 @@ def named(spec: NetworkSpec) -> nn.Module:
 
 
 def over_labels(loss: Loss, ignore: int | None = None) -> Loss:
-    """Return ``loss`` adapted to the core's labels. A loss that the file defines itself receives them unchanged.
+    """Return ``loss`` adapted to neutral labels. A loss that the file defines itself receives them unchanged.
 
     It takes outputs in any order in memory; the file's own code receives them in NCHW.
 

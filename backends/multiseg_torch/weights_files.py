@@ -82,7 +82,7 @@ WRAPPED = (
     "network",
 )  # common keys of the state_dict in a checkpoint
 PARALLEL = "module."  # prefix that nn.DataParallel adds to every name
-MEND = "save weights with torch.save(model.state_dict(), path)"
+SAVE_AGAIN = "save weights with torch.save(model.state_dict(), path)"
 
 
 def read(path: str) -> dict[str, Array]:
@@ -108,7 +108,7 @@ def _state(path: str) -> dict[str, Tensor]:
         why = next((line.strip() for line in str(error).splitlines() if "Unsupported" in line or "GLOBAL" in line), "")
         why = why or (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"{path}: holds more than tensors, or is damaged, and is not unpickled; {MEND} ({why[:160]})"
+            f"{path}: holds more than tensors, or is damaged, and is not unpickled; {SAVE_AGAIN} ({why[:160]})"
         ) from error
     wrapped = [loaded[name] for name in WRAPPED if isinstance(loaded, dict) and isinstance(loaded.get(name), dict)]
     state: Any = wrapped[0] if wrapped else loaded
@@ -116,7 +116,7 @@ def _state(path: str) -> dict[str, Tensor]:
         state = {name: value for name, value in state.items() if not str(name).startswith("_")}
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         keys = ", ".join(map(str, list(state)[:6])) if isinstance(state, dict) else type(state).__name__
-        raise ModelError(f"{path}: holds no state_dict but {keys or 'nothing'}; {MEND}")
+        raise ModelError(f"{path}: holds no state_dict but {keys or 'nothing'}; {SAVE_AGAIN}")
     if all(str(name).startswith(PARALLEL) for name in state):
         state = {str(name)[len(PARALLEL) :]: value for name, value in state.items()}
     return {str(name): value for name, value in state.items()}

@@ -87,20 +87,20 @@ def train_file(
 
     if scheduler is not None:
         _quiet_dask()
-    given = read_jobs(file)
-    where, at_once = runs or given.runs, parallel or given.parallel
-    with written(page, [where / name for name in given.jobs]):
+    listed = read_jobs(file)
+    where, at_once = runs or listed.runs, parallel or listed.parallel
+    with written(page, [where / name for name in listed.jobs]):
         if as_json:
             outcomes = train_jobs(
-                given.jobs,
+                listed.jobs,
                 where,
                 at_once,
                 report=lambda name, event: print_json({"job": name, **event}),
                 scheduler=scheduler,
             )
         else:
-            with Lines(list(given.jobs)) as lines:
-                outcomes = train_jobs(given.jobs, where, at_once, report=lines, scheduler=scheduler)
+            with Lines(list(listed.jobs)) as lines:
+                outcomes = train_jobs(listed.jobs, where, at_once, report=lines, scheduler=scheduler)
     if not as_json:
         for each in outcomes:
             click.echo(f"{each.folder}: {each.status}" + (f": {each.error}" if each.error else ""))

@@ -31,7 +31,7 @@ def message(error: MultisegError | MultisegWarning, command: click.Command | Non
 
 
 def visible(text: str) -> str:
-    """Return a text for a terminal: control characters, which files of strangers may have in names, are shown as ``\\x1b``."""
+    """Return a text for a terminal: control characters, which untrusted files may have in names, are shown as ``\\x1b``."""
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 

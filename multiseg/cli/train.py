@@ -219,8 +219,8 @@ def train(
     if jobs is not None:
         from multiseg.cli.jobs import train_file
 
-        given = [name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE]
-        if other := sorted(set(given) - {"jobs", "folder", "parallel", "scheduler", "page", "as_json"}):
+        typed = [name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE]
+        if other := sorted(set(typed) - {"jobs", "folder", "parallel", "scheduler", "page", "as_json"}):
             raise click.UsageError(
                 f"--{other[0].replace('_', '-')} cannot be combined with a file of jobs; specify it in the file"
             )

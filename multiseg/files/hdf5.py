@@ -1,4 +1,4 @@
-"""Open HDF5 files of strangers: without links to other files, and without data that the file only declares.
+"""Open untrusted HDF5 files: without links to other files, and without data that the file only declares.
 
 HDF5 is read by h5py, an extra of multiseg, which TensorFlow brings along.
 """

@@ -20,7 +20,7 @@ def open_regular(path: str | os.PathLike[str], follow: bool = True) -> io.FileIO
     """Open a regular file for reading, without a buffer.
 
     Raises OSError naming the path if it cannot be opened, or is a FIFO, a device or a socket: reading these may block forever;
-    also a symbolic link unless ``follow``, for files that belong to a folder: a stranger's link would show any other file.
+    also a symbolic link unless ``follow``, for files that belong to a folder: a link in an untrusted one could lead to any file.
     """
     file = io.FileIO(path, opener=_open_without_blocking if follow else _open_without_following)
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

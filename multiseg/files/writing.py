@@ -93,7 +93,7 @@ def _claim(part: Path) -> int:
     end = time.monotonic() + LOCK_SECONDS
     while True:
         with suppress(OSError):
-            if part.is_symlink():  # of a stranger, to a file elsewhere
+            if part.is_symlink():  # of an untrusted folder, to a file elsewhere
                 part.unlink()
         descriptor = _open_without_following_for_writing(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK)
         try:

@@ -1,4 +1,4 @@
-"""Work on strangers' files is bounded: patterns match in linear time, and only regular files are opened."""
+"""Work on untrusted files is bounded: patterns match in linear time, and only regular files are opened."""
 
 from __future__ import annotations
 

@@ -143,6 +143,6 @@ def test_messages_that_quote_damaged_files_have_a_bounded_length() -> None:
 @pytest.mark.parametrize(
     "inside", ["", "{}", '{"name": 1', '["a"]', '{"name": 1}', '{"name": "a", "keys": 5}', "x" * 5000]
 )
-def test_the_marks_of_references_in_a_strangers_text_are_text(inside: str) -> None:
+def test_the_marks_of_references_in_untrusted_text_are_text(inside: str) -> None:
     error = ModelError(f"a \ufdd0{inside}\ufdd1 b")
     assert str(error).startswith("a ") and str(error).endswith(" b")

@@ -16,7 +16,8 @@ from torch import Tensor
 from multiseg_torch.describing.statistics import uses_batch
 
 MOMENTUM = 0.1  # PyTorch's default
-Said = Optional[tuple[str, dict[str, Any]]]  # noqa: UP045 - worker code runs on Python 3.9
+# type and parameters of a layer of the vocabulary; None if it has none
+Entry = Optional[tuple[str, dict[str, Any]]]  # noqa: UP045 - worker code runs on Python 3.9
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,17 @@ def _convolution_window(kernel: Any, stride: Any, padding: Any, dilation: Any) -
     return window | {"pads": [0, 0, 0, 0] if padding == "valid" else pair(padding) * 2}
 
 
-def _max_pool(call: Call) -> Said:
+def _max_pool(call: Call) -> Entry:
     window = _window(call.kernel_size, call.stride, call.padding or 0, call.dilation or 1)
     indices = {"indices": True} if call.return_indices else {}
     return "MaxPool", {**window, "ceil_mode": bool(call.ceil_mode), **indices}
 
 
-def _max_pool_with_indices(call: Call) -> Said:
+def _max_pool_with_indices(call: Call) -> Entry:
     return _max_pool(Call({**call.arguments, "return_indices": True}, call.read, call.made))
 
 
-def _max_unpool(call: Call) -> Said:
+def _max_unpool(call: Call) -> Entry:
     """Describe it by scales where the output has the input's size times the stride, else by the output's size."""
     strides = pair(call.stride or call.kernel_size)
     if not any(pair(call.padding or 0)) and all(n * s == m for n, s, m in zip(call.read[2:], strides, call.made[2:])):
@@ -76,7 +77,7 @@ def _max_unpool(call: Call) -> Said:
     return "MaxUnpool", {"sizes": list(call.made[2:])}
 
 
-def _average_pool(call: Call) -> Said:
+def _average_pool(call: Call) -> Entry:
     if call.divisor_override:
         return None
     window = _window(call.kernel_size, call.stride, call.padding or 0)
@@ -85,8 +86,8 @@ def _average_pool(call: Call) -> Said:
     return "AveragePool", {**window, "ceil_mode": bool(call.ceil_mode), "count_include_pad": bool(include)}
 
 
-def _adaptive(kind: str) -> Callable[[Call], Said]:
-    def rule(call: Call) -> Said:
+def _adaptive(kind: str) -> Callable[[Call], Entry]:
+    def rule(call: Call) -> Entry:
         if call.made[2:] == (1, 1):
             return f"Global{kind}", {}
         if any(n % m for n, m in zip(call.read[2:], call.made[2:])):
@@ -97,7 +98,7 @@ def _adaptive(kind: str) -> Callable[[Call], Said]:
     return rule
 
 
-def _reshape(call: Call) -> Said:
+def _reshape(call: Call) -> Entry:
     if call.made[:1] != call.read[:1]:
         return None
     if len(call.made) == 2:
@@ -105,21 +106,21 @@ def _reshape(call: Call) -> Said:
     return "Reshape", {"shape": list(call.made[1:])}
 
 
-def _permute(call: Call) -> Said:
+def _permute(call: Call) -> Entry:
     dims = call.dims
     dims = dims[0] if len(dims) == 1 and isinstance(dims[0], (list, tuple)) else dims
     perm = [call.axis(dim) for dim in dims]
     return ("Transpose", {"perm": perm}) if perm[0] == 0 else None
 
 
-def _transpose(call: Call) -> Said:
+def _transpose(call: Call) -> Entry:
     perm = list(range(len(call.read)))
     a, b = call.axis(call.dim0), call.axis(call.dim1)
     perm[a], perm[b] = perm[b], perm[a]
     return ("Transpose", {"perm": perm}) if perm[0] == 0 else None
 
 
-def _index(call: Call) -> Said:
+def _index(call: Call) -> Entry:
     """Return the Slice of x[:, a:b, ...]; integer indices and steps are not supported."""
     index = list(call.index) if isinstance(call.index, tuple) else [call.index]
     if Ellipsis in index:
@@ -140,22 +141,22 @@ def _index(call: Call) -> Said:
     }
 
 
-def _concat(call: Call) -> Said:
+def _concat(call: Call) -> Entry:
     return "Concat", {"axis": call.axis(call.dim or 0)}
 
 
-def _narrow(call: Call) -> Said:
+def _narrow(call: Call) -> Entry:
     axis = call.axis(call.dim)
     start = int(call.start) % call.read[axis]
     return "Slice", {"axes": [axis], "starts": [start], "ends": [start + int(call.length)]}
 
 
-def _split(call: Call) -> Said:
+def _split(call: Call) -> Entry:
     axis = call.axis(call.dim or 0)
     return "Split", {"axis": axis, "split": [shape[axis] for shape in call.all_made]}
 
 
-def pad_rule(call: Call) -> Said:
+def pad_rule(call: Call) -> Entry:
     pads = list(call.pad)
     if len(call.read) != 4 or any(pads[4:]):
         return None
@@ -172,7 +173,7 @@ def pad_rule(call: Call) -> Said:
     return "Pad", {"pads": [top, left, bottom, right], "mode": modes[mode], "value": call.value or 0}
 
 
-def _resize(call: Call) -> Said:
+def _resize(call: Call) -> Entry:
     if call.antialias:
         return None
     if call.mode in (None, "nearest"):
@@ -188,7 +189,7 @@ def _resize(call: Call) -> Said:
     return "Resize", {"mode": mode, "sizes": list(call.made[2:]), "coordinates": coordinates}
 
 
-def _expand(call: Call) -> Said:
+def _expand(call: Call) -> Entry:
     """Return the nearest Resize of images of one pixel, which repeats it."""
     one_pixel = len(call.read) == len(call.made) == 4 and call.read[2:] == (1, 1) and call.read[:2] == call.made[:2]
     if not one_pixel:
@@ -196,8 +197,8 @@ def _expand(call: Call) -> Said:
     return "Resize", {"mode": "nearest", "sizes": list(call.made[2:]), "coordinates": "asymmetric"}
 
 
-def _reduce(kind: str) -> Callable[[Call], Said]:
-    def rule(call: Call) -> Said:
+def _reduce(kind: str) -> Callable[[Call], Entry]:
+    def rule(call: Call) -> Entry:
         if call.dim is None:
             return None
         axes = [call.axis(dim) for dim in (call.dim if isinstance(call.dim, (list, tuple)) else [call.dim])]
@@ -206,10 +207,10 @@ def _reduce(kind: str) -> Callable[[Call], Said]:
     return rule
 
 
-def _binary(kind: str) -> Callable[[Call], Said]:
+def _binary(kind: str) -> Callable[[Call], Entry]:
     """Return the rule for two tensors of the same shape, or a tensor and a number."""
 
-    def rule(call: Call) -> Said:
+    def rule(call: Call) -> Entry:
         values = [call.input, call.other]
         if all(isinstance(value, Tensor) for value in values):
             alpha = call.arguments.get("alpha", 1)
@@ -230,8 +231,8 @@ def _binary(kind: str) -> Callable[[Call], Said]:
     return rule
 
 
-def _clip(low: str, high: str, default: tuple[Any, Any] = (None, None)) -> Callable[[Call], Said]:
-    def rule(call: Call) -> Said:
+def _clip(low: str, high: str, default: tuple[Any, Any] = (None, None)) -> Callable[[Call], Entry]:
+    def rule(call: Call) -> Entry:
         bounds = (call.arguments.get(low, default[0]), call.arguments.get(high, default[1]))
         if any(isinstance(bound, Tensor) for bound in bounds):
             return None
@@ -240,25 +241,25 @@ def _clip(low: str, high: str, default: tuple[Any, Any] = (None, None)) -> Calla
     return rule
 
 
-def _threshold(call: Call) -> Said:
+def _threshold(call: Call) -> Entry:
     """Return Relu if both arguments are 0."""
     if call.value != 0:
         return "ThresholdedRelu", {"alpha": call.threshold, "value": call.value}
     return ("Relu", {}) if call.threshold == 0 else ("ThresholdedRelu", {"alpha": call.threshold})
 
 
-def _power(call: Call) -> Said:
+def _power(call: Call) -> Entry:
     return ("Pow", {"exponent": call.exponent}) if number(call.exponent) else None
 
 
-def _softplus(call: Call) -> Said:
+def _softplus(call: Call) -> Entry:
     return ("Softplus", {}) if (call.beta or 1) == 1 else None
 
 
-def _softmax(kind: str) -> Callable[[Call], Said]:
+def _softmax(kind: str) -> Callable[[Call], Entry]:
     """Return the rule of a softmax; without ``dim`` PyTorch takes axis 1, or 0 of one or three axes, the batch."""
 
-    def rule(call: Call) -> Said:
+    def rule(call: Call) -> Entry:
         if call.dim is None and len(call.read) in (1, 3):
             return None
         return kind, {"axis": call.axis(1 if call.dim is None else call.dim)}
@@ -266,20 +267,20 @@ def _softmax(kind: str) -> Callable[[Call], Said]:
     return rule
 
 
-def _lrn(call: Call) -> Said:
+def _lrn(call: Call) -> Entry:
     arguments = {"alpha": 1e-4, "beta": 0.75, "k": 1.0} | dict(call.arguments)
     if call.size % 2 == 0:  # PyTorch's larger half of the neighbours comes before the channel, ONNX's after it
         return None
     return "LRN", {"size": call.size, "alpha": arguments["alpha"], "beta": arguments["beta"], "bias": arguments["k"]}
 
 
-def _convolution(call: Call) -> Said:
+def _convolution(call: Call) -> Entry:
     group = call.groups or 1
     window = _convolution_window(list(call.weight.shape[2:]), call.stride or 1, call.padding or 0, call.dilation or 1)
     return "Conv", {"num_output": call.weight.shape[0], **window, "group": group, "bias_term": call.bias is not None}
 
 
-def _deconvolution(call: Call) -> Said:
+def _deconvolution(call: Call) -> Entry:
     group = call.groups or 1
     window = _window(list(call.weight.shape[2:]), call.stride or 1, call.padding or 0, call.dilation or 1)
     # from the shapes: a module's argument output_size takes the place of its output_padding
@@ -296,11 +297,11 @@ def _deconvolution(call: Call) -> Said:
     }
 
 
-def _linear(call: Call) -> Said:
+def _linear(call: Call) -> Entry:
     return "Gemm", {"num_output": call.weight.shape[0], "bias_term": call.bias is not None}
 
 
-def _normalisation(call: Call) -> Said:
+def _normalisation(call: Call) -> Entry:
     """Describe it in evaluation; multiseg_torch.describing.statistics adds its use of statistics in training."""
     parameters = {"epsilon": call.arguments.get("eps", 1e-5), "affine": call.weight is not None}
     if uses_batch(call.arguments):
@@ -313,32 +314,32 @@ def _normalisation(call: Call) -> Said:
     return "BatchNormalization", parameters
 
 
-def _dropout(call: Call) -> Said:
+def _dropout(call: Call) -> Entry:
     if call.training:  # also in evaluation, which this is
         return None
     return "Dropout", {"ratio": call.arguments.get("p", 0.5)}
 
 
-def _channel_dropout(call: Call) -> Said:
+def _channel_dropout(call: Call) -> Entry:
     if call.training or len(call.read) != 4:
         return None
     return "Dropout", {"ratio": call.arguments.get("p", 0.5), "channelwise": True}
 
 
-def _scale(call: Call) -> Said:
+def _scale(call: Call) -> Entry:
     """Return Scale, with a bias and a factor per channel; the recorder checks whether they are weights."""
     return None if "value" in call.arguments else ("Scale", {"bias_term": True})
 
 
-def _plain(kind: str, **parameters: str) -> Callable[[Call], Said]:
+def _plain(kind: str, **parameters: str) -> Callable[[Call], Entry]:
     return lambda call: (kind, {ours: call.arguments[theirs] for ours, theirs in parameters.items()})
 
 
-def _plain_or(kind: str, theirs: str, ours: str, default: float) -> Callable[[Call], Said]:
+def _plain_or(kind: str, theirs: str, ours: str, default: float) -> Callable[[Call], Entry]:
     return lambda call: (kind, {ours: call.arguments.get(theirs, default)})
 
 
-Rule = Callable[[Call], Said]
+Rule = Callable[[Call], Entry]
 # Argument names in order and rule, by function name (without the trailing underscore of in-place functions).
 FUNCTIONS: dict[str, tuple[str, Rule]] = {
     "conv2d": ("input weight bias stride padding dilation groups", _convolution),

@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import nn
 
-from multiseg_torch.describing.functions import FUNCTIONS, Call, Said, pad_rule
+from multiseg_torch.describing.functions import FUNCTIONS, Call, Entry, pad_rule
 from multiseg_torch.torch7 import layers
 
 
-def _module(name: str, *attributes: str, **renamed: str) -> Callable[[Any, Call], Said]:
+def _module(name: str, *attributes: str, **renamed: str) -> Callable[[Any, Call], Entry]:
     """Return a rule for a module: its function's rule, with the module's attributes as arguments."""
 
-    def rule(module: Any, call: Call) -> Said:
+    def rule(module: Any, call: Call) -> Entry:
         arguments = {attribute: getattr(module, attribute) for attribute in attributes}
         arguments |= {argument: getattr(module, attribute) for argument, attribute in renamed.items()}
         return FUNCTIONS[name][1](Call({**call.arguments, **arguments}, call.read, call.made))
@@ -22,11 +22,11 @@ def _module(name: str, *attributes: str, **renamed: str) -> Callable[[Any, Call]
     return rule
 
 
-def _if_zeros(rule: Callable[[Any, Call], Said]) -> Callable[[Any, Call], Said]:
+def _if_zeros(rule: Callable[[Any, Call], Entry]) -> Callable[[Any, Call], Entry]:
     return lambda module, call: rule(module, call) if module.padding_mode == "zeros" else None
 
 
-def _around(mode: str) -> Callable[[Any, Call], Said]:
+def _around(mode: str) -> Callable[[Any, Call], Entry]:
     return lambda module, call: pad_rule(
         Call({"pad": module.padding, "mode": mode, "value": getattr(module, "value", 0)}, call.read, call.made)
     )
@@ -34,7 +34,7 @@ def _around(mode: str) -> Callable[[Any, Call], Said]:
 
 _batch_norm = _module("batch_norm", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps")
 # Rules by class; they do not apply to subclasses that override forward.
-MODULES: dict[type[nn.Module], Callable[[Any, Call], Said]] = {
+MODULES: dict[type[nn.Module], Callable[[Any, Call], Entry]] = {
     nn.Conv2d: _if_zeros(_module("conv2d", "weight", "bias", "stride", "padding", "dilation", "groups")),
     nn.ConvTranspose2d: _module(
         "conv_transpose2d", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"
@@ -79,7 +79,7 @@ MODULES: dict[type[nn.Module], Callable[[Any, Call], Said]] = {
 }
 
 
-def of_module(module: nn.Module) -> Callable[[Any, Call], Said] | None:
+def of_module(module: nn.Module) -> Callable[[Any, Call], Entry] | None:
     """Return the rule of a module's class, or of the base class whose forward it inherits; None if there is none."""
     for cls, rule in MODULES.items():
         if isinstance(module, cls) and type(module).forward is cls.forward:

@@ -21,7 +21,7 @@ from multiseg.topology.names import unused
 from multiseg.topology.vocabulary import VOCABULARY, ShapeError, infer
 from multiseg_torch import lowering
 from multiseg_torch.describing import effects, functions, modules, parts, statistics, swish, values
-from multiseg_torch.describing.functions import Call, Said
+from multiseg_torch.describing.functions import Call, Entry
 from multiseg_torch.files import INPUT as INPUT
 from multiseg_torch.weights import neutral_name
 
@@ -38,9 +38,9 @@ def layers_of(
     model.eval()
     recorder = _Recorder(model, images, inputs)
     with torch.no_grad(), recorder.watching(), recorder:
-        made = model(*images)
+        result = model(*images)
     titled: dict[str, str] = {}
-    for tensor, title in _titled(made):
+    for tensor, title in _titled(result):
         for name in recorder.known([tensor]):
             titled.setdefault(name, title or name)
     outputs = list(titled)
@@ -51,17 +51,17 @@ def layers_of(
     return layers, outputs, list(titled.values())
 
 
-def tensors_of(made: Any) -> list[Tensor]:
+def tensors_of(result: Any) -> list[Tensor]:
     """Return the tensors that a model returns, in the order of its lists, tuples and dicts."""
-    return [tensor for tensor, _ in _titled(made)]
+    return [tensor for tensor, _ in _titled(result)]
 
 
 def place_of(model: nn.Module, images: Tensor, name: str) -> int | None:
     """Return the place, among the tensors that a model returns, of the one with this title or name; None without one."""
     recorder = _Recorder(model, [images], [INPUT])
     with torch.no_grad(), recorder.watching(), recorder:
-        made = model(images)
-    pairs = list(_titled(made))
+        result = model(images)
+    pairs = list(_titled(result))
     for words in ([title for _, title in pairs], [recorder.names.get(id(tensor), "") for tensor, _ in pairs]):
         if name in words:
             return words.index(name)
@@ -98,9 +98,9 @@ def activations_of(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, 
     """
     keeper = _Keeper(model, [images], [INPUT])
     with torch.no_grad(), keeper.watching(), keeper:
-        made = model(images)
-    kept = {value for layer in swish.folded(keeper.layers, [keeper.names[id(made)]]) for value in layer["outputs"]}
-    return made, {name: array for name, array in keeper.made.items() if name in kept}
+        output = model(images)
+    kept = {value for layer in swish.folded(keeper.layers, [keeper.names[id(output)]]) for value in layer["outputs"]}
+    return output, {name: array for name, array in keeper.arrays.items() if name in kept}
 
 
 class _Recorder(TorchFunctionMode):
@@ -141,12 +141,12 @@ class _Recorder(TorchFunctionMode):
         def enter(module: nn.Module, arguments: Any, named: Any) -> None:
             self.within += 1
 
-        def leave(module: nn.Module, arguments: Any, named: Any, made: Any) -> None:
+        def leave(module: nn.Module, arguments: Any, named: Any, result: Any) -> None:
             self.within -= 1
             if not self.within:
-                self._note_module(name or "model", module, [*_tensors([*arguments, *named.values()])], made)
-                if isinstance(made, Tensor) and id(made) in self.names:
-                    self.calls[self.names[id(made)]] = name, self.counts[name]
+                self._note_module(name or "model", module, [*_tensors([*arguments, *named.values()])], result)
+                if isinstance(result, Tensor) and id(result) in self.names:
+                    self.calls[self.names[id(result)]] = name, self.counts[name]
             self.counts[name] += 1
 
         return enter, leave
@@ -158,26 +158,26 @@ class _Recorder(TorchFunctionMode):
         return lambda *_: self.scope.append(name), leave
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = function(*args, **(kwargs or {}))
+        result = function(*args, **(kwargs or {}))
         if not self.within:
-            self._note_function(function, args, kwargs or {}, made)
-        return made
+            self._note_function(function, args, kwargs or {}, result)
+        return result
 
-    def _note_module(self, name: str, module: nn.Module, read: list[Tensor], made: Any) -> None:
-        outputs, inputs = list(_tensors([made])), self.known(read)
+    def _note_module(self, name: str, module: nn.Module, read: list[Tensor], result: Any) -> None:
+        outputs, inputs = list(_tensors([result])), self.known(read)
         if not inputs or not outputs:
             return
         weights = {part: tuple(v.shape) for part, v in module.state_dict().items() if v.is_floating_point()}
         rule = modules.of_module(module)
         call = Call({"input": read[0]}, tuple(read[0].shape), tuple(outputs[0].shape))
-        said = rule(module, call) if rule else None
-        self._add(name, type(module).__name__, said, inputs, read, outputs, weights, values.of_module(module))
+        entry = rule(module, call) if rule else None
+        self._add(name, type(module).__name__, entry, inputs, read, outputs, weights, values.of_module(module))
 
-    def _note_function(self, function: Any, args: Any, kwargs: Mapping[str, Any], made: Any) -> None:
+    def _note_function(self, function: Any, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
         name = str(getattr(function, "__name__", function))
         if name == "__setitem__":  # the tensor it writes to becomes a new value
-            made = args[0]
-        outputs = list(_tensors([made]))
+            result = args[0]
+        outputs = list(_tensors([result]))
         read = list(_tensors([*args, *kwargs.values()]))
         inputs = self.known(read)
         plain = name if name.startswith("__") else name.rstrip("_").removeprefix("__i")
@@ -187,7 +187,7 @@ class _Recorder(TorchFunctionMode):
             self._note_weights(plain, args, kwargs, read, outputs)
         if not inputs or not outputs or plain in effects.CONSTANTS:
             return
-        self.alive.append(made)
+        self.alive.append(result)
         same = len(outputs) == 1 and outputs[0].shape == read[0].shape
         unchanged = plain in effects.NOTHING and effects.keeps_values(read[0].dtype, outputs[0].dtype)
         if unchanged or (same and plain in ("view", "reshape", "flatten", "__get__", "expand_as")):
@@ -199,7 +199,7 @@ class _Recorder(TorchFunctionMode):
         settings = values.of_call(function, args, kwargs, self.reference)
         if outputs[0].dtype != read[0].dtype:
             settings["dtype"] = values.plain(outputs[0].dtype)
-        said = None
+        entry = None
         if plain in ("cat", "concat", "concatenate"):
             args = parts.computed(self, layer, args, kwargs, outputs[0])
             read = list(_tensors([*args, *kwargs.values()]))
@@ -210,14 +210,14 @@ class _Recorder(TorchFunctionMode):
             if plain == "batch_norm" and function is not functional.batch_norm:
                 order = statistics.ORDERS[False]
             call = Call(_bound(order, args, kwargs, outputs), tuple(read[0].shape), tuple(outputs[0].shape))
-            said = rule(call)
-        if used and said and said[0] in ("Mul", "Scale"):
-            said = self._scale(args, outputs[0])
-        if said and plain in ("expand_as", "view_as", "reshape_as"):  # the second tensor gives only its shape
+            entry = rule(call)
+        if used and entry and entry[0] in ("Mul", "Scale"):
+            entry = self._scale(args, outputs[0])
+        if entry and plain in ("expand_as", "view_as", "reshape_as"):  # the second tensor gives only its shape
             inputs, read = inputs[:1], read[:1]
-        if said == ("Mul", {}) and len(read) == 2 and outputs[0].shape == read[1].shape != read[0].shape:
+        if entry == ("Mul", {}) and len(read) == 2 and outputs[0].shape == read[1].shape != read[0].shape:
             inputs, read = inputs[::-1], read[::-1]  # the factor of each channel comes first
-        self._add(layer, plain.strip("_"), said, inputs, read, outputs, weights, settings)
+        self._add(layer, plain.strip("_"), entry, inputs, read, outputs, weights, settings)
 
     def _note_weights(
         self, plain: str, args: Any, kwargs: Mapping[str, Any], read: list[Tensor], outputs: list[Tensor]
@@ -249,11 +249,11 @@ class _Recorder(TorchFunctionMode):
     ) -> Tensor:
         """Record a layer that the network does not call, and return its output."""
         self.within += 1
-        made = compute(read)
+        output = compute(read)
         self.within -= 1
         name = self._free(f"{layer}.{kind.lower()}")
-        self._add(name, kind, (kind, parameters), self.known([read]), [read], [made], {}, {})
-        return made
+        self._add(name, kind, (kind, parameters), self.known([read]), [read], [output], {}, {})
+        return output
 
     def _without_constants(
         self, plain: str, args: Any, kwargs: Mapping[str, Any]
@@ -285,9 +285,9 @@ class _Recorder(TorchFunctionMode):
         remain = remain or (bool(args) and functions.number(args[0]))
         return args, kwargs, read, remain
 
-    def _scale(self, args: Any, made: Tensor) -> Said:
+    def _scale(self, args: Any, output: Tensor) -> Entry:
         """Return Scale for weights per channel and, with addcmul, a bias (its first argument); None for other weights."""
-        channels = (1, made.shape[1], *[1] * (made.ndim - 2))
+        channels = (1, output.shape[1], *[1] * (output.ndim - 2))
         weights = [each for each in args if id(each) in self.parameters]
         last = [self.parameters[id(each)].rpartition(".")[2] for each in weights]
         right = last == ["weight"] or (last == ["bias", "weight"] and args[0] is weights[0])
@@ -320,7 +320,7 @@ class _Recorder(TorchFunctionMode):
         self,
         name: str,
         word: str,
-        said: Said,
+        entry: Entry,
         inputs: list[str],
         read: list[Tensor],
         outputs: list[Tensor],
@@ -335,8 +335,8 @@ class _Recorder(TorchFunctionMode):
         own = name if weights else self._free(name)
         layer: dict[str, Any] = {"name": own, "inputs": inputs, "outputs": value_names}
         self.taken.update([own, *value_names])
-        if said and self._right(said, reads, shapes, weights):
-            layer |= {"type": said[0], "parameters": said[1]}
+        if entry and self._right(entry, reads, shapes, weights):
+            layer |= {"type": entry[0], "parameters": entry[1]}
         else:
             word = f"torch.{word}" if word in VOCABULARY else word
             layer |= {"type": word, "parameters": dict(settings), "shapes": shapes, "weights": weights}
@@ -345,10 +345,10 @@ class _Recorder(TorchFunctionMode):
             self.names[id(tensor)] = value
             self.alive.append(tensor)
 
-    def _right(self, said: Any, reads: Any, shapes: Any, weights: Any) -> bool:
+    def _right(self, entry: Any, reads: Any, shapes: Any, weights: Any) -> bool:
         """Return whether the vocabulary infers the shapes and weights that PyTorch has."""
         try:
-            inferred, expected, _ = infer(said[0], said[1], reads)
+            inferred, expected, _ = infer(entry[0], entry[1], reads)
         except (ShapeError, KeyError, IndexError, TypeError, ValueError):
             return False
         return bool([tuple(each) for each in inferred] == shapes and expected == weights)
@@ -359,23 +359,23 @@ class _Keeper(_Recorder):
 
     def __init__(self, model: nn.Module, images: Sequence[Tensor], inputs: Sequence[str]) -> None:
         super().__init__(model, images, inputs)
-        self.made: dict[str, Array] = {}
+        self.arrays: dict[str, Array] = {}
 
     def _add(
         self,
         name: str,
         word: str,
-        said: Said,
+        entry: Entry,
         inputs: list[str],
         read: list[Tensor],
         outputs: list[Tensor],
         weights: dict[str, tuple[int, ...]],
         settings: Mapping[str, Any],
     ) -> None:
-        super()._add(name, word, said, inputs, read, outputs, weights, settings)
+        super()._add(name, word, entry, inputs, read, outputs, weights, settings)
         self.within += 1  # do not record the copy
         for value, tensor in zip(self.layers[-1]["outputs"], outputs):
-            self.made[value] = _array(tensor)
+            self.arrays[value] = _array(tensor)
         self.within -= 1
 
 
@@ -401,19 +401,19 @@ def _tensors(values: Iterable[Any]) -> Iterable[Tensor]:
             yield from _tensors(value.values())
 
 
-def _titled(made: Any) -> Iterable[tuple[Tensor, str]]:
+def _titled(result: Any) -> Iterable[tuple[Tensor, str]]:
     """Return the tensors that a model returns, with their keys in dicts, joined by dots; without any, an empty text."""
-    if isinstance(made, dict):
-        for key, value in made.items():
+    if isinstance(result, dict):
+        for key, value in result.items():
             for tensor, title in _titled(value):
                 yield tensor, f"{key}.{title}" if title else str(key)
-    elif isinstance(made, (list, tuple)):
-        fields = getattr(made, "_fields", [""] * len(made))  # of a named tuple
-        for field, value in zip(fields, made):
+    elif isinstance(result, (list, tuple)):
+        fields = getattr(result, "_fields", [""] * len(result))  # of a named tuple
+        for field, value in zip(fields, result):
             for tensor, title in _titled(value):
                 yield tensor, f"{field}.{title}" if field and title else field or title
-    elif isinstance(made, Tensor):
-        yield made, ""
+    elif isinstance(result, Tensor):
+        yield result, ""
 
 
 def _is_layer(module: nn.Module) -> bool:

@@ -174,15 +174,16 @@ def main() -> None:
     def another(name: Any, is_module: Any) -> Any:
         """Return another file as a function and its name; None and a message if that fails; None if there is none."""
         try:
-            found = beside.source(str(name), bool(is_module))
+            file = beside.source(str(name), bool(is_module))
         except ValueError as error:
             return None, str(error)
-        if found is None:
+        if file is None:
             return None
-        if found[0].startswith("\x1b"):
-            return None, f"{found[1]}:1: is compiled Lua; only source text is run"
-        made = compiled(found[0].lstrip("\xef\xbb\xbf"), "=" + found[1])
-        return made if isinstance(made, tuple) else (made, found[1])
+        source, path = file
+        if source.startswith("\x1b"):
+            return None, f"{path}:1: is compiled Lua; only source text is run"
+        chunk = compiled(source.lstrip("\xef\xbb\xbf"), "=" + path)
+        return chunk if isinstance(chunk, tuple) else (chunk, path)
 
     options: dict[str, Any] = {}
     for key, item in request["options"].items():
@@ -198,14 +199,14 @@ def main() -> None:
     graphs(kit, opaque)
 
     def called(function: Any, *arguments: Any) -> Any:
-        made = run(function, *arguments)
-        if isinstance(made, tuple):  # nil, a message, whether memory ran out
-            _, message, memory = made
+        result = run(function, *arguments)
+        if isinstance(result, tuple):  # nil, a message, whether memory ran out
+            _, message, memory = result
             answer(
                 out,
                 {"error": f"{message}: takes more than {request['memory'] >> 20} MiB of memory" if memory else message},
             )
-        return made
+        return result
 
     params = lua.table_from(
         {
@@ -219,21 +220,20 @@ def main() -> None:
         opt = lua.globals()[key] if key == "opt" else opt
     names(None)
     try:
-        made = called(chunk)
+        network = called(chunk)
         functions = list(names(None).values())
         if request["name"]:
-            made = names(request["name"], made)
-            if made is None:
+            network = names(request["name"], network)
+            if network is None:
                 known = f"; it defines: {', '.join(functions)}" if functions else ""
                 answer(out, {"error": f"defines no function {request['name']}{known}"})
-        if lupa.lua_type(made) == "function":
+        if lupa.lua_type(network) == "function":
             arguments = request["arguments"]
             if arguments is not None:
-                made = called(made, *(deep(lua, item) for item in arguments))
+                network = called(network, *(deep(lua, item) for item in arguments))
             else:
-                made = called(made, params if opt is None else opt)
-        made = lua.table_from([made, kit.owners])
-        root, objects = export(lupa, made, kit.describe)
+                network = called(network, params if opt is None else opt)
+        root, objects = export(lupa, lua.table_from([network, kit.owners]), kit.describe)
         entries = [plain(entry) for entry in kit.log.values()]
         answer(out, {"root": root, "objects": objects, "log": entries, "files": beside.used, "functions": functions})
     except (lupa.LuaMemoryError, MemoryError):

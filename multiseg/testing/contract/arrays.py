@@ -61,10 +61,10 @@ class Arrays(Subject):
                 f"predict: what {name!r} made is {made[name].shape}; {shape} (C, H, W) is expected for each image, as "
                 f"{bench.backend.data_order}"
             )
-            mend = "are its weights OIHW (a deconvolution's IOHW), and images in the declared data order?"
+            advice = "are its weights OIHW (a deconvolution's IOHW), and images in the declared data order?"
             close(
                 value.reshape(expected[name].value.shape), expected[name].value, expected[name].bound + 1e-30,
-                f"what the layer {name!r} makes of its input and its neutral weights ({mend})",
+                f"what the layer {name!r} makes of its input and its neutral weights ({advice})",
             )  # fmt: skip
         plain, loss, none = bench.call("predict", features=features, labels=bench.layout.labels(labels))
         assert none == {} and loss is not None

@@ -111,7 +111,7 @@ def refused(*args: object, **settings: object) -> str:
     return str(caught.value)
 
 
-# what is missing, and the mend
+# what is missing, and how to install it
 
 
 def test_no_compiler(program: Program) -> None:

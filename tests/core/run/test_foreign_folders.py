@@ -1,4 +1,4 @@
-"""Folders that are no runs, or runs of strangers: nothing of the user's is removed, nothing outside the run is used."""
+"""Folders that are no runs, or untrusted runs: nothing of the user's is removed, nothing outside the run is used."""
 
 from __future__ import annotations
 
