@@ -344,6 +344,10 @@ class _Recorder(TorchFunctionMode):
         for tensor, value in zip(outputs, value_names):
             self.names[id(tensor)] = value
             self.alive.append(tensor)
+        self._added(value_names, outputs)
+
+    def _added(self, names: list[str], outputs: list[Tensor]) -> None:
+        """Use the outputs of a layer that was recorded, as values of these names; nothing unless a subclass does."""
 
     def _right(self, entry: Any, reads: Any, shapes: Any, weights: Any) -> bool:
         """Return whether the vocabulary infers the shapes and weights that PyTorch has."""
@@ -361,21 +365,9 @@ class _Keeper(_Recorder):
         super().__init__(model, images, inputs)
         self.arrays: dict[str, Array] = {}
 
-    def _add(
-        self,
-        name: str,
-        word: str,
-        entry: Entry,
-        inputs: list[str],
-        read: list[Tensor],
-        outputs: list[Tensor],
-        weights: dict[str, tuple[int, ...]],
-        settings: Mapping[str, Any],
-    ) -> None:
-        super()._add(name, word, entry, inputs, read, outputs, weights, settings)
-        self.within += 1  # do not record the copy
-        for value, tensor in zip(self.layers[-1]["outputs"], outputs):
-            self.arrays[value] = _array(tensor)
+    def _added(self, names: list[str], outputs: list[Tensor]) -> None:
+        self.within += 1  # do not record the copies
+        self.arrays.update(zip(names, map(_array, outputs)))
         self.within -= 1
 
 
