@@ -89,7 +89,6 @@ KINDS: dict[str, Condition] = {
     "classes": whole(1).or_none(),
     "outputs": _LAYERS,
     "weights": Condition("must be a run folder or a file of weights", _is_path).or_none(),
-    "freeze": _LAYERS,
     "solver": _NAME,
     "solver_options": _OPTIONS,
     "lr_policy": Condition(
@@ -128,6 +127,7 @@ REQUIREMENTS: dict[str, Condition] = {
     "threshold": above_0(" above 0, up to 255", 255).or_none(),
     "patience": whole(1, " of validations").or_none(),
     "min_delta": Condition("must be a number from 0", lambda value: is_number(value) and value >= 0),
+    "freeze": _LAYERS,
     "solver_state": Condition("must be true, false, or left out", lambda value: value in (None, False, True)),
 }
 
