@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, get_args
@@ -116,56 +116,12 @@ def create(
         train, val, first_pairs = _pairs_of(options)
         if options.voc is not None and not options.mixed_sizes:
             options = replace(options, mixed_sizes=not have_one_size((train, val)))
-        first, (feature, label) = _first(first_pairs, options, rules)
-        left_out = {
-            name: dict(sorted(counts.items()))
-            for name, counts in (
-                ("input", first_pairs.other_inputs),
-                ("target", first_pairs.other_targets),
-                ("val_input", val.other_inputs if options.val_input is not None else {}),
-                ("val_target", val.other_targets if options.val_target is not None else {}),
-            )
-            if counts
-        }
+        task = _task(options, rules, first_pairs)
+        left_out = _left_out(options, first_pairs, val)
         del first_pairs
-        task = EncodingTask(
-            channels=options.channels,
-            feature_encoding=options.feature_encoding,
-            label_encoding=options.label_encoding,
-            mixed_sizes=options.mixed_sizes,
-            first=first,
-            shape=shape_of(feature),
-            label_shape=shape_of(label),
-            rules=rules,
-            exif=options.exif,
-            deep=feature.dtype != np.uint8,
-            max_pixels=options.max_pixels,
-        )
-        size = max(1, min(MOST_PAIRS, _CHUNK_BYTES // pair_bytes(task)))
-        total = len(train) + len(val)
-        done = 0
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            if progress is not None:
-                progress(done, total)
-
-        hashes: dict[str, str] = {}
-        statistics = {"train": LabelStatistics(), "val": LabelStatistics()}
-        applied: Counter[str] = Counter()
-        used = max(1, min(workers, total // size // _MIN_CHUNKS_PER_WORKER))
-        with Finishing(concurrent=used > 1) as finishing:
-            with Encoders(task, used) as encoders:
-                for name, part in (("train", train), ("val", val)):
-                    if len(part):
-                        hashes |= _write_split(
-                            staging, SPLITS[name], part, encoders, size, advance, statistics[name], applied
-                        )
-                        finishing.add(staging / SPLITS[name])
-            sums = finishing.sums(staging)
+        records = _write_records(staging, {"train": train, "val": val}, task, workers, progress)
         both = LabelStatistics()
-        for one in statistics.values():
+        for one in records.statistics.values():
             both.merge(one)
         labels = label_options.labels(both, options.target)
         warnings = warnings_about(labels, both, options.target)
@@ -183,19 +139,86 @@ def create(
                 },
                 "labels": labels.to_json(),
                 **label_options.to_json(),
-                "label_values": {name: one.to_json() for name, one in statistics.items()},
+                "label_values": {name: one.to_json() for name, one in records.statistics.items()},
                 **({"warnings": list(map(str, warnings))} if warnings else {}),
                 "values": "float32" if task.deep else "uint8",
-                "applied": dict(applied),
+                "applied": dict(records.applied),
                 "left_out": left_out,
                 "train": {"count": len(train), **shapes},
                 "val": {"count": len(val), **shapes},
-                "databases": hashes,
-                "content_hash": combined_hash(hashes),
+                "databases": records.hashes,
+                "content_hash": combined_hash(records.hashes),
             },
-            sums,
+            records.sums,
         )
     return warnings
+
+
+def _task(options: CreationOptions, rules: LabelRules, pairs: Pairs) -> EncodingTask:
+    """Return what all pairs are encoded with; shapes and kind of values are those of the first of ``pairs``."""
+    first, (feature, label) = _first(pairs, options, rules)
+    return EncodingTask(
+        channels=options.channels,
+        feature_encoding=options.feature_encoding,
+        label_encoding=options.label_encoding,
+        mixed_sizes=options.mixed_sizes,
+        first=first,
+        shape=shape_of(feature),
+        label_shape=shape_of(label),
+        rules=rules,
+        exif=options.exif,
+        deep=feature.dtype != np.uint8,
+        max_pixels=options.max_pixels,
+    )
+
+
+def _left_out(options: CreationOptions, pairs: Pairs, val: Pairs) -> dict[str, dict[str, int]]:
+    """Return the numbers of files that are not images, by folder and extension."""
+    counts = {
+        "input": pairs.other_inputs,
+        "target": pairs.other_targets,
+        "val_input": val.other_inputs if options.val_input is not None else {},
+        "val_target": val.other_targets if options.val_target is not None else {},
+    }
+    return {name: dict(sorted(of_folder.items())) for name, of_folder in counts.items() if of_folder}
+
+
+@dataclass
+class _Records:
+    """What is known of the databases that were written."""
+
+    statistics: dict[str, LabelStatistics]  # of the labels of each split
+    hashes: dict[str, str] = field(default_factory=dict)  # of the databases
+    applied: Counter[str] = field(default_factory=Counter)
+    sums: dict[str, str] = field(default_factory=dict)  # of the files
+
+
+def _write_records(
+    staging: Path, splits: Mapping[str, Pairs], task: EncodingTask, workers: int, progress: Progress | None
+) -> _Records:
+    """Encode the pairs of all splits in ``workers`` processes, fewer for few pairs, and write their databases."""
+    size = max(1, min(MOST_PAIRS, _CHUNK_BYTES // pair_bytes(task)))
+    total = sum(map(len, splits.values()))
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, total)
+
+    records = _Records({name: LabelStatistics() for name in splits})
+    used = max(1, min(workers, total // size // _MIN_CHUNKS_PER_WORKER))
+    with Finishing(concurrent=used > 1) as finishing:
+        with Encoders(task, used) as encoders:
+            for name, pairs in splits.items():
+                if len(pairs):
+                    records.hashes |= _write_split(
+                        staging, SPLITS[name], pairs, encoders, size, advance, records.statistics[name], records.applied
+                    )
+                    finishing.add(staging / SPLITS[name])
+        records.sums = finishing.sums(staging)
+    return records
 
 
 def _pairs_of(options: CreationOptions) -> tuple[Pairs, Pairs, Pairs]:
