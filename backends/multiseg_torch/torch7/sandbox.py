@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 LARGEST = 128 << 20  # maximum length of an answer in characters
+BYTECODE = "\x1b"  # the beginning of compiled Lua, which can break out of any sandbox
 
 
 class Watch(threading.Thread):
@@ -132,44 +133,34 @@ def deep(lua: Any, value: Any) -> Any:
     return value
 
 
-def main() -> None:
-    """Answer one request."""
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    request = json.load(sys.stdin)
-    try:
-        import lupa.lua51 as lupa  # Torch7's Lua version: 64/2 is 32, unpack and loadstring exist
-    except ImportError as error:
-        answer(out, {"missing": str(error)})
-    # limit of the whole process, in addition to that of Lua's allocator
-    largest, limit = 4 * request["memory"] + (1 << 30), resource.getrlimit(resource.RLIMIT_AS)[1]
+def limit_memory(largest: int) -> None:
+    """Limit the memory of the whole process, in bytes, in addition to that of Lua's allocator."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[1]
     if limit == resource.RLIM_INFINITY or limit > largest:  # the user may have set a lower one
         resource.setrlimit(resource.RLIMIT_AS, (largest, largest))
-    watch = Watch(request["seconds"], lambda content: answer(out, content))
-    watch.start()
-    lua = lupa.LuaRuntime(
-        register_eval=False,
-        register_builtins=False,
-        max_memory=request["memory"],
-        encoding="latin-1",
-        unpack_returned_tuples=True,
-    )
-    # the file has no loadstring
-    compiled = lua.eval("(function(load) return function(source, name) return load(source, name) end end)(loadstring)")
+
+
+def nested(options: dict[str, Any]) -> dict[str, Any]:
+    """Return global variables by their names with dots as tables."""
+    tables: dict[str, Any] = {}
+    for key, item in options.items():
+        *parents, last = key.split(".")
+        table = tables
+        for parent in parents:
+            table = table.setdefault(parent, {})
+        table[last] = item
+    return tables
+
+
+def own(compiled: Any, name: str) -> Any:
+    """Return one of the Lua files in this script's folder as a function."""
     here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
+    with open(os.path.join(here, name + ".lua")) as file:  # noqa: PTH118, PTH123
+        return compiled(file.read(), "=" + name)
 
-    def own(name: str) -> Any:
-        with open(os.path.join(here, name + ".lua")) as file:  # noqa: PTH118, PTH123
-            return compiled(file.read(), "=" + name)
 
-    prelude = own("sandbox")
-    tensors, classes, modules, graphs = (own(name) for name in ("tensors", "classes", "nn", "nngraph"))
-    if request["source"].startswith("\x1b"):  # bytecode can break out of any sandbox
-        answer(out, {"error": "network:1: is compiled Lua; only source text is run"})
-    chunk = compiled(request["source"], "=network")
-    if isinstance(chunk, tuple):  # nil and a message
-        answer(out, {"error": chunk[1]})
-    beside = Beside(request["folder"])
+def opener(compiled: Any, beside: Beside) -> Callable[[Any, Any], Any]:
+    """Return the function with which a network file opens the Lua files beside it."""
 
     def another(name: Any, is_module: Any) -> Any:
         """Return another file as a function and its name; None and a message if that fails; None if there is none."""
@@ -180,65 +171,107 @@ def main() -> None:
         if file is None:
             return None
         source, path = file
-        if source.startswith("\x1b"):
+        if source.startswith(BYTECODE):
             return None, f"{path}:1: is compiled Lua; only source text is run"
         chunk = compiled(source.lstrip("\xef\xbb\xbf"), "=" + path)
         return chunk if isinstance(chunk, tuple) else (chunk, path)
 
-    options: dict[str, Any] = {}
-    for key, item in request["options"].items():
-        *parents, last = key.split(".")
-        table = options
-        for parent in parents:
-            table = table.setdefault(parent, {})
-        table[last] = item
-    fail, where, run, names, opaque = prelude(request["instructions"], watch.note, another)
-    kit = tensors(fail, where)
-    classes(kit)
-    modules(kit)
-    graphs(kit, opaque)
+    return another
+
+
+class Refused(Exception):
+    """What is wrong with the file, in words."""
+
+
+def network_of(lupa: Any, lua: Any, request: Any, chunk: Any, kit: Any, run: Any, names: Any) -> tuple[Any, list[str]]:
+    """Return what the file, or the function of the request, returns, and the names of the functions that the file defines.
+
+    ``chunk`` is the file as a function, ``kit`` has the tensors of Torch, ``run`` calls a function within the limits, and
+    ``names`` lists and looks up the functions that the file defines. Raises Refused.
+    """
 
     def called(function: Any, *arguments: Any) -> Any:
         result = run(function, *arguments)
         if isinstance(result, tuple):  # nil, a message, whether memory ran out
             _, message, memory = result
-            answer(
-                out,
-                {"error": f"{message}: takes more than {request['memory'] >> 20} MiB of memory" if memory else message},
-            )
+            raise Refused(f"{message}: {too_large(request)}" if memory else message)
         return result
 
-    params = lua.table_from(
-        {
-            key: kit.storage(lua.table_from(item)) if isinstance(item, list) else item
-            for key, item in request["params"].items()
-        }
-    )
-    opt = None
-    for key, item in options.items():
+    tables = {
+        key: kit.storage(lua.table_from(item)) if isinstance(item, list) else item
+        for key, item in request["params"].items()
+    }
+    argument = lua.table_from(tables)
+    for key, item in nested(request["options"]).items():
         lua.globals()[key] = deep(lua, item)
-        opt = lua.globals()[key] if key == "opt" else opt
+        argument = lua.globals()[key] if key == "opt" else argument
     names(None)
+    network = called(chunk)
+    functions = list(names(None).values())
+    if request["name"]:
+        network = names(request["name"], network)
+        if network is None:
+            known = f"; it defines: {', '.join(functions)}" if functions else ""
+            raise Refused(f"defines no function {request['name']}{known}")
+    if lupa.lua_type(network) == "function":
+        arguments = request["arguments"]
+        network = called(network, *([argument] if arguments is None else [deep(lua, item) for item in arguments]))
+    return network, functions
+
+
+def too_large(request: Any) -> str:
+    """Return that a file exceeds the limit of memory, in words."""
+    return f"takes more than {request['memory'] >> 20} MiB of memory"
+
+
+def description_of(lupa: Any, lua: Any, request: Any, note: Callable[[str], None]) -> dict[str, Any]:
+    """Run the file of a request in ``lua`` and return the answer. ``note`` records the current line. Raises Refused."""
+    # the file has no loadstring
+    compiled = lua.eval("(function(load) return function(source, name) return load(source, name) end end)(loadstring)")
+    prelude, tensors, classes, modules, graphs = (
+        own(compiled, name) for name in ("sandbox", "tensors", "classes", "nn", "nngraph")
+    )
+    if request["source"].startswith(BYTECODE):
+        raise Refused("network:1: is compiled Lua; only source text is run")
+    chunk = compiled(request["source"], "=network")
+    if isinstance(chunk, tuple):  # nil and a message
+        raise Refused(chunk[1])
+    beside = Beside(request["folder"])
+    fail, where, run, names, opaque = prelude(request["instructions"], note, opener(compiled, beside))
+    kit = tensors(fail, where)
+    classes(kit)
+    modules(kit)
+    graphs(kit, opaque)
+    network, functions = network_of(lupa, lua, request, chunk, kit, run, names)
+    root, objects = export(lupa, lua.table_from([network, kit.owners]), kit.describe)
+    entries = [plain(entry) for entry in kit.log.values()]
+    return {"root": root, "objects": objects, "log": entries, "files": beside.used, "functions": functions}
+
+
+def main() -> None:
+    """Answer one request."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    request = json.load(sys.stdin)
     try:
-        network = called(chunk)
-        functions = list(names(None).values())
-        if request["name"]:
-            network = names(request["name"], network)
-            if network is None:
-                known = f"; it defines: {', '.join(functions)}" if functions else ""
-                answer(out, {"error": f"defines no function {request['name']}{known}"})
-        if lupa.lua_type(network) == "function":
-            arguments = request["arguments"]
-            if arguments is not None:
-                network = called(network, *(deep(lua, item) for item in arguments))
-            else:
-                network = called(network, params if opt is None else opt)
-        root, objects = export(lupa, lua.table_from([network, kit.owners]), kit.describe)
-        entries = [plain(entry) for entry in kit.log.values()]
-        answer(out, {"root": root, "objects": objects, "log": entries, "files": beside.used, "functions": functions})
+        import lupa.lua51 as lupa  # Torch7's Lua version: 64/2 is 32, unpack and loadstring exist
+    except ImportError as error:
+        answer(out, {"missing": str(error)})
+    limit_memory(4 * request["memory"] + (1 << 30))
+    watch = Watch(request["seconds"], lambda content: answer(out, content))
+    watch.start()
+    lua = lupa.LuaRuntime(
+        register_eval=False,
+        register_builtins=False,
+        max_memory=request["memory"],
+        encoding="latin-1",
+        unpack_returned_tuples=True,
+    )
+    try:
+        answer(out, description_of(lupa, lua, request, watch.note))
     except (lupa.LuaMemoryError, MemoryError):
-        answer(out, {"error": f"network: takes more than {request['memory'] >> 20} MiB of memory"})
-    except lupa.LuaError as error:
+        answer(out, {"error": f"network: {too_large(request)}"})
+    except (Refused, lupa.LuaError) as error:
         answer(out, {"error": str(error)})
 
 
