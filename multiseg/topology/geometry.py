@@ -91,7 +91,8 @@ class Geometry:
         Raises SettingsError if ``side`` is too small.
         """
         sides = [
-            min(total, side // stride * stride) for total, stride in zip((height, width), self.strides, strict=True)
+            total if total <= side else side // stride * stride
+            for total, stride in zip((height, width), self.strides, strict=True)
         ]
         if min(sides) < 1:
             raise SettingsError(f"{setting('tile', side)}: must be at least {max(self.strides)}, this network's stride")
@@ -200,11 +201,15 @@ def _clean_span(layer: Layer, axis: int, span: Span, inputs: list[Shape]) -> Spa
 
 
 def _cuts(total: int, side: int, stride: int, clean: Span, asked: int) -> Iterator[Cut]:
-    """Yield tiles of ``side`` pixels along an axis of ``total`` pixels; the last one is moved back to end at the border."""
+    """Yield tiles of ``side`` pixels along an axis of ``total`` pixels.
+
+    The last one is moved back to end at the border; it is smaller if ``total`` is no multiple of the stride.
+    """
     if side == total:
         yield Cut(0, total, 0, total)
         return
     low, high = clean
+    last = math.ceil((total - side) / stride) * stride
     start = end = 0
     while start + side < total:
         stop = start + high + 1
@@ -215,5 +220,5 @@ def _cuts(total: int, side: int, stride: int, clean: Span, asked: int) -> Iterat
                 f"{setting('tile', asked)}: must be at least {least}, for the receptive field of this network"
             )
         yield Cut(start, start + side, end, stop)
-        start, end = min(following, total - side), stop
+        start, end = min(following, last), stop
     yield Cut(start, total, end, total)

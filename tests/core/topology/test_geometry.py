@@ -26,17 +26,19 @@ def deconv(kernel: int, stride: int, pad: int = 0) -> tuple[str, dict[str, Any]]
     return "ConvTranspose", {"num_output": 1, "kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4}
 
 
-def pool(kernel: int, stride: int, pad: int = 0) -> tuple[str, dict[str, Any]]:
-    return "MaxPool", {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4}
+def pool(kernel: int, stride: int, pad: int = 0, ceil_mode: bool = False) -> tuple[str, dict[str, Any]]:
+    return "MaxPool", {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4, "ceil_mode": ceil_mode}
 
 
+CROP = ("Crop", {"axis": 2, "offset": [0]})  # to the size of the image
 FCN = [conv(3, 1, 1), ("Relu", {}), conv(16, 16), ("Relu", {}), deconv(16, 16)]
 
 
 def topology(layers: list[tuple[str, dict[str, Any]]], size: int = 32) -> Topology:
     nodes, before = [], "data"
     for number, (kind, parameters) in enumerate(layers):
-        nodes.append({"name": f"layer{number}", "type": kind, "inputs": [before], "parameters": parameters})
+        inputs = [before, "data"] if kind == "Crop" else [before]
+        nodes.append({"name": f"layer{number}", "type": kind, "inputs": inputs, "parameters": parameters})
         before = f"layer{number}"
     return Topology.of(
         "net", "test", {"input": "data", "input_shape": [1, size, size], "layers": nodes, "outputs": [before]}
@@ -50,6 +52,9 @@ def run(layers: list[tuple[str, dict[str, Any]]], image: Array) -> Array:
         if kind == "Relu":
             x = np.maximum(x, 0)
             continue
+        if kind == "Crop":
+            x = x[: image.shape[0], : image.shape[1]]
+            continue
         (k, _), (s, _), pad = p["kernel_shape"], p["strides"], p["pads"][0]
         weight = np.random.default_rng(number).standard_normal((k, k))
         if kind == "ConvTranspose":
@@ -59,8 +64,9 @@ def run(layers: list[tuple[str, dict[str, Any]]], image: Array) -> Array:
             x = y[pad : y.shape[0] - pad, pad : y.shape[1] - pad]
             continue
         d = p.get("dilations", [1])[0]
-        x = np.pad(x, pad, constant_values=0 if kind == "Conv" else -np.inf)
         reach = (k - 1) * d + 1
+        more = [(0, -(n - reach) % s if p.get("ceil_mode") else 0) for n in x.shape]  # rounds sizes up
+        x = np.pad(np.pad(x, pad, constant_values=0 if kind == "Conv" else -np.inf), more, constant_values=-np.inf)
         windows = np.lib.stride_tricks.sliding_window_view(x, (reach, reach))[::s, ::s, ::d, ::d]
         x = (windows * weight).sum(axis=(2, 3)) if kind == "Conv" else windows.max(axis=(2, 3))
     return x
@@ -94,6 +100,27 @@ def test_tiles_give_what_the_whole_image_gives(name: str, rows: int, columns: in
     layers = NETWORKS[name]
     image = np.random.default_rng(seed).standard_normal((16 * rows, 16 * columns))
     assert tiled(layers, image, side) == pytest.approx(run(layers, image), rel=1e-12, abs=1e-9)
+
+
+POOL = pool(2, 2, ceil_mode=True)
+ROUNDED = [conv(3, 1, 1), POOL, conv(3, 1, 1), POOL, deconv(4, 4), CROP, conv(3, 1, 1)]
+
+
+@settings(max_examples=25, deadline=None)
+@given(height=st.integers(1, 70), width=st.integers(1, 70), side=st.integers(24, 40), seed=st.integers(0, 99))
+def test_tiles_of_an_image_whose_sides_are_no_multiples_of_the_stride(
+    height: int, width: int, side: int, seed: int
+) -> None:
+    """Pooling rounds sizes up, and the crop removes what is too much, as in the U-Net."""
+    image = np.random.default_rng(seed).standard_normal((height, width))
+    assert tiled(ROUNDED, image, side) == pytest.approx(run(ROUNDED, image), rel=1e-12, abs=1e-9)
+
+
+def test_the_last_tile_starts_at_a_multiple_of_the_stride() -> None:
+    rows = [row for row, _ in Geometry.of(topology(ROUNDED)).tiles(75, 8, 32)]
+    assert [(cut.start, cut.stop) for cut in rows] == [(0, 32), (20, 52), (40, 72), (44, 75)]
+    # an image of at most the tile's size is one tile
+    assert [row.stop for row, _ in Geometry.of(topology(ROUNDED)).tiles(75, 75, 75)] == [75]
 
 
 def test_a_tile_as_large_as_the_image_is_the_image() -> None:
