@@ -20,7 +20,7 @@ from multiseg.network import Array
 from multiseg.topology.names import unused
 from multiseg.topology.vocabulary import VOCABULARY, ShapeError, infer
 from multiseg_torch import lowering
-from multiseg_torch.describing import effects, functions, modules, parts, statistics, swish, values
+from multiseg_torch.describing import effects, functions, lengths, modules, parts, statistics, swish, values
 from multiseg_torch.describing.functions import Call, Entry
 from multiseg_torch.files import INPUT as INPUT
 from multiseg_torch.weights import neutral_name
@@ -159,8 +159,11 @@ class _Recorder(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        if not self.within:
-            self._note_function(function, args, kwargs or {}, result)
+        if self.within:
+            return result
+        if function in lengths.GETTERS:
+            return lengths.of_sizes(result, *args, **(kwargs or {})) if id(args[0]) in self.names else result
+        self._note_function(function, args, kwargs or {}, result)
         return result
 
     def _note_module(self, name: str, module: nn.Module, read: list[Tensor], result: Any) -> None:
@@ -215,6 +218,10 @@ class _Recorder(TorchFunctionMode):
             entry = self._scale(args, outputs[0])
         if entry and plain in ("expand_as", "view_as", "reshape_as"):  # the second tensor gives only its shape
             inputs, read = inputs[:1], read[:1]
+        like = lengths.reference(*args[:2]) if plain == "__getitem__" else None
+        if like is not None:
+            entry, read = ("Crop", {"axis": 2, "offset": [0]}), [read[0], like]
+            inputs = self.known(read)
         if entry == ("Mul", {}) and len(read) == 2 and outputs[0].shape == read[1].shape != read[0].shape:
             inputs, read = inputs[::-1], read[::-1]  # the factor of each channel comes first
         self._add(layer, plain.strip("_"), entry, inputs, read, outputs, weights, settings)

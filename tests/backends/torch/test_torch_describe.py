@@ -94,6 +94,45 @@ def test_a_function_is_a_layer_of_the_vocabulary(
 
 
 @pytest.mark.parametrize(
+    "index",
+    [
+        ":, :, :like.shape[2], :like.shape[3]",
+        "..., 0:like.size(-2), :like.size(dim=3):1",
+        ":, :, :height, :width",
+    ],
+)
+@pytest.mark.parametrize("size", [16, 15])  # at the first, nothing is cut off
+def test_a_slice_to_another_values_size_is_a_crop(tmp_path: Path, index: str, size: int) -> None:
+    body = (
+        "like = F.relu(x)\n        _, _, height, width = like.size()\n"
+        f"        x = F.interpolate(x[..., ::2, ::2], scale_factor=2)\n        return x[{index}]"
+    )
+    crop = python(tmp_path, body, shape=(3, size, size)).layers[-1]
+    assert (crop.type, crop.parameters, crop.inputs[1:]) == ("Crop", {"axis": 2, "offset": [0]}, ("relu",))
+    assert crop.shapes == ((3, size, size),)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        ":, :, :15, :15",  # numbers
+        ":, :, :like.shape[2], :15",
+        ":, :, :like.shape[3], :like.shape[2]",
+        ":, :, :like.shape[2], :other.shape[3]",
+        ":, :, :like.shape[2] - 1, :like.shape[3] - 1",
+        ":, :, start:start + like.shape[2], start:start + like.shape[3]",  # the start depends on the image's size
+        ":, :2, :like.shape[2], :like.shape[3]",
+    ],
+)
+def test_any_other_slice_is_one_of_numbers(tmp_path: Path, index: str) -> None:
+    body = (
+        "like, other = F.relu(x), x.abs()\n        x = F.interpolate(x[..., ::2, ::2], scale_factor=2)\n"
+        f"        start = (x.shape[2] - like.shape[2]) // 2\n        return x[{index}]"
+    )
+    assert python(tmp_path, body, shape=(3, 15, 15)).layers[-1].type == "Slice"
+
+
+@pytest.mark.parametrize(
     ("module", "type", "weights"),
     [
         ("nn.Conv2d(3, 6, (3, 5), 2, (1, 2), (2, 1), groups=3)", "Conv", {"weight": (6, 1, 3, 5), "bias": (6,)}),
