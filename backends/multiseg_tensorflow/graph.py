@@ -13,6 +13,7 @@ import tensorflow
 from multiseg.errors import ModelError, setting
 from multiseg.network import CLASSES, LabelKind
 from multiseg_tensorflow import digits, dropout, loss_terms
+from multiseg_tensorflow.describing import crops
 from multiseg_tensorflow.describing.layers import Layers, read
 from multiseg_tensorflow.describing.training import mark_training_statistics, with_dropouts
 from multiseg_tensorflow.files import NetworkFile
@@ -79,8 +80,8 @@ _last_read: dict[
 def read_layers(file: NetworkFile, shape: Shape, dropouts: bool = False) -> Layers:
     """Return the layers of a network file in inference for images of ``shape``; with the dropout of training if ``dropouts``.
 
-    Without dropout, those of a file that was read just before are without ``nodes``. Raises ModelError if the code in the file
-    fails.
+    Without dropout, those of a file that was read just before are without ``nodes``, and a Crop may be a slice of numbers. Raises
+    ModelError if the code in the file fails.
     """
     key = (file.identity and file.identity.digest, shape)
     if not dropouts and key in _last_read:
@@ -93,14 +94,31 @@ def read_layers(file: NetworkFile, shape: Shape, dropouts: bool = False) -> Laye
         _last_read[key] = replace(layers, nodes=[])  # which the dropout below changes
     if not dropouts:
         return layers.cut(file.outputs)
+    fixed = _fixed_slices(file, shape, layers)
     if not reads_mode:  # the graph is the same in training
         mark_training_statistics(layers, layers)
-        return layers.cut(file.outputs)
-    with tf.Graph().as_default() as graph:
-        inputs, outputs, _ = _inference(file, shape, outputs[0][1].shape)
-        training = read(inputs, outputs, file.scopes)
-        mark_training_statistics(layers, training)
-        return with_dropouts(layers, training, dropout.find(graph)).cut(file.outputs)
+    else:
+        with tf.Graph().as_default() as graph:
+            inputs, outputs, _ = _inference(file, shape, outputs[0][1].shape)
+            training = read(inputs, outputs, file.scopes)
+            mark_training_statistics(layers, training)
+            layers = with_dropouts(layers, training, dropout.find(graph))
+    crops.fix(layers.nodes, fixed)
+    return layers.cut(file.outputs)
+
+
+def _fixed_slices(file: NetworkFile, shape: Shape, layers: Layers) -> set[str]:
+    """Return the tensors of the Crops that are none, or others, for images of another size, or all if the network takes none."""
+    found = crops.references(layers.nodes)
+    if not found:
+        return set()
+    try:
+        with tf.Graph().as_default():
+            inputs, outputs, _ = _inference(file, (*crops.other_size(*shape[:2]), shape[2]), None)
+            others = crops.references(read(inputs, outputs, file.scopes).nodes)
+    except ModelError:
+        return set(found)
+    return {tensor for tensor, reference in found.items() if others.get(tensor) != reference}
 
 
 def _inference(file: NetworkFile, shape: Shape, label_shape: Any) -> tuple[list[Any], list[tuple[str, Any]], bool]:

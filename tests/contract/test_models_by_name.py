@@ -13,6 +13,7 @@ import multiseg
 from multiseg import Dataset, Job
 from multiseg.errors import SettingsError
 from multiseg.model_files import shipped
+from multiseg.topology.geometry import Geometry
 
 HEIGHT, WIDTH, COUNT = 19, 37, 3  # odd at every level of the U-Net
 COLOURS = np.array([(40, 40, 40), (220, 60, 60), (60, 220, 60)])
@@ -60,6 +61,28 @@ def test_the_unet_trains_by_name_and_resumes(backend: str, scenes: Dataset, tmp_
         dataset=scenes, backend=backend, solver="adam", learning_rate=2e-3, epochs=12, threads=1, lr_policy="fixed"
     ).train(tmp_path / "run", resume=True, progress=False) as run:
         assert run.model.name.startswith("unet")
+
+
+def test_the_unet_takes_any_size_whole_and_in_tiles(backend: str, scenes: Dataset, tmp_path: Path) -> None:
+    """Tiles give the scores of the whole image, and padding changes nothing, at sizes that are no multiples of its strides."""
+    image = tmp_path / "image.png"
+    values = np.random.default_rng(0).integers(0, 256, (230, 301, 3), dtype=np.uint8)
+    Image.fromarray(values).save(image)
+    with job(scenes, backend, epochs=1).train(tmp_path / "run", progress=False) as run:
+        whole = run.test_one(image, resize=False).array
+        assert whole.shape == (COUNT, 230, 301)
+        assert np.array_equal(run.test_one(image, resize=False, pad=True).array, whole)
+        for side in (208, 256):
+            assert np.abs(run.test_one(image, resize=False, tile=side).array - whole).max() < 1e-4
+
+
+@pytest.mark.needs("caffe", "tensorflow", "torch")
+@pytest.mark.parametrize("size", [(32, 48), (HEIGHT, WIDTH)])
+def test_the_unet_keeps_any_size_according_to_its_files(size: tuple[int, int]) -> None:
+    """Whatever size they are described for: at the first, its crops cut nothing off. The Lua file is for images of one size."""
+    for file in (file for file in shipped.get("unet").files if file.suffix != ".lua"):
+        geometry = Geometry.of(multiseg.describe(file, (3, *size)))
+        assert geometry.strides == (16, 16) and geometry.keeps(360, 480) and geometry.padded(355, 470) == (355, 470)
 
 
 @pytest.mark.needs("torch", "tensorflow")

@@ -122,6 +122,13 @@ def cut(p: Mapping[str, Any], w: Mapping[str, Array], x: Array) -> Array:
     return x
 
 
+def crop(p: Mapping[str, Any], w: Mapping[str, Array], x: Array, like: Array) -> Array:
+    axes = list(range(p["axis"], x.ndim))
+    starts = list(p["offset"]) * (len(axes) if len(p["offset"]) == 1 else 1)
+    ends = [start + like.shape[axis] for axis, start in zip(axes, starts, strict=True)]
+    return cut({"axes": axes, "starts": starts, "ends": ends}, w, x)
+
+
 def _each(function: Callable[[Array], Array]) -> Callable[..., Array]:
     return lambda p, w, x: function(x)
 
@@ -161,6 +168,7 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "Transpose": lambda p, w, x: x.transpose(p["perm"]),
     "Pad": pad,
     "Slice": cut,
+    "Crop": crop,
     "Resize": resize,
     "ReduceMean": lambda p, w, x: x.mean(tuple(p["axes"]), keepdims=bool(p["keepdims"])),
     "ReduceSum": lambda p, w, x: x.sum(tuple(p["axes"]), keepdims=bool(p["keepdims"])),

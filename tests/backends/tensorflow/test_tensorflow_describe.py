@@ -151,6 +151,46 @@ def test_layers_compute_what_their_description_says(tmp_path: Path, inference: s
     assert " ".join(layer.type for layer in topology.layers) == LAYERS[inference]
 
 
+ENLARGED = (  # by up to three rows and columns, more than `like`
+    "like = tf.nn.relu(self.x)\nn = slim.max_pool2d(self.x, [4, 4], stride=4, padding='SAME')\n"
+    "n = slim.conv2d_transpose(n, 1, [4, 4], stride=4, padding='VALID', activation_fn=None)\n"
+)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "return tf.concat([like, n[:, :like.shape[1], :like.shape[2], :]], 3)",
+        "_, height, width, _ = like.shape.as_list()\nreturn tf.slice(n, [0, 0, 0, 0], [-1, height, width, -1]) + like",
+        "size = tf.shape(like)\nreturn like * n[:, :size[1], :size[2]]",
+        "return n[:, :self.input_shape[0], :self.input_shape[1]]",  # to the image
+        "n, like = tf.transpose(n, [0, 3, 1, 2]), tf.transpose(like, [0, 3, 1, 2])\n"
+        "return tf.transpose(tf.concat([n[:, :, :like.shape[2], :like.shape[3]], like], 1), [0, 2, 3, 1])",
+    ],
+)
+@pytest.mark.parametrize("size", [(7, 6), (8, 8)])  # at the second, nothing is cut off
+def test_a_slice_to_another_values_size_is_a_crop(tmp_path: Path, rest: str, size: tuple[int, int]) -> None:
+    loaded = network(tmp_path, model(ENLARGED + rest), solver=None, input_shape=(1, *size))
+    topology = check(tmp_path / "net.py", loaded, (1, *size))
+    (crop,) = (layer for layer in topology.layers if layer.type in ("Crop", "Slice", "Identity"))
+    assert (crop.type, crop.parameters) == ("Crop", {"axis": 2, "offset": [0]})
+    assert crop.inputs[1] == ("data" if "self.input" in rest else "Relu")
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "return tf.concat([like, n[:, :7, :7]], 3)",  # numbers
+        "start = (int(n.shape[1]) - 7) // 2\nreturn tf.concat([like, n[:, start:start + 7, start:start + 7]], 3)",
+        "return tf.concat([like[:, :6, :7], n[:, :6, :like.shape[2]]], 3)",
+    ],
+)
+def test_a_slice_that_is_no_crop_at_another_size_is_one_of_numbers(tmp_path: Path, rest: str) -> None:
+    loaded = network(tmp_path, model(ENLARGED + rest), solver=None, input_shape=(1, 7, 7))
+    topology = check(tmp_path / "net.py", loaded, (1, 7, 7))
+    assert {layer.type for layer in topology.layers} & {"Crop", "Slice"} == {"Slice"}
+
+
 def test_layers_that_share_variables_are_named(tmp_path: Path) -> None:
     lines = (
         "with tf.variable_scope('s', reuse=tf.AUTO_REUSE):\n    a = slim.conv2d(self.x, 1, [3, 3], scope='c')\n"

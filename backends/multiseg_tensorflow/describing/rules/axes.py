@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from multiseg_tensorflow.describing import crops
 from multiseg_tensorflow.describing.rules.convolution import merge_groups
 from multiseg_tensorflow.describing.walk import NHWC_AXES, Rule, Value, Walk, neutral_axis, neutral_shape
 from multiseg_tensorflow.tensors import constant, number
@@ -60,7 +61,7 @@ def split(walk: Walk, op: Any) -> list[Value] | None:
 
 
 def slice(walk: Walk, op: Any) -> list[Value] | None:
-    """Convert Slice and StridedSlice with a step of 1; one that keeps everything becomes no layer."""
+    """Convert Slice and StridedSlice with a step of 1; one that keeps everything and is no crop becomes no layer."""
     value, rank = walk.value(op.inputs[0]), op.inputs[0].shape.rank
     sizes_out, sizes_in = op.outputs[0].shape.as_list(), op.inputs[0].shape.as_list()
     begin = constant(op.inputs[1])
@@ -81,12 +82,13 @@ def slice(walk: Walk, op: Any) -> list[Value] | None:
             axes.append(neutral_axis(axis, rank, value.layout))
             starts.append(start)
             ends.append(start + sizes_out[axis])
-    if not axes:
-        return [value]
     order = np.argsort(axes)
     unsorted = {"axes": axes, "starts": starts, "ends": ends}
     parameters = {key: [numbers[i] for i in order] for key, numbers in unsorted.items()}
-    return walk.add(op, "Slice", [value], parameters)
+    like = None if any(starts) else crops.reference(walk, op, value)
+    if like is not None:
+        return walk.add(op, "Crop", [value, like], {"axis": 2, "offset": [0]})
+    return walk.add(op, "Slice", [value], parameters) if axes else [value]
 
 
 def pad(walk: Walk, op: Any) -> list[Value] | None:
