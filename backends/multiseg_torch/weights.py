@@ -16,9 +16,14 @@ FLAT = "parameters"  # key of a flat vector of all parameters, in the network's 
 def named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the neutral weights of a state_dict, named ``layer.part`` and sharing its memory; the root module is ``model``.
 
-    Tensors that are not floating point, such as BatchNorm's ``num_batches_tracked``, are left out.
+    Tensors that are not floating point are left out, and BatchNorm's ``num_batches_tracked``, also one that was made floating
+    point with the rest.
     """
-    return {neutral_name(name): value.detach() for name, value in state.items() if value.is_floating_point()}
+    return {
+        neutral_name(name): value.detach()
+        for name, value in state.items()
+        if value.is_floating_point() and name.rpartition(".")[2] != "num_batches_tracked"
+    }
 
 
 def neutral_name(name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -74,14 +73,17 @@ def _tensor(value: Array) -> Tensor:
     return torch.from_numpy(np.array(value, order="C"))
 
 
-WRAPPED = (
+WRAPPED = (  # common keys of the state_dict in a checkpoint
     "state_dict",
     "model_state_dict",
+    "model_state",
     "model",
     "net",
     "network",
-)  # common keys of the state_dict in a checkpoint
-PARALLEL = "module."  # prefix that nn.DataParallel adds to every name
+    "weights",
+    "params",
+)
+WRAPPERS = ("module.", "_orig_mod.")  # prefixes that nn.DataParallel and torch.compile add to every name
 SAVE_AGAIN = "save weights with torch.save(model.state_dict(), path)"
 
 
@@ -110,13 +112,20 @@ def _state(path: str) -> dict[str, Tensor]:
         raise ModelError(
             f"{path}: holds more than tensors, or is damaged, and is not unpickled; {SAVE_AGAIN} ({why[:160]})"
         ) from error
-    wrapped = [loaded[name] for name in WRAPPED if isinstance(loaded, dict) and isinstance(loaded.get(name), dict)]
-    state: Any = wrapped[0] if wrapped else loaded
-    if isinstance(state, dict):
-        state = {name: value for name, value in state.items() if not str(name).startswith("_")}
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        keys = ", ".join(map(str, list(state)[:6])) if isinstance(state, dict) else type(state).__name__
+    wrapped = [_tensors(loaded[name]) for name in WRAPPED if isinstance(loaded, dict) and name in loaded]
+    state = next(filter(None, wrapped), None) or _tensors(loaded)
+    if not state:
+        keys = ", ".join(map(str, list(loaded)[:6])) if isinstance(loaded, dict) else type(loaded).__name__
         raise ModelError(f"{path}: holds no state_dict but {keys or 'nothing'}; {SAVE_AGAIN}")
-    if all(str(name).startswith(PARALLEL) for name in state):
-        state = {str(name)[len(PARALLEL) :]: value for name, value in state.items()}
-    return {str(name): value for name, value in state.items()}
+    while prefix := next((prefix for prefix in WRAPPERS if all(name.startswith(prefix) for name in state)), None):
+        state = {name[len(prefix) :]: value for name, value in state.items()}
+    return state
+
+
+def _tensors(loaded: object) -> dict[str, Tensor]:
+    """Return the tensors among the entries of what a file holds; none if it is no dict."""
+    entries = loaded.items() if isinstance(loaded, dict) else ()
+    values = {
+        str(name): value.tensor if isinstance(value, tensors_only.StoredArray) else value for name, value in entries
+    }
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}

@@ -10,7 +10,7 @@ from multiseg import backend as registry
 from multiseg.backend import Backend, ChannelOrder
 from multiseg.conversion import channels
 from multiseg.conversion.frameworks import Frameworks, InputShape
-from multiseg.conversion.parameters import ParameterSet
+from multiseg.conversion.parameters import ParameterSet, listed
 from multiseg.dataset.labels import Labels, are_colours
 from multiseg.errors import ModelError, SettingsError, setting
 from multiseg.model_files import choosing, kinds
@@ -56,7 +56,7 @@ class Source:
         if self.topology is not None:
             for name, shape in self.topology.weights.items():
                 if shapes.get(name) != shape:
-                    actual = f"with the shape {shapes[name]}" if name in shapes else "missing"
+                    actual = f"with the shape {shapes[name]}" if name in shapes else f"missing from {listed(shapes)}"
                     raise ModelError(
                         f"{self.title}: does not belong to the network in {self.topology.source}, which has {name!r} {shape}; "
                         f"here it is {actual}"
@@ -112,7 +112,10 @@ def of_file(
         )
     backend = None if own is None else kinds.kind_of(own, "network")[0]
     shape = input_shape if topology is None else image_shape(topology)
-    content = _needed(frameworks.read(file, own, shape), topology, own)
+    content = frameworks.read(file, own, shape)
+    if topology is not None:
+        content = content.without_prefix(topology.weights)
+    content = _needed(content, topology, own)
     return Source(
         title=str(file),
         content=content,

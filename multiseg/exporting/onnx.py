@@ -162,6 +162,7 @@ def _trained(
     assert isinstance(weights, Path)
     channels, height, width = topology.input_shape
     neutral = reading.read_neutral(weights, run.model if run else file, (channels, height, width))
+    neutral = neutral.without_prefix(topology.weights)
     return Trained(neutral.weights, neutral.channel_order or _channel_order(topology), {"weights": weights.name}, None)
 
 

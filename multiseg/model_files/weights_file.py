@@ -7,8 +7,9 @@ rate etc.). The arrays of the solver's state are called ``solver/SLOT/PARAMETER`
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,28 @@ class NeutralWeights:
     channel_order: ChannelOrder | None = None
     state: Mapping[str, Array] = field(default_factory=dict)
     solver: Mapping[str, Any] | None = None
+
+    def without_prefix(self, parameters: Collection[str]) -> NeutralWeights:
+        """Return the weights of a network with these parameters that the file stores as part of another module.
+
+        A training program's module may hold it under a name such as ``net.``. If names fit as they are, or if not exactly one
+        prefix ends in a dot and leaves the names of most parameters, all weights are returned as they are; else those with this
+        prefix, without it.
+        """
+        names = set(parameters)
+        if not names.isdisjoint(self.weights):
+            return self
+        prefixes: Counter[str] = Counter()
+        for name in self.weights:
+            parts = name.split(".")
+            starts = (".".join(parts[:count]) + "." for count in range(1, len(parts)))
+            prefixes.update(start for start in starts if name[len(start) :] in names)
+        fitting = [prefix for prefix, count in prefixes.items() if count > len(names) / 2]
+        if len(fitting) != 1:
+            return self
+        prefix = fitting[0]
+        own = {name[len(prefix) :]: value for name, value in self.weights.items() if name.startswith(prefix)}
+        return replace(self, weights=own)
 
 
 def recognised(head: bytes) -> bool:

@@ -43,7 +43,7 @@ def read_weights(source: Path | Run, network: Path, topology: Topology, label_sh
     else:
         assert isinstance(source, Path)
         shape = topology.input_shape
-        neutral = reading.read_neutral(source, network, (shape[0], shape[1], shape[2]))
+        neutral = reading.read_neutral(source, network, (shape[0], shape[1], shape[2])).without_prefix(topology.weights)
         values, description, order, title = dict(neutral.weights), None, neutral.channel_order or "RGB", str(source)
     own = ParameterSet(title, {name: value.shape for name, value in values.items()}, description)
     matching = match_parameters(own, ParameterSet(topology.source, arrays_of(topology), topology), ALL_OF_TARGET)

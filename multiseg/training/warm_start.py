@@ -59,8 +59,8 @@ def start_from(path: Path, job: Beginning, with_state: bool | None) -> dict[str,
     frozen parameter would keep its random initial values, or if the solver's state cannot be carried over.
     """
     run = Run.open(path) if is_run(path) else None
-    source = neutral_of(run, with_state is not False) if run else _read(path, job)
     own = job.worker.call("get_weights")
+    source = neutral_of(run, with_state is not False) if run else _read(path, job).without_prefix(own)
     matching = _match(source.weights, own, path, run, job)
     by_count = {
         name: source.weights[matching.names[name]].shape

@@ -205,6 +205,30 @@ def test_it_starts_from_the_weights_of_another_run_and_leaves_frozen_layers(
         assert np.array_equal(before[name], after[name]) == name.startswith("conv1")
 
 
+@pytest.mark.needs("torch")
+def test_it_starts_from_the_checkpoint_of_another_program(dataset: Any, tmp_path: Path) -> None:
+    """The network is part of a module there, beside options; one layer has another shape."""
+    import argparse
+
+    import torch
+
+    random = np.random.default_rng(3)
+    values = {name: random.normal(size=shape).astype(np.float32) for name, shape in small_models.PARAMETERS.items()}
+    head = "conv2.bias"
+    values[head] = np.zeros(7, np.float32)
+    state = {f"net.{name}": torch.from_numpy(value) for name, value in values.items()}
+    torch.save({"state_dict": state, "args": argparse.Namespace(lr=0.1)}, tmp_path / "last.ckpt")
+    model = small_models.write("torch", tmp_path)
+    job = multiseg.Job(
+        dataset, backend="torch", model=model, weights=tmp_path / "last.ckpt", epochs=1, freeze=["conv1"],
+    )  # fmt: skip
+    run = job.train(tmp_path / "run", progress=False)
+    assert run.summary["weights"]["matched"] == [name for name in values if name != head]
+    assert run.summary["weights"]["reshaped"] == [head]
+    trained = weights_of(run)
+    assert all(np.array_equal(trained[name], value) for name, value in values.items() if name.startswith("conv1"))
+
+
 @pytest.mark.needs("caffe", "torch")
 def test_weights_move_from_one_framework_to_another(dataset: Any, tmp_path: Path) -> None:
     settings: dict[str, Any] = {

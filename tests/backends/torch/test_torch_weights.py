@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from multiseg import convert
 from multiseg.errors import ModelError
 from multiseg.model_files import kinds
 
@@ -37,6 +39,19 @@ def read(path: Path) -> Any:
         lambda state: {f"module.{name}": value for name, value in state.items()},
         lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}},
         lambda state: {name: value.double() if value.is_floating_point() else value for name, value in state.items()},
+        lambda state: {name: value.double() for name, value in state.items()},  # the count of batches, too
+        lambda state: {**state, "mask_values": [0, 1]},
+        lambda state: {
+            "model": state,
+            "args": argparse.Namespace(lr=0.1, output_dir=Path("out"), best=np.float32(0.5)),
+        },
+        lambda state: {"state_dict": state, "best_iou": np.float64(0.5), "per_class": np.array(["a", None])},
+        lambda state: {"model": "unet", "model_state": state},
+        lambda state: {"weights": {f"_orig_mod.module.{name}": value for name, value in state.items()}},
+        lambda state: {name: value.numpy() for name, value in state.items()},
+        lambda state: {
+            "params": {name: np.asfortranarray(value.numpy().astype(">f8")) for name, value in state.items()}
+        },
     ],
 )
 @pytest.mark.parametrize("zipped", [True, False])
@@ -58,6 +73,35 @@ def test_weights_of_a_single_layer_have_a_layers_name(tmp_path: Path) -> None:
 
     torch.save(nn.Linear(2, 1).state_dict(), tmp_path / "a.pt")
     assert list(read(tmp_path / "a.pt")) == ["model.weight", "model.bias"]
+
+
+@pytest.mark.parametrize("prefix", ["model.", "net.", "a.net."])
+def test_the_prefix_of_a_training_program_is_left_out(tmp_path: Path, prefix: str) -> None:
+    """PyTorch Lightning stores a network as part of its module, beside what else the module holds."""
+    import torch
+
+    network, path = tmp_path / "net.py", tmp_path / "last.ckpt"
+    network.write_text("from torch import nn\nnetwork = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))\n")
+    state = model().state_dict()
+    held = {f"{prefix}{name}": value for name, value in state.items()}
+    torch.save({"state_dict": {**held, "loss.weight": torch.ones(2)}, "hyper_parameters": {"lr": 1}}, path)
+    convert(path, "pt", tmp_path / "out.pt", source_network=network, input_shape=(1, 8, 8))
+    found = torch.load(tmp_path / "out.pt")
+    assert list(found) == list(state)
+    assert all(torch.equal(found[name], value) for name, value in state.items())
+
+
+def test_names_that_a_file_lacks_are_an_error_with_those_it_has(tmp_path: Path) -> None:
+    import torch
+
+    network, path = tmp_path / "net.py", tmp_path / "w.pth"
+    network.write_text("from torch import nn\nnetwork = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))\n")
+    twice = {f"{prefix}.{name}": value for name, value in model().state_dict().items() for prefix in ("a", "b")}
+    torch.save(twice, path)
+    with pytest.raises(
+        ModelError, match=r"has '0.weight' \(2, 1, 3, 3\); here it is missing from a.0.weight, b.0.weight"
+    ):
+        convert(path, "safetensors", tmp_path / "out.safetensors", source_network=network, input_shape=(1, 8, 8))
 
 
 class Reaches:
@@ -83,7 +127,8 @@ def test_a_pickle_that_reaches_out_is_refused_and_not_run(
     from multiseg_torch import files
 
     monkeypatch.chdir(tmp_path)
-    for data in (pickle.dumps(Reaches()), save(tmp_path / "x.pt", {"a": Reaches()}).read_bytes()):
+    options = save(tmp_path / "y.pt", {"a": argparse.Namespace(b=[Reaches()])}).read_bytes()
+    for data in (pickle.dumps(Reaches()), save(tmp_path / "x.pt", {"a": Reaches()}).read_bytes(), options):
         path = tmp_path / name
         path.write_bytes(data)
         with pytest.raises(ModelError) as caught:

@@ -27,6 +27,27 @@ def test_all_comes_back(tmp_path: Path) -> None:
     np.testing.assert_equal(dict(found.state), STATE)
 
 
+@pytest.mark.parametrize(
+    ("names", "parameters", "expected"),
+    [
+        (["net.a.w", "net.b.w"], ["a.w", "b.w"], ["a.w", "b.w"]),
+        (["m.net.a.w", "m.net.b.w", "m.net.c.w", "loss.w"], ["a.w", "b.w"], ["a.w", "b.w", "c.w"]),
+        (["net.a.w", "net.b.w", "net.c.w"], ["a.w", "b.w", "head.w"], ["a.w", "b.w", "c.w"]),
+        (["net.a.w", "b.w"], ["a.w", "b.w"], None),  # a name fits as it is
+        (["x.a.w", "y.a.w"], ["a.w"], None),  # two prefixes
+        (["net.a.w", "net.c.w"], ["a.w", "b.w", "head.w"], None),  # too few names
+        (["neta.w"], ["a.w"], None),
+    ],
+)
+def test_the_prefix_of_a_module_around_the_network_is_left_out(
+    names: list[str], parameters: list[str], expected: list[str] | None
+) -> None:
+    content = NeutralWeights({name: np.full(1, index, np.float32) for index, name in enumerate(names)}, "BGR")
+    found = content.without_prefix(parameters)
+    assert list(found.weights) == (names if expected is None else expected) and found.channel_order == "BGR"
+    assert [int(value[0]) for value in found.weights.values()] == list(range(len(found.weights)))
+
+
 def test_a_solver_is_no_weights(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     weights_file.write(path, NeutralWeights(WEIGHTS, state=STATE))
