@@ -83,6 +83,8 @@ class Backend:
     mean: str | None = None  # "module:function" that returns a network file's own mean, or None; needs no framework
     # "module:function" that returns the crops and the mirroring that a network file states, or None; needs no framework
     cropping: str | None = None
+    # "module:function" that returns sentences about what a network file leaves ambiguous; needs no framework
+    notes: str | None = None
     # "module:function" that returns whether a network file takes the number of classes from outside; needs no framework
     open_classes: str | None = None
     # whether its cross entropies are of clipped probabilities and summed in one variable of float32, as Caffe's are

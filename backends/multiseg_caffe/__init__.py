@@ -17,6 +17,7 @@ backend = Backend(
     exporter="multiseg_caffe.exporting:source",
     mean="multiseg_caffe.sources:file_mean",
     cropping="multiseg_caffe.sources:file_cropping",
+    notes="multiseg_caffe.sources:file_notes",
     open_classes="multiseg_caffe.sources:leaves_classes_open",
     clips_losses=True,
     weights_format="caffemodel",

@@ -2,12 +2,15 @@
 
 That fork aligns the first input with the second one by the coordinates of their common ancestor: a convolution or pooling with
 kernel k, stride s and padding p maps the coordinate y of an output to s y + (k - 1) / 2 - p of its input, a deconvolution the
-other way round (https://github.com/longjon/caffe/blob/future/src/caffe/layers/crop_layer.cpp).
+other way round (https://github.com/longjon/caffe/blob/future/src/caffe/layers/crop_layer.cpp). Its files are read so in the
+syntax `layers { ... }`. In the syntax `layer { ... }`, which BVLC Caffe shares, a Crop without crop_param has the offset 0 there;
+:func:`notes` names those that the fork crops elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from multiseg.errors import ModelError
@@ -23,20 +26,59 @@ Map = tuple[float, float]  # y -> factor y + shift
 
 def set_offsets(net: Any, path: str) -> None:
     """Set the offsets of the Crop layers that have no crop_param, in place. Raises ModelError if its inputs do not align."""
-    producers: dict[str, Any] = {}  # blob -> its first layer; others change it in place, and keep its coordinates
+    producers = _producers(net)
+    for layer in _without_offset(net):
+        try:
+            offsets = _offsets(layer, producers)
+        except windows.WrongLayer as error:
+            raise ModelError(
+                f"{path}: layer {layer.name!r} (Crop): {error}; specify crop_param {{ offset: ... }}"
+            ) from error
+        _set(layer, offsets)
+
+
+def notes(net: Any, path: str) -> list[str]:
+    """Return a sentence for each Crop layer without crop_param whose offset in the fork is not BVLC Caffe's.
+
+    Inputs that cannot be aligned are no network of the fork. Sets the offsets of the fork, in place.
+    """
+    producers, sentences = _producers(net), []
+    for layer in _without_offset(net):
+        try:
+            offsets = _offsets(layer, producers)
+        except windows.WrongLayer:
+            continue
+        if any(offsets):
+            state = f"crop_param {{ axis: 2 offset: {offsets[0]} offset: {offsets[1]} }}"
+            sentences.append(
+                f"{Path(path).name}: layer {layer.name!r} (Crop, top {layer.top[0]!r}) states no offset: it crops at (0, 0), as "
+                f"in BVLC Caffe; the fork of FCN and HED crops at {tuple(offsets)}, where its inputs align; if the network is "
+                f"meant for that fork, specify {state} in the layer"
+            )
+        _set(layer, offsets)
+    return sentences
+
+
+def _producers(net: Any) -> dict[str, Any]:
+    """Return the first layer of each blob; others change it in place, and keep its coordinates."""
+    producers: dict[str, Any] = {}
     for layer in net.layer:
         for top in layer.top:
             producers.setdefault(top, layer)
-    for layer in net.layer:
-        if layer.type == "Crop" and not layer.HasField("crop_param") and len(layer.bottom) == 2:
-            try:
-                offsets = _offsets(layer, producers)
-            except windows.WrongLayer as error:
-                raise ModelError(
-                    f"{path}: layer {layer.name!r} (Crop): {error}; specify crop_param {{ offset: ... }}"
-                ) from error
-            layer.crop_param.axis = 2
-            layer.crop_param.offset.extend(offsets)
+    return producers
+
+
+def _without_offset(net: Any) -> list[Any]:
+    return [
+        layer
+        for layer in net.layer
+        if layer.type == "Crop" and not layer.HasField("crop_param") and len(layer.bottom) == 2 and layer.top
+    ]
+
+
+def _set(layer: Any, offsets: Sequence[int]) -> None:
+    layer.crop_param.axis = 2
+    layer.crop_param.offset.extend(offsets)
 
 
 def _offsets(crop: Any, producers: dict[str, Any]) -> list[int]:

@@ -8,6 +8,7 @@ from typing import Literal
 import click
 
 from multiseg.cli.model import CLASSES, MODEL_OPTION, OUTPUTS, names_of, network_file, shape_of, sizes
+from multiseg.cli.notation import visible
 from multiseg.cli.snapshots import SNAPSHOT
 from multiseg.errors import SettingsError
 from multiseg.files import json_text
@@ -67,6 +68,8 @@ def convert(
         snapshot=snapshot, with_network=with_network,
         outputs=names_of(outputs),
     )  # fmt: skip
+    for note in found.notes:
+        click.echo(visible(f"note: {note}"), err=True)
     click.echo(json_text(found.to_json()) if as_json else found)
 
 

@@ -116,7 +116,9 @@ def convert(
         left_out.append("the solver's state")
     names = matching.names | {name: name for name in written["taken"]}
     started = tuple(written["started"])
-    return Converted(path, to, names, matching.how, order, changed, tuple(left_out), started, network_path)
+    networks = [network for network in (content.topology, target.topology) if network is not None]
+    notes = tuple(dict.fromkeys(note for network in networks for note in network.notes))
+    return Converted(path, to, names, matching.how, order, changed, tuple(left_out), started, network_path, notes)
 
 
 def _match(content: Source, target: Target, layer_map: Mapping[str, str]) -> ParameterMatch:

@@ -17,7 +17,8 @@ class Converted:
     ``path`` is the weights file (for a TensorFlow checkpoint the prefix of its files), ``network`` the network file written with
     it. ``matched`` has the source's parameters by those in the file, matched by ``how`` (name, structure, shape, map).
     ``reversed`` are those permuted from the source's channel order to ``channel_order``. ``left_out`` lists what the source has
-    and the file does not; ``unused`` the network's parameters that no output depends on and that keep their initial values.
+    and the file does not; ``unused`` the network's parameters that no output depends on and that keep their initial values;
+    ``notes`` says what the network files leave ambiguous.
     """
 
     path: Path
@@ -29,11 +30,12 @@ class Converted:
     left_out: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     network: Path | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain values."""
         network = None if self.network is None else str(self.network)
-        lists = {key: list(getattr(self, key)) for key in ("reversed", "left_out", "unused")}
+        lists = {key: list(getattr(self, key)) for key in ("reversed", "left_out", "unused", "notes")}
         return {**vars(self), **lists, "path": str(self.path), "matched": dict(self.matched), "network": network}
 
     def __str__(self) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +53,8 @@ def describe(
         )
     description = ask(backend, "describe", worker, path=str(path.resolve()), input_shape=shape)
     chosen = choice.read(path)
-    return cut(Topology.of(chosen.title, kind.name, description), chosen.outputs)
+    topology = replace(Topology.of(chosen.title, kind.name, description), notes=tuple(notes_of_file(path)))
+    return cut(topology, chosen.outputs)
 
 
 def mean_of_file(path: Path) -> list[float] | None:
@@ -72,7 +74,12 @@ def cropping_of_file(path: Path) -> dict[str, Any]:
     return _stated(path, "cropping") or {"crop": 0, "val_crop": 0, "mirror": False}
 
 
-def _stated(path: Path, what: Literal["mean", "cropping"]) -> Any:
+def notes_of_file(path: Path) -> list[str]:
+    """Return sentences about what a network file leaves ambiguous. Raises ModelError if the file cannot be read."""
+    return _stated(path, "notes") or []
+
+
+def _stated(path: Path, what: Literal["mean", "cropping", "notes"]) -> Any:
     """Return what a network file states, by the function that its backend declares; None without one."""
     try:
         backend, _ = kind_of(path, "network")

@@ -23,8 +23,8 @@ class Description:
     pixels whose label is not ignored. ``objective`` is the file's cross entropy in detail, as the plain values of
     multiseg.topology.objective.Objective; None if it is unknown or another loss. ``mean`` is what the
     file has subtracted from images before the network, a number for each channel, colours as B, G, R; None if it states none.
-    ``notes`` are sentences about what a file written of the network cannot express; ``remarks`` are sentences that become
-    notes if the network is cut at the layer of that name (multiseg.topology.cutting).
+    ``notes`` are sentences about what the file leaves ambiguous, and about what a file written of the network cannot express;
+    ``remarks`` are sentences that become notes if the network is cut at the layer of that name (multiseg.topology.cutting).
 
     ``aliases`` are further names of values, such as Caffe's blobs. ``more_inputs`` are the inputs after the first, with their
     shapes. ``output_titles`` are the names that the file itself gives its outputs, such as the keys of a dict; empty if they are

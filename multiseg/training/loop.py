@@ -68,9 +68,11 @@ class Loop:
         labels = replace(dataset.labels, kind=settings.network.get("labels", dataset.labels.kind))
         self.pictures = ValidationPictures(folder.path, dataset.val, labels, self.foreground, settings.val_crop)
 
-    def run(self, transferred: dict[str, Any] | None, zero: Sequence[str] = ()) -> None:
-        """Train the remaining iterations; ``transferred`` is the summary of the start weights, ``zero`` the
-        layers whose weights are all zero.
+    def run(
+        self, transferred: dict[str, Any] | None, zero: Sequence[str] = (), notes: Sequence[str] = ()
+    ) -> None:  # fmt: skip
+        """Train the remaining iterations; ``transferred`` is the summary of the start weights, ``zero`` the layers whose weights
+        are all zero, ``notes`` what the network file leaves ambiguous.
 
         Raises TrainingStopped if a stop was requested, TrainingError if the loss is not finite.
         """
@@ -88,6 +90,7 @@ class Loop:
             "folder": self.settings.origins.get("folder", str(self.folder.path)),
             **({"weights": transferred} if transferred else {}),
             **({"zero_layers": list(zero)} if zero else {}),
+            **({"notes": list(notes)} if notes else {}),
             **{key: value for key, value in self.settings.network.items() if key == "compile_seconds"},
             **({"exported": self.settings.exported, "loss": self.settings.loss_name} if self.settings.exported else {}),
         })  # fmt: skip

@@ -85,7 +85,7 @@ class Bar:
             if "compile_seconds" in event:
                 text = f"the training step was compiled in {event['compile_seconds']:.0f} s"
                 self.progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
-            for line in _notes_of_start(event):
+            for line in notes_of_start(event):
                 self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
         elif event["event"] == "step":
             self.progress.update(
@@ -109,11 +109,12 @@ class Bar:
         return "  ".join(parts)
 
 
-def _notes_of_start(event: dict[str, Any]) -> list[str]:
+def notes_of_start(event: dict[str, Any]) -> list[str]:
     """Return what to print about the initial weights of a training that begins."""
     if event["iteration"]:
         return []
     summary = event.get("weights")
     copied = surgery(summary) if summary else None
     warnings = [partial_start(summary) if summary else None, zero_start.warning(event.get("zero_layers", ()))]
-    return [*([copied] if copied else []), *(f"warning: {text}" for text in warnings if text)]
+    notes = [f"note: {note}" for note in event.get("notes", ())]
+    return [*notes, *([copied] if copied else []), *(f"warning: {text}" for text in warnings if text)]

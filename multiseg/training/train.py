@@ -116,6 +116,7 @@ def train(
                 lambda: reading.describe(spec.model, spec.input_shape, worker),
             )
         )
+        notes = [] if run.born else reading.notes_of_file(settings.model)
         if not run.born:
             _copy_model(settings.model, run.path / names.MODEL, () if settings.exported else described["files"])
         if not run.born or run.restarts:
@@ -125,7 +126,7 @@ def train(
         if tensorboard:
             report = _both(report, stack.enter_context(TensorBoardLog(run.path / names.TENSORBOARD)))
         readers = stack.enter_context(readers_for(loaded, ranks))
-        Loop(loaded, plan, dataset, layout, worker, run, report, stop, leader, readers).run(transferred, zero)
+        Loop(loaded, plan, dataset, layout, worker, run, report, stop, leader, readers).run(transferred, zero, notes)
     return Run.open(folder)
 
 

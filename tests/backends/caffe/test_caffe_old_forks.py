@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,12 @@ from google.protobuf import text_format
 from multiseg_caffe import proto, prototxt, reader
 
 import multiseg
+from helpers.exported import random_weights
 from multiseg import reference
 from multiseg.errors import ModelError
+from multiseg.model_files import weights_file
+from multiseg.model_files.weights_file import NeutralWeights
+from multiseg.training import progress
 
 INPUT = 'input: "data" input_dim: 1 input_dim: 2 input_dim: 8 input_dim: 12\n'
 
@@ -53,6 +58,69 @@ def test_crops_align_by_coordinates_as_in_the_published_files(tmp_path: Path) ->
     crops = [layer for layer in prototxt.read(str(tmp_path / "net.prototxt")).layer if layer.type == "Crop"]
     assert [list(layer.crop_param.offset) for layer in crops] == [[5, 5], [9, 9], [31, 31]]
     assert multiseg.describe(tmp_path / "net.prototxt").shapes["crop"] == (2, 8, 12)
+
+
+HED = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 60 dim: 50 } } }
+layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+        convolution_param { num_output: 4 pad: 35 kernel_size: 3 } }
+layer { name: "pool1" type: "Pooling" bottom: "conv1" top: "pool1" pooling_param { kernel_size: 2 stride: 2 } }
+layer { name: "crop" type: "Crop" bottom: "conv1" bottom: "data" top: "one" }
+layer { name: "up" type: "Deconvolution" bottom: "pool1" top: "up"
+        convolution_param { kernel_size: 4 stride: 2 num_output: 4 } }
+layer { name: "crop" type: "Crop" bottom: "up" bottom: "data" top: "two" }
+layer { name: "sum" type: "Eltwise" bottom: "one" bottom: "two" top: "sum" }
+layer { name: "same" type: "Crop" bottom: "sum" bottom: "data" top: "out" }
+"""
+
+
+def test_a_crop_without_offset_that_the_fork_would_align_is_noted(tmp_path: Path) -> None:
+    """conv1 has at y + 34 the value of the pixel y (35 - (3 - 1) / 2); up at 2 (y + 34 - 0.5) / 2 + 1.5 = y + 35.
+
+    BVLC Caffe crops at 0 in this syntax, whose description stays.
+    """
+    file = tmp_path / "hed.prototxt"
+    file.write_text(HED)
+    topology = multiseg.describe(file)
+    assert [layer.parameters["offset"] for layer in topology.layers if layer.type == "Crop"] == [[0], [0], [0]]
+    one, two = topology.notes
+    weights_file.write(tmp_path / "w.safetensors", NeutralWeights(random_weights(topology), "BGR"))
+    converted = multiseg.convert(tmp_path / "w.safetensors", "safetensors", tmp_path / "o", source_network=file)
+    assert converted.notes == topology.notes and converted.to_json()["notes"] == [one, two]
+    for note, top, offset in ((one, "one", 34), (two, "two", 35)):
+        assert f"hed.prototxt: layer 'crop' (Crop, top '{top}') states no offset: it crops at (0, 0)" in note
+        assert f"crops at ({offset}, {offset})" in note
+        assert f"crop_param {{ axis: 2 offset: {offset} offset: {offset} }}" in note
+    for top, offset in (("one", 34), ("two", 35)):  # as the notes say, which settles it
+        state = f"crop_param {{ axis: 2 offset: {offset} offset: {offset} }}"
+        file.write_text(file.read_text().replace(f'top: "{top}" }}', f'top: "{top}" {state} }}'))
+    topology = multiseg.describe(file)
+    assert topology.notes == ()
+    assert [layer.parameters["offset"] for layer in topology.layers if layer.type == "Crop"] == [
+        [34, 34],
+        [35, 35],
+        [0],
+    ]
+    file.write_text(fcn8s())
+    assert multiseg.describe(file).notes == ()  # the older syntax is the fork's
+
+
+@pytest.mark.needs("caffe")
+def test_a_training_prints_the_note_once(tmp_path: Path, dataset: multiseg.Dataset) -> None:
+    size = " ".join(f"dim: {n}" for n in (1, *dataset.train.shape))
+    (tmp_path / "net.prototxt").write_text(f"""
+layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ {size} }} }} }}
+layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv"
+        convolution_param {{ num_output: 1 pad: 5 kernel_size: 3 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "crop" type: "Crop" bottom: "conv" bottom: "data" top: "out" }}
+""")
+    events: list[dict[str, Any]] = []
+    job = multiseg.Job(dataset, "caffe", model=tmp_path / "net.prototxt", loss="l2", epochs=1, learning_rate=1e-9)
+    job.train(tmp_path / "run", progress=events.append)
+    (note,) = events[0]["notes"]
+    assert "layer 'crop' (Crop, top 'out') states no offset" in note and "crops at (4, 4)" in note
+    lines = progress.notes_of_start(events[0])
+    assert lines[0] == f"note: {note}"
 
 
 @pytest.mark.parametrize(
