@@ -25,6 +25,7 @@ from multiseg_caffe import (
     losses,
     lowering,
     named_losses,
+    notes,
     prototxt,
     references,
     solver_state,
@@ -105,9 +106,9 @@ class Network(network.Network):
     def _check_output(self, shape: tuple[int, ...]) -> None:
         """Raise ModelError unless an output of this shape (C, H, W) fits the labels."""
         if not self.spec.fits(shape):
-            raise ModelError(
-                f"{self.spec.model}: its output {self.output!r} is {shape} (C, H, W), the labels are {self.spec.label_shape}"
-            )
+            error = f"its output {self.output!r} is {shape} (C, H, W), the labels are {self.spec.label_shape}"
+            reasons = notes.shrunk_labels(self.file, self.spec.model, [self.output])
+            raise ModelError("; ".join([f"{self.spec.model}: {error}", *reasons]))
 
     def _definition(self, state: str, shape: tuple[int, ...]) -> tuple[Any, dict[str, tuple[int, ...]]]:
         """Return the NetParameter for a state and a batch of this shape (N, C, H, W), before lowering, and its blobs' shapes.

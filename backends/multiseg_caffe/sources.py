@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multiseg.errors import ModelError, setting
-from multiseg.worker import choice
-from multiseg_caffe import aligned_crops, open_classes, prototxt
+from multiseg_caffe import open_classes, prototxt
 from multiseg_caffe.describing.shapes import READERS
 
 # roles: names of the input blobs that multiseg fills
@@ -118,11 +117,6 @@ def file_mean(path: str) -> list[float] | None:
     """
     values = _of_all_states(prototxt.read(path, complete=False), path, "mean_value")
     return list(values) if values else None
-
-
-def file_notes(path: str) -> list[str]:
-    """Return sentences about what Caffe's forks read otherwise in a file."""
-    return aligned_crops.notes(prototxt.read(path, complete=False), str(choice.read(path).file))
 
 
 def leaves_classes_open(path: str) -> bool:

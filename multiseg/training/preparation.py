@@ -188,8 +188,14 @@ def _check_last_batch(settings: LoadedSettings, count: int) -> None:
 
 
 def export(settings: Settings, spec: NetworkSpec, path: Path) -> None:
-    """Export a model of another backend to a network file of this backend. Raises ModelError if it cannot be exported."""
+    """Export a model of another backend to a network file of this backend.
+
+    Raises ModelError if it cannot be exported, or if its output does not fit the labels.
+    """
     topology = reading.describe(settings.model, spec.input_shape)
+    if len(topology.outputs) == 1 and not spec.fits(output := topology.shapes[topology.outputs[0]]):
+        error = f"its output is {output} (C, H, W), the labels are {spec.label_shape}"
+        raise ModelError("; ".join([f"{settings.model}: {error}", *topology.notes]))
     text = source.source(settings.backend, topology, read_as_classes(topology, spec.label_shape, spec.labels))
     path.parent.mkdir(exist_ok=True)
     write_text(path, text)

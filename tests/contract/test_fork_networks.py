@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import multiseg
 from helpers import fork_nets, zoo
+from helpers.class_masks import class_masks
 from helpers.exported import random_weights
 from helpers.nightly import nightly
 from multiseg import backend as registry
+from multiseg.errors import ModelError
 from multiseg.model_files.reading import read_weights
 from multiseg.model_files.writing import write_weights
 
@@ -54,6 +57,32 @@ def test_weights_move_through_all_frameworks_and_back_to_the_bit(net: str, tmp_p
     found = read_weights(back)
     assert found.keys() == weights.keys()
     assert all(np.array_equal(found[name], value) for name, value in weights.items())
+
+
+DEEPLAB = """
+layer { name: "data" type: "ImageSegData" top: "data" top: "label" include { phase: TRAIN } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+        convolution_param { num_output: 3 kernel_size: 3 pad: 1 stride: 2 weight_filler { type: "xavier" } } }
+layer { name: "shrink" type: "Interp" bottom: "label" top: "small" interp_param { shrink_factor: 2 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "conv" bottom: "small" loss_param { ignore_label: 255 } }
+"""
+
+
+def test_a_file_that_shrinks_its_labels_is_an_error_that_says_how_to_train_it(backend: str, tmp_path: Path) -> None:
+    data = class_masks(tmp_path / "data")  # 8x8, of which crops of 7x7 become 4x4
+    file = tmp_path / "deeplab.prototxt"
+    file.write_text(DEEPLAB)
+    settings: dict[str, Any] = {"epochs": 1, "crop": 7, "val_crop": "centre", "batch_size": 2}
+    with pytest.raises(ModelError) as caught:
+        multiseg.Job(data, backend, model=file, **settings).train(tmp_path / "refused", progress=False)
+    message = str(caught.value)
+    assert "the labels are (1, 7, 7); deeplab.prototxt: layer 'shrink' (Interp) shrinks the labels" in message
+    layer = message[message.index("layer { name") : message.index(" (for images of 2 n + 1 pixels")]
+    assert "let losses and metrics compare 'conv_interp' with 'label'" in message
+    loss = DEEPLAB.splitlines()[-1].replace('"conv"', '"conv_interp"').replace('"small"', '"label"')
+    file.write_text("\n".join([*DEEPLAB.splitlines()[:-2], layer, loss]))
+    run = multiseg.Job(data, backend, model=file, **settings).train(tmp_path / "run", progress=False)
+    assert run.history[-1]["miou"] is not None
 
 
 @pytest.mark.parametrize("net", ["segnet", "icnet"])
