@@ -146,6 +146,22 @@ def label_kind(stated: LabelKind, label_shape: Sequence[int], output: Sequence[i
     return CLASSES if stated == CLASSES or label_shape[0] == 1 else IMAGES
 
 
+def unequal_elements(output: Sequence[int], labels: Sequence[int], order: str = "C, H, W") -> ModelError:
+    """Return the error of a loss that compares element by element an output and labels of these shapes, in this ``order``.
+
+    It names the loss of class indices if the output is scores of classes at the labels' places.
+    """
+    axes = order.split(", ")
+    channel, (scores, indices) = axes.index("C"), (list(output), list(labels))
+    classes = scores.pop(channel) if len(scores) == len(axes) else scores.pop()
+    index = indices.pop(channel) if len(indices) == len(axes) else 0
+    of_classes = classes > 1 and index == 1 and (scores or [1, 1]) == indices
+    remedy = f"; if the labels are class indices, specify {setting('loss', 'cross_entropy')}" if of_classes else ""
+    return ModelError(
+        f"the loss compares element by element; the output is {tuple(output)}, the labels are {tuple(labels)} ({order}){remedy}"
+    )
+
+
 class Network(ABC):
     """A loaded network with its loss and solver. Backends implement only these methods; everything else is common code."""
 

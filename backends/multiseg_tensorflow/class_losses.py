@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow
 
 from multiseg.errors import ModelError
+from multiseg.network import unequal_elements
 from multiseg_tensorflow import digits
 
 tf = tensorflow.compat.v1
@@ -110,9 +111,7 @@ def binary_cross_entropy(
     scores = before(output, ("Sigmoid",))
     shape, given = scores.shape.as_list()[1:], labels.shape.as_list()[1:]
     if None not in (*shape, *given) and np.prod(shape) != np.prod(given):
-        raise ModelError(
-            f"the loss compares element by element; the output is {tuple(shape)}, the labels are {tuple(given)} (H, W, C)"
-        )
+        raise unequal_elements(shape, given, "H, W, C")
     labels = tf.reshape(labels, tf.shape(scores))
     counted = tf.ones_like(labels, tf.bool) if ignore is None else tf.not_equal(labels, float(ignore))
     targets = tf.where(counted, labels, tf.zeros_like(labels)) / label_max

@@ -9,8 +9,7 @@ from typing import Any
 
 import tensorflow
 
-from multiseg.errors import ModelError
-from multiseg.network import NetworkSpec
+from multiseg.network import NetworkSpec, unequal_elements
 from multiseg_tensorflow import class_losses
 
 tf = tensorflow.compat.v1
@@ -72,8 +71,5 @@ def _like(output: Any, labels: Any) -> Any:
     if output_shape == label_shape or None in (*output_shape, *label_shape):
         return labels
     if math.prod(output_shape) != math.prod(label_shape):
-        raise ModelError(
-            f"the loss compares element by element; the output is {tuple(output_shape)}, the labels are {tuple(label_shape)} "
-            "(H, W, C)"
-        )
+        raise unequal_elements(output_shape, label_shape, "H, W, C")
     return tf.reshape(labels, tf.shape(output))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from multiseg.errors import ModelError
+from multiseg.network import unequal_elements
 
 
 class ClassLoss(nn.Module):
@@ -164,10 +165,7 @@ class BinaryCrossEntropy(ClassLoss):
     def parts(self, output: Tensor, labels: Tensor) -> list[tuple[Tensor, int]]:
         scores = getattr(output, "scores", output)
         if scores.numel() != labels.numel():
-            raise ModelError(
-                f"the loss compares element by element; the output is {tuple(scores.shape[1:])}, the labels are "
-                f"{tuple(labels.shape[1:])}"
-            )
+            raise unequal_elements(scores.shape[1:], labels.shape[1:])
         labels = labels.reshape(scores.shape)
         counted = self._counted(labels)
         targets = only(labels, counted) / self.label_max

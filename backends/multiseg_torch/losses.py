@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from multiseg.errors import ModelError
-from multiseg.network import CLASSES, IMAGES, LabelKind, NetworkSpec
+from multiseg.network import CLASSES, IMAGES, LabelKind, NetworkSpec, unequal_elements
 from multiseg.topology.objective import Objective
 from multiseg_torch import class_losses
 
@@ -214,10 +214,7 @@ def not_a_mean(loss: Loss) -> str | None:
 
 def _like(output: Tensor, labels: Tensor) -> Tensor:
     if output.numel() != labels.numel():
-        raise ModelError(
-            f"the loss compares element by element; the output is {tuple(output.shape[1:])}, the labels are "
-            f"{tuple(labels.shape[1:])}"
-        )
+        raise unequal_elements(output.shape[1:], labels.shape[1:])
     return labels.reshape(output.shape)
 
 

@@ -87,13 +87,14 @@ def test_what_does_not_fit_the_dataset_is_told_when_it_is_loaded(
             "MSE",
             (1, 8, 8),
             0,
-            "the loss compares element by element; the output is (3, 8, 8), the labels are (1, 8, 8)",
+            "the loss compares element by element; the output is (3, 8, 8), the labels are (1, 8, 8) (C, H, W); "
+            "if the labels are class indices, specify loss='cross_entropy'",
         ),
         (
             "MSE",
             (1, 1, 1),
             0,
-            "the loss compares element by element; the output is (3, 8, 8), the labels are (1, 1, 1)",
+            "the loss compares element by element; the output is (3, 8, 8), the labels are (1, 1, 1) (C, H, W)",
         ),
     ],
 )

@@ -13,7 +13,7 @@ from multiseg import backend as registry
 from multiseg.dataset import Dataset
 from multiseg.errors import SettingsError
 from multiseg.job.job import Job
-from multiseg.network import Network, NetworkSpec, description
+from multiseg.network import Network, NetworkSpec, description, unequal_elements
 from multiseg.reference.losses import FORMULAS, OF_CLASSES
 from multiseg.settings.losses import LOSSES, LossRow, complete_options, label_kind_of, loss_text, loss_title
 
@@ -88,3 +88,22 @@ def test_a_run_made_before_loss_options_were_kept_resumes(dataset: Dataset, four
     change_job(tmp_path / "run", lambda content: content["settings"].pop("loss_options"))
     with job.train(tmp_path / "run", resume=True, progress=False) as run:
         assert run.spec().loss_options == {}
+
+
+@pytest.mark.parametrize(
+    ("output", "labels", "order", "of_classes"),
+    [
+        ((7, 33, 20), (1, 33, 20), "C, H, W", True),
+        ((33, 20, 7), (33, 20, 1), "H, W, C", True),
+        ((10,), (1, 1, 1), "C, H, W", True),  # a class of the whole image
+        ((7, 16, 16), (1, 33, 33), "C, H, W", False),
+        ((7, 33, 33), (3, 33, 33), "C, H, W", False),
+        ((33, 33, 3), (33, 33, 1), "C, H, W", False),
+    ],
+)
+def test_an_output_of_another_size_than_the_labels_names_the_loss_of_classes_where_it_fits(
+    output: tuple[int, ...], labels: tuple[int, ...], order: str, of_classes: bool
+) -> None:
+    message = str(unequal_elements(output, labels, order))
+    assert f"the output is {output}, the labels are {labels} ({order})" in message
+    assert message.endswith("if the labels are class indices, specify loss='cross_entropy'") == of_classes
