@@ -89,9 +89,12 @@ def export(
         with_mean = inputs.with_mean_of(run, topology)
         trained = _trained(network, topology, weights, run, stack, outputs)
         values = (*topology.outputs, *onnx_layers.further_values(topology))
-        text = source.source(
-            backend, replace(topology, outputs=values, output_titles=(), objective=None), classes=False
-        )
+        described = replace(topology, outputs=values, output_titles=(), objective=None)
+        try:
+            text = source.source(backend, described, classes=False)
+        except ModelError as error:
+            reason = error.template.removeprefix(f"{topology.source}: {backend.title} ")
+            raise ModelError(f"{topology.source}: ONNX, written by way of {backend.title}, {reason}") from error
         images = _images(topology, text)
         folder = stack.enter_context(TemporaryFolder()).path
         file = folder / f"network{backend.formats[0]}"

@@ -138,6 +138,7 @@ class Description:
                 "multiply_adds": layer.multiply_adds,
                 **({"frozen": True} if layer.frozen else {}),
                 **({"initial": layer.initial} if layer.initial else {}),
+                **({"reason": layer.reason} if layer.reason else {}),
             }
             for layer in self.layers
         ]

@@ -30,8 +30,8 @@ class Reader(Protocol):
         ``shared``, groups of names of layers with a weight in common. Optional are ``tied``, ``more_inputs`` (shapes of further
         inputs by name), ``output_titles``, ``aliases`` and ``remarks`` (multiseg.topology.description). Each layer is a dict with
         ``name``, ``type``, ``inputs`` and ``parameters`` in the vocabulary of multiseg.topology, ``outputs`` if they are not just
-        its name, and for types beyond the vocabulary ``shapes`` and ``weights``. If ``input_shape`` is None, the file must
-        specify it.
+        its name, and for types beyond the vocabulary ``shapes``, ``weights`` and optionally the ``reason``, what keeps it out of
+        the vocabulary. If ``input_shape`` is None, the file must specify it.
         """
         ...
 

@@ -20,8 +20,9 @@ class Layer:
     - ``multiply_adds``: for one image.
     - ``frozen``: whether the file states that training does not change its weights.
     - ``initial``: ``bilinear`` if its weights start as the kernel of bilinear upsampling, in every channel; None if unknown.
+    - ``reason``: what keeps a layer out of the vocabulary, such as an option; None if unknown, and for types of the vocabulary.
 
-    The last two are no part of the comparison of networks.
+    The last three are no part of the comparison of networks.
     """
 
     name: str
@@ -34,3 +35,4 @@ class Layer:
     multiply_adds: int = 0
     frozen: bool = False
     initial: str | None = None
+    reason: str | None = None

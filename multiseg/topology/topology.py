@@ -95,7 +95,9 @@ def _layer(source: str, node: Mapping[str, Any], known: Mapping[str, Shape]) -> 
     if kind not in VOCABULARY:
         shapes = [tuple(shape) for shape in node["shapes"]]
         weights = {part: tuple(shape) for part, shape in node.get("weights", {}).items()}
-        return Layer(name, kind, inputs, outputs, parameters, tuple(shapes), weights)
+        return Layer(
+            name, kind, inputs, outputs, parameters, tuple(shapes), weights, reason=node.get("reason")
+        )  # fmt: skip
     try:
         shapes, weights, multiply_adds = infer(kind, parameters, [known[value] for value in inputs])
     except ShapeError as error:

@@ -46,8 +46,10 @@ class Writer:
         for place, layer in enumerate(self.layers):
             self.place = place
             try:
+                if layer.type not in VOCABULARY:
+                    raise Refused(layer.reason or "is beyond the layers that can be written in another framework")
                 if layer.type not in self.rules:
-                    raise Refused("it has no such layer")
+                    raise Refused(f"{self.title} has no such layer")
                 self.rules[layer.type](self, layer)
             except Refused as error:
                 problems.append(f"layer {layer.name!r} ({layer.type}): {error}")

@@ -266,7 +266,10 @@ def test_what_is_wrong_is_told_in_one_line_and_nothing_is_written(
 
 def test_a_layer_that_pytorch_has_no_words_for_is_refused_by_name(worker: Worker, tmp_path: Path) -> None:
     topology = network(("Resize", {"mode": "linear", "scales": [2.0, 2.0], "coordinates": "asymmetric"}))
-    with pytest.raises(ModelError, match=r"cannot express it exactly; layer 'l0' \(Resize\): has linear resizing"):
+    with pytest.raises(
+        ModelError,
+        match=r"ONNX, written by way of PyTorch, cannot express it exactly; layer 'l0' \(Resize\): has linear resizing",
+    ):
         onnx_export.export(topology, tmp_path / "net.onnx", None, weights_of(topology, tmp_path), worker)
     assert not (tmp_path / "net.onnx").exists()
 

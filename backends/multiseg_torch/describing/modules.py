@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from multiseg_torch.describing.functions import FUNCTIONS, Call, Entry, pad_rule
 from multiseg_torch.torch7 import layers
@@ -77,6 +77,21 @@ MODULES: dict[type[nn.Module], Callable[[Any, Call], Entry]] = {
     nn.UpsamplingBilinear2d: _module("interpolate", "size", "scale_factor", "mode", "align_corners"),
     layers.Elementwise: lambda module, call: (module.operation, {}),
 }
+
+
+def reason_of(module: nn.Module) -> str | None:
+    """Return the option that keeps a module with a rule out of the vocabulary; None if it is another one."""
+    mode = getattr(module, "padding_mode", "zeros")
+    if mode != "zeros":
+        return f"has padding_mode={mode!r}; a layer that pads before it, such as nn.ReflectionPad2d, can be written"
+    own = {name for name, _ in module.named_parameters(recurse=False)}
+    sources = [name for name, _ in module.named_parameters() if name not in ("weight", "bias")]
+    if isinstance(getattr(module, "weight", None), Tensor) and "weight" not in own and sources:
+        return (
+            f"computes its weight from {' and '.join(sources)}, as weight_norm and spectral_norm do; a module with the plain "
+            "weight can be written"
+        )
+    return None
 
 
 def of_module(module: nn.Module) -> Callable[[Any, Call], Entry] | None:

@@ -175,6 +175,9 @@ class _Recorder(TorchFunctionMode):
         call = Call({"input": read[0]}, tuple(read[0].shape), tuple(outputs[0].shape))
         entry = rule(module, call) if rule else None
         self._add(name, type(module).__name__, entry, inputs, read, outputs, weights, values.of_module(module))
+        reason = modules.reason_of(module) if self.layers[-1]["type"] not in VOCABULARY else None
+        if reason:
+            self.layers[-1]["reason"] = reason
 
     def _note_function(self, function: Any, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
         name = str(getattr(function, "__name__", function))

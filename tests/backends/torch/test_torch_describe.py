@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from multiseg import backend as registry
 from multiseg.errors import ModelError
+from multiseg.exporting.source import source
 from multiseg.topology import Topology
 
 pytestmark = pytest.mark.needs("torch")
@@ -264,6 +266,35 @@ def test_a_file_that_crops_is_described_for_what_the_network_sees(tmp_path: Path
     end"""
     topology = describe(tmp_path / "net.lua", text, (3, 32, 32))
     assert topology.input_shape == (3, 24, 24) and said(topology) == [("0.reshape", "Flatten"), ("1", "Gemm")]
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (
+            "nn.Conv2d(3, 4, 3, padding=1, padding_mode='reflect')",
+            "has padding_mode='reflect'; a layer that pads before it",
+        ),
+        ("nn.utils.weight_norm(nn.Conv2d(3, 4, 3))", "computes its weight from weight_g and weight_v, as weight_norm"),
+        (
+            "nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 3))",
+            "computes its weight from parametrizations.weight.original, as weight_norm",
+        ),
+        ("nn.GroupNorm(1, 3)", "is beyond the layers that can be written in another framework"),
+    ],
+)
+def test_a_layer_beyond_the_vocabulary_is_refused_with_the_reason(tmp_path: Path, layer: str, reason: str) -> None:
+    topology = python(tmp_path, "return self.a(x)", f"self.a = {layer}")
+    again = Topology.of("net.py", "test", topology.to_json())
+    for target in ("caffe", "torch"):
+        with pytest.raises(ModelError) as caught:
+            source(registry.get(target), again, classes=False)
+        assert f"cannot express it exactly; layer 'a' ({topology.layers[0].type}): {reason}" in str(caught.value)
+
+
+def test_the_reason_is_only_that_of_layers_beyond_the_vocabulary(tmp_path: Path) -> None:
+    topology = python(tmp_path, "return self.a(x)", "self.a = nn.Conv2d(3, 4, 3, padding_mode='zeros')")
+    assert (topology.layers[0].type, topology.layers[0].reason) == ("Conv", None)
 
 
 def test_layers_that_share_weights_are_named(tmp_path: Path) -> None:
