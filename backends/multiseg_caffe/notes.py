@@ -22,14 +22,12 @@ def shrunk_labels(file: Any, path: str, outputs: list[str]) -> list[str]:
     """Return a sentence for each layer that shrinks the labels to the size of one of the ``outputs``, as DeepLab's files do."""
     net = prototxt.filtered(file, "train", path)
     labels = {top for top, source in sources.find(net, path).items() if source.role == sources.LABEL}
+    terms = [term for term in net.layer if losses.weight(term) and term.bottom and term.bottom[0] in outputs]
+    compared = {blob: term.bottom[0] for term in terms for blob in term.bottom[1:]}  # labels -> scores
     sentences = []
     for layer in net.layer:
         factor = layer.interp_param.shrink_factor if layer.type == "Interp" else 1
-        scores = [
-            term.bottom[0]
-            for term in net.layer
-            if losses.weight(term) and set(layer.top).intersection(term.bottom[1:]) and term.bottom[0] in outputs
-        ]
+        scores = [compared[top] for top in layer.top if top in compared]
         if factor > 1 and labels.intersection(layer.bottom) and scores:
             larger = f"{scores[0]}_interp"
             enlarging = (
