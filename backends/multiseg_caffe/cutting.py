@@ -146,15 +146,24 @@ def _blanked(text: str, spans: Sequence[tuple[int, int]]) -> str:
     return "".join([*parts, text[place:]])
 
 
+def layer_at(text: str, line: int, column: int) -> Block | None:
+    """Return the layer at a line and a column, counted from 1; None if there is none."""
+    place = sum(len(each) for each in text.splitlines(keepends=True)[: line - 1]) + column - 1
+    return next((layer for layer in blocks(text) if layer.start <= place < layer.end), None)
+
+
 def example_before(text: str, fields: Container[str]) -> str | None:
-    """Return the name of a layer that the first one with one of these fields reads, to cut the network at; None without one."""
+    """Return the name of a layer that the first one with one of these messages reads, to cut the network at.
+
+    It is the blob's if the layer has several, and None if there is no such layer.
+    """
     layers = blocks(text)
     for number, layer in enumerate(layers):
         if any(name in fields for name in layer.spans):
             for bottom in layer.bottoms:
                 for other in reversed(layers[:number]):
                     if bottom in other.tops and other.bottoms and other.name:
-                        return other.name
+                        return other.name if len(other.tops) == 1 else bottom
     return None
 
 

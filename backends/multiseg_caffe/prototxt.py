@@ -88,19 +88,27 @@ def _reject_solver(path: str, text: str) -> None:
 
 
 def _parse_message(error: text_format.ParseError, text: str) -> str:
-    """Return "line:column: message", with similar names for an unknown one."""
+    """Return "line:column: message", with the layer, and similar names for an unknown one."""
     line, column = error.GetLine(), error.GetColumn()
     message = re.sub(r"^\d+:\d+ : ", "", str(error)).strip()
     field = re.search(r'Message type "caffe\.([\w.]+)" has no field named "(\w+)"', message)
     value = re.search(r'Enum type "(caffe\.[\w.]+)" has no value named (\w+)', message)
     if field:
         fields = proto.pool.FindMessageTypeByName(f"caffe.{field[1]}").fields_by_name
-        message = f"{field[1]} has no field {field[2]!r}{near(field[2], fields)}"
+        similar = near(field[2], fields)
+        layer = cutting.layer_at(text, line, column) if line and column else None
+        message = f"{field[1]} has no field {field[2]!r}{similar}"
+        unknown = DETECTION if field[2] in DETECTION else (field[2],)
+        cut = f"cut the network before it, with {setting('outputs', cutting.example_before(text, unknown) or 'NAME')}"
         if field[2] in DETECTION:
+            kind = DETECTION[field[2]]
+            message = f"{field[2]} is of a layer of object detection ({kind}), which multiseg does not support; {cut}"
+        elif layer and field[2] in layer.spans and not similar.startswith("; similar"):
             message = (
-                f"{field[2]} is of a layer of object detection ({DETECTION[field[2]]}), which multiseg does not support; cut the "
-                f"network before it, with {setting('outputs', cutting.example_before(text, DETECTION) or 'NAME')}"
+                f"layer {layer.name!r} ({layer.type}): {field[2]!r} is of a layer that multiseg does not know; {cut}"
             )
+        elif layer and layer.name:
+            message = f"layer {layer.name!r} ({layer.type}): {message}"
     elif value:
         values = proto.pool.FindEnumTypeByName(value[1]).values_by_name
         message = f"no value {value[2]!r}{near(value[2], values)}"

@@ -265,6 +265,36 @@ def test_layers_of_detectors_are_named(tmp_path: Path) -> None:
         multiseg.describe(tmp_path / "net.prototxt")
 
 
+CRF = """
+layer { name: "c1" type: "Convolution" bottom: "data" top: "c1" convolution_param { num_output: 5 kernel_size: 1 } }
+layer { name: "splitting" type: "Split" bottom: "c1" top: "unary" top: "Q0" }
+layer { name: "crf" type: "MultiStageMeanfield" bottom: "unary" bottom: "Q0" bottom: "data" top: "pred"
+        multi_stage_meanfield_param { num_iterations: 10 compatibility_mode: POTTS } }
+"""
+
+
+def test_a_layer_of_an_unknown_fork_is_named_with_the_output_before_it(tmp_path: Path) -> None:
+    file = tmp_path / "net.prototxt"
+    file.write_text(INPUT + CRF)
+    with pytest.raises(ModelError) as caught:
+        multiseg.describe(file)
+    assert (
+        "layer 'crf' (MultiStageMeanfield): 'multi_stage_meanfield_param' is of a layer that multiseg does not know; cut the "
+        "network before it, with outputs='unary'"
+    ) in str(caught.value)
+    topology = multiseg.describe(file, outputs=["unary"])
+    assert topology.titles == ("unary",) and topology.shapes[topology.outputs[0]] == (5, 10, 10)
+
+
+def test_a_wrong_field_in_a_layer_is_an_error_that_names_the_layer(tmp_path: Path) -> None:
+    file = tmp_path / "net.prototxt"
+    file.write_text(INPUT + CRF.replace("kernel_size", "kernel_sise"))
+    with pytest.raises(ModelError) as caught:
+        multiseg.describe(file)
+    message = "layer 'c1' (Convolution): ConvolutionParameter has no field 'kernel_sise'; similar names: kernel_size"
+    assert message in str(caught.value)
+
+
 def described(path: Path, text: str) -> Any:
     path.write_text(INPUT + text)
     return multiseg.describe(path)
