@@ -13,6 +13,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ INSTRUCTIONS = 500_000_000  # a second or two
 SECONDS = 8  # CPU time; limits long C calls of Lua, such as string.find with a bad pattern
 WALL_SECONDS = 300  # on a machine with other load
 
+# arguments of the file itself, which a program passes by loadfile(...)(32, 32); those of functions are indented
+ARGUMENTS = re.compile(
+    r"^local[ \t]+(\w+(?:[ \t]*,[ \t]*\w+)*)[ \t]*=[ \t]*(?:\.\.\.|\{[ \t]*\.\.\.[ \t]*\})", re.MULTILINE
+)
 HOOKS = {"labelHook": "changes the labels during training; create these labels in the dataset"}
 
 
@@ -51,6 +56,7 @@ def run(chosen: Choice, params: dict[str, Any]) -> dict[str, Any]:
         if params["nclasses"] is None and kinds.leaves_classes_open(path):
             message += lacks_classes()
         other = re.match(r"(\S+\.lua):(\d+): ", message)
+        message += "" if other else _lacks_arguments(chosen.file, message)
         if other:  # in another file than the network's
             raise ModelError(f"{chosen.file.parent / other[1]}:{message[len(other[1]) + 1 :]}") from error
         line = re.match(r"line (\d+): ", message)
@@ -86,12 +92,32 @@ def _execute(chosen: Choice, params: dict[str, Any]) -> dict[str, Any]:
             f"{path}: Lua files need lupa with its Lua 5.1; install it with `pip install 'multiseg[torch]'`"
         )
     if "error" in answer:
-        raise Problem(_clear(answer["error"]))
+        raise Problem(_clear(answer["error"], _arguments(source)))
     return answer
 
 
-def _clear(message: str) -> str:
-    """Return the first line of a Lua error as a Problem's message, with similar names if nn lacks the name."""
+def _arguments(source: str) -> list[str]:
+    """Return the names of the arguments that a file takes from the program that loads it."""
+    arguments = ARGUMENTS.search(source)
+    return [] if arguments is None else re.findall(r"\w+", arguments[1])
+
+
+def _lacks_arguments(path: Path, message: str) -> str:
+    """Return the end of a message about nil if the file takes arguments, which are nil; else nothing."""
+    names = _arguments(read_bytes(path).decode("latin-1"))
+    if not names or not re.search("|".join(["nil", "assertion failed", *(rf"\b{name}\b" for name in names)]), message):
+        return ""
+    return (
+        f"; the file takes arguments ({', '.join(names)}) from the program that loads it, which are nil here; state their values "
+        f"in the file, as in `local {', '.join(names)} = {', '.join(['VALUE'] * len(names))}`"
+    )
+
+
+def _clear(message: str, arguments: Collection[str]) -> str:
+    """Return the first line of a Lua error as a Problem's message, with similar names if nn lacks the name.
+
+    ``arguments`` are the names of those of the file, which are no global variables.
+    """
     first = (message.splitlines() or [""])[0]
     place = re.match(r"(?:network|(\S+\.lua)):(\d+): ", first)
     said = re.sub(r"^(tensors|classes|nn|nngraph|sandbox):\d+: ", "", first[place.end() :] if place else first)
@@ -104,7 +130,7 @@ def _clear(message: str) -> str:
         )
     attempt = "attempt to (?:call|index|perform arithmetic on|compare)"
     missing = re.search(rf"{attempt} (?:global|upvalue) '(\w+)' \(a nil value\)", said)
-    if missing:
+    if missing and missing[1] not in arguments:
         option = "opt.depth=18" if missing[1] == "opt" else f"{missing[1]}=..."
         said += (
             f"; a variable of the program around the file can be specified: {setting('model_options', example=option)}"

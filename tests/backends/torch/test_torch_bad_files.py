@@ -66,6 +66,12 @@ LUA = {
     "a coroutine": ("coroutine.wrap(function() while true do end end)()", ":1: attempt to index global 'coroutine'"),
     "loaded code": ("loadstring('x = 1')()", ":1: attempt to call global 'loadstring'"),
     "another environment": ("setfenv(1, {})", ":1: attempt to call global 'setfenv'"),
+    "arguments of the file": (
+        "local w, nClasses = ...\nassert(w)", ":2: assertion failed!; the file takes arguments (w, nClasses) from the program "
+        "that loads it, which are nil here; state their values in the file, as in `local w, nClasses = VALUE, VALUE`"),
+    "an argument that is used": ("local n = ...\nreturn function(p) return nn.Linear(n * 2, 3) end", ":2: attempt to perform "
+                                 "arithmetic on upvalue 'n' (a nil value); the file takes arguments (n) from the program"),
+    "an argument of a module": ("local args = {...}\nreturn nn.Linear(3, args[1])", "; the file takes arguments (args) from"),
     "bytecode": ("\x1bLua\x51\0", ":1: is compiled Lua; only source text is run"),
     "nothing returned": ("local net = nn.Sequential()", "returns nil; it must `return function(params)"),
     "no model": ("return function(p) return {loss = nn.MSECriterion()} end", "returns nil as its model"),
