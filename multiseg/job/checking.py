@@ -86,7 +86,7 @@ def checked(job: JobRequest, dataset: Dataset | None) -> Checked:
     mixed = dataset is not None and is_mixed(dataset)
     problems += step_problems(job.compile, job.precision, backend, mixed and crops.crop is None)
     if problems or schedule is None or augmentation is None:
-        raise SettingsError("; ".join(problems))
+        raise SettingsError("; ".join(dict.fromkeys(problems)))  # a file that cannot be read is a problem of each use
     return Checked(
         backend, neutral, loss, options, model, foreign is not None, schedule, augmentation, mean, crops, mixed
     )

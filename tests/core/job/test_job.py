@@ -124,3 +124,12 @@ def test_a_backend_refuses_to_compile_and_precisions_that_it_lacks() -> None:
         multiseg.Job(dataset="x", precision="fp8").resolve()
     kept = multiseg.Job(dataset="x", compile=True, precision="bf16").resolve().to_json()
     assert (kept["compile"], kept["precision"]) == (True, "bf16")
+
+
+def test_an_error_of_the_network_file_is_stated_once(tmp_path: Path, dataset: multiseg.Dataset) -> None:
+    """The file is read for its mean and for its crops."""
+    (tmp_path / "net.prototxt").write_text('layer { name: "a" type: "ReLU" bottom: "data" topp: "a" }')
+    job = multiseg.Job(dataset, "caffe", model=tmp_path / "net.prototxt")
+    with pytest.raises(SettingsError) as caught:
+        job.resolve()
+    assert str(caught.value).count("LayerParameter has no field 'topp'") == 1
