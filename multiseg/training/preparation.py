@@ -193,9 +193,9 @@ def export(settings: Settings, spec: NetworkSpec, path: Path) -> None:
     Raises ModelError if it cannot be exported, or if its output does not fit the labels.
     """
     topology = reading.describe(settings.model, spec.input_shape)
+    text = source.source(settings.backend, topology, read_as_classes(topology, spec.label_shape, spec.labels))
     if len(topology.outputs) == 1 and not spec.fits(output := topology.shapes[topology.outputs[0]]):
         error = f"its output is {output} (C, H, W), the labels are {spec.label_shape}"
         raise ModelError("; ".join([f"{settings.model}: {error}", *topology.notes]))
-    text = source.source(settings.backend, topology, read_as_classes(topology, spec.label_shape, spec.labels))
     path.parent.mkdir(exist_ok=True)
     write_text(path, text)
