@@ -49,10 +49,15 @@ class NetworkFile:
         """The scopes of the layers of a Keras model in the names of their operations, with dots; empty for other files."""
         return frozenset() if self.keras is None else self.keras.scopes
 
-    @property
-    def lacks_classes(self) -> bool:
-        """Whether it is a Python file that reads the number of classes, which is unknown."""
-        return not self.plain and self.classes is None and kinds.leaves_classes_open(str(self.path))
+    def hint(self, shape: Sequence[int | None]) -> str:
+        """Return what the message of an error in a Python file adds, if that fails with images of this shape (H, W, C)."""
+        if self.plain:
+            return ""
+        if None in shape:  # with a size, the file has been read without an error
+            return (
+                "; the images differ in size, so input_shape has no height and width: use self.x and tf.shape(self.x)"
+            )
+        return choice.lacks_classes(self.path, self.classes)
 
     def own_name(self, variable: str) -> str:
         """Return the name in the file of a variable of the loaded network: without the scope of DIGITS for graphs."""

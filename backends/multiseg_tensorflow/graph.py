@@ -128,7 +128,7 @@ def _inference(file: NetworkFile, shape: Shape, label_shape: Any) -> tuple[list[
     so that all shapes are known.
     """
     x = tf.placeholder(tf.float32, [1, *shape], "x")
-    with blaming(file.path, file.lacks_classes):
+    with blaming(file.path, file.hint(shape)):
         y = None if label_shape is None else tf.placeholder(tf.float32, label_shape, "y")
         tower = file.tower(x, y, list(shape), file.classes, y is not None, y is None)
         outputs = _outputs(file.path, tower, initialised=False)
@@ -169,7 +169,7 @@ def build(
             tf.add_to_collection(digits.IGNORED, ignore)
         x = tf.placeholder(tf.float32, [None, *shape], "x")
         y = None if label_shape is None else tf.placeholder(tf.float32, [None, *label_shape], "y")
-        with blaming(path, file.lacks_classes):
+        with blaming(path, file.hint(shape)):
             tower: Any = file.tower(x, _labels(y, loss), list(shape), file.classes, training, y is None)
             output = _output(path, tower, x.graph, layers, initialised)
             _check_output(path, output, label_shape, labels)

@@ -25,7 +25,7 @@ from tf_slim.layers import layers as slim_layers
 from multiseg.errors import ModelError, SettingsError
 from multiseg.files import read_bytes
 from multiseg.worker import helper_modules
-from multiseg.worker.choice import Choice, as_words, lacks_classes
+from multiseg.worker.choice import Choice, as_words
 from multiseg_tensorflow import digits, old_layers
 
 tf = tensorflow.compat.v1
@@ -93,11 +93,8 @@ def load(chosen: Choice) -> type[digits.Tower]:
 
 
 @contextmanager
-def blaming(path: Path, needs_classes: bool = False) -> Iterator[None]:
-    """Convert every exception of a user's file to a ModelError that names the file and its line.
-
-    With ``needs_classes`` the file is loaded without the number of classes that it reads, which the message adds.
-    """
+def blaming(path: Path, hint: str = "") -> Iterator[None]:
+    """Convert every exception of a user's file to a ModelError that names the file and its line, and ends with ``hint``."""
     try:
         yield
     except (ModelError, SettingsError):
@@ -108,8 +105,7 @@ def blaming(path: Path, needs_classes: bool = False) -> Iterator[None]:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = f"{path}, line {lines[-1]}" if lines else f"{path}"
         raise ModelError(
-            f"{where}: building the network raised {type(error).__name__}: {first_line(error)}"
-            f"{lacks_classes() if needs_classes else ''}"
+            f"{where}: building the network raised {type(error).__name__}: {first_line(error)}{hint}"
         ) from error
 
 

@@ -93,9 +93,7 @@ def _run_python(chosen: Choice, params: dict[str, Any]) -> Any:
         at = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
         message = (str(error).splitlines() or [""])[0]
         where = f"{path}:{at[-1]}" if at else path
-        hint = ""
-        if params["nclasses"] is None and kinds.leaves_classes_open(path):
-            hint = choice.lacks_classes()
+        hint = choice.lacks_classes(chosen.file, params["nclasses"])
         raise ModelError(f"{where}: {type(error).__name__}{f': {message}' if message else ''}{hint}") from error
     except BaseException as error:
         raise ModelError(f"{path}: {type(error).__name__}") from error

@@ -37,9 +37,15 @@ def norm(net):
     return tf.nn.local_response_normalization(net, depth_radius=2, bias=1.0, alpha=0.0001 / 5, beta=0.75)
 
 
+def height_and_width(net):
+    """Return height and width: numbers, or tensors in a graph for images of any size."""
+    known, computed = net.shape.as_list(), tf.shape(net)
+    return [known[axis] or computed[axis] for axis in (1, 2)]
+
+
 def upsampling(net, name, size, stride):
     """Bilinear upsampling of each channel, which is not trained."""
-    _, height, width, channels = net.shape.as_list()
+    (height, width), channels = height_and_width(net), net.shape.as_list()[3]
     with tf.variable_scope(name):
         kernel = np.tile(bilinear(size)[:, :, None, None], [1, 1, 1, channels]).astype(np.float32)
         weights = tf.get_variable('weights', kernel.shape, initializer=tf.constant_initializer(kernel), trainable=False)
@@ -53,8 +59,8 @@ class UserModel(Tower):
 
     @model_property
     def inference(self):
-        height, width = self.input_shape[:2]
-        net = tf.reshape(self.x, shape=[-1] + list(self.input_shape)) - 116.0  # in place of a mean
+        height, width = height_and_width(self.x)
+        net = self.x - 116.0  # in place of a mean
         net = tf.pad(net, [[0, 0], [100, 100], [100, 100], [0, 0]])
         net = norm(pool(tf.nn.relu(convolution(net, 'conv1', 96, 11, stride=4, padding='VALID'))))
         net = norm(pool(tf.nn.relu(convolution(net, 'conv2', 256, 5, groups=2))))

@@ -12,11 +12,10 @@ class UserModel(Tower):
 
     @model_property
     def inference(self):
-        images = tf.reshape(self.x, shape=[-1] + list(self.input_shape))
         with slim.arg_scope([slim.conv2d, slim.conv2d_transpose],
                             weights_initializer=tf.contrib.layers.xavier_initializer(),
                             weights_regularizer=slim.l2_regularizer(0.05)):
-            net = slim.conv2d(images, 32, [3, 3], padding='SAME', scope='conv1')
+            net = slim.conv2d(self.x, 32, [3, 3], padding='SAME', scope='conv1')
             net = slim.conv2d(net, 1024, [16, 16], stride=16, padding='VALID', scope='conv2')
             net = slim.conv2d_transpose(net, OUTPUTS or self.input_shape[2], [16, 16], stride=16, padding='VALID',
                                         activation_fn=None, scope='deconv')

@@ -15,10 +15,16 @@ def block(net, filters, name):
     return slim.conv2d(net, filters, [3, 3], scope='conv%s_2' % name)
 
 
+def height_and_width(net):
+    """Return height and width: numbers, or tensors in a graph for images of any size."""
+    known, computed = net.shape.as_list(), tf.shape(net)
+    return [known[axis] or computed[axis] for axis in (1, 2)]
+
+
 def up(net, skip, filters, name):
     net = slim.conv2d_transpose(net, filters, [2, 2], stride=2, padding='VALID', activation_fn=None,
                                 normalizer_fn=None, scope='up%s' % name)
-    height, width = skip.shape[1:3]
+    height, width = height_and_width(skip)
     net = net[:, :height, :width, :]  # pooling rounds sizes up; the crop makes an odd size odd again
     return tf.concat([skip, net], 3, name='concat%s' % name)
 
@@ -27,13 +33,12 @@ class UserModel(Tower):
 
     @model_property
     def inference(self):
-        images = tf.reshape(self.x, shape=[-1] + list(self.input_shape))
         norm = {'is_training': self.is_training, 'decay': 0.9, 'epsilon': 1e-5, 'scale': True, 'fused': True}
         initializer = tf.contrib.layers.variance_scaling_initializer()
         with slim.arg_scope([slim.conv2d, slim.conv2d_transpose], weights_initializer=initializer,
                             normalizer_fn=slim.batch_norm, normalizer_params=norm):
             with slim.arg_scope([slim.max_pool2d], padding='SAME'):
-                skip1 = block(images, 8, '1')
+                skip1 = block(self.x, 8, '1')
                 skip2 = block(slim.max_pool2d(skip1, [2, 2], scope='pool1'), 16, '2')
                 skip3 = block(slim.max_pool2d(skip2, [2, 2], scope='pool2'), 32, '3')
                 skip4 = block(slim.max_pool2d(skip3, [2, 2], scope='pool3'), 64, '4')

@@ -103,8 +103,13 @@ def reads_classes(file: Path) -> bool:
     return re.search(rb"\bnclasses\b", read_bytes(file)) is not None
 
 
-def lacks_classes() -> str:
-    """Return what the message of an error adds if the file reads the number of classes, which is not known."""
+def lacks_classes(file: Path, classes: Optional[int]) -> str:  # noqa: UP045
+    """Return what an error's message adds if a source file reads the number of classes without a default, and it is unknown.
+
+    The networks that are chosen by name have a default, as in ``self.nclasses or 21``.
+    """
+    if classes is not None or not re.search(rb"""\bnclasses\b(?!['"\])]*\s+or\b)""", read_bytes(file)):
+        return ""
     return f"; it reads nclasses, which is open: specify {setting('classes', example='N')}, or a dataset of classes"
 
 

@@ -10,9 +10,14 @@ import pytest
 from PIL import Image
 
 import multiseg
+from helpers import zoo
 from multiseg import Job, Run
+from multiseg import backend as registry
 from multiseg.dataset.feed import epoch_order
-from multiseg.errors import SettingsError
+from multiseg.errors import ModelError, SettingsError
+from multiseg.layout import Layout
+from multiseg.model_files import shipped
+from multiseg.network import CLASSES
 from multiseg.settings.initialisation import initial_weights
 
 NETWORK = """
@@ -144,3 +149,57 @@ def test_larger_batches_are_refused(backend: str, mixed: multiseg.Dataset, tmp_p
         with pytest.raises(SettingsError, match=f"{name}=2: the images of .* differ in size.*choose {name}=1"):
             job(mixed, backend, model, **{name: 2}).train(tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", shipped.MODELS)
+def test_networks_chosen_by_name_take_any_size(backend: str, name: str) -> None:
+    """Loaded for mixed sizes, each has the output, the loss and the step of the same network that is loaded for one size."""
+    owner, draw, classes = registry.get(backend), np.random.default_rng(4), 3
+    layout = Layout(owner.data_order, owner.channel_order)
+    file = shipped.file_of(shipped.get(name), owner, classes)
+    settings = {"loss": "cross_entropy", "labels": CLASSES}
+    with zoo.load(backend, file, (3, 16, 16), (1, 16, 16), mixed_sizes=True, **settings) as mixed:
+        # no layer's weights are zero
+        start = {key: value + 0.001 for key, value in mixed.call("get_weights").items()}
+        large = name == "fcn-alexnet"  # one size is enough for it; its dropout draws other numbers
+        for size in ((16, 48), (32, 16))[: 1 if large else 2]:
+            features = layout.features(draw.integers(0, 256, (1, 3, *size), dtype=np.uint8))
+            labels = layout.labels(draw.integers(0, classes, (1, 1, *size), dtype=np.uint8))
+            results = []
+            with zoo.load(backend, file, (3, *size), (1, *size), **settings) as fixed:
+                for worker in (mixed, fixed):
+                    worker.call("set_weights", weights=start)
+                    output, terms = worker.call("evaluate", features=features, labels=labels)
+                    loss = worker.call("train_step", features=features, labels=labels, rate=0.0)
+                    results.append((layout.output(output), terms[0][0] / terms[0][1], loss))
+            (output, loss, step), (expected, expected_loss, expected_step) = results
+            assert output.shape == (1, classes, *size)
+            assert output == pytest.approx(expected, rel=1e-4, abs=1e-5 * float(np.abs(expected).max()))
+            assert loss == pytest.approx(expected_loss, rel=1e-5)
+            if not large:
+                assert step == pytest.approx(expected_step, rel=1e-5)
+
+
+OF_ONE_SIZE = """
+class UserModel(Tower):
+    @model_property
+    def inference(self):
+        images = tf.reshape(self.x, [-1] + list(self.input_shape))
+        return slim.conv2d(images, self.nclasses or 3, 1, activation_fn=None, scope='score')
+
+    @model_property
+    def loss(self):
+        return digits.classification_loss(self.inference, self.y)
+"""
+
+
+@pytest.mark.needs("tensorflow")
+def test_a_tensorflow_file_that_reads_the_size_of_the_images(mixed: multiseg.Dataset, tmp_path: Path) -> None:
+    model = tmp_path / "net.py"
+    model.write_text(OF_ONE_SIZE)
+    for classes in (None, 3):
+        with pytest.raises(
+            ModelError, match=r"line 5: .*images differ in size, so input_shape has no height and width"
+        ) as caught:
+            job(mixed, "tensorflow", model, classes=classes).train(tmp_path / "run", progress=False)
+        assert "nclasses" not in str(caught.value)

@@ -22,7 +22,6 @@ import numpy as np
 from multiseg.errors import ModelError, setting
 from multiseg.files import read_bytes
 from multiseg.worker.choice import Choice, as_words, lacks_classes
-from multiseg_torch import kinds
 from multiseg_torch.torch7 import criterions, start
 from multiseg_torch.torch7.modules import MODULES, PARTS, Builder
 from multiseg_torch.torch7.objects import Object, Problem
@@ -52,9 +51,7 @@ def run(chosen: Choice, params: dict[str, Any]) -> dict[str, Any]:
         answer = _execute(chosen, params)
         return {**_build(answer, chosen), "files": answer["files"]}
     except Problem as error:
-        message = str(error)
-        if params["nclasses"] is None and kinds.leaves_classes_open(path):
-            message += lacks_classes()
+        message = f"{error}{lacks_classes(chosen.file, params['nclasses'])}"
         other = re.match(r"(\S+\.lua):(\d+): ", message)
         message += "" if other else _lacks_arguments(chosen.file, message)
         if other:  # in another file than the network's

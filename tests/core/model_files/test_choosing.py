@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from multiseg import describe
-from multiseg.errors import ModelError, SettingsError
+from multiseg.errors import ModelError, MultisegError, SettingsError
 from multiseg.model_files import choosing, copies, kinds, roots
 from multiseg.worker import choice
 
@@ -146,3 +146,22 @@ def test_a_stated_number_of_classes_is_not_changed(tmp_path: Path) -> None:
         describe(file, classes=5)
     with pytest.raises(SettingsError, match=r"model_options.*Lua"):
         describe(file, model_options={"opt.depth": 3})
+
+
+@pytest.mark.parametrize(
+    ("text", "lacks"),
+    [
+        ("slim.conv2d(x, self.nclasses, 1)", True),
+        ("nn.SpatialConvolution(8, params.nclasses, 1, 1)", True),
+        ("params['nclasses']", True),
+        ("slim.conv2d(x, self.nclasses or 21, 1)", False),
+        ("nn.SpatialConvolution(8, params.nclasses or CLASSES, 1, 1)", False),
+        ("Net(params['nclasses'] or CLASSES)", False),
+        ("Net(3)", False),
+    ],
+)
+def test_only_a_file_that_needs_the_number_of_classes_lacks_it(tmp_path, text, lacks):
+    file = tmp_path / "net.py"
+    file.write_text(text)
+    assert ("specify classes=N" in MultisegError(choice.lacks_classes(file, None)).args[0]) == lacks
+    assert choice.lacks_classes(file, 3) == ""
