@@ -52,6 +52,20 @@ def setting(name: str, *value: Any, keys: Sequence[str] = (), example: str | Non
     return _BEGIN + json.dumps(asdict(Reference(name, tuple(map(str, keys)), text))) + _END
 
 
+_shown_paths: dict[str, str] = {}  # of temporary files, and what messages show in their place
+
+
+def show_as(path: object, name: str) -> None:
+    """Let messages show ``name``, which the user gave, in place of the path of a temporary file that was made for it."""
+    _shown_paths[str(path)] = _with_names(name)
+
+
+def _with_names(text: str) -> str:
+    for path, name in _shown_paths.items():
+        text = text.replace(path, name)
+    return text
+
+
 def shortened(text: str, most: int) -> str:
     """Return a text of at most about ``most`` characters: what is in the middle of a longer one is left out."""
     if len(text) <= most:
@@ -114,7 +128,7 @@ class MultisegError(Exception):
     """
 
     def __init__(self, message: object = "") -> None:
-        self.template = _bounded(str(getattr(message, "template", message)))
+        self.template = _bounded(_with_names(str(getattr(message, "template", message))))
         super().__init__(in_notation(self.template, str))
 
 
@@ -122,7 +136,7 @@ class MultisegWarning(UserWarning):
     """Something suspicious that does not prevent a result. ``template`` is the message as in MultisegError."""
 
     def __init__(self, message: str) -> None:
-        self.template = _bounded(message)
+        self.template = _bounded(_with_names(message))
         super().__init__(in_notation(self.template, str))
 
 

@@ -111,7 +111,8 @@ class NetworkSpec:
         if self.class_weights and len(self.class_weights) != classes:
             raise ModelError(
                 f"{self.model}: has scores of {classes} classes, and {setting('class_weights')} are "
-                f"{len(self.class_weights)} numbers; specify one for each score"
+                f"{len(self.class_weights)} numbers; specify one for each score, as a list of {classes} numbers ('balanced' and "
+                "'median_frequency' have one for each class of the dataset)"
             )
 
 

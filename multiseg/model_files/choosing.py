@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from multiseg.backend import Backend
-from multiseg.errors import ModelError, SettingsError, setting
+from multiseg.errors import ModelError, SettingsError, setting, show_as
 from multiseg.files import write_text
 from multiseg.files.scratch import folder_until_the_end
 from multiseg.model_files import roots, shipped
@@ -51,7 +51,7 @@ def with_outputs(path: Path, outputs: Sequence[str]) -> Path:
         raise SettingsError(f"{setting('outputs', outputs)}: must be a list of names of layers, as in ['conv4_3']")
     known = choice.read(path)
     known = known if choice.is_choice(path) else replace(known, file=path.resolve(), root=path.resolve().parent)
-    return _written(f"{path.stem}.json", replace(known, outputs=tuple(outputs)).to_json())
+    return _written(f"{path.stem}.json", replace(known, outputs=tuple(outputs)).to_json(), known.word)
 
 
 def _path_of(
@@ -68,7 +68,7 @@ def _path_of(
     if choice.is_choice(file):
         known = choice.read(file)
         is_open = classes is not None and known.classes is None and leaves_classes_open(known.file)
-        return _written(file.name, replace(known, classes=classes).to_json()) if is_open else file
+        return _written(file.name, replace(known, classes=classes).to_json(), known.word) if is_open else file
     if not _exists(file):
         before, colon, after = str(model).partition(":")
         if colon and _exists(Path(before)):
@@ -90,14 +90,15 @@ def _path_of(
             "name, and for files that leave it open (num_output, params.nclasses, self.nclasses)"
         )
     if name is not None and roots.is_of_packages(file.resolve()):
-        return _written(f"{name}.py", _importing(file.resolve(), root, name, arguments))
+        word = f"{file}:{name}{arguments or ''}"
+        return _written(f"{name}.py", _importing(file.resolve(), root, name, arguments), word)
     if root is None:
         root = roots.root_of(file) if file.suffix == ".py" else file.parent
     if name is None and not options and not open_classes and root == file.parent:
         return file
     resolved = file.resolve()
     chosen = Choice(resolved, root.resolve(), name, arguments, dict(options or {}), classes if open_classes else None)
-    return _written(_name(chosen), chosen.to_json())
+    return _written(_name(chosen), chosen.to_json(), chosen.word)
 
 
 def split(model: str | Path) -> tuple[Path, Path | None, str | None, str | None]:
@@ -141,7 +142,8 @@ def leaves_classes_open(file: Path) -> bool:
 
 def portable(path: Path) -> Path:
     """Return a file of choices whose root is its own folder, to be sent elsewhere with copies.named_parts."""
-    return _written(path.name, choice.read(path).to_json(root="."))
+    chosen = choice.read(path)
+    return _written(path.name, chosen.to_json(root="."), chosen.word)
 
 
 def word_of(model: str | Path) -> str | None:
@@ -164,7 +166,9 @@ def _name(chosen: Choice) -> str:
 
 
 @cache
-def _written(name: str, text: str) -> Path:
+def _written(name: str, text: str, word: str) -> Path:
+    """Return a new temporary file; messages show the ``word`` of the user for it."""
     folder = folder_until_the_end("network")
     write_text(folder / name, text)
+    show_as(folder / name, word)
     return folder / name

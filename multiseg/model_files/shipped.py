@@ -13,7 +13,7 @@ from pathlib import Path
 
 from multiseg import backend as registry
 from multiseg.backend import Backend, package_folder
-from multiseg.errors import ModelError, SettingsError, setting
+from multiseg.errors import ModelError, SettingsError, setting, show_as
 from multiseg.files import read_text, write_text
 from multiseg.files.scratch import folder_until_the_end
 from multiseg.model_files.kinds import kind_of
@@ -135,6 +135,9 @@ def text_with_classes(text: str, classes: int) -> str:
 def _copy(path: Path, classes: int) -> Path:
     folder = folder_until_the_end(path.stem)
     write_text(folder / path.name, text_with_classes(read_text(path), classes))
+    named = of_file(path.name)
+    if named is not None:
+        show_as(folder / path.name, named.name)
     return folder / path.name
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 import multiseg
 from multiseg import Dataset, Job
-from multiseg.errors import SettingsError
+from multiseg.errors import ModelError, SettingsError
 from multiseg.model_files import shipped
 from multiseg.topology.geometry import Geometry
 
@@ -111,3 +111,12 @@ def test_the_files_of_fcn_alexnet_hold_the_same_network() -> None:
 def test_a_network_whose_loss_is_of_other_labels_is_refused(scenes: Dataset) -> None:
     with pytest.raises(SettingsError, match=r"model='fcn'.*compares images.*class indices with loss"):
         Job(dataset=scenes, backend="caffe", model="fcn").resolve(scenes)
+
+
+def test_errors_name_the_network_as_the_user_did(backend: str, scenes: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(
+        ModelError, match=r"^unet: has scores of 5 classes, and class_weights are 3 .* list of 5 numbers"
+    ):
+        job(scenes, backend, classes=5, loss="cross_entropy", class_weights="balanced").train(
+            tmp_path / "run", progress=False
+        )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from multiseg import describe
-from multiseg.errors import ModelError, MultisegError, SettingsError
+from multiseg.errors import ModelError, MultisegError, MultisegWarning, SettingsError
 from multiseg.model_files import choosing, copies, kinds, roots
 from multiseg.worker import choice
 
@@ -165,3 +165,13 @@ def test_only_a_file_that_needs_the_number_of_classes_lacks_it(tmp_path, text, l
     file.write_text(text)
     assert ("specify classes=N" in MultisegError(choice.lacks_classes(file, None)).args[0]) == lacks
     assert choice.lacks_classes(file, 3) == ""
+
+
+def test_messages_show_what_the_user_specified_instead_of_a_temporary_file(tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text(TORCH)
+    chosen = choosing.path_of(f"{file}:Net(3)")
+    assert str(ModelError(f"{chosen}: is wrong")) == f"{file}:Net(3): is wrong"
+    assert str(ModelError(f"{choosing.with_outputs(chosen, ['conv'])}: is wrong")) == f"{file}:Net(3): is wrong"
+    unet = choosing.path_of("unet", classes=5)
+    assert str(MultisegWarning(f"{unet}, line 3: is wrong")) == "unet, line 3: is wrong"
