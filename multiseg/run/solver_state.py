@@ -119,7 +119,10 @@ def _problem(source: SolverState, target: SolverState, names: Mapping[str, str])
         )
     unknown = [name for name in target.trained if names.get(name) not in source.trained]
     if unknown:
-        return f"it has no state for {unknown[0]!r}, which this job trains; freeze that layer"
+        without_weights = [name for name in unknown if name not in names]  # at random values, which cannot be frozen
+        name = (without_weights or unknown)[0]
+        advice = "" if without_weights else "; freeze that layer"
+        return f"it has no state for {name!r}, which this job trains{advice}"
     here = f"this job's {target.solver!r} in {target.backend}"
     for slot in source.kinds:
         own = _counterpart(slot, target)

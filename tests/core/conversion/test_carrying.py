@@ -97,6 +97,15 @@ def test_what_cannot_go_over_is_refused_with_the_mend(source: SolverState, targe
     assert str(caught.value).endswith("; solver_state=False starts from the weights alone")
 
 
+def test_a_layer_without_weights_in_the_source_is_not_to_be_frozen() -> None:
+    """It has random values, which cannot be frozen: only the start from the weights alone is advised."""
+    source = state({"momentum": 1}, trained={"conv.weight": 1.0})
+    with pytest.raises(
+        SettingsError, match=r"'conv.bias', which this job trains; solver_state=False starts from the weights alone$"
+    ):
+        move(source, state({"momentum": 0}), {"conv.weight": "conv.weight"})
+
+
 def test_a_file_says_all_of_it_or_is_refused() -> None:
     whole = state({"mean": 1}, solver="adam", steps=7)
     said = NeutralWeights({}, None, whole.slots, whole.to_json())
