@@ -15,9 +15,23 @@ from multiseg.cli.model import CLASSES, MODEL_OPTION, OUTPUTS, names_of, options
 from multiseg.dataset.fitting import OF_DATASET
 from multiseg.network import PRECISIONS
 from multiseg.settings.losses import LOSSES
+from multiseg.settings.metrics import DEFAULT as DEFAULT_METRIC
 from multiseg.settings.metrics import IN_PROGRESS, SELECTING
 from multiseg.settings.request import JobRequest
 from multiseg.settings.schedules import DEFAULT
+
+# options that decide a setting together, where they are not the one of its name
+OPTIONS_OF = {
+    "solver_options": {"solver", "solver_option"},
+    "loss_options": {"loss", "loss_option"},
+    "class_weights": {"loss", "class_weights"},
+    "crop": {"crop", "val_crop"},
+    "val_crop": {"crop", "val_crop"},
+    "multipliers": {"multiplier"},
+    "lr_policy": {"lr_policy", "lr_option"},
+    "mean": {"mean", "subtract_mean"},
+    "subtract_mean": {"mean", "subtract_mean"},
+}
 
 
 @click.command()
@@ -145,9 +159,7 @@ from multiseg.settings.schedules import DEFAULT
 )
 @click.option(
     "--metric",
-    default=JobRequest.metric,
-    show_default=True,
-    help=f"Metric that selects the best validation: {', '.join(SELECTING)}; val_loss if it is not defined.",
+    help=f"Metric that selects the best validation: {', '.join(SELECTING)}.  [default: {DEFAULT_METRIC}; val_loss if it is not defined]",
 )
 @click.option(
     "--threshold",
@@ -187,7 +199,7 @@ from multiseg.settings.schedules import DEFAULT
     "--page", type=click.Path(path_type=Path, dir_okay=False), metavar="PAGE.html",
     help="Keep a page of the training in this file, which reloads itself; see also `multiseg watch`.",
 )  # fmt: skip
-@click.option("--resume", is_flag=True, help="Resume from the run's last snapshot.")
+@click.option("--resume", is_flag=True, help="Resume from the run's last snapshot, with its settings.")
 @click.option(
     "--skip-damaged", is_flag=True,
     help="With --resume: continue from the newest snapshot without damage, and remove the damaged ones after it.",
@@ -239,17 +251,23 @@ def train(
 
     from multiseg.errors import TrainingStopped
     from multiseg.job.job import Job
+    from multiseg.run.resuming import requested
     from multiseg.watch.pages import written
 
     policy = {"policy": lr_policy or DEFAULT, **pairs(lr_option, "--lr-option")} if lr_option else lr_policy
-    job = Job(
-        dataset=dataset, solver_options=numbers(solver_option, "--solver-option"),
+    settings |= dict(
+        solver_options=numbers(solver_option, "--solver-option"),
         loss_options=numbers(loss_option, "--loss-option"), class_weights=weights_of_classes(class_weights),
         multipliers=multipliers(multiplier), lr_policy=policy,
         augment=pairs(augment, "--augment"), mean=None if mean is None else channel_values(mean, "--mean"),
         divide_std=deviations(divide_std), model_options=options_of(model_option), outputs=names_of(outputs),
-        **settings,
     )  # fmt: skip
+    if resume:
+        stated = {name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE}
+        settings |= {
+            name: value for name, value in requested(folder).items() if not stated & OPTIONS_OF.get(name, {name})
+        }
+    job = Job(dataset=dataset, **settings)
     try:
         listener = print_json if as_json else True
         with written(page if ranks.leads else None, [folder]):

@@ -60,7 +60,7 @@ class Job(JobRequest):
     - ``val_interval``, ``snapshot_interval``: in epochs, may be fractional; ``keep``: snapshots to keep besides the last:
       ``last`` none, ``best`` that of the best validation, ``all``.
     - ``metric``: selects the best validation: lowest ``l1``, ``l2`` or ``val_loss``, highest ``iou``, ``dice`` or
-      ``pixel_accuracy``; ``val_loss`` replaces a metric that is not defined for the labels or the outputs.
+      ``pixel_accuracy``. None: ``l1``, or ``val_loss`` where it is not defined. Another one must be defined for the labels.
     - ``threshold``: the value that separates foreground and background, by default that of the dataset: 128, where pixels below
       it are foreground unless the dataset states another ``foreground``.
     - ``patience``: stop after this many validations without an improvement by more than ``min_delta``; None: train all epochs.
@@ -93,7 +93,8 @@ class Job(JobRequest):
         A damaged snapshot is an error, see docs/results.md; with ``skip_damaged`` the training continues from the newest snapshot
         without damage, and removes the damaged ones after it.
 
-        A run is resumed with its own copy of the network file if ``model`` is None or no longer exists.
+        A run is resumed with its own copy of the network file if ``model`` is None or no longer exists; seed, batch sizes, loss,
+        metric, patience and weights that are None are those of the run, and the other settings must be the same.
 
         ``progress`` shows a bar on a terminal; a callable receives each event as a dict instead. ``tensorboard`` writes a log
         for TensorBoard into the folder. In the main thread, Ctrl-C and SIGTERM finish the current step, write a snapshot and

@@ -27,7 +27,7 @@ from multiseg.run.reading import read_history, read_job
 from multiseg.run.resuming import FREE, RESTARTED, completed
 from multiseg.run.snapshots import Position, Snapshot
 from multiseg.settings.loaded import LoadedSettings
-from multiseg.settings.metrics import cost, selecting
+from multiseg.settings.metrics import DEFAULT, cost, selecting
 from multiseg.settings.resolved import Settings
 
 
@@ -38,7 +38,7 @@ class RunFolder:
         self.path = path
         self._created = False  # by this training, which removes it again if nothing was trained
         self.restarts = False  # resumed without a snapshot
-        self.metric = "l1"
+        self.metric = DEFAULT
         self.rows: list[dict[str, Any]] = []
         self._summary: dict[str, Any] = {}
 

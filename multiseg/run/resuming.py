@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from multiseg.dataset.cropping import CENTRE, NONE
 from multiseg.errors import RunError, setting
 from multiseg.model_files import copies
-from multiseg.run.names import MODEL
+from multiseg.run.names import JOB, MODEL
 from multiseg.run.reading import read_job
 from multiseg.settings.resolved import OF_MACHINE, OWN_MEAN, Settings
 from multiseg.settings.step import DEFAULTS
@@ -19,11 +21,35 @@ OPTIONAL = ("divide_std", "crop", "val_crop")
 # may differ when a run is resumed; epochs have a separate error message
 FREE = ("epochs", "device", *OF_MACHINE)
 
+# settings that a command to resume may leave out, and that job.json has as a job states them
+AS_STATED = (
+    "backend", "epochs", "recipe", "learning_rate", "multipliers", "accumulate", "batch_size", "val_batch_size", "lr_policy",
+    "lowering", "compile", "precision", "val_interval", "snapshot_interval", "keep", "threshold", "min_delta", "freeze",
+    "augment", "divide_std",
+)  # fmt: skip
+
+
+def requested(path: Path) -> dict[str, Any]:
+    """Return the settings of the run in ``path`` as a job states them; empty if it has no job.json."""
+    if not (path / JOB).is_file():
+        return {}
+    job = read_job(path)
+    stored = job["settings"]
+    solver = dict(stored["solver"])
+    mean = "mean" if stored["subtract_mean"] == OWN_MEAN else "subtract_mean"
+    settings = {name: stored[name] for name in AS_STATED if name in stored}
+    if not job["network"]["own_loss"]:
+        weights = stored.get("class_weights") or None
+        settings |= {"loss": stored["loss"], "loss_options": stored.get("loss_options", {}), "class_weights": weights}
+    if stored.get("crop"):
+        settings |= {"crop": stored["crop"], "val_crop": CENTRE if stored["val_crop"] else NONE}
+    return {**settings, "solver": solver.pop("name"), "solver_options": solver, mean: stored[mean]}
+
 
 def completed(
     path: Path, settings: Settings, content_hash: str, seed: int | None, free: Collection[str] = FREE
 ) -> Settings:
-    """Return the settings with unset seed, batch sizes and loss taken from the job.json in ``path``.
+    """Return the settings with unset values (seed, batch sizes, loss, metric, patience, weights) taken from job.json in ``path``.
 
     ``content_hash`` is that of the dataset, ``seed`` the requested seed, None if it is unset; ``free`` are settings that may
     differ from those of the run. Raises RunError if the other settings, the network file or the dataset differ from those of the
@@ -58,6 +84,10 @@ def completed(
         loss_options=loss_options,
         class_weights=class_weights,
         ignore_index=stored.get("ignore_index") if settings.ignore_index is None else settings.ignore_index,
+        metric=settings.metric or stored.get("metric"),
+        patience=stored.get("patience") if settings.patience is None else settings.patience,
+        weights=settings.weights or (Path(stored["weights"]) if stored.get("weights") else None),
+        solver_state=stored.get("solver_state") if settings.solver_state is None else settings.solver_state,
     )
     model = path / MODEL / stored["model"]
     if settings.model.name == model.name:
@@ -66,16 +96,16 @@ def completed(
             raise RunError(
                 f"{settings.model.parent / name}: has changed since {path} began; the run's own copy is {model.parent / name}"
             )
-    requested = completed_settings.to_json()
+    values = completed_settings.to_json()
     for key, value in {**dict.fromkeys(OPTIONAL), **DEFAULTS, **stored}.items():
-        unset = key not in requested or (requested[key] is None and key not in OPTIONAL)
-        if not unset and key not in free and requested[key] != value:
+        unset = key not in values or (values[key] is None and key not in OPTIONAL)
+        if not unset and key not in free and values[key] != value:
             raise RunError(
-                f"{path}: was trained with {setting(key, value)}, not {requested[key]!r}; resume with the same settings"
+                f"{path}: was trained with {setting(key, value)}, not {values[key]!r}; resume with the same settings"
             )
-    if requested["epochs"] != stored["epochs"]:
+    if values["epochs"] != stored["epochs"]:
         raise RunError(
-            f"{path}: is a run of {stored['epochs']} epochs, not {requested['epochs']}; the schedule depends on it, "
+            f"{path}: is a run of {stored['epochs']} epochs, not {values['epochs']}; the schedule depends on it, "
             "so resume with the same number"
         )
     return completed_settings

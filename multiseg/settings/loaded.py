@@ -7,12 +7,13 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from multiseg.errors import SettingsError, setting
+from multiseg.settings.metrics import DEFAULT
 from multiseg.settings.resolved import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedSettings(Settings):
-    """Resolved settings whose batch sizes and device are those of the loaded network.
+    """Resolved settings whose batch sizes and device are those of the loaded network, and whose metric is known.
 
     ``network`` is the network's description of itself (:meth:`multiseg.network.Network.describe`): parameters, lowered layers and
     so on. ``loss`` stays what was requested; ``loss_name`` is what the network computes, in words where the loss is its own.
@@ -20,6 +21,7 @@ class LoadedSettings(Settings):
 
     batch_size: int
     val_batch_size: int
+    metric: str
     loss_name: str
     network: Mapping[str, Any]
 
@@ -41,6 +43,7 @@ class LoadedSettings(Settings):
             )
         values = {item.name: getattr(settings, item.name) for item in fields(settings)}
         decided = {name: network[name] for name in ("batch_size", "val_batch_size", "device")}
+        decided["metric"] = settings.metric or DEFAULT
         return cls(**{**values, **decided}, loss_name=network["loss"], network=network)
 
     def to_json(self) -> dict[str, Any]:

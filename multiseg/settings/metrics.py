@@ -16,10 +16,12 @@ import numpy.typing as npt
 
 from multiseg.dataset.foreground import DARK, Foreground
 from multiseg.errors import SettingsError
+from multiseg.network import CLASSES, LabelKind
 from multiseg.pages.numbers import duration, percent, significant
 from multiseg.settings.confusion import TOP, Confusion, mean
 
 LOSS, TRAINING_LOSS = "val_loss", "train_loss"
+DEFAULT = "l1"  # selects the best validation of a job that states no metric
 
 
 class ImageSums:
@@ -187,6 +189,7 @@ COSTS = (
 METRICS = {metric.key: metric for metric in SCORES + COSTS}
 
 MEASURES = tuple(metric.key for metric in SCORES if metric.is_measured)  # of outputs and labels
+DIFFERENCES = ("l1", "l2")  # which logits do not have
 SELECTING = (LOSS, *MEASURES)  # by which a validation may be the best one
 IN_PROGRESS = tuple(metric for metric in SCORES if metric.in_progress)
 COLUMNS = tuple(
@@ -219,6 +222,18 @@ def scores_of(sums: ImageSums | Confusion | None, one_label: bool = False) -> di
         if isinstance(sums, Confusion) and of_classes:
             scores[metric.key] = of_classes(sums)
     return scores
+
+
+def defined_for(labels: LabelKind, one_label: bool, logits: bool) -> tuple[str, ...]:
+    """Return the keys of the metrics that may select a validation, for a network that reads its labels as this kind.
+
+    ``one_label`` is as in :func:`scores_of`; ``logits`` states that outputs are not on the scale of labels that are images.
+    """
+    if labels == CLASSES:
+        keys = [metric.key for metric in SCORES if (metric.of_images if one_label else metric.of_pixels)]
+    else:
+        keys = [metric.key for metric in SCORES if metric.measure and not (logits and metric.key in DIFFERENCES)]
+    return (LOSS, *keys)
 
 
 def metric_named(key: str) -> Metric:

@@ -48,7 +48,7 @@ class JobRequest:
     val_interval: float = 1
     snapshot_interval: float = 1
     keep: str = "best"
-    metric: str = "l1"
+    metric: str | None = None
     threshold: float | None = None
     patience: int | None = None
     min_delta: float = 0.0

@@ -123,7 +123,7 @@ REQUIREMENTS: dict[str, Condition] = {
     "learning_rate": above_0(" above 0").or_none(),
     "val_interval": above_0(" of epochs above 0, e.g. 0.5"),
     "snapshot_interval": above_0(" of epochs above 0, e.g. 0.5"),
-    "metric": one_of(*SELECTING),
+    "metric": one_of(*SELECTING).or_none(),
     "threshold": above_0(" above 0, up to 255", 255).or_none(),
     "patience": whole(1, " of validations").or_none(),
     "min_delta": Condition("must be a number from 0", lambda value: is_number(value) and value >= 0),

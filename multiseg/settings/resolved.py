@@ -27,10 +27,11 @@ class Settings:
     numbers in the same order, or OF_DATASET.
     Training images are cropped to ``crop`` at random, validation images to ``val_crop`` in the middle: (height, width), None for
     whole images. ``of_file`` names what the network file decided: ``crop`` (and ``val_crop``), ``augment`` (the flip).
-    Batch sizes and ``loss`` are None where the network file, else the backend, decides them; a
-    :class:`multiseg.settings.loaded.LoadedSettings` has these values. ``exported`` is the name of the file to which a model of
-    another backend is exported for this one; None where the model is one of this backend. ``origins`` holds, by setting,
-    the path that the user gave of a file that was copied to this machine, and the ``folder`` of the run: job.json names these.
+    Batch sizes and ``loss`` are None where the network file, else the backend, decides them, and ``metric`` where the job does
+    not state it; a :class:`multiseg.settings.loaded.LoadedSettings` has these values. ``exported`` is the name of the file to
+    which a model of another backend is exported for this one; None where the model is one of this backend. ``origins`` holds, by
+    setting, the path that the user gave of a file that was copied to this machine, and the ``folder`` of the run: job.json names
+    these.
     """
 
     backend: Backend
@@ -63,7 +64,7 @@ class Settings:
     val_interval: float
     snapshot_interval: float
     keep: str
-    metric: str
+    metric: str | None
     threshold: float
     patience: int | None
     min_delta: float

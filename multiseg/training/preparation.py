@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from multiseg.network import CLASSES, IMAGES, LabelKind, NetworkSpec, fixed_by_f
 from multiseg.settings.initialisation import initial_weights
 from multiseg.settings.loaded import LoadedSettings
 from multiseg.settings.losses import NEUTRAL_LOSSES, complete_options, label_kind_of
+from multiseg.settings.metrics import DIFFERENCES, defined_for
 from multiseg.settings.resolved import Settings
 from multiseg.training.plan import Plan
 from multiseg.worker.client import Worker
@@ -152,6 +153,26 @@ def check_whole_images(worker: Worker, settings: LoadedSettings, dataset: Datase
             f"{settings.model.name}: trains on crops of {written(settings.crop)}, but cannot be validated on whole images of "
             f"{written(size)} pixels (height x width): {reason}; add {setting('val_crop', CENTRE)}, or use images of a size that "
             "the network takes"
+        )
+
+
+def check_used(settings: Settings, dataset: Dataset, network: Mapping[str, Any]) -> None:
+    """Raise SettingsError if the job states a metric, or a threshold, that is not defined for labels as the network reads them.
+
+    ``network`` is its description of itself.
+    """
+    kind: LabelKind = network["labels"]
+    usable = defined_for(kind, shapes_of(dataset)[1][1:] == (1, 1), bool(network.get("logits")))
+    if settings.metric is not None and settings.metric not in usable:
+        what = "class indices" if kind == CLASSES else "logits" if settings.metric in DIFFERENCES else "images"
+        raise SettingsError(
+            f"{setting('metric', settings.metric)}: is not defined for {what}, which {settings.model.name} is trained on; choose "
+            f"one of {', '.join(usable)}"
+        )
+    if kind == CLASSES and settings.threshold != dataset.labels.foreground.threshold:
+        raise SettingsError(
+            f"{setting('threshold', settings.threshold)}: divides images into foreground and background, and "
+            f"{settings.model.name} has a score for each class, which is not compared with a threshold; leave it out"
         )
 
 

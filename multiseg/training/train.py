@@ -29,6 +29,7 @@ from multiseg.training.live import LiveProgress
 from multiseg.training.loop import Loop
 from multiseg.training.plan import Plan
 from multiseg.training.preparation import (
+    check_used,
     check_whole_images,
     export,
     layout_of,
@@ -101,6 +102,7 @@ def train(
         if not run.born and loaded.network.get("classes") is not None:
             check_classes(dataset, loaded.network["classes"], ignored(loaded.network, dataset.labels))
         if not run.born:
+            check_used(settings, dataset, described)
             label_counts.check_equal(loaded, dataset, layout, worker, ranks.size)
             check_whole_images(worker, loaded, dataset, layout)
         warm_start.check_frozen(loaded.freeze, described["parameters"])

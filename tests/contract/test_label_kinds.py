@@ -12,7 +12,7 @@ from PIL import Image
 import multiseg
 from helpers.old_runs import change_job
 from multiseg import Job, Run
-from multiseg.errors import ModelError
+from multiseg.errors import ModelError, SettingsError
 
 # a prototxt is described without its framework, so that every backend can train it
 SCORES = """
@@ -88,8 +88,8 @@ def test_grey_masks_train_as_class_indices(backend: str, masks: multiseg.Dataset
 def test_validation_of_class_indices_has_metrics_of_classes_and_none_of_images(
     backend: str, masks: multiseg.Dataset, scores: Path, tmp_path: Path
 ) -> None:
-    """The requested metric is one of images; the validation loss then selects the best snapshot, and ends the training."""
-    more = {"metric": "iou", "epochs": 5, "patience": 2, "min_delta": 1e9}
+    """The default metric is one of images; the validation loss then selects the best snapshot, and ends the training."""
+    more = {"epochs": 5, "patience": 2, "min_delta": 1e9}
     with Job(**settings(masks, backend, scores) | more).train(tmp_path / "run", progress=False) as run:
         history, summary = run.history, run.summary
         tested = run.test_db(masks.path / "val_db" / "features")
@@ -104,6 +104,22 @@ def test_validation_of_class_indices_has_metrics_of_classes_and_none_of_images(
     comparison = multiseg.compare([tmp_path / "run"], images=0)
     assert "Mean IoU" in comparison.headline and comparison.check(["val_loss<100"]) == []
     assert comparison.check(["iou>=0.1"]) == [f"{comparison.facts[0].label}: no iou, required iou >= 0.1"]
+
+
+@pytest.mark.parametrize(
+    ("stated", "words"),
+    [
+        ({"metric": "iou"}, "metric='iou': is not defined for class indices, .* val_loss, pixel_accuracy, dice, miou"),
+        ({"metric": "accuracy"}, "metric='accuracy': is not defined for class indices"),
+        ({"threshold": 3}, "threshold=3: divides images into foreground and background, .* leave it out"),
+    ],
+)
+def test_a_setting_of_images_is_refused(
+    backend: str, masks: multiseg.Dataset, scores: Path, tmp_path: Path, stated: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(SettingsError, match=words):
+        Job(**settings(masks, backend, scores) | stated).train(tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_named_loss_compares_them_as_images(

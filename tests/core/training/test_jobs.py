@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 
 import multiseg
 from helpers.processes import children, gone
+from multiseg.cli import main
 from multiseg.errors import ModelError, MultisegError, RunError, SettingsError, TrainingStopped, WorkerError
 from multiseg.run import snapshots
 from multiseg.training.pace import Pace
@@ -151,6 +153,41 @@ def test_the_best_is_told_by_the_metric_that_is_asked_for(job: multiseg.Job, tmp
 
 
 # --- resuming
+
+
+def test_a_command_to_resume_needs_no_settings(fourth: str, dataset: Any, tmp_path: Path) -> None:
+    """Settings that are not stated are the run's, and the run ends as if nothing had stopped it; others are refused."""
+
+    def run(folder: Path, *more: str) -> Result:
+        return CliRunner().invoke(main, ["train", "--dataset", str(dataset.path), "--run", str(folder), *more])
+
+    stated = [
+        "--backend", fourth, "--metric", "l2", "--epochs", "2", "--solver", "adam", "--solver-option", "momentum=0.8",
+        "--learning-rate", "0.01", "--lr-policy", "poly", "--lr-option", "power=1", "--seed", "3", "--patience", "9",
+        "--augment", "flip=both", "--mean", "100", "--divide-std", "50", "--batch-size", "10", "--keep", "all",
+        "--multiplier", "*.bias=2,0", "--val-interval", "0.5", "--threads", "1", "--threshold", "100", "--recipe", "equal",
+        "--loss", "huber", "--loss-option", "delta=2", "--crop", "16",
+    ]  # fmt: skip
+    assert run(tmp_path / "whole", *stated).exit_code == 0
+    assert run(tmp_path / "cut", *stated).exit_code == 0
+    last = snapshots.snapshots(tmp_path / "cut")[-1].path
+    shutil.rmtree(last)
+    (tmp_path / "cut" / "summary.json").unlink()
+    refused = run(tmp_path / "cut", "--resume", "--metric", "l1", "--threads", "1")
+    assert refused.exit_code == 2 and "was trained with --metric l2, not 'l1'" in refused.output
+    resumed = run(tmp_path / "cut", "--resume", "--threads", "1")
+    assert resumed.exit_code == 0, resumed.output
+    whole, cut = (multiseg.Run.open(tmp_path / name) for name in ("whole", "cut"))
+    assert learned(cut) == learned(whole) and cut.settings["patience"] == 9
+
+
+def test_a_job_to_resume_keeps_the_metric_and_the_patience(job: multiseg.Job, tmp_path: Path) -> None:
+    stop = Stop()
+    with pytest.raises(TrainingStopped):
+        job = replace(job, metric="l2", patience=1, min_delta=1e9)
+        job.train(tmp_path / "run", progress=at(2, stop.ask), stop=stop)
+    run = replace(job, metric=None, patience=None).train(tmp_path / "run", resume=True, progress=False)
+    assert run.settings["metric"] == "l2" and run.summary["stopped_early"]
 
 
 @pytest.mark.parametrize("iteration", [1, 5, 11, 18, 29])
