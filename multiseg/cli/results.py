@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
+from click.core import ParameterSource
 
 from multiseg.cli.notation import message
 from multiseg.cli.snapshots import SNAPSHOT
@@ -238,14 +239,14 @@ def test_db(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Test a database such as DATASET/val_db/features: loss and metrics over all of it, and outputs.
+    """Test a database, such as DATASET/val_db: loss and metrics over all of it, and outputs. DATASET alone is its val_db.
 
     Images are used in their stored size.
     """
     from multiseg.inference.outputs import writing
 
     source = click.get_current_context().get_parameter_source("images")
-    most = 32 if kind != "lmdb" and source == click.core.ParameterSource.DEFAULT else images
+    most = 32 if kind != "lmdb" and source == ParameterSource.DEFAULT else images
     overlay_opacity = _overlay(overlay, opacity, kind)
     with open_run(run, snapshot) as opened, writing(output, kind, show_input, overlay_opacity) as write:
 
@@ -263,7 +264,12 @@ def test_db(
 
 
 def _overlay(overlay: bool, opacity: float, kind: str | None) -> float | None:
-    """Return the opacity of the overlays to write, None for none. Raises UsageError for a format that has none."""
+    """Return the opacity of the overlays to write, None for none.
+
+    Raises UsageError for a format that has none, and for an opacity without overlays.
+    """
+    if not overlay and click.get_current_context().get_parameter_source("opacity") == ParameterSource.COMMANDLINE:
+        raise click.UsageError("--opacity is that of the colours of --overlay; add --overlay")
     if overlay and kind == "lmdb":
         raise click.UsageError("--overlay writes pictures, --format lmdb a dataset; leave out one of them")
     return opacity if overlay else None

@@ -37,10 +37,12 @@ def save(output: Output, path: str | Path, show_input: bool = False, sync_folder
     """Write an output atomically: the array (C, H, W) float32 for the extension .npy, else a picture; return the path.
 
     Classes of pixels are written as a palette image whose values are the classes. ``show_input`` puts the input to the left of
-    the output. ``sync_folder`` is as in :func:`multiseg.files.write_bytes`. Raises ImageError if the file cannot be written.
+    the output. ``sync_folder`` is as in :func:`multiseg.files.write_bytes`. Raises ImageError if the file cannot be written,
+    SettingsError for ``show_input`` of an array.
     """
     path = Path(path)
     if path.suffix.lower() == ".npy":
+        _check_pictures(show_input, f"{path}: is an array")
         data = io.BytesIO()
         np.save(data, output.array)
         return _write(path, data.getvalue(), sync_folder)
@@ -57,6 +59,12 @@ def save_overlay(output: Output, path: str | Path, opacity: float = 0.5, sync_fo
     path = Path(path)
     path = path.with_name(f"{path.stem}-overlay.png")
     return _write(path, encoded(output.overlay(opacity), path), sync_folder)
+
+
+def _check_pictures(show_input: bool, instead: str) -> None:
+    """Raise SettingsError if the input is to be shown beside an output that is no picture; ``instead`` says what is written."""
+    if show_input:
+        raise SettingsError(f"{instead}, and {setting('show_input', True)} is for pictures; leave out one of them")
 
 
 def _write(path: Path, content: bytes, sync_folder: bool) -> Path:
@@ -80,9 +88,10 @@ def _image_errors(path: Path) -> Iterator[None]:
 def save_as(output: Output, path: Path, format: Format | None, show_input: bool = False) -> Path:
     """Write one output to ``path`` in a format of :func:`writing`; None: by the path's extension, as in :func:`save`.
 
-    Raises SettingsError for a path whose extension is one of another format.
+    Raises SettingsError for a path whose extension is one of another format, and for ``show_input`` of what is no picture.
     """
     if format == "lmdb":
+        _check_pictures(show_input, f"{path}: is a dataset of inputs and outputs")
         with _dataset(path) as write:
             return write(path.name, output)
     suffix = path.suffix.lower()
@@ -105,10 +114,13 @@ def writing(
     listed in ``predictions.csv``: the image, and the best classes with their scores. ``lmdb``: ``folder`` becomes a dataset whose
     features are the inputs and whose labels are the pictures of the outputs, in the order of writing; it must not exist, and is
     created when the block succeeds; classes of pixels are labels of the kind ``classes``. Raises SettingsError for another
-    format, DatasetError or ImageError if it cannot be written.
+    format and for ``show_input`` of one that has no pictures, DatasetError or ImageError if it cannot be written.
     """
     folder = Path(folder)
+    if format == "npy":
+        _check_pictures(show_input, f"{setting('format', format)}: writes arrays")
     if format == "lmdb":
+        _check_pictures(show_input, f"{setting('format', format)}: writes a dataset of inputs and outputs")
         with _dataset(folder) as write_pair:
             yield write_pair
         return

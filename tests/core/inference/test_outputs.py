@@ -79,6 +79,19 @@ def test_files_hold_the_output(tmp_path: Path, channels: int) -> None:
     assert np.array_equal(np.moveaxis(beside[:, :6], -1, 0), made.input)
 
 
+@pytest.mark.parametrize("format", ["npy", "lmdb"])
+def test_the_input_is_shown_beside_pictures_only(tmp_path: Path, format: Any) -> None:
+    words = f"format='{format}': .* and show_input=True is for pictures"
+    with pytest.raises(SettingsError, match=words), writing(tmp_path / "out", format, show_input=True):
+        pass
+    for path, kind in ((tmp_path / "out.npy", None), (tmp_path / "out.lmdb", format)):
+        with pytest.raises(
+            SettingsError, match="show_input=True is for pictures" if kind != "npy" else "does not agree"
+        ):
+            save_as(output(), path, kind, show_input=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_files_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"a\.mp5: cannot be written: '\.mp5' is no kind of picture; name it \.png"):
         save(output(), tmp_path / "a.mp5")
@@ -198,6 +211,7 @@ def test_commands_test_the_snapshot_of_a_fraction_of_an_epoch(fourth: str, datas
         (["test-list", "run", "x.png", "-o", "y", "--format", "gif"], "'gif' is not one of"),
         (["test-list", "run", "x.png", "-o", "y", "--overlay", "--format", "lmdb"], "leave out one of them"),
         (["test-one", "run", "x.png", "-o", "y.png", "--overlay", "--opacity", "2"], "0<=x<=1"),
+        (["test-db", "run", "db", "-o", "out", "--opacity", "0.3"], "add --overlay"),
     ],
 )
 def test_bad_usage(arguments: list[str], words: str) -> None:
