@@ -149,6 +149,16 @@ def test_one(
             click.echo(path)
 
 
+def _check_folder(folder: Path) -> None:
+    """Raise UsageError for a folder of outputs that is a dataset or a run, whose files would be mixed with them."""
+    from multiseg.dataset.description import DATABASES
+    from multiseg.run.reading import is_run
+
+    kind = "a run" if is_run(folder) else "a dataset" if any((folder / name).is_dir() for name in DATABASES) else None
+    if kind is not None:
+        raise click.UsageError(f"-o {folder}: is {kind}; choose another folder for the outputs")
+
+
 @click.command()
 @RUN
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -176,6 +186,7 @@ def test_list(
     from multiseg.inference.outputs import writing
     from multiseg.inference.testing import test_list as outputs_of
 
+    _check_folder(output)
     chosen = Options(**options)
     found: list[dict[str, Any]] = []
     overlay_opacity = _overlay(overlay, opacity, kind)
@@ -245,6 +256,7 @@ def test_db(
     """
     from multiseg.inference.outputs import writing
 
+    _check_folder(output)
     source = click.get_current_context().get_parameter_source("images")
     most = 32 if kind != "lmdb" and source == ParameterSource.DEFAULT else images
     overlay_opacity = _overlay(overlay, opacity, kind)

@@ -192,14 +192,21 @@ class Split:
         return np.stack(images)
 
 
+INNER = ("features", "val_db/features")  # databases that a folder around them stands for
+
+
 def open_split(path: str | os.PathLike[str]) -> Split:
     """Open one database such as ``val_db/features``, with the labels database beside it if there is one.
 
-    Raises DatasetError if it is missing or damaged.
+    The folder of a split, ``val_db``, stands for its features, that of a dataset for its validation images. Raises DatasetError
+    if the database is missing or damaged.
     """
     features = Path(path)
     if not features.exists():
         raise DatasetError(f"{features}: no such database")
+    features = next((inner for name in INNER if (inner := features / name).is_dir()), features)
+    if features.is_dir() and not (features / "data.mdb").exists():
+        raise DatasetError(f"{features}: has no data.mdb; specify a database, such as DATASET/val_db/features")
     labels = features.parent / LABELS
     has_labels = features.name == FEATURES and labels.is_dir()
     return Split(f"{features.parent.name}/{features.name}", features, labels if has_labels else None)

@@ -389,6 +389,8 @@ class Run:
     ) -> dict[str, Any]:
         """Return loss and metrics over a database such as ``dataset.path / "val_db/features"``, with the labels beside it.
 
+        The folder of a split stands for its features, that of a dataset for its validation images.
+
         Images are streamed in their stored size. ``each`` is called with every position and output. Options are ``pad``,
         ``tile``, ``pixel_conversion`` and so on, see :meth:`test_one`. Returns a dict of count, val_loss, the metrics of
         multiseg.settings.metrics (l1, l2, pixel_accuracy, iou, ...), seconds and images_per_second: metrics are None without

@@ -91,6 +91,21 @@ def test_an_error_comes_at_its_batch(tmp_path: Path) -> None:
         assert len(list(batches(split, 2, order=np.arange(10, 20), readers=readers))) == 5
 
 
+def test_the_folders_around_a_database_stand_for_it(tmp_path: Path) -> None:
+    folder = write_job(tmp_path / "job", [raw(image) for image in IMAGES], [raw(image) for image in LABELS])
+    (folder / "train_db").rename(folder / "val_db")
+    whole = open_split(folder / "val_db" / "features")
+    for around in (folder, folder / "val_db"):
+        split = open_split(around)
+        assert split.name == whole.name and len(split) == len(whole) == 50
+        assert all(np.array_equal(one, other) for one, other in zip(split[3], whole[3], strict=True) if one is not None)
+    (folder / "val_db").rename(folder / "train_db")
+    with pytest.raises(
+        DatasetError, match=r"job: has no data.mdb; specify a database, such as DATASET/val_db/features"
+    ):
+        open_split(folder)
+
+
 def test_a_database_that_changes_is_an_error(split: Split) -> None:
     with Readers(1) as readers, batches(split, 1, readers=readers, prefetch=0) as feed:
         next(feed)

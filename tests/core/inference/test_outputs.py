@@ -92,6 +92,17 @@ def test_the_input_is_shown_beside_pictures_only(tmp_path: Path, format: Any) ->
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("inside", "words"), [("job.json", "is a run"), ("val_db/features/data.mdb", "is a dataset")])
+@pytest.mark.parametrize("command", ["test-db", "test-list"])
+def test_outputs_are_not_written_among_other_files(tmp_path: Path, command: str, inside: str, words: str) -> None:
+    (tmp_path / inside).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / inside).touch()
+    before = sorted(tmp_path.rglob("*"))
+    done = CliRunner().invoke(main, [command, "run", "x", "-o", str(tmp_path)])
+    assert done.exit_code == 2 and words in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_files_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"a\.mp5: cannot be written: '\.mp5' is no kind of picture; name it \.png"):
         save(output(), tmp_path / "a.mp5")
