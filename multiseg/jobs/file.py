@@ -48,6 +48,17 @@ LISTS: dict[str, type | tuple[type, ...]] = {
     "crop": (list, str),
 }
 
+# arguments of one training that are no settings of a job, and where they can be specified
+ELSEWHERE = {
+    "tensorboard": "it is for one training: multiseg train --tensorboard, job.train(..., tensorboard=True)",
+    "run": "the run folder is that of the job's name in runs; specify name and runs",
+    "resume": "interrupted jobs of a file are always resumed; leave it out",
+    "page": "specify it on the command line: multiseg train FILE --page PAGE.html",
+    "scheduler": "specify it on the command line: multiseg train FILE --scheduler ADDRESS",
+    "parallel": "it is for all jobs; specify it above the tables",
+    "runs": "it is for all jobs; specify it above the tables",
+}
+
 
 @dataclass(frozen=True)
 class JobList:
@@ -74,7 +85,10 @@ def read_jobs(path: str | Path) -> JobList:
     problems = [f"unknown key {key!r}" for key in content if key not in ("runs", "parallel", "defaults", "job")]
     for where, table in [("[defaults]", defaults), *(("[[job]]", table) for table in tables)]:
         unknown = [key for key in table if key not in (*SETTINGS, "name")]
-        problems += [f"{where} has the unknown key {key!r}; it takes: name, {', '.join(SETTINGS)}" for key in unknown]
+        problems += [
+            f"{where} has the unknown key {key!r}; {ELSEWHERE.get(key) or 'it takes: name, ' + ', '.join(SETTINGS)}"
+            for key in unknown
+        ]
     parallel = content.get("parallel", 1)
     if not isinstance(parallel, int) or isinstance(parallel, bool) or parallel < 1:
         problems.append(f"parallel={parallel!r}: must be a whole number from 1")
