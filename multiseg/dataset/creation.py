@@ -31,7 +31,7 @@ from multiseg.dataset.label_options import LabelOptions, warnings_about
 from multiseg.dataset.label_rules import LabelRules
 from multiseg.dataset.label_statistics import LabelStatistics
 from multiseg.dataset.names import FEATURES, LABELS, MEAN_FILE, SPLITS
-from multiseg.dataset.pairs import Pairs, find_pairs, refuse_overlap, split_pairs
+from multiseg.dataset.pairs import Pairs, find_pairs, refuse_overlap, split_folders, split_pairs
 from multiseg.dataset.reading import mean_of_records
 from multiseg.dataset.records import mean_blob
 from multiseg.dataset.staging import staged_folder
@@ -118,13 +118,14 @@ def create(
             options = replace(options, mixed_sizes=not have_one_size((train, val)))
         task = _task(options, rules, first_pairs)
         left_out = _left_out(options, first_pairs, val)
+        split_warnings = _warnings_about_split(options, first_pairs)
         del first_pairs
         records = _write_records(staging, {"train": train, "val": val}, task, workers, progress)
         both = LabelStatistics()
         for one in records.statistics.values():
             both.merge(one)
         labels = label_options.labels(both, options.target)
-        warnings = warnings_about(labels, both, options.target)
+        warnings = [*split_warnings, *warnings_about(labels, both, options.target)]
         shapes: dict[str, Any] = {
             "shape": None if options.mixed_sizes else list(task.shape),
             "label_shape": None if options.mixed_sizes else list(task.label_shape),
@@ -230,6 +231,21 @@ def _pairs_of(options: CreationOptions) -> tuple[Pairs, Pairs, Pairs]:
     if options.val_input is not None and options.val_target is not None:
         return pairs, find_pairs(options.val_input, options.val_target), pairs
     return *split_pairs(pairs, options.val_percent, options.seed), pairs
+
+
+def _warnings_about_split(options: CreationOptions, pairs: Pairs) -> list[MultisegWarning]:
+    """Return a warning if folders state a split of the images, which are put together and split at random."""
+    random_split = options.voc is None and options.val_input is None and options.val_percent
+    folders = split_folders(pairs) if random_split else None
+    if folders is None:
+        return []
+    train, val = (str(Path(options.input) / name) for name in folders)
+    return [
+        MultisegWarning(
+            f"{options.input}: images of its folders {folders[0]} and {folders[1]} are put together and split at random; to keep "
+            f"that split, specify {setting('input', train)} and {setting('val_input', val)}, and the targets' folders likewise"
+        )
+    ]
 
 
 def random_seed() -> int:

@@ -18,6 +18,8 @@ from multiseg.errors import DatasetError, SettingsError
 from multiseg.images import ARRAY_SUFFIX, SUFFIXES
 
 _NOT_DATA = ("__MACOSX",)  # folder of macOS metadata in archives, whose files are named like the images
+_TRAINING = ("train", "training")  # names of folders
+_VALIDATION = ("val", "valid", "validation", "test", "testing")
 _MAX_LISTED = 10  # names without a partner shown in an error
 
 
@@ -86,6 +88,13 @@ def split_pairs(pairs: Pairs, val_percent: float, seed: int) -> tuple[Pairs, Pai
         )
 
     return select(order[count:]), select(order[:count])
+
+
+def split_folders(pairs: Pairs) -> tuple[str, str] | None:
+    """Return the two folders of the inputs whose names state a split, such as ``train`` and ``val``; None if there are none."""
+    folders = {name.partition(os.sep)[0] for name in pairs.inputs if os.sep in name}
+    train, val = ([name for name in sorted(folders) if name.lower() in names] for names in (_TRAINING, _VALIDATION))
+    return (train[0], val[0]) if train and val else None
 
 
 def refuse_overlap(train_folder: str, val_folder: str) -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from PIL import Image
 import multiseg
 from multiseg import Dataset
 from multiseg.dataset import creation, encoders, encoding, pairs, writing
-from multiseg.errors import DatasetError, ImageError, MultisegError, SettingsError
+from multiseg.errors import DatasetError, ImageError, MultisegError, MultisegWarning, SettingsError
 
 
 def write_images(folder: Path, names: list[str], size: tuple[int, int] = (6, 4), mode: str = "L") -> Path:
@@ -113,6 +114,21 @@ def test_nested_folders_and_other_suffixes_pair_by_path(tmp_path: Path) -> None:
     (tmp_path / "input" / "notes.txt").write_text("not an image")
     dataset = create(tmp_path, tmp_path / "out", val_percent=0)
     assert len(dataset.train) == 3
+
+
+def test_folders_that_state_a_split_are_not_put_together_without_a_warning(tmp_path: Path) -> None:
+    names = ["train/a.png", "train/b.png", "Val/c.png", "Val/d.png"]
+    folders = {kind: write_images(tmp_path / kind, names) for kind in ("input", "target")}
+    words = r"input: images of its folders train and Val are put together .* input='.*/input/train' and val_input='.*/input/Val'"
+    with pytest.warns(MultisegWarning, match=words):
+        Dataset.create(tmp_path / "pooled", **folders, val_percent=50, seed=1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*put together")
+        Dataset.create(
+            tmp_path / "kept", input=folders["input"] / "train", target=folders["target"] / "train",
+            val_input=folders["input"] / "Val", val_target=folders["target"] / "Val",
+        )  # fmt: skip
+        Dataset.create(tmp_path / "all", **folders, val_percent=0)
 
 
 def test_folders_of_other_shape_pair_by_base_name(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_settings_that_are_lists_need_a_list_of_alternatives(tmp_path: Path, lin
 @pytest.mark.parametrize(("text", "words"), [
     ("[defaults]\nepochs = []\n[[job]]\ndataset = 'x'", ["[[job]] 1: epochs=[]: lists no value for a job"]),
     ("[[job]]\nepoch = 3\ndatset = 'x'", ["unknown key 'epoch'", "unknown key 'datset'", "epochs"]),
-    ("[defaults]\ntensorboard = true\n[[job]]\ndataset = 'x'", ["unknown key 'tensorboard'; it is for one training: multiseg train"]),
+    ("[defaults]\ntensorboard = true\n[[job]]\ndataset = 'x'", ["unknown key 'tensorboard'; it is for one training"]),
     ("[[job]]\ndataset = 'x'\nparallel = 2", ["unknown key 'parallel'; it is for all jobs"]),
     ("[defaults]\nepochs = 2", ["needs a [[job]] table"]),
     ("[[job]\n", ["is not TOML"]),
