@@ -72,6 +72,10 @@ def create_images(
 @click.option("--val-percent", type=float, help="Percentage of the pairs for validation.  [default: 10]")
 @click.option("--val-input", help="Folder of input images for validation.")
 @click.option("--val-target", help="Folder of target images for validation.")
+@click.option("--input-ending", default="", metavar="TEXT",
+              help="End of the names of inputs before the extension, e.g. _leftImg8bit; others are left out.")  # fmt: skip
+@click.option("--target-ending", default="", metavar="TEXT",
+              help="End of the names of targets before the extension, e.g. _mask; others are left out.")  # fmt: skip
 @click.option("--channels", type=click.Choice(get_args(Channels)), default="none", show_default=True,
               help="Convert all images to greyscale (L) or RGB.")  # fmt: skip
 @click.option("--feature-encoding", type=click.Choice(get_args(RecordEncoding)), default="png", show_default=True,

@@ -44,7 +44,12 @@ from multiseg.schema import POSITIVE
 Progress = Callable[[int, int], None]
 
 _CHUNK_BYTES = 1 << 20
-DEFAULTS = {"voc": None, "max_pixels": MOST_PIXELS}  # options that dataset.json does not have with these values
+DEFAULTS = {
+    "voc": None,
+    "max_pixels": MOST_PIXELS,
+    "input_ending": "",
+    "target_ending": "",
+}  # options that dataset.json does not have with these values
 _MIN_CHUNKS_PER_WORKER = 16  # with fewer, a helper process costs more time than it saves
 
 
@@ -68,6 +73,8 @@ class CreationOptions:
     exif: Exif = "apply"
     voc: str | None = None
     max_pixels: int = MOST_PIXELS
+    input_ending: str = ""
+    target_ending: str = ""
 
     def __post_init__(self) -> None:
         for name in ("input", "target", "val_input", "val_target"):
@@ -77,6 +84,11 @@ class CreationOptions:
         _one_of("feature_encoding", self.feature_encoding, get_args(RecordEncoding))
         _one_of("label_encoding", self.label_encoding, get_args(LabelEncoding))
         _one_of("exif", self.exif, get_args(Exif))
+        for name in ("input_ending", "target_ending"):
+            if not isinstance(getattr(self, name), str):
+                raise SettingsError(f"{setting(name, getattr(self, name))}: must be text, such as '_mask'")
+            if getattr(self, name) and self.voc is not None:
+                raise SettingsError(f"{setting(name)} and {setting('voc')}: exclude each other")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise SettingsError(f"{setting('seed', self.seed)}: must be a whole number from 0")
         if not POSITIVE.valid(self.max_pixels):
@@ -227,9 +239,10 @@ def _pairs_of(options: CreationOptions) -> tuple[Pairs, Pairs, Pairs]:
     if options.voc is not None:
         train, val = read_layout(options.voc)
         return train, val, train
-    pairs = find_pairs(options.input, options.target)
+    endings = options.input_ending, options.target_ending
+    pairs = find_pairs(options.input, options.target, *endings)
     if options.val_input is not None and options.val_target is not None:
-        return pairs, find_pairs(options.val_input, options.val_target), pairs
+        return pairs, find_pairs(options.val_input, options.val_target, *endings), pairs
     return *split_pairs(pairs, options.val_percent, options.seed), pairs
 
 

@@ -60,6 +60,8 @@ class Dataset:
         val_input: PathLike | None = None,
         val_target: PathLike | None = None,
         val_percent: float = 10,
+        input_ending: str = "",
+        target_ending: str = "",
         voc: PathLike | None = None,
         channels: Channels = "none",
         feature_encoding: RecordEncoding = "png",
@@ -82,6 +84,8 @@ class Dataset:
 
         Pairs are shuffled with ``seed`` (None: a random seed is chosen and stored), and ``val_percent`` percent, rounded
         down, are reserved for validation; separate ``val_input`` and ``val_target`` replace them and are not shuffled.
+        ``input_ending`` and ``target_ending`` are ends of the names before the suffix in which partners differ, such as
+        ``_mask``; images of other endings are left out.
         ``voc`` replaces the folders by one in PASCAL VOC's layout (JPEGImages, SegmentationClass, and train.txt and val.txt in
         ImageSets/Segmentation): masks of its 21 classes in its colours, or of ``classes`` and ``colours``, whose borders are
         ignored; ``mixed_sizes`` is on if the sizes differ.
@@ -139,6 +143,8 @@ class Dataset:
             exif=exif,
             voc=None if voc is None else os.fspath(voc),
             max_pixels=max_pixels,
+            input_ending=input_ending,
+            target_ending=target_ending,
         )
         label_options = LabelOptions(labels, classes, colours, ignore, label_map, label_channels, foreground)
         for warning in create(options, label_options, folder, workers, progress):

@@ -42,7 +42,16 @@ _VALUES: Schema = {  # of the file; what earlier versions did not write is optio
     **{key: optional(or_none(TEXT)) for key in ("input", "target", "val_input", "val_target", "voc")},
     **{
         key: optional(TEXT)
-        for key in ("channels", "label_channels", "feature_encoding", "label_encoding", "exif", "values")
+        for key in (
+            "channels",
+            "label_channels",
+            "feature_encoding",
+            "label_encoding",
+            "exif",
+            "values",
+            "input_ending",
+            "target_ending",
+        )
     },
     "val_percent": optional(
         Kind("a number", lambda value: NUMBER.valid(value) or TEXT.valid(value))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
 
-from multiseg.errors import DatasetError, SettingsError
+from multiseg.errors import DatasetError, SettingsError, setting
 from multiseg.images import ARRAY_SUFFIX, SUFFIXES
 
 _NOT_DATA = ("__MACOSX",)  # folder of macOS metadata in archives, whose files are named like the images
@@ -48,20 +48,34 @@ class Pairs:
         ]
 
 
-def find_pairs(input_folder: str, target_folder: str) -> Pairs:
+def find_pairs(input_folder: str, target_folder: str, input_ending: str = "", target_ending: str = "") -> Pairs:
     """Pair the images of two folders and their subfolders, sorted by path.
 
-    Partners have the same path within their folder, apart from the suffix; failing that, the same base name. Raises
-    DatasetError if a folder is missing or empty, or an image has no partner.
+    Partners have the same path within their folder, apart from the suffix; failing that, the same base name. The endings of the
+    names before the suffix, such as ``_mask``, do not count; images of other endings are left out. Raises DatasetError if a
+    folder is missing or empty, or an image has no partner.
     """
-    inputs, other_inputs = _find_images(input_folder)
-    targets, other_targets = _find_images(target_folder)
+    inputs, other_inputs = _find_images(input_folder, input_ending)
+    targets, other_targets = _find_images(target_folder, target_ending)
     problems = ""
-    for key in (_stem, lambda name: os.path.basename(_stem(name))):
-        partners, problem = _match(inputs, targets, key)
+
+    def path_of_input(name: str) -> str:
+        return _without(_stem(name), input_ending)
+
+    def path_of_target(name: str) -> str:
+        return _without(_stem(name), target_ending)
+
+    for keys in (
+        (path_of_input, path_of_target),
+        (lambda name: os.path.basename(path_of_input(name)), lambda name: os.path.basename(path_of_target(name))),
+    ):
+        partners, problem = _match(inputs, targets, *keys)
         if partners is not None:
             return Pairs(input_folder, target_folder, inputs, partners, other_inputs, other_targets)
         problems = problems or problem
+    names = ({os.path.basename(_stem(name)) for name in of_kind} for of_kind in (inputs, targets))
+    if next(names).isdisjoint(next(names)) and not input_ending and not target_ending:
+        problems += f"; if names end otherwise, as in a_mask.png, specify {setting('target_ending', example='_mask')}"
     raise DatasetError(
         f"{input_folder} contains {len(inputs)} images and {target_folder} {len(targets)}, "
         f"which must match by name; {problems}"
@@ -112,11 +126,15 @@ def _stem(name: str) -> str:
     return unicodedata.normalize("NFC", os.path.splitext(name)[0])
 
 
-def _find_images(folder: str) -> tuple[list[str], Counter[str]]:
+def _without(stem: str, ending: str) -> str:
+    return stem.removesuffix(unicodedata.normalize("NFC", ending))
+
+
+def _find_images(folder: str, ending: str = "") -> tuple[list[str], Counter[str]]:
     """Return the image files below a folder, relative to it and sorted by path, and the number of other files by extension.
 
     A folder without images is one of arrays: .npy files. Hidden files and folders, such as Jupyter's .ipynb_checkpoints, are
-    skipped. Links to folders are followed.
+    skipped, and so are images whose names do not end in ``ending`` before the suffix. Links to folders are followed.
     """
     if not os.path.isdir(folder):
         raise DatasetError(f"{folder}: no such folder" if not os.path.exists(folder) else f"{folder}: is not a folder")
@@ -149,6 +167,14 @@ def _find_images(folder: str) -> tuple[list[str], Counter[str]]:
     if images and arrays:
         others[ARRAY_SUFFIX] = len(arrays)
     images = images or arrays
+    if ending:
+        named = [name for name in images if _without(_stem(name), ending) != _stem(name)]
+        if images and not named:
+            raise DatasetError(
+                f"{folder}: has no image whose name ends in {ending!r} before the extension; one is called {min(images)}"
+            )
+        others.update(os.path.splitext(name)[1].lower() for name in set(images) - set(named))
+        images = named
     if not images:
         supported = " ".join(suffix[1:] for suffix in (*SUFFIXES, ARRAY_SUFFIX))
         found = f"; it contains {left_out_text(others)}" if others else ""
@@ -162,20 +188,22 @@ def left_out_text(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
 
 
-def _match(inputs: list[str], targets: list[str], key: Callable[[str], str]) -> tuple[list[str] | None, str]:
+def _match(
+    inputs: list[str], targets: list[str], key: Callable[[str], str], key_of_target: Callable[[str], str]
+) -> tuple[list[str] | None, str]:
     """Return the target of each input, or None and the problem."""
-    if len(inputs) == len(targets) and all(key(a) == key(b) for a, b in zip(inputs, targets, strict=True)):
+    if len(inputs) == len(targets) and all(key(a) == key_of_target(b) for a, b in zip(inputs, targets, strict=True)):
         return targets, ""  # the usual case; it also covers folders that both contain a.jpg and a.png
-    by_key = {key(name): name for name in targets}
+    by_key = {key_of_target(name): name for name in targets}
     if len(by_key) < len(targets):
-        duplicate = next(name for name in targets if by_key[key(name)] != name)
-        return None, f"two targets have the same name: {duplicate}, {by_key[key(duplicate)]}"
+        duplicate = next(name for name in targets if by_key[key_of_target(name)] != name)
+        return None, f"two targets have the same name: {duplicate}, {by_key[key_of_target(duplicate)]}"
     names = {key(name): name for name in inputs}
     if len(names) < len(inputs):
         duplicate = next(name for name in inputs if names[key(name)] != name)
         return None, f"two inputs have the same name: {duplicate}, {names[key(duplicate)]}"
     unpaired = [f"input {name}" for name in inputs if key(name) not in by_key]
-    unpaired += [f"target {name}" for name in targets if key(name) not in names]
+    unpaired += [f"target {name}" for name in targets if key_of_target(name) not in names]
     if unpaired:
         more = f" and {len(unpaired) - _MAX_LISTED} more" if len(unpaired) > _MAX_LISTED else ""
         return None, f"without a partner: {', '.join(islice(unpaired, _MAX_LISTED))}{more}"

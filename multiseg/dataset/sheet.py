@@ -287,6 +287,8 @@ def _facts(dataset: Dataset) -> list[tuple[str, Any]]:
         "target",
         "val_input",
         "val_target",
+        "input_ending",
+        "target_ending",
         "seed",
         "val_percent",
         "channels",

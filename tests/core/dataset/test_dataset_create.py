@@ -138,6 +138,35 @@ def test_folders_of_other_shape_pair_by_base_name(tmp_path: Path) -> None:
     assert (found.inputs, found.targets) == (["a/1.png", "b/2.png"], ["y/z/1.png", "x/2.png"])
 
 
+def test_names_of_partners_may_have_other_endings(tmp_path: Path) -> None:
+    """Cityscapes' names; the other files beside its masks are left out."""
+    write_images(tmp_path / "input", [f"aachen/{name}_leftImg8bit.png" for name in "ab"])
+    endings = ("labelIds", "instanceIds", "color")
+    write_images(tmp_path / "target", [f"aachen/{name}_gtFine_{ending}.png" for name in "ab" for ending in endings])
+    chosen = {"input_ending": "_leftImg8bit", "target_ending": "_gtFine_labelIds"}
+    found = pairs.find_pairs(str(tmp_path / "input"), str(tmp_path / "target"), *chosen.values())
+    assert found.targets == ["aachen/a_gtFine_labelIds.png", "aachen/b_gtFine_labelIds.png"]
+    dataset = create(tmp_path, tmp_path / "out", val_percent=50, **chosen)
+    assert len(dataset.train) == len(dataset.val) == 1
+    assert dataset.info["left_out"] == {"target": {".png": 4}} and dataset.info["target_ending"] == "_gtFine_labelIds"
+    write_images(tmp_path / "flat", ["b.png", "a.png"])  # by base name
+    assert (
+        pairs.find_pairs(str(tmp_path / "flat"), found.target_folder, "", "_gtFine_color")
+        .targets[0]
+        .endswith("a_gtFine_color.png")
+    )
+    fails(
+        tmp_path,
+        tmp_path / "none",
+        DatasetError,
+        "no image whose name ends in '_mask' .* aachen/a_gtFine",
+        target_ending="_mask",
+    )
+    advice = r"if names end otherwise, as in a_mask.png, specify target_ending=_mask$"
+    fails(tmp_path, tmp_path / "none", DatasetError, advice)
+    fails(tmp_path, tmp_path / "none", SettingsError, "target_ending=3: must be text", target_ending=3)
+
+
 def test_same_names_with_different_suffixes_pair_where_both_folders_have_them(tmp_path: Path) -> None:
     for kind in ("input", "target"):
         write_images(tmp_path / kind, ["a.bmp", "a.png"])
