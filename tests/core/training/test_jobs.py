@@ -190,6 +190,16 @@ def test_a_job_to_resume_keeps_the_metric_and_the_patience(job: multiseg.Job, tm
     assert run.settings["metric"] == "l2" and run.summary["stopped_early"]
 
 
+def test_a_job_that_starts_again_keeps_its_start_weights(job: multiseg.Job, tmp_path: Path) -> None:
+    job = replace(job, epochs=1, seed=4)
+    start = replace(job, seed=5).train(tmp_path / "start", progress=False).path
+    whole = learned(replace(job, weights=start, solver_state=False).train(tmp_path / "run", progress=False))
+    for snapshot in snapshots.snapshots(tmp_path / "run"):
+        shutil.rmtree(snapshot.path)
+    (tmp_path / "run" / "summary.json").unlink()
+    assert learned(job.train(tmp_path / "run", resume=True, progress=False)) == whole
+
+
 @pytest.mark.parametrize("iteration", [1, 5, 11, 18, 29])
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 def test_stopped_anywhere_it_comes_to_the_same_to_the_bit(
