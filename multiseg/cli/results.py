@@ -151,7 +151,7 @@ def test_one(
 
 def _check_folder(folder: Path) -> None:
     """Raise UsageError for a folder of outputs that is a dataset or a run, whose files would be mixed with them."""
-    from multiseg.dataset.description import DATABASES
+    from multiseg.dataset.names import DATABASES
     from multiseg.run.reading import is_run
 
     kind = "a run" if is_run(folder) else "a dataset" if any((folder / name).is_dir() for name in DATABASES) else None

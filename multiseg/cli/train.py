@@ -159,7 +159,8 @@ OPTIONS_OF = {
 )
 @click.option(
     "--metric",
-    help=f"Metric that selects the best validation: {', '.join(SELECTING)}.  [default: {DEFAULT_METRIC}; val_loss if it is not defined]",
+    help=f"Metric that selects the best validation: {', '.join(SELECTING)}.  "
+    f"[default: {DEFAULT_METRIC}; val_loss if it is not defined]",
 )
 @click.option(
     "--threshold",

@@ -110,6 +110,11 @@ class Split:
         position = index if self._labels is None else self._label_position(index)
         return f"{records.path}: record {records.key(position).decode(errors='replace')}"
 
+    @property
+    def path(self) -> Path | None:
+        """The database of the features; None for an empty split."""
+        return None if self._features is None else self._features.path
+
     @cached_property
     def shape(self) -> Shape | None:
         """Return the shape ``(C, H, W)`` of the features; None for mixed sizes, and for an empty split."""

@@ -42,7 +42,7 @@ def test_db(
     """Return loss and metrics over a database; see Run.test_db."""
     split = open_split(path)
     _check_values(run, split)
-    tested = TestedLabels.of(run, Path(path))
+    tested = TestedLabels.of(run, split)
     most = _most_images(run, split)
     size = batch_size or min(run.settings["val_batch_size"], max(1, most))
     kind = run.labels.kind if run.labels else None

@@ -9,6 +9,7 @@ from pathlib import Path
 from multiseg.dataset import Dataset
 from multiseg.dataset.labels import Labels, given_as
 from multiseg.dataset.names import FEATURES
+from multiseg.dataset.reading import Split
 from multiseg.errors import DatasetError, MultisegWarning
 from multiseg.inference.tested import TestedNetwork
 from multiseg.layout import Layout
@@ -28,12 +29,13 @@ class TestedLabels:
     have_loss: bool = True
 
     @classmethod
-    def of(cls, run: TestedNetwork, path: Path) -> TestedLabels:
-        """Return that of the database ``path``: of the dataset to which it belongs, or else of the training's."""
-        stated = _stated(path) if run.labels is not None and run.labels.kind == CLASSES else None
+    def of(cls, run: TestedNetwork, split: Split) -> TestedLabels:
+        """Return that of a database: of the dataset to which it belongs, or else of the training's."""
+        path = split.path
+        stated = _stated(path) if path and run.labels is not None and run.labels.kind == CLASSES else None
         if stated is None:
             return cls(list(run.ignored), run.layout)
-        _warn_of_other_classes(run, stated, path)
+        _warn_of_other_classes(run, stated, split.name)
         of_loss, own = run.ignored_by_loss, stated.ignore
         return cls(
             sorted({*of_loss, *(() if own is None else (own,))}),
@@ -53,11 +55,11 @@ def _stated(path: Path) -> Labels | None:
     return labels if labels.kind == CLASSES else None
 
 
-def _warn_of_other_classes(run: TestedNetwork, stated: Labels, path: Path) -> None:
+def _warn_of_other_classes(run: TestedNetwork, stated: Labels, name: str) -> None:
     names = run.labels.names if run.labels is not None else ()
     if names and stated.names and names != stated.names:
         warnings.warn(
-            f"{path}: its dataset has the classes {', '.join(stated.names)}, {run.model.name} was trained on "
+            f"{name}: its dataset has the classes {', '.join(stated.names)}, {run.model.name} was trained on "
             f"{', '.join(names)}; labels are compared by their number, and figures have the latter names",
             MultisegWarning,
             stacklevel=4,

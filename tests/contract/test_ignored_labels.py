@@ -140,6 +140,15 @@ def test_a_databases_own_ignored_label_is_left_out(
     assert np.sum(tested["confusion"]) == counted.sum() < counted.size
     assert tested["pixel_accuracy"] == pytest.approx((output.argmax(1) == labels[:, 0])[counted].mean(), rel=1e-6)
     if dataset is void:
+        named = Dataset.create(
+            tmp_path / "named", input=images / "input", target=images / "target", val_percent=34, seed=1, labels="classes",
+            classes=["a", "b", "c"],
+        )  # fmt: skip
+        with (
+            pytest.warns(multiseg.errors.MultisegWarning, match="has the classes a, b, c, net"),
+            multiseg.Run.open(tmp_path / "run") as run,
+        ):
+            run.test_db(named.path)
         expected = -np.log(np.take_along_axis(output, right[:, None], 1)[:, 0][counted]).mean()
         assert tested["val_loss"] == pytest.approx(expected, rel=1e-4)
     else:
