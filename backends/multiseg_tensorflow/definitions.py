@@ -57,7 +57,7 @@ def with_variable_values(graph: Any) -> Any:
             node.op = "Identity"
             node.attr["T"].CopyFrom(node.attr["dtype"])
             del node.attr["dtype"]
-        elif op.type in IDENTITIES and op.inputs[0].dtype == tf.resource:
+        elif op.type in IDENTITIES and origin(op.inputs[0]).type == "VarHandleOp":
             node.attr["T"].type = origin(op.inputs[0]).get_attr("dtype").as_datatype_enum
     return definition
 

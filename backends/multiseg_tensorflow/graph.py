@@ -20,7 +20,7 @@ from multiseg_tensorflow.files import NetworkFile
 from multiseg_tensorflow.losses import Loss
 from multiseg_tensorflow.lowering import lower
 from multiseg_tensorflow.randomness import depend_on_seed
-from multiseg_tensorflow.tensors import in_control_flow, reachable
+from multiseg_tensorflow.tensors import in_control_flow, live_consumers, reachable
 from multiseg_tensorflow.user_file import blaming
 from multiseg_tensorflow.weights import Weight, neutral_name, plain
 
@@ -132,7 +132,14 @@ def _inference(file: NetworkFile, shape: Shape, label_shape: Any) -> tuple[list[
         y = None if label_shape is None else tf.placeholder(tf.float32, label_shape, "y")
         tower = file.tower(x, y, list(shape), file.classes, y is not None, y is None)
         outputs = _outputs(file.path, tower, initialised=False)
-    return [x, *_more_inputs([output for _, output in outputs], (x, y))], outputs, tower.reads_mode
+    inputs = [x, *_more_inputs([output for _, output in outputs], (x, y))]
+    dependent = reachable([tensor.op for tensor in inputs], live_consumers)
+    for _, output in outputs:
+        if output.op not in dependent:
+            raise ModelError(
+                f"{file.path}: its output {output.name} does not depend on the images; return a tensor that is computed from them"
+            )
+    return inputs, outputs, tower.reads_mode
 
 
 def _more_inputs(outputs: Sequence[Any], known: Sequence[Any]) -> list[Any]:

@@ -50,6 +50,13 @@ def consumers(op: Any) -> list[Any]:
     return [consumer for tensor in op.outputs for consumer in tensor.consumers()]
 
 
+def live_consumers(op: Any) -> list[Any]:
+    """Return the operations that use the values of an operation's outputs, without those on a branch that is never executed."""
+    if op.type == "Switch" and constant(op.inputs[1]) is not None:
+        return list(op.outputs[int(bool(constant(op.inputs[1])))].consumers())
+    return consumers(op)
+
+
 def branches(op: Any) -> list[Any]:
     """Return the operations for which an operation without inputs waits because it belongs to a branch of a condition."""
     return [

@@ -112,9 +112,7 @@ def read(inputs: Sequence[Any], outputs: Sequence[tuple[str, Any]], scopes: Coll
     last: list[Value] = []
     for _, output in outputs:
         value = walk.values.get(output.ref())
-        if value is None:  # the walk cannot follow the operations before the output, e.g. a loop
-            (value,) = walk.add(output.op, f"tf.{output.op.type}", [walk.values[inputs[0].ref()]])
-        last.append(value)
+        last.append(walk.opaque(output) if value is None else value)
     needed = reachable([value.node for value in last], lambda node: (value.node for value in node.inputs))
     nodes = [node for node in walk.nodes if node in needed]
     weights = _assign_names(nodes, names, scopes)

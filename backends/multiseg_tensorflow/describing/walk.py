@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow
 
 from multiseg_tensorflow import dropout
-from multiseg_tensorflow.tensors import SHAPES, VARIABLES, constant, consumers, live_input, reachable
+from multiseg_tensorflow.tensors import SHAPES, VARIABLES, constant, live_consumers, live_input, reachable
 from multiseg_tensorflow.weights import Weight, split_name
 from multiseg_tensorflow.weights import moved as moved_weight
 from multiseg_tensorflow.weights import plain as plain_weight
@@ -95,7 +95,7 @@ class Walk:
 
     def __init__(self, inputs: Mapping[str, Any], outputs: Sequence[Any], rules: Mapping[str, Rule]) -> None:
         self.rules = rules
-        self.input_dependent = reachable([tensor.op for tensor in inputs.values()], consumers)
+        self.input_dependent = reachable([tensor.op for tensor in inputs.values()], live_consumers)
         ancestors = reachable([output.op for output in outputs], lambda op: (tensor.op for tensor in op.inputs))
         self.path_ops = self.input_dependent & ancestors
         self.sources = [Node(tensor.op, "Input", [], tensor=tensor, name=name) for name, tensor in inputs.items()]
@@ -120,7 +120,7 @@ class Walk:
             for tensor in op.inputs
             if self._is_on_path(tensor)
         ):
-            return  # on a branch that is never executed
+            return  # after operations that the walk cannot follow, see opaque
         if not any(tensor.ref() in self.values for tensor in op.inputs):
             return
         if op.type == "Switch" and constant(op.inputs[1]) is not None:
@@ -208,6 +208,30 @@ class Walk:
         if tensor.op.type in VARIABLES and tensor.dtype == tf.resource:
             view = None
         return VariableRef(weight[0], moved_weight, (layout, view, order))
+
+    def opaque(self, tensor: Any) -> Value:
+        """Add one layer for all operations before an output that the walk cannot follow, e.g. after a loop; return its value.
+
+        It has a digest of these operations, so that networks with others are described differently.
+        """
+        ops = sorted(reachable([tensor.op], lambda op: (source.op for source in op.inputs)), key=lambda op: op._id)
+        places = {op: place for place, op in enumerate(ops)}
+        content = [
+            (
+                op.type,
+                attributes(op),
+                [(places[source.op], source.value_index) for source in op.inputs],
+                digest(constant(op.outputs[0])) if op.type == "Const" else str(op.node_def.attr["shape"]),
+            )
+            for op in ops
+        ]
+        parameters = {
+            "operations": len(ops),
+            "digest": hashlib.blake2b(repr(content).encode(), digest_size=8).hexdigest(),
+        }
+        first = self.values[self.sources[0].tensor.ref()]
+        (value,) = self.add(tensor.op, f"tf.{tensor.op.type}", [first], parameters)
+        return value
 
     def _unsupported(self, op: Any) -> list[Value]:
         """Add a layer of the type ``tf.OPERATION`` for an operation that no rule converts."""

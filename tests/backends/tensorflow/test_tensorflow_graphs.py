@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import multiseg
 from helpers import neutral_math, tensorflow_graphs
 from helpers.tensorflow_graphs import Written, describe, linear, load, small
+from multiseg.errors import ModelError
 from multiseg.model_files import copies, kinds
 from multiseg.topology import Topology
 
@@ -115,6 +117,66 @@ def test_switches_beside_the_image_are_set(tmp_path: Path) -> None:
         assert first == pytest.approx(second, rel=1e-3)
         types = [layer["type"] for layer in describe(tmp_path / file)["layers"]]
         assert types[0] == "BatchNormalization" and types[-1] == "Conv"
+
+
+def conditional(x: Any, activation: str = "relu", default: bool = False) -> Any:
+    """A convolution, batch normalisation by the moments of the batch or stored ones, an activation and a convolution."""
+    v1 = tensorflow_graphs.tf()
+    training = v1.placeholder_with_default(False, [], "phase") if default else v1.placeholder(v1.bool, [], "training")
+    net = v1.nn.conv2d(x, v1.get_variable("c1/weights", [3, 3, 1, 4]), 1, "SAME")
+    draw = v1.random_uniform_initializer(0.5, 1.5)
+    names = ("gamma", "beta", "moving_mean", "moving_variance")
+    scale, offset, *stored = (v1.get_variable(f"c1/norm/{name}", [4], initializer=draw) for name in names)
+    mean, variance = v1.cond(training, lambda: tuple(v1.nn.moments(net, [0, 1, 2])), lambda: tuple(stored))
+    net = v1.nn.batch_normalization(net, mean, variance, offset, scale, 1e-3)
+    net = v1.nn.dropout(net, rate=v1.where_v2(training, 0.3, 0.0))
+    kernel, bias = v1.get_variable("c2/weights", [1, 1, 4, 2]), v1.get_variable("c2/biases", [2])
+    return v1.nn.bias_add(v1.nn.conv2d(getattr(v1.nn, activation)(net), kernel, 1, "SAME"), bias)
+
+
+@pytest.mark.parametrize("default", [False, True])
+def test_statistics_that_a_condition_switches_are_a_layer(tmp_path: Path, default: bool) -> None:
+    from multiseg_tensorflow.reader import read_weights
+
+    written = Written(tmp_path, lambda x: conditional(x, default=default))
+    for file in ("frozen.pb", "net.meta"):
+        path = tmp_path / file
+        description = describe(path)
+        types = [layer["type"] for layer in description["layers"]]
+        assert types == ["Conv", "BatchNormalization", "Dropout", "Relu", "Conv"], file
+        norm = description["layers"][1]
+        assert "training_statistics" not in norm["parameters"]  # those of the batch
+        weights = read_weights(str(path if file == "frozen.pb" else tmp_path / "net"), str(path), [1, 8, 8])
+        images = np.transpose(written.images, (0, 3, 1, 2))
+        computed = neutral_math.run(description, weights, images)
+        assert np.allclose(computed, np.transpose(written.expected, (0, 3, 1, 2)), atol=1e-5), file
+
+
+def test_networks_after_conditions_and_loops_are_told_apart(tmp_path: Path) -> None:
+    def looped(factor: float) -> Callable[[Any], Any]:
+        v1 = tensorflow_graphs.tf()
+        return lambda x: linear(v1.map_fn(lambda image: v1.nn.relu(image * factor), x))
+
+    def topology(name: str, build: Callable[[Any], Any]) -> Topology:
+        (tmp_path / name).mkdir()
+        Written(tmp_path / name, build)
+        return Topology.of(name, "test", describe(tmp_path / name / "net.meta"))
+
+    assert topology("relu", conditional) == topology("same", conditional)
+    assert topology("other relu", conditional) != topology("sigmoid", lambda x: conditional(x, "sigmoid"))
+    assert topology("twofold", looped(2.0)) == topology("twofold again", looped(2.0))
+    assert topology("two", looped(2.0)) != topology("three", looped(3.0))
+
+
+def test_a_network_that_does_not_read_its_images_is_refused(tmp_path: Path) -> None:
+    def unread(x: Any) -> Any:
+        v1 = tensorflow_graphs.tf()
+        constant = v1.get_variable("constant", [1, 8, 8, 1])
+        return v1.cond(v1.constant(True), lambda: v1.identity(constant), lambda: x)
+
+    Written(tmp_path, unread)
+    with pytest.raises(ModelError, match=r"net\.meta: its output .* does not depend on the images"):
+        describe(tmp_path / "net.meta")
 
 
 def test_names_beside_the_file_choose_among_several_ends(tmp_path: Path) -> None:

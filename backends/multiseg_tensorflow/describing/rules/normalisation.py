@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from multiseg_tensorflow.describing.rules.convolution import has_data_format
 from multiseg_tensorflow.describing.walk import RESHAPED, Value, VariableRef, Walk
-from multiseg_tensorflow.tensors import constant, number
+from multiseg_tensorflow.tensors import constant, live_input, number
 from multiseg_tensorflow.weights import vector as vector_weight
 
 HALF = "Normalise"  # layer type of the multiplication of an unfused batch normalisation until its addition is visited
@@ -113,7 +114,7 @@ def by_moments(walk: Walk, op: Any) -> list[Value] | None:
         if product_op.type != "Mul" or shift_op.type not in ("Sub", "Neg", "Mul"):
             continue
         for x, factor in (tuple(product_op.inputs), tuple(reversed(product_op.inputs))):
-            value = walk.value(x)
+            value, x = walk.value(x), _passed(x)
             parts = None if value is None else _moments(walk, x, factor)
             if value is None or parts is None or value.layout not in ("NHWC", None):
                 continue
@@ -148,7 +149,7 @@ def _moments(walk: Walk, x: Any, factor: Any) -> tuple[Any, Any, float] | None:
     if epsilon is None or epsilon[0] is not None or np.size(epsilon[1]) != 1 or not _over_batch(mean, x):
         return None
     squares = _source(mean.inputs[0])
-    if squares.type != "SquaredDifference" or all(side is not x for side in squares.inputs):
+    if squares.type != "SquaredDifference" or all(_passed(side) is not x for side in squares.inputs):
         return None
     return scale, mean.outputs[0], number(np.ravel(epsilon[1])[0])
 
@@ -165,18 +166,25 @@ def _mean_of(x: Any, tensor: Any) -> Any:
     while waiting:
         op = _source(waiting.pop())
         if op.type == "Mean":
-            return op.outputs[0] if op.inputs[0] is x and _over_batch(op, x) else None
+            return op.outputs[0] if _passed(op.inputs[0]) is x and _over_batch(op, x) else None
         if op.type in ("Sub", "Neg", "Mul"):
             waiting += op.inputs
     return None
 
 
 def _source(tensor: Any) -> Any:
-    """Return the operation that computes a tensor, before identities and changes of shape."""
-    op = tensor.op
-    while op.type in ("Identity", "StopGradient", *RESHAPED):
-        op = op.inputs[0].op
-    return op
+    """Return the operation that computes a tensor, before identities, changes of shape and constant conditions."""
+    return _passed(tensor, RESHAPED).op
+
+
+def _passed(tensor: Any, types: Sequence[str] = ()) -> Any:
+    """Return the tensor that identities, constant conditions and operations of ``types`` pass on."""
+    while tensor.op.type in ("Identity", "StopGradient", "Switch", "Merge", *types):
+        source = live_input(tensor.op) if tensor.op.type == "Merge" else tensor.op.inputs[0]
+        if source is None:
+            return tensor
+        tensor = source
+    return tensor
 
 
 def _factor(walk: Walk, tensor: Any) -> tuple[Any, float, Any] | None:
