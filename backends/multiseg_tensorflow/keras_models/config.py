@@ -52,17 +52,24 @@ NOT_OPERATIONS = (
 VALUES = ("__keras_tensor__", "__tensor__", "__numpy__", "__slice__", "__ellipsis__")  # in the arguments of a call
 INITIALISER = re.compile(r"(?:\w+_)?initializer")
 LEFT_OUT = re.compile(r"(?:\w+_)?(?:regularizer|constraint)")
+# of layers of Keras 2, without effect here
+OLD_ARGUMENTS = ("noise_shape", "robust_masking", "softmax_robust_masking", "dynamic")
 NEUTRAL: Config = {"dtype": None, "groups": 1, "fused": None, "time_major": False, "sparse": False, "ragged": False}
 NOT_ACTIVATIONS = ("get", "serialize", "deserialize")
 MAX_DEPTH = 64
 
 
-def reduced(path: Path, config: Any, keras: Any) -> Config:
+def reduced(path: Path, config: Any, version: str, keras: Any) -> Config:
     """Return the class name and configuration of a model, checked and reduced.
 
-    ``keras`` is the module, which is asked for the arguments of layers and the names of activations. Raises ModelError that
-    names the layer or function that is refused.
+    ``version`` is that of Keras which wrote the model, and ``keras`` the module here, which is asked for the arguments of layers
+    and the names of activations. Raises ModelError that names the layer or function that is refused, or a version before 2.
     """
+    if version.startswith(("0.", "1.")):
+        raise ModelError(
+            f"{path}: was written by Keras {version[:20]}, whose layers have other names and arguments; multiseg reads models of "
+            "Keras 2 and 3. Load it in Keras 2.3 and save it again"
+        )
     if not isinstance(config, dict) or config.get("class_name") not in MODELS:
         name = config.get("class_name") if isinstance(config, dict) else config
         raise ModelError(
@@ -125,8 +132,11 @@ class _Checker:
             identity.update(module="keras.layers", registered_name=None)
         reduced = {key: self._value(key, value, name) for key, value in config.items() if not LEFT_OUT.fullmatch(key)}
         arguments = inspect.signature(getattr(self._keras.layers, class_name, object)).parameters
-        for key in [key for key in reduced if INITIALISER.fullmatch(key) and key not in arguments]:
-            del reduced[key]  # Keras 2 states initialisers that a layer does not have
+        takes_more = any(argument.kind is argument.VAR_KEYWORD for argument in arguments.values())
+        for key in [key for key in reduced if key not in arguments]:
+            # Keras 2 states arguments that a layer does not have
+            if INITIALISER.fullmatch(key) or key in OLD_ARGUMENTS or (key == "trainable" and not takes_more):
+                del reduced[key]
         for key, neutral in NEUTRAL.items():
             if key in reduced and (key == "dtype" or neutral is None or reduced[key] == neutral):
                 del reduced[key]

@@ -10,6 +10,11 @@ import tensorflow
 Call = Callable[..., Any]
 
 
+def old_hard_sigmoid(x: Any) -> Any:
+    """Compute the hard sigmoid of Keras 2, clip(0.2 * x + 0.5, 0, 1); that of Keras 3 is clip(x / 6 + 0.5, 0, 1)."""
+    return tensorflow.clip_by_value(0.2 * x + 0.5, 0.0, 1.0)
+
+
 def form_of(layer: Any) -> Call | None:
     """Return another computation of a layer, in place of its method ``call``; None for layers that need none."""
     name = type(layer).__name__

@@ -17,11 +17,12 @@ from tensorflow.python.framework import tensor_shape
 from multiseg.errors import BackendUnavailable, ModelError
 from multiseg.files import hdf5, parse_json, read_bytes
 from multiseg_tensorflow.keras_models import config as configs
+from multiseg_tensorflow.keras_models.forms import old_hard_sigmoid
 from multiseg_tensorflow.kinds import is_keras_archive
 
 tf = tensorflow.compat.v1
 
-CONFIG, WEIGHTS = "config.json", "model.weights.h5"  # members of an archive
+CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"  # members of an archive
 HEAD = 1 << 16  # bytes that identify the format
 MAX_CONFIG = 1 << 26  # bytes
 MAX_EXPANSION = 100  # of a compressed member; Keras does not compress
@@ -32,15 +33,19 @@ def load(path: Path, any_size: bool = False) -> Any:
 
     Raises ModelError that names the file, and the layer that cannot be loaded.
     """
-    with as_tensorflow_2(), _weights_file(path) as (config, weights_file):
+    with as_tensorflow_2(), _weights_file(path) as (config, version, weights_file):
         keras = _keras(path)
-        reduced = configs.reduced(path, config, keras)
+        reduced = configs.reduced(path, config, version, keras)
         for layer in configs.input_layers(reduced) if any_size else ():
             shape = layer.get("batch_shape", [])
             layer["batch_shape"] = [*shape[:1], None, None, *shape[3:]] if len(shape) == 4 else shape
         model_class = keras.Sequential if reduced["class_name"] == "Sequential" else keras.Model
         with _blaming(path, "building its model"):
             model = model_class.from_config(reduced["config"])
+        is_old = not version or version.startswith("2.")
+        for layer in model._flatten_layers() if is_old else ():
+            if getattr(layer, "activation", None) is keras.activations.hard_sigmoid:
+                layer.activation = old_hard_sigmoid
         if not model.built:
             raise ModelError(
                 f"{path}: its model does not state the shape of its images; add keras.Input((height, width, channels)) to it"
@@ -92,32 +97,36 @@ def _keras(path: Path) -> Any:
 
 
 @contextmanager
-def _weights_file(path: Path) -> Iterator[tuple[Any, str]]:
-    """Yield the configuration in a model's file, and the path of a file with its weights that has an extension Keras expects."""
+def _weights_file(path: Path) -> Iterator[tuple[Any, str, str]]:
+    """Yield the configuration in a model's file, the version of Keras that wrote it, and the path of a file with its weights.
+
+    The version is empty if it is not stated, as in files of early versions of Keras 2. The path has an extension Keras expects.
+    """
     try:
         is_archive = is_keras_archive(read_bytes(path, HEAD), path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     if is_archive:
         with tempfile.TemporaryDirectory(prefix="multiseg-keras-") as folder:
-            config = _unpacked(path, Path(folder))
+            config, metadata = _unpacked(path, Path(folder))
             with hdf5.opened(Path(folder, WEIGHTS), f"{path}: {WEIGHTS} in it"):
                 pass
-            yield config, str(Path(folder, WEIGHTS))
+            version = metadata.get("keras_version", "") if isinstance(metadata, dict) else ""
+            yield config, str(version), str(Path(folder, WEIGHTS))
         return
     with hdf5.opened(path) as file:
-        text = file.attrs.get("model_config")
+        text, version = file.attrs.get("model_config"), file.attrs.get("keras_version", "")
     if text is None:
         raise ModelError(
             f"{path}: contains weights without the model; save the model itself (model.save), or specify the file as weights of "
             "a network"
         )
     with _named(path, "model.h5") as named:
-        yield _json(path, text), named
+        yield _json(path, text), version.decode() if isinstance(version, bytes) else str(version), named
 
 
-def _unpacked(path: Path, folder: Path) -> Any:
-    """Write the weights in an archive to a folder and return its configuration. Raises ModelError if it is damaged."""
+def _unpacked(path: Path, folder: Path) -> tuple[Any, Any]:
+    """Write the weights in an archive to a folder, return its configuration and metadata. Raises ModelError if it is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
             size = path.stat().st_size
@@ -127,19 +136,21 @@ def _unpacked(path: Path, folder: Path) -> Any:
                 raise ModelError(
                     f"{path}: is not a complete Keras archive: it has no {missing[0]}; save the model again"
                 )
-            for name in (CONFIG, WEIGHTS):
+            names = [name for name in (CONFIG, WEIGHTS, METADATA) if name in members]
+            for name in names:
                 member = members[name]
                 stored = min(member.compress_size, size)  # what the archive says, and what there is
                 if member.file_size > MAX_EXPANSION * max(stored, 1024):
                     raise ModelError(f"{path}: {name} in it expands to {member.file_size} bytes; it is damaged")
-            if members[CONFIG].file_size > MAX_CONFIG:
-                raise ModelError(
-                    f"{path}: {CONFIG} in it has {members[CONFIG].file_size} bytes; at most {MAX_CONFIG} are read"
-                )
+                if name != WEIGHTS and member.file_size > MAX_CONFIG:
+                    raise ModelError(
+                        f"{path}: {name} in it has {member.file_size} bytes; at most {MAX_CONFIG} are read"
+                    )
             with archive.open(WEIGHTS) as source, Path(folder, WEIGHTS).open("wb") as target:
                 while piece := source.read(1 << 20):
                     target.write(piece)
-            return _json(path, archive.read(CONFIG))
+            metadata = _json(path, archive.read(METADATA)) if METADATA in names else {}
+            return _json(path, archive.read(CONFIG)), metadata
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
         raise ModelError(f"{path}: is not a complete Keras archive: {error}; copy or save it again") from error
 

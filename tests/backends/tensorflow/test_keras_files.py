@@ -63,6 +63,11 @@ dense = [L.Conv2D(2, 3, padding="same"), L.Flatten(), L.Dense(64), L.Reshape((8,
 save(keras.Sequential([keras.Input((8, 8, 1)), *dense]), "dense.h5")
 rows = [L.Conv2D(4, 3, padding="same"), L.Reshape((96, 4)), L.Activation("softmax")]
 save(keras.Sequential([keras.Input((8, 12, 1)), *rows]), "rows.keras")
+gated = keras.Sequential([
+    keras.Input((8, 8, 1)), L.Conv2D(2, 1, activation="hard_sigmoid", name="gate"), L.SpatialDropout2D(0.2, name="drop"),
+    L.Activation("hard_sigmoid", name="again")])
+save(gated, "gated.keras")
+gated.save(folder + "gated.h5")
 doubling = keras.Sequential([keras.Input((8, 8, 1)), L.Lambda(lambda x: 2 * x, name="double")])
 save(doubling, "lambda.keras")
 save(doubling, "lambda.h5")
@@ -141,6 +146,67 @@ def test_a_configuration_in_the_manner_of_keras_2_loads(folder: Path, tmp_path: 
     assert old == new
     weights = [reader.read_weights(str(file)) for file in (tmp_path / "old.hdf5", folder / "model.h5")]
     assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[1])
+
+
+def of_version(file: Path, version: str | None, target: Path) -> Path:
+    """Copy a model's file as one that another version of Keras wrote: its version, and arguments that Keras 2 states."""
+    import h5py
+
+    def changed(model: str) -> str:
+        config = json.loads(model)
+        for layer in config["config"]["layers"]:
+            if layer["class_name"] == "SpatialDropout2D":
+                layer["config"].update(noise_shape=None, seed=None, trainable=True)
+        return json.dumps(config)
+
+    if file.suffix == ".keras":
+        with zipfile.ZipFile(file) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        metadata = {} if version is None else {"keras_version": version}
+        config = changed(members["config.json"].decode()).encode()
+        members.update({"metadata.json": json.dumps(metadata).encode(), "config.json": config})
+        with zipfile.ZipFile(target, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+        return target
+    shutil.copy(file, target)
+    with h5py.File(target, "a") as copy:
+        copy.attrs["model_config"] = changed(copy.attrs["model_config"])
+        del copy.attrs["keras_version"]
+        if version is not None:
+            copy.attrs["keras_version"] = version.encode()
+    return target
+
+
+@pytest.mark.parametrize("version", [None, "2.2.4-tf", "2.21.0", "3.3.3"])
+@pytest.mark.parametrize("file", ["gated.keras", "gated.h5"])
+def test_functions_are_those_of_the_version_of_keras_that_wrote_the_file(
+    folder: Path, tmp_path: Path, file: str, version: str | None
+) -> None:
+    from multiseg_tensorflow import reader
+
+    path = of_version(folder / file, version, tmp_path / file)
+    loaded = load(path, 1, 8, 8, 2)
+    weights, images = loaded.get_weights(), keras_files.predicted(folder / "gated.keras")["images"]
+    slope = 1 / 6 if version == "3.3.3" else 0.2
+    expected = images * weights["gate.weight"].reshape(2) + weights["gate.bias"]
+    for _ in range(2):
+        expected = np.clip(slope * expected + 0.5, 0, 1)
+    assert np.allclose(loaded.predict(images, None)[0], expected, atol=1e-6)
+    description = reader.describe(str(path), None)
+    again = forward(Topology.of(file, "", description), weights, images.transpose(0, 3, 1, 2)).output.value
+    assert np.allclose(again.transpose(0, 2, 3, 1), expected, atol=1e-6)
+    trained = load(path, 1, 8, 8, 2, solver={"name": "sgd"})
+    trained.train_step(images, np.zeros_like(expected), 0.1)
+    assert not np.array_equal(trained.get_weights()["gate.weight"], weights["gate.weight"])
+
+
+def test_a_model_of_keras_1_is_refused_with_its_version(folder: Path, tmp_path: Path) -> None:
+    from multiseg_tensorflow import reader
+
+    path = of_version(folder / "gated.h5", "1.2.2", tmp_path / "old.h5")
+    with pytest.raises(ModelError, match=r"old\.h5: was written by Keras 1\.2\.2.*Keras 2 and 3"):
+        reader.describe(str(path), None)
 
 
 def test_a_last_reshape_to_rows_of_pixels_is_left_out(folder: Path) -> None:
