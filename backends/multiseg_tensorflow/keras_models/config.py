@@ -23,7 +23,8 @@ LAYERS = frozenset((
     "BatchNormalization", "LayerNormalization", "GroupNormalization", "UnitNormalization", "RMSNormalization", "Normalization",
     "MaxPooling2D", "AveragePooling2D", "GlobalAveragePooling2D", "GlobalMaxPooling2D", "UpSampling2D",
     "Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax", "ActivityRegularization",
-    "Dropout", "SpatialDropout2D", "Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot",
+    "Dropout", "SpatialDropout2D", "GaussianDropout", "AlphaDropout", "GaussianNoise",
+    "Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot",
     "ZeroPadding2D", "Cropping2D", "CenterCrop", "Rescaling", "Resizing", "Reshape", "Permute", "Flatten", "RepeatVector",
     "Identity", "Attention", "AdditiveAttention", "MultiHeadAttention",
 ))  # fmt: skip

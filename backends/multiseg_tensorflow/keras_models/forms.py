@@ -22,6 +22,10 @@ def form_of(layer: Any) -> Call | None:
         return _grouped(layer)
     if name == "UpSampling2D" and layer.interpolation == "nearest":
         return _nearest(layer)
+    if name == "GlobalMaxPooling2D" and not layer.keepdims:
+        return lambda inputs: tensorflow.reshape(
+            tensorflow.reduce_max(inputs, [1, 2], keepdims=True), [-1, inputs.shape[3]]
+        )
     if name == "Dense":
         return _on_pixels(layer)
     if name == "Rescaling" and not isinstance(layer.scale, (list, tuple)) and layer.offset == 0:

@@ -63,6 +63,10 @@ dense = [L.Conv2D(2, 3, padding="same"), L.Flatten(), L.Dense(64), L.Reshape((8,
 save(keras.Sequential([keras.Input((8, 8, 1)), *dense]), "dense.h5")
 rows = [L.Conv2D(4, 3, padding="same"), L.Reshape((96, 4)), L.Activation("softmax")]
 save(keras.Sequential([keras.Input((8, 12, 1)), *rows]), "rows.keras")
+noisy = [
+    L.GaussianNoise(0.5, name="noise"), L.Conv2D(4, 3, name="conv"), L.ELU(0.5, name="elu"), L.AlphaDropout(0.1),
+    L.GaussianDropout(0.2), L.GlobalMaxPooling2D(name="maximum"), L.Dense(64, name="dense"), L.Reshape((8, 8, 1))]
+save(keras.Sequential([keras.Input((8, 8, 1)), *noisy]), "noisy.keras")
 gated = keras.Sequential([
     keras.Input((8, 8, 1)), L.Conv2D(2, 1, activation="hard_sigmoid", name="gate"), L.SpatialDropout2D(0.2, name="drop"),
     L.Activation("hard_sigmoid", name="again")])
@@ -207,6 +211,24 @@ def test_a_model_of_keras_1_is_refused_with_its_version(folder: Path, tmp_path: 
     path = of_version(folder / "gated.h5", "1.2.2", tmp_path / "old.h5")
     with pytest.raises(ModelError, match=r"old\.h5: was written by Keras 1\.2\.2.*Keras 2 and 3"):
         reader.describe(str(path), None)
+
+
+def test_noise_is_that_of_training_and_layers_of_several_operations_are_one(folder: Path) -> None:
+    from multiseg_tensorflow import reader
+
+    path, made = folder / "noisy.keras", keras_files.predicted(folder / "noisy.keras")
+    loaded = load(path, 1, 8, 8, 1)
+    assert np.allclose(loaded.predict(made["images"], None)[0], made["expected"], atol=1e-6)
+    description = reader.describe(str(path), None)
+    types = [layer["type"] for layer in description["layers"]]
+    assert types[:4] == ["Conv", "Elu", "GlobalMaxPool", "Flatten"]
+    assert description["layers"][1]["parameters"] == {"alpha": 0.5}
+    again = forward(
+        Topology.of("noisy", "", description), loaded.get_weights(), made["images"].transpose(0, 3, 1, 2)
+    ).output.value
+    assert np.allclose(again.transpose(0, 2, 3, 1), made["expected"], atol=1e-5)
+    trained = load(path, 1, 8, 8, 1, solver={"name": "sgd"})
+    assert len({trained.train_step(made["images"], made["expected"], 0.0, seed) for seed in range(3)}) == 3
 
 
 def test_a_last_reshape_to_rows_of_pixels_is_left_out(folder: Path) -> None:

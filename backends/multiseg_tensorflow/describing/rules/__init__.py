@@ -32,6 +32,7 @@ RULES: dict[str, Rule] = {
     "Elu": arithmetic.elementwise("Elu", alpha=1.0),
     "Square": arithmetic.elementwise("Pow", exponent=2.0),
     "LeakyRelu": arithmetic.leaky,
+    "SelectV2": arithmetic.select,
     "Softmax": arithmetic.last_axis("Softmax"),
     "LogSoftmax": arithmetic.last_axis("LogSoftmax"),
     "ConcatV2": axes.concat,

@@ -24,6 +24,21 @@ def leaky(walk: Walk, op: Any) -> list[Value] | None:
     return walk.unary(op, "LeakyRelu", {"alpha": number(op.get_attr("alpha"))})
 
 
+def select(walk: Walk, op: Any) -> list[Value] | None:
+    """Convert where(x > 0, elu(x), alpha * elu(x)), the operations of Keras's ELU; None for other selections."""
+    values = [walk.value(tensor) for tensor in op.inputs]
+    condition, above, below = values
+    if condition is None or above is None or below is None or above.node.type != "Elu" or below.node.inputs != [above]:
+        return None
+    elu, scaled, greater = above.node, below.node, condition.node
+    is_positive = (
+        greater.type == "tf.Greater" and greater.inputs == elu.inputs and greater.parameters.get("input1") == 0
+    )
+    if scaled.type != "Mul" or elu.parameters["alpha"] != 1 or not is_positive:
+        return None
+    return walk.add(op, "Elu", elu.inputs, {"alpha": scaled.parameters["value"]})
+
+
 def pass_on(walk: Walk, op: Any) -> list[Value] | None:
     """Return the input of an operation that does not change values; it becomes no layer."""
     if op.type == "Cast" and not (op.outputs[0].dtype.is_floating and op.inputs[0].dtype.is_floating):
