@@ -258,6 +258,20 @@ def test_weights_are_read_from_checkpoints_and_graphs(tmp_path: Path) -> None:
     assert all(np.array_equal(weights[key], expected[key]) for key in expected)
 
 
+def test_weights_of_a_graph_of_any_size_are_read_for_the_size_of_its_images(tmp_path: Path) -> None:
+    from multiseg_tensorflow.reader import read_weights
+
+    Written(tmp_path, small, (None, None, 1))
+    path = tmp_path / "frozen.pb"
+    with pytest.raises(ModelError, match=r"frozen\.pb: does not specify its image size; specify input_shape"):
+        read_weights(str(path))
+    expected = read_weights(str(tmp_path / "net"))  # of the checkpoint, by names and shapes
+    multiseg.convert(path, "safetensors", tmp_path / "weights.safetensors", input_shape=(1, 8, 8))
+    weights = multiseg.model_files.read_weights(tmp_path / "weights.safetensors")
+    assert set(weights) == set(expected)
+    assert all(np.array_equal(weights[name], expected[name]) for name in expected)
+
+
 def test_a_meta_graph_without_its_checkpoint_begins_at_its_initialisers(tmp_path: Path) -> None:
     Written(tmp_path, small, seed=None)
     for path in [*tmp_path.glob("net.index"), *tmp_path.glob("net.data-*")]:
