@@ -235,7 +235,7 @@ def _final_tensors(graph: Any, dependent: set[Any]) -> list[Any]:
     """Return the floating-point images and vectors that operations in ``dependent`` output and none of them uses."""
     ops = [op for op in graph.get_operations() if op in dependent and op.type not in INPUTS and op.outputs]
     last = [op for op in ops if not any(dependent & set(tensor.consumers()) for tensor in op.outputs)]
-    tensors = [op.outputs[0] for op in last if not GRADIENTS.search(op.name)]
+    tensors = [op.outputs[0] for op in last if not _belongs_to_solver(op)]
     floats = [tensor for tensor in tensors if tensor.dtype.base_dtype.is_floating and tensor.shape.rank != 0]
     scores = {_scores(tensor).name: _scores(tensor) for tensor in tensors if tensor.dtype.base_dtype.is_integer}
     return floats or [tensor for tensor in scores.values() if tensor.dtype.base_dtype.is_floating]
@@ -252,11 +252,12 @@ def _scores(tensor: Any) -> Any:
 def _images(graph: Any, dependent: set[Any]) -> list[Any]:
     """Return the last images that operations in ``dependent`` output, without gradients: likely outputs of a training graph."""
     ops = [op for op in graph.get_operations() if op in dependent and op.type not in INPUTS and op.outputs]
-    return [
-        tensor
-        for tensor in (op.outputs[0] for op in ops)
-        if tensor.shape.rank == 4 and not GRADIENTS.search(tensor.name)
-    ][-MAX_LISTED:]
+    return [op.outputs[0] for op in ops if op.outputs[0].shape.rank == 4 and not _belongs_to_solver(op)][-MAX_LISTED:]
+
+
+def _belongs_to_solver(op: Any) -> bool:
+    """Return whether an operation computes gradients, or changes a variable: its output is a reference to the variable."""
+    return bool(op.outputs and op.outputs[0].dtype._is_ref_dtype) or GRADIENTS.search(op.name) is not None
 
 
 def _single_name(path: Path, end: str, tensors: list[Any], others: Iterable[Any] = ()) -> str:
@@ -277,7 +278,9 @@ def _tensor(path: Path, graph: Any, name: str) -> Any:
     try:
         return graph.get_tensor_by_name(name if ":" in name else f"{name}:0")
     except (KeyError, ValueError) as error:
-        last = ", ".join(op.name for op in graph.get_operations()[-MAX_LISTED:])
+        of_images = _dependent(_inputs(graph))
+        ops = [op for op in graph.get_operations() if op in of_images and op.outputs and not _belongs_to_solver(op)]
+        last = ", ".join(op.name for op in (ops or graph.get_operations())[-MAX_LISTED:])
         raise ModelError(
             f"{path}: has no tensor {name!r}; use the name of an existing one; its last operations are: {last}"
         ) from error

@@ -198,6 +198,25 @@ def test_names_beside_the_file_choose_among_several_ends(tmp_path: Path) -> None
     assert [layer["type"] for layer in describe(path)["layers"]] == ["Abs"]
 
 
+@pytest.mark.parametrize("resources", [False, True])
+def test_the_output_of_a_graph_with_its_solver_is_the_networks(tmp_path: Path, resources: bool) -> None:
+    def trained(x: Any) -> Any:
+        v1 = tensorflow_graphs.tf()
+        with v1.variable_scope("net", use_resource=resources):
+            score = small(x)
+        loss = v1.reduce_mean((score - v1.placeholder(v1.float32, [None, 8, 8, 1], "labels")) ** 2)
+        v1.train.AdamOptimizer(0.1).minimize(loss, v1.train.get_or_create_global_step())
+        return score
+
+    written = Written(tmp_path, trained)
+    assert np.allclose(load(tmp_path / "net.meta").predict(written.images, None)[0], written.expected, atol=1e-6)
+    (tmp_path / "net.meta.json").write_text('{"output": "scores:0"}')
+    with pytest.raises(
+        ModelError, match=r"no tensor 'scores:0'.*; its last operations are: .*net/conv2d_transpose.*output"
+    ):
+        load(tmp_path / "net.meta")
+
+
 def test_a_graph_of_channels_first_takes_and_gives_channels_last(tmp_path: Path) -> None:
     def first(x: Any) -> Any:
         v1 = tensorflow_graphs.tf()
