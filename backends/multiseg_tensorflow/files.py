@@ -38,6 +38,9 @@ class NetworkFile:
     folded: frozenset[str] = (
         frozenset()
     )  # variables of the file that the network has not, see multiseg_tensorflow.folding
+    constants: frozenset[str] = (
+        frozenset()
+    )  # weights of a graph that its checkpoint lacks, see multiseg_tensorflow.plain
     classes: int | None = None  # the number of classes, if it is known
     outputs: tuple[str, ...] = ()  # names of the outputs that the network is cut to, none for all of it
     any_shape: tuple[int, int, int] | None = None  # an image shape that the layers can be described for
@@ -101,7 +104,7 @@ def load(path: Path, seed: int = 0) -> NetworkFile:
         weights = {f"{GraphKeys.MODEL}/{name}": value for name, value in graph.weights.items()}
         return NetworkFile(
             path, plain.tower(graph), weights, shape, "l2", True, graph.input.dtype.name, frozenset(graph.folded),
-            outputs=chosen.outputs, any_shape=shape,
+            constants=frozenset(graph.constants), outputs=chosen.outputs, any_shape=shape,
         )  # fmt: skip
     if kinds.is_keras_model(head, path):
         keras = tower.load(path)

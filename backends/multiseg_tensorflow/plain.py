@@ -17,7 +17,7 @@ from multiseg.network import IMAGES
 from multiseg_tensorflow import allowed, definitions, digits, folding, switches
 from multiseg_tensorflow.stored import Stored, names_file
 from multiseg_tensorflow.switches import INPUTS, Mask, Values
-from multiseg_tensorflow.tensors import INPUT_SCOPE, SHAPES, reachable
+from multiseg_tensorflow.tensors import INPUT_SCOPE, SHAPES, VARIABLES, reachable
 
 tf = tensorflow.compat.v1
 
@@ -32,8 +32,9 @@ class Plain:
 
     ``weights`` are the initial values by variable name, ``reads`` maps the names of tensors to the variables that replace them,
     ``outputs`` are tensors by their titles, ``more`` the inputs after the first, ``frozen`` are the variables that are not
-    trained, ``fixed`` are the values of the graph's other placeholders, and ``folded`` the variables of the file that are
-    replaced by what is computed from them.
+    trained, ``constants`` those that are constants of a graph with variables, so that its checkpoint lacks them, ``fixed`` are
+    the values of the graph's other placeholders, and ``folded`` the variables of the file that are replaced by what is computed
+    from them.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Plain:
     weights: dict[str, Any]
     reads: dict[str, str]
     frozen: set[str]
+    constants: set[str]
     fixed: dict[str, Values]
     folded: set[str]
 
@@ -111,9 +113,11 @@ def plain(path: Path, stored: Stored, chosen: Sequence[str] = ()) -> Plain:
     placeholders = [op for op in graph.get_operations() if op.type in INPUTS and op in needed and op not in fed]
     fixed = _fixed(path, placeholders, ends, switches.masks(graph), stored.specified)
     weights, reads, frozen = definitions.weights(path, [op for op in graph.get_operations() if op in needed], stored)
+    variables = {op.name for op in graph.get_operations() if op.type in VARIABLES}
+    constants = weights.keys() - variables if weights.keys() & variables else set()
     inputs = {*reads, *fixed, *(tensor.name for tensor in sources)}
     definition = definitions.extract(definitions.with_variable_values(graph), [op.name for op in ends], inputs)
-    return Plain(path, definition, source, outputs, more, weights, reads, frozen, fixed, folded)
+    return Plain(path, definition, source, outputs, more, weights, reads, frozen, constants, fixed, folded)
 
 
 class GraphTower(digits.Tower):

@@ -54,7 +54,8 @@ def read(path: Path, network: Path | None = None, shape: tuple[int, int, int] | 
         for name, value in stored.checkpoint(prefix).items()
         if np.issubdtype(value.dtype, np.floating) and not NO_WEIGHT.search(name)
     }
-    layouts, folded = _network_layouts(network, shape) if network and shape else _graph_layouts(prefix)
+    layouts, folded, constants = _layouts(files.load(network), shape) if network and shape else _graph_layouts(prefix)
+    arrays = {**constants, **arrays}
     if folded:  # weights that are computed from variables are not in the checkpoint
         layouts = {name: layout for name, layout in layouts.items() if name in arrays}
     if layouts and all(name in arrays for name in layouts):
@@ -68,27 +69,28 @@ def read(path: Path, network: Path | None = None, shape: tuple[int, int, int] | 
     return of_names(prefix, arrays)
 
 
-def _graph_layouts(prefix: Path) -> tuple[dict[str, Weight], bool]:
-    """Return the layouts from the graph next to a checkpoint, by variable name, and whether weights are computed from variables.
+Layouts = tuple[dict[str, Weight], bool, dict[str, Any]]
 
-    Without a usable graph there are no layouts.
-    """
+
+def _graph_layouts(prefix: Path) -> Layouts:
+    """Return the layouts from the graph next to a checkpoint, see :func:`_layouts`; none without a usable graph."""
     meta = prefix.with_name(prefix.name + ".meta")
     if not meta.is_file():
-        return {}, False
+        return {}, False, {}
     try:
         file = files.load(meta)
-        weights = read_layers(file, file.shape).weights if file.shape else {}
+        return _layouts(file, file.shape) if file.shape else ({}, False, {})
     except ModelError:  # e.g. a training graph, with several outputs
-        return {}, False
-    return {name.partition("/")[2]: weight for name, weight in weights.items()}, bool(file.folded)
+        return {}, False, {}
 
 
-def _network_layouts(network: Path, shape: tuple[int, int, int]) -> tuple[dict[str, Weight], bool]:
-    """Return the layouts of a network file's layers for images of ``shape`` (H, W, C), and whether weights are computed."""
-    file = files.load(network)
+def _layouts(file: files.NetworkFile, shape: tuple[int, int, int]) -> Layouts:
+    """Return the layouts of a network file's layers by variable name for images of ``shape`` (H, W, C), whether weights are
+    computed from variables, and the values of the weights that are constants of the graph, which a checkpoint does not have.
+    """
     layouts = {file.own_name(name): weight for name, weight in read_layers(file, shape).weights.items()}
-    return layouts, bool(file.folded)
+    values = {file.own_name(name): value for name, value in file.weights.items()}
+    return layouts, bool(file.folded), {name: values[name] for name in file.constants if name in layouts}
 
 
 def of_names(prefix: Path, arrays: Mapping[str, Any]) -> dict[str, Any]:

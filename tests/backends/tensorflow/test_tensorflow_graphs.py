@@ -291,6 +291,26 @@ def test_weights_of_a_graph_of_any_size_are_read_for_the_size_of_its_images(tmp_
     assert all(np.array_equal(weights[name], expected[name]) for name in expected)
 
 
+@pytest.mark.parametrize("network", ["net.meta", None])
+def test_a_scale_that_is_a_constant_of_the_graph_is_read_with_its_checkpoint(
+    tmp_path: Path, network: str | None
+) -> None:
+    from multiseg_tensorflow.reader import read_weights
+
+    def unscaled(x: Any) -> Any:
+        v1 = tensorflow_graphs.tf()
+        draw = v1.random_uniform_initializer(0.5, 1.5)
+        offset, mean, variance = (v1.get_variable(f"norm/{name}", [4], initializer=draw) for name in "abc")
+        net = v1.nn.conv2d(x, v1.get_variable("conv/weights", [3, 3, 1, 4]), 1, "SAME")
+        scale = v1.constant([1.0, 1.0, 1.0, 2.0], name="norm/scale")
+        return v1.nn.fused_batch_norm(net, scale, offset, mean, variance, is_training=False)[0]
+
+    written = Written(tmp_path, unscaled)
+    weights = read_weights(str(tmp_path / "net"), *((str(tmp_path / network), [1, 8, 8]) if network else ()))
+    computed = neutral_math.run(describe(tmp_path / "net.meta"), weights, np.transpose(written.images, (0, 3, 1, 2)))
+    assert np.allclose(computed, np.transpose(written.expected, (0, 3, 1, 2)), atol=1e-5)
+
+
 def test_a_meta_graph_without_its_checkpoint_begins_at_its_initialisers(tmp_path: Path) -> None:
     Written(tmp_path, small, seed=None)
     for path in [*tmp_path.glob("net.index"), *tmp_path.glob("net.data-*")]:
