@@ -43,14 +43,14 @@ def read_weights(path: str, network: str | None = None, input_shape: list[int] |
     """Return the neutral weights of a checkpoint, a graph or a SavedModel. Raises ModelError that names the file.
 
     If ``network`` and ``input_shape`` (C, H, W) are specified, the layouts of a checkpoint's arrays are those of the
-    network's layers for images of that shape.
+    network's layers for images of that shape; ``input_shape`` is also that of a graph that does not specify its own.
     """
     file = Path(path)
     head = files.read_head(file) if file.exists() else b""
     if kinds.is_keras_weights(head, file) or kinds.is_numbered_keras_weights(head, file):
         return keras_weights.read(file, None if network is None else Path(network), input_shape)
     if any(is_kind(head, file) for is_kind in (kinds.is_graph, kinds.is_saved_model, kinds.is_keras_model)):
-        return weights_files.read_graph(file)
+        return weights_files.read_graph(file, input_shape)
     if network is None or input_shape is None:
         return weights_files.read(file)
     channels, height, width = input_shape

@@ -28,14 +28,15 @@ NO_WEIGHT = re.compile(  # state of optimisers, and counters
 )
 
 
-def read_graph(path: Path) -> dict[str, Any]:
-    """Return the weights in a graph file. Raises ModelError that names it, also if it does not specify its image size."""
+def read_graph(path: Path, input_shape: Sequence[int] | None = None) -> dict[str, Any]:
+    """Return the weights in a graph file, whose layouts may depend on the size of its images.
+
+    ``input_shape`` (C, H, W) is used if the file does not specify the size. Raises ModelError that names the file, also if the
+    size is unknown.
+    """
     file = files.load(path)
-    if file.any_shape is None:
-        raise ModelError(
-            f"{path}: does not specify its image size, on which its layers depend; export it with a fixed size"
-        )
-    weights = read_layers(file, file.any_shape).weights
+    known = file.shape or (file.any_shape if input_shape is None else None)
+    weights = read_layers(file, known or file.image_shape(input_shape)).weights
     return {weight.name: weight.to_neutral(file.weights[name]).astype(np.float32) for name, weight in weights.items()}
 
 
