@@ -104,6 +104,11 @@ CASES: dict[str, tuple[list[Step], set[str]]] = {
     "gemm-to-image": ([("Flatten", {}), ("Gemm", {"num_output": 12}), ("Reshape", {"shape": [3, 2, 2]}), conv(kernel=1)], ALL),
     "batch-norm": ([("BatchNormalization", {"epsilon": 1e-3})], ALL),
     "batch-norm-plain": ([("BatchNormalization", {"epsilon": 1e-5, "affine": False})], ALL),
+    "batch-norm-bias-alone": ([("BatchNormalization", {"affine": "bias"})], NOT_CAFFE),
+    "batch-norm-weight-alone": ([("BatchNormalization", {"affine": "weight"})], NOT_CAFFE),
+    "batch-norm-bias-by-batch": (
+        [("BatchNormalization", {"affine": "bias", "prediction_statistics": "batch"})], NOT_CAFFE
+    ),
     "batch-norm-by-batch": ([("BatchNormalization", {"prediction_statistics": "batch"})], ALL),
     "batch-norm-frozen": ([("BatchNormalization", {"training_statistics": "stored", "affine": False})], ALL),
     "batch-norm-momentum": ([("BatchNormalization", {"momentum": 0.2})], ALL),

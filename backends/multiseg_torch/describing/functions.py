@@ -303,7 +303,9 @@ def _linear(call: Call) -> Entry:
 
 def _normalisation(call: Call) -> Entry:
     """Describe it in evaluation; multiseg_torch.describing.statistics adds its use of statistics in training."""
-    parameters = {"epsilon": call.arguments.get("eps", 1e-5), "affine": call.weight is not None}
+    parts = [part for part in ("weight", "bias") if getattr(call, part) is not None]
+    affine = parts[0] if len(parts) == 1 else bool(parts)
+    parameters = {"epsilon": call.arguments.get("eps", 1e-5), "affine": affine}
     if uses_batch(call.arguments):
         parameters["prediction_statistics"] = "batch"
     if call.running_mean is None:

@@ -11,7 +11,16 @@ from multiseg.topology.notes import comments
 from multiseg.topology.objective import Objective
 from multiseg.topology.python_source import PythonWriter
 from multiseg.topology.writing import identifiers, number
-from multiseg_torch.exporting.text import BATCH_NORM, BILINEAR, CLASS_LOSS, FROZEN_NORM, RESERVED, SCALE, SIGMOID_LOSS
+from multiseg_torch.exporting.text import (
+    BATCH_NORM,
+    BILINEAR,
+    CLASS_LOSS,
+    FROZEN_NORM,
+    RESERVED,
+    SCALE,
+    SIGMOID_LOSS,
+    WITHOUT,
+)
 
 
 class ModuleFrame(PythonWriter):
@@ -44,10 +53,11 @@ class ModuleFrame(PythonWriter):
             text.format(name=norm)
             for norm in ("BatchNorm1d", "BatchNorm2d")
             for prefix, text in (("Frozen", FROZEN_NORM), ("ByBatch", BATCH_NORM))
-            if any(f" = {prefix}{norm}(" in line for line in self.constructors)
+            if any(f"{prefix}{norm}(" in line for line in self.constructors)
         ]
         bilinear = [BILINEAR] * any(line.startswith("bilinear(") for line in self.constructors)
-        classes_used = bilinear + [SCALE] * any("Scale(" in line for line in self.constructors) + norms
+        without = [WITHOUT] * any(" = without(" in line for line in self.constructors)
+        classes_used = bilinear + [SCALE] * any("Scale(" in line for line in self.constructors) + norms + without
         for start, text in (("ClassLoss", CLASS_LOSS), ("SigmoidLoss", SIGMOID_LOSS)):
             scores = "output.scores" if self.scores else "output"
             text = text.replace("SCORES", scores).replace("OF_OUTPUT", str(self.scores is None))

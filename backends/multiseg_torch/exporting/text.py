@@ -44,6 +44,15 @@ class Scale(nn.Module):
 '''
 
 
+WITHOUT = '''
+
+def without(norm, part):
+    """Return a batch normalisation without its weight, or without its bias."""
+    norm.register_parameter(part, None)
+    return norm
+'''
+
+
 FROZEN_NORM = '''
 
 class Frozen{name}(nn.{name}):

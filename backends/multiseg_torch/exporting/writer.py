@@ -131,8 +131,6 @@ class _Torch(ModuleFrame):
 
     def batch_norm(self, layer: Layer) -> None:
         affine = parameter(layer, "affine")
-        if affine not in (True, False):
-            raise Refused(f"has {affine} alone; PyTorch's has both weight and bias, or neither")
         input_shape = self.input_shape(layer)
         name = f"BatchNorm{'2d' if len(input_shape) == 3 else '1d'}"
         arguments = f"{input_shape[0]}, eps={number(parameter(layer, 'epsilon'))}" + (
@@ -152,7 +150,9 @@ class _Torch(ModuleFrame):
             if used == ("stored", "stored")
             else "ByBatch"
         )
-        self._module(layer, f"{prefix}{name}({arguments})")
+        absent = {"weight": "bias", "bias": "weight"}.get(affine)  # of the two, one that the layer does not have
+        norm = f"{prefix}{name}({arguments})"
+        self._module(layer, f'without({norm}, "{absent}")' if absent else norm)
 
     def scale(self, layer: Layer) -> None:
         bias = ", bias=True" if layer.parameters.get("bias_term", False) else ""
