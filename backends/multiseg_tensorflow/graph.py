@@ -14,11 +14,12 @@ from multiseg.errors import ModelError, setting
 from multiseg.network import CLASSES, LabelKind
 from multiseg_tensorflow import digits, dropout, loss_terms
 from multiseg_tensorflow.describing import crops
-from multiseg_tensorflow.describing.layers import Layers, read
+from multiseg_tensorflow.describing.layers import Layers, path_of, read
 from multiseg_tensorflow.describing.training import mark_training_statistics, with_dropouts
 from multiseg_tensorflow.files import NetworkFile
 from multiseg_tensorflow.losses import Loss
 from multiseg_tensorflow.lowering import lower
+from multiseg_tensorflow.plain import GraphTower
 from multiseg_tensorflow.randomness import depend_on_seed
 from multiseg_tensorflow.tensors import in_control_flow, live_consumers, reachable
 from multiseg_tensorflow.user_file import blaming
@@ -286,6 +287,11 @@ def _outputs(path: Path, tower: Any, initialised: bool) -> list[tuple[str, Any]]
     else:
         outputs = [("", value) for value in (made if isinstance(made, (list, tuple)) and len(made) > 1 else [made])]
     for _, output in outputs:
+        if isinstance(output, tf.Tensor) and isinstance(tower, GraphTower) and output.shape.rank not in (2, 4):
+            raise ModelError(
+                f"{path}: its output {path_of(output.op.name)} has the shape {output.shape}; it must be one of images, "
+                "(N, H, W, C), or of vectors, (N, C). Save the model without the layers that reshape its scores"
+            )
         if not isinstance(output, tf.Tensor) or output.shape.rank not in (2, 4):
             raise ModelError(
                 f"{path}: inference returns {made}; it must return one tensor of images, (N, H, W, C), or of vectors, (N, C), or "

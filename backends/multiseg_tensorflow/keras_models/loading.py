@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -187,5 +188,11 @@ def _blaming(path: Path, what: str) -> Iterator[None]:
 
 def _short(error: BaseException) -> str:
     """Return the first line of an error with text."""
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return line if len(line) <= 300 else f"{line[:300]} ..."
+    lines = lines_of(error)
+    return "" if not lines else lines[0] if len(lines[0]) <= 300 else f"{lines[0][:300]} ..."
+
+
+def lines_of(error: BaseException) -> list[str]:
+    """Return the lines with text of an error of Keras, without the codes of terminals that it contains."""
+    text = re.sub(r"\x1b\[[\d;]*m", "", str(error))
+    return [line.strip() for line in text.splitlines() if line.strip()]

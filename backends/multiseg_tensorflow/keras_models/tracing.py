@@ -14,7 +14,7 @@ from multiseg.errors import ModelError
 from multiseg.topology.names import unused
 from multiseg_tensorflow import definitions
 from multiseg_tensorflow.keras_models.forms import form_of
-from multiseg_tensorflow.keras_models.loading import as_tensorflow_2
+from multiseg_tensorflow.keras_models.loading import as_tensorflow_2, lines_of
 
 tf = tensorflow.compat.v1
 
@@ -67,7 +67,7 @@ def trace(path: Path, model: Any, variables: dict[str, Any], shape: Sequence[int
         try:
             graph = function.get_concrete_function(tensorflow.TensorSpec(list(shape), tensorflow.float32)).graph
         except Exception as error:  # Keras and TensorFlow raise many kinds
-            reason = next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), str(error))
+            reason = "".join(lines_of(error)[:2][-1:])  # the first line names the layer's method
             raise ModelError(
                 f"{path}: its layers cannot process images (H, W, C) of {tuple(shape[1:])}: {reason[:300]}"
             ) from error

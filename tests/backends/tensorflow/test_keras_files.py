@@ -72,6 +72,8 @@ gated = keras.Sequential([
     L.Activation("hard_sigmoid", name="again")])
 save(gated, "gated.keras")
 gated.save(folder + "gated.h5")
+columns = [L.Conv2D(4, 3, padding="same"), L.Reshape((4, 64)), L.Permute((2, 1)), L.Softmax(name="scores")]
+save(keras.Sequential([keras.Input((8, 8, 1)), *columns]), "columns.keras")
 doubling = keras.Sequential([keras.Input((8, 8, 1)), L.Lambda(lambda x: 2 * x, name="double")])
 save(doubling, "lambda.keras")
 save(doubling, "lambda.h5")
@@ -236,6 +238,21 @@ def test_a_last_reshape_to_rows_of_pixels_is_left_out(folder: Path) -> None:
     output = load(folder / "rows.keras", 1, 8, 12, 4).predict(made["images"], None)[0]
     assert output.shape == (2, 8, 12, 4)
     assert np.allclose(output.reshape(2, 96, 4), made["expected"], atol=1e-6)
+
+
+def test_models_that_do_not_fit_are_refused_by_their_output_or_layer(folder: Path) -> None:
+    with pytest.raises(
+        ModelError, match=r"columns\.keras: its output scores\S* has the shape \(\S*, 64, 4\); .*images"
+    ) as error:
+        load(folder / "columns.keras", 1, 8, 8, 4)
+    with pytest.raises(ModelError, match=r"dense\.h5: its .*images \(H, W, C\) of .*12, 12") as size:
+        load(folder / "dense.h5", 1, 12, 12, 1)
+    with pytest.raises(
+        ModelError, match=r"columns\.keras: its layers cannot process images .*12, 12, 1.*: \S"
+    ) as reshape:
+        load(folder / "columns.keras", 1, 12, 12, 4)
+    for refusal in (error, size, reshape):
+        assert "\x1b" not in str(refusal.value) and "Tensor(" not in str(refusal.value)
 
 
 def test_training_is_that_of_keras(folder: Path) -> None:
