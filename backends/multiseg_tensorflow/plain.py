@@ -113,6 +113,7 @@ def plain(path: Path, stored: Stored, chosen: Sequence[str] = ()) -> Plain:
     placeholders = [op for op in graph.get_operations() if op.type in INPUTS and op in needed and op not in fed]
     fixed = _fixed(path, placeholders, ends, switches.masks(graph), stored.specified)
     weights, reads, frozen = definitions.weights(path, [op for op in graph.get_operations() if op in needed], stored)
+    _check_updates(path, needed)
     variables = {op.name for op in graph.get_operations() if op.type in VARIABLES}
     constants = weights.keys() - variables if weights.keys() & variables else set()
     inputs = {*reads, *fixed, *(tensor.name for tensor in sources)}
@@ -288,6 +289,20 @@ def _tensor(path: Path, graph: Any, name: str) -> Any:
         raise ModelError(
             f"{path}: has no tensor {name!r}; use the name of an existing one; its last operations are: {last}"
         ) from error
+
+
+def _check_updates(path: Path, ops: Iterable[Any]) -> None:
+    """Raise ModelError if one of the operations of the network changes a variable, of which only the value is used here."""
+    for op in sorted(ops, key=lambda op: op._id):
+        of_reference = op.op_def.input_arg and op.op_def.input_arg[0].is_ref and not op.type.startswith("Ref")
+        if of_reference or (op.type.startswith("Assign") and op.inputs[0].dtype == tf.resource):
+            variable = op.inputs[0].op
+            while variable.type not in VARIABLES and variable.inputs:  # through the branches of a condition
+                variable = variable.inputs[0].op
+            raise ModelError(
+                f"{path}: its output waits for {op.name} ({op.type}), which changes the variable {variable.name}; multiseg reads "
+                "graphs that change none: save the network as it is in prediction, or freeze the graph"
+            )
 
 
 def _fixed(

@@ -168,6 +168,24 @@ def test_networks_after_conditions_and_loops_are_told_apart(tmp_path: Path) -> N
     assert topology("two", looped(2.0)) != topology("three", looped(3.0))
 
 
+@pytest.mark.parametrize("resources", [False, True])
+def test_a_network_that_waits_for_a_change_of_a_variable_is_refused(tmp_path: Path, resources: bool) -> None:
+    def averaging(x: Any) -> Any:
+        v1 = tensorflow_graphs.tf()
+        average = v1.get_variable("average", [1], use_resource=resources, trainable=False)
+        mean = v1.reduce_mean(x, [0, 1, 2])
+
+        def update() -> Any:
+            with v1.control_dependencies([v1.assign_sub(average, 0.1 * (average - mean))]):
+                return v1.identity(mean)
+
+        return linear(x - v1.cond(v1.placeholder(v1.bool, [], "training"), update, lambda: v1.identity(average)))
+
+    Written(tmp_path, averaging)
+    with pytest.raises(ModelError, match=r"net\.meta: its output waits for \S*Assign.*changes the variable average;"):
+        describe(tmp_path / "net.meta")
+
+
 def test_a_network_that_does_not_read_its_images_is_refused(tmp_path: Path) -> None:
     def unread(x: Any) -> Any:
         v1 = tensorflow_graphs.tf()
