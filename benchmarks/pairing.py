@@ -43,8 +43,9 @@ class Contender:
     def turn(self, seconds: float, unit: str = "") -> float:
         """Return the same, for as many in a row as take about this many seconds; the first turn determines the number."""
         if unit not in self._counts:
-            self.run(1, unit)
-            self._counts[unit] = max(1, round(seconds / self.run(1, unit)))
+            # the first steps also allocate and initialise
+            usual = min(self.run(1, unit) for _ in range(4))
+            self._counts[unit] = max(1, round(seconds / usual))
         return self.run(self._counts[unit], unit)
 
     def _answer(self) -> str:

@@ -36,22 +36,29 @@ CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}  # the latt
 
 
 def serve(unit: Callable[[], object], clock: str = "wall", **units: Callable[[], object]) -> None:
-    """Say that all is ready; then, for each number that comes, run ``unit`` (or the one that is named) so often and time it."""
+    """Say that all is ready; then, for each number that comes, run ``unit`` (or the one that is named) so often and time it.
+
+    Several are run after one that is not timed: after other processes' turns, caches do not hold this one's arrays, and the
+    first step may take three times as long as those of a training.
+    """
 
     def run(count: int, name: str) -> None:
         one = units.get(name, unit)
         for _ in range(count):
             one()
 
-    serve_turns(run, clock)
+    serve_turns(run, clock, lambda count, name: run(1 if count > 1 else 0, name))
 
 
-def serve_turns(run: Callable[[int, str], object], clock: str = "wall") -> None:
-    """The same where many in a row are one call."""
+def serve_turns(
+    run: Callable[[int, str], object], clock: str = "wall", before: Callable[[int, str], object] = lambda *_: None
+) -> None:
+    """The same where many in a row are one call; ``before`` is called before the time is taken."""
     answers = said()
     print("ready", file=answers)
     for line in sys.stdin:
         count, _, name = line.strip().partition(" ")
+        before(int(count), name)
         began = CLOCKS[clock]()
         run(int(count), name)
         print(CLOCKS[clock]() - began, file=answers)
