@@ -26,7 +26,6 @@ from multiseg.run import requests
 from multiseg.run.folder import RunFolder
 from multiseg.run.names import HISTORY
 from multiseg.run.reading import is_run
-from multiseg.settings.metrics import DEFAULT
 from multiseg.training.live import LiveProgress
 from multiseg.training.signals import Stop
 from multiseg.worker import choice
@@ -64,7 +63,7 @@ class Conversation:
         self._name, self._job, self._folder = name, job, folder
         self._stop, self._report = stop, report
         self._attempt, self._worker = "", ""  # id of the current attempt, address of its worker
-        self._mirror = Mirror(folder, job.keep, job.metric or DEFAULT)
+        self._mirror = Mirror(folder, job.keep)
         self._progress = LiveProgress(folder)
         self._started = self._changed = False
         self._answered: set[tuple[str, str]] = set()  # (attempt, request)
@@ -192,7 +191,7 @@ class Conversation:
             self._answered.add((event["attempt"], kind))
         if kind == "attempt":
             self._attempt, self._worker, self._started = event["attempt"], event["worker"], True
-            self._mirror = Mirror(self._folder, self._job.keep, self._job.metric or DEFAULT)
+            self._mirror = Mirror(self._folder, self._job.keep)
             self._tell(event)
             self._send(client, self._files())
             self._call(client, attempt.answer)

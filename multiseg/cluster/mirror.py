@@ -13,7 +13,7 @@ from multiseg.errors import RunError
 from multiseg.files import make_folder, rename, sync_tree, write_bytes
 from multiseg.run import names, snapshots
 from multiseg.run.folder import RunFolder
-from multiseg.run.reading import is_run, read_history
+from multiseg.run.reading import is_run, read_history, read_job
 
 MOST_ATTEMPTS = 50  # to fetch the files of a training that has ended
 PAUSE_SECONDS = 0.2  # between two of them
@@ -28,10 +28,10 @@ Read = Callable[[list[wire.Place]], list[bytes | None]]
 
 
 class Mirror:
-    """The copy in ``folder``. ``keep`` states which snapshots to keep; ``metric`` determines the best one."""
+    """The copy in ``folder``. ``keep`` states which snapshots to keep; the run's own metric determines the best one."""
 
-    def __init__(self, folder: Path, keep: str, metric: str) -> None:
-        self._folder, self._keep, self._metric = folder, keep, metric
+    def __init__(self, folder: Path, keep: str) -> None:
+        self._folder, self._keep = folder, keep
         self._seen: dict[str, wire.Stamp] = {}
         self._due = 0.0  # when the next snapshot may be fetched
         self.missing: list[str] = []  # files of the last listing that were changed while they were read
@@ -159,7 +159,8 @@ class Mirror:
         history = self._folder / names.HISTORY
         if is_run(self._folder) and history.exists():
             run = RunFolder(self._folder)
-            run.metric, run.rows = self._metric, read_history(history)
+            run.metric = read_job(self._folder)["settings"].get("metric", run.metric)
+            run.rows = read_history(history)
             run.keep(self._keep)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -31,7 +32,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_it_is_the_same_in_the_end(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "PIECE", 100)  # bytes: files in many pieces, and many files in one message
-    copy = Mirror(tmp_path / "copy", "all", "l1")
+    copy = Mirror(tmp_path / "copy", "all")
     assert copy.update(wire.listing(run), lambda places: wire.read(run, places), ended=True)
     assert contents(tmp_path / "copy") == contents(run)
     assert not list((tmp_path / "copy/snapshots").glob(".*"))
@@ -42,13 +43,13 @@ def test_a_link_in_the_copy_is_replaced_and_not_followed(name: str, run: Path, t
     (tmp_path / "other").write_text("data")
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / name).symlink_to(tmp_path / "other")
-    copy = Mirror(tmp_path / "copy", "all", "l1")
+    copy = Mirror(tmp_path / "copy", "all")
     assert copy.update(wire.listing(run), lambda places: wire.read(run, places), ended=True)
     assert (tmp_path / "other").read_text() == "data" and contents(tmp_path / "copy")[name] == contents(run)[name]
 
 
 def test_a_training_that_failed_before_it_began_leaves_nothing_to_copy(tmp_path: Path) -> None:
-    copy = Mirror(tmp_path / "copy", "all", "l1")
+    copy = Mirror(tmp_path / "copy", "all")
     assert copy.update(wire.listing(tmp_path / "run"), lambda places: wire.read(tmp_path / "run", places), ended=True)
     assert not (tmp_path / "copy").exists()
 
@@ -65,7 +66,7 @@ def test_at_each_moment_it_can_be_gone_on_from(run: Path, tmp_path: Path) -> Non
             return wire.read(run, places)
 
         try:
-            Mirror(folder, "all", "l1").update(wire.listing(run), read, ended=True)
+            Mirror(folder, "all").update(wire.listing(run), read, ended=True)
         except ConnectionError:
             (folder / ".progress.json").write_text("{}")  # which the program writes meanwhile
             RunFolder.resume(folder)  # as a new run until job.json is there
@@ -80,7 +81,7 @@ def test_at_each_moment_it_can_be_gone_on_from(run: Path, tmp_path: Path) -> Non
 
 
 def test_a_file_that_changes_meanwhile_comes_the_next_time(run: Path, tmp_path: Path) -> None:
-    copy, stale = Mirror(tmp_path / "copy", "all", "l1"), wire.listing(run)
+    copy, stale = Mirror(tmp_path / "copy", "all"), wire.listing(run)
     log = run / "events.jsonl"
     log.write_text(log.read_text() + '{"event": "more"}\n')
     os.utime(log, ns=(1, 1))  # whatever the clock's resolution
@@ -98,7 +99,7 @@ def test_snapshots_come_with_the_rows_that_were_there_before_them(run: Path, tmp
     there = wire.listing(run)
     history.write_text("".join(rows))
     os.utime(history, ns=(1, 1))
-    Mirror(tmp_path / "copy", "all", "l1").update(there, lambda places: wire.read(run, places), ended=False)
+    Mirror(tmp_path / "copy", "all").update(there, lambda places: wire.read(run, places), ended=False)
     last = snapshots(tmp_path / "copy")[-1]
     assert last.epoch == 3 and last.position.rows == 4 == len(multiseg.Run.open(tmp_path / "copy").history)
 
@@ -113,7 +114,7 @@ def test_links_to_folders_are_followed(run: Path, tmp_path: Path) -> None:
 def test_a_snapshot_that_goes_meanwhile_is_not_needed(run: Path, tmp_path: Path) -> None:
     there = wire.listing(run)
     shutil.rmtree(run / "snapshots/epoch-0001")
-    copy = Mirror(tmp_path / "copy", "all", "l1")
+    copy = Mirror(tmp_path / "copy", "all")
     assert not copy.update(there, lambda places: wire.read(run, places), ended=True)
     assert copy.update(wire.listing(run), lambda places: wire.read(run, places), ended=True)
     assert [each.path.name for each in snapshots(tmp_path / "copy")] == ["epoch-0002", "epoch-0003"]
@@ -122,8 +123,23 @@ def test_a_snapshot_that_goes_meanwhile_is_not_needed(run: Path, tmp_path: Path)
 def test_it_keeps_the_snapshots_that_the_training_would(run: Path, tmp_path: Path) -> None:
     rows = multiseg.Run.open(run).history[1:]
     best = min(rows, key=lambda row: row["l1"])["epoch"]
-    Mirror(tmp_path / "copy", "best", "l1").update(wire.listing(run), lambda places: wire.read(run, places), ended=True)
+    Mirror(tmp_path / "copy", "best").update(wire.listing(run), lambda places: wire.read(run, places), ended=True)
     assert {each.epoch for each in snapshots(tmp_path / "copy")} == {best, 3}
+
+
+def test_the_best_snapshot_is_that_of_the_runs_own_metric(run: Path, tmp_path: Path) -> None:
+    """A job that resumes a run may leave the metric out."""
+    source = shutil.copytree(run, tmp_path / "source")
+    job = json.loads((source / "job.json").read_text())
+    job["settings"]["metric"] = "val_loss"
+    (source / "job.json").write_text(json.dumps(job))
+    head, *rows = csv.reader((source / "history.csv").read_text().splitlines())
+    for row, l1, loss in zip(rows[1:], (1, 2, 3), (3, 1, 2), strict=True):
+        row[head.index("l1")], row[head.index("val_loss")] = str(l1), str(loss)
+    (source / "history.csv").write_text("".join(f"{','.join(row)}\n" for row in (head, *rows)))
+    copy = Mirror(tmp_path / "copy", "best")
+    copy.update(wire.listing(source), lambda places: wire.read(source, places), ended=True)
+    assert {each.epoch for each in snapshots(tmp_path / "copy")} == {2, 3}
 
 
 def test_snapshots_on_the_way_take_their_share_of_the_time_alone(
@@ -144,7 +160,7 @@ def test_snapshots_on_the_way_take_their_share_of_the_time_alone(
         for name, stamp in there.items()
         if not name.startswith(("snapshots/epoch-0002", "snapshots/epoch-0003"))
     }
-    copy = Mirror(tmp_path / "copy", "all", "l1")
+    copy = Mirror(tmp_path / "copy", "all")
     copy.update(first, read, ended=False)
     assert len(snapshots(tmp_path / "copy")) == 1
     clock[0] += 19
@@ -201,20 +217,20 @@ def test_what_is_no_listing_is_refused_before_anything_is_written(listing: Any, 
         raise AssertionError("nothing is read")
 
     with pytest.raises(RunError, match="the sender is not multiseg"):
-        Mirror(tmp_path / "copy", "all", "l1").update(listing, read, ended=True)
+        Mirror(tmp_path / "copy", "all").update(listing, read, ended=True)
     assert not (tmp_path / "copy").exists()
 
 
 def test_a_file_beside_the_snapshots_is_not_one(run: Path, tmp_path: Path) -> None:
     (run / "snapshots/epoch-work.npz").write_bytes(b"x")
-    copy = Mirror(tmp_path / "copy", "all", "l1")
+    copy = Mirror(tmp_path / "copy", "all")
     assert copy.update(wire.listing(run), lambda places: wire.read(run, places), ended=True)
     assert len(snapshots(tmp_path / "copy")) == 3 and not (tmp_path / "copy/snapshots/epoch-work.npz").exists()
 
 
 def test_a_file_that_keeps_changing_does_not_block(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mirror, "PAUSE_SECONDS", 0.0)
-    copy, updates, log = Mirror(tmp_path / "copy", "all", "l1"), [], run / "worker.log"
+    copy, updates, log = Mirror(tmp_path / "copy", "all"), [], run / "worker.log"
 
     def update() -> bool:
         stale = wire.listing(run)
@@ -238,7 +254,7 @@ def test_a_listing_that_is_too_large_is_refused(run: Path, tmp_path: Path) -> No
     def read(places: list[wire.Place]) -> list[bytes | None]:
         raise AssertionError("nothing is read")
 
-    copy = Mirror(tmp_path / "copy", "all", "l1")
+    copy = Mirror(tmp_path / "copy", "all")
     with pytest.raises(
         RunError, match=rf"the files of the run in the worker have {2**62} bytes, and \d+ are free here"
     ):

@@ -214,7 +214,7 @@ def _mirrored(path: Path) -> None:
     with tempfile.TemporaryDirectory() as outside:
         folder = Path(outside, "inner", "run")
         folder.mkdir(parents=True)
-        mirror = Mirror(folder, "all", "l1")
+        mirror = Mirror(folder, "all")
         try:
             mirror.update(
                 listing, lambda places: [bytes(min(max(int(size), 0), 100)) for _, _, size, _ in places], ended=True

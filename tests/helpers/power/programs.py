@@ -102,7 +102,7 @@ def cache(folder: str, dataset: str) -> None:
 def mirror(folder: str, run: str) -> None:
     """Copy a run folder as the cluster's program does: when it has its first snapshot, and when it has ended."""
     RunFolder.create(Path(folder, "runs/a/run"))
-    copy = Mirror(Path(folder, "runs/a/run"), "last", "l1")
+    copy = Mirror(Path(folder, "runs/a/run"), "last")
     read: Callable[[list[wire.Place]], list[bytes | None]] = lambda places: wire.read(Path(run), places)  # noqa: E731
     listing = wire.listing(Path(run))
     first = {name: stamp for name, stamp in listing.items() if "epoch-0002" not in name and name != "summary.json"}
