@@ -14,6 +14,7 @@ from multiseg.files import make_folder, rename, sync_tree, write_bytes
 from multiseg.run import names, snapshots
 from multiseg.run.folder import RunFolder
 from multiseg.run.reading import is_run, read_history, read_job
+from multiseg.settings.metrics import DEFAULT
 
 MOST_ATTEMPTS = 50  # to fetch the files of a training that has ended
 PAUSE_SECONDS = 0.2  # between two of them
@@ -157,11 +158,15 @@ class Mirror:
     def _remove_old_snapshots(self) -> None:
         """Remove the snapshots that training would remove."""
         history = self._folder / names.HISTORY
-        if is_run(self._folder) and history.exists():
-            run = RunFolder(self._folder)
-            run.metric = read_job(self._folder)["settings"].get("metric", run.metric)
-            run.rows = read_history(history)
-            run.keep(self._keep)
+        if not (is_run(self._folder) and history.exists()):
+            return
+        try:
+            metric = read_job(self._folder)["settings"].get("metric", DEFAULT)
+        except RunError:
+            return  # without its metric nobody knows which snapshot is the best
+        run = RunFolder(self._folder)
+        run.metric, run.rows = metric, read_history(history)
+        run.keep(self._keep)
 
 
 def to_resume(folder: Path) -> list[str]:
