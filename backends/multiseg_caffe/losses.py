@@ -186,21 +186,30 @@ def heads(removed: list[Any], outputs: Collection[str]) -> list[str]:
 
 
 def with_native(net: Any) -> Any:
-    """Return the network with L1Loss and SmoothL1Loss, layers of other forks, replaced by layers of BVLC Caffe.
+    """Return the network in layers of BVLC Caffe whose sums have one order, whatever the addresses of the memory.
 
-    L1Loss is NVIDIA's: the sum of absolute differences / batch size. SmoothL1Loss is that of Fast R-CNN (Girshick 2015,
+    L1Loss, of NVIDIA's fork, is the sum of absolute differences / batch size. SmoothL1Loss is that of Fast R-CNN (Girshick 2015,
     https://arxiv.org/abs/1504.08083, eq. 3): the sum of o s(i d) / batch size with optional third and fourth inputs i and
     o, where s(x) is (sigma x)^2 / 2 for |x| < 1 / sigma^2 and |x| - 1 / (2 sigma^2) beyond.
+
+    A Reduction of type ASUM becomes the SUM of absolute values: ASUM uses OpenBLAS's sasum, which on processors with AVX2 adds
+    the elements before the first aligned one by themselves, so that one training reports several losses.
     """
     result = prototxt.of_layers(net.name, ())
     for layer in net.layer:
+        if layer.type == "Reduction" and layer.reduction_param.operation == ReductionParameter.ASUM:
+            size = _absolute(result, layer.name, layer.bottom[0], list(layer.propagate_down))
+            copy = result.layer.add()
+            copy.CopyFrom(layer)
+            copy.bottom[0], copy.reduction_param.operation = size, ReductionParameter.SUM
+            continue
         if layer.type not in ("L1Loss", "SmoothL1Loss"):
             result.layer.add().CopyFrom(layer)
             continue
         top = layer.top[0] if layer.top else f"{layer.name}_value"
         difference = _difference(result, layer.name, layer.bottom[:2], list(layer.propagate_down))
         if layer.type == "L1Loss":
-            _reduced(result, layer.name, difference, "ASUM", 1.0, weight(layer), top)
+            _reduced(result, layer.name, _absolute(result, layer.name, difference), "SUM", 1.0, weight(layer), top)
             continue
         weights = [_flat(result, layer.name, blob) for blob in layer.bottom[2:]]
         if weights:
@@ -256,12 +265,19 @@ def _difference(net: Any, name: str, bottoms: Any, propagate: list[bool]) -> str
     return difference
 
 
+def _absolute(net: Any, name: str, blob: str, propagate: Collection[bool] = ()) -> str:
+    """Append the absolute values of a blob; return their blob."""
+    size = f"{name}_absolute"
+    net.layer.add(name=size, type="AbsVal", bottom=[blob], top=[size], propagate_down=propagate)
+    return size
+
+
 def _smooth(net: Any, name: str, blob: str, sigma: float) -> str:
     """Append smooth L1 of each element d: r + (sigma m)^2 / 2 with t = 1 / sigma^2, r = max(|d| - t, 0), m = |d| - r."""
-    size, beyond, linear, within, square, smooth = (
-        f"{name}_{part}" for part in ("size", "beyond", "linear", "within", "square", "smooth")
+    size = _absolute(net, name, blob)
+    beyond, linear, within, square, smooth = (
+        f"{name}_{part}" for part in ("beyond", "linear", "within", "square", "smooth")
     )
-    net.layer.add(name=size, type="AbsVal", bottom=[blob], top=[size])
     net.layer.add(name=beyond, type="Power", bottom=[size], top=[beyond]).power_param.shift = -1 / sigma**2
     net.layer.add(name=linear, type="ReLU", bottom=[beyond], top=[linear])
     net.layer.add(name=within, type="Eltwise", bottom=[size, linear], top=[within]).eltwise_param.coeff.extend([1, -1])
