@@ -32,7 +32,6 @@ PACKAGES = (
     "libgoogle-glog-dev",
     "libhdf5-dev",
     "liblmdb-dev",
-    "libopenblas-dev",
     "libprotobuf-dev",
     "ninja-build",
     "patch",

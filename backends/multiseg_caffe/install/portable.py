@@ -55,7 +55,7 @@ def make_portable(wheel: Path, python: Interpreter, folder: Path, log: Log) -> P
 def _add_licences(wheel: Path, folder: Path) -> None:
     """Add the licences of the Debian packages whose libraries a wheel's module needs. auditwheel updates the list of files."""
     with zipfile.ZipFile(wheel, "a") as archive:
-        (module,) = (name for name in archive.namelist() if name.endswith(".so"))
+        (module,) = (name for name in archive.namelist() if re.fullmatch(r"caffe/_caffe.*\.so", name))
         (information,) = {name.split("/")[0] for name in archive.namelist() if ".dist-info/" in name}
         for package in _packages(Path(archive.extract(module, folder))):
             file = COPYRIGHTS / package / "copyright"

@@ -15,10 +15,10 @@ from multiseg.worker.processor import processor
 AVX512 = "fpu sse2 avx fma avx2 avx512f avx512dq avx512cd avx512bw avx512vl"
 CORE = """
 import ctypes, caffe
-path = next(line.split()[-1] for line in open("/proc/self/maps") if "openblas" in line and "pycaffe.libs" in line)
+path = next(line.split()[-1] for line in open("/proc/self/maps") if "openblas" in line and "/caffe/" in line)
 library = ctypes.CDLL(path)
-library.openblas_get_corename.restype = ctypes.c_char_p
-print(library.openblas_get_corename().decode())
+library.scipy_openblas_get_corename.restype = ctypes.c_char_p
+print(library.scipy_openblas_get_corename().decode())
 """
 
 
@@ -52,7 +52,7 @@ def test_the_users_choice_of_kernels_holds(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.needs("caffe")
 def test_a_worker_uses_kernels_with_the_processors_vectors() -> None:
-    """Of pycaffe as `multiseg install-caffe` builds it, which brings Debian's OpenBLAS along."""
+    """Of pycaffe as `multiseg install-caffe` builds it, which brings OpenBLAS along."""
     caffe = registry.get("caffe")
     done = subprocess.run(
         [caffe.python, "-c", CORE], env=environment(caffe, 1), capture_output=True, text=True, check=True, timeout=60
