@@ -1,4 +1,4 @@
-"""OpenBLAS's kernels for Intel processors that are newer than the library, for a pycaffe that `multiseg install-caffe` did not build.
+"""OpenBLAS's kernels for Intel processors that are newer than the library, in builds of pycaffe other than multiseg's.
 
 OpenBLAS before 0.3.25, as in Debian 12, chooses its kernels by the processor's model. For a model of Intel's that it does not
 know, such as Raptor Lake and Emerald Rapids, it uses those for Prescott, of 2004, without AVX
