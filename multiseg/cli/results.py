@@ -32,10 +32,11 @@ PIXELS = click.option(
     help=f"Refuse images of more pixels, before they are decoded.  [default: {MOST_PIXELS}; any number with --tile]",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+FORMATS = click.Choice(["png", "npy", "lmdb"])
 FORMAT = click.option(
     "--format",
     "kind",
-    type=click.Choice(["png", "npy", "lmdb"]),
+    type=FORMATS,
     default="png",
     show_default=True,
     help="Images, arrays (C, H, W float32), or a dataset of inputs and outputs.",
@@ -98,7 +99,7 @@ def open_run(folder: Path, snapshot: str | float) -> Run:
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["png", "npy", "lmdb"]),
+    type=FORMATS,
     help="Image, array (C, H, W float32), or a dataset of input and output.  [default: by the extension of OUTPUT]",
 )
 @click.option(

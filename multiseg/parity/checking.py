@@ -90,44 +90,31 @@ def check_parity(
         "device": device, "threads": threads, "lowering": lowering, "classes": classes, "model_options": model_options,
         "outputs": outputs, "precision": precision,
     }  # fmt: skip
-    if precision != FLOAT32:
-        _check_alone(precision, {"save": save, "against": against, "reduce": reduce})
+    parts, path = None if reduce is None else Path(reduce), None if save is None else Path(save)
+    _check_alone(precision, {"save": save, "against": against, "reduce": reduce})
     if steps is not None and (not isinstance(steps, int) or steps < 0):
         raise SettingsError(f"{setting('steps', steps)}: must be an integer of at least 0")
-    parts = None if reduce is None else Path(reduce)
     if parts is not None:
         reducing.check_folder(parts)
-    path = None if save is None else Path(save)
     if path is not None:
         golden_keeping.check_path(path)
     if images is not None and against is not None:
         raise SettingsError(
             f"{setting('images')} and {setting('against')}: specify one; a golden file has its own images"
         )
-    more_images = 0
-    files = _paths(models)
-    exports = [path for path in files if path.suffix == f".{onnx_export.KIND}"]
-    files = [path for path in files if path not in exports]
-    _check_exports(exports, files, against)
-    if exports and precision != FLOAT32:
-        raise SettingsError(
-            f"{setting('precision', precision)}: is not for ONNX files, which are computed in {FLOAT32}"
-        )
+    files, exports = _divided(models, against, precision)
     sides = files, list(backends or []), _paths(weights)
+    more_images = 0
     plan: Plan
     if against is not None:
         plan = _golden_plan(Path(against), dataset, path, requested, sides, options)
         steps, loss = plan.golden.steps, plan.golden.loss
     else:
-        if dataset is None:
-            raise SettingsError(
-                f"{setting('dataset')}: is missing; specify it, or a golden file with {setting('against', example='FILE')}"
-            )
-        data = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
+        data = _opened(dataset)
         more_images = count_of(images, len(data.train))
-        del requested["steps"]
         steps = DEFAULTS["steps"] if steps is None else steps
         chosen = {name: DEFAULTS.get(name) if value is None else value for name, value in requested.items()}
+        del chosen["steps"]
         plan = ParityPlan(data, *sides, {**chosen, **options}, all_backends=not exports)
     with TemporaryFolder() as folder, freed_memory_kept():
 
@@ -137,16 +124,30 @@ def check_parity(
         # of a golden file only the ONNX files, unless other sides are specified
         exports_alone = against is not None and bool(exports) and not (files or backends)
         check = begin(None) if exports_alone else compare_sides(plan, begin, parts)
-        for export in exports:
-            check.say(onnx_side.title(export))
-            backend = onnx_export.writer()
-            with pool.start(backend, threads) as worker:
-                onnx_side.compare(check, export, backend, worker)
+        _compare_exports(check, exports, threads)
         if not check.parity.sides:
             raise BackendUnavailable(f"{against}: no backend can compute it: {'; '.join(check.parity.left_out)}")
         if path is not None:
             check.keep(path)
         return check.parity
+
+
+def _compare_exports(check: Check, exports: Sequence[Path], threads: int) -> None:
+    """Compare ONNX files, computed by onnxruntime."""
+    for export in exports:
+        check.say(onnx_side.title(export))
+        backend = onnx_export.writer()
+        with pool.start(backend, threads) as worker:
+            onnx_side.compare(check, export, backend, worker)
+
+
+def _opened(dataset: Dataset | str | Path | None) -> Dataset:
+    """Return the dataset of a check. Raises SettingsError if none is specified."""
+    if dataset is None:
+        raise SettingsError(
+            f"{setting('dataset')}: is missing; specify it, or a golden file with {setting('against', example='FILE')}"
+        )
+    return dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
 
 
 def _reporting(progress: Progress | None) -> Progress:
@@ -178,17 +179,24 @@ def _golden_plan(
 
 
 def _check_alone(precision: str, others: Mapping[str, object]) -> None:
-    """Raise SettingsError for arguments that are for float32 only."""
+    """Raise SettingsError for arguments that are for float32 only, if the precision is another."""
     for name, value in others.items():
-        if value is not None:
+        if value is not None and precision != FLOAT32:
             raise SettingsError(
                 f"{setting('precision', precision)} and {setting(name, str(value))}: specify one; golden files and parts are of "
                 f"{FLOAT32}"
             )
 
 
-def _check_exports(exports: Sequence[Path], files: Sequence[Path], against: object) -> None:
-    """Raise SettingsError if there is no network for ONNX files, ModelError if one does not exist."""
+def _divided(models: Any, against: object, precision: str) -> tuple[list[Path], list[Path]]:
+    """Return the network files among the models, and the ONNX files that were exported from the first.
+
+    Raises SettingsError if there is no network for ONNX files, or if they cannot be computed in the precision; ModelError if one
+    does not exist.
+    """
+    paths = _paths(models)
+    exports = [path for path in paths if path.suffix == f".{onnx_export.KIND}"]
+    files = [path for path in paths if path not in exports]
     if exports and not files and against is None:
         raise SettingsError(
             f"{exports[0]}: an ONNX file is compared with the network that it was exported from; specify that as the first "
@@ -197,6 +205,11 @@ def _check_exports(exports: Sequence[Path], files: Sequence[Path], against: obje
     for path in exports:
         if not path.is_file():
             raise ModelError(f"{path}: no such file")
+    if exports and precision != FLOAT32:
+        raise SettingsError(
+            f"{setting('precision', precision)}: is not for ONNX files, which are computed in {FLOAT32}"
+        )
+    return files, exports
 
 
 def _paths(names: Any) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from multiseg.dataset.class_indices import check_classes
 from multiseg.dataset.labels import ignored
 from multiseg.errors import RunError
 from multiseg.files import make_folder, sync_one, sync_tree
+from multiseg.layout import Layout
 from multiseg.model_files import copies, reading
 from multiseg.network import NetworkSpec
 from multiseg.run import environment, names
@@ -61,17 +62,9 @@ def train(
     """Train into ``folder`` and return its Run; see Job.train. ``seed`` is the requested one, None if the job has none."""
     module = ranks.network_module(settings.backend)
     ranks.check_batch_size(settings.batch_size)
-    resume = resume or resumes(ranks, folder)
-    resumed = RunFolder.resume(folder) if resume else None
-    goes_back = False
-    if resumed is not None and skip_damaged:
-        with resumed.locked():
-            goes_back = remove_damaged(folder)
-    if resumed is not None:
-        settings = resumed.complete(settings, dataset.content_hash, seed)
-    finished = resumed is not None and resumed.finished and not goes_back
-    if finished and resumed is not None and (last := resumed.last_snapshot()):
-        last.verify()
+    resumed, finished = None, False
+    if resume or resumes(ranks, folder):
+        resumed, settings, finished = _reopened(settings, dataset, folder, seed, skip_damaged)
     if finished and ranks.size == 1:
         return Run.open(folder)
     layout = layout_of(settings, dataset)
@@ -81,14 +74,7 @@ def train(
         stack.enter_context(run.locked())
         stack.enter_context(run.failing())
         stack.enter_context(listening(stop))
-        if settings.exported:
-            exported = run.path / names.MODEL / settings.exported
-            if not run.born:
-                export(settings, spec, exported)
-            spec = replace(spec, model=str(exported))
-        elif run.born and (run.path / names.MODEL / settings.model.name).exists():
-            # the same as the model, with all files that belong to it, which may be gone
-            spec = replace(spec, model=str((run.path / names.MODEL / settings.model.name).resolve()))
+        spec = _with_file_of_run(spec, settings, run)
         worker = stack.enter_context(pool.start(settings.backend, settings.threads, run.path / names.WORKER_LOG))
         settings, spec, described = load(worker, settings, spec, module, keep_loss=run.has_own_loss)
         leader = Leader(ranks, worker)
@@ -99,37 +85,71 @@ def train(
         ranks.check_batch_size(loaded.batch_size)
         plan = plan_of(loaded, dataset)
         check_labels(settings.model.name, dataset, described, settings.ignore_index)
-        if not run.born and loaded.network.get("classes") is not None:
-            check_classes(dataset, loaded.network["classes"], ignored(loaded.network, dataset.labels))
         if not run.born:
             check_used(settings, dataset, described)
-            label_counts.check_equal(loaded, dataset, layout, worker, ranks.size)
-            check_whole_images(worker, loaded, dataset, layout)
+            _check_dataset(loaded, dataset, layout, worker, ranks)
         warm_start.check_frozen(loaded.freeze, described["parameters"])
         if settings.recipe == "equal":
             set_initial_weights(worker, settings, spec, described["trained"])
         transferred = _start(loaded, plan, worker, spec, run) if loaded.weights else None
-        zero = (
-            []
-            if run.born
-            else zero_start.layers_at_zero(
-                worker.call("get_weights"),
-                described["trained"],
-                lambda: reading.describe(spec.model, spec.input_shape, worker),
-            )
-        )
-        notes = [] if run.born else reading.notes_of_file(settings.model)
+        zero, notes = [], []
         if not run.born:
+            zero, notes = _layers_at_zero(worker, spec, described["trained"]), reading.notes_of_file(settings.model)
             _copy_model(settings.model, run.path / names.MODEL, () if settings.exported else described["files"])
         if not run.born or run.restarts:
             run_environment = environment.of(worker.probed, settings.threads, ranks.size)
             run.start(loaded, dataset, layout, run_environment, transferred)
-        report = _both(LiveProgress(run.path), stack.enter_context(_reporter(progress)))
-        if tensorboard:
-            report = _both(report, stack.enter_context(TensorBoardLog(run.path / names.TENSORBOARD)))
+        report = stack.enter_context(_reporting(run, progress, tensorboard))
         readers = stack.enter_context(readers_for(loaded, ranks))
         Loop(loaded, plan, dataset, layout, worker, run, report, stop, leader, readers).run(transferred, zero, notes)
     return Run.open(folder)
+
+
+def _reopened(
+    settings: Settings, dataset: Dataset, folder: Path, seed: int | None, skip_damaged: bool
+) -> tuple[RunFolder, Settings, bool]:
+    """Return the run to resume, its settings, and whether it is finished."""
+    run = RunFolder.resume(folder)
+    goes_back = False
+    if skip_damaged:
+        with run.locked():
+            goes_back = remove_damaged(folder)
+    settings = run.complete(settings, dataset.content_hash, seed)
+    finished = run.finished and not goes_back
+    if finished and (last := run.last_snapshot()):
+        last.verify()
+    return run, settings, finished
+
+
+def _with_file_of_run(spec: NetworkSpec, settings: Settings, run: RunFolder) -> NetworkSpec:
+    """Return the network with the file that the run has of it; an exported one is written first."""
+    copy = run.path / names.MODEL / (settings.exported or settings.model.name)
+    if settings.exported:
+        if not run.born:
+            export(settings, spec, copy)
+        return replace(spec, model=str(copy))
+    if run.born and copy.exists():
+        # the same as the model, with all files that belong to it, which may be gone
+        return replace(spec, model=str(copy.resolve()))
+    return spec
+
+
+def _check_dataset(settings: LoadedSettings, dataset: Dataset, layout: Layout, worker: Worker, ranks: Ranks) -> None:
+    """Raise an error if the network cannot learn from the dataset. It is of a new run: this reads labels and whole images."""
+    network = settings.network
+    if network.get("classes") is not None:
+        check_classes(dataset, network["classes"], ignored(network, dataset.labels))
+    label_counts.check_equal(settings, dataset, layout, worker, ranks.size)
+    check_whole_images(worker, settings, dataset, layout)
+
+
+def _layers_at_zero(worker: Worker, spec: NetworkSpec, trained: Collection[str]) -> list[str]:
+    """Return the layers that cannot learn because they begin at zero."""
+    return zero_start.layers_at_zero(
+        worker.call("get_weights"),
+        trained,
+        lambda: reading.describe(spec.model, spec.input_shape, worker),
+    )
 
 
 def _start(settings: LoadedSettings, plan: Plan, worker: Worker, spec: NetworkSpec, run: RunFolder) -> dict[str, Any]:
@@ -160,21 +180,21 @@ def _copy_model(model: Path, folder: Path, more: Iterable[str]) -> None:
 
 
 @contextmanager
-def _reporter(progress: bool | Progress) -> Iterator[Progress]:
-    if callable(progress):
-        yield progress
-    elif progress:
-        from multiseg.training.progress import Bar
+def _reporting(run: RunFolder, progress: bool | Progress, tensorboard: bool) -> Iterator[Progress]:
+    """Yield what reports the events of a training: to the files that others watch, to the user, and to TensorBoard."""
+    with ExitStack() as stack:
+        reports: list[Progress] = [LiveProgress(run.path)]
+        if callable(progress):
+            reports.append(progress)
+        elif progress:
+            from multiseg.training.progress import Bar
 
-        with Bar() as bar:
-            yield bar
-    else:
-        yield lambda event: None
+            reports.append(stack.enter_context(Bar()))
+        if tensorboard:
+            reports.append(stack.enter_context(TensorBoardLog(run.path / names.TENSORBOARD)))
 
+        def report(event: dict[str, Any]) -> None:
+            for each in reports:
+                each(event)
 
-def _both(one: Progress, other: Progress) -> Progress:
-    def report(event: dict[str, Any]) -> None:
-        one(event)
-        other(event)
-
-    return report
+        yield report
