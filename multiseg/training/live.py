@@ -39,30 +39,34 @@ class LiveProgress:
         elif kind == "step":
             self._step(event)
         elif kind == "epoch":
-            self._recent.clear()  # a validation lies between
             self._write()
+            self._recent.clear()  # a validation lies between
         elif kind == "end":
             self._write(ended=True)
 
     def _step(self, event: dict[str, Any]) -> None:
         now = time.monotonic()
         self._recent.append((now, event["iteration"]))
-        if now < self._due:
-            return
-        while len(self._recent) > 2 and self._recent[0][0] < now - WINDOW:
-            self._recent.popleft()
-        (start, before), (end, after) = self._recent[0], self._recent[-1]
         self._state |= {
             "iteration": event["iteration"],
             "epoch": event["epoch"],
             "loss": event["loss"],
             "learning_rate": event["rate"],
-            "images_per_second": (after - before) * self._state["batch_size"] / (end - start) if end > start else None,
         }
-        self._write()
+        if now >= self._due:
+            self._write()
+
+    def _speed(self) -> float | None:
+        """Return the images per second of the steps in the window; None for fewer than two."""
+        while len(self._recent) > 2 and self._recent[0][0] < time.monotonic() - WINDOW:
+            self._recent.popleft()
+        if len(self._recent) < 2:
+            return None
+        (start, before), (end, after) = self._recent[0], self._recent[-1]
+        return (after - before) * self._state["batch_size"] / (end - start) if end > start else None
 
     def _write(self, **state: Any) -> None:
         self._due = time.monotonic() + SECONDS
-        self._state |= {"time": time.time(), **state}
+        self._state |= {"time": time.time(), "images_per_second": self._speed(), **state}
         with suppress(OSError, MultisegError):
             write_bytes(self._path, json_text(self._state, indent=None).encode(), durable=False, follow=False)

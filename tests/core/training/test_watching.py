@@ -18,6 +18,7 @@ from rich.console import Console
 
 import multiseg
 from multiseg.errors import SettingsError, TrainingStopped
+from multiseg.run.names import PROGRESS
 from multiseg.training.progress import Bar
 from multiseg.training.signals import Stop
 
@@ -108,6 +109,25 @@ def test_the_run_folder_tells_what_happened_when(job: multiseg.Job, tmp_path: Pa
         "job.json", "history.csv", "summary.json", "events.jsonl", "model", "snapshots", "worker.log", ".lock",
         "pictures", ".progress.json",
     }  # fmt: skip
+
+
+def test_the_progress_is_that_of_the_last_step_however_short_the_epochs(job: multiseg.Job, tmp_path: Path) -> None:
+    steps: list[dict[str, Any]] = []
+    seen: list[tuple[int, int]] = []
+
+    def listen(event: dict[str, Any]) -> None:
+        state = json.loads((tmp_path / "run" / PROGRESS).read_text())
+        if event["event"] == "step":
+            steps.append(event)
+        elif event["event"] == "epoch":
+            seen.append((state["iteration"], state["epoch"]))
+
+    job.train(tmp_path / "run", progress=listen)
+    assert seen == [(0, 0), (14, steps[13]["epoch"]), (28, steps[27]["epoch"])]
+    state = json.loads((tmp_path / "run" / PROGRESS).read_text())
+    last = [steps[-1][key] for key in ("iteration", "epoch", "loss", "rate")]
+    assert [state[key] for key in ("iteration", "epoch", "loss", "learning_rate")] == last
+    assert state["ended"]
 
 
 def test_the_bar_shows_loss_rate_speed_and_time_left(job: multiseg.Job, tmp_path: Path) -> None:
