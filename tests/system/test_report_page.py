@@ -158,6 +158,23 @@ def test_150_epochs_of_every_backend_stay_small(
     assert page.read_text().count("<img") > 50
 
 
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_long_names_of_runs_keep_the_layout(
+    browser: Browser, backends: list[str], page_file: Path, images: Path, tmp_path: Path, width: int
+) -> None:
+    names = ("an-experiment-with-a-long-name-that-states-all-of-its-settings-lr0.001-bs32-seed1", "long" * 60)
+    folders = [shutil.copytree(page_file.parent / backends[0], tmp_path / name) for name in names]
+    file = multiseg.compare(folders, images=2, grid=images / "grid.png").to_html(tmp_path / "page.html")
+    page = browser.new_page(viewport={"width": width, "height": 900}, offline=True)
+    page.goto(file.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    name = page.locator(".results th .run").last.bounding_box()
+    assert name is not None and name["width"] <= width / 2
+    for cell in page.locator(".facts").first.locator("thead th").all():
+        assert cell.evaluate("cell => cell.scrollWidth <= cell.clientWidth"), "it covers the next one"
+    page.close()
+
+
 def test_the_large_image_is_at_its_own_size(page: Page) -> None:
     sizes = page.locator("#grid img").evaluate_all("images => images.map(i => [i.naturalWidth, i.width])")
     assert len(sizes) >= 4
