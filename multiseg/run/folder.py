@@ -73,12 +73,8 @@ class RunFolder:
         """
         folder = cls(path)
         entries = {entry.name for entry in path.iterdir()} if path.is_dir() else {names.JOB}
-        if entries <= {names.WORKER_LOG} or (entries <= names.BEFORE_JOB and names.LOCK in entries):
-            folder._created = True
-            (path / names.LOCK).touch()
-            sync_one(path)
-            (path / names.SNAPSHOTS).mkdir(exist_ok=True)
-        else:
+        folder._created = entries <= {names.WORKER_LOG} or (entries <= names.BEFORE_JOB and names.LOCK in entries)
+        if not folder._created:
             read_job(path)
         links = (path / name for name in sorted(entries & names.OWN) if (path / name).is_symlink())
         link = next(
@@ -86,6 +82,10 @@ class RunFolder:
         )
         if link is not None:
             raise RunError(f"{link}: {LINK}; training would change what it refers to")
+        if folder._created:
+            (path / names.LOCK).touch()
+            sync_one(path)
+            (path / names.SNAPSHOTS).mkdir(exist_ok=True)
         return folder
 
     def complete(self, settings: Settings, content_hash: str, seed: int | None) -> Settings:

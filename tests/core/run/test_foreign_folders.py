@@ -166,6 +166,15 @@ def test_links_in_a_run_are_refused_before_anything_is_written(name: str, job: m
     assert (tmp_path / "table.csv").exists() == (name != "history.csv")
 
 
+def test_a_link_to_nothing_in_a_folder_without_job_is_not_followed(job: multiseg.Job, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / ".lock").symlink_to(tmp_path / "outside")
+    with pytest.raises(RunError, match=r"\.lock: is a symbolic link"):
+        job.train(run, resume=True, progress=False)
+    assert not (tmp_path / "outside").exists() and [path.name for path in run.iterdir()] == [".lock"]
+
+
 def test_snapshots_may_be_on_another_disk_that_has_nothing_else(job: multiseg.Job, tmp_path: Path) -> None:
     run, disk = job.train(tmp_path / "run", progress=False).path, tmp_path / "disk"
     (run / "snapshots").rename(disk)
