@@ -104,7 +104,7 @@ class Backend:
     compiles: bool = False  # whether the training step can be compiled
     precisions: tuple[str, ...] = ("float32",)  # precisions of a training step, of multiseg.network.PRECISIONS
     not_distributed: str = ""  # the reason if ``distributed`` is None, for messages
-    environment: Mapping[str, str] = field(default_factory=dict)  # set in the worker before anything is imported
+    environment: Mapping[str, str] = field(default_factory=dict)  # of the worker, unless the user has set them
 
     @property
     def formats(self) -> tuple[str, ...]:

@@ -327,8 +327,11 @@ def unavailable(backend: Backend, reason: str) -> str:
 
 
 def environment(backend: Backend, threads: int) -> dict[str, str]:
-    """Return the environment variables of a worker; with 0 threads the libraries choose their number."""
-    variables = {**MEMORY, **os.environ, **backend.environment, "PYTHONUNBUFFERED": "1"}
+    """Return the environment variables of a worker; with 0 threads the libraries choose their number.
+
+    Variables that the user has set count more than those that the backend declares.
+    """
+    variables = {**MEMORY, **backend.environment, **os.environ, "PYTHONUNBUFFERED": "1"}
     if threads:  # the BLAS and OpenMP libraries read these when they are loaded
         variables |= dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], str(threads))
     return variables
