@@ -130,7 +130,7 @@ def test_one(
     with open_run(run, snapshot) as opened:
         from multiseg.inference.outputs import save_as, save_overlay  # while the process starts
 
-        if output is None and (show_layers or overlay or not opened.classifies):
+        if output is None and (show_layers or show_input or overlay or not opened.classifies):
             raise click.UsageError("Missing option '-o' / '--output'.")
         result = opened.test_one(image, **options)
         written = [] if output is None else [save_as(result, output, kind, show_input)]

@@ -41,7 +41,8 @@ class Output:
     def image(self) -> Image.Image:
         """The output as a picture: of class indices a palette image (mode P) whose values are the classes.
 
-        Raises ImageError for other outputs unless they have one or three channels, and for scores of the classes of an image.
+        Raises ImageError for other outputs unless they have one or three channels, and for scores of the classes of an image;
+        SettingsError for class indices whose values are to be stretched.
         """
         if self.classifies:
             raise ImageError(
@@ -49,6 +50,11 @@ class Output:
                 "picture; write .npy, or print the classes"
             )
         if self.labels is not None:
+            if self.pixel_conversion != "clip":
+                raise SettingsError(
+                    f"{setting('pixel_conversion', self.pixel_conversion)}: is for pictures, and the network scores classes of "
+                    "pixels, whose picture has their indices; leave it out"
+                )
             return class_image(self.classes, palette(self.labels))
         return to_image(self.array, self.pixel_conversion)
 

@@ -114,7 +114,8 @@ def writing(
     listed in ``predictions.csv``: the image, and the best classes with their scores. ``lmdb``: ``folder`` becomes a dataset whose
     features are the inputs and whose labels are the pictures of the outputs, in the order of writing; it must not exist, and is
     created when the block succeeds; classes of pixels are labels of the kind ``classes``. Raises SettingsError for another
-    format and for ``show_input`` of one that has no pictures, DatasetError or ImageError if it cannot be written.
+    format and for ``show_input`` of one that has no pictures, DatasetError or ImageError if it cannot be written, ImageError for
+    an overlay of an output that has none.
     """
     folder = Path(folder)
     if format == "npy":
@@ -136,6 +137,9 @@ def writing(
             if overlay is not None:
                 save_overlay(output, path, overlay, sync_folder=False)
             return path
+        _check_pictures(show_input, f"{folder / PREDICTIONS}: lists the classes of images")
+        if overlay is not None:
+            output.overlay(overlay)  # raises ImageError: there is none
         text = io.StringIO()
         source = name if output.source is None else str(output.source)
         csv.writer(text, lineterminator="\n").writerow([source, *(part for pair in output.best() for part in pair)])

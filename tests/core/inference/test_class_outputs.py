@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,22 @@ def test_other_outputs_have_no_classes() -> None:
     many = Output(np.zeros((300, 2, 2), np.float32), np.zeros((1, 2, 2), np.uint8), labels=LABELS)
     with pytest.raises(ImageError, match=r"300 classes, a picture of classes has at most 256; write \.npy"):
         print(many.image)
+
+
+def test_the_values_of_a_class_picture_are_not_stretched(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="pixel_conversion='normalize': is for pictures"):
+        save(replace(output(), pixel_conversion="normalize"), tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_list_of_predicted_classes_has_no_pictures(tmp_path: Path) -> None:
+    result = Output(np.arange(3, dtype=np.float32).reshape(3, 1, 1), np.zeros((1, 4, 4), np.uint8), classifies=True)
+    words = r"predictions\.csv: lists .* show_input=True is for pictures"
+    with pytest.raises(SettingsError, match=words), writing(tmp_path / "a", "png", show_input=True) as write:
+        write("x", result)
+    with pytest.raises(ImageError, match="has no overlay"), writing(tmp_path / "b", "png", overlay=0.5) as write:
+        write("x", result)
+    assert [*(tmp_path / "a").iterdir(), *(tmp_path / "b").iterdir()] == []
 
 
 def test_the_background_is_the_class_of_that_name() -> None:
