@@ -19,7 +19,7 @@ from multiseg.dataset import class_colours
 from multiseg.dataset.dataset import Dataset
 from multiseg.dataset.label_tables import Colour
 from multiseg.dataset.labels import Labels
-from multiseg.errors import DatasetError, SettingsError
+from multiseg.errors import DatasetError, SettingsError, setting
 from multiseg.files import write_text
 from multiseg.images import picture_of, save_image
 from multiseg.images.classes import class_image, overlay_image
@@ -102,7 +102,7 @@ def write_sheet(dataset: Dataset, out: str | os.PathLike[str], count: int = 24) 
     """
     path = Path(out)
     if count < 1:
-        raise SettingsError(f"count {count} must be 1 or more")
+        raise SettingsError(f"{setting('count', count)}: must be 1 or more")
     splits = []
     for split in (dataset.train, dataset.val):
         positions = sorted(set(np.linspace(0, len(split) - 1, min(count, len(split))).astype(int).tolist()))

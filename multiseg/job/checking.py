@@ -73,7 +73,8 @@ def checked(job: JobRequest, dataset: Dataset | None) -> Checked:
         *_label_problems(job, dataset, loss),
     ]
     if not model.exists():
-        problems.append(f"{setting('model', str(model))}: no such file")
+        names = "" if model.suffix else f", and no network is called so; known are: {', '.join(shipped.MODELS)}"
+        problems.append(f"{setting('model', str(model))}: no such file{names}")
     elif foreign and backend.exporter is None:
         problems.append(f"{setting('model', str(model))}: {foreign}")
     schedule = _attempt(problems, lambda: Schedule.of(job.lr_policy))

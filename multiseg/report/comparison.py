@@ -27,12 +27,14 @@ def compare(
 
     ``images``: number of validation images on the page, 0 for none; ``grid``: a large image to test with every run at its full
     size. Without both, no backend is started. ``dataset``: where the dataset of the first run is, if it was moved; its content
-    must be the same. Raises RunError if there are no runs or a folder is not a run folder, SettingsError for negative ``images``,
-    ImageError for a missing ``grid``, DatasetError for another dataset.
+    must be the same. Raises RunError if there are no runs, for a path in place of a list, or if a folder is not a run folder,
+    SettingsError for negative ``images``, ImageError for a missing ``grid``, DatasetError for another dataset.
     """
     from multiseg.errors import ImageError
     from multiseg.run.run import Run
 
+    if isinstance(runs, str | Path):  # whose letters are no runs
+        raise RunError(f"{setting('runs', str(runs))}: must be a list of runs or run folders")
     opened = [Run.open(run) if isinstance(run, str | Path) else run for run in runs]
     if not opened:
         raise RunError("there are no runs to compare; name at least one run folder")

@@ -226,7 +226,7 @@ def test_sheets_of_other_kinds_of_data(tmp_path: Path, suffix: str) -> None:
 
 def test_a_sheet_that_cannot_be(ours: Path, tmp_path: Path) -> None:
     dataset = Dataset.open(ours)
-    with pytest.raises(SettingsError, match="count 0"):
+    with pytest.raises(SettingsError, match="count=0: must be 1 or more"):
         write_sheet(dataset, tmp_path / "a.png", count=0)
     with pytest.raises(SettingsError, match=r"an \.html or a \.png file"):
         write_sheet(dataset, tmp_path / "a.pdf")

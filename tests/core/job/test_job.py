@@ -31,6 +31,13 @@ def test_all_that_is_wrong_with_a_job_is_said_at_once() -> None:
         assert words in str(caught.value)
 
 
+def test_a_name_of_no_network_lists_those_that_there_are() -> None:
+    with pytest.raises(
+        SettingsError, match="model='resnet': no such file, and no network is called so; known are: fcn, "
+    ):
+        multiseg.Job(dataset="x", backend="torch", model="resnet").resolve()
+
+
 VALUES: tuple[Any, ...] = (
     5, -1, 1.5, 10**400, math.nan, True, "x", "x\0", "", b"x", object(), [1], [[1]], ["x"], (1, 2), {}, {1: 2, "a": 3},
     {"policy": [1]}, {"policy": "step", "step": "50"}, {"policy": "multistep", "stepvalues": "12"},

@@ -184,6 +184,12 @@ def test_no_runs() -> None:
         multiseg.compare([])
 
 
+def test_a_path_in_place_of_a_list_of_runs(write: Write) -> None:
+    for runs in (write("a"), str(write("b"))):
+        with pytest.raises(errors.RunError, match=r"runs='.*': must be a list of runs"):
+            multiseg.compare(runs)  # type: ignore[arg-type]
+
+
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(errors.RunError, match="not a run folder"):
         multiseg.compare([tmp_path])
