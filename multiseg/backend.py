@@ -35,19 +35,21 @@ class KnownFault(NamedTuple):
 
 @dataclass(frozen=True)
 class FileKind:
-    """A kind of file that a backend reads. ``recognise`` takes the first bytes of the file (empty for a folder) and its path.
+    """A kind of file of a framework. ``recognise`` takes the first bytes of the file (empty for a folder) and its path.
 
     Files are recognised by content; the extensions are for messages. ``beside`` are glob patterns of further files in the same
     folder that belong to a file, in which ``{name}`` is its name and ``{stem}`` its name without extension.
     ``needs_network``: a weights file without the names or the types of layers, which are those of the weights' network.
+    A ``program`` is recognised but not read: ``instead`` tells what the user can do.
     """
 
     name: str
     extensions: tuple[str, ...]
-    holds: Literal["network", "weights"]
+    holds: Literal["network", "weights", "program"]
     recognise: Callable[[bytes, Path], bool]
     beside: tuple[str, ...] = ()
     needs_network: bool = False
+    instead: str = ""
 
 
 @dataclass(frozen=True)

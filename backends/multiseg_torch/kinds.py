@@ -57,9 +57,18 @@ def is_t7_network(head: bytes, path: Path) -> bool:
 
 
 def is_state(head: bytes, path: Path) -> bool:
-    """Return whether the file was written by torch.save (a zip with data.pkl) or is a plain pickle, which the reader rejects."""
-    zipped = head.startswith(b"PK\x03\x04") and b"data.pkl" in head[:4096]
-    return zipped or re.match(rb"\x80[\x02-\x05]", head) is not None
+    """Return whether torch.save wrote the file (a zip that begins with data.pkl), or it is a pickle, which the reader rejects."""
+    return _begins_with(head, rb"data\.pkl") or re.match(rb"\x80[\x02-\x05]", head) is not None
+
+
+def is_program(head: bytes, path: Path) -> bool:
+    """Return whether the file is of torch.jit.save or torch.export.save: a zip that begins with the weights' numbers."""
+    return _begins_with(head, rb"data/(weights/weight_)?\d|archive_format")
+
+
+def _begins_with(head: bytes, name: bytes) -> bool:
+    """Return whether the file is one of PyTorch's zips whose first file has a name like this pattern."""
+    return re.match(rb"PK\x03\x04.{26}[^/]+/(" + name + b")", head, re.DOTALL) is not None
 
 
 def leaves_classes_open(path: str) -> bool:
@@ -74,4 +83,12 @@ KINDS = (
     FileKind("Torch7 model", (".t7",), "network", is_t7_network),
     FileKind("PyTorch weights", (".pt", ".pth"), "weights", is_state),
     FileKind("Torch7 weights", (".t7",), "weights", is_t7),
+    FileKind(
+        "TorchScript or torch.export program",
+        (".pt", ".pt2"),
+        "program",
+        is_program,
+        instead="save its weights, as in torch.save(torch.jit.load(FILE).state_dict(), 'weights.pt') or "
+        "torch.save(torch.export.load(FILE).state_dict, 'weights.pt'), and name them with the Python file of its network",
+    ),
 )

@@ -38,6 +38,13 @@ def kind_of(path: Path, holds: Literal["network", "weights"]) -> tuple[Backend, 
         )
     if holds == "network" and weights_file.recognised(head):
         raise ModelError(f"{path}: is a safetensors file, which contains weights; expected is: {expected}")
+    if matching and matching[0][1].instead:
+        raise ModelError(f"{path}: is a {matching[0][1].name}, which is not read; {matching[0][1].instead}")
+    if path.suffix == ".onnx":
+        raise ModelError(
+            f"{path}: ONNX files are written (multiseg export) and compared (multiseg parity), but not read; name the {holds} "
+            "file that it was exported from"
+        )
     if matching:
         raise ModelError(
             f"{path}: is a {matching[0][1].name}, which contains {matching[0][1].holds}; expected is: {expected}"
