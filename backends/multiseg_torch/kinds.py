@@ -24,6 +24,8 @@ def is_python(head: bytes, path: Path) -> bool:
 
     So does a file that has ``nn`` from ``from .parts import *`` and derives its classes from nn.Module.
     """
+    if b"\0" in head:  # such as the sources in a TorchScript file
+        return False
     imports_torch = re.compile(rb"^(?:\xef\xbb\xbf)?[ \t]*(import|from)\s+torch(vision)?\b", re.MULTILINE)
     if imports_torch.search(head):
         return True
