@@ -56,7 +56,7 @@ def is_checkpoint(head: bytes, path: Path) -> bool:
 
 def is_keras_archive(head: bytes, path: Path) -> bool:
     """Return whether a file is the zip archive in which Keras 3 stores a model."""
-    return head.startswith(b"PK\x03\x04") and b"config.json" in head
+    return head.startswith(b"PK\x03\x04") and re.search(rb"PK\x03\x04.{26}config\.json", head, re.DOTALL) is not None
 
 
 def is_keras_model(head: bytes, path: Path) -> bool:
