@@ -49,7 +49,7 @@ class Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
-        return product(a, b)
+        return no_view(product(a, b))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -62,6 +62,11 @@ class Product(torch.autograd.Function):
             return of_a, Product.apply(gradient.mT, a.mT)
         # return the gradient in the memory layout of the weights, so that it is not copied
         return of_a, Product.apply(a.mT, gradient.mT).mT
+
+
+def no_view(output: Tensor) -> Tensor:
+    """Return the same memory as a tensor that is no view: PyTorch refuses to change views that a Function returns in place."""
+    return output.data
 
 
 def multiplied(a: Tensor, b: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from multiseg_torch.class_losses import FEWEST_ROWS
-from multiseg_torch.lowering.products import Product, in_one_dtype, product
+from multiseg_torch.lowering.products import Product, in_one_dtype, no_view, product
 
 Pair = tuple[int, int]
 
@@ -67,7 +67,7 @@ class Upsampling(torch.autograd.Function):
             out = blocks.reshape(n, rows, columns, sh, sw, outputs).permute(0, 1, 3, 2, 4, 5)
             out = out.reshape(n, rows * sh, columns * sw, outputs).permute(0, 3, 1, 2)
         (top, left), (height, width) = padding, size
-        return out[:, :, top : top + height, left : left + width]
+        return no_view(out[:, :, top : top + height, left : left + width])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

@@ -39,6 +39,39 @@ def test_lowered_modules_are_called_as_plain_ones() -> None:
         assert str(found.value) == str(expected.value)
 
 
+def test_outputs_of_lowered_layers_can_be_changed_in_place() -> None:
+    """Without a bias, the output of a product is what a skip connection adds to, or an activation replaces."""
+    import torch
+    from multiseg_torch.lowering import lower
+    from torch import Tensor, nn
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.down = nn.Conv2d(3, 4, 8, stride=8, bias=False)
+            self.up = nn.ConvTranspose2d(4, 3, 8, stride=8, bias=False)
+            self.wide = nn.ConvTranspose2d(4, 3, 16, stride=8, padding=4, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            grid = self.down(x).relu_()
+            output = self.wide(grid)
+            output += self.up(grid).mul_(2)
+            output[:, 1:] *= x[:, 1:]
+            return output.tanh_()
+
+    torch.manual_seed(0)
+    plain = Net()
+    lowered = copy.deepcopy(plain)
+    assert lower(lowered) == ["down", "up", "wide"]
+    for order in (torch.contiguous_format, torch.channels_last):
+        image = torch.randn(2, 3, 16, 24)
+        for model in (plain, lowered):
+            model.to(memory_format=order).zero_grad()
+            model(image.contiguous(memory_format=order)).square().sum().backward()
+        for one, other in zip(plain.parameters(), lowered.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-4)
+
+
 def test_gradients_of_gradients_go_through_products() -> None:
     import torch
     from multiseg_torch.lowering import lower
