@@ -18,7 +18,7 @@ from multiseg_tensorflow.describing.layers import Layers, path_of, read
 from multiseg_tensorflow.describing.training import mark_training_statistics, with_dropouts
 from multiseg_tensorflow.files import NetworkFile
 from multiseg_tensorflow.losses import Loss
-from multiseg_tensorflow.lowering import lower
+from multiseg_tensorflow.lowering import FAULTS, RULES, lower
 from multiseg_tensorflow.plain import GraphTower
 from multiseg_tensorflow.randomness import depend_on_seed
 from multiseg_tensorflow.tensors import in_control_flow, live_consumers, reachable
@@ -199,7 +199,9 @@ def build(
         if output.shape.rank == 2:  # one vector for each image becomes an image of one pixel
             output = output[:, tf.newaxis, tf.newaxis, :]
 
-    graph, convolutions = lower(graph, device) if lowering else (graph, [])
+    # images of any size are in batches of one, and without sizes little would be faster
+    rules = () if not lowering else FAULTS if None in shape else RULES
+    graph, convolutions = lower(graph, device, rules)
     with graph.as_default():
         variables = {variable.op.name: variable for variable in tf.global_variables()}
         weights = weights_of(variables, layers.weights)

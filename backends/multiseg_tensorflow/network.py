@@ -30,7 +30,7 @@ from multiseg_tensorflow import (
     user_file,
 )
 from multiseg_tensorflow.graph import Shape, UserGraph, build, extended, layer_tensors, read_layers
-from multiseg_tensorflow.lowering import cross_entropy
+from multiseg_tensorflow.lowering import avoided, cross_entropy
 from multiseg_tensorflow.solver import Solver
 
 tf = tensorflow.compat.v1
@@ -286,7 +286,7 @@ class Network(network.Network):
         return build(
             self._file, shape, label_shape, self._layers,
             training=training, loss=loss, labels=self._labels, seed=spec.seed,
-            lowering=spec.lowering and not spec.mixed_sizes, ignore=spec.ignore_index,
+            lowering=spec.lowering, ignore=spec.ignore_index,
             device=self._device, batch_size=spec.batch_size or backend.batch_size, initialised=initialised,
         )  # fmt: skip
 
@@ -311,10 +311,13 @@ class Network(network.Network):
         concurrent = 1 if threads == 1 else 2
         config = tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=concurrent)
         config.gpu_options.allow_growth = True
+        rewriting = config.graph_options.rewrite_options
+        if self._spec.lowering and avoided.has_maximum(user.graph):
+            rewriting.remapping = RewriterConfig.OFF
         if self._device == "cpu":
             config.device_count["GPU"] = 0
             # what a file computes in NCHW, as for GPUs, takes twice as long in this order as in NHWC
-            config.graph_options.rewrite_options.cpu_layout_conversion = RewriterConfig.NCHW_TO_NHWC
+            rewriting.cpu_layout_conversion = RewriterConfig.NCHW_TO_NHWC
         return tf.Session(graph=user.graph, config=config)
 
     def _predictor(self, features: Array, labels: Array | None) -> _Predictor:

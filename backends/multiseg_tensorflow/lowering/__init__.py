@@ -6,7 +6,7 @@ Operations with which oneDNN fails are replaced as well (avoided.py). Tensors ke
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow
@@ -19,17 +19,18 @@ tf = tensorflow.compat.v1
 
 # Each has ``applies(op, device)``, whether it replaces an operation, and ``add(op, arguments, device)``, which adds operations
 # to the default graph that compute it from placeholders for its inputs; the last one is named "output".
-RULES = (avoided, patches, upsampling, products, cross_entropy)
+FAULTS = (avoided,)
+RULES = (*FAULTS, patches, upsampling, products, cross_entropy)
 
 
-def lower(graph: Any, device: str) -> tuple[Any, list[Any]]:
-    """Return a copy of ``graph`` and its collections with operations replaced, and the convolutions that were.
+def lower(graph: Any, device: str, rules: Sequence[Any] = RULES) -> tuple[Any, list[Any]]:
+    """Return a copy of ``graph`` and its collections with operations replaced by the ``rules``, and the convolutions that were.
 
     All tensors keep their names. If there is nothing to replace, the graph itself is returned. ``device`` is the device of the
     session: cpu or cuda.
     """
     operations = graph.get_operations()
-    replaced = {op.name: (op, rule) for op in operations for rule in _rules(op, device)}
+    replaced = {op.name: (op, rule) for op in operations for rule in _rules(op, device, rules)}
     # a custom gradient function may refer to tensors of its graph: its operation cannot be copied to another graph
     if not replaced or any("_gradient_op_type" in op.node_def.attr for op in operations):
         return graph, []
@@ -46,11 +47,11 @@ def lower(graph: Any, device: str) -> tuple[Any, list[Any]]:
     return lowered, [op for op, _ in replaced.values() if op.type in KINDS]
 
 
-def _rules(op: Any, device: str) -> list[Any]:
-    """Return the first rule that replaces an operation, or none."""
+def _rules(op: Any, device: str, rules: Sequence[Any]) -> list[Any]:
+    """Return the first of the rules that replaces an operation, or none."""
     if in_control_flow(op):  # the gradient of a loop refers to its operations
         return []
-    return [rule for rule in RULES if rule.applies(op, device)][:1]
+    return [rule for rule in rules if rule.applies(op, device)][:1]
 
 
 def _replacement(node: Any, op: Any, rule: Any, device: str) -> Iterator[Any]:

@@ -14,6 +14,7 @@ import tensorflow
 
 from multiseg_tensorflow.lowering import patches
 from multiseg_tensorflow.lowering.convolutions import is_plain, sides
+from multiseg_tensorflow.tensors import in_control_flow
 
 tf = tensorflow.compat.v1
 
@@ -25,6 +26,15 @@ def applies(op: Any, device: str) -> bool:
     if not is_plain(op):
         return False
     return _reads_single_pixels(op) or (_reads_beyond(op) and not patches.applies(op, device))
+
+
+def has_maximum(graph: Any) -> bool:
+    """Return whether TensorFlow's optimiser may compute a maximum of the graph wrongly: one that was not replaced.
+
+    In a branch of a condition it fails for each factor.
+    """
+    operations = (op for op in graph.get_operations() if op.type == "Maximum")
+    return any(in_control_flow(op) or _is_of_multiple(op) for op in operations)
 
 
 def _is_of_multiple(op: Any) -> bool:

@@ -56,14 +56,19 @@ return tf.reshape(net, [-1, {size}, {size}, 1])
 
 
 @pytest.mark.parametrize("padding", ["VALID", "SAME"])
-@pytest.mark.parametrize(("size", "known"), [(8, True), (9, True), (9, False)])
-def test_a_kernel_of_one_pixel_reads_single_pixels(tmp_path: Path, padding: str, size: int, known: bool) -> None:
+@pytest.mark.parametrize(
+    ("size", "known", "mixed"), [(8, True, False), (9, True, False), (9, False, False), (9, True, True)]
+)
+def test_a_kernel_of_one_pixel_reads_single_pixels(
+    tmp_path: Path, padding: str, size: int, known: bool, mixed: bool
+) -> None:
     """With oneDNN its own gradient damages the heap (docs/upstream-faults.md): it is only computed by hand here."""
     text = model(f"""
 {"" if known else "self.x = tf.placeholder_with_default(self.x, [None, None, None, 1])"}
 return slim.conv2d(self.x, 1, [1, 1], stride=[2, 3], padding='{padding}', activation_fn=None, scope='only')
 """)
-    lowered = network(tmp_path, text, input_shape=(1, size, size), label_shape=(1, -(-size // 2), -(-size // 3)))
+    shapes = {"input_shape": (1, size, size), "label_shape": (1, -(-size // 2), -(-size // 3))}
+    lowered = network(tmp_path, text, mixed_sizes=mixed, **shapes)
     assert lowered.describe()["lowered"] == ["only"]
     draw = np.random.default_rng(0)
     x = draw.uniform(-1, 1, (3, size, size, 1)).astype(np.float32)
@@ -226,6 +231,37 @@ return reversed_gradient(slim.conv2d(self.x, 1, [1, 1], activation_fn=None, scop
     forwards.train_step(x, 9 * x, 0.1)
     assert (backwards.describe()["lowered"], forwards.describe()["lowered"]) == ([], ["only"])
     assert backwards.get_weights()["only.bias"] - before == pytest.approx(before - forwards.get_weights()["only.bias"])
+
+
+MAXIMUM = """
+net = slim.conv2d(self.x, 1, [3, 3], activation_fn=None, scope='only')
+@tf.custom_gradient
+def square(x):
+    return x * x, lambda g: 2 * x * g
+"""
+
+
+@pytest.mark.parametrize(
+    ("output", "mixed"),
+    [
+        ("tf.maximum(net, 2 * net)", False),
+        ("tf.maximum(net, 2 * net)", True),
+        ("tf.maximum(net, 2 * net) + 0 * square(self.x)", False),
+        ("tf.while_loop(lambda i, v: i < 1, lambda i, v: (i + 1, tf.maximum(v, 2 * v)), [0, net])[1]", False),
+        ("tf.cond(tf.reduce_sum(self.x) > -1e9, lambda: tf.maximum(net, 2 * net), lambda: net)", False),
+        ("2 * tf.cond(tf.reduce_sum(self.x) > -1e9, lambda: tf.maximum(net, 0.5 * net), lambda: net)", False),
+    ],
+    ids=["alone", "mixed sizes", "custom gradient", "loop", "condition", "condition, leaky ReLU"],
+)  # fmt: skip
+def test_the_maximum_of_a_value_and_its_multiple(tmp_path: Path, output: str, mixed: bool) -> None:
+    """oneDNN takes it for a leaky ReLU in prediction (docs/upstream-faults.md), also where it cannot be replaced."""
+    net = network(tmp_path, model(f"{MAXIMUM}return {output}"), mixed_sizes=mixed)
+    x = np.random.default_rng(0).uniform(-1, 1, (1, 8, 8, 1)).astype(np.float32)
+    kernel, bias = (value.astype(np.float64) for value in net.get_weights().values())
+    around = np.pad(x[0, :, :, 0], 1).astype(np.float64)
+    windows = np.lib.stride_tricks.sliding_window_view(around, (3, 3))
+    value = np.einsum("hwij,ij->hw", windows, kernel[0, 0]) + bias
+    assert net.predict(x, None)[0][0, :, :, 0] == pytest.approx(np.maximum(value, 2 * value), abs=1e-5)
 
 
 @pytest.mark.parametrize(("padding", "size"), [("VALID", 40), ("SAME", 32), ("SAME", 29)])
