@@ -178,6 +178,7 @@ class Network(ABC):
         the model's own loss; ``classes``, the number of classes if its loss takes class indices, else None; ``ignored``, the
         class indices that it ignores besides the specification's; ``files``, those that the network file refers to, relative to
         its folder; ``single_values``, the layers that normalise a batch by statistics of one value per image and channel;
+        ``shared``, the names of each array of weights that has several, the first as in ``trained``;
         ``averages``, how batch normalisation updates the averages that it keeps ({name: {``rule``, ``momentum``,
         ``unbiased``}}, see multiseg.reference.averages.AverageRule); ``compile_seconds``, the time that compiling the training
         step took; ``logits``, whether the loss computes the sigmoid of the output itself; ``label_range``, the smallest and the
@@ -288,14 +289,18 @@ def is_frozen(parameter: str, frozen: Iterable[str]) -> bool:
     return any(fnmatchcase(parameter.rpartition(".")[0], pattern) for pattern in frozen)
 
 
-def factors(spec: NetworkSpec, own: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+def factors(
+    spec: NetworkSpec, own: Mapping[str, tuple[float, float]], shared: Iterable[Sequence[str]] = ()
+) -> dict[str, tuple[float, float]]:
     """Return the multipliers (learning rate, weight decay) of each parameter that is not frozen: ``own``, then the job's.
 
-    ``own`` holds every parameter of the network. Raises SettingsError if a pattern matches no parameter, or if all are frozen.
+    ``own`` holds every parameter of the network, ``shared`` the names of each array that has several: what applies to one of them
+    applies to all. Raises SettingsError if a pattern matches no parameter, or if all are frozen.
     """
     multipliers = dict(own)
+    names_of = {name: names for names in shared for name in names}
     for pattern, overrides in spec.multipliers.items():
-        matching = [name for name in multipliers if fnmatchcase(name, pattern)]
+        matching = [name for name in own if any(fnmatchcase(one, pattern) for one in names_of.get(name, [name]))]
         if not matching:
             raise SettingsError(
                 f"{setting('multipliers', pattern)}: the network has no such parameter; it has: {', '.join(multipliers)}"
@@ -303,10 +308,10 @@ def factors(spec: NetworkSpec, own: Mapping[str, tuple[float, float]]) -> dict[s
         for name in matching:
             lr, decay = multipliers[name]
             multipliers[name] = (overrides.get("lr", lr), overrides.get("decay", decay))
-    trained = {name: pair for name, pair in multipliers.items() if not is_frozen(name, spec.frozen)}
-    if own and not trained:
+    frozen = {name for name in own if any(is_frozen(one, spec.frozen) for one in names_of.get(name, [name]))}
+    if own and len(frozen) == len(own):
         raise SettingsError(f"{setting('freeze', list(spec.frozen))}: leaves no layer to train")
-    return trained
+    return {name: pair for name, pair in multipliers.items() if name not in frozen}
 
 
 def joined(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
@@ -314,12 +319,14 @@ def joined(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def fixed_by_file(spec: NetworkSpec, parameters: Collection[str], trained: Collection[str]) -> set[str]:
+def fixed_by_file(
+    spec: NetworkSpec, parameters: Collection[str], trained: Collection[str], shared: Iterable[Sequence[str]] = ()
+) -> set[str]:
     """Return the ``parameters`` that the job would train and the solver does not: the file fixes them, as FCN-8s its upsampling.
 
-    ``trained`` are those that the solver updates (Network.describe).
+    ``trained`` are those that the solver updates, ``shared`` the names of arrays that have several (Network.describe).
     """
-    rates = factors(spec, dict.fromkeys(parameters, (1.0, 1.0)))
+    rates = factors(spec, dict.fromkeys(parameters, (1.0, 1.0)), shared)
     return {name for name, (rate, _) in rates.items() if rate and name not in trained}
 
 

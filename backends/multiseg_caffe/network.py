@@ -37,7 +37,7 @@ from multiseg_caffe.describing import fork_layers, placing, windows
 from multiseg_caffe.solver import WEIGHTS, Solver, set_multipliers
 from multiseg_caffe.sources import DATA, LABEL
 from multiseg_caffe.vectors import without_flatten
-from multiseg_caffe.weights import assign, neutral
+from multiseg_caffe.weights import assign, neutral, shared
 
 KEPT_NETS = 8  # size of the cache of nets, one for each state, batch and image size
 
@@ -205,6 +205,7 @@ class Network(network.Network):
             "parameters": {name: list(array.shape) for name, array in self.get_weights().items()},
             "lowered": lowered,
             "trained": self.solver.trained if self.solver else {},
+            "shared": shared(layer for layer, _ in self._parameters()),
             "averages": self._averages() if self.solver else {},
         }
 

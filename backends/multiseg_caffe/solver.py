@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from multiseg.network import Array, NetworkSpec, factors, is_frozen
 from multiseg_caffe import solver_state
 from multiseg_caffe.blobs import array_of, blob_of
 from multiseg_caffe.proto import NetParameter, ParamSpec, SolverParameter, SolverState
-from multiseg_caffe.weights import is_fixed, is_statistic, part
+from multiseg_caffe.weights import is_fixed, is_statistic, part, shared
 
 TYPES = {
     "sgd": "SGD",
@@ -50,13 +50,16 @@ def set_multipliers(file: Any, counts: Mapping[str, int], spec: NetworkSpec) -> 
         for layer in file.layer
         for index in range(counts.get(layer.name, 0))
     ]
-    file_multipliers = {}
+    stated: dict[str, Any] = {}
     for name, layer, index in parameters:
         param = layer.param[index] if index < len(layer.param) else ParamSpec()
         if spec.recipe == "equal" and not is_fixed(layer, counts[layer.name]):
             param = ParamSpec()
-        file_multipliers[name] = (param.lr_mult, param.decay_mult)
-    trained = factors(spec, file_multipliers)
+        stated[name] = param
+    groups = [[name for name in names if name in stated] for names in shared(file.layer)]
+    stated |= {name: _merged([stated[other] for other in (*names, name)]) for names in groups for name in names}
+    file_multipliers = {name: (param.lr_mult, param.decay_mult) for name, param in stated.items()}
+    trained = factors(spec, file_multipliers, groups)
     for name, layer, index in parameters:
         if is_statistic(layer.type, index):
             continue  # Caffe sets their multipliers itself
@@ -64,6 +67,14 @@ def set_multipliers(file: Any, counts: Mapping[str, int], spec: NetworkSpec) -> 
             layer.param.add()
         # with lr_mult 0 Caffe computes no gradient
         layer.param[index].lr_mult, layer.param[index].decay_mult = trained.get(name, (0.0, 0.0))
+
+
+def _merged(params: Sequence[Any]) -> Any:
+    """Return the last ParamSpec, completed by the others: Caffe lets one layer state the multipliers of shared weights."""
+    merged = ParamSpec()
+    for param in params:
+        merged.MergeFrom(param)
+    return merged
 
 
 class Solver:

@@ -7,7 +7,7 @@ Caffe; InnerProduct with `transpose`. BN of the forks has scale and shift, or sl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,17 @@ def is_fixed(layer: Any, arrays: int) -> bool:
     """Return whether a layer with this number of arrays has some that are no statistics, and its file trains none of them."""
     count = sum(not is_statistic(layer.type, index) for index in range(arrays))
     return count > 0 and len(layer.param) >= count and all(not param.lr_mult for param in layer.param[:count])
+
+
+def shared(layers: Iterable[Any]) -> list[list[str]]:
+    """Return the neutral names of each array that layers share in one layout, ``param { name: ... }``, in the layers' order."""
+    names: dict[tuple[str, bool], dict[str, None]] = {}
+    for layer in layers:
+        for index, param in enumerate(layer.param):
+            if param.name:
+                name = part(layer.type, index)
+                names.setdefault((param.name, is_transposed(layer, name)), {})[f"{layer.name}.{name}"] = None
+    return [list(several) for several in names.values() if len(several) > 1]
 
 
 def is_transposed(layer: Any, name: str) -> bool:

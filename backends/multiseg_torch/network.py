@@ -32,7 +32,7 @@ from multiseg_torch import (
 )
 from multiseg_torch.class_losses import ClassLoss
 from multiseg_torch.solver import Solver
-from multiseg_torch.weights import neutral_weights, unflattened
+from multiseg_torch.weights import neutral_weights, shared, unflattened
 
 SNAPSHOT = "network.pt"  # in a snapshot's folder: {"model": state_dict, "optimizer": state_dict}
 
@@ -144,6 +144,7 @@ class Network(network.Network):
             "lowered": self.lowered,
             "memory_order": self.order,
             "trained": self.solver.trained if self.solver else {},
+            "shared": shared(self.model),
             "averages": averages.rules(self.model) if self.solver else {},
             "files": self.files,
             **({} if self.compile_seconds is None else {"compile_seconds": round(self.compile_seconds, 1)}),

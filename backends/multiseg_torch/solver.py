@@ -14,7 +14,7 @@ from torch import nn, optim
 from multiseg.errors import ModelError
 from multiseg.network import Array, NetworkSpec, factors, is_frozen
 from multiseg_torch import solver_state
-from multiseg_torch.weights import neutral_name, neutral_weights
+from multiseg_torch.weights import neutral_name, neutral_weights, shared
 
 Settings = Mapping[str, Any]
 Groups = list[dict[str, Any]]
@@ -37,7 +37,7 @@ class Solver:
         self._settings = spec.solver
         # the recipe's Adam adds delta to the root of the uncorrected second moment, PyTorch's to that of the bias-corrected one
         self._corrects_delta = spec.recipe == "equal" and spec.solver["name"] == "adam"
-        trained = factors(spec, dict.fromkeys(neutral_weights(model), (1.0, 1.0)))
+        trained = factors(spec, dict.fromkeys(neutral_weights(model), (1.0, 1.0)), shared(model))
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         self._parameters: dict[str, nn.Parameter] = {}  # parameters that the solver updates, by neutral name
         self.trained: dict[str, float] = {}  # learning rate multipliers of these parameters
@@ -55,7 +55,11 @@ class Solver:
                 f"{spec.model}: has nothing to train: every parameter is frozen or does not require a gradient"
             )
         # running statistics of frozen layers, e.g. batch normalization's averages
-        self._kept = [buffer for name, buffer in model.named_buffers() if is_frozen(neutral_name(name), spec.frozen)]
+        self._kept = [
+            buffer
+            for name, buffer in model.named_buffers(remove_duplicate=False)
+            if is_frozen(neutral_name(name), spec.frozen)
+        ]
         self._rates = [lr for lr, _ in groups]
         self._optimizer = OPTIMIZERS[spec.solver["name"]](
             spec.solver,

@@ -36,6 +36,14 @@ def neutral_weights(model: nn.Module) -> dict[str, Tensor]:
     return named(model.state_dict())
 
 
+def shared(model: nn.Module) -> list[list[str]]:
+    """Return the neutral names of each parameter that has several, the first as in ``named_parameters``."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(neutral_name(name))
+    return [several for several in names.values() if len(several) > 1]
+
+
 def unflattened(model: nn.Module, path: str, values: Mapping[str, Array]) -> Mapping[str, Array]:
     """Return ``values``, with a flat vector split in the order of the model's parameters.
 

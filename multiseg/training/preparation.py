@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,17 +117,21 @@ def load(
     return settings, spec, described
 
 
-def set_initial_weights(worker: Worker, settings: Settings, spec: NetworkSpec, trained: Collection[str]) -> None:
+def set_initial_weights(worker: Worker, settings: Settings, spec: NetworkSpec, network: Mapping[str, Any]) -> None:
     """Set the weights of the network in ``worker`` to the initialisation of the recipe `equal` for the seed of the settings.
 
-    Weights that the file fixes keep the file's values. ``trained`` are the parameters that the solver updates.
+    Weights that the file fixes keep the file's values. An array that layers share is drawn once. ``network`` is the network's
+    description of itself.
     """
     weights = worker.call("get_weights")
-    shapes = {name: value.shape for name, value in weights.items()}
+    shared = network.get("shared", ())
+    first = {name: names[0] for names in shared for name in names}
+    shapes = {name: value.shape for name, value in weights.items() if first.get(name, name) == name}
     channels = (spec.input_shape[0], spec.label_shape[0])
     initial = initial_weights(shapes, settings.seed, settings.backend.channel_order, channels)
-    fixed = fixed_by_file(spec, weights, trained)
+    fixed = fixed_by_file(spec, weights, network["trained"], shared)
     drawn = {name: value for name, value in initial.items() if name not in fixed}
+    drawn |= {name: drawn[owner] for name, owner in first.items() if owner in drawn}
     worker.call("set_weights", weights={**weights, **drawn})
 
 

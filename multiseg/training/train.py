@@ -90,7 +90,7 @@ def train(
             _check_dataset(loaded, dataset, layout, worker, ranks)
         warm_start.check_frozen(loaded.freeze, described["parameters"])
         if settings.recipe == "equal":
-            set_initial_weights(worker, settings, spec, described["trained"])
+            set_initial_weights(worker, settings, spec, described)
         transferred = _start(loaded, plan, worker, spec, run) if loaded.weights else None
         zero, notes = [], []
         if not run.born:

@@ -27,6 +27,8 @@ CONV = (
 # the weights, or the weights and the bias, of a convolution that is used twice
 TIES = {"all": ('param { name: "w" } param { name: "b" }', True), "weight": ('param { name: "w" } param { }', False)}
 
+BACKENDS = ["caffe", "torch", "tensorflow"]  # of files()
+
 
 def caffe(ties: str) -> str:
     shared, _ = TIES[ties]
@@ -122,6 +124,33 @@ def test_gradients_of_shared_weights_are_the_sum_over_their_uses(
                 sides.append(loss_by_hand(arrays, images.astype(np.float64), labels))
             expected[place] = (sides[0] - sides[1]) / (2 * step)
         np.testing.assert_allclose(slopes[f"{a}.weight"].value, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_equal_draws_shared_weights_once(dataset: multiseg.Dataset, tmp_path: Path) -> None:
+    """So that networks that share weights start and train alike in all frameworks."""
+    losses = []
+    for backend, model in zip(BACKENDS, files(tmp_path, "weight"), strict=True):
+        run = multiseg.Job(dataset=dataset, backend=backend, model=model, recipe="equal", epochs=1, seed=2, **QUICK)
+        losses.append([row["val_loss"] for row in run.train(tmp_path / backend, progress=False).history])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and losses[2] == pytest.approx(losses[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("framework", ["caffe", "torch"])
+@pytest.mark.parametrize(
+    "setting", [{"freeze": ["b"]}, {"multipliers": {"b.*": {"lr": 0}}}], ids=["freeze", "multipliers"]
+)
+def test_weights_are_frozen_by_each_of_their_names(
+    setting: dict[str, Any], framework: str, dataset: multiseg.Dataset, tmp_path: Path
+) -> None:
+    model, weights = dict(zip(BACKENDS, files(tmp_path, "weight"), strict=True))[framework], []
+    for rate in (1e-6, 2e-6):
+        settings = {**QUICK, **setting, "learning_rate": rate, "recipe": "equal", "seed": 2}
+        job = multiseg.Job(dataset=dataset, backend=framework, model=model, epochs=1, **settings)
+        with job.train(tmp_path / str(rate), progress=False) as run:
+            weights.append(run.worker().call("get_weights"))
+    moved = {name for name, value in weights[0].items() if (value != weights[1][name]).any()}
+    first = "a" if framework == "caffe" else "e"
+    assert moved == {"first.weight", "first.bias", f"{first}.bias", "last.weight", "last.bias"}
 
 
 def test_a_golden_file_has_shared_weights(dataset: multiseg.Dataset, tmp_path: Path) -> None:
