@@ -60,17 +60,13 @@ def is_t7_network(head: bytes, path: Path) -> bool:
 
 def is_state(head: bytes, path: Path) -> bool:
     """Return whether torch.save wrote the file (a zip that begins with data.pkl), or it is a pickle, which the reader rejects."""
-    return _begins_with(head, rb"data\.pkl") or re.match(rb"\x80[\x02-\x05]", head) is not None
+    zipped = re.match(rb"PK\x03\x04.{26}[^/]+/data\.pkl", head, re.DOTALL) is not None
+    return zipped or re.match(rb"\x80[\x02-\x05]", head) is not None
 
 
 def is_program(head: bytes, path: Path) -> bool:
     """Return whether the file is of torch.jit.save or torch.export.save: a zip that begins with the weights' numbers."""
-    return _begins_with(head, rb"data/(weights/weight_)?\d|archive_format")
-
-
-def _begins_with(head: bytes, name: bytes) -> bool:
-    """Return whether the file is one of PyTorch's zips whose first file has a name like this pattern."""
-    return re.match(rb"PK\x03\x04.{26}[^/]+/(" + name + b")", head, re.DOTALL) is not None
+    return re.match(rb"PK\x03\x04.{26}[^/]+/(data/(weights/weight_)?\d|archive_format)", head, re.DOTALL) is not None
 
 
 def leaves_classes_open(path: str) -> bool:
