@@ -1,8 +1,8 @@
 """Slices to the size of another value, which are Crops: unlike a Slice, a Crop changes with the size of the image.
 
-In a graph for images of one size, the end of a slice is a number, whatever it was calculated from. A slice from 0 is described
+In a graph for images of one size, begin and end of a slice are numbers, whatever they were calculated from. A slice is described
 as a Crop if its output has the size of a value that it is joined with, or of the image; it stays one if it is one to the same
-value in the graph for images of another size.
+value, from the same place, in the graph for images of another size.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def other_size(height: int, width: int) -> tuple[int, int]:
 
 
 def reference(walk: Walk, op: Any, value: Value) -> Value | None:
-    """Return the value to whose height and width a slice from 0 of ``value`` may be a crop; None if there is none."""
+    """Return the value to whose height and width a slice of ``value`` may be a crop; None if there is none."""
     output = op.outputs[0]
     channels, *size = neutral_shape(output, value.layout)
     if value.layout not in ("NHWC", "NCHW") or channels != neutral_shape(op.inputs[0], value.layout)[0]:
@@ -45,10 +45,10 @@ def reference(walk: Walk, op: Any, value: Value) -> Value | None:
     return None
 
 
-def references(nodes: Iterable[Node]) -> dict[str, tuple[str, int]]:
-    """Return the second input of every Crop, by the names of tensors, which are the same in the graphs of one file."""
+def references(nodes: Iterable[Node]) -> dict[str, Any]:
+    """Return second input and offset of every Crop, by the names of tensors, which are the same in the graphs of one file."""
     return {
-        node.tensor.name: (node.inputs[1].node.tensor.name, node.inputs[1].index)
+        node.tensor.name: (node.inputs[1].node.tensor.name, node.inputs[1].index, node.parameters["offset"])
         for node in nodes
         if node.type == "Crop"
     }
@@ -59,6 +59,9 @@ def fix(nodes: Iterable[Node], tensors: Container[str]) -> None:
     for node in nodes:
         if node.type == "Crop" and node.tensor.name in tensors:
             before, after = neutral_shape(node.op.inputs[0], node.inputs[0].layout), node.shapes[0]
-            ends = {axis: kept for axis, (n, kept) in enumerate(zip(before, after), 1) if n != kept}  # noqa: B905
-            node.type, node.inputs = "Slice" if ends else "Identity", node.inputs[:1]
-            node.parameters = {"axes": [*ends], "starts": [0] * len(ends), "ends": [*ends.values()]} if ends else {}
+            axes = [axis for axis, (n, kept) in enumerate(zip(before, after), 1) if n != kept]  # noqa: B905
+            offset = node.parameters["offset"]
+            starts = [offset[axis - 2] if len(offset) > 1 else 0 for axis in axes]
+            ends = [start + after[axis - 1] for start, axis in zip(starts, axes)]  # noqa: B905
+            node.type, node.inputs = "Slice" if axes else "Identity", node.inputs[:1]
+            node.parameters = {"axes": axes, "starts": starts, "ends": ends} if axes else {}

@@ -1,12 +1,13 @@
 """Trace the layers of an nn.Module: each call of a PyTorch module or of a function on tensors.
 
-The model runs once, on two images, as ordinary Python, so loops and conditions on shapes need no special handling.
+The model runs once, on two images, as ordinary Python, so loops and conditions on shapes need no special handling. If it slices
+values where calculated numbers say, it runs again, on images of another size.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -36,9 +37,11 @@ def layers_of(
     dicts.
     """
     model.eval()
-    recorder = _Recorder(model, images, inputs)
-    with torch.no_grad(), recorder.watching(), recorder:
-        result = model(*images)
+    recorder, result = _recorded(model, images, inputs)
+    if recorder.crops:
+        same = _crops_of_any_size(model, images, inputs, recorder.crops)
+        if same != set(recorder.crops):
+            recorder, result = _recorded(model, images, inputs, same)
     titled: dict[str, str] = {}
     for tensor, title in _titled(result):
         for name in recorder.known([tensor]):
@@ -49,6 +52,27 @@ def layers_of(
     layers = swish.folded(recorder.layers, outputs)
     statistics.mark_training(model, images[0], layers, images[1:])
     return layers, outputs, list(titled.values())
+
+
+def _recorded(
+    model: nn.Module, images: Sequence[Tensor], inputs: Sequence[str], crops: Collection[int] | None = None
+) -> tuple[_Recorder, Any]:
+    recorder = _Recorder(model, images, inputs, crops)
+    with torch.no_grad(), recorder.watching(), recorder:
+        return recorder, model(*images)
+
+
+def _crops_of_any_size(
+    model: nn.Module, images: Sequence[Tensor], inputs: Sequence[str], crops: Mapping[int, Any]
+) -> set[int]:
+    """Return those of the crops that images of another size have as well."""
+    if any(image.ndim != 4 for image in images):
+        return set()
+    try:
+        other, _ = _recorded(model, [lengths.other_sizes(image) for image in images], inputs)
+    except Exception:  # the network takes images of one size only
+        return set()
+    return {number for number, crop in crops.items() if other.crops.get(number) == crop}
 
 
 def tensors_of(result: Any) -> list[Tensor]:
@@ -106,9 +130,18 @@ def activations_of(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, 
 class _Recorder(TorchFunctionMode):
     """Recorder of calls; calls inside a module that is a single layer are not recorded."""
 
-    def __init__(self, model: nn.Module, images: Sequence[Tensor], inputs: Sequence[str]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Sequence[Tensor],
+        inputs: Sequence[str],
+        crops: Collection[int] | None = None,
+    ) -> None:
+        """Record ``model``; of the crops at calculated places only those of these numbers, by default all, are Crops."""
         super().__init__()
         self.model, self.batch = model, images[0].shape[0]
+        self.slices, self.allowed = 0, crops
+        self.crops: dict[int, Any] = {}  # by number: name and place of each crop at a calculated place
         self.names = {
             id(tensor): name for tensor, name in zip(images, inputs)
         }  # names of values, by the id of their tensors
@@ -221,13 +254,24 @@ class _Recorder(TorchFunctionMode):
             entry = self._scale(args, outputs[0])
         if entry and plain in ("expand_as", "view_as", "reshape_as"):  # the second tensor gives only its shape
             inputs, read = inputs[:1], read[:1]
-        like = lengths.reference(*args[:2]) if plain == "__getitem__" else None
-        if like is not None:
-            entry, read = ("Crop", {"axis": 2, "offset": [0]}), [read[0], like]
+        crop = lengths.reference(*args[:2]) if plain == "__getitem__" else None
+        if crop is not None and self._is_crop(crop):
+            offset = [*crop.offset] if any(crop.offset) else [0]
+            entry, read = ("Crop", {"axis": 2, "offset": offset}), [read[0], crop.like]
             inputs = self.known(read)
         if entry == ("Mul", {}) and len(read) == 2 and outputs[0].shape == read[1].shape != read[0].shape:
             inputs, read = inputs[::-1], read[::-1]  # the factor of each channel comes first
         self._add(layer, plain.strip("_"), entry, inputs, read, outputs, weights, settings)
+
+    def _is_crop(self, crop: lengths.Reference) -> bool:
+        """Return whether a slice is to be described as a Crop."""
+        if not crop.calculated:
+            return True
+        self.slices += 1
+        if self.allowed is not None and self.slices not in self.allowed:
+            return False
+        self.crops[self.slices] = (self.known([crop.like]), crop.offset)
+        return True
 
     def _note_weights(
         self, plain: str, args: Any, kwargs: Mapping[str, Any], read: list[Tensor], outputs: list[Tensor]

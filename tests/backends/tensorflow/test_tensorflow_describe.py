@@ -183,6 +183,8 @@ def test_a_slice_to_another_values_size_is_a_crop(tmp_path: Path, rest: str, siz
         "return tf.concat([like, n[:, :7, :7]], 3)",  # numbers
         "start = (int(n.shape[1]) - 7) // 2\nreturn tf.concat([like, n[:, start:start + 7, start:start + 7]], 3)",
         "return tf.concat([like[:, :6, :7], n[:, :6, :like.shape[2]]], 3)",
+        "start = int(like.shape[1]) // 7\n"
+        "return n[:, start:start + int(like.shape[1]), 1:1 + int(like.shape[2])]",  # 1 or more, by the image's size
     ],
 )
 def test_a_slice_that_is_no_crop_at_another_size_is_one_of_numbers(tmp_path: Path, rest: str) -> None:

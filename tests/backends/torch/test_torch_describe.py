@@ -123,15 +123,28 @@ def test_a_slice_to_another_values_size_is_a_crop(tmp_path: Path, index: str, si
         ":, :, :like.shape[2], :other.shape[3]",
         ":, :, :like.shape[2] - 1, :like.shape[3] - 1",
         ":, :, start:start + like.shape[2], start:start + like.shape[3]",  # the start depends on the image's size
+        ":, :, 1:2 + like.shape[2], 1:2 + like.shape[3]",
         ":, :2, :like.shape[2], :like.shape[3]",
     ],
 )
 def test_any_other_slice_is_one_of_numbers(tmp_path: Path, index: str) -> None:
     body = (
         "like, other = F.relu(x), x.abs()\n        x = F.interpolate(x[..., ::2, ::2], scale_factor=2)\n"
-        f"        start = (x.shape[2] - like.shape[2]) // 2\n        return x[{index}]"
+        f"        start = like.shape[2] // 8\n        x = F.pad(x, (4, 4, 4, 4))\n        return x[{index}]"
     )
     assert python(tmp_path, body, shape=(3, 15, 15)).layers[-1].type == "Slice"
+
+
+@pytest.mark.parametrize("start", ["3", "(x.shape[2] - like.shape[2]) // 2"])
+def test_a_slice_at_one_place_of_all_sizes_is_a_crop(tmp_path: Path, start: str) -> None:
+    """As the networks of Long et al. cut off what their padding adds, at a number or in the middle."""
+    body = (
+        "like = F.relu(x)\n        x = F.pad(x, (3, 3, 3, 3))\n"
+        f"        top = {start}\n        return x[:, :, top:top + like.shape[2], 3:like.size(3) + 3]"
+    )
+    crop = python(tmp_path, body, shape=(3, 15, 16)).layers[-1]
+    assert (crop.type, crop.parameters, crop.inputs[1:]) == ("Crop", {"axis": 2, "offset": [3, 3]}, ("relu",))
+    assert crop.shapes == ((3, 15, 16),)
 
 
 @pytest.mark.parametrize(

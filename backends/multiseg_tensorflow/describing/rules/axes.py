@@ -85,9 +85,10 @@ def slice(walk: Walk, op: Any) -> list[Value] | None:
     order = np.argsort(axes)
     unsorted = {"axes": axes, "starts": starts, "ends": ends}
     parameters = {key: [numbers[i] for i in order] for key, numbers in unsorted.items()}
-    like = None if any(starts) else crops.reference(walk, op, value)
+    like = crops.reference(walk, op, value)
     if like is not None:
-        return walk.add(op, "Crop", [value, like], {"axis": 2, "offset": [0]})
+        top, left = (dict(zip(axes, starts)).get(axis, 0) for axis in (2, 3))  # noqa: B905 - worker code runs on Python 3.9
+        return walk.add(op, "Crop", [value, like], {"axis": 2, "offset": [top, left] if top or left else [0]})
     return walk.add(op, "Slice", [value], parameters) if axes else [value]
 
 
