@@ -56,7 +56,7 @@ def _length(tensor: Tensor, size: int, axis: int) -> Length:
     return length
 
 
-def other_sizes(image: Tensor) -> Tensor:
+def of_other_size(image: Tensor) -> Tensor:
     """Return an image of another size: zeros are added up to one row more, and one column less, than multiples of 64.
 
     There, poolings add or leave out as many rows or columns as they can at strides of up to 64.

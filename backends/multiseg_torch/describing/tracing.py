@@ -69,7 +69,7 @@ def _crops_of_any_size(
     if any(image.ndim != 4 for image in images):
         return set()
     try:
-        other, _ = _recorded(model, [lengths.other_sizes(image) for image in images], inputs)
+        other, _ = _recorded(model, [lengths.of_other_size(image) for image in images], inputs)
     except Exception:  # the network takes images of one size only
         return set()
     return {number for number, crop in crops.items() if other.crops.get(number) == crop}
